@@ -1,0 +1,141 @@
+//! The settings of the pipeline. Each key's reload class is in the daemon's table; defaults suit one machine and a nearby bucket.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::PipelineError;
+
+/// What happens when a shard cannot be read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnShardError {
+    /// Count it, log it, go on with the next shard.
+    #[default]
+    Skip,
+    /// Checkpoint and stop.
+    Stop,
+}
+
+/// `[data]`: which samples, in which order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Shards to train on: folder or bucket prefix with a manifest or `*.tar`, a glob, or a range `{000000..000146}`.
+    pub train: String,
+    /// Labelled shards for evaluation; empty = none.
+    pub val: String,
+    /// Object store endpoint to use instead of the provider's (MinIO, R2, a test server); empty = the provider's.
+    pub endpoint: String,
+    /// Samples that are shuffled among each other; held as undecoded bytes.
+    pub shuffle_window: u32,
+    /// Class-balanced share of the samples to use, by hash of the key (1 = all).
+    pub fraction: f64,
+    /// Share of samples that may fail among the last 10,000 before the run stops.
+    pub failure_budget: f64,
+    /// What happens when a shard cannot be read.
+    pub on_shard_error: OnShardError,
+    /// Pixels (width × height) above which an image is refused.
+    pub max_pixels: u64,
+    /// Bytes above which a member is refused.
+    pub max_member_bytes: u64,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            train: String::new(),
+            val: String::new(),
+            endpoint: String::new(),
+            shuffle_window: 2048,
+            fraction: 1.0,
+            failure_budget: 0.01,
+            on_shard_error: OnShardError::Skip,
+            max_pixels: 64_000_000,
+            max_member_bytes: 256 << 20,
+        }
+    }
+}
+
+/// `[pipeline]`: how the machine is used. Nothing here changes which batches come out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PipelineConfig {
+    /// Threads that decode, augment and tokenize; 0 = one per core.
+    pub workers: usize,
+    /// Shards open at once.
+    pub readers: usize,
+    /// Batches that wait for the trainer at most.
+    pub queue_batches: usize,
+    /// Bytes that wait for the trainer at most, MiB.
+    pub queue_mib: usize,
+    /// Bytes of one ranged request, MiB.
+    pub fetch_mib: usize,
+    /// Requests in flight per open shard.
+    pub fetch_ahead: usize,
+    /// Seconds without a byte after which a request is given up and retried.
+    pub read_timeout_s: f64,
+    /// Seconds for which one read is retried before its shard counts as unreachable.
+    pub retry_budget_s: f64,
+    /// Folder for a local copy of remote shards; empty = none.
+    pub cache_dir: String,
+    /// Size of that folder at most, GiB.
+    pub cache_gib: f64,
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            readers: 4,
+            queue_batches: 4,
+            queue_mib: 1024,
+            fetch_mib: 8,
+            fetch_ahead: 2,
+            read_timeout_s: 30.0,
+            retry_budget_s: 1800.0,
+            cache_dir: String::new(),
+            cache_gib: 50.0,
+        }
+    }
+}
+
+impl DataConfig {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// [`PipelineError::BadSetting`] naming the key and the allowed range.
+    pub fn validate(&self) -> Result<(), PipelineError> {
+        check("data.shuffle_window", self.shuffle_window, (1..=1_000_000).contains(&self.shuffle_window), "1 to 1000000 samples")?;
+        check("data.fraction", self.fraction, self.fraction > 0.0 && self.fraction <= 1.0, "above 0, at most 1")?;
+        check("data.failure_budget", self.failure_budget, (0.0..=1.0).contains(&self.failure_budget), "0 to 1")?;
+        check("data.max_pixels", self.max_pixels, (1..=2_000_000_000).contains(&self.max_pixels), "1 to 2000000000")
+    }
+}
+
+impl PipelineConfig {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// [`PipelineError::BadSetting`] naming the key and the allowed range.
+    pub fn validate(&self) -> Result<(), PipelineError> {
+        check("pipeline.workers", self.workers, self.workers <= 1024, "0 (one per core) to 1024")?;
+        check("pipeline.readers", self.readers, (1..=256).contains(&self.readers), "1 to 256 open shards")?;
+        check("pipeline.queue_batches", self.queue_batches, (1..=1024).contains(&self.queue_batches), "1 to 1024 batches")?;
+        check("pipeline.queue_mib", self.queue_mib, (1..=1 << 20).contains(&self.queue_mib), "1 to 1048576 MiB")?;
+        check("pipeline.fetch_mib", self.fetch_mib, (1..=256).contains(&self.fetch_mib), "1 to 256 MiB")?;
+        check("pipeline.fetch_ahead", self.fetch_ahead, (1..=64).contains(&self.fetch_ahead), "1 to 64 requests")?;
+        check("pipeline.read_timeout_s", self.read_timeout_s, (0.1..=3600.0).contains(&self.read_timeout_s), "0.1 to 3600 seconds")?;
+        check("pipeline.retry_budget_s", self.retry_budget_s, (0.0..=86_400.0).contains(&self.retry_budget_s), "0 to 86400 seconds")?;
+        check("pipeline.cache_gib", self.cache_gib, self.cache_gib > 0.0 && self.cache_gib.is_finite(), "above 0 GiB")
+    }
+}
+
+fn check(key: &str, value: impl ToString, ok: bool, detail: &str) -> Result<(), PipelineError> {
+    if ok {
+        return Ok(());
+    }
+    Err(PipelineError::BadSetting {
+        key: key.into(),
+        value: value.to_string(),
+        detail: detail.into(),
+    })
+}

@@ -1,0 +1,290 @@
+//! Errors by failure scope: one sample, one shard, the run. Each carries its identity and, where there is one, a hint.
+
+use thiserror::Error;
+
+/// Why one sample was dropped. The pipeline skips it, counts it by [`SampleError::reason`] and goes on within the failure budget.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum SampleError {
+    /// No member with an image extension.
+    #[error("no image member among its members ({members})")]
+    NoImage {
+        /// Extensions that were there.
+        members: String,
+    },
+    /// Zero bytes, or bytes of no known image format.
+    #[error("not an image: {detail}")]
+    NotAnImage {
+        /// What was seen.
+        detail: String,
+    },
+    /// The header promises more pixels or bytes than the limits allow; refused before allocation.
+    #[error("{width}×{height} pixels exceed the limit of {limit}")]
+    TooLarge {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// Which limit and its value.
+        limit: String,
+    },
+    /// The file ends early.
+    #[error("truncated: {detail}")]
+    Truncated {
+        /// Decoder's words.
+        detail: String,
+    },
+    /// The decoder gave up.
+    #[error("corrupt: {detail}")]
+    Corrupt {
+        /// Decoder's words.
+        detail: String,
+    },
+    /// A known format in a flavour that is not decoded (for example arithmetic 12-bit JPEG).
+    #[error("unsupported: {detail}")]
+    Unsupported {
+        /// What it is.
+        detail: String,
+    },
+    /// A `.cls` member that is not a class index.
+    #[error("bad label {text:?}")]
+    BadLabel {
+        /// Its text.
+        text: String,
+    },
+    /// Too slow to decode (too many progressive scans).
+    #[error("too expensive: {detail}")]
+    TooExpensive {
+        /// What was measured.
+        detail: String,
+    },
+}
+
+impl SampleError {
+    /// All values of [`SampleError::reason`], for counters that start at 0.
+    pub const REASONS: [&'static str; 8] = [
+        "no_image",
+        "not_an_image",
+        "too_large",
+        "truncated",
+        "corrupt",
+        "unsupported",
+        "bad_label",
+        "too_expensive",
+    ];
+
+    /// Closed label for metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoImage { .. } => "no_image",
+            Self::NotAnImage { .. } => "not_an_image",
+            Self::TooLarge { .. } => "too_large",
+            Self::Truncated { .. } => "truncated",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Unsupported { .. } => "unsupported",
+            Self::BadLabel { .. } => "bad_label",
+            Self::TooExpensive { .. } => "too_expensive",
+        }
+    }
+}
+
+/// Why one shard could not be read to its end.
+#[derive(Debug, Error)]
+pub enum ShardError {
+    /// The store has no such object.
+    #[error("shard {shard}: not found")]
+    NotFound {
+        /// Object path.
+        shard: String,
+    },
+    /// Credentials missing, wrong or expired.
+    #[error("shard {shard}: access denied: {detail}")]
+    Denied {
+        /// Object path.
+        shard: String,
+        /// Store's words, secrets cut.
+        detail: String,
+    },
+    /// Retries used up the retry budget.
+    #[error("shard {shard}: gave up at byte {offset} after {attempts} attempts in {elapsed_s:.0} s: {detail}")]
+    Unreachable {
+        /// Object path.
+        shard: String,
+        /// Byte offset of the failing read.
+        offset: u64,
+        /// Attempts on that read.
+        attempts: u32,
+        /// Seconds spent on them.
+        elapsed_s: f64,
+        /// Last error.
+        detail: String,
+    },
+    /// The object changed while it was read.
+    #[error("shard {shard}: changed while it was read (ETag {before} → {after})")]
+    Changed {
+        /// Object path.
+        shard: String,
+        /// ETag at the first read.
+        before: String,
+        /// ETag now.
+        after: String,
+    },
+    /// The tar stream ends inside a member or its end marker is missing data.
+    #[error("shard {shard}: truncated after sample {samples}")]
+    Truncated {
+        /// Object path.
+        shard: String,
+        /// Whole samples delivered.
+        samples: u32,
+    },
+    /// Bad header checksum, oversized extension header, garbage between members.
+    #[error("shard {shard}: not a readable tar after sample {samples}: {detail}")]
+    Malformed {
+        /// Object path.
+        shard: String,
+        /// Whole samples delivered.
+        samples: u32,
+        /// Reader's words.
+        detail: String,
+    },
+    /// Members of one key are apart, so samples would be silently wrong.
+    #[error("shard {shard}: members of key {key:?} are not adjacent")]
+    Scattered {
+        /// Object path.
+        shard: String,
+        /// The key.
+        key: String,
+    },
+}
+
+impl ShardError {
+    /// All values of [`ShardError::reason`].
+    pub const REASONS: [&'static str; 7] = [
+        "not_found",
+        "denied",
+        "unreachable",
+        "changed",
+        "truncated",
+        "malformed",
+        "scattered",
+    ];
+
+    /// Closed label for metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::Denied { .. } => "denied",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Changed { .. } => "changed",
+            Self::Truncated { .. } => "truncated",
+            Self::Malformed { .. } => "malformed",
+            Self::Scattered { .. } => "scattered",
+        }
+    }
+}
+
+/// Why the pipeline cannot start or go on.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// A location that cannot be understood.
+    #[error("{url}: {detail}")]
+    BadUrl {
+        /// As written.
+        url: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The bucket or folder holds no shard.
+    #[error("{url}: no shards found ({detail})")]
+    Empty {
+        /// As written.
+        url: String,
+        /// What was looked for.
+        detail: String,
+    },
+    /// Listing or reading the manifest failed after retries.
+    #[error("{url}: unreachable: {detail}")]
+    Unreachable {
+        /// As written.
+        url: String,
+        /// Store's words.
+        detail: String,
+    },
+    /// A manifest that does not parse or contradicts the bucket.
+    #[error("{url}: bad manifest: {detail}")]
+    BadManifest {
+        /// Its location.
+        url: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Codebook and view plan do not fit.
+    #[error("codebook {path}: {detail}")]
+    BadCodebook {
+        /// Its file.
+        path: String,
+        /// What does not fit.
+        detail: String,
+    },
+    /// More samples failed than the budget allows.
+    #[error("{failed} of the last {seen} samples failed (budget {budget}); for example {examples}")]
+    FailureBudget {
+        /// Dropped samples in the window.
+        failed: u64,
+        /// Window.
+        seen: u64,
+        /// Allowed share.
+        budget: f64,
+        /// Up to five `shard:key (reason)`.
+        examples: String,
+    },
+    /// A shard failed and the policy is to stop, or every shard of an epoch failed.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// A setting out of range.
+    #[error("{key} = {value}: {detail}")]
+    BadSetting {
+        /// Config key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        detail: String,
+    },
+    /// File system.
+    #[error("{path}: {source}")]
+    Io {
+        /// File.
+        path: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A stage panicked.
+    #[error("stage {stage} panicked: {detail}")]
+    Panicked {
+        /// Its name.
+        stage: &'static str,
+        /// Panic message.
+        detail: String,
+    },
+}
+
+impl PipelineError {
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::BadUrl { .. } => "use a path, file://, s3://bucket/prefix, gs://, az://, http(s)://…; shards as a folder, a glob or a range {000000..000146}.tar".into(),
+            Self::Empty { .. } => "make shards with `splitmask pack FOLDER OUT`, or look at the place with `splitmask inspect URL`".into(),
+            Self::Unreachable { .. } => "check the address, the credentials in the environment (AWS_*, GOOGLE_*, AZURE_*) and data.endpoint".into(),
+            Self::BadManifest { .. } => "delete manifest.json to fall back to listing, or pack again".into(),
+            Self::BadCodebook { .. } => "make one that fits with `splitmask codebook`".into(),
+            Self::FailureBudget { .. } => "look at the named members; raise data.failure_budget if such losses are acceptable".into(),
+            Self::Shard(ShardError::Denied { .. }) => "credentials may have expired; they are read from the environment".into(),
+            Self::Shard(_) => "set data.on_shard_error = \"skip\" to go on without such shards".into(),
+            Self::BadSetting { .. } | Self::Io { .. } => return None,
+            Self::Panicked { .. } => "this is a bug; the log holds the place".into(),
+        })
+    }
+}

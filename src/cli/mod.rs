@@ -1,0 +1,41 @@
+//! The command line: one verb, one file.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::CliError;
+
+/// Pre-train vision transformers on your own images.
+#[derive(Parser)]
+#[command(name = "splitmask", version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SPLITMASK_REVISION"), ")"), about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {}
+
+/// Runs the verb of the process's arguments and answers its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { 64 } else { 0 });
+        }
+    };
+    let result: Result<(), CliError> = match cli.verb {};
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {}", e.message);
+            if let Some(hint) = &e.hint {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(e.code as u8)
+        }
+    }
+}

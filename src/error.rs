@@ -1,0 +1,55 @@
+//! Exit codes: what a process supervisor can rely on.
+
+/// Why the process ends, as a code (architecture: failure scope = error type).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Done.
+    Done = 0,
+    /// Bad config, usage or input; nothing was written.
+    Usage = 64,
+    /// A bug.
+    Internal = 70,
+    /// I/O failed after retries, or the failure budget is spent; a checkpoint was written.
+    Io = 74,
+    /// Stopped by a signal after a checkpoint.
+    Stopped = 75,
+    /// Non-finite loss.
+    NonFinite = 76,
+}
+
+/// An error of the command line: exit code, message, and what to do next.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct CliError {
+    /// How the process ends.
+    pub code: ExitCode,
+    /// What is wrong; names file, key and value.
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl CliError {
+    /// Bad input: exit code 64.
+    pub fn usage(message: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
+        Self { code: ExitCode::Usage, message: message.into(), hint: hint.into() }
+    }
+
+    /// I/O: exit code 74.
+    pub fn io(message: impl Into<String>) -> Self {
+        Self { code: ExitCode::Io, message: message.into(), hint: None }
+    }
+}
+
+impl From<splitmask_pipeline::error::PipelineError> for CliError {
+    fn from(e: splitmask_pipeline::error::PipelineError) -> Self {
+        use splitmask_pipeline::error::PipelineError as P;
+        let code = match e {
+            P::BadUrl { .. } | P::Empty { .. } | P::BadManifest { .. } | P::BadCodebook { .. } | P::BadSetting { .. } | P::Unreachable { .. } => ExitCode::Usage,
+            P::FailureBudget { .. } | P::Shard(_) | P::Io { .. } => ExitCode::Io,
+            P::Panicked { .. } => ExitCode::Internal,
+        };
+        Self { code, hint: e.hint(), message: e.to_string() }
+    }
+}

@@ -1,0 +1,11 @@
+//! SplitMask (arXiv 2112.10740): self-supervised pre-training of vision transformers on your own images.
+//!
+//! Floors, low to high; a module imports only from floors below it: `error` → `telemetry` → `tensor` → `loss` `optim` `model` →
+//! `head` → `objective` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
+
+pub mod cli;
+pub mod error;
+pub mod model;
+pub mod objective;
+pub mod optim;
+pub mod trainer;

@@ -1,0 +1,5 @@
+//! The `splitmask` command.
+
+fn main() -> std::process::ExitCode {
+    splitmask::cli::main()
+}

@@ -1,0 +1,3 @@
+//! What is learnt from a step.
+
+pub mod config;

@@ -1,0 +1,3 @@
+//! AdamW, its schedules, gradient clipping.
+
+pub mod config;

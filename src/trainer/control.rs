@@ -1,0 +1,125 @@
+//! The seam between the daemon and the trainer thread: commands in, a status snapshot out. No tensors cross it.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+
+use crate::trainer::spec::TrainerSpec;
+
+/// How far a reconfiguration reaches inside a running trainer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Schedules, weights, intervals: taken over at the step boundary.
+    Live,
+    /// The pipeline is also rebuilt from the cursor of the last consumed batch; on failure the old one is rebuilt and the error answered.
+    Rebuild,
+}
+
+/// Answer to a command: the step at whose boundary it took effect, or why it did not.
+pub type Reply<T> = Sender<Result<T, String>>;
+
+/// What the daemon asks of the trainer; handled between two steps, and while waiting for data.
+#[derive(Debug)]
+pub enum Command {
+    /// Take over a changed spec.
+    Reconfigure {
+        /// The whole new spec.
+        spec: Box<TrainerSpec>,
+        /// How far it reaches.
+        reach: Reach,
+        /// Answers the step of application.
+        reply: Reply<u64>,
+    },
+    /// Write a checkpoint now; answers (path, step).
+    Checkpoint {
+        /// Where to answer.
+        reply: Reply<(PathBuf, u64)>,
+    },
+    /// Finish the step, write a checkpoint, return [`Outcome::Stopped`].
+    Stop,
+}
+
+/// How a trainer ended. Failures are `Err(TrainError)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// `optim.total_steps` reached; the last checkpoint and pictures are written.
+    Finished {
+        /// Last step.
+        step: u64,
+    },
+    /// A [`Command::Stop`] was obeyed after a checkpoint.
+    Stopped {
+        /// Last step.
+        step: u64,
+    },
+}
+
+/// What the trainer is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Building model and pipeline, restoring a checkpoint.
+    #[default]
+    Starting,
+    /// Taking steps.
+    Training,
+    /// The queue has been empty for over a second.
+    WaitingForData,
+    /// Writing a checkpoint.
+    Checkpointing,
+    /// Measuring k-NN accuracy or drawing pictures.
+    Evaluating,
+    /// Finishing after a stop.
+    Draining,
+    /// Done.
+    Finished,
+}
+
+/// Snapshot for `/api/v1/status`, the status page and the progress line. Written by the trainer, read by anyone.
+#[derive(Debug, Clone, Serialize, Default)]
+pub struct Status {
+    /// What it is doing.
+    pub state: State,
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Steps of the schedule.
+    pub total_steps: u64,
+    /// Epoch of the last consumed batch.
+    pub epoch: u32,
+    /// Position after the last consumed batch.
+    pub cursor: splitmask_pipeline::cursor::Cursor,
+    /// Images per second over the last log interval.
+    pub images_per_second: f64,
+    /// Share of wall time spent waiting for batches, over the last log interval.
+    pub data_wait_ratio: f64,
+    /// Loss terms by name at the last log step.
+    pub losses: Vec<(String, f64)>,
+    /// Entropy of the words' marginal distribution, nats.
+    pub token_entropy: f64,
+    /// Learning rate of the next step.
+    pub learning_rate: f64,
+    /// Gradient norm at the last log step.
+    pub grad_norm: f64,
+    /// Newest checkpoint's step, if any.
+    pub last_checkpoint_step: Option<u64>,
+    /// Last evaluation by task: (task, accuracy, step).
+    pub evaluations: Vec<(String, f64, u64)>,
+    /// Samples dropped by reason.
+    pub sample_errors: Vec<(String, u64)>,
+    /// (batches, capacity) of the queue.
+    pub queue: (usize, usize),
+    /// History for curves: (step, term, value), thinned to at most 500 points a term.
+    pub history: Vec<(u64, String, f64)>,
+    /// Whether the first batch was consumed, i.e. the daemon is ready.
+    pub ready: bool,
+    /// Monotonic seconds since the process started at the last sign of progress (a step, or a named slow phase).
+    pub last_progress_s: f64,
+}
+
+/// Shared, lock-held-briefly status.
+pub type StatusBoard = Arc<Mutex<Status>>;
+
+/// The trainer's end of the command channel.
+pub type Commands = Receiver<Command>;

@@ -1,0 +1,182 @@
+//! Everything a trainer is built from: the component settings it needs, as plain data.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use splitmask_pipeline::config::{DataConfig, PipelineConfig};
+use splitmask_pipeline::types::{ColourConfig, CropConfig};
+
+use crate::model::config::VitConfig;
+use crate::objective::config::ObjectiveConfig;
+use crate::optim::config::OptimConfig;
+
+/// Number format of the matrix products; weights and optimizer state are always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16 autocast; softmax, norms and losses stay f32.
+    #[default]
+    Bf16,
+}
+
+/// `[augment]`: crop, flip and colour of the training views.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct AugmentConfig {
+    /// Crop and flip.
+    pub crop: CropConfig,
+    /// Colour changes.
+    pub colour: ColourConfig,
+}
+
+/// `[train]`: how a step is made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Images of one optimizer step.
+    pub batch: u32,
+    /// Parts that a batch is processed in, one after the other; divides `batch`.
+    pub accumulate: u32,
+    /// Number format.
+    pub precision: Precision,
+    /// `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Threads of libtorch on the CPU; 0 = one per core.
+    pub threads: u32,
+    /// Per-channel mean of pixels in 0..1 that views are normalised with.
+    pub mean: [f64; 3],
+    /// Per-channel standard deviation.
+    pub std: [f64; 3],
+    /// Steps in a row with a non-finite loss or gradient (skipped) before the run stops with exit code 76.
+    pub nonfinite_limit: u32,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            batch: 128,
+            accumulate: 1,
+            precision: Precision::Bf16,
+            device: "auto".into(),
+            threads: 0,
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+            nonfinite_limit: 5,
+        }
+    }
+}
+
+/// `[checkpoint]`: when and how many.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// Steps between checkpoints.
+    pub every_steps: u64,
+    /// Newest checkpoints that are kept.
+    pub keep: u32,
+    /// Checkpoints at multiples of this step are kept for ever; 0 = none.
+    pub keep_every_steps: u64,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every_steps: 1000, keep: 3, keep_every_steps: 0 }
+    }
+}
+
+/// `[eval]`: k-NN accuracy on `data.val` during training (arXiv 2104.14294 §4.1).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalConfig {
+    /// Steps between evaluations; 0 = only by command.
+    pub every_steps: u64,
+    /// Neighbours that vote.
+    pub k: u32,
+    /// Temperature of the votes' weights.
+    pub temperature: f64,
+    /// Labelled training images that are searched at most, by hash of their key; 0 = all.
+    pub max_reference: u32,
+    /// Validation images at most; 0 = all.
+    pub max_queries: u32,
+    /// Share of the resized image's side that the centre crop keeps.
+    pub crop_ratio: f64,
+    /// Classes with fewer labelled training images are left out.
+    pub min_class: u32,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self { every_steps: 0, k: 20, temperature: 0.07, max_reference: 0, max_queries: 0, crop_ratio: 0.875, min_class: 1 }
+    }
+}
+
+/// `[picture]`: `inpaint.png` and `curves.svg` in the run folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PictureConfig {
+    /// Steps between pictures; 0 = only at the end.
+    pub every_steps: u64,
+    /// Images in the inpainting picture.
+    pub rows: u32,
+}
+
+impl Default for PictureConfig {
+    fn default() -> Self {
+        Self { every_steps: 1000, rows: 8 }
+    }
+}
+
+/// `[log]`: the step log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Steps between lines of `metrics.jsonl`, log lines and updates of the loss gauges.
+    pub every_steps: u64,
+    /// Filter of the log, as of `RUST_LOG` (which wins).
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { every_steps: 10, filter: "info".into() }
+    }
+}
+
+/// What one trainer is built from. Made by the daemon out of a validated config; the trainer never sees the config.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainerSpec {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Folder of checkpoints, pictures, `metrics.jsonl`.
+    pub run_dir: PathBuf,
+    /// File of the codebook.
+    pub codebook: PathBuf,
+    /// Weights to start from instead of a random initialisation, for a new run only.
+    pub init_from: Option<PathBuf>,
+    /// `[data]`.
+    pub data: DataConfig,
+    /// `[pipeline]`.
+    pub pipeline: PipelineConfig,
+    /// `[augment]`.
+    pub augment: AugmentConfig,
+    /// `[model]`.
+    pub model: VitConfig,
+    /// `[objective]`.
+    pub objective: ObjectiveConfig,
+    /// `[optim]`.
+    pub optim: OptimConfig,
+    /// `[train]`.
+    pub train: TrainConfig,
+    /// `[checkpoint]`.
+    pub checkpoint: CheckpointConfig,
+    /// `[eval]`.
+    pub eval: EvalConfig,
+    /// `[picture]`.
+    pub picture: PictureConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// The whole effective config as TOML, stored in each checkpoint.
+    pub config_toml: String,
+}
