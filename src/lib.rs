@@ -3,6 +3,7 @@
 //! Floors, low to high; a module imports only from floors below it: `error` → `telemetry` → `tensor` → `loss` `optim` `model` →
 //! `head` → `objective` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
 
+pub mod checkpoint;
 pub mod cli;
 pub mod error;
 pub mod model;
