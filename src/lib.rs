@@ -9,4 +9,5 @@ pub mod error;
 pub mod model;
 pub mod objective;
 pub mod optim;
+pub mod picture;
 pub mod trainer;
