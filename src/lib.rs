@@ -8,4 +8,5 @@ pub mod error;
 pub mod model;
 pub mod objective;
 pub mod optim;
+pub mod telemetry;
 pub mod trainer;
