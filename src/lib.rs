@@ -10,4 +10,5 @@ pub mod model;
 pub mod objective;
 pub mod optim;
 pub mod picture;
+pub mod telemetry;
 pub mod trainer;
