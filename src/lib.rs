@@ -4,6 +4,7 @@
 //! `head` → `objective` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
 
 pub mod cli;
+pub mod config;
 pub mod error;
 pub mod model;
 pub mod objective;
