@@ -13,6 +13,7 @@ use exporter::{Exporter, inventories};
 use files::{Panel, Query, list, string};
 use prometheus::{Prometheus, promtool};
 use promql::selectors;
+use splitmask::config::classes::KEYS;
 use splitmask::telemetry::metrics::{TrainMetrics, render, series_names};
 
 /// Series that Prometheus makes itself for each target.
@@ -243,6 +244,33 @@ fn every_alert_has_a_case_that_fires_one_that_does_not_and_a_page() {
             alert.name
         );
     }
+}
+
+#[test]
+fn the_keys_that_the_guide_and_the_alerts_tell_to_turn_exist() {
+    let tables: BTreeSet<_> = KEYS.iter().filter_map(|k| k.path.split_once('.')).map(|(table, _)| table).collect();
+    let mut told = 0;
+    for file in [
+        "docs/monitoring.md",
+        "dashboards/prometheus/alerts.yml",
+        "dashboards/grafana/panels.py",
+    ] {
+        let text = files::text(file);
+        for word in text
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '_')
+            .map(|w| w.trim_end_matches('.'))
+        {
+            let Some((table, key)) = word.split_once('.') else { continue };
+            if tables.contains(table) && !key.is_empty() {
+                assert!(
+                    KEYS.iter().any(|k| k.path == word),
+                    "{file} names the key {word}, which does not exist"
+                );
+                told += 1;
+            }
+        }
+    }
+    assert!(told > 15, "only {told} keys were found");
 }
 
 /// What a query must answer.
