@@ -11,7 +11,7 @@ use super::events::{Event, Notice};
 ///
 /// # Errors
 /// The kernel refuses a handler.
-pub fn subscribe(runtime: &Runtime, events: &Sender<Event>) -> std::io::Result<()> {
+pub(super) fn subscribe(runtime: &Runtime, events: &Sender<Event>) -> std::io::Result<()> {
     let _inside = runtime.enter();
     let wanted = [
         (SignalKind::hangup(), Notice::Hangup),
