@@ -13,5 +13,6 @@ pub mod bucket;
 pub mod config;
 pub mod cursor;
 pub mod error;
+pub mod pack;
 pub mod seed;
 pub mod types;

@@ -1,5 +1,8 @@
 //! The command line: one verb, one file.
 
+mod amount;
+mod pack;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,7 +18,9 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Verb {}
+enum Verb {
+    Pack(pack::PackArgs),
+}
 
 /// Runs the verb of the process's arguments and answers its exit code.
 #[must_use]
@@ -27,7 +32,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if e.use_stderr() { 64 } else { 0 });
         }
     };
-    let result: Result<(), CliError> = match cli.verb {};
+    let result: Result<(), CliError> = match cli.verb {
+        Verb::Pack(args) => pack::run(args),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
