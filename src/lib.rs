@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod error;
 pub mod model;
 pub mod objective;
