@@ -13,4 +13,5 @@ pub mod objective;
 pub mod optim;
 pub mod picture;
 pub mod telemetry;
+pub mod tensor;
 pub mod trainer;

@@ -15,7 +15,7 @@ use crate::config::{Config, Source};
 use crate::error::{CliError, ExitCode};
 use crate::eval::knn::Accuracy;
 use crate::objective;
-use crate::tensor::device::choose_device;
+use crate::tensor::choose_device;
 use crate::trainer::{self, TrainError};
 
 /// Measure the features of a checkpoint on labelled images.

@@ -7,7 +7,7 @@ use torch_ext::Autocast;
 
 use crate::model::Vit;
 use crate::tensor::TensorError;
-use crate::tensor::host_batch::{Normalise, step_input};
+use crate::tensor::{Normalise, step_input};
 
 /// L2-normalised patch means `n_ND` (f32, CPU) and labels `n_N` (i64) of the labelled samples.
 #[derive(Debug)]

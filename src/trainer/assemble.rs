@@ -23,7 +23,7 @@ use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
 use crate::objective::{self, Objective};
 use crate::optim::AdamW;
 use crate::telemetry::metrics::{Phase, PhaseClock};
-use crate::tensor::device::choose_device;
+use crate::tensor::choose_device;
 
 /// Everything one training run consists of.
 pub(super) struct Trainer {

@@ -60,8 +60,7 @@ impl TrainError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::BadSetting { .. } | Self::Checkpoint(CheckpointError::Mismatch { .. }) => ExitCode::Usage,
-            Self::Tensor(TensorError::BadDevice(_) | TensorError::NoDevice { .. }) => Some("`splitmask doctor` says which devices there are; train.device = \"auto\" takes the best".into()),
-            Self::Tensor(_) | Self::Checkpoint(_) | Self::Io { .. } => ExitCode::Io,
+            Self::Checkpoint(_) | Self::Io { .. } => ExitCode::Io,
             Self::NonFinite { .. } => ExitCode::NonFinite,
             Self::Torch(_) => ExitCode::Internal,
             Self::Tensor(e) => match e {

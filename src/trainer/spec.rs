@@ -9,7 +9,7 @@ use splitmask_pipeline::types::{ColourConfig, CropConfig};
 use crate::model::config::VitConfig;
 use crate::objective::config::ObjectiveConfig;
 use crate::optim::config::OptimConfig;
-use crate::tensor::host_batch::Normalise;
+use crate::tensor::Normalise;
 
 /// Number format of the matrix products; weights and optimizer state are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]

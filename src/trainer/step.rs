@@ -10,7 +10,7 @@ use super::error::TrainError;
 use super::spec::Precision;
 use crate::optim::schedule;
 use crate::telemetry::metrics::{Phase, unix_seconds};
-use crate::tensor::host_batch::step_input;
+use crate::tensor::step_input;
 
 impl Trainer {
     /// Learning rate and weight decay of a step.

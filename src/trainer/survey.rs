@@ -21,7 +21,7 @@ use crate::eval::knn::{Accuracy, Vote, classify};
 use crate::model::Vit;
 use crate::picture;
 use crate::telemetry::metrics::{EvalTask, Phase};
-use crate::tensor::host_batch::step_input;
+use crate::tensor::step_input;
 
 /// Images per batch of an evaluation.
 const EVAL_BATCH: usize = 128;
