@@ -1,7 +1,10 @@
 //! The command line: one verb, one file.
 
 mod amount;
+mod doctor;
+mod eval;
 mod pack;
+mod report;
 
 use std::process::ExitCode;
 
@@ -19,7 +22,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Doctor(doctor::DoctorArgs),
+    Eval(eval::EvalArgs),
     Pack(pack::PackArgs),
+    Report(report::ReportArgs),
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -33,7 +39,10 @@ pub fn main() -> ExitCode {
         }
     };
     let result: Result<(), CliError> = match cli.verb {
+        Verb::Doctor(args) => doctor::run(args),
+        Verb::Eval(args) => eval::run(args),
         Verb::Pack(args) => pack::run(args),
+        Verb::Report(args) => report::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

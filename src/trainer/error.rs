@@ -7,6 +7,8 @@ use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
 use crate::error::{CliError, ExitCode};
+use crate::objective::ObjectiveError;
+use crate::optim::OptimError;
 use crate::tensor::TensorError;
 
 /// Why a trainer could not start or go on.
@@ -101,6 +103,24 @@ impl TrainError {
 impl From<tch::TchError> for TrainError {
     fn from(e: tch::TchError) -> Self {
         Self::Torch(e.to_string().lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+impl From<torch_ext::TorchError> for TrainError {
+    fn from(e: torch_ext::TorchError) -> Self {
+        Self::Torch(e.to_string())
+    }
+}
+
+impl From<OptimError> for TrainError {
+    fn from(e: OptimError) -> Self {
+        Self::Torch(e.to_string())
+    }
+}
+
+impl From<ObjectiveError> for TrainError {
+    fn from(e: ObjectiveError) -> Self {
+        Self::Torch(e.to_string())
     }
 }
 
