@@ -1,6 +1,7 @@
 //! The command line: one verb, one file.
 
 mod amount;
+mod check_config;
 mod pack;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Pack(pack::PackArgs),
+    CheckConfig(check_config::CheckConfigArgs),
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -34,6 +36,7 @@ pub fn main() -> ExitCode {
     };
     let result: Result<(), CliError> = match cli.verb {
         Verb::Pack(args) => pack::run(args),
+        Verb::CheckConfig(args) => check_config::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
