@@ -3,8 +3,10 @@
 mod amount;
 mod doctor;
 mod eval;
+mod check_config;
 mod pack;
 mod report;
+mod train;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,8 @@ enum Verb {
     Eval(eval::EvalArgs),
     Pack(pack::PackArgs),
     Report(report::ReportArgs),
+    CheckConfig(check_config::CheckConfigArgs),
+    Train(train::TrainArgs),
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -43,6 +47,8 @@ pub fn main() -> ExitCode {
         Verb::Eval(args) => eval::run(args),
         Verb::Pack(args) => pack::run(args),
         Verb::Report(args) => report::run(args),
+        Verb::CheckConfig(args) => check_config::run(args),
+        Verb::Train(args) => train::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -94,9 +94,10 @@ impl Trainer {
                 (Meter::restore(&p.meter), WordUsage::restore(p.word_counts, p.token_entropy, p.codebook_perplexity))
             }
         };
+        // Before anything is written: a bucket that cannot be read must leave no trace.
+        let feed = Feed::open(&spec, &plan, &tokenizer, cursor, &telemetry.pipeline)?;
         std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io { path: spec.run_dir.clone(), source })?;
         let journal = Journal::open(&spec.run_dir, step)?;
-        let feed = Feed::open(&spec, &plan, &tokenizer, cursor, &telemetry.pipeline)?;
         Ok(Self {
             keeper: Keeper::new(&spec.run_dir, telemetry.train.clone(), resumed),
             interval: Interval::begin(telemetry.train.phase(Phase::DataWait).get()),

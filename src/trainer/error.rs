@@ -74,9 +74,11 @@ impl TrainError {
                 | PipelineError::Empty { .. }
                 | PipelineError::BadManifest { .. }
                 | PipelineError::BadCodebook { .. }
-                | PipelineError::BadSetting { .. } => ExitCode::Usage,
+                | PipelineError::BadSetting { .. }
+                // Only opening a bucket answers this: a wrong address rather than a bad day.
+                | PipelineError::Unreachable { .. } => ExitCode::Usage,
                 PipelineError::Panicked { .. } => ExitCode::Internal,
-                PipelineError::Unreachable { .. } | PipelineError::FailureBudget { .. } | PipelineError::Shard(_) | PipelineError::Io { .. } => {
+                PipelineError::FailureBudget { .. } | PipelineError::Shard(_) | PipelineError::Io { .. } => {
                     ExitCode::Io
                 }
             },
