@@ -9,9 +9,14 @@
 //! `types error seed` → `cursor metrics` → `decode augment tokenize mask` (pure) and `stage` (execution only) →
 //! `sample` → `bucket` → `shard` → `batch` → `config` → `run`; `pack` stands beside `run`.
 
+pub mod batch;
 pub mod bucket;
 pub mod config;
 pub mod cursor;
 pub mod error;
+pub mod metrics;
+pub mod run;
 pub mod seed;
+pub mod shard;
+pub mod stage;
 pub mod types;
