@@ -5,7 +5,10 @@
 
 pub mod cli;
 pub mod error;
+pub mod head;
+pub mod loss;
 pub mod model;
 pub mod objective;
 pub mod optim;
+pub mod tensor;
 pub mod trainer;
