@@ -1,6 +1,9 @@
 //! Numbers against PyTorch, and what every objective must do. One binary, because linking libtorch is the cost.
 
+mod against_pytorch;
 mod conformance;
+mod determinism;
+mod fixture;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
