@@ -1,19 +1,20 @@
-//! Speed of the image kernels on one thread: `cargo bench -p splitmask-pipeline --bench images`.
+//! Speed of the image kernels on one thread: `cargo bench -p splitmask-pipeline --bench images` (add `--profile dev` to reuse what
+//! `cargo test` built: it is optimised too).
 //!
 //! The JPEGs are made here, from fixed seeds: 48 pictures of 350 to 640 pixels a side with the 1/f spectrum of photographs, quality 75
 //! to 92, 4:2:0. SHARDS=folder measures the `.jpg` files of a folder instead.
-
-#![expect(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use fast_image_resize as fr;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use turbojpeg_sys as tj;
 
-use splitmask_pipeline::augment::{Augmenter, ColourDraw, Painter, half_size};
+use splitmask_pipeline::augment::{Augmenter, ColourDraw, CropDraw, Painter, half_size};
 use splitmask_pipeline::decode::{Decoder, Limits};
 use splitmask_pipeline::mask;
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
@@ -113,6 +114,47 @@ fn views(colour: ColourConfig) -> ViewSpec {
     }
 }
 
+/// What no pipeline on libjpeg-turbo's public interface can undercut much: region decode at the best DCT scale and one resize to
+/// interleaved RGB, for the crops that [`SampleMaker`] draws.
+#[expect(unsafe_code, reason = "the bare C interface is what is measured")]
+fn floor(raws: &[RawSample], resizer: &mut fr::Resizer, pixels: &mut [u8], square: &mut [u8]) {
+    // SAFETY: one thread; the buffer holds the largest picture of the corpus.
+    unsafe {
+        let handle = tj::tj3Init(tj::TJINIT_TJINIT_DECOMPRESS as i32);
+        for raw in raws {
+            assert_eq!(tj::tj3DecompressHeader(handle, raw.image.as_ptr(), raw.image.len() as _), 0);
+            let get = |p: tj::TJPARAM| tj::tj3Get(handle, p as i32);
+            let (width, height) = (get(tj::TJPARAM_TJPARAM_JPEGWIDTH), get(tj::TJPARAM_TJPARAM_JPEGHEIGHT));
+            let mut rng = sample_rng(1, raw.id, Purpose::View, 0);
+            let crop = CropDraw::random(width as u32, height as u32, &CropConfig::default(), &mut rng).area;
+            let shorter = crop.width.min(crop.height) as i32;
+            let denom = [8, 4, 2].into_iter().find(|d| shorter >= 224 * d).unwrap_or(1);
+            tj::tj3SetScalingFactor(handle, tj::tjscalingfactor { num: 1, denom });
+            let mcu = [8, 16, 16, 8, 8, 32, 8][get(tj::TJPARAM_TJPARAM_SUBSAMP) as usize] / denom;
+            let d = f64::from(denom);
+            let x = ((crop.x / d) as i32 - 2).max(0) / mcu * mcu;
+            let y = ((crop.y / d) as i32 - 2).max(0);
+            let w = ((((crop.x + crop.width) / d).ceil() as i32) + 2).min((width + denom - 1) / denom) - x;
+            let h = ((((crop.y + crop.height) / d).ceil() as i32) + 2).min((height + denom - 1) / denom) - y;
+            assert_eq!(tj::tj3SetCroppingRegion(handle, tj::tjregion { x, y, w, h }), 0);
+            let rgb = tj::TJPF_TJPF_RGB as i32;
+            tj::tj3Decompress8(handle, raw.image.as_ptr(), raw.image.len() as _, pixels.as_mut_ptr(), 0, rgb);
+            let source = fr::images::ImageRef::new(w as u32, h as u32, &pixels[..(w * h * 3) as usize], fr::PixelType::U8x3).unwrap();
+            let mut target = fr::images::Image::from_slice_u8(224, 224, square, fr::PixelType::U8x3).unwrap();
+            let options = fr::ResizeOptions::new()
+                .crop(
+                    crop.x / d - f64::from(x),
+                    crop.y / d - f64::from(y),
+                    crop.width / d,
+                    crop.height / d,
+                )
+                .resize_alg(fr::ResizeAlg::Convolution(fr::FilterType::CatmullRom));
+            resizer.resize(&source, &mut target, &options).unwrap();
+        }
+        tj::tj3Destroy(handle);
+    }
+}
+
 fn decoding(c: &mut Criterion) {
     let raws = jpegs();
     let mut group = c.benchmark_group("images");
@@ -124,6 +166,10 @@ fn decoding(c: &mut Criterion) {
     });
     group.bench_function("full decode", |b| {
         b.iter(|| raws.iter().for_each(|r| decoder.decode(&r.image, &mut image).unwrap()));
+    });
+    let (mut resizer, mut pixels, mut square) = (fr::Resizer::new(), vec![0; 64 << 20], vec![0; 3 * 224 * 224]);
+    group.bench_function("floor: region decode + resize 224", |b| {
+        b.iter(|| floor(&raws, &mut resizer, &mut pixels, &mut square));
     });
     let mut augmenter = Augmenter::new();
     let mut out = vec![];

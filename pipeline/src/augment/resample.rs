@@ -113,7 +113,7 @@ fn planar_any(square: &[u8], side: usize, orientation: Orientation, out: &mut [u
             (*r, *g, *b) = (p[0], p[1], p[2]);
         }
         if orientation.mirror_x {
-            [r, g, b].map(<[u8]>::reverse);
+            [r, g, b].into_iter().for_each(<[u8]>::reverse);
         }
     }
 }
