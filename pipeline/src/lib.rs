@@ -14,4 +14,5 @@ pub mod config;
 pub mod cursor;
 pub mod error;
 pub mod seed;
+pub mod tokenize;
 pub mod types;
