@@ -3,9 +3,18 @@
 //! Floors, low to high; a module imports only from floors below it: `error` → `telemetry` → `tensor` → `loss` `optim` `model` →
 //! `head` → `objective` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
 
+pub mod checkpoint;
 pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod error;
+pub mod eval;
+pub mod head;
+pub mod loss;
 pub mod model;
 pub mod objective;
 pub mod optim;
+pub mod picture;
+pub mod telemetry;
+pub mod tensor;
 pub mod trainer;

@@ -1,5 +1,13 @@
 //! The command line: one verb, one file.
 
+mod amount;
+mod doctor;
+mod eval;
+mod check_config;
+mod pack;
+mod report;
+mod train;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,7 +23,14 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Verb {}
+enum Verb {
+    Doctor(doctor::DoctorArgs),
+    Eval(eval::EvalArgs),
+    Pack(pack::PackArgs),
+    Report(report::ReportArgs),
+    CheckConfig(check_config::CheckConfigArgs),
+    Train(train::TrainArgs),
+}
 
 /// Runs the verb of the process's arguments and answers its exit code.
 #[must_use]
@@ -27,7 +42,14 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if e.use_stderr() { 64 } else { 0 });
         }
     };
-    let result: Result<(), CliError> = match cli.verb {};
+    let result: Result<(), CliError> = match cli.verb {
+        Verb::Doctor(args) => doctor::run(args),
+        Verb::Eval(args) => eval::run(args),
+        Verb::Pack(args) => pack::run(args),
+        Verb::Report(args) => report::run(args),
+        Verb::CheckConfig(args) => check_config::run(args),
+        Verb::Train(args) => train::run(args),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -1,0 +1,26 @@
+# The front door. Every line is also a plain command you can type.
+.PHONY: help setup demo test lint bench clean-demo
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## system packages, libtorch, test servers (CUDA=1: libtorch with CUDA)
+	@setup/setup.sh
+
+demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on yours)
+	@setup/setup.sh build
+	@setup/demo.sh "$(DATA)"
+
+test: setup ## everything CI runs
+	cargo test --workspace
+
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: ## the numbers of docs/benchmarks.md
+	cargo bench -p splitmask-pipeline
+	cargo bench --bench step
+
+clean-demo: ## removes what the demo made (data/clipart, runs/demo)
+	rm -rf data/clipart runs/demo

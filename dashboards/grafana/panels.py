@@ -1,0 +1,187 @@
+"""The content of the dashboard: one entry a panel, in reading order."""
+
+SMALL, THIRD, HALF, FULL = (4, 4), (8, 8), (12, 8), (24, 7)
+PHASES = "splitmask_train_phase_seconds_total"
+OLD = [(None, "green"), (3600, "orange"), (7200, "red")]
+WAIT = [(None, "green"), (0.05, "orange"), (0.2, "red")]
+
+
+def panel(kind: str, title: str, text: str, unit: str, queries: list[tuple[str, str]], size: tuple[int, int] = THIRD, **more: object) -> dict:
+    return {"kind": kind, "title": title, "text": text, "unit": unit, "queries": queries, "size": size, **more}
+
+
+def stat(title: str, text: str, unit: str, expr: str, **more: object) -> dict:
+    return panel("stat", title, text, unit, [(expr, "{{instance}}")], SMALL, **more)
+
+
+def lines(title: str, text: str, unit: str, *queries: tuple[str, str], **more: object) -> dict:
+    return panel("timeseries", title, text, unit, list(queries), **more)
+
+
+def quantile(q: float, metric: str, by: str = "") -> str:
+    group = f"le, {by}" if by else "le"
+    return f"histogram_quantile({q}, sum by ({group}) (rate({metric}_bucket{{$S}}[$I])))"
+
+
+def rate(metric: str, by: str = "instance", more: str = "") -> str:
+    return f"sum by ({by}) (rate({metric}{{$S{more}}}[$I]))"
+
+
+def share_of_wall(phase: str) -> str:
+    wanted = f',phase="{phase}"'
+    return f"{rate(PHASES, more=wanted)} / {rate(PHASES)}"
+
+
+STATUS = [
+    stat("Up", "Whether Prometheus reaches the daemon's /metrics.", "none", "up{$S}", mappings=[("0", "down", "red"), ("1", "up", "green")]),
+    stat("Step", "Optimizer steps of the run, resumes included.", "locale", "splitmask_train_steps_total{$S}"),
+    stat("Epoch", "Passes over the data that were finished.", "locale", "splitmask_train_epochs_total{$S}"),
+    stat("Images/s", "Images that the trainer consumed, per second.", "short", rate("splitmask_pipeline_samples_total", more=',stage="consumed"'), decimals=0),
+    stat("Data wait", "Share of the trainer's wall time spent waiting for batches. Above 5 % the pipeline limits training.", "percentunit", share_of_wall("data_wait"), decimals=1, steps=WAIT),
+    stat(
+        "Inpaint gain",
+        "Marginal token entropy minus inpaint loss: how much the model knows about absent patches beyond the words' frequencies. 0 = nothing yet.",
+        "suffix: nats",
+        'splitmask_train_token_entropy_nats{$S} - ignoring (term) splitmask_train_loss{$S,term="inpaint"}',
+        decimals=2,
+    ),
+    stat("k-NN accuracy", "Accuracy of the frozen encoder on the labelled validation set, last measured. 0 = not yet measured.", "percentunit", 'splitmask_eval_accuracy_ratio{$S,task="knn"}', decimals=1),
+    stat(
+        "Since the last checkpoint",
+        "Age of the newest checkpoint; before the first one, of the process. This much work is lost if the machine dies now.",
+        "s",
+        "time() - ((splitmask_checkpoint_last_success_timestamp_seconds{$S} > 0) or process_start_time_seconds{$S})",
+        steps=OLD,
+    ),
+    stat("Config file", "Whether the last attempt to load the config succeeded. If refused, the old config goes on.", "none", "splitmask_config_last_reload_successful{$S}", mappings=[("0", "refused", "red"), ("1", "in force", "green")]),
+    stat("Config generation", "Configs that were in force so far; 1 after the start.", "none", "splitmask_config_generation{$S}"),
+    stat("Since the last step", "Age of the last optimizer step. Grows while the trainer waits, evaluates or hangs.", "s", "time() - ((splitmask_train_last_step_timestamp_seconds{$S} > 0) or process_start_time_seconds{$S})", steps=[(None, "green"), (120, "orange"), (900, "red")]),
+    stat("Uptime", "Age of the process; a fall to 0 is a restart.", "s", "time() - process_start_time_seconds{$S}"),
+    panel("table", "What runs", "Version, commit, libtorch and device of each instance.", "short", [("splitmask_build_info{$S}", "")], (24, 4)),
+]
+
+LEARNING = [
+    lines(
+        "Losses",
+        "Loss by term. The inpaint loss starts near ln(vocabulary) and means something once it is below the marginal token entropy; the match loss starts near ln(negatives + 1).",
+        "suffix: nats",
+        ("splitmask_train_loss{$S}", "{{term}} {{instance}}"),
+        ("splitmask_train_token_entropy_nats{$S}", "marginal token entropy {{instance}}"),
+        size=HALF,
+    ),
+    lines("Accuracy on the objective", "Share of absent words predicted right, and of images whose other half was recognised among the batch.", "percentunit", ("splitmask_train_token_accuracy_ratio{$S}", "words {{instance}}"), ("splitmask_train_match_accuracy_ratio{$S}", "match {{instance}}"), size=HALF, min=0),
+    lines("Evaluation", "Accuracy of the frozen encoder: does it learn something useful? Steps down are over-fitting or a bad learning rate.", "percentunit", ("splitmask_eval_accuracy_ratio{$S}", "{{task}} {{instance}}"), min=0),
+    lines("Codebook perplexity", "How many visual words are in use, effectively. A fall means blank or broken images, or augmentation that wipes them out.", "short", ("splitmask_train_codebook_perplexity{$S}", "{{instance}}"), min=0),
+    lines("Gradient norm", "Before clipping, on a log scale. A slow rise over hours often comes before divergence.", "short", ("splitmask_train_grad_norm{$S}", "{{instance}}"), log=True),
+    lines("Learning rate", "Of the last step; shows the schedule and edits to it.", "sci", ("splitmask_train_learning_rate{$S}", "{{instance}}")),
+    lines("Weight decay and averaging", "Weight decay of the last step, and momentum of the averaged weights (0 = none).", "short", ("splitmask_train_weight_decay{$S}", "weight decay {{instance}}"), ("splitmask_train_ema_momentum{$S}", "momentum {{instance}}")),
+    lines("Skipped steps and rollbacks", "Steps skipped for a non-finite loss or gradient, and returns to an older checkpoint, in the rate interval.", "short", ("increase(splitmask_train_nonfinite_steps_total{$S}[$I])", "non-finite {{instance}}"), ("increase(splitmask_train_rollbacks_total{$S}[$I])", "rollbacks {{instance}}"), min=0),
+]
+
+TIME = [
+    lines(
+        "Where the time goes",
+        "Share of the trainer's wall time by phase; the phases sum to 100 %. data_wait is the pipeline's or the store's fault, the rest is the model's.",
+        "percentunit",
+        (f"{rate(PHASES, 'phase')} / scalar(sum(rate({PHASES}{{$S}}[$I])))", "{{phase}}"),
+        size=HALF,
+        stack=True,
+        min=0,
+        max=1,
+    ),
+    panel("heatmap", "Step time", "How long steps take, waiting included. A second band above the main one is checkpoints, evaluation or stragglers of the pipeline.", "s", [("sum by (le) (increase(splitmask_train_step_duration_seconds_bucket{$S}[$I]))", "{{le}}")], HALF),
+    lines("Step time quantiles", "Median and 99th percentile of a step.", "s", (quantile(0.5, "splitmask_train_step_duration_seconds", "instance"), "p50 {{instance}}"), (quantile(0.99, "splitmask_train_step_duration_seconds", "instance"), "p99 {{instance}}"), min=0),
+    lines(
+        "Throughput",
+        "Images and steps per second. Both counters start at 0 in each process, so a resume from an older checkpoint makes no spike; the run's totals are splitmask_train_images_total and _steps_total.",
+        "short",
+        (rate("splitmask_pipeline_samples_total", more=',stage="consumed"'), "images/s {{instance}}"),
+        (rate("splitmask_train_step_duration_seconds_count"), "steps/s {{instance}}"),
+        min=0,
+    ),
+    lines("Patches through the encoder", "Patches per second, the model-side measure of throughput: comparable over image and patch sizes.", "short", ("splitmask_train_tokens_per_second{$S}", "{{instance}}"), min=0),
+    lines("Model FLOPs utilization", "Floating point operations of the model over the device's peak. 0 where the peak is unknown, such as on a CPU.", "percentunit", ("splitmask_train_model_flops_utilization_ratio{$S}", "{{instance}}"), min=0),
+    lines("Progress", "Images of the run, resumes included.", "short", ("splitmask_train_images_total{$S}", "{{instance}}")),
+]
+
+BUSY, PUT, GET = (f"splitmask_pipeline_{name}_seconds_total" for name in ("stage_busy", "blocked_put", "blocked_get"))
+
+PIPELINE = [
+    lines(
+        "Queue level",
+        "Batches and bytes in the queue over its capacity. Full: training limits, as it should. Empty: the pipeline limits.",
+        "percentunit",
+        ("splitmask_pipeline_queue_batches{$S} / splitmask_pipeline_queue_capacity_batches{$S}", "batches {{instance}}"),
+        ("splitmask_pipeline_queue_bytes{$S} / splitmask_pipeline_queue_capacity_bytes{$S}", "bytes {{instance}}"),
+        size=HALF,
+        min=0,
+        max=1,
+    ),
+    panel(
+        "bargauge",
+        "Which stage limits",
+        "Busy time of a stage over its busy and blocked time. The stage nearest to 100 % limits the pipeline; docs/monitoring.md says which key to turn.",
+        "percentunit",
+        [(f"{rate(BUSY, 'stage')} / ({rate(BUSY, 'stage')} + {rate(PUT, 'stage')} + {rate(GET, 'stage')})", "{{stage}}")],
+        HALF,
+        min=0,
+        max=1,
+        steps=[(None, "green"), (0.8, "orange"), (0.95, "red")],
+    ),
+    lines("Busy by stage", "Threads' worth of work in each stage: seconds of work per second.", "short", (rate(BUSY, "stage"), "{{stage}}"), stack=True, min=0),
+    lines("Blocked on the next stage", "Seconds per second that a stage waits because the next one is full: the limit lies further down.", "short", (rate(PUT, "stage"), "{{stage}}"), min=0),
+    lines("Blocked on the stage before", "Seconds per second that a stage waits for input: the limit lies further up.", "short", (rate(GET, "stage"), "{{stage}}"), min=0),
+    lines("Samples by stage", "Samples that left each stage, per second. Parallel lines are healthy; a gap is loss or a filling buffer.", "short", (rate("splitmask_pipeline_samples_total", "stage"), "{{stage}}"), min=0),
+    lines("Stage time, p99", "99th percentile of the time one item spends in a stage.", "s", (quantile(0.99, "splitmask_pipeline_stage_duration_seconds", "stage"), "{{stage}}"), min=0),
+    lines("Samples dropped", "Samples per second that could not be used, by reason. The log names shard and key.", "short", (rate("splitmask_pipeline_sample_errors_total", "reason"), "{{reason}}"), min=0),
+    lines("Shards lost", "Shards that could not be read to their end, in the rate interval, by reason.", "short", ("sum by (reason) (increase(splitmask_pipeline_shard_errors_total{$S}[$I]))", "{{reason}}"), min=0),
+    lines(
+        "Shards in flight",
+        "Shards opened and finished per second; they run apart only while shards fail.",
+        "short",
+        (rate("splitmask_pipeline_shards_opened_total", "scheme"), "opened {{scheme}}"),
+        (rate("splitmask_pipeline_shards_finished_total", "scheme"), "finished {{scheme}}"),
+        min=0,
+    ),
+    lines("Share of samples dropped", "Dropped over read. The run stops when the failure budget (data.failure_budget, 1 % by default) is spent.", "percentunit", (f"{rate('splitmask_pipeline_sample_errors_total')} / " + rate("splitmask_pipeline_samples_total", more=',stage="read"'), "{{instance}}"), min=0),
+]
+
+STORAGE = [
+    lines("Bytes read", "Bytes of shards read per second, by scheme of their location.", "binBps", (rate("splitmask_pipeline_bytes_read_total", "scheme"), "{{scheme}}"), min=0),
+    lines("Fetch time", "Median and 99th percentile of one ranged read, retries included.", "s", (quantile(0.5, "splitmask_pipeline_fetch_duration_seconds"), "p50"), (quantile(0.99, "splitmask_pipeline_fetch_duration_seconds"), "p99"), min=0),
+    lines("Fetch retries", "Ranged reads that were tried again, per second, by reason.", "short", (rate("splitmask_pipeline_fetch_retries_total", "reason"), "{{reason}}"), min=0),
+    lines("Store requests", "Requests to the object store per second, by operation and class of the answer.", "reqps", (rate("splitmask_store_requests_total", "op, code"), "{{op}} {{code}}"), min=0),
+    lines("Store latency, p99", "99th percentile of one request, by operation.", "s", (quantile(0.99, "splitmask_store_request_duration_seconds", "op"), "{{op}}"), min=0),
+    lines("Store retries and resumed reads", "Requests that were repeated, by reason, and bodies that broke and went on at their byte offset, per second.", "short", (rate("splitmask_store_retries_total", "reason"), "{{reason}}"), (rate("splitmask_store_resumed_reads_total"), "resumed reads {{instance}}"), min=0),
+    lines("Checkpoint time", "Median and 99th percentile of writing a checkpoint, over an hour.", "s", ("histogram_quantile(0.5, sum by (le) (rate(splitmask_checkpoint_duration_seconds_bucket{$S}[1h])))", "p50"), ("histogram_quantile(0.99, sum by (le) (rate(splitmask_checkpoint_duration_seconds_bucket{$S}[1h])))", "p99"), min=0),
+    lines("Checkpoints", "Step of the newest checkpoint beside the step in training; the distance is what a crash would cost.", "short", ("splitmask_checkpoint_last_step{$S}", "checkpoint {{instance}}"), ("splitmask_train_steps_total{$S}", "training {{instance}}")),
+    lines("Checkpoint failures", "Checkpoints that could not be written, over an hour. Training goes on, and more work is at risk.", "short", ("increase(splitmask_checkpoint_failures_total{$S}[1h])", "{{instance}}"), min=0),
+    lines("Disk of the run folder", "Free space, size of the file system, and size of one checkpoint.", "bytes", ("splitmask_checkpoint_disk_free_bytes{$S}", "free {{instance}}"), ("splitmask_checkpoint_disk_size_bytes{$S}", "size {{instance}}"), ("splitmask_checkpoint_bytes{$S}", "one checkpoint {{instance}}"), size=HALF, min=0),
+    lines("Reloads of the config", "Attempts to reload in the rate interval, by outcome.", "short", ("sum by (outcome) (increase(splitmask_config_reloads_total{$S}[$I]))", "{{outcome}}"), size=HALF, min=0),
+]
+
+MACHINE = [
+    lines("CPU", "Cores that the process keeps busy.", "short", (rate("process_cpu_seconds_total"), "{{instance}}"), min=0),
+    lines("Memory of the process", "Resident and virtual size.", "bytes", ("process_resident_memory_bytes{$S}", "resident {{instance}}"), ("process_virtual_memory_bytes{$S}", "virtual {{instance}}"), min=0),
+    lines("Memory of the device", "Accelerator memory held by tensors, held by the allocator, and there is. 0 on a CPU.", "bytes", ("splitmask_device_memory_bytes{$S}", "{{kind}} {{instance}}"), min=0),
+    lines("File descriptors", "Open descriptors and their limit, on a log scale.", "short", ("process_open_fds{$S}", "open {{instance}}"), ("process_max_fds{$S}", "limit {{instance}}"), log=True),
+    lines("Threads", "Threads of the process. They are fixed at the start: a rise is a leak.", "short", ("process_threads{$S}", "{{instance}}"), min=0),
+    lines("Scrape", "How long Prometheus waits for /metrics. It should stay far under 100 ms.", "s", ("scrape_duration_seconds{$S}", "{{instance}}"), min=0),
+]
+
+ROWS = [
+    ("Status: is it training?", STATUS),
+    ("Learning: is it getting better?", LEARNING),
+    ("Time: where does it go?", TIME),
+    ("Pipeline: which stage limits?", PIPELINE),
+    ("Storage: do the bucket and the disk keep up?", STORAGE),
+    ("Machine: is there room?", MACHINE),
+]
+
+# name, series whose value is a time, colour
+ANNOTATIONS = [
+    ("Reload", "splitmask_config_last_reload_success_timestamp_seconds", "blue"),
+    ("Checkpoint", "splitmask_checkpoint_last_success_timestamp_seconds", "green"),
+    ("Rollback", "splitmask_train_last_rollback_timestamp_seconds", "red"),
+    ("Start", "process_start_time_seconds", "purple"),
+]

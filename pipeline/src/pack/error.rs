@@ -1,0 +1,116 @@
+//! Why a packing run as a whole fails. A bad image never does that: it is refused and reported.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why nothing was packed. The output is left as it was.
+#[derive(Debug, Error)]
+pub enum PackError {
+    /// The input is absent or no folder.
+    #[error("{}: {detail}", input.display())]
+    BadInput {
+        /// As given.
+        input: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// No file in the input is an image.
+    #[error("{}: no images found among {files} files{}", input.display(), seen.as_ref().map_or(String::new(), |s| format!(" ({s})")))]
+    NoImages {
+        /// As given.
+        input: PathBuf,
+        /// Files that were looked at.
+        files: u64,
+        /// What they were, by extension.
+        seen: Option<String>,
+    },
+    /// Each image was refused.
+    #[error("{}: all {images} images were refused ({reasons}); the first: {first}", input.display())]
+    AllRefused {
+        /// As given.
+        input: PathBuf,
+        /// Image files found.
+        images: u64,
+        /// Counts by reason.
+        reasons: String,
+        /// Path and reason of the first.
+        first: String,
+    },
+    /// The output holds something.
+    #[error("{}: not empty", output.display())]
+    OutputNotEmpty {
+        /// As given.
+        output: PathBuf,
+    },
+    /// The output holds something that no packing run made, so even `--force` leaves it alone.
+    #[error("{}: holds {found:?}, which `splitmask pack` did not write", output.display())]
+    OutputForeign {
+        /// As given.
+        output: PathBuf,
+        /// The file in question.
+        found: String,
+    },
+    /// The input lies in the output, which would be replaced.
+    #[error("{}: lies inside the output {}", input.display(), output.display())]
+    InputInOutput {
+        /// As given.
+        input: PathBuf,
+        /// As given.
+        output: PathBuf,
+    },
+    /// Another process packs to the same place.
+    #[error("{}: another `splitmask pack` is writing there", output.display())]
+    Busy {
+        /// As given.
+        output: PathBuf,
+    },
+    /// A value out of range.
+    #[error("{key} = {value}: allowed is {allowed}")]
+    BadOption {
+        /// Name of the option.
+        key: &'static str,
+        /// As given.
+        value: String,
+        /// Range.
+        allowed: &'static str,
+    },
+    /// A file operation outside the input failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+}
+
+impl PackError {
+    /// Wraps an I/O error with the path it concerns; for `map_err`.
+    pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::BadInput { .. } => Some("give the folder that holds your images; its sub-folders become the classes"),
+            Self::NoImages { .. } => Some("PNG, JPEG, WebP, GIF, BMP and TIFF are read; convert others first (for SVG: rsvg-convert)"),
+            Self::AllRefused { .. } => Some("`too_large` can be raised with --max-pixels and --max-bytes"),
+            Self::OutputNotEmpty { .. } => Some("choose another folder, or replace an earlier pack with --force"),
+            Self::OutputForeign { .. } => Some("choose another folder; --force only replaces what an earlier pack wrote"),
+            Self::InputInOutput { .. } => Some("put the shards beside the images, not around them"),
+            Self::Busy { .. } => Some("wait for it, or choose another output"),
+            Self::BadOption { .. } => None,
+            Self::Io { source, .. } => match source.kind() {
+                std::io::ErrorKind::StorageFull => Some("the disk is full; --longest-side and --encode jpeg make smaller shards"),
+                std::io::ErrorKind::PermissionDenied => Some("choose an output folder that you may write to"),
+                _ => None,
+            },
+        }
+    }
+}

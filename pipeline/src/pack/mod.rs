@@ -1,0 +1,236 @@
+//! Folders of images → tar shards, manifest and a list of what was refused.
+//!
+//! ```text
+//! INPUT ─scan→ images in hash order ─prepare (threads)→ bytes ─shards→ OUT/{train,val}/{000000.tar…, manifest.json}, OUT/refused.tsv
+//! ```
+//! The output depends on the files and options only: byte-identical at any number of threads. A sample is `KEY.png` (or jpg, webp,
+//! gif, bmp, tiff), `KEY.cls` (class index as text, if the image has a label) and `KEY.json` (its path and sizes), in this order.
+
+mod decode;
+mod error;
+mod options;
+mod ordered;
+mod output;
+mod prepare;
+mod report;
+mod scan;
+mod shards;
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+pub use error::PackError;
+pub use options::{ClassFrom, Encoding, PackOptions};
+pub use report::{Duplicates, PackProgress, PackReport, Refusal, RefusedCount};
+
+use prepare::{Prepared, Preparer};
+use scan::{Found, Scan};
+use shards::SetWriter;
+
+/// Name of the list of refused files in the output folder: reason, path, message, separated by tabs.
+pub const REFUSED_NAME: &str = "refused.tsv";
+
+/// Memory for files being decoded or waiting for their turn: this, or [`BUDGET_PER_WORKER`] each if that is more.
+const BUDGET: u64 = 768 << 20;
+const BUDGET_PER_WORKER: u64 = 128 << 20;
+
+/// Examples that the report keeps per reason.
+const EXAMPLES: usize = 5;
+
+/// Packs a folder of images.
+///
+/// Randomness: none; order and split are hashes of the relative paths. Memory: the list of paths, and 768 MiB (or 128 MiB a thread)
+/// of images in flight at most, plus one image that is larger than that.
+///
+/// # Errors
+/// [`PackError`]; then the output is as it was before.
+pub fn pack(options: &PackOptions, mut progress: impl FnMut(PackProgress)) -> Result<PackReport, PackError> {
+    let start = Instant::now();
+    options.validate()?;
+    check_input(&options.input)?;
+    output::check(&options.input, &options.output, options.force)?;
+    let scan = scan::scan(options, &mut progress)?;
+    if let Some(parent) = options.output.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(PackError::io(parent))?;
+    }
+    let staging = output::Staging::open(&options.output)?;
+    let mut run = Run::new(&staging.dir, options, &scan)?;
+    for (path, refusal) in &scan.unreadable {
+        run.refuse(path, refusal)?;
+    }
+    let workers = options.workers();
+    let worker = || {
+        let mut preparer = Preparer::new(options);
+        move |found: &Found, claim: &mut ordered::Claim<'_>| preparer.prepare(found, claim)
+    };
+    let budget = BUDGET.max(BUDGET_PER_WORKER * workers as u64);
+    ordered::ordered_map(&scan.images, workers, budget, worker, |index, prepared| {
+        run.take(index, prepared)?;
+        let written = run.train.bytes() + run.val.bytes();
+        progress(PackProgress {
+            done: index as u64 + 1,
+            total: scan.images.len() as u64,
+            refused: run.refused_files(),
+            written,
+        });
+        Ok(())
+    })?;
+    let mut report = run.finish()?;
+    staging.publish()?;
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn check_input(input: &Path) -> Result<(), PackError> {
+    let bad = |detail: String| {
+        Err(PackError::BadInput {
+            input: input.to_path_buf(),
+            detail,
+        })
+    };
+    match std::fs::metadata(input) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => bad("is a file, not a folder".into()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => bad("no such folder".into()),
+        Err(e) => bad(e.to_string()),
+    }
+}
+
+/// A packing run between scan and publication.
+struct Run<'a> {
+    options: &'a PackOptions,
+    scan: &'a Scan,
+    train: SetWriter,
+    val: SetWriter,
+    refused_path: PathBuf,
+    refused_list: BufWriter<File>,
+    refused: BTreeMap<&'static str, RefusedCount>,
+    first_refused: Option<String>,
+    /// First file of each content.
+    seen: HashMap<u128, usize>,
+    duplicates: Duplicates,
+    source_bytes: u64,
+    resized: u64,
+    unlabelled: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(dir: &Path, options: &'a PackOptions, scan: &'a Scan) -> Result<Self, PackError> {
+        let set = |name: &str| SetWriter::new(dir.join(name), options.shard_bytes, scan.classes.len());
+        let refused_path = dir.join(REFUSED_NAME);
+        let mut refused_list = File::create_new(&refused_path)
+            .map(BufWriter::new)
+            .map_err(PackError::io(&refused_path))?;
+        refused_list
+            .write_all(b"reason\tpath\tdetail\n")
+            .map_err(PackError::io(&refused_path))?;
+        Ok(Self {
+            options,
+            scan,
+            train: set("train")?,
+            val: set("val")?,
+            refused_path,
+            refused_list,
+            refused: BTreeMap::new(),
+            first_refused: None,
+            seen: HashMap::new(),
+            duplicates: Duplicates::default(),
+            source_bytes: 0,
+            resized: 0,
+            unlabelled: 0,
+        })
+    }
+
+    /// Deals with the outcome of one image, in order.
+    fn take(&mut self, index: usize, prepared: Result<Prepared, Refusal>) -> Result<(), PackError> {
+        let found = &self.scan.images[index];
+        let image = match prepared {
+            Ok(image) => image,
+            Err(refusal) => return self.refuse(&found.relative, &refusal),
+        };
+        match self.seen.entry(image.content) {
+            Entry::Vacant(slot) => {
+                slot.insert(index);
+            }
+            Entry::Occupied(slot) => {
+                let first = &self.scan.images[*slot.get()];
+                self.duplicates.files += 1;
+                self.duplicates.across_sets += u64::from(first.val != found.val);
+                self.duplicates.label_conflicts += u64::from(first.class != found.class);
+                if self.options.drop_duplicates {
+                    return self.refuse(
+                        &found.relative,
+                        &Refusal::Duplicate {
+                            of: first.relative.clone(),
+                        },
+                    );
+                }
+            }
+        }
+        self.source_bytes += image.source_bytes;
+        self.resized += u64::from(image.resized);
+        self.unlabelled += u64::from(found.class.is_none());
+        let set = if found.val { &mut self.val } else { &mut self.train };
+        set.append(index, &found.relative, found.class, &image)
+    }
+
+    fn refuse(&mut self, path: &str, refusal: &Refusal) -> Result<(), PackError> {
+        let one_line = |s: &str| s.replace(['\t', '\n', '\r'], " ");
+        let (path, detail) = (one_line(path), one_line(&refusal.to_string()));
+        writeln!(self.refused_list, "{}\t{path}\t{detail}", refusal.reason()).map_err(PackError::io(&self.refused_path))?;
+        self.first_refused.get_or_insert_with(|| format!("{path}: {detail}"));
+        let count = self.refused.entry(refusal.reason()).or_default();
+        count.files += 1;
+        if count.examples.len() < EXAMPLES {
+            count.examples.push((path, detail));
+        }
+        Ok(())
+    }
+
+    fn refused_files(&self) -> u64 {
+        self.refused.values().map(|r| r.files).sum()
+    }
+
+    fn finish(mut self) -> Result<PackReport, PackError> {
+        if self.train.is_empty() && self.val.is_empty() {
+            return Err(PackError::AllRefused {
+                input: self.options.input.clone(),
+                images: self.scan.images.len() as u64,
+                reasons: self
+                    .refused
+                    .iter()
+                    .map(|(reason, r)| format!("{} {reason}", r.files))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                first: self.first_refused.unwrap_or_default(),
+            });
+        }
+        let flushed = self.refused_list.flush().and_then(|()| self.refused_list.get_ref().sync_all());
+        flushed.map_err(PackError::io(&self.refused_path))?;
+        let (classes, provenance) = (&self.scan.classes, self.options.provenance());
+        let val = if self.val.is_empty() {
+            self.val.discard()?;
+            None
+        } else {
+            Some(self.val.finish(classes, provenance.clone())?)
+        };
+        Ok(PackReport {
+            output: self.options.output.clone(),
+            train: self.train.finish(classes, provenance)?,
+            val,
+            found: self.scan.images.len() as u64,
+            source_bytes: self.source_bytes,
+            resized: self.resized,
+            unlabelled: self.unlabelled,
+            refused: self.refused,
+            duplicates: self.duplicates,
+            other_files: self.scan.other_files.clone(),
+            small_classes: self.scan.small_classes,
+            seconds: 0.0,
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! The output folder: written beside its final place and renamed at the end, so that it is whole or absent.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use super::{PackError, REFUSED_NAME};
+use crate::bucket::manifest::MANIFEST_NAME;
+
+/// Marks a folder under construction; locked while its process lives.
+const LOCK_NAME: &str = "lock";
+
+/// What a packing run leaves in its output.
+const OURS: [&str; 3] = ["train", "val", REFUSED_NAME];
+
+/// An output under construction; removed when dropped before [`Staging::publish`].
+pub(super) struct Staging {
+    /// Where to write.
+    pub(super) dir: PathBuf,
+    output: PathBuf,
+    published: bool,
+    _lock: File,
+}
+
+/// Refuses an output that would overwrite something.
+pub(super) fn check(input: &Path, output: &Path, force: bool) -> Result<(), PackError> {
+    let entries = match fs::read_dir(output) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(PackError::io(output)(e)),
+    };
+    let names = entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<Result<Vec<_>, _>>().map_err(PackError::io(output))?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    if !force {
+        return Err(PackError::OutputNotEmpty {
+            output: output.to_path_buf(),
+        });
+    }
+    names.sort();
+    let foreign = names.iter().find(|n| !OURS.contains(&n.as_str()));
+    let unmarked = || (!output.join("train").join(MANIFEST_NAME).is_file()).then(|| &names[0]);
+    if let Some(found) = foreign.or_else(unmarked) {
+        return Err(PackError::OutputForeign {
+            output: output.to_path_buf(),
+            found: found.clone(),
+        });
+    }
+    let real = |p: &Path| p.canonicalize().map_err(PackError::io(p));
+    if real(input)?.starts_with(real(output)?) {
+        return Err(PackError::InputInOutput {
+            input: input.to_path_buf(),
+            output: output.to_path_buf(),
+        });
+    }
+    Ok(())
+}
+
+impl Staging {
+    /// Opens `OUTPUT.partial`, taking over what a killed run left there.
+    pub(super) fn open(output: &Path) -> Result<Self, PackError> {
+        let Some(name) = output.file_name() else {
+            return Err(PackError::OutputForeign {
+                output: output.to_path_buf(),
+                found: output.display().to_string(),
+            });
+        };
+        let mut partial = name.to_os_string();
+        partial.push(".partial");
+        let dir = output.with_file_name(partial);
+        fs::create_dir_all(&dir).map_err(PackError::io(&dir))?;
+        let lock_path = dir.join(LOCK_NAME);
+        let lock = File::options()
+            .create(true)
+            .append(true)
+            .open(&lock_path)
+            .map_err(PackError::io(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(PackError::Busy {
+                    output: output.to_path_buf(),
+                });
+            }
+            Err(TryLockError::Error(e)) => return Err(PackError::io(&lock_path)(e)),
+        }
+        let staging = Self {
+            dir,
+            output: output.to_path_buf(),
+            published: false,
+            _lock: lock,
+        };
+        for name in OURS {
+            remove(&staging.dir.join(name))?;
+        }
+        Ok(staging)
+    }
+
+    /// Puts the finished folder in its place; an earlier pack there goes away last.
+    pub(super) fn publish(mut self) -> Result<(), PackError> {
+        let lock = self.dir.join(LOCK_NAME);
+        fs::remove_file(&lock).map_err(PackError::io(&lock))?;
+        let mut old = None;
+        if self.output.exists() {
+            let aside = self.dir.with_extension("old");
+            remove(&aside)?;
+            fs::rename(&self.output, &aside).map_err(PackError::io(&self.output))?;
+            old = Some(aside);
+        }
+        fs::rename(&self.dir, &self.output).map_err(PackError::io(&self.output))?;
+        self.published = true;
+        let parent = self.output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|f| f.sync_all()).map_err(PackError::io(parent))?;
+        old.map_or(Ok(()), |old| remove(&old))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.published {
+            for name in OURS.into_iter().chain([LOCK_NAME]) {
+                let _ = remove(&self.dir.join(name));
+            }
+            let _ = fs::remove_dir(&self.dir);
+        }
+    }
+}
+
+/// Removes a file or folder that may be absent.
+fn remove(path: &Path) -> Result<(), PackError> {
+    let removed = match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(PackError::io(path)(e)),
+        _ => Ok(()),
+    }
+}

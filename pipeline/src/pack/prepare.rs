@@ -1,0 +1,270 @@
+//! One file → the bytes that go into a shard: read, checked, decoded, shrunk, encoded.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer, images};
+use image::ImageEncoder;
+use sha2::{Digest, Sha256};
+
+use super::decode::{Decoder, Limits, header};
+use super::options::{Encoding, PackOptions};
+use super::ordered::Claim;
+use super::report::Refusal;
+use super::scan::Found;
+use crate::error::SampleError;
+use crate::types::Image;
+
+/// Quality of a changed JPEG that is kept as JPEG.
+const KEEP_QUALITY: u8 = 92;
+
+/// Bytes that decoding takes per pixel: 16-bit RGBA from the decoder at worst, and the RGB made from it.
+const DECODE_BYTES_PER_PIXEL: u64 = 11;
+
+/// Exact sums over pixels, so that statistics do not depend on the order of addition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct PixelSums {
+    pub(super) images: u64,
+    pub(super) pixels: u64,
+    pub(super) sum: [u128; 3],
+    pub(super) square: [u128; 3],
+    pub(super) width: u64,
+    pub(super) height: u64,
+}
+
+impl PixelSums {
+    fn of(image: &Image) -> Self {
+        let (mut sum, mut square) = ([0u128; 3], [0u128; 3]);
+        for row in image.pixels.chunks(image.width.max(1) as usize * 3) {
+            let (mut s, mut q) = ([0u64; 3], [0u64; 3]);
+            for pixel in row.chunks_exact(3) {
+                for c in 0..3 {
+                    let value = u64::from(pixel[c]);
+                    s[c] += value;
+                    q[c] += value * value;
+                }
+            }
+            for c in 0..3 {
+                sum[c] += u128::from(s[c]);
+                square[c] += u128::from(q[c]);
+            }
+        }
+        let pixels = u64::from(image.width) * u64::from(image.height);
+        Self {
+            images: 1,
+            pixels,
+            sum,
+            square,
+            width: image.width.into(),
+            height: image.height.into(),
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.images += other.images;
+        self.pixels += other.pixels;
+        self.width += other.width;
+        self.height += other.height;
+        for c in 0..3 {
+            self.sum[c] += other.sum[c];
+            self.square[c] += other.square[c];
+        }
+    }
+}
+
+/// An image ready for the shard.
+pub(super) struct Prepared {
+    pub(super) bytes: Vec<u8>,
+    pub(super) extension: &'static str,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) source_width: u32,
+    pub(super) source_height: u32,
+    pub(super) source_bytes: u64,
+    pub(super) resized: bool,
+    pub(super) sums: PixelSums,
+    /// Start of the file's SHA-256, to find equal files.
+    pub(super) content: u128,
+}
+
+/// Scratch memory and settings of one worker.
+pub(super) struct Preparer<'a> {
+    options: &'a PackOptions,
+    decoder: Decoder,
+    resizer: Resizer,
+    image: Image,
+}
+
+impl<'a> Preparer<'a> {
+    pub(super) fn new(options: &'a PackOptions) -> Self {
+        let limits = Limits {
+            max_pixels: options.max_pixels,
+            max_bytes: options.max_bytes,
+        };
+        Self {
+            options,
+            decoder: Decoder::new(limits),
+            resizer: Resizer::new(),
+            image: Image::default(),
+        }
+    }
+
+    /// Prepares one file. A panic inside a decoder counts as a corrupt file.
+    pub(super) fn prepare(&mut self, found: &Found, claim: &mut Claim<'_>) -> Result<Prepared, Refusal> {
+        let result = catch_unwind(AssertUnwindSafe(|| self.try_prepare(found, claim))).unwrap_or_else(|panic| {
+            let words = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            *self = Self::new(self.options); // its insides may be half-written
+            Err(SampleError::Corrupt {
+                detail: format!("the decoder panicked: {}", words.unwrap_or_default()),
+            }
+            .into())
+        });
+        if self.image.pixels.capacity() > 16 << 20 {
+            self.image = Image::default(); // one huge file must not hold its memory until the end
+        }
+        claim.set(result.as_ref().map_or(0, |p| p.bytes.len() as u64));
+        result
+    }
+
+    fn try_prepare(&mut self, found: &Found, claim: &mut Claim<'_>) -> Result<Prepared, Refusal> {
+        let limit = self.options.max_bytes;
+        match found.bytes {
+            0 => return Err(Refusal::Empty),
+            bytes if bytes > limit => return Err(Refusal::TooManyBytes { bytes, limit }),
+            bytes => claim.set(bytes),
+        }
+        let bytes = std::fs::read(&found.path).map_err(|e| Refusal::Unreadable { detail: e.to_string() })?;
+        let head = header(&bytes)?;
+        let pixels = u64::from(head.width) * u64::from(head.height);
+        if pixels > self.options.max_pixels {
+            let limit = format!("{} pixels", self.options.max_pixels);
+            return Err(SampleError::TooLarge {
+                width: head.width,
+                height: head.height,
+                limit,
+            }
+            .into());
+        }
+        claim.set(bytes.len() as u64 + pixels * DECODE_BYTES_PER_PIXEL);
+        self.decoder.decode(&bytes, &mut self.image)?;
+        let (source_width, source_height) = (self.image.width, self.image.height);
+        let resized = self.shrink();
+        let squared = self.options.square && self.letterbox();
+        let encoding = match (self.options.encode, resized || squared) {
+            (Encoding::Keep, false) => None,
+            (Encoding::Keep, true) if head.extension == "jpg" => Some(Encoding::Jpeg(KEEP_QUALITY)),
+            (Encoding::Keep, true) => Some(Encoding::Png),
+            (other, _) => Some(other),
+        };
+        let content = u128::from_le_bytes(std::array::from_fn({
+            let digest = Sha256::digest(&bytes);
+            move |i| digest[i]
+        }));
+        let source_bytes = bytes.len() as u64;
+        let (bytes, extension) = match encoding {
+            None => (bytes, head.extension),
+            Some(encoding) => encode(&self.image, encoding).map_err(|detail| Refusal::Encode { detail })?,
+        };
+        Ok(Prepared {
+            bytes,
+            extension,
+            width: self.image.width,
+            height: self.image.height,
+            source_width,
+            source_height,
+            source_bytes,
+            resized,
+            sums: PixelSums::of(&self.image),
+            content,
+        })
+    }
+
+    /// Shrinks the image at hand to the longest side asked for; answers whether it did.
+    fn shrink(&mut self) -> bool {
+        let Some(side) = self.options.longest_side else { return false };
+        let (width, height) = (self.image.width, self.image.height);
+        let longest = width.max(height);
+        if longest <= side {
+            return false;
+        }
+        let scale = |x: u32| ((u64::from(x) * u64::from(side) + u64::from(longest) / 2) / u64::from(longest)).max(1) as u32;
+        let (w, h) = (scale(width), scale(height));
+        let mut small = images::Image::new(w, h, PixelType::U8x3);
+        let lanczos = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+        let large = images::ImageRef::new(width, height, &self.image.pixels, PixelType::U8x3);
+        let done = large
+            .map_err(|e| e.to_string())
+            .and_then(|l| self.resizer.resize(&l, &mut small, &lanczos).map_err(|e| e.to_string()));
+        done.expect("both images are RGB of the size they claim");
+        self.image = Image {
+            width: w,
+            height: h,
+            pixels: small.into_vec(),
+        };
+        true
+    }
+
+    /// Centres the image at hand on a white square; answers whether that changed it.
+    fn letterbox(&mut self) -> bool {
+        let (w, h) = (self.image.width as usize, self.image.height as usize);
+        let side = w.max(h);
+        if w == h {
+            return false;
+        }
+        let mut pixels = vec![255u8; side * side * 3];
+        let (left, top) = ((side - w) / 2, (side - h) / 2);
+        for (y, row) in self.image.pixels.chunks_exact(w * 3).enumerate() {
+            let at = ((top + y) * side + left) * 3;
+            pixels[at..at + row.len()].copy_from_slice(row);
+        }
+        self.image = Image {
+            width: side as u32,
+            height: side as u32,
+            pixels,
+        };
+        true
+    }
+}
+
+/// Encodes an image; answers its bytes and file extension, or the encoder's words.
+fn encode(image: &Image, encoding: Encoding) -> Result<(Vec<u8>, &'static str), String> {
+    let (width, height) = (image.width, image.height);
+    let mut bytes = Vec::new();
+    let text = |e: image::ImageError| e.to_string();
+    match encoding {
+        Encoding::Jpeg(quality) => {
+            let subsamp = if quality < 90 {
+                turbojpeg::Subsamp::Sub2x2
+            } else {
+                turbojpeg::Subsamp::None
+            };
+            let pixels = turbojpeg::Image {
+                pixels: image.pixels.as_slice(),
+                width: width as usize,
+                pitch: width as usize * 3,
+                height: height as usize,
+                format: turbojpeg::PixelFormat::RGB,
+            };
+            let jpeg = turbojpeg::compress(pixels, quality.into(), subsamp).map_err(|e| e.to_string())?;
+            Ok((jpeg.to_vec(), "jpg"))
+        }
+        Encoding::Webp => {
+            let encoder = image::codecs::webp::WebPEncoder::new_lossless(Cursor::new(&mut bytes));
+            encoder
+                .write_image(&image.pixels, width, height, image::ExtendedColorType::Rgb8)
+                .map_err(text)?;
+            Ok((bytes, "webp"))
+        }
+        Encoding::Png | Encoding::Keep => {
+            use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+            let encoder = PngEncoder::new_with_quality(Cursor::new(&mut bytes), CompressionType::Default, FilterType::Adaptive);
+            encoder
+                .write_image(&image.pixels, width, height, image::ExtendedColorType::Rgb8)
+                .map_err(text)?;
+            Ok((bytes, "png"))
+        }
+    }
+}

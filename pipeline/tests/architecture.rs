@@ -1,0 +1,160 @@
+//! The house rules, checked: floors of both crates, a pipeline without libtorch, no drawer called `utils`.
+//!
+//! Lives in the pipeline crate so that it runs without libtorch; it reads sources as text.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules of the pipeline from the ground up; a module may use those of lower floors, and its own floor only where `same` says so.
+const PIPELINE: &[&[&str]] = &[
+    &["types", "error", "seed", "cursor"],
+    &["metrics"],
+    &["decode", "augment", "tokenize", "mask", "stage"],
+    &["sample", "bucket"],
+    &["config"],
+    &["shard"],
+    &["batch"],
+    &["run", "pack"],
+];
+
+/// Modules of `splitmask` from the ground up.
+const SPLITMASK: &[&[&str]] = &[
+    &["error"],
+    &["telemetry"],
+    &["tensor"],
+    &["loss", "optim", "model"],
+    &["head"],
+    &["objective"],
+    &["checkpoint", "export", "eval", "picture"],
+    &["trainer"],
+    &["config"],
+    &["daemon"],
+    &["cli"],
+];
+
+/// Floors whose modules may know each other.
+const MIXED: &[&str] = &["types", "error", "seed", "cursor", "checkpoint", "export", "eval", "picture"];
+
+const BANNED: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc"];
+
+/// (module, text) of every Rust file below `root`; the module is the first path component.
+fn sources(root: &Path) -> Vec<(String, PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let inside = path.strip_prefix(root).unwrap();
+                let first = inside.components().next().unwrap().as_os_str().to_string_lossy();
+                let module = first.trim_end_matches(".rs").to_owned();
+                found.push((module, path.clone(), fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Top modules named as `crate::NAME` outside comments, also inside `use crate::{a::…, b}`.
+fn uses(text: &str) -> Vec<String> {
+    let code: String = text.lines().filter(|l| !l.trim_start().starts_with("//")).flat_map(|l| [l, "\n"]).collect();
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let name = |s: &str| s.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 1;
+            let mut start = 0;
+            for (i, c) in group.char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    _ => {}
+                }
+                if (c == ',' && depth == 1) || depth == 0 {
+                    names.push(name(&group[start..i]));
+                    start = i + 1;
+                }
+                if depth == 0 {
+                    break;
+                }
+            }
+        } else {
+            names.push(name(rest));
+        }
+    }
+    names
+}
+
+fn violations(floors: &[&[&str]], files: &[(String, PathBuf, String)]) -> Vec<String> {
+    let floor: BTreeMap<&str, usize> = floors.iter().enumerate().flat_map(|(i, names)| names.iter().map(move |n| (*n, i))).collect();
+    let mut found = Vec::new();
+    for (module, path, text) in files {
+        if path.components().any(|c| BANNED.contains(&c.as_os_str().to_string_lossy().trim_end_matches(".rs"))) {
+            found.push(format!("{}: a module named for nothing", path.display()));
+        }
+        if matches!(module.as_str(), "lib" | "main") {
+            continue;
+        }
+        let Some(own) = floor.get(module.as_str()) else {
+            found.push(format!("{}: module `{module}` stands on no floor", path.display()));
+            continue;
+        };
+        for used in uses(text) {
+            let Some(other) = floor.get(used.as_str()) else { continue };
+            let same = own == other && (used == *module || (MIXED.contains(&module.as_str()) && MIXED.contains(&used.as_str())));
+            if other > own || (other == own && !same) {
+                found.push(format!("{}: `{module}` (floor {own}) uses `{used}` (floor {other})", path.display()));
+            }
+        }
+    }
+    found
+}
+
+fn here() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn pipeline_modules_import_from_below() {
+    let found = violations(PIPELINE, &sources(&here().join("src")));
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn splitmask_modules_import_from_below() {
+    let found = violations(SPLITMASK, &sources(&here().join("../src")));
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn the_pipeline_knows_no_tensor() {
+    let manifest = fs::read_to_string(here().join("Cargo.toml")).unwrap();
+    for banned in ["tch", "torch-sys", "torch-ext"] {
+        assert!(!manifest.lines().any(|l| l.trim_start().starts_with(banned)), "pipeline/Cargo.toml depends on {banned}");
+    }
+}
+
+#[test]
+fn a_planted_violation_is_found() {
+    let file = |module: &str, path: &str, text: &str| (module.to_owned(), PathBuf::from(path), text.to_owned());
+    let planted = [
+        file("decode", "src/decode/mod.rs", "use crate::bucket::open;"),
+        file("decode", "src/decode/jpeg.rs", "use crate::{error::SampleError, run::{Dataset, Order}};"),
+        file("mask", "src/mask.rs", "// crate::run is only talked about\nuse crate::decode::Decoder;"),
+        file("shard", "src/shard/utils.rs", ""),
+        file("attic", "src/attic.rs", ""),
+        file("run", "src/run.rs", "use crate::{shard, batch};"),
+    ];
+    let found = violations(PIPELINE, &planted);
+    assert_eq!(found.len(), 5, "{found:#?}");
+    assert!(found[0].contains("uses `bucket`"));
+    assert!(found[1].contains("uses `run`"));
+    assert!(found[2].contains("uses `decode`"));
+    assert!(found[3].contains("named for nothing"));
+    assert!(found[4].contains("stands on no floor"));
+}

@@ -1,0 +1,223 @@
+//! The one table of every key: how far a change of it reaches, and what it is. `docs/reload.md` is generated from it.
+
+use serde::Serialize;
+
+/// How far a change reaches, from near to far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Taken over at the next step boundary.
+    Live,
+    /// The pipeline is rebuilt from the last consumed batch.
+    Rebuild,
+    /// A checkpoint is written and the trainer rebuilt from it in the same process.
+    Restart,
+    /// Refused: another value is another run.
+    Frozen,
+}
+
+impl std::fmt::Display for Class {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Live => "live",
+            Self::Rebuild => "rebuild",
+            Self::Restart => "restart",
+            Self::Frozen => "frozen",
+        })
+    }
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Dotted path.
+    pub path: &'static str,
+    /// Reach of a change.
+    pub class: Class,
+    /// What it is, with its unit.
+    pub doc: &'static str,
+}
+
+const fn key(class: Class, path: &'static str, doc: &'static str) -> Key {
+    Key { path, class, doc }
+}
+
+use Class::{Frozen, Live, Rebuild, Restart};
+
+/// All keys, grouped by table.
+pub static KEYS: &[Key] = &[
+    key(Frozen, "run.name", "name of the run, in status and journal"),
+    key(Frozen, "run.dir", "folder of the run; empty = runs/NAME"),
+    key(Frozen, "run.seed", "seed of everything random"),
+    key(Live, "run.init_from", "checkpoint whose weights a new run starts from; a run that has begun does not read it again"),
+    key(Rebuild, "data.train", "shards to train on: folder, bucket prefix, glob or range {000000..000146}"),
+    key(Live, "data.val", "labelled shards for evaluation; empty = none"),
+    key(Rebuild, "data.endpoint", "object store endpoint instead of the provider's; empty = the provider's"),
+    key(Rebuild, "data.shuffle_window", "samples shuffled among each other"),
+    key(Rebuild, "data.fraction", "class-balanced share of the samples to use, 0 to 1"),
+    key(Rebuild, "data.failure_budget", "share of the last 10,000 samples that may fail before the run stops, 0 to 1"),
+    key(Rebuild, "data.on_shard_error", "`skip` or `stop` when a shard cannot be read"),
+    key(Rebuild, "data.max_pixels", "pixels (width × height) above which an image is refused"),
+    key(Rebuild, "data.max_member_bytes", "bytes above which a member of a shard is refused"),
+    key(Rebuild, "pipeline.workers", "threads that decode, augment and tokenize; 0 = one per core"),
+    key(Rebuild, "pipeline.readers", "shards open at once"),
+    key(Rebuild, "pipeline.queue_batches", "batches that wait for the trainer at most"),
+    key(Rebuild, "pipeline.queue_mib", "MiB that wait for the trainer at most"),
+    key(Rebuild, "pipeline.fetch_mib", "MiB of one ranged request"),
+    key(Rebuild, "pipeline.fetch_ahead", "requests in flight per open shard"),
+    key(Rebuild, "pipeline.read_timeout_s", "seconds without a byte after which a request is retried"),
+    key(Rebuild, "pipeline.retry_budget_s", "seconds for which one read is retried"),
+    key(Rebuild, "pipeline.cache_dir", "folder for a local copy of remote shards; empty = none"),
+    key(Rebuild, "pipeline.cache_gib", "GiB of that folder at most"),
+    key(Rebuild, "augment.crop.area", "range of the crop's share of the image area"),
+    key(Rebuild, "augment.crop.aspect", "range of the crop's width ÷ height"),
+    key(Rebuild, "augment.crop.flip", "probability of a horizontal flip"),
+    key(Rebuild, "augment.colour.jitter", "probability of colour jitter"),
+    key(Rebuild, "augment.colour.jitter_strength", "strengths of brightness, contrast, saturation, hue"),
+    key(Rebuild, "augment.colour.greyscale", "probability of greyscale"),
+    key(Rebuild, "augment.colour.blur", "probability of Gaussian blur"),
+    key(Rebuild, "augment.colour.blur_sigma", "range of the blur's sigma, pixels"),
+    key(Rebuild, "augment.colour.solarise", "probability of solarisation"),
+    key(Frozen, "codebook.path", "file of the visual words, made by `splitmask codebook`"),
+    key(Frozen, "model.size", "`nano`, `tiny`, `small` or `base`"),
+    key(Frozen, "model.image", "side of the square input, pixels"),
+    key(Frozen, "model.patch", "side of a square patch, pixels"),
+    key(Frozen, "model.width", "embedding width; 0 = the size's"),
+    key(Frozen, "model.depth", "blocks; 0 = the size's"),
+    key(Frozen, "model.heads", "attention heads; 0 = the size's"),
+    key(Frozen, "model.mlp_ratio", "hidden width of the MLP ÷ width"),
+    key(Frozen, "model.layer_scale", "initial LayerScale; 0 = none"),
+    key(Frozen, "model.relative_bias", "shared relative position bias"),
+    key(Frozen, "objective.kind", "what is learnt: `splitmask` or `beit`"),
+    key(Restart, "objective.mask.kind", "how patches are chosen: `blockwise-split`, `uniform-split` or `blockwise-mask`"),
+    key(Restart, "objective.mask.min_block", "smallest block, patches"),
+    key(Restart, "objective.mask.max_block", "largest block, patches"),
+    key(Restart, "objective.mask.keep", "share of the patches that each set sees, at most 0.5"),
+    key(Restart, "objective.mask.count", "masked patches"),
+    key(Frozen, "objective.inpaint", "predict the absent words; to turn it off in a run, set its weight to 0"),
+    key(Live, "objective.inpaint_weight", "weight of that loss"),
+    key(Frozen, "objective.match", "recognise the partner; to turn it off in a run, set its weight to 0"),
+    key(Live, "objective.match_weight", "weight of that loss"),
+    key(Live, "objective.temperature", "temperature of the match loss"),
+    key(Restart, "objective.both_branch_negatives", "negatives from both branches (2B−2) instead of one (B−1)"),
+    key(Frozen, "objective.split", "encode the sets apart"),
+    key(Frozen, "objective.decoder_depth", "blocks of the decoder"),
+    key(Restart, "objective.decoder_positions_on_seen", "add the decoder's positions to seen patches too"),
+    key(Restart, "objective.drop_path", "drop path of the encoder, linear over depth"),
+    key(Restart, "objective.decoder_drop_path", "drop path of the decoder"),
+    key(Frozen, "objective.rescale_init", "divide the last matrices of layer l by √(2l) at initialisation"),
+    key(Live, "optim.lr", "peak learning rate"),
+    key(Live, "optim.min_lr", "learning rate at the end of the cosine"),
+    key(Live, "optim.warmup_steps", "steps of linear warm-up"),
+    key(Live, "optim.total_steps", "steps of the schedule; training ends there"),
+    key(Live, "optim.weight_decay", "decoupled weight decay of matrices"),
+    key(Live, "optim.final_weight_decay", "weight decay at the end of its cosine"),
+    key(Live, "optim.beta1", "decay rate of the first moment"),
+    key(Live, "optim.beta2", "decay rate of the second moment; takes about 1/(1−beta2) steps to settle"),
+    key(Live, "optim.eps", "added to the root of the second moment"),
+    key(Live, "optim.clip", "largest global gradient norm; 0 = no clipping"),
+    key(Restart, "optim.layer_decay", "learning-rate factor per layer from the top; 1 = none"),
+    key(Restart, "train.batch", "images of one optimizer step"),
+    key(Restart, "train.accumulate", "parts a batch is processed in"),
+    key(Restart, "train.precision", "`bf16` autocast or `f32`"),
+    key(Restart, "train.device", "`auto`, `cpu`, `cuda` or `cuda:N`"),
+    key(Restart, "train.threads", "libtorch's threads on the CPU; 0 = one per core"),
+    key(Restart, "train.mean", "per-channel mean of pixels in 0..1"),
+    key(Restart, "train.std", "per-channel standard deviation"),
+    key(Live, "train.nonfinite_limit", "skipped steps in a row before exit 76"),
+    key(Live, "checkpoint.every_steps", "steps between checkpoints"),
+    key(Live, "checkpoint.keep", "newest checkpoints that are kept"),
+    key(Live, "checkpoint.keep_every_steps", "checkpoints at multiples of this are kept for ever; 0 = none"),
+    key(Live, "eval.every_steps", "steps between k-NN evaluations; 0 = only by command"),
+    key(Live, "eval.k", "neighbours that vote"),
+    key(Live, "eval.temperature", "temperature of the votes' weights"),
+    key(Live, "eval.max_reference", "labelled training images searched at most; 0 = all"),
+    key(Live, "eval.max_queries", "validation images at most; 0 = all"),
+    key(Live, "eval.crop_ratio", "share of the image's side that the centre crop keeps"),
+    key(Live, "eval.min_class", "classes with fewer labelled training images are left out"),
+    key(Live, "picture.every_steps", "steps between pictures; 0 = only at the end"),
+    key(Live, "picture.rows", "images in the inpainting picture"),
+    key(Live, "log.every_steps", "steps between lines of metrics.jsonl and updates of the loss gauges"),
+    key(Live, "log.filter", "filter of the log, as RUST_LOG (which wins)"),
+    key(Live, "admin.bind", "address of the admin server, moved without a pause; empty = none"),
+    key(Live, "admin.lifecycle", "whether POST endpoints act"),
+    key(Live, "admin.token_file", "file with the bearer token of POSTs; empty = none"),
+    key(Live, "admin.hosts", "host names under which POSTs without a token may come"),
+    key(Live, "admin.grace_s", "seconds from SIGTERM to the end at most"),
+    key(Live, "admin.watch", "whether a change of the file's content reloads it"),
+];
+
+/// The entry of a key.
+#[must_use]
+pub fn of(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|k| k.path == path)
+}
+
+/// `docs/reload.md`.
+#[must_use]
+pub fn page() -> String {
+    use std::fmt::Write;
+    let defaults = super::tree::every_key();
+    let mut page = String::from(INTRODUCTION);
+    let mut section = "";
+    for key in KEYS {
+        let (table, _) = key.path.split_once('.').expect("every key is in a table");
+        if table != section {
+            section = table;
+            let _ = write!(page, "\n## `[{table}]`\n\n| key | class | default | what it is |\n| --- | --- | --- | --- |\n");
+        }
+        let default = defaults.get(key.path).map_or_else(|| "".to_owned(), ToString::to_string);
+        let _ = writeln!(page, "| `{}` | {} | `{default}` | {} |", key.path, key.class, key.doc);
+    }
+    page
+}
+
+const INTRODUCTION: &str = "# Every key, and what happens when it changes during a run
+
+<!-- Generated from src/config/classes.rs: `SPLITMASK_UPDATE_DOCS=1 cargo test -p splitmask reload_page` rewrites this file. -->
+
+A config is read in layers, later ones win: defaults, the file, environment variables (`SPLITMASK_OPTIM__LR=1e-3` sets `optim.lr`),
+`--set optim.lr=1e-3`. Paths in it are relative to the directory the command was started in. It holds no credentials: those come from the
+environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`) or from files, and an address with a password or a query string is refused.
+
+A running daemon reads the file again on SIGHUP, when the content of the file changes, and on `POST /-/reload`. One reload is one transaction:
+read, validate, compare, act on the farthest-reaching class among the changed keys. Whatever fails leaves the old config in force.
+
+| class | what happens |
+| --- | --- |
+| live | taken over at the next step boundary |
+| rebuild | the pipeline is rebuilt from the last consumed batch; model and optimizer are not touched; on failure the old one goes on |
+| restart | a checkpoint is written and the trainer rebuilt from it in the same process; on failure it is rebuilt with the old config |
+| frozen | refused, the key named; a new run can start from the weights with `run.init_from` |
+
+The same classes hold when a stopped run is started again with another config: frozen differences from the newest checkpoint are refused,
+the others are printed and taken.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_key_has_a_class_and_every_class_has_a_key() {
+        let listed: Vec<&str> = KEYS.iter().map(|k| k.path).collect();
+        let unique: BTreeSet<&str> = listed.iter().copied().collect();
+        assert_eq!(listed.len(), unique.len(), "a key is listed twice");
+        let existing = super::super::tree::every_key();
+        let existing: BTreeSet<&str> = existing.keys().map(String::as_str).collect();
+        let without_class: Vec<_> = existing.difference(&unique).collect();
+        let without_key: Vec<_> = unique.difference(&existing).collect();
+        assert!(without_class.is_empty(), "no class: {without_class:?}");
+        assert!(without_key.is_empty(), "no such key: {without_key:?}");
+    }
+
+    #[test]
+    fn reload_page_is_current() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reload.md");
+        if std::env::var_os("SPLITMASK_UPDATE_DOCS").is_some() {
+            std::fs::write(file, page()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(file).unwrap_or_default(), page(), "run with SPLITMASK_UPDATE_DOCS=1");
+    }
+}

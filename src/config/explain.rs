@@ -1,0 +1,115 @@
+//! What a config means: values that differ from the defaults, what follows from them, what looks odd.
+
+use std::fmt::Write;
+
+use splitmask_pipeline::types::MaskSpec;
+
+use super::problem::shown;
+use super::{Loaded, classes, tree};
+use crate::objective::config::ObjectiveConfig;
+
+/// Bytes of one sample in a batch: the view's pixels, a word and a part for each patch, the label.
+#[must_use]
+pub fn sample_bytes(config: &super::Config) -> u64 {
+    let patches = config.model.patches().unsigned_abs();
+    3 * u64::from(config.model.image).pow(2) + patches * 4 + patches + 8
+}
+
+/// Weights and biases of the backbone: patch embedding, class token, positions, blocks, final norm.
+#[must_use]
+pub fn backbone_parameters(config: &super::Config) -> u64 {
+    let m = &config.model;
+    let (d, n) = (m.dim().unsigned_abs(), m.patches().unsigned_abs());
+    let hidden = (d as f64 * m.mlp_ratio) as u64;
+    let block = 4 * d * d + 4 * d + 2 * d * hidden + hidden + d + 4 * d;
+    3 * u64::from(m.patch).pow(2) * d + d + d + (n + 1) * d + m.layers().unsigned_abs() * block + 2 * d
+}
+
+/// Things that are allowed and probably not meant.
+#[must_use]
+pub fn warnings(loaded: &Loaded) -> Vec<String> {
+    let c = &loaded.config;
+    let mut warnings = Vec::new();
+    let batch_mib = (u64::from(c.train.batch) * sample_bytes(c)).div_ceil(1 << 20);
+    let queue = c.pipeline.queue_mib as u64;
+    if batch_mib > queue {
+        warnings.push(format!("one batch takes {batch_mib} MiB, more than pipeline.queue_mib = {queue}: the queue holds one batch at a time"));
+    } else if batch_mib * c.pipeline.queue_batches as u64 > queue {
+        warnings.push(format!("pipeline.queue_mib = {queue} holds {} batches, fewer than pipeline.queue_batches = {}", queue / batch_mib.max(1), c.pipeline.queue_batches));
+    }
+    if c.checkpoint.every_steps > c.optim.total_steps {
+        warnings.push(format!("checkpoint.every_steps = {} is beyond optim.total_steps = {}: only the end is saved", c.checkpoint.every_steps, c.optim.total_steps));
+    }
+    if c.optim.warmup_steps * 2 > c.optim.total_steps {
+        warnings.push(format!("more than half of the {} steps is warm-up ({})", c.optim.total_steps, c.optim.warmup_steps));
+    }
+    if !c.codebook.path.is_empty() && !std::path::Path::new(&c.codebook.path).exists() {
+        warnings.push(format!("codebook.path = \"{}\" does not exist yet", c.codebook.path));
+    }
+    if !c.run.init_from.is_empty() && !std::path::Path::new(&c.run.init_from).exists() {
+        warnings.push(format!("run.init_from = \"{}\" does not exist", c.run.init_from));
+    }
+    let mask = match &c.objective {
+        ObjectiveConfig::Splitmask(o) => o.mask,
+        ObjectiveConfig::Beit(o) => o.mask,
+    };
+    let half = c.model.patches() / 2;
+    if let MaskSpec::BlockwiseSplit { max_block, .. } = mask
+        && i64::from(max_block) > half
+    {
+        warnings.push(format!("objective.mask.max_block = {max_block} is more than the {half} patches of a half: blocks stop at what is left"));
+    }
+    warnings
+}
+
+/// The explanation that `splitmask check-config` prints.
+#[must_use]
+pub fn explain(loaded: &Loaded) -> String {
+    let c = &loaded.config;
+    let mut text = String::new();
+    let default = tree::flatten(&tree::of(&super::Config::default()));
+    let name = match &c.objective {
+        ObjectiveConfig::Splitmask(_) => "splitmask",
+        ObjectiveConfig::Beit(_) => "beit",
+    };
+    let _ = writeln!(text, "settings that differ from the defaults:");
+    for (key, value) in tree::flatten(&tree::of(c)) {
+        if default.get(&key) == Some(&value) {
+            continue;
+        }
+        let class = classes::of(&key).map_or_else(String::new, |k| k.class.to_string());
+        let place = loaded.places.get(&key).map_or_else(|| "default of the kind".to_owned(), ToString::to_string);
+        let _ = writeln!(text, "  {key} = {}  [{class}]  {place}", shown(&value));
+    }
+    let (steps, batch) = (c.optim.total_steps, u64::from(c.train.batch));
+    let batch_mib = (batch * sample_bytes(c)) as f64 / f64::from(1 << 20);
+    let held = batch_mib * c.pipeline.queue_batches as f64;
+    let _ = writeln!(text, "what follows:");
+    let _ = writeln!(text, "  run folder   {}", c.run_dir().display());
+    let _ = writeln!(text, "  objective    {name}");
+    let _ = writeln!(
+        text,
+        "  backbone     {} wide, {} blocks, {} heads, {} patches of {}×{}: {:.2} M parameters without heads",
+        c.model.dim(),
+        c.model.layers(),
+        c.model.head_count(),
+        c.model.patches(),
+        c.model.patch,
+        c.model.patch,
+        backbone_parameters(c) as f64 / 1e6
+    );
+    let _ = writeln!(text, "  length       {steps} steps × {batch} images = {} images", steps.saturating_mul(batch));
+    let _ = writeln!(text, "  micro-batch  {} images, {} per step", batch / u64::from(c.train.accumulate.max(1)), c.train.accumulate);
+    let _ = writeln!(
+        text,
+        "  queue        {} batches × {batch_mib:.1} MiB ({batch} × (3·{}² pixels + words and parts)) = {held:.0} MiB, bound {} MiB",
+        c.pipeline.queue_batches, c.model.image, c.pipeline.queue_mib
+    );
+    let _ = writeln!(text, "  checkpoints  every {} steps, the newest {} kept", c.checkpoint.every_steps, c.checkpoint.keep);
+    let _ = writeln!(text, "  admin        {}", if c.admin.bind.is_empty() { "none".into() } else { format!("http://{}", c.admin.bind) });
+    let _ = writeln!(text, "  sha256       {}", c.sha256());
+    for warning in warnings(loaded) {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    text
+}

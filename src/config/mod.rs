@@ -1,0 +1,174 @@
+//! The whole configuration: gathered from the components' own structs, loaded in layers, validated across fields, compared.
+//!
+//! Nothing below this floor sees a [`Config`]; a trainer gets a [`TrainerSpec`] made from it.
+
+pub mod classes;
+pub mod diff;
+pub mod explain;
+pub mod load;
+pub mod problem;
+#[cfg(test)]
+mod tests;
+pub mod tree;
+pub mod validate;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use splitmask_pipeline::config::{DataConfig, PipelineConfig};
+
+use crate::model::config::VitConfig;
+use crate::objective::config::ObjectiveConfig;
+use crate::optim::config::OptimConfig;
+use crate::trainer::spec::{AugmentConfig, CheckpointConfig, EvalConfig, LogConfig, PictureConfig, TrainConfig, TrainerSpec};
+
+pub use classes::Class;
+pub use diff::{Change, diff};
+pub use load::{Loaded, Source};
+pub use problem::{ConfigError, Place, Problem};
+
+/// `[run]`: which run this is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunConfig {
+    /// Name of the run, shown in status and journal.
+    pub name: String,
+    /// Folder of the run; empty = `runs/NAME`. Relative to the current directory, like every path in a config.
+    pub dir: String,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Checkpoint whose weights a *new* run starts from; empty = random initialisation.
+    pub init_from: String,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self { name: "run".into(), dir: String::new(), seed: 0, init_from: String::new() }
+    }
+}
+
+/// `[codebook]`: the visual words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct CodebookConfig {
+    /// File made by `splitmask codebook`.
+    pub path: String,
+}
+
+/// `[admin]`: the HTTP server, the file watch, the end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Address of the admin server; empty = none.
+    pub bind: String,
+    /// Whether POST endpoints act.
+    pub lifecycle: bool,
+    /// File with the bearer token that POSTs must carry; needed with `lifecycle` beyond loopback. Empty = none.
+    pub token_file: String,
+    /// Host names, besides IP addresses and `localhost`, under which POSTs without a token may address this server.
+    pub hosts: Vec<String>,
+    /// Seconds from SIGTERM to the end at most.
+    pub grace_s: f64,
+    /// Whether a change of the config file's content reloads it.
+    pub watch: bool,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            bind: "127.0.0.1:9464".into(),
+            lifecycle: false,
+            token_file: String::new(),
+            hosts: Vec::new(),
+            grace_s: 60.0,
+            watch: true,
+        }
+    }
+}
+
+/// Everything a run can be told, valid as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[run]`.
+    pub run: RunConfig,
+    /// `[data]`.
+    pub data: DataConfig,
+    /// `[pipeline]`.
+    pub pipeline: PipelineConfig,
+    /// `[augment]`.
+    pub augment: AugmentConfig,
+    /// `[codebook]`.
+    pub codebook: CodebookConfig,
+    /// `[model]`.
+    pub model: VitConfig,
+    /// `[objective]`.
+    pub objective: ObjectiveConfig,
+    /// `[optim]`.
+    pub optim: OptimConfig,
+    /// `[train]`.
+    pub train: TrainConfig,
+    /// `[checkpoint]`.
+    pub checkpoint: CheckpointConfig,
+    /// `[eval]`.
+    pub eval: EvalConfig,
+    /// `[picture]`.
+    pub picture: PictureConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// `[admin]`.
+    pub admin: AdminConfig,
+}
+
+impl Config {
+    /// Folder of the run.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        if self.run.dir.is_empty() { PathBuf::from("runs").join(&self.run.name) } else { PathBuf::from(&self.run.dir) }
+    }
+
+    /// The effective config as TOML: every key, defaults included. Loads back to an equal config.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(&tree::of(self)).expect("a config made of tables, numbers, booleans and strings is TOML")
+    }
+
+    /// Hex SHA-256 of [`Self::to_toml`]: equal for equal settings, however the file is written.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        hex(&Sha256::digest(self.to_toml()))
+    }
+
+    /// What a trainer is built from.
+    #[must_use]
+    pub fn trainer_spec(&self) -> TrainerSpec {
+        TrainerSpec {
+            seed: self.run.seed,
+            run_dir: self.run_dir(),
+            codebook: PathBuf::from(&self.codebook.path),
+            init_from: (!self.run.init_from.is_empty()).then(|| PathBuf::from(&self.run.init_from)),
+            data: self.data.clone(),
+            pipeline: self.pipeline.clone(),
+            augment: self.augment,
+            model: self.model.clone(),
+            objective: self.objective.clone(),
+            optim: self.optim.clone(),
+            train: self.train.clone(),
+            checkpoint: self.checkpoint.clone(),
+            eval: self.eval.clone(),
+            picture: self.picture.clone(),
+            log: self.log.clone(),
+            config_toml: self.to_toml(),
+        }
+    }
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, b| {
+        let _ = write!(text, "{b:02x}");
+        text
+    })
+}

@@ -1,0 +1,4 @@
+//! How good the features are, without training anything on them (k-NN) or hardly anything (a linear probe).
+
+pub mod features;
+pub mod knn;

@@ -1,0 +1,145 @@
+//! Labels whose values are known at compile time, so that the number of series is bounded and each starts at 0.
+
+use std::marker::PhantomData;
+
+/// A label whose values are known at compile time, so that the number of series is bounded.
+pub trait ClosedLabel: Copy + 'static {
+    /// The label's name.
+    const NAME: &'static str;
+    /// All its values, in order of their index.
+    const ALL: &'static [Self];
+    /// Its value as it stands in the exposition.
+    fn label(self) -> &'static str;
+    /// Place in [`ClosedLabel::ALL`].
+    fn index(self) -> usize;
+}
+
+macro_rules! closed_label {
+    ($(#[$doc:meta])* $name:ident = $label:literal { $($(#[$vdoc:meta])* $variant:ident = $value:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// All values.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// Value of the label.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $value),+ }
+            }
+
+            /// The variant of a label value, if there is one.
+            #[must_use]
+            pub fn from_label(label: &str) -> Option<Self> {
+                match label { $($value => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl ClosedLabel for $name {
+            const NAME: &'static str = $label;
+            const ALL: &'static [Self] = Self::ALL;
+            fn label(self) -> &'static str { self.label() }
+            fn index(self) -> usize { self as usize }
+        }
+    };
+}
+
+closed_label! {
+    /// What the trainer thread spends wall time on; the phases sum to it.
+    Phase = "phase" {
+        /// Waiting for a batch.
+        DataWait = "data_wait",
+        /// Batch to device.
+        Copy = "copy",
+        /// Forward pass and losses.
+        Forward = "forward",
+        /// Backward pass.
+        Backward = "backward",
+        /// Clip, finite check, update.
+        Optimizer = "optimizer",
+        /// Writing a checkpoint.
+        Checkpoint = "checkpoint",
+        /// Evaluation and pictures.
+        Eval = "eval",
+        /// Applying a changed config.
+        Reload = "reload",
+        /// Logging, commands, the rest.
+        Other = "other",
+    }
+}
+
+closed_label! {
+    /// A term of the loss.
+    LossTerm = "term" {
+        /// Weighted sum.
+        Total = "total",
+        /// Cross-entropy of the absent visual words.
+        Inpaint = "inpaint",
+        /// Contrastive loss between the halves' descriptors.
+        Match = "match",
+    }
+}
+
+closed_label! {
+    /// How a reload of the config ended.
+    ReloadOutcome = "outcome" {
+        /// Changes are in force.
+        Applied = "applied",
+        /// Same content.
+        Unchanged = "unchanged",
+        /// Does not parse or validate.
+        Invalid = "invalid",
+        /// Changes a key that a run cannot change.
+        Frozen = "frozen",
+        /// Valid, but could not be applied; the old config goes on.
+        Failed = "failed",
+        /// Another reload was running.
+        Busy = "busy",
+    }
+}
+
+closed_label! {
+    /// What an evaluation measures.
+    EvalTask = "task" {
+        /// k-nearest-neighbour accuracy.
+        Knn = "knn",
+        /// Linear probe.
+        Linear = "linear",
+    }
+}
+
+closed_label! {
+    /// Which memory of the device.
+    MemoryKind = "kind" {
+        /// Held by live tensors.
+        Allocated = "allocated",
+        /// Held by the allocator.
+        Reserved = "reserved",
+        /// Of the device.
+        Total = "total",
+    }
+}
+
+/// One metric per value of a closed label.
+#[derive(Clone)]
+pub struct PerLabel<L, M> {
+    metrics: Vec<M>,
+    label: PhantomData<L>,
+}
+
+impl<L: ClosedLabel, M> PerLabel<L, M> {
+    pub(crate) fn new(child: impl Fn(&'static str) -> M) -> Self {
+        Self {
+            metrics: L::ALL.iter().map(|l| child(l.label())).collect(),
+            label: PhantomData,
+        }
+    }
+
+    /// The metric of one label value.
+    #[must_use]
+    pub fn of(&self, label: L) -> &M {
+        &self.metrics[label.index()]
+    }
+}

@@ -1,0 +1,371 @@
+//! Every metric of the trainer and the daemon, in one place: names, help texts with units, closed labels, histogram buckets.
+//!
+//! The pipeline has its own inventory, `splitmask_pipeline::metrics::PipelineMetrics`; the daemon registers both in one
+//! [`Registry`] and serves [`render`]'s text. All series exist from the start, at 0, so that `rate()` and alerts see the first event.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::core::Collector;
+use prometheus::{Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+
+pub use super::exposition::{render, series_names};
+pub use super::labels::{ClosedLabel, EvalTask, LossTerm, MemoryKind, PerLabel, Phase, ReloadOutcome};
+pub use super::phase_clock::PhaseClock;
+
+/// Upper bounds of the step histogram, seconds: 5 ms to 164 s, doubling.
+const STEP_BUCKETS: (f64, f64, usize) = (0.005, 2.0, 16);
+/// Upper bounds of the checkpoint histogram, seconds: 50 ms to 410 s, doubling.
+const CHECKPOINT_BUCKETS: (f64, f64, usize) = (0.05, 2.0, 14);
+
+/// The trainer's and the daemon's metrics; each field is the metric of its name. A clone shares the values.
+#[derive(Clone)]
+pub struct TrainMetrics {
+    build_info: GaugeVec,
+    /// `splitmask_train_steps_total`.
+    pub steps: IntCounter,
+    /// `splitmask_train_images_total`.
+    pub images: IntCounter,
+    /// `splitmask_train_epochs_total`.
+    pub epochs: IntCounter,
+    /// `splitmask_train_step_duration_seconds`.
+    pub step_duration: Histogram,
+    /// `splitmask_train_phase_seconds_total`.
+    pub phases: PerLabel<Phase, Counter>,
+    /// `splitmask_train_last_step_timestamp_seconds`.
+    pub last_step_timestamp: Gauge,
+    /// `splitmask_train_last_rollback_timestamp_seconds`.
+    pub last_rollback_timestamp: Gauge,
+    /// `splitmask_train_loss`.
+    pub loss: PerLabel<LossTerm, Gauge>,
+    /// `splitmask_train_token_entropy_nats`.
+    pub token_entropy: Gauge,
+    /// `splitmask_train_codebook_perplexity`.
+    pub codebook_perplexity: Gauge,
+    /// `splitmask_train_token_accuracy_ratio`.
+    pub token_accuracy: Gauge,
+    /// `splitmask_train_match_accuracy_ratio`.
+    pub match_accuracy: Gauge,
+    /// `splitmask_train_grad_norm`.
+    pub grad_norm: Gauge,
+    /// `splitmask_train_learning_rate`.
+    pub learning_rate: Gauge,
+    /// `splitmask_train_weight_decay`.
+    pub weight_decay: Gauge,
+    /// `splitmask_train_ema_momentum`.
+    pub ema_momentum: Gauge,
+    /// `splitmask_train_nonfinite_steps_total`.
+    pub nonfinite_steps: IntCounter,
+    /// `splitmask_train_rollbacks_total`.
+    pub rollbacks: IntCounter,
+    /// `splitmask_train_model_flops_utilization_ratio`.
+    pub model_flops_utilization: Gauge,
+    /// `splitmask_train_tokens_per_second`.
+    pub tokens_per_second: Gauge,
+    /// `splitmask_checkpoint_duration_seconds`.
+    pub checkpoint_duration: Histogram,
+    /// `splitmask_checkpoint_last_success_timestamp_seconds`.
+    pub checkpoint_last_success_timestamp: Gauge,
+    /// `splitmask_checkpoint_last_step`.
+    pub checkpoint_last_step: Gauge,
+    /// `splitmask_checkpoint_bytes`.
+    pub checkpoint_bytes: Gauge,
+    /// `splitmask_checkpoint_failures_total`.
+    pub checkpoint_failures: IntCounter,
+    /// `splitmask_checkpoint_disk_free_bytes`.
+    pub checkpoint_disk_free: Gauge,
+    /// `splitmask_checkpoint_disk_size_bytes`.
+    pub checkpoint_disk_size: Gauge,
+    /// `splitmask_config_last_reload_successful`.
+    pub config_last_reload_successful: Gauge,
+    /// `splitmask_config_last_reload_success_timestamp_seconds`.
+    pub config_last_reload_success_timestamp: Gauge,
+    /// `splitmask_config_generation`.
+    pub config_generation: Gauge,
+    /// `splitmask_config_reloads_total`.
+    pub config_reloads: PerLabel<ReloadOutcome, IntCounter>,
+    /// `splitmask_eval_accuracy_ratio`.
+    pub eval_accuracy: PerLabel<EvalTask, Gauge>,
+    /// `splitmask_device_memory_bytes`.
+    pub device_memory: PerLabel<MemoryKind, Gauge>,
+}
+
+impl TrainMetrics {
+    /// Makes and registers all of them, and the process collector (`process_*`).
+    ///
+    /// # Errors
+    /// If a metric of one of these names is registered already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let r = registry;
+        #[cfg(target_os = "linux")]
+        r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let metrics = Self {
+            build_info: register(
+                r,
+                GaugeVec::new(
+                    Opts::new("splitmask_build_info", "Always 1; the labels say what runs."),
+                    &["version", "revision", "libtorch", "device"],
+                )?,
+            )?,
+            steps: counter(r, "splitmask_train_steps_total", "Optimizer steps, over all resumes of the run.")?,
+            images: counter(r, "splitmask_train_images_total", "Images trained on, over all resumes of the run.")?,
+            epochs: counter(r, "splitmask_train_epochs_total", "Passes over the data that were finished.")?,
+            step_duration: histogram(
+                r,
+                "splitmask_train_step_duration_seconds",
+                "Wall time of a step, waiting for its batch included, in seconds.",
+                STEP_BUCKETS,
+            )?,
+            phases: seconds_per(
+                r,
+                "splitmask_train_phase_seconds_total",
+                "Wall time of the trainer by phase, in seconds; the phases sum to it.",
+            )?,
+            last_step_timestamp: gauge(
+                r,
+                "splitmask_train_last_step_timestamp_seconds",
+                "When the last step ended, in seconds since 1970.",
+            )?,
+            last_rollback_timestamp: gauge(
+                r,
+                "splitmask_train_last_rollback_timestamp_seconds",
+                "When training last went back to a checkpoint, in seconds since 1970; 0 = never.",
+            )?,
+            loss: gauge_per(r, "splitmask_train_loss", "Loss by term at the last log step, in nats.")?,
+            token_entropy: gauge(
+                r,
+                "splitmask_train_token_entropy_nats",
+                "Entropy of the marginal distribution of the target visual words, in nats: the inpaint loss of a model that ignores the image.",
+            )?,
+            codebook_perplexity: gauge(
+                r,
+                "splitmask_train_codebook_perplexity",
+                "exp(entropy) of the target visual words over a fixed window: how many words are in use, effectively.",
+            )?,
+            token_accuracy: gauge(
+                r,
+                "splitmask_train_token_accuracy_ratio",
+                "Share of absent visual words that were predicted right, 0 to 1.",
+            )?,
+            match_accuracy: gauge(
+                r,
+                "splitmask_train_match_accuracy_ratio",
+                "Share of images whose other half was recognised among the batch, 0 to 1.",
+            )?,
+            grad_norm: gauge(r, "splitmask_train_grad_norm", "L2 norm of all gradients before clipping.")?,
+            learning_rate: gauge(r, "splitmask_train_learning_rate", "Learning rate of the last step.")?,
+            weight_decay: gauge(r, "splitmask_train_weight_decay", "Weight decay of the last step.")?,
+            ema_momentum: gauge(
+                r,
+                "splitmask_train_ema_momentum",
+                "Momentum of the averaged weights; 0 = no averaging.",
+            )?,
+            nonfinite_steps: counter(
+                r,
+                "splitmask_train_nonfinite_steps_total",
+                "Steps that were skipped because the loss or a gradient was not finite.",
+            )?,
+            rollbacks: counter(
+                r,
+                "splitmask_train_rollbacks_total",
+                "Returns to an older checkpoint after a failure of training.",
+            )?,
+            model_flops_utilization: gauge(
+                r,
+                "splitmask_train_model_flops_utilization_ratio",
+                "Floating point operations of the model per second over the device's peak, 0 to 1; 0 where the peak is unknown.",
+            )?,
+            tokens_per_second: gauge(
+                r,
+                "splitmask_train_tokens_per_second",
+                "Patches through the encoder per second, over the last log interval.",
+            )?,
+            checkpoint_duration: histogram(
+                r,
+                "splitmask_checkpoint_duration_seconds",
+                "Time to write a checkpoint, in seconds.",
+                CHECKPOINT_BUCKETS,
+            )?,
+            checkpoint_last_success_timestamp: gauge(
+                r,
+                "splitmask_checkpoint_last_success_timestamp_seconds",
+                "When the last checkpoint was complete, in seconds since 1970; 0 = none by this process.",
+            )?,
+            checkpoint_last_step: gauge(r, "splitmask_checkpoint_last_step", "Step of the newest complete checkpoint.")?,
+            checkpoint_bytes: gauge(r, "splitmask_checkpoint_bytes", "Size of the newest checkpoint, in bytes.")?,
+            checkpoint_failures: counter(
+                r,
+                "splitmask_checkpoint_failures_total",
+                "Checkpoints that could not be written; training went on.",
+            )?,
+            checkpoint_disk_free: gauge(
+                r,
+                "splitmask_checkpoint_disk_free_bytes",
+                "Free space, for this user, on the file system of the run folder, in bytes; as of the last log step.",
+            )?,
+            checkpoint_disk_size: gauge(
+                r,
+                "splitmask_checkpoint_disk_size_bytes",
+                "Size of that file system, in bytes; 0 = not measured.",
+            )?,
+            config_last_reload_successful: gauge(
+                r,
+                "splitmask_config_last_reload_successful",
+                "1 if the last attempt to load the config succeeded, the start included; 0 if the old config goes on.",
+            )?,
+            config_last_reload_success_timestamp: gauge(
+                r,
+                "splitmask_config_last_reload_success_timestamp_seconds",
+                "When the config in force was loaded, in seconds since 1970.",
+            )?,
+            config_generation: gauge(
+                r,
+                "splitmask_config_generation",
+                "Configs that were in force so far; 1 after the start.",
+            )?,
+            config_reloads: count_per(r, "splitmask_config_reloads_total", "Attempts to reload the config, by outcome.")?,
+            eval_accuracy: gauge_per(
+                r,
+                "splitmask_eval_accuracy_ratio",
+                "Accuracy of the frozen encoder at the last evaluation, 0 to 1.",
+            )?,
+            device_memory: gauge_per(
+                r,
+                "splitmask_device_memory_bytes",
+                "Memory of the accelerator, in bytes; 0 on a CPU.",
+            )?,
+        };
+        // The start is the first load: a process whose config is broken never gets here, and an alert on 0 must not see one.
+        metrics.config_last_reload_successful.set(1.0);
+        Ok(metrics)
+    }
+
+    /// Counter of the seconds spent in a phase.
+    #[must_use]
+    pub fn phase(&self, phase: Phase) -> &Counter {
+        self.phases.of(phase)
+    }
+
+    /// Sets `splitmask_build_info`: the libtorch version and the device in use, such as `cpu` or `cuda:0`.
+    pub fn set_build_info(&self, libtorch: &str, device: &str) {
+        self.build_info.reset();
+        self.build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), env!("SPLITMASK_REVISION"), libtorch, device])
+            .set(1.0);
+    }
+
+    /// Counts a reload and sets the gauges that tell whether the config file and the config in force agree.
+    ///
+    /// A refused attempt because another one runs ([`ReloadOutcome::Busy`]) says nothing about the file, so it only counts.
+    pub fn record_reload(&self, outcome: ReloadOutcome, generation: u64) {
+        self.config_reloads.of(outcome).inc();
+        self.config_generation.set(generation as f64);
+        match outcome {
+            ReloadOutcome::Applied | ReloadOutcome::Unchanged => {
+                self.config_last_reload_successful.set(1.0);
+                self.config_last_reload_success_timestamp.set(unix_seconds());
+            }
+            ReloadOutcome::Invalid | ReloadOutcome::Frozen | ReloadOutcome::Failed => self.config_last_reload_successful.set(0.0),
+            ReloadOutcome::Busy => {}
+        }
+    }
+
+    /// Measures the file system that holds `dir`, the run folder. Not done by the scrape: a network file system may hang.
+    ///
+    /// # Errors
+    /// If the file system cannot be asked; the gauges keep their values.
+    pub fn measure_disk(&self, dir: &Path) -> std::io::Result<()> {
+        let disk = rustix::fs::statvfs(dir)?;
+        self.checkpoint_disk_free.set((disk.f_bavail * disk.f_frsize) as f64);
+        self.checkpoint_disk_size.set((disk.f_blocks * disk.f_frsize) as f64);
+        Ok(())
+    }
+
+    /// Values of the counters that belong to the run rather than to the process, by series name; stored in each checkpoint.
+    #[must_use]
+    pub fn snapshot(&self) -> BTreeMap<String, f64> {
+        let whole = self.run_counters().map(|(name, counter)| (name, counter.get() as f64));
+        let seconds = self.run_seconds().map(|(name, counter)| (name, counter.get()));
+        whole.chain(seconds).collect()
+    }
+
+    /// Raises the run's counters to the values of a [`TrainMetrics::snapshot`]. Call it before the first scrape: a counter seen at 0
+    /// and then at its old value reads as a burst.
+    ///
+    /// Unknown names are ignored (a checkpoint of another version), as are values that no counter can have.
+    pub fn restore(&self, values: &BTreeMap<String, f64>) {
+        let saved = |name: &str| values.get(name).copied().filter(|v| v.is_finite() && *v > 0.0).unwrap_or(0.0);
+        for (name, counter) in self.run_counters() {
+            counter.inc_by((saved(&name) as u64).saturating_sub(counter.get()));
+        }
+        for (name, counter) in self.run_seconds() {
+            counter.inc_by((saved(&name) - counter.get()).max(0.0));
+        }
+    }
+
+    fn run_counters(&self) -> impl Iterator<Item = (String, &IntCounter)> {
+        [&self.steps, &self.images, &self.epochs, &self.nonfinite_steps, &self.rollbacks]
+            .into_iter()
+            .map(|c| (c.desc()[0].fq_name.clone(), c))
+    }
+
+    fn run_seconds(&self) -> impl Iterator<Item = (String, &Counter)> {
+        Phase::ALL.iter().map(|&p| {
+            let counter = self.phase(p);
+            (format!("{}{{phase=\"{}\"}}", counter.desc()[0].fq_name, p.label()), counter)
+        })
+    }
+
+    /// Names of all series of this inventory as PromQL writes them; see [`series_names`].
+    ///
+    /// # Errors
+    /// If the inventory contradicts itself.
+    pub fn names() -> prometheus::Result<BTreeSet<String>> {
+        let registry = Registry::new();
+        Self::new(&registry)?.set_build_info("", "");
+        Ok(series_names(&registry))
+    }
+}
+
+/// Seconds since 1970, for the `_timestamp_seconds` gauges only; intervals are measured with [`std::time::Instant`].
+#[must_use]
+pub fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    register(registry, IntCounter::new(name, help)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    register(registry, Gauge::new(name, help)?)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, (start, factor, count): (f64, f64, usize)) -> prometheus::Result<Histogram> {
+    let buckets = prometheus::exponential_buckets(start, factor, count)?;
+    register(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+}
+
+fn count_per<L: ClosedLabel>(registry: &Registry, name: &str, help: &str) -> prometheus::Result<PerLabel<L, IntCounter>> {
+    let vec = register(registry, IntCounterVec::new(Opts::new(name, help), &[L::NAME])?)?;
+    Ok(PerLabel::new(|value| vec.with_label_values(&[value])))
+}
+
+fn seconds_per<L: ClosedLabel>(registry: &Registry, name: &str, help: &str) -> prometheus::Result<PerLabel<L, Counter>> {
+    let vec = register(registry, CounterVec::new(Opts::new(name, help), &[L::NAME])?)?;
+    Ok(PerLabel::new(|value| vec.with_label_values(&[value])))
+}
+
+fn gauge_per<L: ClosedLabel>(registry: &Registry, name: &str, help: &str) -> prometheus::Result<PerLabel<L, Gauge>> {
+    let vec = register(registry, GaugeVec::new(Opts::new(name, help), &[L::NAME])?)?;
+    Ok(PerLabel::new(|value| vec.with_label_values(&[value])))
+}
+
+#[cfg(test)]
+mod tests;

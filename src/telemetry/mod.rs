@@ -1,0 +1,6 @@
+//! What the daemon tells about itself: the inventory of its metrics. Knows no tensors, files or network.
+
+mod exposition;
+mod labels;
+pub mod metrics;
+mod phase_clock;

@@ -1,0 +1,167 @@
+//! What a log line says: means over the log interval, and how evenly visual words are used.
+//!
+//! Both are part of the checkpoint, so a resumed run writes the very lines an undisturbed one would.
+
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor};
+
+/// Sums of named scalars over the running log interval. They stay on the device until read: no step waits for the device.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    sums: BTreeMap<String, Tensor>,
+    steps: u64,
+}
+
+const STEPS: &str = "steps";
+
+impl Meter {
+    /// Goes on from the values of a checkpoint.
+    #[must_use]
+    pub(super) fn restore(saved: &BTreeMap<String, f64>) -> Self {
+        let sums = saved.iter().filter(|(k, _)| *k != STEPS).map(|(k, v)| (k.clone(), Tensor::from(*v))).collect();
+        Self { sums, steps: saved.get(STEPS).map_or(0, |s| *s as u64) }
+    }
+
+    /// Counts a step.
+    pub(super) fn step(&mut self) {
+        self.steps += 1;
+    }
+
+    /// Adds a scalar of the current step, in f64.
+    pub(super) fn add(&mut self, name: &str, value: &Tensor) {
+        let value = value.detach().to_kind(Kind::Double);
+        match self.sums.get_mut(name) {
+            Some(sum) => *sum = sum.to_device(value.device()) + value,
+            None => {
+                self.sums.insert(name.to_owned(), value);
+            }
+        }
+    }
+
+    /// Means over the interval; the interval starts anew.
+    pub(super) fn take(&mut self) -> BTreeMap<String, f64> {
+        let steps = std::mem::take(&mut self.steps).max(1) as f64;
+        std::mem::take(&mut self.sums).into_iter().map(|(k, v)| (k, v.double_value(&[]) / steps)).collect()
+    }
+
+    /// For the checkpoint.
+    #[must_use]
+    pub(super) fn save(&self) -> BTreeMap<String, f64> {
+        let mut saved: BTreeMap<String, f64> = self.sums.iter().map(|(k, v)| (k.clone(), v.double_value(&[]))).collect();
+        saved.insert(STEPS.into(), self.steps as f64);
+        saved
+    }
+}
+
+/// Usage of the vocabulary over fixed windows of at least 16 × V words: over a smaller one, entropy would measure the batch size.
+#[derive(Debug)]
+pub(super) struct WordUsage {
+    counts: Vec<u64>,
+    seen: u64,
+    entropy: f64,
+    perplexity: f64,
+}
+
+impl WordUsage {
+    /// Of a vocabulary of `words`.
+    #[must_use]
+    pub(super) fn new(words: usize) -> Self {
+        Self { counts: vec![0; words], seen: 0, entropy: 0.0, perplexity: 0.0 }
+    }
+
+    /// Goes on from a checkpoint.
+    #[must_use]
+    pub(super) fn restore(counts: Vec<u64>, entropy: f64, perplexity: f64) -> Self {
+        Self { seen: counts.iter().sum(), counts, entropy, perplexity }
+    }
+
+    /// Counts the words of a batch; a full window is summed up and a new one begins.
+    pub(super) fn observe(&mut self, words: &[u32]) {
+        for &word in words {
+            if let Some(count) = self.counts.get_mut(word as usize) {
+                *count += 1;
+            }
+        }
+        self.seen += words.len() as u64;
+        if self.seen >= 16 * self.counts.len() as u64 {
+            self.entropy = entropy(&self.counts);
+            self.perplexity = self.entropy.exp();
+            self.counts.fill(0);
+            self.seen = 0;
+        }
+    }
+
+    /// Entropy of the marginal word distribution, nats: what a model that knows only frequencies would score (spec §2.3). Of the last full window, or
+    /// of what has been seen before the first is full.
+    #[must_use]
+    pub(super) fn entropy(&self) -> f64 {
+        if self.perplexity == 0.0 { entropy(&self.counts) } else { self.entropy }
+    }
+
+    /// exp(entropy).
+    #[must_use]
+    pub(super) fn perplexity(&self) -> f64 {
+        self.entropy().exp()
+    }
+
+    /// (counts, entropy, perplexity) for the checkpoint.
+    #[must_use]
+    pub(super) fn save(&self) -> (Vec<u64>, f64, f64) {
+        (self.counts.clone(), self.entropy, self.perplexity)
+    }
+}
+
+fn entropy(counts: &[u64]) -> f64 {
+    let total: u64 = counts.iter().sum();
+    if total == 0 {
+        return 0.0;
+    }
+    let share = |c: u64| c as f64 / total as f64;
+    -counts.iter().filter(|c| **c > 0).map(|c| share(*c) * share(*c).ln()).sum::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meter_means_over_steps_and_survives_a_checkpoint() {
+        let mut whole = Meter::default();
+        let mut half = Meter::default();
+        for step in 0..4 {
+            let value = Tensor::from(0.1f32 * step as f32);
+            whole.step();
+            whole.add("loss", &value);
+            if step == 2 {
+                half = Meter::restore(&half.save());
+            }
+            half.step();
+            half.add("loss", &value);
+        }
+        let (a, b) = (whole.take(), half.take());
+        assert_eq!(a["loss"].to_bits(), b["loss"].to_bits());
+        assert!((a["loss"] - 0.15).abs() < 1e-7);
+        assert!(whole.take().is_empty());
+    }
+
+    #[test]
+    fn entropy_of_an_even_window_is_ln_v() {
+        let mut usage = WordUsage::new(8);
+        let words: Vec<u32> = (0..128).map(|i| i % 8).collect();
+        usage.observe(&words);
+        assert!((usage.entropy() - 8f64.ln()).abs() < 1e-12);
+        assert!((usage.perplexity() - 8.0).abs() < 1e-9);
+        // The next window is not full yet: the last full one is reported.
+        usage.observe(&[0; 10]);
+        assert!((usage.entropy() - 8f64.ln()).abs() < 1e-12);
+        let (counts, e, p) = usage.save();
+        let mut resumed = WordUsage::restore(counts, e, p);
+        for _ in 0..118 {
+            resumed.observe(&[0]);
+            usage.observe(&[0]);
+        }
+        assert_eq!(usage.entropy().to_bits(), resumed.entropy().to_bits());
+        assert_eq!(usage.entropy(), 0.0);
+    }
+}
