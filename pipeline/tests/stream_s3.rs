@@ -21,7 +21,9 @@ const SECRET: &str = "canary-secret-8c1f";
 fn server_binary() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
     let cache = std::env::var_os("SPLITMASK_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from).join("splitmask")
+        std::env::var_os("XDG_CACHE_HOME")
+            .map_or_else(|| home().join(".cache"), PathBuf::from)
+            .join("splitmask")
     });
     let binary = cache.join("bin/s3s-fs");
     assert!(binary.exists(), "{} is missing; `make setup` builds it", binary.display());
@@ -37,7 +39,16 @@ impl Server {
     fn start(root: &Path) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut child = Command::new(server_binary())
-            .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--access-key", KEY, "--secret-key", SECRET])
+            .args([
+                "--host",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--access-key",
+                KEY,
+                "--secret-key",
+                SECRET,
+            ])
             .arg(root)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -80,7 +91,11 @@ fn with_credentials(test: &str, secret: &str) -> bool {
         .env_remove("AWS_ENDPOINT")
         .output()
         .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     assert!(!text.contains(secret), "the secret is shown: {text}");
     false
@@ -110,14 +125,22 @@ fn a_prefix_a_glob_a_range_and_a_key_give_the_stream_of_the_local_folder() {
     }
     let root = bucket(&[40, 50, 60]);
     let server = Server::start(root.path());
-    let machine = PipelineConfig { fetch_ahead: 3, ..pipeline(2, 2) };
+    let machine = PipelineConfig {
+        fetch_ahead: 3,
+        ..pipeline(2, 2)
+    };
     let local = open(root.path().join("photos/train").to_str().unwrap(), &data(32), &machine);
     let take = |dataset: &Dataset| -> Vec<_> {
         let mut stream = dataset.batches(spec(shuffled(Cursor::default()), 10), hashing).unwrap();
         (0..30).map(|_| stream.next().unwrap().unwrap()).collect()
     };
     let expected = take(&local);
-    for place in ["s3://photos/train", "s3://photos/train/", "s3://photos/train/s-*.tar", "s3://photos/train/s-{000..002}.tar"] {
+    for place in [
+        "s3://photos/train",
+        "s3://photos/train/",
+        "s3://photos/train/s-*.tar",
+        "s3://photos/train/s-{000..002}.tar",
+    ] {
         let metrics = PipelineMetrics::default();
         let dataset = Dataset::open(place, &settings(&server), &machine, metrics.clone()).unwrap();
         assert_eq!(dataset.shards().len(), 3, "{place}");
@@ -153,7 +176,10 @@ fn wrong_credentials_are_named_as_such() {
     let server = Server::start(root.path());
     let error = Dataset::open("s3://photos/train", &settings(&server), &pipeline(1, 1), PipelineMetrics::default()).unwrap_err();
     assert!(matches!(error, PipelineError::Unreachable { .. }), "{error}");
-    assert!(error.to_string().contains("403") && error.hint().unwrap().contains("AWS_"), "{error}");
+    assert!(
+        error.to_string().contains("403") && error.hint().unwrap().contains("AWS_"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -164,5 +190,8 @@ fn an_empty_prefix_says_what_was_looked_for() {
     let root = bucket(&[3]);
     let server = Server::start(root.path());
     let error = Dataset::open("s3://photos/none", &settings(&server), &pipeline(1, 1), PipelineMetrics::default()).unwrap_err();
-    assert!(matches!(error, PipelineError::Empty { .. }) && error.to_string().contains("neither manifest.json nor *.tar"), "{error}");
+    assert!(
+        matches!(error, PipelineError::Empty { .. }) && error.to_string().contains("neither manifest.json nor *.tar"),
+        "{error}"
+    );
 }
