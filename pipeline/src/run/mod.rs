@@ -106,7 +106,7 @@ impl Dataset {
             max_member_bytes: self.data.max_member_bytes,
             stop_on_shard_error: self.data.on_shard_error == OnShardError::Stop,
         };
-        PositionedStream::start(Arc::clone(&self.bucket), options)
+        PositionedStream::start(Arc::clone(&self.bucket), &options)
     }
 }
 

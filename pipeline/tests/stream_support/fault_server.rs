@@ -74,7 +74,7 @@ impl FaultServer {
                     return;
                 }
                 let server = Arc::clone(&server);
-                std::thread::spawn(move || drop(stream.map(|s| server.serve(s))));
+                std::thread::spawn(move || drop(stream.map(|s| server.serve(&s))));
             }
         });
         Self { shared, port }
@@ -105,11 +105,11 @@ impl Drop for FaultServer {
 
 impl Shared {
     /// One request per connection: simple, and a reset hurts nobody else.
-    fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
-        let Some(request) = self.read(&stream)? else { return Ok(()) };
+    fn serve(&self, stream: &TcpStream) -> std::io::Result<()> {
+        let Some(request) = self.read(stream)? else { return Ok(()) };
         self.requests.fetch_add(1, Ordering::SeqCst);
         let fault = (self.script)(&request);
-        let mut out = &stream;
+        let mut out = stream;
         let status = |mut out: &TcpStream, code: u16, extra: &str| {
             write!(
                 out,
