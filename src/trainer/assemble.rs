@@ -23,14 +23,12 @@ use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
 use crate::objective::{self, Objective};
 use crate::optim::AdamW;
 use crate::telemetry::metrics::{Phase, PhaseClock};
-use crate::tensor::device;
-use crate::tensor::host_batch::Normalisation;
+use crate::tensor::choose_device;
 
 /// Everything one training run consists of.
 pub(super) struct Trainer {
     pub(super) spec: TrainerSpec,
     pub(super) device: Device,
-    pub(super) normalisation: Normalisation,
     pub(super) vars: nn::VarStore,
     pub(super) objective: Box<dyn Objective>,
     pub(super) optimizer: AdamW,
@@ -55,12 +53,10 @@ pub(super) struct Trainer {
 impl Trainer {
     /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor.
     pub(super) fn assemble(spec: TrainerSpec, status: StatusBoard, telemetry: Telemetry) -> Result<Self, TrainError> {
-        let device = device::choose(&spec.train.device).map_err(|detail| TrainError::BadSetting {
-            key: "train.device".into(),
-            value: spec.train.device.clone(),
-            detail,
-            hint: Some("`splitmask doctor` says which devices there are".into()),
-        })?;
+        let (device, why_not_cuda) = choose_device(&spec.train.device)?;
+        if let Some(reason) = why_not_cuda {
+            tracing::info!(%reason, "training on the CPU");
+        }
         let threads = if spec.train.threads == 0 { std::thread::available_parallelism().map_or(1, |n| n.get() as u32) } else { spec.train.threads };
         tch::set_num_threads(threads as i32);
         telemetry.train.set_build_info(&torch_ext::libtorch_version(), &device::name(device));
@@ -103,7 +99,6 @@ impl Trainer {
         let journal = Journal::open(&spec.run_dir, step)?;
         let feed = Feed::open(&spec, &plan, &tokenizer, cursor, &telemetry.pipeline)?;
         Ok(Self {
-            normalisation: Normalisation::new(spec.train.mean, spec.train.std, device),
             keeper: Keeper::new(&spec.run_dir, telemetry.train.clone(), resumed),
             interval: Interval::begin(telemetry.train.phase(Phase::DataWait).get()),
             clock: PhaseClock::start(telemetry.train.clone(), Phase::Other),

@@ -10,7 +10,7 @@ use super::error::TrainError;
 use super::spec::Precision;
 use crate::optim::schedule;
 use crate::telemetry::metrics::{Phase, unix_seconds};
-use crate::tensor::host_batch::step_input;
+use crate::tensor::step_input;
 
 impl Trainer {
     /// Learning rate and weight decay of a step.
@@ -23,14 +23,14 @@ impl Trainer {
         // Drop path draws from libtorch's generator; seeding it by step makes a step a function of (seed, step, batch, weights) alone.
         tch::manual_seed(derive(self.spec.seed, Purpose::Step, self.step, 0, 0) as i64);
         let began = std::time::Instant::now();
-        self.clock.switch(Phase::Copy);
-        let input = step_input(batch, &self.normalisation, self.device)?;
-        let parts = i64::from(self.spec.train.accumulate.max(1));
-        let micro = batch.len as i64 / parts;
+        let parts = self.spec.train.accumulate.max(1) as usize;
+        let micro = batch.len / parts;
+        let normalise = self.spec.train.normalise();
         self.meter.step();
         for part in 0..parts {
+            self.clock.switch(Phase::Copy);
+            let share = step_input(batch, part * micro..(part + 1) * micro, self.device, &normalise)?;
             self.clock.switch(Phase::Forward);
-            let share = input.narrow(part * micro, micro);
             let losses = {
                 let _autocast = Autocast::new(self.device, self.spec.train.precision == Precision::Bf16)?;
                 self.objective.forward_t(&share, true)?

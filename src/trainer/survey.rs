@@ -21,7 +21,7 @@ use crate::eval::knn::{Accuracy, Vote, classify};
 use crate::model::Vit;
 use crate::picture;
 use crate::telemetry::metrics::{EvalTask, Phase};
-use crate::tensor::host_batch::{Normalisation, step_input};
+use crate::tensor::step_input;
 
 /// Images per batch of an evaluation.
 const EVAL_BATCH: usize = 128;
@@ -37,7 +37,7 @@ pub fn knn(
     device: Device,
     mut progress: impl FnMut(&str, usize),
 ) -> Result<Accuracy, FeatureError> {
-    let normalisation = Normalisation::new(spec.train.mean, spec.train.std, device);
+    let normalise = spec.train.normalise();
     let mut features = |set: &str, url: &str, most: u32| -> Result<Features, FeatureError> {
         let dataset = Dataset::open(url, &spec.data, &spec.pipeline, PipelineMetrics::default())?;
         let view = ViewSpec { size: spec.model.image, crop: CropConfig::default(), colour: ColourConfig::default() };
@@ -45,7 +45,7 @@ pub fn knn(
         let mode = ViewMode::Eval { crop_ratio: spec.eval.crop_ratio as f32 };
         let stream = open_batches(&dataset, spec, &plan, tokenizer, Order::Sequential, mode, EVAL_BATCH)?;
         let bf16 = spec.train.precision == Precision::Bf16;
-        extract(vit, stream, &normalisation, device, bf16, most as usize, |n| progress(set, n))
+        extract(vit, stream, &normalise, device, bf16, most as usize, |n| progress(set, n))
     };
     let references = features("train", &spec.data.train, spec.eval.max_reference)?;
     let queries = features("val", &spec.data.val, spec.eval.max_queries)?;
@@ -97,7 +97,7 @@ impl Trainer {
         }
         let text = |e: &dyn std::fmt::Display| e.to_string();
         let batch = self.picture_batch().map_err(|e| text(&e))?;
-        let input = step_input(&batch, &self.normalisation, self.device).map_err(|e| text(&e))?;
+        let input = step_input(&batch, 0..batch.len, self.device, &self.spec.train.normalise()).map_err(|e| text(&e))?;
         let Some(predicted) = self.objective.predict(&input).map_err(|e| text(&e))? else { return Ok(()) };
         let size = self.spec.model.image;
         let (pixels, patches) = (3 * (size * size) as usize, batch.parts.len() / batch.len);
