@@ -13,7 +13,13 @@ use tempfile::TempDir;
 
 /// A picture that no other number gives.
 fn picture(width: u32, height: u32, number: u32) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| Rgb([(x * 7 + number * 31) as u8, (y * 5 + number * 17) as u8, ((x + y) * 3 + number) as u8]))
+    RgbImage::from_fn(width, height, |x, y| {
+        Rgb([
+            (x * 7 + number * 31) as u8,
+            (y * 5 + number * 17) as u8,
+            ((x + y) * 3 + number) as u8,
+        ])
+    })
 }
 
 fn bytes(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
@@ -42,7 +48,11 @@ fn mixed() -> TempDir {
     for i in 0..60u32 {
         let (extension, format) = formats[i as usize % 6];
         let class = ["animals/birds", "animals/cats", "tools"][i as usize / 20];
-        put(dir.path(), &format!("{class}/pic.{i}.{extension}"), &bytes(&picture(20 + i, 40, i), format));
+        put(
+            dir.path(),
+            &format!("{class}/pic.{i}.{extension}"),
+            &bytes(&picture(20 + i, 40, i), format),
+        );
     }
     for i in 60..64 {
         put(dir.path(), &format!("loose{i}.png"), &bytes(&picture(30, 30, i), ImageFormat::Png));
@@ -56,8 +66,13 @@ fn run(options: &PackOptions) -> Result<PackReport, PackError> {
 
 /// All files below a folder with their bytes.
 fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let files = walkdir::WalkDir::new(root).into_iter().map(Result::unwrap).filter(|e| e.file_type().is_file());
-    files.map(|e| (e.path().strip_prefix(root).unwrap().to_path_buf(), fs::read(e.path()).unwrap())).collect()
+    let files = walkdir::WalkDir::new(root)
+        .into_iter()
+        .map(Result::unwrap)
+        .filter(|e| e.file_type().is_file());
+    files
+        .map(|e| (e.path().strip_prefix(root).unwrap().to_path_buf(), fs::read(e.path()).unwrap()))
+        .collect()
 }
 
 /// Members of all shards of a set in order: name and bytes.
@@ -68,7 +83,14 @@ fn members(set: &Path) -> Vec<(String, Vec<u8>)> {
         let mut archive = tar::Archive::new(fs::File::open(set.join(&shard.path)).unwrap());
         for entry in archive.entries().unwrap() {
             let mut entry = entry.unwrap();
-            assert_eq!((entry.header().mtime().unwrap(), entry.header().uid().unwrap(), entry.header().mode().unwrap()), (0, 0, 0o644));
+            assert_eq!(
+                (
+                    entry.header().mtime().unwrap(),
+                    entry.header().uid().unwrap(),
+                    entry.header().mode().unwrap()
+                ),
+                (0, 0, 0o644)
+            );
             let name = entry.path().unwrap().to_str().unwrap().to_owned();
             let mut data = Vec::new();
             entry.read_to_end(&mut data).unwrap();
@@ -88,7 +110,13 @@ fn output_is_byte_identical_at_any_number_of_threads() {
     let mut trees = Vec::new();
     for threads in [1, 2, 7] {
         let output = out.path().join(format!("t{threads}"));
-        let options = PackOptions { threads, val_share: 0.3, longest_side: Some(32), shard_bytes: 20_000, ..PackOptions::new(input.path(), &output) };
+        let options = PackOptions {
+            threads,
+            val_share: 0.3,
+            longest_side: Some(32),
+            shard_bytes: 20_000,
+            ..PackOptions::new(input.path(), &output)
+        };
         run(&options).unwrap();
         trees.push(tree(&output));
     }
@@ -99,7 +127,11 @@ fn output_is_byte_identical_at_any_number_of_threads() {
 #[test]
 fn manifest_describes_the_shards() {
     let (input, out) = (mixed(), TempDir::new().unwrap());
-    let options = PackOptions { val_share: 0.25, shard_bytes: 40_000, ..PackOptions::new(input.path(), out.path().join("o")) };
+    let options = PackOptions {
+        val_share: 0.25,
+        shard_bytes: 40_000,
+        ..PackOptions::new(input.path(), out.path().join("o"))
+    };
     let report = run(&options).unwrap();
     let mut keys = Vec::new();
     for (name, manifest) in [("train", &report.train), ("val", report.val.as_ref().unwrap())] {
@@ -112,7 +144,10 @@ fn manifest_describes_the_shards() {
             let hex: String = Sha256::digest(&data).iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(hex, shard.sha256);
             let mut archive = tar::Archive::new(data.as_slice());
-            let names = archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().to_str().unwrap().to_owned());
+            let names = archive
+                .entries()
+                .unwrap()
+                .map(|e| e.unwrap().path().unwrap().to_str().unwrap().to_owned());
             assert_eq!(names.filter(|n| is_image(n)).count() as u32, shard.samples);
         }
         let (mut counts, mut image) = (vec![0; 3], Vec::new());
@@ -146,7 +181,11 @@ fn classes_are_mixed() {
     let (input, out) = (mixed(), TempDir::new().unwrap());
     let options = PackOptions::new(input.path(), out.path().join("o"));
     run(&options).unwrap();
-    let labels: Vec<_> = members(&options.output.join("train")).into_iter().filter(|(n, _)| n.ends_with(".cls")).map(|(_, d)| d).collect();
+    let labels: Vec<_> = members(&options.output.join("train"))
+        .into_iter()
+        .filter(|(n, _)| n.ends_with(".cls"))
+        .map(|(_, d)| d)
+        .collect();
     let changes = labels.windows(2).filter(|w| w[0] != w[1]).count();
     assert!(changes > 25, "{changes} changes of class among {} samples", labels.len());
 }
@@ -167,16 +206,25 @@ fn refuses_bad_files_by_reason_and_packs_the_rest() {
     put(root, "c/many-pixels.png", &huge_png(20_990, 29_700));
     put(root, "c/notes.txt", b"hello");
     put(root, "c/.hidden.png", &good);
-    let options = PackOptions { max_bytes: 100_000, ..PackOptions::new(root, out.path().join("o")) };
+    let options = PackOptions {
+        max_bytes: 100_000,
+        ..PackOptions::new(root, out.path().join("o"))
+    };
     let report = run(&options).unwrap();
     assert_eq!((report.packed(), report.found, report.refused_files()), (1, 7, 6));
     let count = |reason| report.refused.get(reason).map_or(0, |r| r.files);
     assert_eq!((count("empty"), count("too_large"), count("not_an_image")), (1, 2, 1));
     assert_eq!(count("truncated") + count("corrupt"), 2, "{:?}", report.refused);
-    assert_eq!(report.other_files, BTreeMap::from([("hidden".to_owned(), 1), ("txt".to_owned(), 1)]));
+    assert_eq!(
+        report.other_files,
+        BTreeMap::from([("hidden".to_owned(), 1), ("txt".to_owned(), 1)])
+    );
     let list = fs::read_to_string(options.output.join(REFUSED_NAME)).unwrap();
     assert_eq!(list.lines().count(), 7, "{list}");
-    assert!(list.lines().any(|l| l.starts_with("too_large\tc/many-pixels.png\t20990×29700")), "{list}");
+    assert!(
+        list.lines().any(|l| l.starts_with("too_large\tc/many-pixels.png\t20990×29700")),
+        "{list}"
+    );
     assert!(list.lines().all(|l| l.split('\t').count() == 3), "{list}");
 }
 
@@ -185,7 +233,9 @@ fn huge_png(width: u32, height: u32) -> Vec<u8> {
     let mut png = bytes(&picture(1, 1, 0), ImageFormat::Png);
     png[16..20].copy_from_slice(&width.to_be_bytes());
     png[20..24].copy_from_slice(&height.to_be_bytes());
-    let crc = !png[12..29].iter().fold(!0u32, |crc, &b| (0..8).fold(crc ^ u32::from(b), |c, _| (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg())));
+    let crc = !png[12..29].iter().fold(!0u32, |crc, &b| {
+        (0..8).fold(crc ^ u32::from(b), |c, _| (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg()))
+    });
     png[29..33].copy_from_slice(&crc.to_be_bytes());
     png
 }
@@ -193,15 +243,30 @@ fn huge_png(width: u32, height: u32) -> Vec<u8> {
 #[test]
 fn shrinks_squares_and_encodes() {
     let (input, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    put(input.path(), "wide.png", &bytes(&RgbImage::from_pixel(200, 50, Rgb([200, 0, 0])), ImageFormat::Png));
-    put(input.path(), "small.png", &bytes(&RgbImage::from_pixel(10, 20, Rgb([0, 0, 0])), ImageFormat::Png));
+    put(
+        input.path(),
+        "wide.png",
+        &bytes(&RgbImage::from_pixel(200, 50, Rgb([200, 0, 0])), ImageFormat::Png),
+    );
+    put(
+        input.path(),
+        "small.png",
+        &bytes(&RgbImage::from_pixel(10, 20, Rgb([0, 0, 0])), ImageFormat::Png),
+    );
     // By name without the index: the picture.
     let packed = |name: &str, change: &dyn Fn(&mut PackOptions)| -> BTreeMap<String, RgbImage> {
         let mut options = PackOptions::new(input.path(), out.path().join(name));
         change(&mut options);
         run(&options).unwrap();
         let images = members(&options.output.join("train")).into_iter().filter(|(n, _)| is_image(n));
-        images.map(|(n, d)| (n.split_once('-').unwrap().1.to_owned(), image::load_from_memory(&d).unwrap().into_rgb8())).collect()
+        images
+            .map(|(n, d)| {
+                (
+                    n.split_once('-').unwrap().1.to_owned(),
+                    image::load_from_memory(&d).unwrap().into_rgb8(),
+                )
+            })
+            .collect()
     };
     let size = |all: &BTreeMap<String, RgbImage>, name: &str| all[name].dimensions();
     let shrunk = packed("a", &|o| o.longest_side = Some(100));
@@ -236,12 +301,20 @@ fn statistics_composite_alpha_on_white() {
 fn classes_by_option_and_least_size() {
     let (input, out) = (mixed(), TempDir::new().unwrap());
     let classes = |name: &str, class, min_class| {
-        let report = run(&PackOptions { class, min_class, ..PackOptions::new(input.path(), out.path().join(name)) }).unwrap();
+        let report = run(&PackOptions {
+            class,
+            min_class,
+            ..PackOptions::new(input.path(), out.path().join(name))
+        })
+        .unwrap();
         (report.train.classes.clone(), report.train.label_counts.clone(), report.unlabelled)
     };
     let names = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(classes("a", ClassFrom::Top, 1), (names(&["animals", "tools"]), vec![40, 20], 4));
-    assert_eq!(classes("b", ClassFrom::Leaf, 1), (names(&["birds", "cats", "tools"]), vec![20, 20, 20], 4));
+    assert_eq!(
+        classes("b", ClassFrom::Leaf, 1),
+        (names(&["birds", "cats", "tools"]), vec![20, 20, 20], 4)
+    );
     assert_eq!(classes("c", ClassFrom::None, 1), (vec![], vec![], 64));
     assert_eq!(classes("d", ClassFrom::Top, 21), (names(&["animals"]), vec![40], 24));
 }
@@ -257,7 +330,11 @@ fn duplicates_are_counted_and_dropped_on_request() {
     let kept = run(&PackOptions::new(input.path(), out.path().join("kept"))).unwrap();
     assert_eq!((kept.packed(), kept.duplicates.files, kept.refused_files()), (4, 2, 0));
     assert!(kept.duplicates.label_conflicts >= 1);
-    let dropped = run(&PackOptions { drop_duplicates: true, ..PackOptions::new(input.path(), out.path().join("dropped")) }).unwrap();
+    let dropped = run(&PackOptions {
+        drop_duplicates: true,
+        ..PackOptions::new(input.path(), out.path().join("dropped"))
+    })
+    .unwrap();
     assert_eq!((dropped.packed(), dropped.refused["duplicate"].files), (2, 2));
 }
 
@@ -276,7 +353,10 @@ fn outputs_are_never_overwritten_unasked() {
     let left: Vec<_> = fs::read_dir(out.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["o"], "nothing left beside the output");
     // Images inside the output would be deleted with it.
-    let inside = PackOptions { input: options.output.join("train"), ..options.clone() };
+    let inside = PackOptions {
+        input: options.output.join("train"),
+        ..options.clone()
+    };
     assert!(matches!(run(&inside), Err(PackError::InputInOutput { .. })));
     fs::write(options.output.join("thesis.odt"), "years of work").unwrap();
     assert!(matches!(run(&options), Err(PackError::OutputForeign { found, .. }) if found == "thesis.odt"));
@@ -292,17 +372,38 @@ fn a_failed_run_leaves_nothing() {
     assert!(matches!(&error, PackError::AllRefused { images: 1, .. }), "{error}");
     assert!(error.to_string().contains("a/bad.png"), "{error}");
     assert_eq!(tree(out.path()).len(), 0);
-    assert!(matches!(run(&PackOptions::new(input.path().join("nowhere"), &output)), Err(PackError::BadInput { .. })));
-    assert!(matches!(run(&PackOptions::new(input.path().join("a/bad.png"), &output)), Err(PackError::BadInput { .. })));
+    assert!(matches!(
+        run(&PackOptions::new(input.path().join("nowhere"), &output)),
+        Err(PackError::BadInput { .. })
+    ));
+    assert!(matches!(
+        run(&PackOptions::new(input.path().join("a/bad.png"), &output)),
+        Err(PackError::BadInput { .. })
+    ));
     fs::rename(input.path().join("a/bad.png"), input.path().join("a/bad.svg")).unwrap();
     let error = run(&PackOptions::new(input.path(), &output)).unwrap_err();
     assert!(error.to_string().contains("no images found among 1 files (1 svg)"), "{error}");
     for wrong in [
-        PackOptions { val_share: 1.0, ..PackOptions::new(input.path(), &output) },
-        PackOptions { val_share: f64::NAN, ..PackOptions::new(input.path(), &output) },
-        PackOptions { longest_side: Some(0), ..PackOptions::new(input.path(), &output) },
-        PackOptions { encode: Encoding::Jpeg(0), ..PackOptions::new(input.path(), &output) },
-        PackOptions { shard_bytes: 10, ..PackOptions::new(input.path(), &output) },
+        PackOptions {
+            val_share: 1.0,
+            ..PackOptions::new(input.path(), &output)
+        },
+        PackOptions {
+            val_share: f64::NAN,
+            ..PackOptions::new(input.path(), &output)
+        },
+        PackOptions {
+            longest_side: Some(0),
+            ..PackOptions::new(input.path(), &output)
+        },
+        PackOptions {
+            encode: Encoding::Jpeg(0),
+            ..PackOptions::new(input.path(), &output)
+        },
+        PackOptions {
+            shard_bytes: 10,
+            ..PackOptions::new(input.path(), &output)
+        },
     ] {
         assert!(matches!(run(&wrong), Err(PackError::BadOption { .. })), "{wrong:?}");
     }
@@ -337,8 +438,17 @@ fn link_loops_and_dangling_links_are_reported() {
     symlink("nowhere.png", input.path().join("a/dangling.png")).unwrap();
     let report = run(&PackOptions::new(input.path(), out.path().join("o"))).unwrap();
     assert_eq!(report.train.classes, ["a", "linked"]);
-    assert_eq!((report.packed(), report.refused["unreadable"].files), (2, 2), "{:?}", report.refused);
-    let report = run(&PackOptions { follow_links: false, ..PackOptions::new(input.path(), out.path().join("p")) }).unwrap();
+    assert_eq!(
+        (report.packed(), report.refused["unreadable"].files),
+        (2, 2),
+        "{:?}",
+        report.refused
+    );
+    let report = run(&PackOptions {
+        follow_links: false,
+        ..PackOptions::new(input.path(), out.path().join("p"))
+    })
+    .unwrap();
     assert_eq!((report.packed(), report.refused_files()), (1, 0));
 }
 

@@ -29,7 +29,11 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
         "mib" => 1 << 20,
         "gib" => 1 << 30,
         "tib" => 1 << 40,
-        other => return Err(format!("{other:?} is no unit of bytes; use B, KB, MB, GB, KiB, MiB or GiB, for example 64MiB")),
+        other => {
+            return Err(format!(
+                "{other:?} is no unit of bytes; use B, KB, MB, GB, KiB, MiB or GiB, for example 64MiB"
+            ));
+        }
     };
     whole(number, factor, 1)
 }
@@ -51,10 +55,15 @@ pub(crate) fn pixels(text: &str) -> Result<u64, String> {
 pub(crate) fn side(text: &str) -> Result<u32, String> {
     let (number, unit) = split(text)?;
     if !matches!(unit.as_str(), "" | "px") {
-        return Err(format!("{unit:?} is no unit of length here; sides are in pixels, for example 512px"));
+        return Err(format!(
+            "{unit:?} is no unit of length here; sides are in pixels, for example 512px"
+        ));
     }
     let side = whole(number, 1, 1)?;
-    u32::try_from(side).ok().filter(|s| (8..=65_535).contains(s)).ok_or_else(|| "must be 8 to 65535 pixels".into())
+    u32::try_from(side)
+        .ok()
+        .filter(|s| (8..=65_535).contains(s))
+        .ok_or_else(|| "must be 8 to 65535 pixels".into())
 }
 
 /// Bytes for people: `12.3 MiB`.

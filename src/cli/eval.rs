@@ -15,7 +15,7 @@ use crate::config::{Config, Source};
 use crate::error::{CliError, ExitCode};
 use crate::eval::knn::Accuracy;
 use crate::objective;
-use crate::tensor::device;
+use crate::tensor::choose_device;
 use crate::trainer::{self, TrainError};
 
 /// Measure the features of a checkpoint on labelled images.
@@ -101,11 +101,11 @@ pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, C
     if spec.data.val.is_empty() {
         return Err(CliError::usage("data.val is empty: there is nothing to classify", "name labelled shards: --val URL".to_owned()));
     }
-    let device = device::choose(&spec.train.device).map_err(|e| CliError::usage(format!("train.device = {:?}: {e}", spec.train.device), None))?;
+    let (device, _) = choose_device(&spec.train.device).map_err(TrainError::from)?;
     let codebook = Arc::new(Codebook::load(&spec.codebook)?);
     tch::manual_seed(spec.seed as i64);
     let vars = nn::VarStore::new(device);
-    let objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root()).map_err(TrainError::from)?;
+    let objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root());
     if let Some(folder) = weights {
         let tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
         trainer::put_weights(folder, &tensors, &vars)?;

@@ -60,7 +60,10 @@ fn how_many(text: &str) -> Result<u64, String> {
     if text == "all" {
         return Ok(u64::MAX);
     }
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a number of samples above 0, or `all`".into())
+    text.parse()
+        .ok()
+        .filter(|n| *n > 0)
+        .ok_or_else(|| "a number of samples above 0, or `all`".into())
 }
 
 /// What reading samples showed.
@@ -95,7 +98,8 @@ impl Kept {
             return;
         }
         // Copied, for a slice would keep its whole network buffer alive.
-        self.items.push((Bytes::copy_from_slice(&sample.image), sample.label, sample.key.clone()));
+        self.items
+            .push((Bytes::copy_from_slice(&sample.image), sample.label, sample.key.clone()));
         if self.items.len() == 2 * self.want {
             let mut index = 0;
             self.items.retain(|_| {
@@ -110,7 +114,12 @@ impl Kept {
     fn choose(self) -> Vec<(Bytes, Option<u32>, String)> {
         let (have, want) = (self.items.len(), self.want.min(self.items.len()));
         let chosen: Vec<usize> = (0..want).map(|i| i * have / want).collect();
-        self.items.into_iter().enumerate().filter(|(i, _)| chosen.binary_search(i).is_ok()).map(|(_, item)| item).collect()
+        self.items
+            .into_iter()
+            .enumerate()
+            .filter(|(i, _)| chosen.binary_search(i).is_ok())
+            .map(|(_, item)| item)
+            .collect()
     }
 }
 
@@ -119,9 +128,19 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     if let Some(file) = &args.contact_sheet {
         check_picture_path(file)?;
     }
-    let data = DataConfig { train: args.url.clone(), endpoint: args.endpoint.clone(), ..DataConfig::default() };
+    let data = DataConfig {
+        train: args.url.clone(),
+        endpoint: args.endpoint.clone(),
+        ..DataConfig::default()
+    };
     let dataset = Dataset::open(&args.url, &data, &PipelineConfig::default(), PipelineMetrics::default())?;
-    let mut seen = Seen { kept: Kept { want: args.contact_sheet.as_ref().map_or(0, |_| args.thumbnails as usize), ..Kept::default() }, ..Seen::default() };
+    let mut seen = Seen {
+        kept: Kept {
+            want: args.contact_sheet.as_ref().map_or(0, |_| args.thumbnails as usize),
+            ..Kept::default()
+        },
+        ..Seen::default()
+    };
     seen.read(dataset.samples(Order::Sequential), args.read)?;
     let manifest = dataset.manifest();
     let shards = dataset.shards().len();
@@ -133,7 +152,9 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     if let Some(file) = &args.contact_sheet {
         let cells = cells(std::mem::take(&mut seen.kept), manifest, &data);
         let count = cells.len();
-        sheet::draw(cells).save(file).map_err(|e| CliError::io(format!("{}: {e}", file.display())))?;
+        sheet::draw(cells)
+            .save(file)
+            .map_err(|e| CliError::io(format!("{}: {e}", file.display())))?;
         if !args.json {
             println!("contact sheet of {count} images: {}", file.display());
         }
@@ -143,12 +164,16 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
 
 fn check_picture_path(file: &Path) -> Result<(), CliError> {
     if !file.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
-        return Err(CliError::usage(format!("--contact-sheet {}: must end in .png", file.display()), None));
+        return Err(CliError::usage(
+            format!("--contact-sheet {}: must end in .png", file.display()),
+            None,
+        ));
     }
     match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
-            Err(CliError::usage(format!("--contact-sheet {}: no such folder {}", file.display(), folder.display()), None))
-        }
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(CliError::usage(
+            format!("--contact-sheet {}: no such folder {}", file.display(), folder.display()),
+            None,
+        )),
         _ => Ok(()),
     }
 }
@@ -178,7 +203,10 @@ impl Seen {
                     *self.formats.entry(format!("{:?}", head.format)).or_default() += 1;
                 }
                 Err(e) => {
-                    let fault = self.faults.entry(e.reason()).or_insert_with(|| (0, format!("{}: {}: {e}", sample.shard, sample.key)));
+                    let fault = self
+                        .faults
+                        .entry(e.reason())
+                        .or_insert_with(|| (0, format!("{}: {}: {e}", sample.shard, sample.key)));
                     fault.0 += 1;
                 }
             }
@@ -189,12 +217,23 @@ impl Seen {
 }
 
 fn cells(kept: Kept, manifest: Option<&Manifest>, data: &DataConfig) -> Vec<sheet::Cell> {
-    let mut decoder = Decoder::new(Limits { max_pixels: data.max_pixels, max_bytes: data.max_member_bytes });
-    let class = |label: u32| manifest.and_then(|m| m.classes.get(label as usize)).cloned().unwrap_or_else(|| format!("class {label}"));
+    let mut decoder = Decoder::new(Limits {
+        max_pixels: data.max_pixels,
+        max_bytes: data.max_member_bytes,
+    });
+    let class = |label: u32| {
+        manifest
+            .and_then(|m| m.classes.get(label as usize))
+            .cloned()
+            .unwrap_or_else(|| format!("class {label}"))
+    };
     let cell = |(bytes, label, key): (Bytes, Option<u32>, String)| {
         let mut image = Image::default();
         let image = decoder.decode(&bytes, &mut image).ok().map(|()| image);
-        sheet::Cell { image, caption: label.map_or(key, class) }
+        sheet::Cell {
+            image,
+            caption: label.map_or(key, class),
+        }
     };
     kept.choose().into_iter().map(cell).collect()
 }
@@ -232,31 +271,61 @@ fn describe(args: &InspectArgs, manifest: Option<&Manifest>, shards: usize, seen
             lines.push(format!("  made by: {}", m.provenance));
         }
         None => {
-            let how_many = if seen.complete { format!("{} samples", seen.samples) } else { format!("at least {} samples (--read all counts them)", seen.samples) };
+            let how_many = if seen.complete {
+                format!("{} samples", seen.samples)
+            } else {
+                format!("at least {} samples (--read all counts them)", seen.samples)
+            };
             lines.push(format!("  {shards} shards, {how_many}; no manifest.json"));
         }
     }
     let counts = class_counts(manifest, seen);
     match balance(&counts) {
         Some((even, largest)) => {
-            lines.push(format!("  {} classes; largest {:.1} % of the labelled; evenness {even:.2} (1 = all equal)", counts.len(), largest * 100.0));
+            lines.push(format!(
+                "  {} classes; largest {:.1} % of the labelled; evenness {even:.2} (1 = all equal)",
+                counts.len(),
+                largest * 100.0
+            ));
             let name = |(name, n): &(String, u64)| format!("{name} {n}");
-            lines.push(format!("    largest: {}", counts.iter().take(8).map(name).collect::<Vec<_>>().join(", ")));
-            lines.push(format!("    smallest: {}", counts.iter().rev().take(4).map(name).collect::<Vec<_>>().join(", ")));
+            lines.push(format!(
+                "    largest: {}",
+                counts.iter().take(8).map(name).collect::<Vec<_>>().join(", ")
+            ));
+            lines.push(format!(
+                "    smallest: {}",
+                counts.iter().rev().take(4).map(name).collect::<Vec<_>>().join(", ")
+            ));
         }
-        None => lines.push(counts.first().map_or("  no labels (training needs none)".into(), |(name, n)| format!("  one class: {name} {n}"))),
+        None => lines.push(counts.first().map_or("  no labels (training needs none)".into(), |(name, n)| {
+            format!("  one class: {name} {n}")
+        })),
     }
     if let Some(m) = manifest {
         let s = &m.statistics;
         let three = |v: [f64; 3]| v.map(|x| format!("{x:.3}")).join(" ");
-        lines.push(format!("  pixels (RGB, 0..1): mean {}, std {}; mean size {:.0} × {:.0}", three(s.mean), three(s.std), s.mean_width, s.mean_height));
+        lines.push(format!(
+            "  pixels (RGB, 0..1): mean {}, std {}; mean size {:.0} × {:.0}",
+            three(s.mean),
+            three(s.std),
+            s.mean_width,
+            s.mean_height
+        ));
     }
     let end = if seen.complete { "all" } else { "the first" };
-    lines.push(format!("read {end} {} samples, {} of images; {} without a label", seen.samples, amount::human(seen.bytes), seen.unlabelled));
+    lines.push(format!(
+        "read {end} {} samples, {} of images; {} without a label",
+        seen.samples,
+        amount::human(seen.bytes),
+        seen.unlabelled
+    ));
     let formats = seen.formats.iter().map(|(f, n)| format!("{n} {f}")).collect::<Vec<_>>().join(", ");
     lines.push(format!("  formats: {formats}"));
     if let (Some(w), Some(h)) = (spread(&seen.widths), spread(&seen.heights)) {
-        lines.push(format!("  width {} to {} (median {}), height {} to {} (median {}) pixels", w[0], w[2], w[1], h[0], h[2], h[1]));
+        lines.push(format!(
+            "  width {} to {} (median {}), height {} to {} (median {}) pixels",
+            w[0], w[2], w[1], h[0], h[2], h[1]
+        ));
     }
     lines.push(format!("  keys: {} …", seen.keys.join(", ")));
     for (reason, (n, example)) in &seen.faults {
@@ -292,19 +361,37 @@ mod tests {
     use super::*;
 
     fn sample(i: u64) -> RawSample {
-        let id = splitmask_pipeline::types::SampleId { epoch: 0, shard: 0, member: i as u32 };
-        RawSample { id, shard: "s".into(), key: i.to_string(), image: Bytes::new(), extension: "png".into(), label: None }
+        let id = splitmask_pipeline::types::SampleId {
+            epoch: 0,
+            shard: 0,
+            member: i as u32,
+        };
+        RawSample {
+            id,
+            shard: "s".into(),
+            key: i.to_string(),
+            image: Bytes::new(),
+            extension: "png".into(),
+            label: None,
+        }
     }
 
     /// From streams of any length the sheet gets samples of all parts, about evenly spaced.
     #[test]
     fn the_sheet_gets_evenly_spaced_samples() {
         for length in [3u64, 10, 19, 20, 21, 1000, 4321] {
-            let mut kept = Kept { want: 10, ..Kept::default() };
+            let mut kept = Kept {
+                want: 10,
+                ..Kept::default()
+            };
             (0..length).for_each(|i| kept.offer(i, &sample(i)));
             let chosen: Vec<u64> = kept.choose().into_iter().map(|(_, _, key)| key.parse().unwrap()).collect();
             assert_eq!(chosen.len() as u64, length.min(10));
-            let gaps: Vec<u64> = chosen.windows(2).map(|w| w[1] - w[0]).chain([length - chosen[chosen.len() - 1]]).collect();
+            let gaps: Vec<u64> = chosen
+                .windows(2)
+                .map(|w| w[1] - w[0])
+                .chain([length - chosen[chosen.len() - 1]])
+                .collect();
             let (least, most) = (gaps.iter().min().unwrap(), gaps.iter().max().unwrap());
             assert!(chosen[0] == 0 && *most <= 3 * least.max(&1), "{length}: {chosen:?}");
         }

@@ -1,8 +1,12 @@
 //! The command line: one verb, one file.
 
 mod amount;
+mod doctor;
+mod eval;
 mod check_config;
 mod pack;
+mod report;
+mod train;
 
 use std::process::ExitCode;
 
@@ -20,8 +24,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Doctor(doctor::DoctorArgs),
+    Eval(eval::EvalArgs),
     Pack(pack::PackArgs),
+    Report(report::ReportArgs),
     CheckConfig(check_config::CheckConfigArgs),
+    Train(train::TrainArgs),
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -35,8 +43,12 @@ pub fn main() -> ExitCode {
         }
     };
     let result: Result<(), CliError> = match cli.verb {
+        Verb::Doctor(args) => doctor::run(args),
+        Verb::Eval(args) => eval::run(args),
         Verb::Pack(args) => pack::run(args),
+        Verb::Report(args) => report::run(args),
         Verb::CheckConfig(args) => check_config::run(args),
+        Verb::Train(args) => train::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

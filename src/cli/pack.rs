@@ -107,22 +107,35 @@ fn encoding(text: &str) -> Result<Encoding, String> {
             "jpeg" | "jpg" => Ok(Encoding::Jpeg(90)),
             _ => Err(allowed.into()),
         },
-        Some(("jpeg" | "jpg", quality)) => {
-            quality.parse().ok().filter(|q| (1..=100).contains(q)).map(Encoding::Jpeg).ok_or_else(|| allowed.into())
-        }
+        Some(("jpeg" | "jpg", quality)) => quality
+            .parse()
+            .ok()
+            .filter(|q| (1..=100).contains(q))
+            .map(Encoding::Jpeg)
+            .ok_or_else(|| allowed.into()),
         Some(_) => Err(allowed.into()),
     }
 }
 
 fn share(text: &str) -> Result<f64, String> {
     let share: Option<f64> = text.parse().ok();
-    share.filter(|s| (0.0..1.0).contains(s)).ok_or_else(|| "a share is a number from 0 to below 1, for example 0.2 for one image in five".into())
+    share
+        .filter(|s| (0.0..1.0).contains(s))
+        .ok_or_else(|| "a share is a number from 0 to below 1, for example 0.2 for one image in five".into())
 }
 
 impl From<PackError> for CliError {
     fn from(e: PackError) -> Self {
-        let code = if matches!(e, PackError::Io { .. }) { ExitCode::Io } else { ExitCode::Usage };
-        Self { code, hint: e.hint().map(Into::into), message: e.to_string() }
+        let code = if matches!(e, PackError::Io { .. }) {
+            ExitCode::Io
+        } else {
+            ExitCode::Usage
+        };
+        Self {
+            code,
+            hint: e.hint().map(Into::into),
+            message: e.to_string(),
+        }
     }
 }
 
@@ -150,7 +163,11 @@ pub(crate) fn run(args: PackArgs) -> Result<(), CliError> {
         ..PackOptions::new(args.input, args.output)
     };
     let visible = !args.json && std::io::stderr().is_terminal();
-    let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if visible {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let bar = ProgressBar::with_draw_target(None, target);
     let report = pack(&options, |p| show(&bar, p));
     bar.finish_and_clear();
@@ -199,37 +216,61 @@ fn summary(report: &PackReport, options: &PackOptions) -> String {
         amount::human(report.source_bytes),
         amount::human(report.train.bytes() + report.val.as_ref().map_or(0, Manifest::bytes)),
     ));
-    lines.push(format!("{:<7}{:>8}{:>10}{:>12}{:>20}", "set", "shards", "images", "bytes", "mean size"));
+    lines.push(format!(
+        "{:<7}{:>8}{:>10}{:>12}{:>20}",
+        "set", "shards", "images", "bytes", "mean size"
+    ));
     for (name, m) in [("train", Some(&report.train)), ("val", report.val.as_ref())] {
         let Some(m) = m else { continue };
         let size = format!("{:.0} × {:.0} px", m.statistics.mean_width, m.statistics.mean_height);
-        lines.push(format!("{name:<7}{:>8}{:>10}{:>12}{size:>20}", m.shards.len(), m.samples(), amount::human(m.bytes())));
+        lines.push(format!(
+            "{name:<7}{:>8}{:>10}{:>12}{size:>20}",
+            m.shards.len(),
+            m.samples(),
+            amount::human(m.bytes())
+        ));
     }
     lines.push(classes(report, options));
     if report.resized > 0 {
         lines.push(format!("{} images were shrunk", report.resized));
     }
     if !report.other_files.is_empty() {
-        let list = report.other_files.iter().map(|(e, n)| format!("{n} {e}")).collect::<Vec<_>>().join(", ");
+        let list = report
+            .other_files
+            .iter()
+            .map(|(e, n)| format!("{n} {e}"))
+            .collect::<Vec<_>>()
+            .join(", ");
         lines.push(format!("other files, left out: {list}"));
     }
     let d = report.duplicates;
     if d.files > 0 {
-        let what = if options.drop_duplicates { "left out" } else { "kept; --drop-duplicates leaves them out" };
+        let what = if options.drop_duplicates {
+            "left out"
+        } else {
+            "kept; --drop-duplicates leaves them out"
+        };
         lines.push(format!(
             "{} files repeat another one byte by byte ({what}); {} of them across train and val, {} under another label",
             d.files, d.across_sets, d.label_conflicts
         ));
     }
     if !report.refused.is_empty() {
-        lines.push(format!("refused {} (all in {}):", report.refused_files(), report.output.join(REFUSED_NAME).display()));
+        lines.push(format!(
+            "refused {} (all in {}):",
+            report.refused_files(),
+            report.output.join(REFUSED_NAME).display()
+        ));
         for (reason, count) in &report.refused {
             let (path, detail) = &count.examples[0];
             lines.push(format!("  {:>6} {reason}: {}", count.files, advice(reason)));
             lines.push(format!("         e.g. {path}: {detail}"));
         }
     }
-    lines.push(format!("next: splitmask inspect {} --contact-sheet sheet.png", report.output.join("train").display()));
+    lines.push(format!(
+        "next: splitmask inspect {} --contact-sheet sheet.png",
+        report.output.join("train").display()
+    ));
     lines.join("\n") + "\n"
 }
 
@@ -237,16 +278,28 @@ fn classes(report: &PackReport, options: &PackOptions) -> String {
     let names = &report.train.classes;
     let unlabelled = match report.unlabelled {
         0 => String::new(),
-        n if report.small_classes > 0 => format!("; {n} images without a label ({} classes have fewer than {} files)", report.small_classes, options.min_class),
+        n if report.small_classes > 0 => format!(
+            "; {n} images without a label ({} classes have fewer than {} files)",
+            report.small_classes, options.min_class
+        ),
         n => format!("; {n} images without a label"),
     };
     if names.is_empty() {
         return format!("no classes{unlabelled} (training needs none)");
     }
     let val = |i: usize| report.val.as_ref().map_or(0, |v| v.label_counts[i]);
-    let mut counts: Vec<(u64, &String)> = names.iter().enumerate().map(|(i, name)| (report.train.label_counts[i] + val(i), name)).collect();
+    let mut counts: Vec<(u64, &String)> = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| (report.train.label_counts[i] + val(i), name))
+        .collect();
     counts.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
-    let largest = counts.iter().take(5).map(|(n, name)| format!("{name} {n}")).collect::<Vec<_>>().join(", ");
+    let largest = counts
+        .iter()
+        .take(5)
+        .map(|(n, name)| format!("{name} {n}"))
+        .collect::<Vec<_>>()
+        .join(", ");
     format!("{} classes, the largest: {largest}{unlabelled}", names.len())
 }
 

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use clap::Args;
 use prometheus::Registry;
+use splitmask_pipeline::metrics::PipelineMetrics;
 
 use crate::config::Source;
 use crate::daemon::logging::{self, LogFormat};
 use crate::daemon::progress::Progress;
-use crate::daemon::{self, DaemonArgs, Train};
+use crate::daemon::{self, DaemonArgs};
 use crate::error::{CliError, ExitCode};
 use crate::telemetry::metrics::TrainMetrics;
 use crate::trainer::control::Outcome;
+use crate::trainer::{self, Telemetry};
 
 /// Pause between two looks at the config file.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -57,11 +59,15 @@ pub(crate) struct ConfigArgs {
     sets: Vec<String>,
 }
 
-/// Runs the daemon; `trainer` registers the metrics and makes the function that trains.
-pub(crate) fn run<T: Train>(args: TrainArgs, trainer: impl FnOnce(&Registry) -> prometheus::Result<(TrainMetrics, T)>) -> Result<(), CliError> {
+pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
     let registry = Registry::new();
     let internal = |e: prometheus::Error| CliError { code: ExitCode::Internal, message: format!("metrics: {e}"), hint: None };
-    let (metrics, train) = trainer(&registry).map_err(internal)?;
+    let telemetry = Telemetry {
+        train: TrainMetrics::new(&registry).map_err(internal)?,
+        pipeline: PipelineMetrics::register(&registry).map_err(internal)?,
+    };
+    let metrics = telemetry.train.clone();
+    let train = move |spec, commands, status| Ok(trainer::run(spec, commands, status, telemetry.clone())?);
     let progress = Progress::on_terminal().filter(|_| args.log_format == LogFormat::Text);
     let log = logging::start("info", args.log_format, progress.clone());
     let source = args.into_source();

@@ -6,7 +6,8 @@ use tch::{Device, Kind, Tensor};
 use torch_ext::Autocast;
 
 use crate::model::Vit;
-use crate::tensor::host_batch::Normalisation;
+use crate::tensor::TensorError;
+use crate::tensor::{Normalise, step_input};
 
 /// L2-normalised patch means `n_ND` (f32, CPU) and labels `n_N` (i64) of the labelled samples.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Features {
 pub fn extract(
     vit: &Vit,
     batches: impl Iterator<Item = Result<Batch, PipelineError>>,
-    normalisation: &Normalisation,
+    normalise: &Normalise,
     device: Device,
     bf16: bool,
     most: usize,
@@ -41,8 +42,8 @@ pub fn extract(
         let keep: Vec<i64> = (0..batch.len as i64).filter(|i| batch.labels[*i as usize] >= 0).collect();
         if !keep.is_empty() {
             let keep = Tensor::from_slice(&keep);
-            let images = normalisation.view(&batch, 0, device)?;
-            let tokens = vit.forward_features(&images, false);
+            let input = step_input(&batch, 0..batch.len, device, normalise)?;
+            let tokens = vit.forward_features(&input.views[0], false);
             let patches = tokens.narrow(1, 1, tokens.size()[1] - 1).to_kind(Kind::Float).mean_dim(1i64, false, Kind::Float);
             let norm = patches.norm_scalaropt_dim(2.0, [1i64], true).clamp_min(1e-12);
             vectors.push((patches / norm).to_device(Device::Cpu).index_select(0, &keep));
@@ -91,8 +92,8 @@ impl From<torch_ext::TorchError> for FeatureError {
     }
 }
 
-impl From<crate::tensor::host_batch::BatchError> for FeatureError {
-    fn from(e: crate::tensor::host_batch::BatchError) -> Self {
+impl From<TensorError> for FeatureError {
+    fn from(e: TensorError) -> Self {
         Self::Torch(e.to_string())
     }
 }

@@ -7,6 +7,9 @@ use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
 use crate::error::{CliError, ExitCode};
+use crate::objective::ObjectiveError;
+use crate::optim::OptimError;
+use crate::tensor::TensorError;
 
 /// Why a trainer could not start or go on.
 #[derive(Debug, Error)]
@@ -29,6 +32,9 @@ pub enum TrainError {
         /// What to do next.
         hint: Option<String>,
     },
+    /// A device that is not there, or a batch that is not what the objective needs.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
     /// Loss or gradient was not finite too often in a row.
     #[error("loss or gradient was not finite for {run} steps in a row, up to step {step}; the weights are those of step {step} without these updates")]
     NonFinite {
@@ -59,14 +65,20 @@ impl TrainError {
             Self::Checkpoint(_) | Self::Io { .. } => ExitCode::Io,
             Self::NonFinite { .. } => ExitCode::NonFinite,
             Self::Torch(_) => ExitCode::Internal,
+            Self::Tensor(e) => match e {
+                TensorError::BadDevice(_) | TensorError::NoDevice { .. } => ExitCode::Usage,
+                _ => ExitCode::Internal,
+            },
             Self::Pipeline(e) => match e {
                 PipelineError::BadUrl { .. }
                 | PipelineError::Empty { .. }
                 | PipelineError::BadManifest { .. }
                 | PipelineError::BadCodebook { .. }
-                | PipelineError::BadSetting { .. } => ExitCode::Usage,
+                | PipelineError::BadSetting { .. }
+                // Only opening a bucket answers this: a wrong address rather than a bad day.
+                | PipelineError::Unreachable { .. } => ExitCode::Usage,
                 PipelineError::Panicked { .. } => ExitCode::Internal,
-                PipelineError::Unreachable { .. } | PipelineError::FailureBudget { .. } | PipelineError::Shard(_) | PipelineError::Io { .. } => {
+                PipelineError::FailureBudget { .. } | PipelineError::Shard(_) | PipelineError::Io { .. } => {
                     ExitCode::Io
                 }
             },
@@ -84,7 +96,8 @@ impl TrainError {
             }
             Self::NonFinite { .. } => Some("lower optim.lr or optim.clip, or set train.precision = \"f32\"; the run goes on from its last checkpoint".into()),
             Self::Torch(text) if text.contains("out of memory") => Some("lower train.batch or raise train.accumulate".into()),
-            Self::Checkpoint(_) | Self::Io { .. } | Self::Torch(_) => None,
+            Self::Tensor(TensorError::BadDevice(_) | TensorError::NoDevice { .. }) => Some("`splitmask doctor` says which devices there are; train.device = \"auto\" takes the best".into()),
+            Self::Tensor(_) | Self::Checkpoint(_) | Self::Io { .. } | Self::Torch(_) => None,
         }
     }
 }
@@ -92,6 +105,24 @@ impl TrainError {
 impl From<tch::TchError> for TrainError {
     fn from(e: tch::TchError) -> Self {
         Self::Torch(e.to_string().lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+impl From<torch_ext::TorchError> for TrainError {
+    fn from(e: torch_ext::TorchError) -> Self {
+        Self::Torch(e.to_string())
+    }
+}
+
+impl From<OptimError> for TrainError {
+    fn from(e: OptimError) -> Self {
+        Self::Torch(e.to_string())
+    }
+}
+
+impl From<ObjectiveError> for TrainError {
+    fn from(e: ObjectiveError) -> Self {
+        Self::Torch(e.to_string())
     }
 }
 

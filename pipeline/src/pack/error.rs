@@ -88,7 +88,10 @@ pub enum PackError {
 impl PackError {
     /// Wraps an I/O error with the path it concerns; for `map_err`.
     pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.to_path_buf(), source }
+        move |source| Self::Io {
+            path: path.to_path_buf(),
+            source,
+        }
     }
 
     /// What to do next.

@@ -71,7 +71,12 @@ pub fn pack(options: &PackOptions, mut progress: impl FnMut(PackProgress)) -> Re
     ordered::ordered_map(&scan.images, workers, budget, worker, |index, prepared| {
         run.take(index, prepared)?;
         let written = run.train.bytes() + run.val.bytes();
-        progress(PackProgress { done: index as u64 + 1, total: scan.images.len() as u64, refused: run.refused_files(), written });
+        progress(PackProgress {
+            done: index as u64 + 1,
+            total: scan.images.len() as u64,
+            refused: run.refused_files(),
+            written,
+        });
         Ok(())
     })?;
     let mut report = run.finish()?;
@@ -81,7 +86,12 @@ pub fn pack(options: &PackOptions, mut progress: impl FnMut(PackProgress)) -> Re
 }
 
 fn check_input(input: &Path) -> Result<(), PackError> {
-    let bad = |detail: String| Err(PackError::BadInput { input: input.to_path_buf(), detail });
+    let bad = |detail: String| {
+        Err(PackError::BadInput {
+            input: input.to_path_buf(),
+            detail,
+        })
+    };
     match std::fs::metadata(input) {
         Ok(meta) if meta.is_dir() => Ok(()),
         Ok(_) => bad("is a file, not a folder".into()),
@@ -112,8 +122,12 @@ impl<'a> Run<'a> {
     fn new(dir: &Path, options: &'a PackOptions, scan: &'a Scan) -> Result<Self, PackError> {
         let set = |name: &str| SetWriter::new(dir.join(name), options.shard_bytes, scan.classes.len());
         let refused_path = dir.join(REFUSED_NAME);
-        let mut refused_list = File::create_new(&refused_path).map(BufWriter::new).map_err(PackError::io(&refused_path))?;
-        refused_list.write_all(b"reason\tpath\tdetail\n").map_err(PackError::io(&refused_path))?;
+        let mut refused_list = File::create_new(&refused_path)
+            .map(BufWriter::new)
+            .map_err(PackError::io(&refused_path))?;
+        refused_list
+            .write_all(b"reason\tpath\tdetail\n")
+            .map_err(PackError::io(&refused_path))?;
         Ok(Self {
             options,
             scan,
@@ -148,7 +162,12 @@ impl<'a> Run<'a> {
                 self.duplicates.across_sets += u64::from(first.val != found.val);
                 self.duplicates.label_conflicts += u64::from(first.class != found.class);
                 if self.options.drop_duplicates {
-                    return self.refuse(&found.relative, &Refusal::Duplicate { of: first.relative.clone() });
+                    return self.refuse(
+                        &found.relative,
+                        &Refusal::Duplicate {
+                            of: first.relative.clone(),
+                        },
+                    );
                 }
             }
         }
@@ -181,7 +200,12 @@ impl<'a> Run<'a> {
             return Err(PackError::AllRefused {
                 input: self.options.input.clone(),
                 images: self.scan.images.len() as u64,
-                reasons: self.refused.iter().map(|(reason, r)| format!("{} {reason}", r.files)).collect::<Vec<_>>().join(", "),
+                reasons: self
+                    .refused
+                    .iter()
+                    .map(|(reason, r)| format!("{} {reason}", r.files))
+                    .collect::<Vec<_>>()
+                    .join(", "),
                 first: self.first_refused.unwrap_or_default(),
             });
         }

@@ -100,23 +100,63 @@ impl PackOptions {
             true => Ok(()),
             false => Err(PackError::BadOption { key, value, allowed }),
         };
-        check("shard size", self.shard_bytes.to_string(), (4096..=1 << 40).contains(&self.shard_bytes), "4 KiB to 1 TiB")?;
+        check(
+            "shard size",
+            self.shard_bytes.to_string(),
+            (4096..=1 << 40).contains(&self.shard_bytes),
+            "4 KiB to 1 TiB",
+        )?;
         if let Some(side) = self.longest_side {
             check("longest side", side.to_string(), (8..=65_535).contains(&side), "8 to 65535 pixels")?;
         }
         if let Encoding::Jpeg(quality) = self.encode {
             check("JPEG quality", quality.to_string(), (1..=100).contains(&quality), "1 to 100")?;
         }
-        check("share of val", self.val_share.to_string(), (0.0..1.0).contains(&self.val_share), "0 to below 1")?;
-        check("max pixels", self.max_pixels.to_string(), (1..=4_000_000_000).contains(&self.max_pixels), "1 to 4000000000")?;
-        check("max bytes", self.max_bytes.to_string(), (1..=16 << 30).contains(&self.max_bytes), "1 to 16 GiB")?;
-        check("threads", self.threads.to_string(), self.threads <= 1024, "0 (one per core) to 1024")
+        check(
+            "share of val",
+            self.val_share.to_string(),
+            (0.0..1.0).contains(&self.val_share),
+            "0 to below 1",
+        )?;
+        check(
+            "max pixels",
+            self.max_pixels.to_string(),
+            (1..=4_000_000_000).contains(&self.max_pixels),
+            "1 to 4000000000",
+        )?;
+        check(
+            "max bytes",
+            self.max_bytes.to_string(),
+            (1..=16 << 30).contains(&self.max_bytes),
+            "1 to 16 GiB",
+        )?;
+        check(
+            "threads",
+            self.threads.to_string(),
+            self.threads <= 1024,
+            "0 (one per core) to 1024",
+        )
     }
 
     /// The options that decide the output, for the manifest. Names no folder of this machine.
     pub(super) fn provenance(&self) -> String {
-        let Self { shard_bytes, longest_side, square, encode, val_share, class, min_class, .. } = self;
-        let Self { max_pixels, max_bytes, drop_duplicates, follow_links, .. } = self;
+        let Self {
+            shard_bytes,
+            longest_side,
+            square,
+            encode,
+            val_share,
+            class,
+            min_class,
+            ..
+        } = self;
+        let Self {
+            max_pixels,
+            max_bytes,
+            drop_duplicates,
+            follow_links,
+            ..
+        } = self;
         let options = serde_json::json!({
             "shard_bytes": shard_bytes, "longest_side": longest_side, "square": square, "encode": encode, "val_share": val_share,
             "class": class, "min_class": min_class, "max_pixels": max_pixels, "max_bytes": max_bytes,

@@ -35,7 +35,10 @@ impl Gate {
 
     /// Waits until `ready`, then changes the state and wakes the others.
     fn when<R>(&self, ready: impl Fn(&State) -> bool, change: impl FnOnce(&mut State) -> R) -> R {
-        let mut state = self.changed.wait_while(self.lock(), |s| !s.stopped && !ready(s)).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .changed
+            .wait_while(self.lock(), |s| !s.stopped && !ready(s))
+            .unwrap_or_else(PoisonError::into_inner);
         let answer = change(&mut state);
         drop(state);
         self.changed.notify_all();
@@ -99,7 +102,12 @@ pub(super) fn ordered_map<T: Sync, R: Send, E, W: FnMut(&T, &mut Claim<'_>) -> R
     worker: impl Fn() -> W + Sync,
     mut sink: impl FnMut(usize, R) -> Result<(), E>,
 ) -> Result<(), E> {
-    let gate = Gate { state: Mutex::default(), changed: Condvar::new(), budget, window: workers.max(1) * AHEAD };
+    let gate = Gate {
+        state: Mutex::default(),
+        changed: Condvar::new(),
+        budget,
+        window: workers.max(1) * AHEAD,
+    };
     let (sender, results) = crossbeam_channel::unbounded();
     std::thread::scope(|scope| {
         for _ in 0..workers.max(1) {

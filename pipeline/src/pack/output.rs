@@ -34,17 +34,25 @@ pub(super) fn check(input: &Path, output: &Path, force: bool) -> Result<(), Pack
         return Ok(());
     }
     if !force {
-        return Err(PackError::OutputNotEmpty { output: output.to_path_buf() });
+        return Err(PackError::OutputNotEmpty {
+            output: output.to_path_buf(),
+        });
     }
     names.sort();
     let foreign = names.iter().find(|n| !OURS.contains(&n.as_str()));
     let unmarked = || (!output.join("train").join(MANIFEST_NAME).is_file()).then(|| &names[0]);
     if let Some(found) = foreign.or_else(unmarked) {
-        return Err(PackError::OutputForeign { output: output.to_path_buf(), found: found.clone() });
+        return Err(PackError::OutputForeign {
+            output: output.to_path_buf(),
+            found: found.clone(),
+        });
     }
     let real = |p: &Path| p.canonicalize().map_err(PackError::io(p));
     if real(input)?.starts_with(real(output)?) {
-        return Err(PackError::InputInOutput { input: input.to_path_buf(), output: output.to_path_buf() });
+        return Err(PackError::InputInOutput {
+            input: input.to_path_buf(),
+            output: output.to_path_buf(),
+        });
     }
     Ok(())
 }
@@ -53,20 +61,36 @@ impl Staging {
     /// Opens `OUTPUT.partial`, taking over what a killed run left there.
     pub(super) fn open(output: &Path) -> Result<Self, PackError> {
         let Some(name) = output.file_name() else {
-            return Err(PackError::OutputForeign { output: output.to_path_buf(), found: output.display().to_string() });
+            return Err(PackError::OutputForeign {
+                output: output.to_path_buf(),
+                found: output.display().to_string(),
+            });
         };
         let mut partial = name.to_os_string();
         partial.push(".partial");
         let dir = output.with_file_name(partial);
         fs::create_dir_all(&dir).map_err(PackError::io(&dir))?;
         let lock_path = dir.join(LOCK_NAME);
-        let lock = File::options().create(true).append(true).open(&lock_path).map_err(PackError::io(&lock_path))?;
+        let lock = File::options()
+            .create(true)
+            .append(true)
+            .open(&lock_path)
+            .map_err(PackError::io(&lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(PackError::Busy { output: output.to_path_buf() }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(PackError::Busy {
+                    output: output.to_path_buf(),
+                });
+            }
             Err(TryLockError::Error(e)) => return Err(PackError::io(&lock_path)(e)),
         }
-        let staging = Self { dir, output: output.to_path_buf(), published: false, _lock: lock };
+        let staging = Self {
+            dir,
+            output: output.to_path_buf(),
+            published: false,
+            _lock: lock,
+        };
         for name in OURS {
             remove(&staging.dir.join(name))?;
         }

@@ -50,7 +50,14 @@ impl PixelSums {
             }
         }
         let pixels = u64::from(image.width) * u64::from(image.height);
-        Self { images: 1, pixels, sum, square, width: image.width.into(), height: image.height.into() }
+        Self {
+            images: 1,
+            pixels,
+            sum,
+            square,
+            width: image.width.into(),
+            height: image.height.into(),
+        }
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -90,16 +97,30 @@ pub(super) struct Preparer<'a> {
 
 impl<'a> Preparer<'a> {
     pub(super) fn new(options: &'a PackOptions) -> Self {
-        let limits = Limits { max_pixels: options.max_pixels, max_bytes: options.max_bytes };
-        Self { options, decoder: Decoder::new(limits), resizer: Resizer::new(), image: Image::default() }
+        let limits = Limits {
+            max_pixels: options.max_pixels,
+            max_bytes: options.max_bytes,
+        };
+        Self {
+            options,
+            decoder: Decoder::new(limits),
+            resizer: Resizer::new(),
+            image: Image::default(),
+        }
     }
 
     /// Prepares one file. A panic inside a decoder counts as a corrupt file.
     pub(super) fn prepare(&mut self, found: &Found, claim: &mut Claim<'_>) -> Result<Prepared, Refusal> {
         let result = catch_unwind(AssertUnwindSafe(|| self.try_prepare(found, claim))).unwrap_or_else(|panic| {
-            let words = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            let words = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
             *self = Self::new(self.options); // its insides may be half-written
-            Err(SampleError::Corrupt { detail: format!("the decoder panicked: {}", words.unwrap_or_default()) }.into())
+            Err(SampleError::Corrupt {
+                detail: format!("the decoder panicked: {}", words.unwrap_or_default()),
+            }
+            .into())
         });
         if self.image.pixels.capacity() > 16 << 20 {
             self.image = Image::default(); // one huge file must not hold its memory until the end
@@ -120,7 +141,12 @@ impl<'a> Preparer<'a> {
         let pixels = u64::from(head.width) * u64::from(head.height);
         if pixels > self.options.max_pixels {
             let limit = format!("{} pixels", self.options.max_pixels);
-            return Err(SampleError::TooLarge { width: head.width, height: head.height, limit }.into());
+            return Err(SampleError::TooLarge {
+                width: head.width,
+                height: head.height,
+                limit,
+            }
+            .into());
         }
         claim.set(bytes.len() as u64 + pixels * DECODE_BYTES_PER_PIXEL);
         self.decoder.decode(&bytes, &mut self.image)?;
@@ -169,9 +195,15 @@ impl<'a> Preparer<'a> {
         let mut small = images::Image::new(w, h, PixelType::U8x3);
         let lanczos = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
         let large = images::ImageRef::new(width, height, &self.image.pixels, PixelType::U8x3);
-        let done = large.map_err(|e| e.to_string()).and_then(|l| self.resizer.resize(&l, &mut small, &lanczos).map_err(|e| e.to_string()));
+        let done = large
+            .map_err(|e| e.to_string())
+            .and_then(|l| self.resizer.resize(&l, &mut small, &lanczos).map_err(|e| e.to_string()));
         done.expect("both images are RGB of the size they claim");
-        self.image = Image { width: w, height: h, pixels: small.into_vec() };
+        self.image = Image {
+            width: w,
+            height: h,
+            pixels: small.into_vec(),
+        };
         true
     }
 
@@ -188,7 +220,11 @@ impl<'a> Preparer<'a> {
             let at = ((top + y) * side + left) * 3;
             pixels[at..at + row.len()].copy_from_slice(row);
         }
-        self.image = Image { width: side as u32, height: side as u32, pixels };
+        self.image = Image {
+            width: side as u32,
+            height: side as u32,
+            pixels,
+        };
         true
     }
 }
@@ -200,7 +236,11 @@ fn encode(image: &Image, encoding: Encoding) -> Result<(Vec<u8>, &'static str), 
     let text = |e: image::ImageError| e.to_string();
     match encoding {
         Encoding::Jpeg(quality) => {
-            let subsamp = if quality < 90 { turbojpeg::Subsamp::Sub2x2 } else { turbojpeg::Subsamp::None };
+            let subsamp = if quality < 90 {
+                turbojpeg::Subsamp::Sub2x2
+            } else {
+                turbojpeg::Subsamp::None
+            };
             let pixels = turbojpeg::Image {
                 pixels: image.pixels.as_slice(),
                 width: width as usize,
@@ -213,13 +253,17 @@ fn encode(image: &Image, encoding: Encoding) -> Result<(Vec<u8>, &'static str), 
         }
         Encoding::Webp => {
             let encoder = image::codecs::webp::WebPEncoder::new_lossless(Cursor::new(&mut bytes));
-            encoder.write_image(&image.pixels, width, height, image::ExtendedColorType::Rgb8).map_err(text)?;
+            encoder
+                .write_image(&image.pixels, width, height, image::ExtendedColorType::Rgb8)
+                .map_err(text)?;
             Ok((bytes, "webp"))
         }
         Encoding::Png | Encoding::Keep => {
             use image::codecs::png::{CompressionType, FilterType, PngEncoder};
             let encoder = PngEncoder::new_with_quality(Cursor::new(&mut bytes), CompressionType::Default, FilterType::Adaptive);
-            encoder.write_image(&image.pixels, width, height, image::ExtendedColorType::Rgb8).map_err(text)?;
+            encoder
+                .write_image(&image.pixels, width, height, image::ExtendedColorType::Rgb8)
+                .map_err(text)?;
             Ok((bytes, "png"))
         }
     }

@@ -13,7 +13,9 @@ use super::report::Refusal;
 use super::{PackError, PackProgress};
 
 /// File name endings that are taken for images unseen; other files are looked into.
-const IMAGE_EXTENSIONS: [&str; 12] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp", "dib", "tif", "tiff", "apng"];
+const IMAGE_EXTENSIONS: [&str; 12] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp", "dib", "tif", "tiff", "apng",
+];
 
 /// One image file.
 pub(super) struct Found {
@@ -108,9 +110,18 @@ pub(super) fn scan(options: &PackOptions, progress: &mut dyn FnMut(PackProgress)
         }
         files += 1;
         if files.is_multiple_of(1024) {
-            progress(PackProgress { done: files, total: 0, refused: 0, written: 0 });
+            progress(PackProgress {
+                done: files,
+                total: 0,
+                refused: 0,
+                written: 0,
+            });
         }
-        let extension = entry.path().extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+        let extension = entry
+            .path()
+            .extension()
+            .map(|e| e.to_string_lossy().to_ascii_lowercase())
+            .unwrap_or_default();
         if hidden(entry.file_name()) {
             *other_files.entry("hidden".into()).or_default() += 1;
             continue;
@@ -123,18 +134,34 @@ pub(super) fn scan(options: &PackOptions, progress: &mut dyn FnMut(PackProgress)
         let relative = relative(root, entry.path());
         let bytes = entry.metadata().map_or(0, |m| m.len());
         let (split, order) = hashes(&relative);
-        let found = Found { path: entry.into_path(), val: (split as f64) < threshold, class: None, bytes, relative };
+        let found = Found {
+            path: entry.into_path(),
+            val: (split as f64) < threshold,
+            class: None,
+            bytes,
+            relative,
+        };
         images.push((order, found));
     }
     if images.is_empty() {
         let seen = other_files.iter().map(|(e, n)| format!("{n} {e}")).collect::<Vec<_>>().join(", ");
-        return Err(PackError::NoImages { input: root.clone(), files, seen: (!seen.is_empty()).then_some(seen) });
+        return Err(PackError::NoImages {
+            input: root.clone(),
+            files,
+            seen: (!seen.is_empty()).then_some(seen),
+        });
     }
     images.sort_unstable_by(|(a, x), (b, y)| (a, &x.relative, &x.path).cmp(&(b, &y.relative, &y.path)));
     unreadable.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut images: Vec<Found> = images.into_iter().map(|(_, found)| found).collect();
     let (classes, small_classes) = label(&mut images, options);
-    Ok(Scan { images, classes, small_classes, other_files, unreadable })
+    Ok(Scan {
+        images,
+        classes,
+        small_classes,
+        other_files,
+        unreadable,
+    })
 }
 
 /// Gives each image its class index; answers the class names and how many classes are too small.
@@ -144,7 +171,11 @@ fn label(images: &mut [Found], options: &PackOptions) -> (Vec<String>, u64) {
         *counts.entry(class).or_default() += 1;
     }
     let all = counts.len();
-    let kept: Vec<String> = counts.into_iter().filter(|&(_, n)| n >= options.min_class).map(|(class, _)| class.to_owned()).collect();
+    let kept: Vec<String> = counts
+        .into_iter()
+        .filter(|&(_, n)| n >= options.min_class)
+        .map(|(class, _)| class.to_owned())
+        .collect();
     for found in images {
         let index = class_of(&found.relative, options.class).and_then(|c| kept.binary_search_by(|k| k.as_str().cmp(c)).ok());
         found.class = index.map(|i| i as u32);
@@ -170,6 +201,9 @@ mod tests {
     /// Split and order must never change between versions or machines: numbers by Python's hashlib.
     #[test]
     fn hashes_are_those_of_sha256() {
-        assert_eq!(hashes("animals/birds/owl.png"), (3_181_309_110_502_554_231, 463_961_126_686_111_990));
+        assert_eq!(
+            hashes("animals/birds/owl.png"),
+            (3_181_309_110_502_554_231, 463_961_126_686_111_990)
+        );
     }
 }

@@ -65,7 +65,14 @@ impl SetWriter {
     /// Makes the set's folder.
     pub(super) fn new(dir: PathBuf, shard_bytes: u64, classes: usize) -> Result<Self, PackError> {
         std::fs::create_dir(&dir).map_err(PackError::io(&dir))?;
-        Ok(Self { dir, shard_bytes, open: None, shards: Vec::new(), label_counts: vec![0; classes], sums: PixelSums::default() })
+        Ok(Self {
+            dir,
+            shard_bytes,
+            open: None,
+            shards: Vec::new(),
+            label_counts: vec![0; classes],
+            sums: PixelSums::default(),
+        })
     }
 
     /// Appends one sample as three members: image, class (if it has one), and where it came from.
@@ -82,7 +89,10 @@ impl SetWriter {
         }
         let about = about.to_string();
         members.push((format!("{key}.json"), about.as_bytes()));
-        let size: u64 = members.iter().map(|(_, data)| BLOCK + (data.len() as u64).next_multiple_of(BLOCK)).sum();
+        let size: u64 = members
+            .iter()
+            .map(|(_, data)| BLOCK + (data.len() as u64).next_multiple_of(BLOCK))
+            .sum();
         let full = |s: &OpenShard| s.samples > 0 && s.tar.get_ref().bytes + size + 2 * BLOCK > self.shard_bytes;
         if self.open.as_ref().is_some_and(full) {
             self.close()?;
@@ -98,7 +108,10 @@ impl SetWriter {
             header.set_mtime(0);
             header.set_uid(0);
             header.set_gid(0);
-            shard.tar.append_data(&mut header, &name, data).map_err(PackError::io(&self.dir.join(&shard.name)))?;
+            shard
+                .tar
+                .append_data(&mut header, &name, data)
+                .map_err(PackError::io(&self.dir.join(&shard.name)))?;
         }
         shard.samples += 1;
         self.open = Some(shard);
@@ -119,7 +132,11 @@ impl SetWriter {
         let path = self.dir.join(&name);
         let file = File::create_new(&path).map_err(PackError::io(&path))?;
         let inner = BufWriter::with_capacity(1 << 20, file);
-        let tar = tar::Builder::new(Hashing { inner, sha256: Sha256::new(), bytes: 0 });
+        let tar = tar::Builder::new(Hashing {
+            inner,
+            sha256: Sha256::new(),
+            bytes: 0,
+        });
         Ok(OpenShard { tar, name, samples: 0 })
     }
 
@@ -134,7 +151,12 @@ impl SetWriter {
         };
         let (sha256, bytes) = finish().map_err(PackError::io(&path))?;
         let sha256 = sha256.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        self.shards.push(ShardEntry { path: shard.name, bytes, samples: shard.samples, sha256 });
+        self.shards.push(ShardEntry {
+            path: shard.name,
+            bytes,
+            samples: shard.samples,
+            sha256,
+        });
         Ok(())
     }
 

@@ -31,7 +31,10 @@ pub(super) fn draw(cells: Vec<Cell>) -> RgbImage {
     let rows = (cells.len() as u32).div_ceil(columns).max(1);
     let mut sheet = RgbImage::from_pixel(GAP + columns * (THUMB + GAP), GAP + rows * (THUMB + CAPTION + GAP), PAPER);
     for (i, cell) in cells.into_iter().enumerate() {
-        let (x, y) = (GAP + i as u32 % columns * (THUMB + GAP), GAP + i as u32 / columns * (THUMB + CAPTION + GAP));
+        let (x, y) = (
+            GAP + i as u32 % columns * (THUMB + GAP),
+            GAP + i as u32 / columns * (THUMB + CAPTION + GAP),
+        );
         imageops::replace(&mut sheet, &RgbImage::from_pixel(THUMB, THUMB, FRAME), x.into(), y.into());
         match cell.image.and_then(thumbnail) {
             Some(thumb) => {
@@ -66,7 +69,10 @@ fn fold(caption: &str) -> Vec<String> {
 
 fn write(sheet: &mut RgbImage, text: &str, x: u32, y: u32) {
     for (i, letter) in text.chars().enumerate() {
-        let glyph = font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::LATIN_FONTS.get(letter)).or_else(|| font8x8::BASIC_FONTS.get('?'));
+        let glyph = font8x8::BASIC_FONTS
+            .get(letter)
+            .or_else(|| font8x8::LATIN_FONTS.get(letter))
+            .or_else(|| font8x8::BASIC_FONTS.get('?'));
         let Some(glyph) = glyph else { continue };
         for (row, bits) in (0u32..).zip(glyph) {
             for column in (0..LETTER).filter(|c| bits >> c & 1 == 1) {
@@ -85,17 +91,43 @@ mod tests {
 
     fn cell(width: u32, height: u32, colour: [u8; 3]) -> Cell {
         let pixels = colour.repeat((width * height) as usize);
-        Cell { image: Some(Image { width, height, pixels }), caption: "animals/birds".into() }
+        Cell {
+            image: Some(Image { width, height, pixels }),
+            caption: "animals/birds".into(),
+        }
     }
 
     #[test]
     fn lays_cells_on_a_grid_with_captions() {
-        let sheet = draw(vec![cell(300, 100, [255, 0, 0]), cell(10, 20, [0, 0, 255]), Cell { image: None, caption: String::new() }]);
+        let sheet = draw(vec![
+            cell(300, 100, [255, 0, 0]),
+            cell(10, 20, [0, 0, 255]),
+            Cell {
+                image: None,
+                caption: String::new(),
+            },
+        ]);
         assert_eq!(sheet.dimensions(), (GAP + 2 * (THUMB + GAP), GAP + 2 * (THUMB + CAPTION + GAP)));
-        let middle = |column: u32, row: u32| sheet.get_pixel(GAP + column * (THUMB + GAP) + THUMB / 2, GAP + row * (THUMB + CAPTION + GAP) + THUMB / 2).0;
+        let middle = |column: u32, row: u32| {
+            sheet
+                .get_pixel(
+                    GAP + column * (THUMB + GAP) + THUMB / 2,
+                    GAP + row * (THUMB + CAPTION + GAP) + THUMB / 2,
+                )
+                .0
+        };
         assert_eq!((middle(0, 0), middle(1, 0)), ([255, 0, 0], [0, 0, 255]));
-        assert_eq!(sheet.get_pixel(GAP + 5, GAP + 5).0, FRAME.0, "a wide picture is centred on its frame");
-        let ink = |from: u32| (from..from + CAPTION).flat_map(|y| (GAP..GAP + THUMB).map(move |x| (x, y))).filter(|&(x, y)| *sheet.get_pixel(x, y) == INK).count();
+        assert_eq!(
+            sheet.get_pixel(GAP + 5, GAP + 5).0,
+            FRAME.0,
+            "a wide picture is centred on its frame"
+        );
+        let ink = |from: u32| {
+            (from..from + CAPTION)
+                .flat_map(|y| (GAP..GAP + THUMB).map(move |x| (x, y)))
+                .filter(|&(x, y)| *sheet.get_pixel(x, y) == INK)
+                .count()
+        };
         assert!(ink(GAP + THUMB) > 50, "caption is drawn");
     }
 

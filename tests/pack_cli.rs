@@ -1,0 +1,113 @@
+//! `splitmask pack` as a user meets it: exit codes, hints, summary.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use image::{Rgb, RgbImage};
+use tempfile::TempDir;
+
+fn splitmask(args: &[&str], dir: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_splitmask"))
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Ten pictures in each of two folders, and one broken file.
+fn pictures() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for class in ["red", "blue"] {
+        fs::create_dir_all(dir.path().join("in").join(class)).unwrap();
+        for i in 0..10u8 {
+            let colour = if class == "red" { Rgb([250, i, 0]) } else { Rgb([0, i, 250]) };
+            RgbImage::from_pixel(40, 30, colour)
+                .save(dir.path().join(format!("in/{class}/{i}.png")))
+                .unwrap();
+        }
+    }
+    fs::write(dir.path().join("in/red/broken.jpg"), "no image").unwrap();
+    dir
+}
+
+#[test]
+fn packs_and_says_what_it_did() {
+    let dir = pictures();
+    let out = splitmask(&["pack", "in", "out", "--val-share", "0.3", "--longest-side", "20px"], dir.path());
+    let stdout = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    for part in [
+        "packed 20 of 21 images",
+        "2 classes, the largest: blue 10, red 10",
+        "20 images were shrunk",
+        "1 not_an_image",
+        "red/broken.jpg",
+        "splitmask inspect out/train",
+    ] {
+        assert!(stdout.contains(part), "{part:?} is missing in:\n{stdout}");
+    }
+    assert!(dir.path().join("out/train/000000.tar").exists() && dir.path().join("out/refused.tsv").exists());
+}
+
+#[test]
+fn the_json_summary_is_json() {
+    let dir = pictures();
+    let out = splitmask(&["pack", "in", "out", "--json", "--encode", "jpeg:80"], dir.path());
+    let summary: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(
+        (&summary["packed"], &summary["train"]["label_counts"]),
+        (&20.into(), &serde_json::json!([10, 10]))
+    );
+    assert_eq!(summary["refused"]["not_an_image"]["files"], 1);
+}
+
+/// Bad input: exit code 64, the value and what to do are named, nothing is written.
+#[test]
+fn bad_input_gets_64_and_a_hint() {
+    let dir = pictures();
+    fs::create_dir_all(dir.path().join("full")).unwrap();
+    fs::write(dir.path().join("full/mine.txt"), "mine").unwrap();
+    for (args, parts) in [
+        (
+            &["pack", "nowhere", "out"][..],
+            &["nowhere: no such folder", "hint: give the folder that holds your images"][..],
+        ),
+        (
+            &["pack", "full", "out"],
+            &["full: no images found among 1 files (1 txt)", "hint: PNG, JPEG"],
+        ),
+        (&["pack", "in", "full"], &["full: not empty", "--force"]),
+        (&["pack", "in", "full", "--force"], &["mine.txt", "hint: choose another folder"]),
+        (
+            &["pack", "in", "out", "--shard-size", "64px"],
+            &["--shard-size", "\"px\" is no unit of bytes", "64MiB"],
+        ),
+        (
+            &["pack", "in", "out", "--longest-side", "5cm"],
+            &["--longest-side", "\"cm\"", "512px"],
+        ),
+        (&["pack", "in", "out", "--val-share", "20%"], &["--val-share", "0.2"]),
+        (&["pack", "in", "out", "--encode", "jpeg:900"], &["--encode", "jpeg:90"]),
+    ] {
+        let out = splitmask(args, dir.path());
+        let stderr = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(64), "{args:?}: {stderr}");
+        for part in parts {
+            assert!(stderr.contains(part), "{args:?}: {part:?} is missing in:\n{stderr}");
+        }
+        assert!(!dir.path().join("out").exists() && !dir.path().join("out.partial").exists());
+    }
+    assert!(dir.path().join("full/mine.txt").exists());
+}
+
+#[test]
+fn help_teaches_with_an_example() {
+    let out = splitmask(&["pack", "--help"], Path::new("."));
+    assert_eq!(out.status.code(), Some(0));
+    assert!(text(&out.stdout).contains("splitmask pack photos data/photos --longest-side 512"));
+}
