@@ -104,10 +104,30 @@ impl DataConfig {
     /// # Errors
     /// [`PipelineError::BadSetting`] naming the key and the allowed range.
     pub fn validate(&self) -> Result<(), PipelineError> {
-        check("data.shuffle_window", self.shuffle_window, (1..=1_000_000).contains(&self.shuffle_window), "1 to 1000000 samples")?;
-        check("data.fraction", self.fraction, self.fraction > 0.0 && self.fraction <= 1.0, "above 0, at most 1")?;
-        check("data.failure_budget", self.failure_budget, (0.0..=1.0).contains(&self.failure_budget), "0 to 1")?;
-        check("data.max_pixels", self.max_pixels, (1..=2_000_000_000).contains(&self.max_pixels), "1 to 2000000000")
+        check(
+            "data.shuffle_window",
+            self.shuffle_window,
+            (1..=1_000_000).contains(&self.shuffle_window),
+            "1 to 1000000 samples",
+        )?;
+        check(
+            "data.fraction",
+            self.fraction,
+            self.fraction > 0.0 && self.fraction <= 1.0,
+            "above 0, at most 1",
+        )?;
+        check(
+            "data.failure_budget",
+            self.failure_budget,
+            (0.0..=1.0).contains(&self.failure_budget),
+            "0 to 1",
+        )?;
+        check(
+            "data.max_pixels",
+            self.max_pixels,
+            (1..=2_000_000_000).contains(&self.max_pixels),
+            "1 to 2000000000",
+        )
     }
 }
 
@@ -118,14 +138,54 @@ impl PipelineConfig {
     /// [`PipelineError::BadSetting`] naming the key and the allowed range.
     pub fn validate(&self) -> Result<(), PipelineError> {
         check("pipeline.workers", self.workers, self.workers <= 1024, "0 (one per core) to 1024")?;
-        check("pipeline.readers", self.readers, (1..=256).contains(&self.readers), "1 to 256 open shards")?;
-        check("pipeline.queue_batches", self.queue_batches, (1..=1024).contains(&self.queue_batches), "1 to 1024 batches")?;
-        check("pipeline.queue_mib", self.queue_mib, (1..=1 << 20).contains(&self.queue_mib), "1 to 1048576 MiB")?;
-        check("pipeline.fetch_mib", self.fetch_mib, (1..=256).contains(&self.fetch_mib), "1 to 256 MiB")?;
-        check("pipeline.fetch_ahead", self.fetch_ahead, (1..=64).contains(&self.fetch_ahead), "1 to 64 requests")?;
-        check("pipeline.read_timeout_s", self.read_timeout_s, (0.1..=3600.0).contains(&self.read_timeout_s), "0.1 to 3600 seconds")?;
-        check("pipeline.retry_budget_s", self.retry_budget_s, (0.0..=86_400.0).contains(&self.retry_budget_s), "0 to 86400 seconds")?;
-        check("pipeline.cache_gib", self.cache_gib, self.cache_gib > 0.0 && self.cache_gib.is_finite(), "above 0 GiB")
+        check(
+            "pipeline.readers",
+            self.readers,
+            (1..=256).contains(&self.readers),
+            "1 to 256 open shards",
+        )?;
+        check(
+            "pipeline.queue_batches",
+            self.queue_batches,
+            (1..=1024).contains(&self.queue_batches),
+            "1 to 1024 batches",
+        )?;
+        check(
+            "pipeline.queue_mib",
+            self.queue_mib,
+            (1..=1 << 20).contains(&self.queue_mib),
+            "1 to 1048576 MiB",
+        )?;
+        check(
+            "pipeline.fetch_mib",
+            self.fetch_mib,
+            (1..=256).contains(&self.fetch_mib),
+            "1 to 256 MiB",
+        )?;
+        check(
+            "pipeline.fetch_ahead",
+            self.fetch_ahead,
+            (1..=64).contains(&self.fetch_ahead),
+            "1 to 64 requests",
+        )?;
+        check(
+            "pipeline.read_timeout_s",
+            self.read_timeout_s,
+            (0.1..=3600.0).contains(&self.read_timeout_s),
+            "0.1 to 3600 seconds",
+        )?;
+        check(
+            "pipeline.retry_budget_s",
+            self.retry_budget_s,
+            (0.0..=86_400.0).contains(&self.retry_budget_s),
+            "0 to 86400 seconds",
+        )?;
+        check(
+            "pipeline.cache_gib",
+            self.cache_gib,
+            self.cache_gib > 0.0 && self.cache_gib.is_finite(),
+            "above 0 GiB",
+        )
     }
 }
 

@@ -9,10 +9,15 @@
 //! `types error seed` → `cursor metrics` → `decode augment tokenize mask` (pure) and `stage` (execution only) →
 //! `sample` → `bucket` → `shard` → `batch` → `config` → `run`; `pack` stands beside `run`.
 
+pub mod augment;
 pub mod bucket;
 pub mod config;
 pub mod cursor;
+pub mod decode;
 pub mod error;
+pub mod mask;
 pub mod pack;
+pub mod sample;
 pub mod seed;
+pub mod tokenize;
 pub mod types;

@@ -1,0 +1,52 @@
+//! From a picture to views: random resized crop, flip, colour recipe; evaluation crop; the half-size copy behind visual words.
+
+mod blur;
+mod colour;
+mod crop;
+mod half;
+mod resample;
+#[cfg(test)]
+mod tests;
+
+use rand::Rng;
+
+use crate::decode::{Orientation, Window};
+use crate::types::{Image, ViewSpec};
+
+pub(crate) use blur::MAX_SIGMA;
+pub use colour::{ColourDraw, JitterDraw, Painter};
+pub use crop::CropDraw;
+pub use half::half_size;
+pub use resample::Resampler;
+
+/// Makes views of whole pictures, keeping its buffers. One per thread.
+///
+/// [`crate::sample::SampleMaker`] does the same from undecoded bytes, decoding only what a view needs.
+#[derive(Default)]
+pub struct Augmenter {
+    resampler: Resampler,
+    painter: Painter,
+}
+
+impl Augmenter {
+    /// With empty buffers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A training view of `spec` as u8 planar 3×S×S. Randomness: all of it from `rng`, crop first, then flip, then colour.
+    pub fn train_view(&mut self, image: &Image, spec: &ViewSpec, rng: &mut impl Rng, out: &mut Vec<u8>) {
+        let draw = CropDraw::random(image.width, image.height, &spec.crop, rng);
+        let colour = ColourDraw::random(&spec.colour, rng);
+        self.resampler
+            .view(&Window::whole(image), Orientation::default(), &draw, spec.size, out);
+        self.painter.apply(&colour, out, spec.size as usize);
+    }
+
+    /// The evaluation view as u8 planar 3×`size`×`size`: shorter side to `round(size ÷ crop_ratio)`, centre crop, bicubic, in one pass.
+    pub fn eval_view(&mut self, image: &Image, size: u32, crop_ratio: f32, out: &mut Vec<u8>) {
+        let draw = CropDraw::centre(image.width, image.height, size, crop_ratio);
+        self.resampler.view(&Window::whole(image), Orientation::default(), &draw, size, out);
+    }
+}

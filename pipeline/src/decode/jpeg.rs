@@ -1,0 +1,270 @@
+//! JPEG through libjpeg-turbo 3: the wanted region only, at the DCT scale asked for.
+
+use std::alloc::{Layout, handle_alloc_error};
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::NonNull;
+
+use turbojpeg_sys as tj;
+
+use crate::error::SampleError;
+
+use super::jpeg_header::JpegHeader;
+use super::{PixelRect, Placed};
+
+/// Scans after which a progressive JPEG counts as an attack on the clock; encoders write about ten.
+const MAX_SCANS: c_int = 50;
+
+/// Columns and rows decoded around the wanted ones, so that smooth chroma upsampling sees the neighbours it would see in the whole picture.
+const MARGIN: u32 = 2;
+
+/// A libjpeg-turbo decompressor and the buffers beside it.
+pub(super) struct Turbo {
+    handle: NonNull<c_void>,
+    /// Copy of a JPEG with a shortened height.
+    trimmed: Vec<u8>,
+    /// CMYK pixels on their way to RGB.
+    cmyk: Vec<u8>,
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the handle is used by one owner at a time; libjpeg-turbo keeps no thread-bound state in it"
+)]
+// SAFETY: a TurboJPEG instance may move between threads as long as calls do not overlap, which `&mut self` ensures.
+unsafe impl Send for Turbo {}
+
+impl Drop for Turbo {
+    #[expect(unsafe_code, reason = "foreign destructor")]
+    fn drop(&mut self) {
+        // SAFETY: the handle came from tj3Init and is destroyed once.
+        unsafe { tj::tj3Destroy(self.handle.as_ptr()) }
+    }
+}
+
+/// What libjpeg's words mean for the sample.
+fn refusal(words: &str) -> SampleError {
+    let detail = words.replace('\n', " ");
+    if words.contains("scans") {
+        SampleError::TooExpensive { detail }
+    } else if words.contains("Premature end") || words.contains("premature end") {
+        SampleError::Truncated { detail }
+    } else if [
+        "nsupported",
+        "not supported",
+        "not implemented",
+        "Not implemented",
+        "Could not determine",
+        "Sorry",
+    ]
+    .iter()
+    .any(|w| words.contains(w))
+    {
+        SampleError::Unsupported { detail }
+    } else {
+        SampleError::Corrupt { detail }
+    }
+}
+
+/// Warnings that leave every pixel right.
+fn is_benign(words: &str) -> bool {
+    ["extraneous bytes", "Invalid SOS parameters", "Unknown Adobe", "unknown JFIF"]
+        .iter()
+        .any(|w| words.contains(w))
+}
+
+impl Turbo {
+    #[expect(unsafe_code, reason = "foreign constructor")]
+    pub(super) fn new() -> Self {
+        // SAFETY: no arguments to get wrong; NULL means out of memory and is checked.
+        let handle = unsafe { tj::tj3Init(tj::TJINIT_TJINIT_DECOMPRESS as c_int) };
+        let Some(handle) = NonNull::new(handle.cast()) else {
+            handle_alloc_error(Layout::new::<[u8; 4096]>());
+        };
+        let mut turbo = Self {
+            handle,
+            trimmed: vec![],
+            cmyk: vec![],
+        };
+        turbo.set(tj::TJPARAM_TJPARAM_SCANLIMIT as c_int, MAX_SCANS);
+        turbo
+    }
+
+    #[expect(unsafe_code, reason = "foreign call")]
+    fn set(&mut self, parameter: c_int, value: c_int) {
+        // SAFETY: the handle is valid; a refused value only sets its error string.
+        unsafe { tj::tj3Set(self.handle.as_ptr(), parameter, value) };
+    }
+
+    #[expect(unsafe_code, reason = "foreign call")]
+    fn get(&self, parameter: c_int) -> c_int {
+        // SAFETY: the handle is valid.
+        unsafe { tj::tj3Get(self.handle.as_ptr(), parameter) }
+    }
+
+    #[expect(unsafe_code, reason = "foreign string")]
+    fn words(&self) -> String {
+        // SAFETY: the handle is valid; the string is NUL-terminated and copied before the next call.
+        unsafe { CStr::from_ptr(tj::tj3GetErrorStr(self.handle.as_ptr())) }
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// Decodes `want` (pixels of the scaled picture; `None` = all) at scale 1/`denom` as RGB.
+    ///
+    /// `out` grows to the need and never shrinks. The answer says which part of the scaled picture lies in it: at least `want`.
+    ///
+    /// # Errors
+    /// Truncated, corrupt, unsupported or too many scans; the pixels are then unusable.
+    pub(super) fn decode(
+        &mut self,
+        bytes: &[u8],
+        header: &JpegHeader,
+        want: Option<PixelRect>,
+        denom: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<Placed, SampleError> {
+        if let Some(want) = want.filter(|_| header.trimmable) {
+            let rows =
+                (u64::from(want.bottom() + MARGIN) * u64::from(denom)).div_ceil(u64::from(header.mcu_rows)) * u64::from(header.mcu_rows);
+            if rows + u64::from(header.mcu_rows) <= u64::from(header.height) {
+                let mut trimmed = std::mem::take(&mut self.trimmed);
+                trimmed.clear();
+                trimmed.extend_from_slice(bytes);
+                trimmed[header.height_at..header.height_at + 2].copy_from_slice(&(rows as u16).to_be_bytes());
+                let result = self.attempt(&trimmed, header, Some(want), denom, out, true, true);
+                self.trimmed = trimmed;
+                match result {
+                    Ok(placed) => return Ok(placed),
+                    // What follows the last wanted row is stepped over as rubbish, after all pixels are out.
+                    Err((words, Some(placed))) if words.contains("extraneous bytes") => return Ok(placed),
+                    Err((words, _)) if is_benign(&words) => {}
+                    Err((words, _)) => return Err(refusal(&words)),
+                }
+            }
+        }
+        match self.attempt(bytes, header, want, denom, out, true, false) {
+            Ok(placed) => Ok(placed),
+            // Stopping at the first warning told which it is; a harmless one is worth a second run to the end.
+            Err((words, _)) if is_benign(&words) => match self.attempt(bytes, header, want, denom, out, false, false) {
+                Ok(placed) => Ok(placed),
+                Err((words, Some(placed))) if is_benign(&words) => Ok(placed),
+                Err((words, _)) => Err(refusal(&words)),
+            },
+            Err((words, _)) => Err(refusal(&words)),
+        }
+    }
+
+    /// One run of the decompressor. A failure comes with libjpeg's words, and with the place of the pixels if decoding had begun.
+    #[expect(unsafe_code, reason = "foreign calls")]
+    #[expect(clippy::too_many_arguments, reason = "one private call with the knobs of one C function")]
+    fn attempt(
+        &mut self,
+        bytes: &[u8],
+        header: &JpegHeader,
+        want: Option<PixelRect>,
+        denom: u32,
+        out: &mut Vec<u8>,
+        stop_on_warning: bool,
+        trimmed: bool,
+    ) -> Result<Placed, (String, Option<Placed>)> {
+        let handle = self.handle.as_ptr();
+        let whole = tj::tjregion { x: 0, y: 0, w: 0, h: 0 };
+        let scale = tj::tjscalingfactor {
+            num: 1,
+            denom: denom as c_int,
+        };
+        self.set(tj::TJPARAM_TJPARAM_STOPONWARNING as c_int, c_int::from(stop_on_warning));
+        // SAFETY: the handle is valid and `bytes` outlives the call.
+        let status = unsafe {
+            tj::tj3SetCroppingRegion(handle, whole);
+            tj::tj3SetScalingFactor(handle, scale);
+            tj::tj3DecompressHeader(handle, bytes.as_ptr(), bytes.len() as _)
+        };
+        if status != 0 {
+            let words = self.words();
+            if stop_on_warning || !is_benign(&words) {
+                return Err((words, None));
+            }
+        }
+        let width = self.get(tj::TJPARAM_TJPARAM_JPEGWIDTH as c_int).max(0) as u32;
+        let height = self.get(tj::TJPARAM_TJPARAM_JPEGHEIGHT as c_int).max(0) as u32;
+        // The buffer's size rests on what libjpeg itself read, so that no disagreement with our own parser can overrun it.
+        if width != header.width || (height != header.height && !trimmed) {
+            return Err((
+                format!("JPEG header read as {width}×{height} and {}×{}", header.width, header.height),
+                None,
+            ));
+        }
+        let (scaled_width, scaled_height) = (width.div_ceil(denom), height.div_ceil(denom));
+        let mut placed = Placed {
+            left: 0,
+            top: 0,
+            width: scaled_width,
+            height: scaled_height,
+        };
+        let subsampling = self.get(tj::TJPARAM_TJPARAM_SUBSAMP as c_int);
+        if let (Some(want), Some(mcu), false) = (want, mcu_columns(subsampling), header.lossless) {
+            let mcu = mcu.div_ceil(denom);
+            placed.left = want.left.saturating_sub(MARGIN) / mcu * mcu;
+            placed.top = want.top.saturating_sub(MARGIN);
+            placed.width = (want.right() + MARGIN).min(scaled_width) - placed.left;
+            placed.height = (want.bottom() + MARGIN).min(scaled_height) - placed.top;
+            let region = tj::tjregion {
+                x: placed.left as c_int,
+                y: placed.top as c_int,
+                w: placed.width as c_int,
+                h: placed.height as c_int,
+            };
+            // SAFETY: the handle is valid and holds this picture's header.
+            if unsafe { tj::tj3SetCroppingRegion(handle, region) } != 0 {
+                return Err((self.words(), None));
+            }
+        }
+        let pixels = placed.width as usize * placed.height as usize;
+        let four = header.components == 4;
+        let mut cmyk = std::mem::take(&mut self.cmyk);
+        let (buffer, format, size) = if four {
+            (&mut cmyk, tj::TJPF_TJPF_CMYK, 4)
+        } else {
+            (&mut *out, tj::TJPF_TJPF_RGB, 3)
+        };
+        if buffer.len() < pixels * size {
+            buffer.resize(pixels * size, 0);
+        }
+        // SAFETY: the handle is valid; the buffer holds the whole region at this pixel format with the pitch 0 = width × pixel size.
+        let status = unsafe { tj::tj3Decompress8(handle, bytes.as_ptr(), bytes.len() as _, buffer.as_mut_ptr(), 0, format as c_int) };
+        if four {
+            cmyk_to_rgb(&cmyk[..pixels * 4], header.adobe, out);
+        }
+        self.cmyk = cmyk;
+        if status != 0 {
+            return Err((self.words(), Some(placed)));
+        }
+        Ok(placed)
+    }
+}
+
+/// Columns of an iMCU, or `None` where libjpeg-turbo cannot tell and decodes whole pictures only.
+fn mcu_columns(subsampling: c_int) -> Option<u32> {
+    Some(match subsampling as tj::TJSAMP {
+        tj::TJSAMP_TJSAMP_444 | tj::TJSAMP_TJSAMP_GRAY | tj::TJSAMP_TJSAMP_440 | tj::TJSAMP_TJSAMP_441 => 8,
+        tj::TJSAMP_TJSAMP_422 | tj::TJSAMP_TJSAMP_420 => 16,
+        tj::TJSAMP_TJSAMP_411 => 32,
+        _ => return None,
+    })
+}
+
+/// CMYK as ink amounts, or inverted as Adobe writes it, to RGB without colour management: (1 − ink)(1 − black).
+fn cmyk_to_rgb(cmyk: &[u8], inverted: bool, out: &mut Vec<u8>) {
+    let need = cmyk.len() / 4 * 3;
+    if out.len() < need {
+        out.resize(need, 0);
+    }
+    let flip = if inverted { 0 } else { 255 };
+    for (rgb, ink) in out.chunks_exact_mut(3).zip(cmyk.chunks_exact(4)) {
+        let black = u32::from(ink[3] ^ flip);
+        for (v, &c) in rgb.iter_mut().zip(&ink[..3]) {
+            *v = ((u32::from(c ^ flip) * black + 127) / 255) as u8;
+        }
+    }
+}

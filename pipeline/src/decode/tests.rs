@@ -1,0 +1,512 @@
+use std::time::Instant;
+
+use image::{DynamicImage, ImageFormat};
+use turbojpeg_sys as tj;
+
+use super::fixtures::{Jpeg, difference, encode, photo, raster, with_orientation, with_segment};
+use super::*;
+
+fn decode(bytes: &[u8]) -> Result<Image, SampleError> {
+    let mut out = Image::default();
+    Decoder::new(Limits::default()).decode(bytes, &mut out).map(|()| out)
+}
+
+const SUBSAMPLINGS: [tj::TJSAMP; 7] = [
+    tj::TJSAMP_TJSAMP_444,
+    tj::TJSAMP_TJSAMP_422,
+    tj::TJSAMP_TJSAMP_420,
+    tj::TJSAMP_TJSAMP_440,
+    tj::TJSAMP_TJSAMP_411,
+    tj::TJSAMP_TJSAMP_441,
+    tj::TJSAMP_TJSAMP_GRAY,
+];
+
+/// Every way of writing a JPEG that must be read.
+fn kinds() -> Vec<Jpeg> {
+    let mut all = vec![];
+    for subsampling in SUBSAMPLINGS {
+        for (progressive, arithmetic, restart_rows) in [(false, false, 0), (true, false, 0), (false, true, 0), (false, false, 1)] {
+            all.push(Jpeg {
+                subsampling,
+                progressive,
+                arithmetic,
+                restart_rows,
+                ..Jpeg::default()
+            });
+        }
+    }
+    for space in [tj::TJCS_TJCS_RGB, tj::TJCS_TJCS_CMYK, tj::TJCS_TJCS_YCCK] {
+        all.push(Jpeg {
+            subsampling: tj::TJSAMP_TJSAMP_444,
+            space,
+            ..Jpeg::default()
+        });
+    }
+    all
+}
+
+#[test]
+fn every_kind_of_jpeg_comes_back_close_to_what_was_written() {
+    let image = photo(101, 67);
+    for how in kinds() {
+        let out = decode(&encode(&image, how)).unwrap_or_else(|e| panic!("{how:?}: {e}"));
+        assert_eq!((out.width, out.height), (101, 67));
+        let mut wanted = image.pixels.clone();
+        if how.subsampling == tj::TJSAMP_TJSAMP_GRAY {
+            for p in wanted.chunks_exact_mut(3) {
+                p.fill((0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2])).round() as u8);
+            }
+        }
+        let (psnr, _) = difference(&out.pixels, &wanted);
+        assert!(psnr > 30.0, "{how:?}: {psnr:.1} dB");
+    }
+    let lossless = Jpeg {
+        lossless: true,
+        ..Jpeg::default()
+    };
+    assert_eq!(decode(&encode(&image, lossless)).unwrap(), image);
+}
+
+#[test]
+fn cmyk_without_adobes_marker_is_ink() {
+    let image = photo(40, 30);
+    let adobe = encode(
+        &image,
+        Jpeg {
+            subsampling: tj::TJSAMP_TJSAMP_444,
+            space: tj::TJCS_TJCS_CMYK,
+            ..Jpeg::default()
+        },
+    );
+    let at = adobe.windows(4).position(|w| w == [0xff, 0xee, 0, 14]).unwrap();
+    let mut plain = adobe[..at].to_vec();
+    plain.extend(&adobe[at + 16..]);
+    // Black 255 is full ink.
+    assert!(decode(&plain).unwrap().pixels.iter().all(|&v| v <= 2));
+    assert!(difference(&decode(&adobe).unwrap().pixels, &image.pixels).0 > 30.0);
+}
+
+#[test]
+fn parts_are_the_whole_picture_bit_for_bit() {
+    // Odd sizes, and large enough for several MCUs of 32×32 around a crop.
+    let image = photo(203, 171);
+    let crops = [
+        (0, 0, 30, 20),
+        (173, 151, 30, 20),
+        (0, 151, 50, 20),
+        (90, 0, 113, 5),
+        (33, 47, 64, 64),
+        (1, 1, 201, 169),
+        (64, 64, 1, 1),
+        (202, 170, 1, 1),
+        (16, 32, 48, 16),
+        (31, 15, 2, 130),
+    ];
+    let mut decoder = Decoder::new(Limits::default());
+    for how in kinds() {
+        for tag in [1, 6] {
+            let bytes = with_orientation(&encode(&image, how), tag);
+            let mut whole = Image::default();
+            decoder.decode(&with_orientation(&bytes, 1), &mut whole).unwrap();
+            let header = decoder.header(&bytes).unwrap();
+            for (x, y, w, h) in crops {
+                let want = Rect {
+                    x: f64::from(x),
+                    y: f64::from(y),
+                    width: f64::from(w),
+                    height: f64::from(h),
+                };
+                let window = decoder.window(&bytes, &header, want, 1).unwrap();
+                let p = window.placed;
+                assert!(p.left <= x && p.top <= y && p.right() >= x + w && p.bottom() >= y + h);
+                for row in y..y + h {
+                    let at = |width: u32, px: u32, py: u32| ((py * width + px) * 3) as usize;
+                    let ours = &window.pixels[at(p.width, x - p.left, row - p.top)..][..3 * w as usize];
+                    let theirs = &whole.pixels[at(203, x, row)..][..3 * w as usize];
+                    assert_eq!(ours, theirs, "{how:?} crop {x},{y} {w}×{h} row {row}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_at_a_reduced_scale_are_the_reduced_picture_bit_for_bit() {
+    let image = photo(403, 371);
+    let mut decoder = Decoder::new(Limits::default());
+    for how in kinds() {
+        let bytes = encode(&image, how);
+        let header = decoder.header(&bytes).unwrap();
+        for denom in [2u32, 4, 8] {
+            let all = Rect {
+                x: 0.0,
+                y: 0.0,
+                width: 403.0,
+                height: 371.0,
+            };
+            let whole = decoder.window(&bytes, &header, all, denom).unwrap();
+            let (width, pixels) = (whole.placed.width, whole.pixels.to_vec());
+            assert_eq!(
+                (whole.placed.width, whole.placed.height),
+                (403u32.div_ceil(denom), 371u32.div_ceil(denom))
+            );
+            for (x, y, w, h) in [
+                (0.0, 0.0, 64.0, 64.0),
+                (100.0, 51.0, 203.0, 120.0),
+                (339.0, 300.0, 64.0, 71.0),
+                (17.0, 9.0, 16.0, 300.0),
+            ] {
+                let want = Rect { x, y, width: w, height: h };
+                let part = want.pixels(denom, 403, 371);
+                let window = decoder.window(&bytes, &header, want, denom).unwrap();
+                let p = window.placed;
+                for row in part.top..part.bottom() {
+                    let ours = &window.pixels[(((row - p.top) * p.width + part.left - p.left) * 3) as usize..][..3 * part.width as usize];
+                    let theirs = &pixels[((row * width + part.left) * 3) as usize..][..3 * part.width as usize];
+                    assert_eq!(ours, theirs, "{how:?} 1/{denom} crop {x},{y} {w}×{h} row {row}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn exif_orientation_turns_the_picture_upright() {
+    let image = photo(48, 32);
+    let bytes = encode(
+        &image,
+        Jpeg {
+            subsampling: tj::TJSAMP_TJSAMP_444,
+            quality: 100,
+            ..Jpeg::default()
+        },
+    );
+    let plain = DynamicImage::ImageRgb8(image::RgbImage::from_raw(48, 32, decode(&bytes).unwrap().pixels).unwrap());
+    for tag in 1..=8 {
+        let out = decode(&with_orientation(&bytes, tag)).unwrap();
+        let mut theirs = plain.clone();
+        theirs.apply_orientation(image::metadata::Orientation::from_exif(tag).unwrap());
+        assert_eq!((out.width, out.height), (theirs.width(), theirs.height()));
+        assert_eq!(out.pixels, theirs.into_bytes(), "tag {tag}");
+    }
+    let nonsense = with_segment(&bytes, 0xe1, b"Exif\0\0II*\0\xff\xff\xff\xff");
+    assert_eq!(decode(&nonsense).unwrap().width, 48);
+}
+
+#[test]
+fn a_cut_jpeg_is_truncated_at_every_length() {
+    for how in [
+        Jpeg::default(),
+        Jpeg {
+            progressive: true,
+            ..Jpeg::default()
+        },
+        Jpeg {
+            restart_rows: 1,
+            ..Jpeg::default()
+        },
+    ] {
+        let bytes = encode(&photo(120, 90), how);
+        for cut in (3..bytes.len()).step_by(61).chain([bytes.len() - 1, bytes.len() - 2]) {
+            let error = decode(&bytes[..cut]).unwrap_err();
+            assert_eq!(error.reason(), "truncated", "{cut} of {}: {error}", bytes.len());
+        }
+        let mut tail = bytes.clone();
+        tail.extend(b"trailing rubbish after the picture");
+        assert_eq!(decode(&tail).unwrap(), decode(&bytes).unwrap());
+    }
+}
+
+#[test]
+fn a_jpeg_cut_in_the_middle_but_closed_is_refused_not_grey() {
+    let bytes = encode(&photo(320, 240), Jpeg::default());
+    let mut cut = bytes[..bytes.len() / 2].to_vec();
+    cut.extend([0xff, 0xd9]);
+    let error = decode(&cut).unwrap_err();
+    assert!(matches!(error.reason(), "truncated" | "corrupt"), "{error}");
+}
+
+#[test]
+fn rubbish_between_segments_is_stepped_over() {
+    let bytes = encode(&photo(64, 48), Jpeg::default());
+    // After the JFIF segment of 18 bytes.
+    let mut odd = bytes[..20].to_vec();
+    odd.extend([0x12, 0x34]);
+    odd.extend(&bytes[20..]);
+    assert_eq!(decode(&odd).unwrap(), decode(&bytes).unwrap());
+    let header = header(&odd).unwrap();
+    let mut decoder = Decoder::new(Limits::default());
+    let want = Rect {
+        x: 5.0,
+        y: 0.0,
+        width: 8.0,
+        height: 8.0,
+    };
+    assert!(decoder.window(&odd, &header, want, 1).is_ok());
+}
+
+#[test]
+fn unsupported_jpegs_say_what_they_are() {
+    let bytes = encode(&photo(16, 16), Jpeg::default());
+    let sof = bytes.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    for (offset, value, words) in [(4, 12, "12-bit"), (9, 2, "2 components"), (1, 0xc5, "hierarchical")] {
+        let mut odd = bytes.clone();
+        odd[sof + offset] = value;
+        let error = decode(&odd).unwrap_err();
+        assert_eq!(error.reason(), "unsupported");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let mut flat = bytes.clone();
+    flat[sof + 5..sof + 7].fill(0);
+    assert_eq!(decode(&flat).unwrap_err().reason(), "unsupported");
+}
+
+#[test]
+fn too_many_scans_are_too_expensive() {
+    // A legal file: the grey levels' scan as written, then one scan for each of the 63 other coefficients, all of them empty
+    // (64 blocks of the one-bit code "end of block").
+    let bytes = encode(
+        &photo(64, 64),
+        Jpeg {
+            progressive: true,
+            subsampling: tj::TJSAMP_TJSAMP_GRAY,
+            ..Jpeg::default()
+        },
+    );
+    let scans: Vec<usize> = (0..bytes.len() - 1).filter(|&i| bytes[i..i + 2] == [0xff, 0xda]).collect();
+    let table = (0..scans[1]).rev().find(|&i| bytes[i..i + 2] == [0xff, 0xc4]).unwrap();
+    let few = |count: u8| {
+        let mut file = bytes[..table].to_vec();
+        let mut codes = [0u8; 16];
+        codes[0] = 1;
+        file.extend([0xff, 0xc4, 0, 20, 0x10]);
+        file.extend(codes);
+        file.push(0);
+        for k in 1..=count {
+            file.extend([0xff, 0xda, 0, 8, 1, 1, 0, k, k, 0]);
+            file.extend([0; 8]);
+        }
+        file.extend([0xff, 0xd9]);
+        file
+    };
+    assert_eq!(decode(&few(40)).unwrap().width, 64);
+    let many = few(63);
+    let error = decode(&many).unwrap_err();
+    assert_eq!(error.reason(), "too_expensive", "{error}");
+}
+
+/// A 60000×60000 picture that is only a header, in each format.
+fn bombs() -> Vec<(&'static str, Vec<u8>)> {
+    let mut jpeg = encode(&photo(16, 16), Jpeg::default());
+    let sof = jpeg.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    jpeg[sof + 5..sof + 9].copy_from_slice(&[0xea, 0x60, 0xea, 0x60]);
+    let mut png = raster(DynamicImage::new_rgb8(8, 8), ImageFormat::Png);
+    png[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+    let crc = crc32(&png[12..29]).to_be_bytes();
+    png[29..33].copy_from_slice(&crc);
+    let mut gif = raster(DynamicImage::new_rgba8(8, 8), ImageFormat::Gif);
+    gif[6..10].copy_from_slice(&[0x60, 0xea, 0x60, 0xea]);
+    let mut bmp = raster(DynamicImage::new_rgb8(8, 8), ImageFormat::Bmp);
+    bmp[18..26].copy_from_slice(&[0x60, 0xea, 0, 0, 0x60, 0xea, 0, 0]);
+    vec![("jpeg", jpeg), ("png", png), ("gif", gif), ("bmp", bmp)]
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, &b| {
+        (0..8).fold(crc ^ u32::from(b), |c, _| if c & 1 == 1 { (c >> 1) ^ 0xedb8_8320 } else { c >> 1 })
+    })
+}
+
+#[test]
+fn bombs_are_refused_from_the_header() {
+    let mut decoder = Decoder::new(Limits::default());
+    let mut out = Image::default();
+    for (name, bytes) in bombs() {
+        let mut best = f64::INFINITY;
+        for _ in 0..5 {
+            let start = Instant::now();
+            let error = decoder.decode(&bytes, &mut out).unwrap_err();
+            best = best.min(start.elapsed().as_secs_f64());
+            assert!(
+                matches!(
+                    error,
+                    SampleError::TooLarge {
+                        width: 60000,
+                        height: 60000,
+                        ..
+                    }
+                ),
+                "{name}: {error}"
+            );
+        }
+        assert!(best < 1e-3, "{name} took {best} s");
+        assert_eq!(out.pixels.capacity(), 0, "{name}");
+    }
+}
+
+#[test]
+fn byte_limits_hold_for_files_pixels_and_coefficients() {
+    let limits = |max_bytes| Limits {
+        max_pixels: 1 << 20,
+        max_bytes,
+    };
+    let mut out = Image::default();
+    let image = photo(256, 256);
+    let progressive = encode(
+        &image,
+        Jpeg {
+            progressive: true,
+            ..Jpeg::default()
+        },
+    );
+    let png = raster(DynamicImage::new_rgba16(256, 256), ImageFormat::Png);
+    for (bytes, need) in [(&progressive, 256 * 256 * 3), (&png, 256 * 256 * 8)] {
+        assert_eq!(
+            Decoder::new(limits(need - 1)).decode(bytes, &mut out).unwrap_err().reason(),
+            "too_large"
+        );
+        Decoder::new(limits(need * 2)).decode(bytes, &mut out).unwrap();
+    }
+    let small = encode(&photo(64, 64), Jpeg::default());
+    let error = Decoder::new(limits(small.len() as u64 - 1)).decode(&small, &mut out).unwrap_err();
+    assert!(error.to_string().contains("bytes"), "{error}");
+}
+
+#[test]
+fn what_is_no_image_says_so() {
+    for (bytes, words) in [(&b""[..], "0 bytes"), (b"hello world, no picture", "68, 65")] {
+        let error = decode(bytes).unwrap_err();
+        assert_eq!(error.reason(), "not_an_image");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let ico = b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x20\0\x68\x04\0\0\x16\0\0\0";
+    assert_eq!(decode(ico).unwrap_err().reason(), "unsupported");
+}
+
+#[test]
+fn rasters_of_all_pixel_types_become_rgb_over_white() {
+    let image = photo(37, 23);
+    let rgb = image::RgbImage::from_raw(37, 23, image.pixels.clone()).unwrap();
+    let grey = DynamicImage::ImageLuma8(DynamicImage::ImageRgb8(rgb.clone()).to_luma8());
+    let rgb16 = DynamicImage::ImageRgb16(DynamicImage::ImageRgb8(rgb.clone()).to_rgb16());
+    let mut rgba = DynamicImage::ImageRgb8(rgb.clone()).to_rgba8();
+    for (i, p) in rgba.pixels_mut().enumerate() {
+        p.0[3] = (i * 7 % 256) as u8;
+    }
+    let over_white: Vec<u8> = rgba
+        .pixels()
+        .flat_map(|p| {
+            let a = f64::from(p.0[3]) / 255.0;
+            [0, 1, 2].map(|c| (f64::from(p.0[c]) * a + 255.0 * (1.0 - a)).round() as u8)
+        })
+        .collect();
+    for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff] {
+        let out = decode(&raster(DynamicImage::ImageRgb8(rgb.clone()), format)).unwrap();
+        assert_eq!(out, image, "{format:?}");
+        let out = decode(&raster(DynamicImage::ImageRgba8(rgba.clone()), format)).unwrap();
+        assert!(difference(&out.pixels, &over_white).1 <= 1, "{format:?}");
+    }
+    let out = decode(&raster(grey.clone(), ImageFormat::Png)).unwrap();
+    assert_eq!(out.pixels, grey.to_rgb8().into_raw());
+    let out = decode(&raster(rgb16, ImageFormat::Png)).unwrap();
+    assert_eq!(out, image);
+    let rgba16 = DynamicImage::ImageRgba16(DynamicImage::ImageRgba8(rgba.clone()).to_rgba16());
+    let out = decode(&raster(rgba16, ImageFormat::Png)).unwrap();
+    assert!(difference(&out.pixels, &over_white).1 <= 1);
+    // 256 colours at most: a picture of few colours survives GIF exactly, and transparency shows white.
+    let few = image::RgbaImage::from_fn(20, 10, |x, y| image::Rgba([(x * 10) as u8, 0, 200, if y < 5 { 255 } else { 0 }]));
+    let out = decode(&raster(DynamicImage::ImageRgba8(few), ImageFormat::Gif)).unwrap();
+    assert_eq!(out.pixels[3 * 25..3 * 26], [50, 0, 200]);
+    assert_eq!(out.pixels[3 * 199..], [255, 255, 255]);
+}
+
+#[test]
+fn parts_of_rasters_are_the_whole_picture_too() {
+    let image = photo(61, 45);
+    let rgba = DynamicImage::ImageRgb8(image::RgbImage::from_raw(61, 45, image.pixels.clone()).unwrap()).to_rgba8();
+    let mut decoder = Decoder::new(Limits::default());
+    for bytes in [
+        raster(DynamicImage::ImageRgba8(rgba.clone()), ImageFormat::Png),
+        raster(DynamicImage::ImageRgba8(rgba).to_rgb8().into(), ImageFormat::Png),
+    ] {
+        let header = decoder.header(&bytes).unwrap();
+        assert_eq!(header.reduction(60.0, 40.0, 2), 1);
+        let want = Rect {
+            x: 10.0,
+            y: 20.0,
+            width: 30.0,
+            height: 25.0,
+        };
+        let window = decoder.window(&bytes, &header, want, 1).unwrap();
+        let p = window.placed;
+        for y in 20..45 {
+            let ours = &window.pixels[(((y - p.top) * p.width + 10 - p.left) * 3) as usize..][..90];
+            assert_eq!(ours, &image.pixels[((y * 61 + 10) * 3) as usize..][..90]);
+        }
+    }
+}
+
+#[test]
+fn cut_and_broken_rasters_are_refused_by_reason() {
+    let rgb = image::RgbImage::from_raw(60, 40, photo(60, 40).pixels).unwrap();
+    for format in [
+        ImageFormat::Png,
+        ImageFormat::Bmp,
+        ImageFormat::Gif,
+        ImageFormat::WebP,
+        ImageFormat::Tiff,
+    ] {
+        let bytes = raster(DynamicImage::ImageRgb8(rgb.clone()), format);
+        let error = decode(&bytes[..bytes.len() / 2]).unwrap_err();
+        assert!(matches!(error.reason(), "truncated" | "corrupt"), "{format:?}: {error}");
+        if matches!(format, ImageFormat::Png | ImageFormat::Bmp) {
+            assert_eq!(error.reason(), "truncated", "{format:?}: {error}");
+        }
+    }
+    let mut png = raster(DynamicImage::ImageRgb8(rgb), ImageFormat::Png);
+    let middle = png.len() / 2;
+    png[middle..middle + 4].fill(0x55);
+    assert_eq!(decode(&png).unwrap_err().reason(), "corrupt");
+}
+
+#[test]
+fn arbitrary_damage_never_panics() {
+    use rand::{Rng, SeedableRng};
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
+    let mut decoder = Decoder::new(Limits::default());
+    let mut out = Image::default();
+    let image = photo(96, 64);
+    let mut files: Vec<Vec<u8>> = kinds().into_iter().map(|k| encode(&image, k)).collect();
+    let rgb = DynamicImage::ImageRgb8(image::RgbImage::from_raw(96, 64, image.pixels.clone()).unwrap());
+    files.extend(
+        [
+            ImageFormat::Png,
+            ImageFormat::WebP,
+            ImageFormat::Gif,
+            ImageFormat::Bmp,
+            ImageFormat::Tiff,
+        ]
+        .map(|f| raster(rgb.clone(), f)),
+    );
+    let mut refused = 0;
+    for _ in 0..3000 {
+        let mut bytes = files[rng.random_range(0..files.len())].clone();
+        for _ in 0..rng.random_range(1..6) {
+            let at = rng.random_range(0..bytes.len().min(700));
+            bytes[at] = rng.random();
+        }
+        bytes.truncate(rng.random_range(bytes.len() / 2..=bytes.len()));
+        if let Ok(header) = decoder.header(&bytes) {
+            let want = Rect {
+                x: 0.0,
+                y: 0.0,
+                width: f64::from(header.width) / 2.0,
+                height: f64::from(header.height) / 2.0,
+            };
+            let denom = header.reduction(want.width, want.height, 8);
+            let _ = decoder.window(&bytes, &header, want, denom);
+        }
+        refused += u32::from(decoder.decode(&bytes, &mut out).is_err());
+    }
+    assert!(refused > 1000, "{refused}");
+}

@@ -1,0 +1,251 @@
+//! One undecoded sample → views, visual words, partition: everything between the shard and the batch, on one thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::augment::{ColourDraw, CropDraw, Painter, Resampler, half_size};
+use crate::decode::{Decoder, Limits, Rect};
+use crate::error::{PipelineError, SampleError};
+use crate::mask;
+use crate::seed::{Purpose, sample_rng};
+use crate::tokenize::{Tokenizer, TokenizerScratch};
+use crate::types::{RawSample, Sample, ViewPlan, ViewSpec};
+
+/// How views are cut.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ViewMode {
+    /// As the plan says, at random.
+    Train,
+    /// Shorter side to `size ÷ crop_ratio`, centre crop, no flip, no colour.
+    Eval {
+        /// Share of the shorter side that the crop keeps (0.875 for 224 of 256).
+        crop_ratio: f32,
+    },
+}
+
+/// Time that one sample took, by stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StageTimes {
+    /// Header and pixels.
+    pub decode: Duration,
+    /// Crop, resize, flip, colour, partition.
+    pub augment: Duration,
+    /// Half-size copy and visual words.
+    pub tokenize: Duration,
+}
+
+/// Makes samples, one after the other, in recycled buffers. One per worker thread.
+///
+/// Randomness: functions of (run seed, sample id, view index) alone, so any thread may make any sample in any order.
+pub struct SampleMaker {
+    plan: Arc<ViewPlan>,
+    mode: ViewMode,
+    seed: u64,
+    decoder: Decoder,
+    resampler: Resampler,
+    painter: Painter,
+    tokenizer: Option<(Arc<Tokenizer>, TokenizerScratch)>,
+    half: Vec<u8>,
+    draws: Vec<(CropDraw, ColourDraw)>,
+}
+
+impl SampleMaker {
+    /// Prepares to make what `plan` asks for.
+    ///
+    /// # Errors
+    /// `BadSetting` for a plan that cannot be drawn; `BadCodebook` if words are asked for and the tokenizer is missing or of another patch.
+    pub fn new(
+        plan: Arc<ViewPlan>,
+        mode: ViewMode,
+        seed: u64,
+        limits: Limits,
+        tokenizer: Option<Arc<Tokenizer>>,
+    ) -> Result<Self, PipelineError> {
+        check_plan(&plan)?;
+        if let ViewMode::Eval { crop_ratio } = mode {
+            require(
+                "crop_ratio",
+                crop_ratio,
+                crop_ratio > 0.0 && crop_ratio <= 1.0,
+                "above 0, at most 1",
+            )?;
+        }
+        let tokenizer = plan.words.is_some().then_some(tokenizer).flatten();
+        if let Some(words) = plan.words {
+            let bad = |detail: String| PipelineError::BadCodebook {
+                path: "of this run".into(),
+                detail,
+            };
+            let book = tokenizer
+                .as_ref()
+                .ok_or_else(|| bad("missing, but the objective asks for visual words".into()))?
+                .codebook();
+            if book.patch * 2 != words.patch {
+                return Err(bad(format!(
+                    "its words have patches of {0} pixels on the half-size copy, the model's patch of {1} pixels needs {2}",
+                    book.patch,
+                    words.patch,
+                    words.patch / 2
+                )));
+            }
+        }
+        Ok(Self {
+            plan,
+            mode,
+            seed,
+            decoder: Decoder::new(limits),
+            resampler: Resampler::new(),
+            painter: Painter::default(),
+            tokenizer: tokenizer.map(|t| {
+                let scratch = t.scratch();
+                (t, scratch)
+            }),
+            half: vec![],
+            draws: vec![],
+        })
+    }
+
+    /// Makes one sample into `out`, whatever that held before.
+    ///
+    /// Only the part of the picture that the views need is decoded, and a JPEG at the smallest DCT scale that leaves every crop at least
+    /// as large as its view.
+    ///
+    /// # Errors
+    /// Why the sample must be dropped; `out` is then unspecified but can be used again.
+    pub fn make(&mut self, raw: &RawSample, out: &mut Sample) -> Result<StageTimes, SampleError> {
+        let mut times = StageTimes::default();
+        let start = Instant::now();
+        let header = self.decoder.header(&raw.image)?;
+        let (width, height) = header.upright();
+        self.draws.clear();
+        let mut need: Option<Rect> = None;
+        let mut reduction = 8;
+        for (i, view) in self.plan.views.iter().enumerate() {
+            let (crop, colour) = match self.mode {
+                ViewMode::Train => {
+                    let mut rng = sample_rng(self.seed, raw.id, Purpose::View, i as u32);
+                    let crop = CropDraw::random(width, height, &view.crop, &mut rng);
+                    (crop, ColourDraw::random(&view.colour, &mut rng))
+                }
+                ViewMode::Eval { crop_ratio } => (CropDraw::centre(width, height, view.size, crop_ratio), ColourDraw::default()),
+            };
+            reduction = reduction.min(header.reduction(crop.area.width, crop.area.height, view.size));
+            let seen = crop.seen(width, height);
+            need = Some(need.map_or(seen, |n| n.union(seen)));
+            self.draws.push((crop, colour));
+        }
+        let need = need.unwrap_or_default();
+        let stored = header.orientation.stored(need, header.width, header.height);
+        let window = self.decoder.window(&raw.image, &header, stored, reduction)?;
+        times.decode = start.elapsed();
+
+        let start = Instant::now();
+        out.views.resize_with(self.plan.views.len(), Vec::new);
+        for ((view, (crop, colour)), pixels) in self.plan.views.iter().zip(&self.draws).zip(&mut out.views) {
+            self.resampler.view(&window, header.orientation, crop, view.size, pixels);
+            self.painter.apply(colour, pixels, view.size as usize);
+        }
+        out.parts.clear();
+        if let Some((side, spec)) = &self.plan.mask {
+            let mut rng = sample_rng(self.seed, raw.id, Purpose::Mask, 0);
+            mask::fill(spec, *side, &mut rng, &mut out.parts);
+        }
+        times.augment = start.elapsed();
+
+        out.words.clear();
+        if let Some((tokenizer, scratch)) = &mut self.tokenizer {
+            let start = Instant::now();
+            let side = self.plan.views[0].size as usize;
+            half_size(&out.views[0], side, &mut self.half);
+            tokenizer.words(scratch, &self.half, side / 2, &mut out.words);
+            times.tokenize = start.elapsed();
+        }
+        out.id = Some(raw.id);
+        out.label = raw.label.map_or(-1, i64::from);
+        Ok(times)
+    }
+}
+
+fn require(key: &str, value: impl std::fmt::Debug, ok: bool, detail: &str) -> Result<(), PipelineError> {
+    if ok {
+        return Ok(());
+    }
+    Err(PipelineError::BadSetting {
+        key: key.into(),
+        value: format!("{value:?}"),
+        detail: detail.into(),
+    })
+}
+
+fn check_plan(plan: &ViewPlan) -> Result<(), PipelineError> {
+    require("views", plan.views.len(), !plan.views.is_empty(), "at least one view")?;
+    plan.views.iter().try_for_each(check_view)?;
+    let size = plan.views[0].size;
+    if let Some(words) = plan.words {
+        let fits = words.patch >= 2 && words.patch.is_multiple_of(2) && size.is_multiple_of(words.patch);
+        require(
+            "patch",
+            words.patch,
+            fits,
+            &format!("even, and a divisor of the view's size {size}"),
+        )?;
+    }
+    if let Some((side, spec)) = &plan.mask {
+        if let Some(words) = plan.words {
+            require(
+                "mask side",
+                side,
+                *side == size / words.patch,
+                &format!("{} patches: size {size} ÷ patch {}", size / words.patch, words.patch),
+            )?;
+        }
+        spec.validate(*side)?;
+    }
+    Ok(())
+}
+
+fn check_view(view: &ViewSpec) -> Result<(), PipelineError> {
+    let ordered = |range: [f32; 2], low: f32, high: f32| range[0] >= low && range[0] <= range[1] && range[1] <= high;
+    let share = |p: f32| (0.0..=1.0).contains(&p);
+    require("size", view.size, (1..=4096).contains(&view.size), "1 to 4096 pixels")?;
+    let crop = &view.crop;
+    require(
+        "crop.area",
+        crop.area,
+        crop.area[0] > 0.0 && ordered(crop.area, 0.0, 1.0),
+        "[low, high] above 0, at most 1",
+    )?;
+    require(
+        "crop.aspect",
+        crop.aspect,
+        ordered(crop.aspect, 0.01, 100.0),
+        "[low, high] within 0.01 to 100",
+    )?;
+    require("crop.flip", crop.flip, share(crop.flip), "0 to 1")?;
+    let colour = &view.colour;
+    for (key, p) in [
+        ("colour.jitter", colour.jitter),
+        ("colour.greyscale", colour.greyscale),
+        ("colour.blur", colour.blur),
+        ("colour.solarise", colour.solarise),
+    ] {
+        require(key, p, share(p), "0 to 1")?;
+    }
+    let [b, c, s, h] = colour.jitter_strength;
+    let fits = [b, c, s].iter().all(|v| (0.0..=10.0).contains(v)) && (0.0..=0.5).contains(&h);
+    require(
+        "colour.jitter_strength",
+        colour.jitter_strength,
+        fits,
+        "brightness, contrast, saturation 0 to 10, hue 0 to 0.5",
+    )?;
+    require(
+        "colour.blur_sigma",
+        colour.blur_sigma,
+        ordered(colour.blur_sigma, 0.01, crate::augment::MAX_SIGMA),
+        "[low, high] within 0.01 to 10 pixels",
+    )
+}
+
+#[cfg(test)]
+mod tests;
