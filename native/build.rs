@@ -5,9 +5,7 @@ fn main() {
     println!("cargo:rerun-if-changed=src/ext.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let Some(dir) = std::env::var_os("LIBTORCH") else {
-        panic!(
-            "LIBTORCH is not set: run `make setup` once (it makes .libtorch), or point LIBTORCH at a libtorch 2.11.0"
-        );
+        panic!("LIBTORCH is not set: run `make setup` once (it makes .libtorch), or point LIBTORCH at a libtorch 2.11.0");
     };
     let dir = PathBuf::from(dir);
     let include = dir.join("include");

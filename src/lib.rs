@@ -6,10 +6,12 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod error;
 pub mod model;
 pub mod objective;
 pub mod optim;
 pub mod picture;
 pub mod telemetry;
+pub mod tensor;
 pub mod trainer;

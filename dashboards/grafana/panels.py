@@ -56,7 +56,7 @@ STATUS = [
     stat("Config file", "Whether the last attempt to load the config succeeded. If refused, the old config goes on.", "none", "splitmask_config_last_reload_successful{$S}", mappings=[("0", "refused", "red"), ("1", "in force", "green")]),
     stat("Config generation", "Configs that were in force so far; 1 after the start.", "none", "splitmask_config_generation{$S}"),
     stat("Since the last step", "Age of the last optimizer step. Grows while the trainer waits, evaluates or hangs.", "s", "time() - ((splitmask_train_last_step_timestamp_seconds{$S} > 0) or process_start_time_seconds{$S})", steps=[(None, "green"), (120, "orange"), (900, "red")]),
-    stat("Uptime", "Age of the process.", "s", "time() - process_start_time_seconds{$S}"),
+    stat("Uptime", "Age of the process; a fall to 0 is a restart.", "s", "time() - process_start_time_seconds{$S}"),
     panel("table", "What runs", "Version, commit, libtorch and device of each instance.", "short", [("splitmask_build_info{$S}", "")], (24, 4)),
 ]
 

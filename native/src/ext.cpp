@@ -1,2 +1,171 @@
-#include <torch/types.h>
-extern "C" int te_probe() { return 1; }
+// The libtorch calls that tch lacks. Tensors come in as at::Tensor* (what tch's `Tensor::as_ptr` answers) and go out as
+// `new at::Tensor`. No exception crosses the border: each function answers null or a malloc'ed message.
+#include <dlfcn.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/GradMode.h>
+#include <torch/version.h>
+
+namespace {
+
+using List = std::vector<at::Tensor>;
+
+List list(at::Tensor** from, size_t n) {
+  List out;
+  out.reserve(n);
+  for (size_t i = 0; i < n; ++i) out.push_back(*from[i]);
+  return out;
+}
+
+char* message(const char* text) { return strdup(text); }
+
+template <class F>
+char* guarded(F f) {
+  try {
+    f();
+    return nullptr;
+  } catch (const c10::Error& e) {
+    return message(e.what_without_backtrace());
+  } catch (const std::exception& e) {
+    return message(e.what());
+  } catch (...) {
+    return message("unknown C++ exception");
+  }
+}
+
+c10::DeviceType device_type(int cuda) { return cuda ? c10::kCUDA : c10::kCPU; }
+
+at::Generator generator(int cuda_index) {
+  if (cuda_index < 0) return at::detail::getDefaultCPUGenerator();
+  return at::globalContext().defaultGenerator(at::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(cuda_index)));
+}
+
+}  // namespace
+
+extern "C" {
+
+void te_free(char* text) { free(text); }
+
+const char* te_version() { return TORCH_VERSION; }
+
+// Path of the shared object that holds libtorch's CPU kernels.
+char* te_library_path() {
+  Dl_info info;
+  if (dladdr(reinterpret_cast<void*>(&at::detail::getDefaultCPUGenerator), &info) == 0 || info.dli_fname == nullptr) return nullptr;
+  return message(info.dli_fname);
+}
+
+// State before the change, to be given back to te_autocast_leave.
+struct TeAutocast {
+  int enabled;
+  int dtype;
+};
+
+char* te_autocast_enter(int cuda, int enable, TeAutocast* before) {
+  return guarded([&] {
+    const auto type = device_type(cuda);
+    before->enabled = at::autocast::is_autocast_enabled(type);
+    before->dtype = static_cast<int>(at::autocast::get_autocast_dtype(type));
+    at::autocast::set_autocast_enabled(type, enable != 0);
+    if (enable) at::autocast::set_autocast_dtype(type, at::kBFloat16);
+    at::autocast::increment_nesting();
+  });
+}
+
+char* te_autocast_leave(int cuda, const TeAutocast* before) {
+  return guarded([&] {
+    const auto type = device_type(cuda);
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(type, before->enabled != 0);
+    at::autocast::set_autocast_dtype(type, static_cast<at::ScalarType>(before->dtype));
+  });
+}
+
+int te_autocast_enabled(int cuda) { return at::autocast::is_autocast_enabled(device_type(cuda)) ? 1 : 0; }
+
+char* te_has_grad(at::Tensor* t, int* out) {
+  return guarded([&] { *out = t->grad().defined() ? 1 : 0; });
+}
+
+char* te_clear_grads(at::Tensor** tensors, size_t n) {
+  return guarded([&] {
+    for (size_t i = 0; i < n; ++i) tensors[i]->mutable_grad().reset();
+  });
+}
+
+// Global 2-norm of the tensors as one number on their device.
+char* te_global_norm(at::Tensor** tensors, size_t n, at::Tensor** out) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    const auto norms = at::_foreach_norm(list(tensors, n));
+    *out = new at::Tensor(at::linalg_vector_norm(at::stack(norms)));
+  });
+}
+
+char* te_scale(at::Tensor** tensors, size_t n, at::Tensor* factor) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    at::_foreach_mul_(list(tensors, n), *factor);
+  });
+}
+
+// One AdamW step of one group. `scale` (may be null): the gradients are divided by it. `skip` (may be null): where it is 1 nothing changes.
+char* te_fused_adamw(at::Tensor** params, at::Tensor** grads, at::Tensor** exp_avgs, at::Tensor** exp_avg_sqs, at::Tensor** steps,
+                     size_t n, double lr, double beta1, double beta2, double weight_decay, double eps, at::Tensor* scale,
+                     at::Tensor* skip) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    auto step_list = list(steps, n);
+    if (skip) {
+      at::_foreach_add_(step_list, 1 - *skip);
+    } else {
+      at::_foreach_add_(step_list, 1);
+    }
+    const auto optional = [](at::Tensor* t) { return t ? std::optional<at::Tensor>(*t) : std::nullopt; };
+    at::_fused_adamw_(list(params, n), list(grads, n), list(exp_avgs, n), list(exp_avg_sqs, n), {}, step_list, lr, beta1, beta2,
+                      weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false, optional(scale), optional(skip));
+  });
+}
+
+char* te_rng_state(int cuda_index, at::Tensor** out) {
+  return guarded([&] {
+    auto g = generator(cuda_index);
+    std::lock_guard<std::mutex> lock(g.mutex());
+    *out = new at::Tensor(g.get_state());
+  });
+}
+
+char* te_set_rng_state(int cuda_index, at::Tensor* state) {
+  return guarded([&] {
+    auto g = generator(cuda_index);
+    std::lock_guard<std::mutex> lock(g.mutex());
+    g.set_state(*state);
+  });
+}
+
+// Bytes of CUDA memory: now allocated, peak allocated, now reserved from the driver.
+char* te_cuda_memory(int index, int64_t* out) {
+  return guarded([&] {
+    const auto stats = c10::getDeviceAllocator(c10::kCUDA)->getDeviceStats(static_cast<c10::DeviceIndex>(index));
+    const auto whole = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    out[0] = stats.allocated_bytes[whole].current;
+    out[1] = stats.allocated_bytes[whole].peak;
+    out[2] = stats.reserved_bytes[whole].current;
+  });
+}
+}

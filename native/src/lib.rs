@@ -1,1 +1,176 @@
-//! The few libtorch calls that tch lacks.
+//! The few libtorch calls that tch lacks: bf16 autocast on any device, fused AdamW, gradient norms without a host sync,
+//! random-generator state, and loading libtorch's CUDA half at run time.
+//!
+//! Tensors cross into C++ as the `at::Tensor*` behind [`tch::Tensor::as_ptr`]; each C++ exception comes back as [`TorchError`].
+
+mod cuda;
+mod ffi;
+mod memory;
+
+use std::marker::PhantomData;
+
+use tch::{Device, Tensor};
+
+pub use cuda::{CudaUnavailable, library_path, load_cuda};
+pub use memory::{CudaMemory, cuda_memory};
+
+/// What libtorch said.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("libtorch, {call}: {message}")]
+pub struct TorchError {
+    /// Which call failed.
+    pub call: &'static str,
+    /// libtorch's message.
+    pub message: String,
+}
+
+/// Version of libtorch that this was compiled against, such as `2.11.0`.
+#[must_use]
+pub fn version() -> &'static str {
+    ffi::version()
+}
+
+fn is_cuda(device: Device) -> bool {
+    matches!(device, Device::Cuda(_))
+}
+
+/// While it lives, matrix products of this thread run in bf16 (or, disabled, in the inputs' own type). Weights are cast once per
+/// outermost guard. Guards nest; they are dropped in reverse order. Forward passes only: run backward and optimizer outside.
+#[derive(Debug)]
+pub struct Autocast {
+    cuda: bool,
+    before: ffi::AutocastState,
+    // The switch is the thread's own: not Send.
+    thread: PhantomData<*const ()>,
+}
+
+impl Autocast {
+    /// Switches bf16 autocast on for the kind of `device`.
+    ///
+    /// # Errors
+    /// What libtorch said.
+    pub fn bf16(device: Device) -> Result<Self, TorchError> {
+        Self::enter(device, true)
+    }
+
+    /// Switches autocast off for the kind of `device`: for parts that stay in f32.
+    ///
+    /// # Errors
+    /// What libtorch said.
+    pub fn off(device: Device) -> Result<Self, TorchError> {
+        Self::enter(device, false)
+    }
+
+    fn enter(device: Device, enable: bool) -> Result<Self, TorchError> {
+        let cuda = is_cuda(device);
+        let before = ffi::autocast_enter(cuda, enable)?;
+        Ok(Self {
+            cuda,
+            before,
+            thread: PhantomData,
+        })
+    }
+
+    /// Whether autocast is on in this thread for the kind of `device`.
+    #[must_use]
+    pub fn is_on(device: Device) -> bool {
+        ffi::autocast_enabled(is_cuda(device))
+    }
+}
+
+impl Drop for Autocast {
+    fn drop(&mut self) {
+        // Restoring a thread-local flag cannot fail; a message here would have no reader.
+        let _ = ffi::autocast_leave(self.cuda, &self.before);
+    }
+}
+
+/// Whether backward has written a gradient.
+#[must_use]
+pub fn has_grad(t: &Tensor) -> bool {
+    ffi::has_grad(t).unwrap_or(false)
+}
+
+/// Drops the gradients; cheaper than zeroing them.
+///
+/// # Errors
+/// What libtorch said.
+pub fn clear_grads(params: &[Tensor]) -> Result<(), TorchError> {
+    ffi::clear_grads(params)
+}
+
+/// Global 2-norm of `tensors` (at least one, all on one device): a scalar f32 tensor on that device, not yet read by the host.
+///
+/// # Errors
+/// What libtorch said.
+pub fn global_norm(tensors: &[Tensor]) -> Result<Tensor, TorchError> {
+    ffi::global_norm(tensors)
+}
+
+/// Multiplies each tensor in place by the scalar tensor `factor`.
+///
+/// # Errors
+/// What libtorch said.
+pub fn scale(tensors: &[Tensor], factor: &Tensor) -> Result<(), TorchError> {
+    ffi::scale(tensors, factor)
+}
+
+/// Numbers of an AdamW step (arXiv 1711.05101): decoupled decay, multiplied by `lr` as in PyTorch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay rate of the first moment.
+    pub beta1: f64,
+    /// Decay rate of the second moment.
+    pub beta2: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+/// Parameters of one step with their gradients and moments; all lists of one length, f32, on one device.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWLists<'a> {
+    /// Weights, changed in place.
+    pub params: &'a [Tensor],
+    /// Gradients; overwritten with the scaled ones where a scale is given.
+    pub grads: &'a [Tensor],
+    /// First moments, changed in place.
+    pub exp_avgs: &'a [Tensor],
+    /// Second moments, changed in place.
+    pub exp_avg_sqs: &'a [Tensor],
+    /// Counts of steps, scalar f32 tensors, changed in place.
+    pub steps: &'a [Tensor],
+}
+
+/// One fused AdamW step of all `lists`, on the CPU and on CUDA.
+///
+/// Gradients are divided by the scalar `scale`; where the scalar `skip` is 1 nothing changes (both f32, on the device of the
+/// parameters), so that clipping and the finite check need no host sync.
+///
+/// # Errors
+/// Lists of different length, or what libtorch said.
+pub fn fused_adamw(lists: AdamWLists<'_>, numbers: AdamW, scale: Option<&Tensor>, skip: Option<&Tensor>) -> Result<(), TorchError> {
+    ffi::fused_adamw(lists, numbers, scale, skip)
+}
+
+/// State of the random generator of `device` as a u8 tensor on the CPU.
+///
+/// # Errors
+/// What libtorch said, such as that there is no such device.
+pub fn rng_state(device: Device) -> Result<Tensor, TorchError> {
+    ffi::rng_state(device)
+}
+
+/// Restores what [`rng_state`] answered.
+///
+/// # Errors
+/// What libtorch said, such as a state of another size.
+pub fn set_rng_state(device: Device, state: &Tensor) -> Result<(), TorchError> {
+    ffi::set_rng_state(device, state)
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,8 @@ pub enum Purpose {
     Subset = 6,
     /// Which dataset a mixture draws from next.
     Mixture = 7,
+    /// Drop path of a training step.
+    Step = 8,
 }
 
 /// SplitMix64's finaliser: a bijection on u64 with full avalanche.

@@ -65,6 +65,12 @@ impl Source {
         self.load_text(text).map(|(config, places)| Loaded { config, places, file_sha256 })
     }
 
+    /// Hex SHA-256 of the file's bytes as they are now, if it can be read.
+    #[must_use]
+    pub fn file_sha256(&self) -> Option<String> {
+        std::fs::read(&self.file).ok().map(|bytes| hex(&Sha256::digest(bytes)))
+    }
+
     /// As [`Self::load`], with the file's text given.
     ///
     /// # Errors

@@ -110,13 +110,16 @@ pub fn shown(value: &toml::Value) -> String {
     }
 }
 
-/// Cuts `user:password@` and the query string from an address.
+/// Cuts `user:password@` and the query string from an address. A bare `user@` stays: Azure's containers are written so.
 #[must_use]
 pub fn without_credentials(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?***"));
     let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-    let host = host.rsplit_once('@').map_or_else(|| host.to_owned(), |(_, host)| format!("***@{host}"));
+    let host = match host.rsplit_once('@') {
+        Some((user, host)) if user.contains(':') => format!("***@{host}"),
+        _ => host.to_owned(),
+    };
     format!("{scheme}://{host}{path}{query}")
 }
 

@@ -153,11 +153,12 @@ fn all_problems_are_listed_at_once() {
 
 #[test]
 fn credentials_are_refused_and_not_repeated() {
-    for address in ["s3://AKIA:CANARY@bucket/x", "https://host/x?X-Amz-Signature=CANARY", "az://c@CANARY@host"] {
+    for address in ["s3://AKIA:CANARY@bucket/x", "https://host/x?X-Amz-Signature=CANARY"] {
         let message = refused(&format!("[data]\ntrain = \"{address}\"\n[codebook]\npath = \"w\"\n"));
         assert!(message.contains("data.train") && message.contains("environment"), "{message}");
-        assert!(!message.contains("CANARY") || address.starts_with("az"), "{message}");
+        assert!(!message.contains("CANARY"), "{message}");
     }
+    load("[data]\ntrain = \"abfs://container@account.dfs.core.windows.net/x\"\n[codebook]\npath = \"w\"\n").unwrap();
     let message = refused(&format!("{GOOD}[data.secret]\naws_secret_access_key = \"CANARY\"\n"));
     assert!(!message.contains("CANARY"), "{message}");
     let message = refused(&format!("{GOOD}[x]\naws_secret_access_key = \"CANARY\n"));

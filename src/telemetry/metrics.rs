@@ -4,6 +4,7 @@
 //! [`Registry`] and serves [`render`]'s text. All series exist from the start, at 0, so that `rate()` and alerts see the first event.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
@@ -268,6 +269,17 @@ impl TrainMetrics {
             ReloadOutcome::Invalid | ReloadOutcome::Frozen | ReloadOutcome::Failed => self.config_last_reload_successful.set(0.0),
             ReloadOutcome::Busy => {}
         }
+    }
+
+    /// Measures the file system that holds `dir`, the run folder. Not done by the scrape: a network file system may hang.
+    ///
+    /// # Errors
+    /// If the file system cannot be asked; the gauges keep their values.
+    pub fn measure_disk(&self, dir: &Path) -> std::io::Result<()> {
+        let disk = rustix::fs::statvfs(dir)?;
+        self.checkpoint_disk_free.set((disk.f_bavail * disk.f_frsize) as f64);
+        self.checkpoint_disk_size.set((disk.f_blocks * disk.f_frsize) as f64);
+        Ok(())
     }
 
     /// Values of the counters that belong to the run rather than to the process, by series name; stored in each checkpoint.

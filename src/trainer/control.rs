@@ -123,3 +123,10 @@ pub type StatusBoard = Arc<Mutex<Status>>;
 
 /// The trainer's end of the command channel.
 pub type Commands = Receiver<Command>;
+
+/// Monotonic seconds since the first call in this process; the clock of [`Status::last_progress_s`].
+#[must_use]
+pub fn uptime_s() -> f64 {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed().as_secs_f64()
+}

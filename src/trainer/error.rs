@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
 use crate::error::{CliError, ExitCode};
+use crate::tensor::TensorError;
 
 /// Why a trainer could not start or go on.
 #[derive(Debug, Error)]
@@ -29,6 +30,9 @@ pub enum TrainError {
         /// What to do next.
         hint: Option<String>,
     },
+    /// A device that is not there, or a batch that is not what the objective needs.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
     /// Loss or gradient was not finite too often in a row.
     #[error("loss or gradient was not finite for {run} steps in a row, up to step {step}; the weights are those of step {step} without these updates")]
     NonFinite {
@@ -59,6 +63,10 @@ impl TrainError {
             Self::Checkpoint(_) | Self::Io { .. } => ExitCode::Io,
             Self::NonFinite { .. } => ExitCode::NonFinite,
             Self::Torch(_) => ExitCode::Internal,
+            Self::Tensor(e) => match e {
+                TensorError::BadDevice(_) | TensorError::NoDevice { .. } => ExitCode::Usage,
+                _ => ExitCode::Internal,
+            },
             Self::Pipeline(e) => match e {
                 PipelineError::BadUrl { .. }
                 | PipelineError::Empty { .. }
@@ -84,7 +92,8 @@ impl TrainError {
             }
             Self::NonFinite { .. } => Some("lower optim.lr or optim.clip, or set train.precision = \"f32\"; the run goes on from its last checkpoint".into()),
             Self::Torch(text) if text.contains("out of memory") => Some("lower train.batch or raise train.accumulate".into()),
-            Self::Checkpoint(_) | Self::Io { .. } | Self::Torch(_) => None,
+            Self::Tensor(TensorError::BadDevice(_) | TensorError::NoDevice { .. }) => Some("`splitmask doctor` says which devices there are; train.device = \"auto\" takes the best".into()),
+            Self::Tensor(_) | Self::Checkpoint(_) | Self::Io { .. } | Self::Torch(_) => None,
         }
     }
 }

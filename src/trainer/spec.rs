@@ -9,6 +9,7 @@ use splitmask_pipeline::types::{ColourConfig, CropConfig};
 use crate::model::config::VitConfig;
 use crate::objective::config::ObjectiveConfig;
 use crate::optim::config::OptimConfig;
+use crate::tensor::Normalise;
 
 /// Number format of the matrix products; weights and optimizer state are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -65,6 +66,14 @@ impl Default for TrainConfig {
             std: [0.229, 0.224, 0.225],
             nonfinite_limit: 5,
         }
+    }
+}
+
+impl TrainConfig {
+    /// How pixels are normalised.
+    #[must_use]
+    pub fn normalise(&self) -> Normalise {
+        Normalise { mean: self.mean, std: self.std }
     }
 }
 

@@ -223,3 +223,14 @@ fn a_second_inventory_in_one_registry_is_an_error() {
     let (registry, _metrics) = fresh();
     assert!(TrainMetrics::new(&registry).is_err());
 }
+
+#[test]
+fn the_disk_of_a_folder_is_measured_and_a_missing_folder_is_an_error() {
+    let (_, metrics) = fresh();
+    let dir = tempfile::tempdir().expect("a folder");
+    metrics.measure_disk(dir.path()).expect("a file system");
+    let (free, size) = (metrics.checkpoint_disk_free.get(), metrics.checkpoint_disk_size.get());
+    assert!(size > 1e6 && (0.0..=size).contains(&free), "{free} of {size}");
+    assert!(metrics.measure_disk(&dir.path().join("absent")).is_err());
+    assert_eq!(metrics.checkpoint_disk_size.get(), size);
+}

@@ -1,0 +1,205 @@
+//! The border to `ext.cpp`. All unsafe code of the crate's tensor calls lives here.
+#![expect(
+    unsafe_code,
+    reason = "calls into ext.cpp; pointers come from live tch tensors and are not kept by C++"
+)]
+
+use std::ffi::{CStr, c_char, c_int};
+
+use tch::{Device, Tensor};
+
+use crate::{AdamW, AdamWLists, TorchError};
+
+type At = *mut std::ffi::c_void;
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AutocastState {
+    enabled: c_int,
+    dtype: c_int,
+}
+
+unsafe extern "C" {
+    fn te_free(text: *mut c_char);
+    fn te_version() -> *const c_char;
+    fn te_library_path() -> *mut c_char;
+    fn te_autocast_enter(cuda: c_int, enable: c_int, before: *mut AutocastState) -> *mut c_char;
+    fn te_autocast_leave(cuda: c_int, before: *const AutocastState) -> *mut c_char;
+    fn te_autocast_enabled(cuda: c_int) -> c_int;
+    fn te_has_grad(t: At, out: *mut c_int) -> *mut c_char;
+    fn te_clear_grads(tensors: *const At, n: usize) -> *mut c_char;
+    fn te_global_norm(tensors: *const At, n: usize, out: *mut At) -> *mut c_char;
+    fn te_scale(tensors: *const At, n: usize, factor: At) -> *mut c_char;
+    fn te_fused_adamw(
+        params: *const At,
+        grads: *const At,
+        exp_avgs: *const At,
+        exp_avg_sqs: *const At,
+        steps: *const At,
+        n: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        scale: At,
+        skip: At,
+    ) -> *mut c_char;
+    fn te_rng_state(cuda_index: c_int, out: *mut At) -> *mut c_char;
+    fn te_set_rng_state(cuda_index: c_int, state: At) -> *mut c_char;
+    fn te_cuda_memory(index: c_int, out: *mut i64) -> *mut c_char;
+}
+
+fn at(t: &Tensor) -> At {
+    t.as_ptr().cast_mut().cast()
+}
+
+fn pointers(tensors: &[Tensor]) -> Vec<At> {
+    tensors.iter().map(at).collect()
+}
+
+/// Takes a malloc'ed C string over; `None` for null.
+fn owned(text: *mut c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: ext.cpp answers null or a NUL-terminated malloc'ed string that it gives away.
+    unsafe {
+        let s = CStr::from_ptr(text).to_string_lossy().into_owned();
+        te_free(text);
+        Some(s)
+    }
+}
+
+fn check(call: &'static str, answer: *mut c_char) -> Result<(), TorchError> {
+    owned(answer).map_or(Ok(()), |message| Err(TorchError { call, message }))
+}
+
+fn tensor(call: &'static str, f: impl FnOnce(*mut At) -> *mut c_char) -> Result<Tensor, TorchError> {
+    let mut out: At = std::ptr::null_mut();
+    check(call, f(&raw mut out))?;
+    // SAFETY: on success ext.cpp stored a `new at::Tensor` that the caller owns.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+}
+
+pub(crate) fn version() -> &'static str {
+    // SAFETY: a string literal of ext.cpp.
+    unsafe { CStr::from_ptr(te_version()) }.to_str().unwrap_or("unknown")
+}
+
+pub(crate) fn library_path() -> Option<String> {
+    // SAFETY: takes nothing.
+    owned(unsafe { te_library_path() })
+}
+
+pub(crate) fn autocast_enter(cuda: bool, enable: bool) -> Result<AutocastState, TorchError> {
+    let mut before = AutocastState::default();
+    // SAFETY: `before` lives across the call.
+    check("autocast", unsafe {
+        te_autocast_enter(cuda.into(), enable.into(), &raw mut before)
+    })?;
+    Ok(before)
+}
+
+pub(crate) fn autocast_leave(cuda: bool, before: &AutocastState) -> Result<(), TorchError> {
+    // SAFETY: `before` lives across the call.
+    check("autocast", unsafe { te_autocast_leave(cuda.into(), before) })
+}
+
+pub(crate) fn autocast_enabled(cuda: bool) -> bool {
+    // SAFETY: reads a thread-local flag.
+    unsafe { te_autocast_enabled(cuda.into()) != 0 }
+}
+
+pub(crate) fn has_grad(t: &Tensor) -> Result<bool, TorchError> {
+    let mut out: c_int = 0;
+    // SAFETY: `t` and `out` live across the call.
+    check("grad", unsafe { te_has_grad(at(t), &raw mut out) })?;
+    Ok(out != 0)
+}
+
+pub(crate) fn clear_grads(params: &[Tensor]) -> Result<(), TorchError> {
+    let p = pointers(params);
+    // SAFETY: the tensors live across the call.
+    check("clear_grads", unsafe { te_clear_grads(p.as_ptr(), p.len()) })
+}
+
+pub(crate) fn global_norm(tensors: &[Tensor]) -> Result<Tensor, TorchError> {
+    let p = pointers(tensors);
+    // SAFETY: the tensors live across the call.
+    tensor("global_norm", |out| unsafe { te_global_norm(p.as_ptr(), p.len(), out) })
+}
+
+pub(crate) fn scale(tensors: &[Tensor], factor: &Tensor) -> Result<(), TorchError> {
+    let p = pointers(tensors);
+    // SAFETY: the tensors live across the call.
+    check("scale", unsafe { te_scale(p.as_ptr(), p.len(), at(factor)) })
+}
+
+pub(crate) fn fused_adamw(l: AdamWLists<'_>, h: AdamW, scale: Option<&Tensor>, skip: Option<&Tensor>) -> Result<(), TorchError> {
+    let call = "fused_adamw";
+    let n = l.params.len();
+    let lengths = [l.grads.len(), l.exp_avgs.len(), l.exp_avg_sqs.len(), l.steps.len()];
+    if lengths.iter().any(|&len| len != n) {
+        return Err(TorchError {
+            call,
+            message: format!("{n} parameters with lists of {lengths:?} gradients, moments and steps"),
+        });
+    }
+    if n == 0 {
+        return Ok(());
+    }
+    let (p, g, m, v, s) = (
+        pointers(l.params),
+        pointers(l.grads),
+        pointers(l.exp_avgs),
+        pointers(l.exp_avg_sqs),
+        pointers(l.steps),
+    );
+    let optional = |t: Option<&Tensor>| t.map_or(std::ptr::null_mut(), at);
+    // SAFETY: five lists of n live tensors; null stands for absent.
+    check(call, unsafe {
+        te_fused_adamw(
+            p.as_ptr(),
+            g.as_ptr(),
+            m.as_ptr(),
+            v.as_ptr(),
+            s.as_ptr(),
+            n,
+            h.lr,
+            h.beta1,
+            h.beta2,
+            h.weight_decay,
+            h.eps,
+            optional(scale),
+            optional(skip),
+        )
+    })
+}
+
+/// −1 stands for the CPU.
+fn index(device: Device) -> c_int {
+    match device {
+        Device::Cuda(i) => c_int::try_from(i).unwrap_or(c_int::MAX),
+        _ => -1,
+    }
+}
+
+pub(crate) fn rng_state(device: Device) -> Result<Tensor, TorchError> {
+    // SAFETY: `out` lives across the call.
+    tensor("rng_state", |out| unsafe { te_rng_state(index(device), out) })
+}
+
+pub(crate) fn set_rng_state(device: Device, state: &Tensor) -> Result<(), TorchError> {
+    // SAFETY: `state` lives across the call.
+    check("set_rng_state", unsafe { te_set_rng_state(index(device), at(state)) })
+}
+
+pub(crate) fn cuda_memory(device: usize) -> Result<[i64; 3], TorchError> {
+    let mut out = [0i64; 3];
+    // SAFETY: room for the three numbers that are written.
+    check("cuda_memory", unsafe {
+        te_cuda_memory(index(Device::Cuda(device)), out.as_mut_ptr())
+    })?;
+    Ok(out)
+}

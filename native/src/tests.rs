@@ -1,0 +1,154 @@
+use tch::{Device, Kind, Tensor};
+
+use super::*;
+
+const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+#[test]
+fn autocast_casts_products_nests_and_ends() {
+    let a = Tensor::ones([2, 2], CPU);
+    assert_eq!(a.matmul(&a).kind(), Kind::Float);
+    {
+        let _on = Autocast::bf16(Device::Cpu).unwrap();
+        assert_eq!(a.matmul(&a).kind(), Kind::BFloat16);
+        {
+            let _off = Autocast::off(Device::Cpu).unwrap();
+            assert!(!Autocast::is_on(Device::Cpu));
+            assert_eq!(a.matmul(&a).kind(), Kind::Float);
+        }
+        assert!(Autocast::is_on(Device::Cpu));
+        assert_eq!(a.matmul(&a).kind(), Kind::BFloat16);
+    }
+    assert_eq!(a.matmul(&a).kind(), Kind::Float);
+}
+
+#[test]
+fn leaving_autocast_forgets_cast_weights() {
+    let mut w = Tensor::ones([1, 1], CPU).set_requires_grad(true);
+    let x = Tensor::ones([1, 1], CPU);
+    let product = |w: &Tensor| {
+        let _on = Autocast::bf16(Device::Cpu).unwrap();
+        x.matmul(w).double_value(&[0, 0])
+    };
+    assert_eq!(product(&w), 1.0);
+    let _ = tch::no_grad(|| w.fill_(3.0));
+    assert_eq!(product(&w), 3.0);
+}
+
+#[test]
+fn norm_and_scale_are_global() {
+    let t = [Tensor::from_slice(&[3f32, 0.0]), Tensor::from_slice(&[4f32])];
+    let norm = global_norm(&t).unwrap();
+    assert!((norm.double_value(&[]) - 5.0).abs() < 1e-6);
+    scale(&t, &Tensor::from(0.5f32)).unwrap();
+    assert_eq!(t[1].double_value(&[0]), 2.0);
+}
+
+#[test]
+fn grads_are_cleared() {
+    let w = Tensor::ones([2], CPU).set_requires_grad(true);
+    assert!(!has_grad(&w));
+    (&w * 2.0).sum(Kind::Float).backward();
+    assert!(has_grad(&w));
+    clear_grads(&[w.shallow_clone()]).unwrap();
+    assert!(!has_grad(&w));
+}
+
+fn adamw_once(scale: Option<&Tensor>, skip: Option<&Tensor>) -> (f64, f64) {
+    let one = |x: f32| vec![Tensor::from_slice(&[x])];
+    let (p, g, m, v, s) = (one(1.0), one(0.5), one(0.0), one(0.0), vec![Tensor::from(0f32)]);
+    let lists = AdamWLists {
+        params: &p,
+        grads: &g,
+        exp_avgs: &m,
+        exp_avg_sqs: &v,
+        steps: &s,
+    };
+    fused_adamw(
+        lists,
+        AdamW {
+            lr: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            weight_decay: 0.1,
+            eps: 1e-8,
+        },
+        scale,
+        skip,
+    )
+    .unwrap();
+    (p[0].double_value(&[0]), s[0].double_value(&[]))
+}
+
+#[test]
+fn adamw_first_step_is_decay_and_sign() {
+    // 1·(1 − 0.1·0.1) − 0.1·sign(g): the first bias-corrected step has length lr.
+    let (p, step) = adamw_once(None, None);
+    assert!((p - (0.99 - 0.1)).abs() < 1e-6, "{p}");
+    assert_eq!(step, 1.0);
+    let (scaled, _) = adamw_once(Some(&Tensor::from(4f32)), Some(&Tensor::from(0f32)));
+    assert!((scaled - 0.89).abs() < 1e-6, "{scaled}");
+}
+
+#[test]
+fn adamw_skips_on_the_device() {
+    assert_eq!(adamw_once(None, Some(&Tensor::from(1f32))), (1.0, 0.0));
+}
+
+#[test]
+fn adamw_refuses_uneven_lists() {
+    let t = [Tensor::from_slice(&[1f32])];
+    let lists = AdamWLists {
+        params: &t,
+        grads: &[],
+        exp_avgs: &t,
+        exp_avg_sqs: &t,
+        steps: &t,
+    };
+    let e = fused_adamw(
+        lists,
+        AdamW {
+            lr: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            weight_decay: 0.0,
+            eps: 1e-8,
+        },
+        None,
+        None,
+    )
+    .unwrap_err();
+    assert!(e.to_string().contains("1 parameters"), "{e}");
+}
+
+#[test]
+fn random_state_is_restored() {
+    let state = rng_state(Device::Cpu).unwrap();
+    assert_eq!(state.kind(), Kind::Uint8);
+    let a = Tensor::rand([4], CPU);
+    set_rng_state(Device::Cpu, &state).unwrap();
+    let b = Tensor::rand([4], CPU);
+    assert_eq!(a, b);
+    let e = set_rng_state(Device::Cpu, &Tensor::from_slice(&[1u8])).unwrap_err();
+    assert_eq!(e.call, "set_rng_state");
+}
+
+#[test]
+fn says_which_libtorch_and_why_no_cuda() {
+    assert!(version().starts_with("2."), "{}", version());
+    let lib = library_path().unwrap();
+    assert!(lib.ends_with("libtorch_cpu.so"), "{}", lib.display());
+    match load_cuda() {
+        Ok(n) => assert!(n > 0),
+        Err(CudaUnavailable::NotInstalled(p)) => assert_eq!(p.parent(), lib.parent()),
+        Err(e) => assert!(!e.to_string().is_empty()),
+    }
+}
+
+#[test]
+fn cuda_state_without_cuda_is_an_error() {
+    if !tch::Cuda::is_available() {
+        assert!(rng_state(Device::Cuda(0)).is_err());
+        assert!(cuda_memory(0).is_err());
+    }
+}

@@ -1,0 +1,121 @@
+//! `splitmask eval knn`: how good are the features of a checkpoint?
+
+#![expect(clippy::print_stdout, reason = "a verb answers on stdout")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
+use tch::nn;
+
+use crate::checkpoint::{self, folder_of};
+use crate::config::{Config, Source};
+use crate::error::{CliError, ExitCode};
+use crate::eval::knn::Accuracy;
+use crate::objective;
+use crate::tensor::choose_device;
+use crate::trainer::{self, TrainError};
+
+/// Measure the features of a checkpoint on labelled images.
+#[derive(Args)]
+pub(crate) struct EvalArgs {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Knn(KnnArgs),
+}
+
+/// k-nearest-neighbour accuracy of frozen features: no training, a minute on a CPU (DINO's protocol, arXiv 2104.14294).
+///
+/// Each image of data.val is classified by the k most similar images of data.train; nothing is learnt, so the number speaks of the
+/// encoder alone. Compare it with --random-init, the same encoder before any training.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  splitmask eval knn runs/demo\n  splitmask eval knn runs/demo --random-init\n  splitmask eval knn runs/demo/checkpoints/step-00000400 --json")]
+struct KnnArgs {
+    /// Run folder (its newest checkpoint is taken) or checkpoint folder.
+    run: PathBuf,
+    /// The same encoder at its random initialisation instead of the checkpoint's weights.
+    #[arg(long)]
+    random_init: bool,
+    /// Neighbours that vote; default: eval.k of the run's config.
+    #[arg(long)]
+    k: Option<u32>,
+    /// Labelled shards to classify; default: data.val of the run's config.
+    #[arg(long, value_name = "URL")]
+    val: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
+    match args.task {
+        Task::Knn(args) => {
+            let folder = checkpoint_folder(&args.run)?;
+            let mut config = config_of(&folder)?;
+            if let Some(k) = args.k {
+                config.eval.k = k;
+            }
+            if let Some(val) = args.val {
+                config.data.val = val;
+            }
+            let accuracy = knn(&config, (!args.random_init).then_some(folder.as_path()))?;
+            if args.json {
+                let what = if args.random_init { "random-init".into() } else { folder.display().to_string() };
+                println!("{}", serde_json::json!({ "weights": what, "k": config.eval.k, "knn": accuracy }));
+            } else {
+                println!("k-NN accuracy   {:.4}   (k = {}, {} images among {})", accuracy.top1, config.eval.k, accuracy.queries, accuracy.references);
+                println!("commonest class {:.4}", accuracy.majority);
+                println!("chance          {:.4}   ({} classes)", accuracy.chance, accuracy.classes);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The folder itself if it is a checkpoint, else the newest whole checkpoint of the run in it.
+pub(super) fn checkpoint_folder(run: &Path) -> Result<PathBuf, CliError> {
+    if run.join("complete.json").exists() {
+        return Ok(run.to_owned());
+    }
+    let newest = checkpoint::list(&folder_of(run)).pop().map(|(_, folder)| folder);
+    newest.ok_or_else(|| {
+        CliError::usage(format!("{}: no checkpoint in it", run.display()), "name a run folder (run.dir of its config) or a folder step-… below its checkpoints/".to_owned())
+    })
+}
+
+/// The config that a checkpoint was written under.
+pub(super) fn config_of(folder: &Path) -> Result<Config, CliError> {
+    let source = Source { file: folder.join("config.toml"), ..Source::default() };
+    Ok(source.load()?.config)
+}
+
+/// k-NN accuracy of a checkpoint's weights, or of the random initialisation of its config.
+pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, CliError> {
+    let spec = config.trainer_spec();
+    if spec.data.val.is_empty() {
+        return Err(CliError::usage("data.val is empty: there is nothing to classify", "name labelled shards: --val URL".to_owned()));
+    }
+    let (device, _) = choose_device(&spec.train.device).map_err(TrainError::from)?;
+    let codebook = Arc::new(Codebook::load(&spec.codebook)?);
+    tch::manual_seed(spec.seed as i64);
+    let vars = nn::VarStore::new(device);
+    let objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root()).map_err(TrainError::from)?;
+    if let Some(folder) = weights {
+        let tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
+        trainer::put_weights(folder, &tensors, &vars)?;
+    }
+    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"));
+    let tokenizer = Arc::new(Tokenizer::new(codebook));
+    let result = trainer::knn(objective.backbone(), &spec, &tokenizer, device, |set, n| {
+        bar.set_message(set.to_owned());
+        bar.set_position(n as u64);
+    });
+    bar.finish_and_clear();
+    result.map_err(|e| CliError { code: ExitCode::Usage, message: e.to_string(), hint: None })
+}

@@ -1,0 +1,108 @@
+//! One daemon per run folder: an advisory lock that the kernel drops with the process, however it ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::CliError;
+
+/// Name of the lock file in a run folder; it stays there, only the lock on it comes and goes.
+pub const LOCK_FILE: &str = "daemon.lock";
+
+/// The lock, and what this process made to get it.
+#[derive(Debug)]
+pub struct RunLock {
+    file: File,
+    path: PathBuf,
+    /// Folders that did not exist before, innermost first.
+    made: Vec<PathBuf>,
+    /// Whether the file did not exist before.
+    fresh: bool,
+}
+
+impl RunLock {
+    /// Takes the lock, making the folder if need be.
+    ///
+    /// # Errors
+    /// Exit code 64 naming the holder if another process has it; 74 if the folder cannot be written.
+    pub fn take(run_dir: &Path) -> Result<Self, CliError> {
+        let made: Vec<PathBuf> = run_dir.ancestors().take_while(|a| !a.as_os_str().is_empty() && !a.exists()).map(Path::to_path_buf).collect();
+        let refused = |e: std::io::Error| CliError::usage(format!("run.dir = \"{}\": {e}", run_dir.display()), "choose a folder that can be written".to_owned());
+        std::fs::create_dir_all(run_dir).map_err(refused)?;
+        let path = run_dir.join(LOCK_FILE);
+        let fresh = !path.exists();
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(refused)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { file, path, made, fresh }),
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let holder = holder.split_whitespace().collect::<Vec<_>>().join(", ");
+                let holder = if holder.is_empty() { "another process".to_owned() } else { holder };
+                Err(CliError::usage(
+                    format!("run.dir = \"{}\": run folder in use by {holder}", run_dir.display()),
+                    "stop that daemon, or choose another run.dir".to_owned(),
+                ))
+            }
+            Err(TryLockError::Error(e)) => Err(CliError::io(format!("{}: cannot be locked: {e}", path.display()))),
+        }
+    }
+
+    /// Writes who holds it, for whoever is refused.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn describe(&mut self, admin: Option<std::net::SocketAddr>) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        writeln!(self.file, "pid={}", std::process::id())?;
+        if let Some(address) = admin {
+            writeln!(self.file, "admin=http://{address}")?;
+        }
+        self.file.flush()
+    }
+
+    /// Removes what [`Self::take`] made, so that a refused start leaves nothing; folders with other content stay.
+    pub fn undo(self) {
+        if self.fresh {
+            let _ = std::fs::remove_file(&self.path);
+        }
+        for folder in &self.made {
+            if std::fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_taker_is_told_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("runs/a");
+        let mut first = RunLock::take(&run).unwrap();
+        first.describe(Some("127.0.0.1:9464".parse().unwrap())).unwrap();
+        let error = RunLock::take(&run).unwrap_err();
+        assert_eq!(error.code, crate::error::ExitCode::Usage);
+        assert!(error.message.contains(&format!("in use by pid={}, admin=http://127.0.0.1:9464", std::process::id())), "{}", error.message);
+        drop(first);
+        RunLock::take(&run).unwrap();
+    }
+
+    #[test]
+    fn undo_leaves_nothing_that_was_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        RunLock::take(&dir.path().join("runs/a")).unwrap().undo();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        std::fs::create_dir_all(dir.path().join("runs")).unwrap();
+        RunLock::take(&dir.path().join("runs/a")).unwrap().undo();
+        assert!(dir.path().join("runs").exists());
+        let lock = RunLock::take(&dir.path().join("runs/a")).unwrap();
+        std::fs::write(dir.path().join("runs/a/kept"), "x").unwrap();
+        lock.undo();
+        assert!(dir.path().join("runs/a/kept").exists());
+    }
+}

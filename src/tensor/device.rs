@@ -1,0 +1,71 @@
+//! `train.device`.
+
+use tch::Device;
+
+use crate::tensor::TensorError;
+
+/// What a setting asks for: `None` = the best there is.
+///
+/// # Errors
+/// [`TensorError::BadDevice`] for anything but `auto`, `cpu`, `cuda`, `cuda:N`.
+pub fn parse_device(setting: &str) -> Result<Option<Device>, TensorError> {
+    match setting {
+        "auto" => Ok(None),
+        "cpu" => Ok(Some(Device::Cpu)),
+        "cuda" => Ok(Some(Device::Cuda(0))),
+        other => match other.strip_prefix("cuda:").map(str::parse) {
+            Some(Ok(n)) => Ok(Some(Device::Cuda(n))),
+            _ => Err(TensorError::BadDevice(setting.to_owned())),
+        },
+    }
+}
+
+/// The device of a setting; loads libtorch's CUDA half unless the setting is `cpu`. The second part says why `auto` fell back to
+/// the CPU.
+///
+/// # Errors
+/// A word that is not understood, or a CUDA device that is named and not there.
+pub fn choose_device(setting: &str) -> Result<(Device, Option<String>), TensorError> {
+    let wanted = parse_device(setting)?;
+    if wanted == Some(Device::Cpu) {
+        return Ok((Device::Cpu, None));
+    }
+    match (wanted, torch_ext::load_cuda()) {
+        (None, Ok(_)) => Ok((Device::Cuda(0), None)),
+        (None, Err(why)) => Ok((Device::Cpu, Some(why.to_string()))),
+        (Some(Device::Cuda(i)), Ok(n)) if i >= n => {
+            Err(TensorError::NoDevice { wanted: setting.to_owned(), reason: format!("there are {n} CUDA devices, counted from 0") })
+        }
+        (Some(device), Ok(_)) => Ok((device, None)),
+        (Some(_), Err(why)) => Err(TensorError::NoDevice { wanted: setting.to_owned(), reason: why.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn understands_the_four_forms() {
+        assert_eq!(parse_device("auto"), Ok(None));
+        assert_eq!(parse_device("cpu"), Ok(Some(Device::Cpu)));
+        assert_eq!(parse_device("cuda"), Ok(Some(Device::Cuda(0))));
+        assert_eq!(parse_device("cuda:3"), Ok(Some(Device::Cuda(3))));
+        for bad in ["", "gpu", "cuda:", "cuda:x", "cuda:-1"] {
+            assert_eq!(parse_device(bad), Err(TensorError::BadDevice(bad.into())));
+        }
+    }
+
+    #[test]
+    fn auto_always_finds_one_and_says_why_not_cuda() {
+        let (device, why) = choose_device("auto").unwrap();
+        assert_eq!(device == Device::Cpu, why.is_some());
+    }
+
+    #[test]
+    fn a_named_device_that_is_missing_is_an_error() {
+        let e = choose_device("cuda:99").unwrap_err();
+        assert!(matches!(e, TensorError::NoDevice { .. }), "{e}");
+        assert!(e.to_string().contains("cuda:99"), "{e}");
+    }
+}

@@ -1,0 +1,205 @@
+//! Builds a trainer out of its spec, and restores it from the newest checkpoint of its run folder.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
+use splitmask_pipeline::types::ViewPlan;
+use tch::{Device, Tensor, nn};
+
+use super::Telemetry;
+use super::control::StatusBoard;
+use super::error::TrainError;
+use super::feed::Feed;
+use super::journal::Journal;
+use super::keep::Keeper;
+use super::meter::{Meter, WordUsage};
+use super::record::Interval;
+use super::spec::TrainerSpec;
+use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
+use crate::objective::{self, Objective};
+use crate::optim::AdamW;
+use crate::telemetry::metrics::{Phase, PhaseClock};
+use crate::tensor::choose_device;
+
+/// Everything one training run consists of.
+pub(super) struct Trainer {
+    pub(super) spec: TrainerSpec,
+    pub(super) device: Device,
+    pub(super) vars: nn::VarStore,
+    pub(super) objective: Box<dyn Objective>,
+    pub(super) optimizer: AdamW,
+    pub(super) codebook: Arc<Codebook>,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) plan: Arc<ViewPlan>,
+    pub(super) feed: Feed,
+    pub(super) step: u64,
+    pub(super) cursor: Cursor,
+    pub(super) meter: Meter,
+    pub(super) usage: WordUsage,
+    pub(super) interval: Interval,
+    pub(super) nonfinite_run: u32,
+    pub(super) waiting_since: Option<Instant>,
+    pub(super) journal: Journal,
+    pub(super) keeper: Keeper,
+    pub(super) clock: PhaseClock,
+    pub(super) status: StatusBoard,
+    pub(super) telemetry: Telemetry,
+}
+
+impl Trainer {
+    /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor.
+    pub(super) fn assemble(spec: TrainerSpec, status: StatusBoard, telemetry: Telemetry) -> Result<Self, TrainError> {
+        let (device, why_not_cuda) = choose_device(&spec.train.device)?;
+        if let Some(reason) = why_not_cuda {
+            tracing::info!(%reason, "training on the CPU");
+        }
+        let threads = if spec.train.threads == 0 { std::thread::available_parallelism().map_or(1, |n| n.get() as u32) } else { spec.train.threads };
+        tch::set_num_threads(threads as i32);
+        telemetry.train.set_build_info(&torch_ext::libtorch_version(), &device::name(device));
+
+        let codebook = Arc::new(load_codebook(&spec)?);
+        let tokenizer = Arc::new(Tokenizer::new(Arc::clone(&codebook)));
+        let plan = Arc::new(objective::view_plan(&spec.objective, &spec.model, &spec.augment.crop, &spec.augment.colour));
+
+        tch::manual_seed(spec.seed as i64);
+        let vars = nn::VarStore::new(device);
+        let mut objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root())?;
+        objective.apply_live(&spec.objective);
+        let mut optimizer = AdamW::new(&vars, objective.as_ref(), &spec.optim)?;
+
+        let root = folder_of(&spec.run_dir);
+        let found = checkpoint::newest(&root)?;
+        for (aside, reason) in &found.set_aside {
+            tracing::error!(moved_to = %aside.display(), %reason, "a damaged checkpoint was set aside");
+        }
+        let mut progress = None;
+        if let Some(folder) = found.folder {
+            let snapshot = checkpoint::load(&folder)?;
+            restore(&folder, &snapshot, &vars, &mut optimizer, &codebook)?;
+            tracing::info!(step = snapshot.progress.step, from = %folder.display(), "resuming");
+            progress = Some(snapshot.progress);
+        } else if let Some(from) = &spec.init_from {
+            let count = start_from(from, &vars)?;
+            tracing::info!(tensors = count, from = %from.display(), "initialised from weights");
+        }
+        let resumed = progress.as_ref().map(|p| p.step);
+        let (step, cursor) = progress.as_ref().map_or((0, Cursor::default()), |p| (p.step, p.cursor));
+        let (meter, usage) = match progress {
+            None => (Meter::default(), WordUsage::new(codebook.len())),
+            Some(p) => {
+                telemetry.train.restore(&p.counters);
+                (Meter::restore(&p.meter), WordUsage::restore(p.word_counts, p.token_entropy, p.codebook_perplexity))
+            }
+        };
+        std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io { path: spec.run_dir.clone(), source })?;
+        let journal = Journal::open(&spec.run_dir, step)?;
+        let feed = Feed::open(&spec, &plan, &tokenizer, cursor, &telemetry.pipeline)?;
+        Ok(Self {
+            keeper: Keeper::new(&spec.run_dir, telemetry.train.clone(), resumed),
+            interval: Interval::begin(telemetry.train.phase(Phase::DataWait).get()),
+            clock: PhaseClock::start(telemetry.train.clone(), Phase::Other),
+            nonfinite_run: 0,
+            waiting_since: None,
+            spec,
+            device,
+            vars,
+            objective,
+            optimizer,
+            codebook,
+            tokenizer,
+            plan,
+            feed,
+            step,
+            cursor,
+            meter,
+            usage,
+            journal,
+            status,
+            telemetry,
+        })
+    }
+
+    /// Copies everything that changes to the CPU and hands it to the checkpoint thread.
+    pub(super) fn checkpoint_in_background(&mut self) -> Result<(), TrainError> {
+        self.clock.switch(Phase::Checkpoint);
+        let copy = |t: &Tensor| t.detach().to_device(Device::Cpu).copy();
+        let mut model: Vec<(String, Tensor)> = self.vars.variables().iter().map(|(name, t)| (name.clone(), copy(t))).collect();
+        model.sort_by(|a, b| a.0.cmp(&b.0));
+        let optimizer = self.optimizer.state().into_iter().map(|(name, t)| (name, copy(&t))).collect();
+        let (word_counts, token_entropy, codebook_perplexity) = self.usage.save();
+        let progress = Progress {
+            step: self.step,
+            cursor: self.cursor,
+            counters: self.telemetry.train.snapshot(),
+            meter: self.meter.save(),
+            word_counts,
+            token_entropy,
+            codebook_perplexity,
+            codebook: self.codebook.id(),
+        };
+        let snapshot = Snapshot { model, optimizer, progress, config_toml: self.spec.config_toml.clone() };
+        self.keeper.begin(snapshot, self.spec.checkpoint.keep, self.spec.checkpoint.keep_every_steps);
+        self.clock.switch(Phase::Other);
+        Ok(())
+    }
+}
+
+fn load_codebook(spec: &TrainerSpec) -> Result<Codebook, TrainError> {
+    let codebook = Codebook::load(&spec.codebook)?;
+    codebook.check_fits(&spec.codebook.display().to_string(), spec.model.image, spec.model.patch)?;
+    Ok(codebook)
+}
+
+/// Puts a checkpoint's tensors in place.
+fn restore(folder: &Path, snapshot: &Snapshot, vars: &nn::VarStore, optimizer: &mut AdamW, codebook: &Codebook) -> Result<(), TrainError> {
+    let mismatch = |detail: String| TrainError::from(CheckpointError::Mismatch { path: folder.to_owned(), detail });
+    if snapshot.progress.codebook != codebook.id() {
+        return Err(mismatch("it was trained with another codebook (codebook.path)".into()));
+    }
+    let mut saved: BTreeMap<&str, &Tensor> = snapshot.model.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    let variables: BTreeMap<String, Tensor> = vars.variables().into_iter().collect();
+    for (name, variable) in &variables {
+        let Some(tensor) = saved.remove(name.as_str()) else {
+            return Err(mismatch(format!("it has no parameter {name}; this config's model has")));
+        };
+        if tensor.size() != variable.size() {
+            return Err(mismatch(format!("{name} is {:?} in it, {:?} in this config's model", tensor.size(), variable.size())));
+        }
+        tch::no_grad(|| variable.shallow_clone().copy_(tensor));
+    }
+    if let Some(name) = saved.keys().next() {
+        return Err(mismatch(format!("it has a parameter {name} that this config's model lacks")));
+    }
+    optimizer.load_state(&snapshot.optimizer).map_err(|e| mismatch(e.to_string()))
+}
+
+/// Copies every tensor of the same name and shape out of a checkpoint folder or safetensors file; answers how many.
+fn start_from(from: &Path, vars: &nn::VarStore) -> Result<usize, TrainError> {
+    let bad = |detail: String| TrainError::BadSetting {
+        key: "run.init_from".into(),
+        value: from.display().to_string(),
+        detail,
+        hint: Some("name a checkpoint folder (RUN/checkpoints/step-…) or a .safetensors file".into()),
+    };
+    let tensors = if from.is_dir() {
+        checkpoint::load_model(from)?
+    } else {
+        Tensor::read_safetensors(from).map_err(|e| bad(e.to_string()))?
+    };
+    let variables = vars.variables();
+    let mut count = 0;
+    for (name, tensor) in &tensors {
+        if let Some(variable) = variables.get(name).filter(|v| v.size() == tensor.size()) {
+            tch::no_grad(|| variable.shallow_clone().copy_(tensor));
+            count += 1;
+        }
+    }
+    if count == 0 {
+        return Err(bad("no tensor in it has the name and shape of one of this model".into()));
+    }
+    Ok(count)
+}

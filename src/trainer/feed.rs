@@ -1,0 +1,97 @@
+//! The trainer's end of the pipeline: opens it at a cursor, waits for batches, rebuilds it when its settings change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::decode::Limits;
+use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::run::{BatchSpec, BatchStream, Dataset, Next, Order};
+use splitmask_pipeline::sample::{SampleMaker, ViewMode};
+use splitmask_pipeline::tokenize::Tokenizer;
+use splitmask_pipeline::types::{Batch, ViewPlan};
+
+use super::spec::TrainerSpec;
+
+/// A running stream of training batches.
+pub struct Feed {
+    stream: BatchStream,
+    // Owns the runtime that the stream runs on.
+    _dataset: Dataset,
+}
+
+/// What the wait for a batch ended with.
+pub enum Fed {
+    /// A batch.
+    Batch(Batch),
+    /// Nothing yet.
+    Waiting,
+}
+
+impl Feed {
+    /// Starts the stream of `spec` at `start`.
+    ///
+    /// # Errors
+    /// Any [`PipelineError`] of opening the bucket; nothing is left running then.
+    pub fn open(
+        spec: &TrainerSpec,
+        plan: &Arc<ViewPlan>,
+        tokenizer: &Arc<Tokenizer>,
+        start: Cursor,
+        metrics: &PipelineMetrics,
+    ) -> Result<Self, PipelineError> {
+        let dataset = Dataset::open(&spec.data.train, &spec.data, &spec.pipeline, metrics.clone())?;
+        let order = Order::Shuffled { seed: spec.seed, start, rank: 0, world: 1 };
+        let stream = open_batches(&dataset, spec, plan, tokenizer, order, ViewMode::Train, spec.train.batch as usize)?;
+        Ok(Self { stream, _dataset: dataset })
+    }
+
+    /// Waits for a batch, but not longer than `patience`, so that commands are heard while the bucket is slow.
+    ///
+    /// # Errors
+    /// The stream's last words; it yields nothing after them.
+    pub fn next(&mut self, patience: Duration) -> Result<Fed, PipelineError> {
+        match self.stream.next_timeout(patience) {
+            Next::Item(batch) => batch.map(Fed::Batch),
+            Next::TimedOut => Ok(Fed::Waiting),
+            Next::End => Err(PipelineError::Panicked { stage: "batch", detail: "the endless stream ended".into() }),
+        }
+    }
+
+    /// Gives a consumed batch's buffers back.
+    pub fn recycle(&self, batch: Batch) {
+        self.stream.recycle(batch);
+    }
+
+    /// Batches waiting.
+    #[must_use]
+    pub fn level(&self) -> usize {
+        self.stream.queue_level().0
+    }
+}
+
+/// Starts batches of a dataset as `spec` says, with a worker that makes what `plan` asks for.
+///
+/// # Errors
+/// A plan or codebook that does not fit.
+pub fn open_batches(
+    dataset: &Dataset,
+    spec: &TrainerSpec,
+    plan: &Arc<ViewPlan>,
+    tokenizer: &Arc<Tokenizer>,
+    order: Order,
+    mode: ViewMode,
+    batch: usize,
+) -> Result<BatchStream, PipelineError> {
+    let limits = Limits { max_pixels: spec.data.max_pixels, max_bytes: spec.data.max_member_bytes };
+    let (seed, plan_of, words) = (spec.seed, Arc::clone(plan), Arc::clone(tokenizer));
+    let make = move || SampleMaker::new(Arc::clone(&plan_of), mode, seed, limits, plan_of.words.map(|_| Arc::clone(&words)));
+    // Errors surface here rather than in a worker thread.
+    make()?;
+    let worker = move || {
+        let mut maker = make().expect("made before");
+        Box::new(move |raw: &_, out: &mut _| maker.make(raw, out)) as _
+    };
+    dataset.batches(BatchSpec { order, plan: Arc::clone(plan), batch, last_partial: mode != ViewMode::Train }, worker)
+}

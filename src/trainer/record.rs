@@ -1,0 +1,145 @@
+//! A log line: to `metrics.jsonl`, the log, the gauges and the status board, all from the same numbers.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use super::assemble::Trainer;
+use super::control::{State, uptime_s};
+use super::error::TrainError;
+use crate::telemetry::metrics::{LossTerm, Phase};
+
+/// Most points of one curve on the status page.
+const HISTORY: usize = 500;
+
+impl Trainer {
+    /// Sums up the interval that ends at this step.
+    pub(super) fn record(&mut self) -> Result<(), TrainError> {
+        let means = self.meter.take();
+        let elapsed = self.interval.began.elapsed().as_secs_f64().max(1e-9);
+        let images_per_second = self.interval.images as f64 / elapsed;
+        let waited = self.telemetry.train.phase(Phase::DataWait).get() - self.interval.waited_before;
+        let wait_ratio = (waited / elapsed).clamp(0.0, 1.0);
+        self.interval = Interval::begin(self.telemetry.train.phase(Phase::DataWait).get());
+
+        let (lr, wd) = self.schedule(self.step.saturating_sub(1));
+        let entropy = self.usage.entropy();
+        let mut line = Map::new();
+        let mut put = |key: &str, value: Value| line.insert(key.to_owned(), value);
+        put("step", json!(self.step));
+        put("epoch", json!(self.cursor.epoch));
+        for (name, value) in &means {
+            put(name, json!(value));
+        }
+        put("token_entropy", json!(entropy));
+        put("codebook_perplexity", json!(self.usage.perplexity()));
+        put("learning_rate", json!(lr));
+        put("images", json!(self.telemetry.train.images.get()));
+        put("images_per_second", json!(images_per_second));
+        put("data_wait_ratio", json!(wait_ratio));
+        put("time", json!(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())));
+        self.journal.write(line)?;
+
+        let m = &self.telemetry.train;
+        for (name, value) in &means {
+            if let Some(term) = LossTerm::from_label(name) {
+                m.loss.of(term).set(*value);
+            }
+        }
+        let mean = |name: &str| means.get(name).copied();
+        m.token_entropy.set(entropy);
+        m.codebook_perplexity.set(self.usage.perplexity());
+        m.token_accuracy.set(mean("token_accuracy").unwrap_or(0.0));
+        m.match_accuracy.set(mean("match_accuracy").unwrap_or(0.0));
+        m.grad_norm.set(mean("grad_norm").unwrap_or(0.0));
+        m.learning_rate.set(lr);
+        m.weight_decay.set(wd);
+        m.tokens_per_second.set(images_per_second * self.spec.model.patches() as f64);
+
+        let losses: Vec<(String, f64)> =
+            means.iter().filter(|(k, _)| LossTerm::from_label(k).is_some()).map(|(k, v)| (k.clone(), *v)).collect();
+        let words: String = losses.iter().map(|(k, v)| format!("{k} {v:.3} ")).collect();
+        tracing::info!(
+            step = self.step,
+            epoch = self.cursor.epoch,
+            "{words}(entropy {entropy:.3}) · {images_per_second:.0} images/s · wait {:.1} % · lr {lr:.2e}",
+            100.0 * wait_ratio
+        );
+        let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        status.images_per_second = images_per_second;
+        status.data_wait_ratio = wait_ratio;
+        status.token_entropy = entropy;
+        status.learning_rate = lr;
+        status.grad_norm = mean("grad_norm").unwrap_or(0.0);
+        for name in ["token_accuracy", "match_accuracy"] {
+            if let Some(value) = mean(name) {
+                status.history.push((self.step, name.to_owned(), value));
+            }
+        }
+        for (name, value) in &losses {
+            status.history.push((self.step, name.clone(), *value));
+        }
+        status.history.push((self.step, "token_entropy".into(), entropy));
+        status.losses = losses;
+        thin(&mut status.history);
+        Ok(())
+    }
+
+    /// Shows what the trainer is doing.
+    pub(super) fn set_state(&self, state: State) {
+        let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        status.state = state;
+        if state != State::WaitingForData {
+            status.last_progress_s = uptime_s();
+        }
+        status.step = self.step;
+        status.total_steps = self.spec.optim.total_steps;
+        status.epoch = self.cursor.epoch;
+        status.cursor = self.cursor;
+        status.queue = (self.feed.level(), self.spec.pipeline.queue_batches);
+        status.last_checkpoint_step = self.keeper.last_step();
+    }
+}
+
+/// What has to be known of a log interval from its beginning.
+pub(super) struct Interval {
+    began: Instant,
+    waited_before: f64,
+    pub(super) images: u64,
+}
+
+impl Interval {
+    /// Starts now; `waited` = seconds that the data wait counter shows.
+    pub(super) fn begin(waited: f64) -> Self {
+        Self { began: Instant::now(), waited_before: waited, images: 0 }
+    }
+}
+
+/// Drops every other point of all curves once one has too many; the newest stay.
+fn thin(history: &mut Vec<(u64, String, f64)>) {
+    let longest = history.iter().rev().take(1).map(|(_, name, _)| history.iter().filter(|(_, n, _)| n == name).count()).max();
+    if longest.is_some_and(|n| n > HISTORY) {
+        let mut seen = std::collections::BTreeMap::<String, usize>::new();
+        history.retain(|(_, name, _)| {
+            let n = seen.entry(name.clone()).or_default();
+            *n += 1;
+            *n % 2 == 0
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn history_stays_bounded_and_keeps_the_newest() {
+        let mut history = Vec::new();
+        for step in 0..2000u64 {
+            history.push((step, "total".to_owned(), 1.0));
+            history.push((step, "match".to_owned(), 2.0));
+            super::thin(&mut history);
+        }
+        let of = |name: &str| history.iter().filter(|(_, n, _)| n == name).count();
+        assert!(of("total") <= 501 && of("match") <= 501);
+        assert!(history.last().unwrap().0 == 1999);
+    }
+}

@@ -1,0 +1,63 @@
+//! A resumed run is the undisturbed run, bit for bit.
+
+use std::time::Duration;
+
+use crate::ground::{Daemon, Ground};
+
+/// Steps that the disturbed run must have reached before it is killed; the moment inside the step is the scheduler's.
+const KILLS: [u64; 5] = [7, 18, 46, 77, 101];
+
+#[test]
+fn the_trace_after_five_kills_equals_the_undisturbed_one() {
+    let ground = Ground::new();
+    let undisturbed = ground.train(&[]).output().unwrap();
+    assert!(undisturbed.status.success(), "{}", String::from_utf8_lossy(&undisturbed.stderr));
+    let want = ground.trace("run");
+    assert_eq!(want.last().unwrap()["step"], 120);
+    assert!(want[0]["inpaint"].as_f64().unwrap() > want.last().unwrap()["inpaint"].as_f64().unwrap(), "it learns: {want:?}");
+
+    let run = ground.path("killed");
+    let set = format!("run.dir=\"{}\"", run.display());
+    for (n, step) in KILLS.into_iter().enumerate() {
+        let mut daemon = Daemon::start(ground.train(&["--set", &set]), &ground.path("killed.log"));
+        daemon.until("the step of the kill", |d| d.status()["step"].as_u64().is_some_and(|s| s >= step));
+        std::thread::sleep(Duration::from_millis(3 * n as u64));
+        daemon.signal("KILL");
+        assert!(!daemon.end().success());
+    }
+    let last = ground.train(&["--set", &set]).output().unwrap();
+    assert!(last.status.success(), "{}", String::from_utf8_lossy(&last.stderr));
+    let have = ground.trace("killed");
+    assert_eq!(have.len(), want.len());
+    for (a, b) in want.iter().zip(&have) {
+        assert_eq!(a, b, "the resumed run differs at step {}", a["step"]);
+    }
+}
+
+#[test]
+fn workers_and_readers_change_nothing() {
+    let ground = Ground::new();
+    let trace = |run: &str, more: &[&str]| {
+        let set = format!("run.dir=\"{}\"", ground.path(run).display());
+        let mut arguments = vec!["--set", "optim.total_steps=24", "--set", &set];
+        arguments.extend(more);
+        let output = ground.train(&arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        ground.trace(run)
+    };
+    let one = trace("one", &["--set", "pipeline.workers=1", "--set", "pipeline.readers=1"]);
+    let many = trace("many", &["--set", "pipeline.workers=5", "--set", "pipeline.readers=3", "--set", "pipeline.queue_batches=7"]);
+    assert_eq!(one, many);
+}
+
+#[test]
+fn a_stop_signal_leaves_a_checkpoint_and_code_75() {
+    let ground = Ground::new();
+    let mut daemon = Daemon::start(ground.train(&["--set", "optim.total_steps=100000"]), &ground.path("log"));
+    daemon.until("a step", |d| d.status()["step"].as_u64().is_some_and(|s| s >= 5));
+    daemon.signal("TERM");
+    let status = daemon.end();
+    assert_eq!(status.code(), Some(75));
+    let checkpoints = splitmask::checkpoint::steps(&ground.path("run/checkpoints"));
+    assert!(checkpoints.last().is_some_and(|s| *s >= 5), "{checkpoints:?}");
+}
