@@ -127,11 +127,27 @@ impl DataConfig {
             self.max_pixels,
             (1..=2_000_000_000).contains(&self.max_pixels),
             "1 to 2000000000",
+        )?;
+        let bytes = self.max_member_bytes;
+        check(
+            "data.max_member_bytes",
+            bytes,
+            (1..=4 << 30).contains(&bytes),
+            "1 to 4294967296 bytes",
         )
     }
 }
 
 impl PipelineConfig {
+    /// Threads that decode: [`PipelineConfig::workers`], or one per core.
+    #[must_use]
+    pub fn worker_threads(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            n => n,
+        }
+    }
+
     /// Checks ranges.
     ///
     /// # Errors

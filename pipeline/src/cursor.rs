@@ -15,6 +15,18 @@ pub struct Cursor {
     pub plan_position: u32,
     /// Sample of that shard at which the window begins.
     pub member: u32,
-    /// Samples of the permuted window already taken, over all ranks.
+    /// Samples of the permuted window already taken, over all ranks. With several ranks it may reach into the next window by less than
+    /// their number, because all ranks finish a row of one sample each.
     pub taken: u32,
+    /// Samples of all windows before this one, over all ranks and epochs; their ranks follow from it.
+    #[serde(default)]
+    pub before: u64,
+}
+
+impl Cursor {
+    /// Samples consumed since the start of the run, over all ranks.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.before + u64::from(self.taken)
+    }
 }

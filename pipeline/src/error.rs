@@ -27,6 +27,14 @@ pub enum SampleError {
         /// Which limit and its value.
         limit: String,
     },
+    /// A member with more bytes than the limit; refused before it is read.
+    #[error("{bytes} bytes exceed the limit of {limit} (data.max_member_bytes)")]
+    TooManyBytes {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// The file ends early.
     #[error("truncated: {detail}")]
     Truncated {
@@ -78,7 +86,7 @@ impl SampleError {
         match self {
             Self::NoImage { .. } => "no_image",
             Self::NotAnImage { .. } => "not_an_image",
-            Self::TooLarge { .. } => "too_large",
+            Self::TooLarge { .. } | Self::TooManyBytes { .. } => "too_large",
             Self::Truncated { .. } => "truncated",
             Self::Corrupt { .. } => "corrupt",
             Self::Unsupported { .. } => "unsupported",

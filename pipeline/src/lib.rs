@@ -10,14 +10,19 @@
 //! `sample` → `bucket` → `shard` → `batch` → `config` → `run`; `pack` stands beside `run`.
 
 pub mod augment;
+pub mod batch;
 pub mod bucket;
 pub mod config;
 pub mod cursor;
 pub mod decode;
 pub mod error;
 pub mod mask;
+pub mod metrics;
 pub mod pack;
+pub mod run;
 pub mod sample;
 pub mod seed;
+pub mod shard;
+pub mod stage;
 pub mod tokenize;
 pub mod types;

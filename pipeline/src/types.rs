@@ -1,6 +1,7 @@
 //! The nouns of the pipeline: samples, views, masks and batches. Plain data, no behaviour beyond shape arithmetic.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -201,6 +202,17 @@ pub struct Sample {
     pub parts: Vec<u8>,
     /// Class index, −1 if unknown.
     pub label: i64,
+}
+
+/// How long the stages of one sample took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StageTimes {
+    /// Bytes to pixels.
+    pub decode: Duration,
+    /// Crop, resize, colour of all views.
+    pub augment: Duration,
+    /// Visual words and mask.
+    pub tokenize: Duration,
 }
 
 /// B samples as flat buffers and the cursor behind them. No tensor type.

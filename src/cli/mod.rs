@@ -1,6 +1,7 @@
 //! The command line: one verb, one file.
 
 mod amount;
+mod inspect;
 mod pack;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Inspect(inspect::InspectArgs),
     Pack(pack::PackArgs),
 }
 
@@ -33,6 +35,7 @@ pub fn main() -> ExitCode {
         }
     };
     let result: Result<(), CliError> = match cli.verb {
+        Verb::Inspect(args) => inspect::run(&args),
         Verb::Pack(args) => pack::run(args),
     };
     match result {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::PipelineError;
+
 /// Name of the manifest object inside a dataset's folder.
 pub const MANIFEST_NAME: &str = "manifest.json";
 
@@ -64,5 +66,82 @@ impl Manifest {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.shards.iter().map(|s| s.bytes).sum()
+    }
+}
+
+impl Manifest {
+    /// Parses and checks a manifest; `url` is its place, for messages.
+    ///
+    /// # Errors
+    /// [`PipelineError::BadManifest`]: JSON that does not parse (line and column), another format, no shard, a path that leaves the folder.
+    pub fn parse(text: &[u8], url: &str) -> Result<Self, PipelineError> {
+        let bad = |detail: String| PipelineError::BadManifest {
+            url: url.to_owned(),
+            detail,
+        };
+        let manifest: Self = serde_json::from_slice(text).map_err(|e| bad(e.to_string()))?;
+        if manifest.format != Self::FORMAT {
+            return Err(bad(format!(
+                "format = {:?}, this version reads {:?}",
+                manifest.format,
+                Self::FORMAT
+            )));
+        }
+        if manifest.shards.is_empty() {
+            return Err(bad("shards is empty".into()));
+        }
+        if u32::try_from(manifest.shards.len()).is_err() {
+            return Err(bad("more than 2³² shards".into()));
+        }
+        for entry in &manifest.shards {
+            let path = &entry.path;
+            if path.is_empty()
+                || path.starts_with('/')
+                || path.contains('\\')
+                || path.split('/').any(|part| matches!(part, "" | "." | ".."))
+            {
+                return Err(bad(format!("shards: path = {path:?} is not a plain path below the manifest")));
+            }
+        }
+        Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(path: &str, format: &str) -> Vec<u8> {
+        let manifest = Manifest {
+            format: format.into(),
+            shards: vec![ShardEntry {
+                path: path.into(),
+                bytes: 1024,
+                samples: 3,
+                sha256: "00".into(),
+            }],
+            classes: vec![],
+            label_counts: vec![],
+            statistics: ImageStatistics::default(),
+            provenance: String::new(),
+        };
+        serde_json::to_vec(&manifest).unwrap()
+    }
+
+    #[test]
+    fn a_good_one_is_read_and_bad_ones_are_refused_with_the_reason() {
+        let good = Manifest::parse(&manifest("a/b.tar", Manifest::FORMAT), "m").unwrap();
+        assert_eq!((good.samples(), good.bytes()), (3, 1024));
+        for (text, reason) in [
+            (manifest("../b.tar", Manifest::FORMAT), "plain path"),
+            (manifest("/b.tar", Manifest::FORMAT), "plain path"),
+            (manifest("a//b.tar", Manifest::FORMAT), "plain path"),
+            (manifest("a.tar", "other/2"), "this version reads"),
+            (b"{".to_vec(), "line 1"),
+            (b"{\"format\": \"splitmask-shards/1\"}".to_vec(), "missing field"),
+        ] {
+            let error = Manifest::parse(&text, "s3://b/manifest.json").unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains("s3://b/manifest.json"), "{error}");
+        }
     }
 }

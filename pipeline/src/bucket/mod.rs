@@ -1,3 +1,165 @@
 //! Where shards live: object stores and folders behind one interface, and the manifest that describes them.
 
+pub mod connect;
+mod discover;
+pub mod fetch;
+pub mod location;
 pub mod manifest;
+pub mod retry;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::ObjectStore;
+use object_store::path::Path;
+use tokio::runtime::{Handle, Runtime};
+
+use self::fetch::{FetchOptions, Object};
+use self::location::Location;
+use self::manifest::Manifest;
+use crate::error::PipelineError;
+use crate::metrics::{PipelineMetrics, Scheme};
+
+/// Longest time for which opening a place is retried: a wrong address should be told soon.
+const OPENING_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Where the bytes of a shard are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A local file.
+    File(PathBuf),
+    /// A key in the bucket's store.
+    Object(Path),
+}
+
+/// One tar shard of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// Index in the unshuffled order.
+    pub index: u32,
+    /// Path or key, for messages.
+    pub path: Arc<str>,
+    /// Size, if known before reading.
+    pub bytes: Option<u64>,
+    /// Samples in it, if a manifest says so.
+    pub samples: Option<u32>,
+    /// Hex SHA-256, if a manifest says so.
+    pub sha256: Option<Arc<str>>,
+    /// Where its bytes are.
+    pub place: Place,
+}
+
+/// A place with its shards, ready to be read.
+pub struct Bucket {
+    /// Kind of store.
+    pub scheme: Scheme,
+    /// Shards in their unshuffled order; at least one.
+    pub shards: Vec<Shard>,
+    /// What the place says about itself.
+    pub manifest: Option<Manifest>,
+    options: FetchOptions,
+    metrics: PipelineMetrics,
+    remote: Option<(Arc<dyn ObjectStore>, Io)>,
+}
+
+/// The runtime of the requests. Dropped without waiting, which is allowed anywhere.
+struct Io(Option<Runtime>);
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Bucket {
+    /// Finds the shards at `url`. Blocks; may be called from any thread, also one of an async runtime.
+    ///
+    /// `endpoint` replaces the provider's address (path-style for S3; plain http allowed); empty = the provider's.
+    ///
+    /// # Errors
+    /// [`PipelineError::BadUrl`], [`PipelineError::Empty`], [`PipelineError::Unreachable`], [`PipelineError::BadManifest`],
+    /// [`PipelineError::Io`].
+    pub fn open(url: &str, endpoint: &str, options: FetchOptions, metrics: PipelineMetrics) -> Result<Self, PipelineError> {
+        let location = Location::parse(url)?;
+        if location.scheme == Scheme::File {
+            let (shards, manifest) = discover::local(&location)?;
+            return Ok(Self {
+                scheme: location.scheme,
+                shards,
+                manifest,
+                options,
+                metrics,
+                remote: None,
+            });
+        }
+        let store = connect::connect(&location, endpoint, options.read_timeout, &metrics)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("pipeline-io")
+            .enable_all()
+            .build()
+            .map_err(|source| PipelineError::Io {
+                path: "tokio runtime".into(),
+                source,
+            })?;
+        let asker = discover::Asker {
+            store: &store,
+            location: &location,
+            read_timeout: options.read_timeout,
+            patience: OPENING_PATIENCE.min(options.retry_budget),
+            metrics: &metrics,
+        };
+        // A thread of its own, because `block_on` is forbidden on the threads of a runtime.
+        let found = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(asker.find())).join());
+        let io = Io(Some(runtime));
+        let (shards, manifest) = found.unwrap_or_else(|panic| {
+            Err(PipelineError::Panicked {
+                stage: "open",
+                detail: crate::stage::panic_text(&*panic),
+            })
+        })?;
+        Ok(Self {
+            scheme: location.scheme,
+            shards,
+            manifest,
+            options,
+            metrics,
+            remote: Some((store, io)),
+        })
+    }
+
+    /// The shard as an object to read, and the runtime for it; `None` for local files.
+    #[must_use]
+    pub fn object(&self, shard: &Shard) -> Option<(Object, Handle)> {
+        let (Place::Object(key), Some((store, io))) = (&shard.place, &self.remote) else {
+            return None;
+        };
+        let object = Object {
+            store: Arc::clone(store),
+            key: key.clone(),
+            shard: Arc::clone(&shard.path),
+            scheme: self.scheme,
+            options: self.options.clone(),
+            metrics: self.metrics.clone(),
+        };
+        Some((object, io.0.as_ref()?.handle().clone()))
+    }
+
+    /// The pipeline's metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &PipelineMetrics {
+        &self.metrics
+    }
+}
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bucket")
+            .field("scheme", &self.scheme)
+            .field("shards", &self.shards.len())
+            .finish_non_exhaustive()
+    }
+}

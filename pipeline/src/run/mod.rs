@@ -1,0 +1,160 @@
+//! The stages wired together: a dataset, its stream of samples, its stream of batches.
+
+pub mod batches;
+pub mod budget;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::batches::{BatchSpec, BatchStream, Worker};
+use self::budget::FailureBudget;
+use crate::bucket::fetch::FetchOptions;
+use crate::bucket::manifest::Manifest;
+use crate::bucket::{Bucket, Shard};
+use crate::config::{DataConfig, OnShardError, PipelineConfig};
+use crate::cursor::Cursor;
+use crate::error::PipelineError;
+use crate::metrics::PipelineMetrics;
+pub use crate::shard::window::Order;
+use crate::shard::window::{PositionedStream, WindowOptions};
+use crate::stage::Stop;
+use crate::types::RawSample;
+
+/// A place with shards and the settings to read them with. Cheap to clone; streams outlive it.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    bucket: Arc<Bucket>,
+    data: DataConfig,
+    pipeline: PipelineConfig,
+    metrics: PipelineMetrics,
+}
+
+impl Dataset {
+    /// Finds the shards at `url` (`data.train` and `data.val` are not looked at). Blocks until the place has answered or cannot be reached.
+    ///
+    /// # Errors
+    /// [`PipelineError::BadSetting`] for settings out of range, else those of [`Bucket::open`].
+    pub fn open(url: &str, data: &DataConfig, pipeline: &PipelineConfig, metrics: PipelineMetrics) -> Result<Self, PipelineError> {
+        data.validate()?;
+        pipeline.validate()?;
+        let fetch = FetchOptions {
+            part: (pipeline.fetch_mib as u64) << 20,
+            ahead: pipeline.fetch_ahead,
+            read_timeout: Duration::from_secs_f64(pipeline.read_timeout_s),
+            retry_budget: Duration::from_secs_f64(pipeline.retry_budget_s),
+        };
+        let bucket = Bucket::open(url, &data.endpoint, fetch, metrics.clone())?;
+        tracing::info!(shards = bucket.shards.len(), scheme = ?bucket.scheme, "opened {}", crate::bucket::location::redact(url));
+        Ok(Self {
+            bucket: Arc::new(bucket),
+            data: data.clone(),
+            pipeline: pipeline.clone(),
+            metrics,
+        })
+    }
+
+    /// What the place says about itself.
+    #[must_use]
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.bucket.manifest.as_ref()
+    }
+
+    /// Shards in their unshuffled order.
+    #[must_use]
+    pub fn shards(&self) -> &[Shard] {
+        &self.bucket.shards
+    }
+
+    /// The undecoded samples, one by one; samples that are none are counted, logged and left out.
+    ///
+    /// # Errors
+    /// [`PipelineError::BadSetting`] for a cursor or rank that does not fit.
+    pub fn samples(&self, order: Order) -> Result<SampleStream, PipelineError> {
+        Ok(SampleStream {
+            items: self.positioned(order)?,
+            budget: Some(FailureBudget::new(self.data.failure_budget, self.metrics.clone())),
+            cursor: match order {
+                Order::Sequential => Cursor::default(),
+                Order::Shuffled { start, .. } => start,
+            },
+        })
+    }
+
+    /// Batches, made by `pipeline.workers` threads, each with a worker from `make_worker`.
+    ///
+    /// # Errors
+    /// [`PipelineError::BadSetting`] for a cursor, rank or batch size that does not fit; [`PipelineError::Io`] for threads.
+    pub fn batches(&self, spec: BatchSpec, make_worker: impl Fn() -> Worker) -> Result<BatchStream, PipelineError> {
+        BatchStream::start(self, spec, make_worker)
+    }
+
+    fn positioned(&self, order: Order) -> Result<PositionedStream, PipelineError> {
+        let options = WindowOptions {
+            order,
+            window: self.data.shuffle_window,
+            readers: self.pipeline.readers,
+            fraction: self.data.fraction,
+            max_member_bytes: self.data.max_member_bytes,
+            stop_on_shard_error: self.data.on_shard_error == OnShardError::Stop,
+        };
+        PositionedStream::start(Arc::clone(&self.bucket), options)
+    }
+}
+
+/// Blocking iterator over undecoded samples. It ends after an error. Dropping it stops and joins all its threads.
+pub struct SampleStream {
+    items: PositionedStream,
+    /// Gone after the end.
+    budget: Option<FailureBudget>,
+    cursor: Cursor,
+}
+
+impl SampleStream {
+    /// Where the stream goes on behind the last sample.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Ends the stream from another thread.
+    #[must_use]
+    pub fn stopper(&self) -> Stop {
+        self.items.stopper()
+    }
+}
+
+impl Iterator for SampleStream {
+    type Item = Result<RawSample, PipelineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let budget = self.budget.as_mut()?;
+        let end = loop {
+            match self.items.next() {
+                Some(Ok(item)) => {
+                    self.cursor = item.cursor;
+                    match item.sample {
+                        Ok(sample) => {
+                            budget.good();
+                            return Some(Ok(sample));
+                        }
+                        Err(rejected) => {
+                            if let Err(error) = budget.lost(&rejected) {
+                                break Err(error);
+                            }
+                        }
+                    }
+                }
+                Some(Err(error)) => break Err(error),
+                None => {
+                    break if self.items.stopper().is_triggered() {
+                        Ok(())
+                    } else {
+                        budget.check()
+                    };
+                }
+            }
+        };
+        self.budget = None;
+        end.err().map(Err)
+    }
+}

@@ -1,0 +1,111 @@
+//! One open shard: a thread that reads its tar and hands samples over in bounded portions.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tokio::sync::watch;
+
+use super::byte_reader;
+use super::group::{GroupOptions, Grouped, Groups};
+use crate::bucket::Bucket;
+use crate::error::ShardError;
+use crate::metrics::{Progress, Stage};
+
+/// A portion is handed over when it holds this many bytes or samples, so that an open shard holds about `PORTIONS` × this at most.
+const PORTION_BYTES: usize = 1 << 20;
+const PORTION_SAMPLES: usize = 32;
+const PORTIONS: usize = 3;
+
+/// Consecutive samples of one shard.
+#[derive(Debug)]
+pub struct Portion {
+    /// Samples in order.
+    pub samples: Vec<Grouped>,
+    /// Whether and how the shard ended behind them.
+    pub end: Option<Result<(), ShardError>>,
+}
+
+/// A shard being read ahead. Dropping it stops and joins its thread.
+#[derive(Debug)]
+pub struct OpenShard {
+    /// Portions in order; closed after the one with an end.
+    pub portions: Receiver<Portion>,
+    cancel: Option<watch::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl OpenShard {
+    /// Starts reading.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(bucket: Arc<Bucket>, options: GroupOptions) -> std::io::Result<Self> {
+        let (sender, portions) = bounded(PORTIONS);
+        let (cancel, cancelled) = watch::channel(());
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{}", options.shard))
+            .spawn(move || read(&bucket, options, cancelled, &sender))?;
+        Ok(Self {
+            portions,
+            cancel: Some(cancel),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for OpenShard {
+    fn drop(&mut self) {
+        drop(self.cancel.take());
+        // Frees a thread that waits for room.
+        self.portions = bounded(0).1;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn read(bucket: &Bucket, options: GroupOptions, cancelled: watch::Receiver<()>, sender: &Sender<Portion>) {
+    let metrics = bucket.metrics();
+    metrics.shards_opened.of(bucket.scheme).inc();
+    let shard = &bucket.shards[options.shard as usize];
+    let (mut samples, mut bytes) = (vec![], 0);
+    let mut busy = Instant::now();
+    let end = match byte_reader::open(bucket, shard, cancelled) {
+        Err(error) => Err(error),
+        Ok(input) => {
+            let mut groups = Groups::new(input, options);
+            loop {
+                match groups.next() {
+                    None => break Ok(()),
+                    Some(Err(error)) => break Err(error),
+                    Some(Ok(group)) => {
+                        metrics.samples.of(Progress::Read).inc();
+                        bytes += group.as_ref().map_or(0, |s| s.image.len());
+                        samples.push(group);
+                    }
+                }
+                if bytes >= PORTION_BYTES || samples.len() >= PORTION_SAMPLES {
+                    metrics.busy.add(Stage::Read, busy.elapsed());
+                    let waiting = Instant::now();
+                    let portion = Portion {
+                        samples: std::mem::take(&mut samples),
+                        end: None,
+                    };
+                    if sender.send(portion).is_err() {
+                        return;
+                    }
+                    metrics.blocked_put.add(Stage::Read, waiting.elapsed());
+                    (bytes, busy) = (0, Instant::now());
+                }
+            }
+        }
+    };
+    metrics.busy.add(Stage::Read, busy.elapsed());
+    if end.is_ok() {
+        metrics.shards_finished.of(bucket.scheme).inc();
+    }
+    // Fails when nobody waits for it any more.
+    let _ = sender.send(Portion { samples, end: Some(end) });
+}

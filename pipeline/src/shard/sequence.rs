@@ -1,0 +1,182 @@
+//! The epoch as one sequence: shards in plan order, several open ahead, joined end to end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crossbeam_channel::select;
+
+use super::group::{GroupOptions, Grouped};
+use super::plan::ShardPlan;
+use super::reader::{OpenShard, Portion};
+use crate::bucket::Bucket;
+use crate::error::{PipelineError, ShardError};
+use crate::stage::Stop;
+
+/// Which samples, in which order of shards.
+#[derive(Debug, Clone)]
+pub struct SequenceOptions {
+    /// Seed of the shard order; `None` = one pass in index order.
+    pub seed: Option<u64>,
+    /// Shards open at once.
+    pub readers: usize,
+    /// Share of samples to keep.
+    pub fraction: f64,
+    /// Bytes above which an image is refused.
+    pub max_member_bytes: u64,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Step {
+    /// A sample, and the place of its shard in the epoch's plan.
+    Sample(u32, Grouped),
+    /// A shard ended early; the next one follows.
+    ShardFailed(ShardError),
+    /// All shards of this epoch are done; the next epoch follows.
+    EpochEnd(u32),
+    /// The single pass is over, or the stop was triggered.
+    End,
+}
+
+struct Ahead {
+    epoch: u32,
+    position: u32,
+    last_of_epoch: bool,
+    shard: OpenShard,
+    samples: std::vec::IntoIter<Grouped>,
+    /// How it ended behind `samples`.
+    end: Option<Result<(), ShardError>>,
+}
+
+/// Reads shards in plan order, `readers` at a time.
+pub struct Sequence {
+    bucket: Arc<Bucket>,
+    options: SequenceOptions,
+    stop: Stop,
+    plan: ShardPlan,
+    /// Next shard to open; `skip` samples of it are passed over.
+    epoch: u32,
+    position: u32,
+    skip: u32,
+    exhausted: bool,
+    open: VecDeque<Ahead>,
+}
+
+impl Sequence {
+    /// Starts at a shard of an epoch's plan, `skip` samples into it.
+    ///
+    /// # Errors
+    /// [`PipelineError::BadSetting`] if the plan has no such place: the shards are not those of the checkpoint.
+    pub fn new(
+        bucket: Arc<Bucket>,
+        options: SequenceOptions,
+        epoch: u32,
+        position: u32,
+        skip: u32,
+        stop: Stop,
+    ) -> Result<Self, PipelineError> {
+        let shards = bucket.shards.len() as u32;
+        if position >= shards {
+            return Err(PipelineError::BadSetting {
+                key: "cursor.plan_position".into(),
+                value: position.to_string(),
+                detail: format!("the place has {shards} shards; it is not the one this position was taken from"),
+            });
+        }
+        let plan = plan(options.seed, epoch, shards);
+        Ok(Self {
+            bucket,
+            options,
+            stop,
+            plan,
+            epoch,
+            position,
+            skip,
+            exhausted: false,
+            open: VecDeque::new(),
+        })
+    }
+
+    /// The next step; waits for it.
+    ///
+    /// # Errors
+    /// [`PipelineError::Io`] if a thread cannot be started.
+    pub fn step(&mut self) -> Result<Step, PipelineError> {
+        loop {
+            self.open_ahead()?;
+            let Some(front) = self.open.front_mut() else {
+                return Ok(Step::End);
+            };
+            if let Some(sample) = front.samples.next() {
+                return Ok(Step::Sample(front.position, sample));
+            }
+            match front.end.take() {
+                // Reported once, behind the samples before it; the shard is done at the next step.
+                Some(Err(error)) => {
+                    front.end = Some(Ok(()));
+                    return Ok(Step::ShardFailed(error));
+                }
+                Some(Ok(())) => {
+                    let (epoch, last) = (front.epoch, front.last_of_epoch);
+                    self.open.pop_front();
+                    if last {
+                        return Ok(Step::EpochEnd(epoch));
+                    }
+                }
+                None => {
+                    let portion = select! {
+                        recv(front.shard.portions) -> portion => portion,
+                        recv(self.stop.receiver()) -> _ => return Ok(Step::End),
+                    };
+                    let Portion { samples, end } = portion.map_err(|_| PipelineError::Panicked {
+                        stage: "read",
+                        detail: format!("the reader at place {} of the plan ended without a word", front.position),
+                    })?;
+                    front.samples = samples.into_iter();
+                    front.end = end;
+                }
+            }
+        }
+    }
+
+    fn open_ahead(&mut self) -> Result<(), PipelineError> {
+        while self.open.len() < self.options.readers && !self.exhausted && !self.stop.is_triggered() {
+            let Some(index) = self.plan.shard(self.position) else {
+                unreachable!("position stays below the plan's length");
+            };
+            let options = GroupOptions {
+                epoch: self.epoch,
+                shard: index,
+                path: Arc::clone(&self.bucket.shards[index as usize].path),
+                skip: std::mem::take(&mut self.skip),
+                fraction: self.options.fraction,
+                max_member_bytes: self.options.max_member_bytes,
+            };
+            let shard = OpenShard::start(Arc::clone(&self.bucket), options).map_err(|source| PipelineError::Io {
+                path: "reader thread".into(),
+                source,
+            })?;
+            let last_of_epoch = self.position as usize + 1 == self.plan.len();
+            self.open.push_back(Ahead {
+                epoch: self.epoch,
+                position: self.position,
+                last_of_epoch,
+                shard,
+                samples: vec![].into_iter(),
+                end: None,
+            });
+            self.position += 1;
+            if last_of_epoch {
+                self.exhausted = self.options.seed.is_none();
+                self.epoch += 1;
+                self.position = 0;
+                self.plan = plan(self.options.seed, self.epoch, self.bucket.shards.len() as u32);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn plan(seed: Option<u64>, epoch: u32, shards: u32) -> ShardPlan {
+    seed.map_or_else(|| ShardPlan::sequential(shards), |seed| ShardPlan::shuffled(seed, epoch, shards))
+}

@@ -1,0 +1,446 @@
+//! Promises of the stream on local shards: order, resume, split over ranks, replacement of bad samples, clean ends.
+
+mod stream_support;
+
+use std::collections::BTreeSet;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use splitmask_pipeline::config::OnShardError;
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::error::{PipelineError, ShardError};
+use splitmask_pipeline::metrics::{PipelineMetrics, Progress, Scheme};
+use splitmask_pipeline::run::{Dataset, Order};
+use splitmask_pipeline::seed::mix;
+use splitmask_pipeline::types::{Batch, SampleId};
+use stream_support::*;
+
+const SIZES: [u32; 6] = [30, 7, 1, 44, 20, 31];
+
+fn total() -> usize {
+    SIZES.iter().sum::<u32>() as usize
+}
+
+fn batches(dataset: &Dataset, order: Order, batch: usize, count: usize) -> Vec<Batch> {
+    let mut stream = dataset.batches(spec(order, batch), hashing).unwrap();
+    (0..count).map_while(|_| stream.next()).map(Result::unwrap).collect()
+}
+
+#[test]
+fn two_epochs_come_out_the_same_for_any_number_of_workers_and_readers() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &SIZES, 300);
+    let url = folder.path().to_str().unwrap();
+    let run = |workers, readers| {
+        batches(
+            &open(url, &data(40), &pipeline(workers, readers)),
+            shuffled(Cursor::default()),
+            8,
+            2 * total() / 8,
+        )
+    };
+    let reference = run(1, 1);
+    let ids: Vec<SampleId> = reference.iter().flat_map(|b| b.ids.clone()).collect();
+    for epoch in 0..2 {
+        let of_epoch: BTreeSet<SampleId> = ids.iter().copied().filter(|i| i.epoch == epoch).collect();
+        let expected = if epoch == 0 { total() } else { ids.len() - total() };
+        assert_eq!(of_epoch.len(), expected, "each sample once in epoch {epoch}");
+    }
+    assert!(
+        ids.windows(2)
+            .filter(|w| w[0].shard == w[1].shard && w[1].member == w[0].member + 1)
+            .count()
+            < 30,
+        "it is shuffled"
+    );
+    for (workers, readers) in [(2, 1), (8, 4), (1, 4), (8, 16)] {
+        assert_eq!(run(workers, readers), reference, "{workers} workers, {readers} readers");
+    }
+    for (id, label, hash) in reference.iter().flat_map(contents) {
+        assert_eq!(label, i64::from(id.member % 7));
+        assert_eq!(
+            hash,
+            stream_support::hash(&content(&format!("{:03}-{:04}", id.shard, id.member), 300))
+        );
+    }
+}
+
+#[test]
+fn a_resume_at_any_batch_goes_on_as_if_nothing_had_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &SIZES, 60);
+    let dataset = open(folder.path().to_str().unwrap(), &data(32), &pipeline(2, 3));
+    let count = 3 * total() / 5;
+    let reference = batches(&dataset, shuffled(Cursor::default()), 5, count);
+    for n in 0..20u64 {
+        let at = (mix(n) % (count as u64 - 1)) as usize;
+        let resumed = batches(&dataset, shuffled(reference[at].cursor), 5, (count - at - 1).min(50));
+        assert_eq!(resumed, reference[at + 1..][..resumed.len()], "resumed behind batch {at}");
+        assert_eq!(reference[at].cursor.samples(), 5 * (at as u64 + 1));
+    }
+}
+
+#[test]
+fn a_resume_opens_only_the_shards_from_the_cursor_on() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[10; 40], 60);
+    let url = folder.path().to_str().unwrap();
+    let dataset = open(url, &data(20), &pipeline(1, 1));
+    let reference = batches(&dataset, shuffled(Cursor::default()), 10, 40);
+    let late = reference[36].cursor;
+    assert!(late.plan_position >= 34);
+    let metrics = PipelineMetrics::default();
+    let dataset = Dataset::open(url, &data(20), &pipeline(1, 1), metrics.clone()).unwrap();
+    let resumed = batches(&dataset, shuffled(late), 10, 3);
+    assert_eq!(resumed, reference[37..]);
+    // 4 shards to the epoch's end, and what the look-ahead of 1¼ windows and one reader opens of the next epoch.
+    let opened = metrics.shards_opened.of(Scheme::File).get();
+    assert!(opened <= 12, "{opened} shards opened for 3 of 40");
+}
+
+#[test]
+fn ranks_share_every_epoch_without_loss_or_overlap_and_may_change_in_number() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &SIZES, 60);
+    let dataset = open(folder.path().to_str().unwrap(), &data(32), &pipeline(1, 2));
+    let take = |start, rank, world, count: usize| -> Vec<(SampleId, Cursor)> {
+        let order = Order::Shuffled {
+            seed: 11,
+            start,
+            rank,
+            world,
+        };
+        let mut stream = dataset.samples(order).unwrap();
+        (0..count)
+            .map(|_| {
+                let id = stream.next().unwrap().unwrap().id;
+                (id, stream.cursor())
+            })
+            .collect()
+    };
+    let global: Vec<SampleId> = take(Cursor::default(), 0, 1, 3 * total()).into_iter().map(|s| s.0).collect();
+    for world in [2u32, 3, 5] {
+        let each = 3 * total() / world as usize;
+        let ranks: Vec<_> = (0..world).map(|rank| take(Cursor::default(), rank, world, each)).collect();
+        let joined: Vec<SampleId> = (0..each).flat_map(|n| ranks.iter().map(move |r| r[n].0)).collect();
+        assert_eq!(
+            joined,
+            global[..joined.len()],
+            "the ranks of {world} interleave to the global order"
+        );
+        // Any rank's cursor after n steps serves all, in a world of any size.
+        for n in [3, 40, each / 2, each - 2] {
+            for rank in &ranks {
+                let done = (n + 1) * world as usize;
+                let rest = take(rank[n].1, 0, 1, 20.min(global.len() - done));
+                let rest: Vec<SampleId> = rest.into_iter().map(|s| s.0).collect();
+                assert_eq!(rest, global[done..done + rest.len()]);
+                assert_eq!(rank[n].1.samples(), done as u64);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sequential_pass_gives_every_sample_in_order_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &SIZES, 60);
+    let dataset = open(folder.path().to_str().unwrap(), &data(32), &pipeline(3, 2));
+    let all = batches(&dataset, Order::Sequential, 16, usize::MAX);
+    let ids: Vec<SampleId> = all.iter().flat_map(|b| b.ids.clone()).collect();
+    let mut sorted = ids.clone();
+    sorted.sort();
+    assert_eq!(ids, sorted);
+    assert_eq!(ids.len(), total());
+    assert_eq!(all.last().unwrap().len, total() % 16, "the last batch is short");
+    let mut whole = dataset
+        .batches(
+            splitmask_pipeline::run::BatchSpec {
+                last_partial: false,
+                ..spec(Order::Sequential, 16)
+            },
+            hashing,
+        )
+        .unwrap();
+    let mut count = 0;
+    while let Some(batch) = whole.next() {
+        assert_eq!(batch.unwrap().len, 16);
+        count += 1;
+    }
+    assert_eq!(count, total() / 16);
+    assert!(whole.next().is_none());
+}
+
+#[test]
+fn a_subset_is_the_same_samples_in_every_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[200; 4], 20);
+    let mut settings = data(64);
+    settings.fraction = 0.25;
+    let dataset = open(folder.path().to_str().unwrap(), &settings, &pipeline(2, 2));
+    let pass = batches(&dataset, Order::Sequential, 10, usize::MAX);
+    let kept: BTreeSet<(u32, u32)> = pass.iter().flat_map(|b| &b.ids).map(|i| (i.shard, i.member)).collect();
+    // Binomial: 200 ± 12; five standard deviations.
+    assert!((140..=260).contains(&kept.len()), "{}", kept.len());
+    let shuffled = batches(&dataset, shuffled(Cursor::default()), 1, 2 * kept.len());
+    for epoch in 0..2 {
+        let ids = shuffled.iter().flat_map(|b| &b.ids).filter(|i| i.epoch == epoch);
+        assert_eq!(ids.map(|i| (i.shard, i.member)).collect::<BTreeSet<_>>(), kept);
+    }
+}
+
+/// Shards of which every `every`-th image is bad.
+fn with_bad(folder: &std::path::Path, samples: u32, every: u32) {
+    let mut builder = tar::Builder::new(vec![]);
+    for n in 0..samples {
+        let data = if n % every == 3 {
+            b"BAD".to_vec()
+        } else {
+            content(&n.to_string(), 50)
+        };
+        let mut header = tar::Header::new_gnu();
+        header.set_size(data.len() as u64);
+        builder.append_data(&mut header, format!("k{n}.jpg"), data.as_slice()).unwrap();
+    }
+    std::fs::write(folder.join("bad.tar"), builder.into_inner().unwrap()).unwrap();
+}
+
+#[test]
+fn bad_samples_are_replaced_so_batches_stay_full_and_each_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    with_bad(folder.path(), 1000, 200);
+    let metrics = PipelineMetrics::default();
+    let dataset = Dataset::open(folder.path().to_str().unwrap(), &data(100), &pipeline(4, 1), metrics.clone()).unwrap();
+    let mut stream = dataset.batches(spec(Order::Sequential, 5), hashing).unwrap();
+    let mut seen = 0;
+    while let Some(batch) = stream.next() {
+        let batch = batch.unwrap();
+        assert_eq!(batch.len, 5);
+        assert!(batch.ids.iter().all(|i| i.member % 200 != 3));
+        seen += batch.len;
+        stream.recycle(batch);
+    }
+    assert_eq!(seen, 995);
+    assert_eq!(metrics.samples.of(Progress::Read).get(), 1000);
+    assert_eq!(metrics.samples.of(Progress::Consumed).get(), 995);
+    let registry = prometheus::Registry::new();
+    let registered = PipelineMetrics::register(&registry).unwrap();
+    let dataset = Dataset::open(folder.path().to_str().unwrap(), &data(100), &pipeline(4, 1), registered).unwrap();
+    assert_eq!(batches(&dataset, Order::Sequential, 5, usize::MAX).len(), 199);
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    assert!(
+        text.contains("splitmask_pipeline_sample_errors_total{reason=\"corrupt\"} 5"),
+        "{text}"
+    );
+}
+
+#[test]
+fn past_the_failure_budget_the_stream_ends_with_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    with_bad(folder.path(), 1000, 20);
+    let dataset = open(folder.path().to_str().unwrap(), &data(100), &pipeline(4, 1));
+    let mut stream = dataset.batches(spec(shuffled(Cursor::default()), 5), hashing).unwrap();
+    let error = std::iter::from_fn(|| stream.next()).find_map(Result::err).unwrap();
+    let PipelineError::FailureBudget {
+        failed, seen, examples, ..
+    } = &error
+    else {
+        panic!("{error}")
+    };
+    assert!(*seen >= 200 && *failed as f64 > 0.01 * *seen as f64, "{error}");
+    assert!(
+        examples.contains("bad.tar:k") && examples.matches("(corrupt)").count() == 5,
+        "{examples}"
+    );
+    assert!(stream.next().is_none(), "nothing comes behind an error");
+}
+
+#[test]
+fn a_cut_tar_gives_its_whole_samples_and_the_stream_goes_on_or_stops_by_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[10, 10, 10], 60);
+    let path = folder.path().join("s-001.tar");
+    let whole = std::fs::read(&path).unwrap();
+    // A sample is 4 blocks; this cuts the sixth in the middle of its image.
+    std::fs::write(&path, &whole[..5 * 2048 + 530]).unwrap();
+    let url = folder.path().to_str().unwrap();
+    let metrics = PipelineMetrics::default();
+    let dataset = Dataset::open(url, &data(16), &pipeline(2, 2), metrics.clone()).unwrap();
+    let ids: Vec<SampleId> = batches(&dataset, Order::Sequential, 4, usize::MAX)
+        .iter()
+        .flat_map(|b| b.ids.clone())
+        .collect();
+    assert_eq!(ids.iter().filter(|i| i.shard == 1).count(), 5);
+    assert_eq!(ids.len(), 25);
+    assert_eq!(metrics.shards_finished.of(Scheme::File).get(), 2);
+    let mut settings = data(16);
+    settings.on_shard_error = OnShardError::Stop;
+    let dataset = open(url, &settings, &pipeline(2, 2));
+    let mut stream = dataset.batches(spec(Order::Sequential, 4), hashing).unwrap();
+    let error = std::iter::from_fn(|| stream.next()).find_map(Result::err).unwrap();
+    assert!(
+        matches!(&error, PipelineError::Shard(ShardError::Truncated { shard, samples: 5 }) if shard.ends_with("s-001.tar")),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_epoch_of_broken_shards_is_an_error_and_not_an_endless_loop() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..3 {
+        std::fs::write(folder.path().join(format!("{n}.tar")), [b'x'; 2000]).unwrap();
+    }
+    let dataset = open(folder.path().to_str().unwrap(), &data(16), &pipeline(1, 2));
+    let mut stream = dataset.batches(spec(shuffled(Cursor::default()), 4), hashing).unwrap();
+    let error = stream.next().unwrap().unwrap_err();
+    assert!(matches!(error, PipelineError::Shard(ShardError::Malformed { .. })), "{error}");
+}
+
+#[test]
+fn places_without_shards_say_what_was_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().to_str().unwrap();
+    let fails = |url: &str| Dataset::open(url, &data(16), &pipeline(1, 1), PipelineMetrics::default()).unwrap_err();
+    for (url, reason) in [
+        (base.to_owned(), "neither manifest.json nor *.tar"),
+        (format!("{base}/none"), "no such file or folder"),
+        (format!("{base}/*.tar"), "nothing matches"),
+        (format!("{base}/{{000..003}}.tar"), "none of the 4 named files"),
+    ] {
+        let error = fails(&url);
+        assert!(
+            matches!(error, PipelineError::Empty { .. }) && error.to_string().contains(reason) && error.to_string().contains(base),
+            "{error}"
+        );
+        assert!(error.hint().is_some());
+    }
+    std::fs::write(folder.path().join("manifest.json"), "{\"format\": 3}").unwrap();
+    let error = fails(base);
+    assert!(
+        matches!(error, PipelineError::BadManifest { .. }) && error.to_string().contains("line 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn folder_glob_range_and_file_url_find_the_same_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[3, 3, 3], 20);
+    std::fs::write(folder.path().join("notes.txt"), "x").unwrap();
+    let base = folder.path().to_str().unwrap();
+    for url in [
+        base.to_owned(),
+        format!("{base}/"),
+        format!("file://{base}"),
+        format!("{base}/s-*.tar"),
+        format!("{base}/s-{{000..002}}.tar"),
+    ] {
+        let dataset = open(&url, &data(16), &pipeline(1, 1));
+        let names: Vec<&str> = dataset.shards().iter().map(|s| s.path.rsplit('/').next().unwrap()).collect();
+        assert_eq!(names, ["s-000.tar", "s-001.tar", "s-002.tar"], "{url}");
+    }
+}
+
+#[test]
+fn the_queue_holds_what_it_may_and_a_pause_of_the_consumer_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &SIZES, 60);
+    let mut machine = pipeline(2, 2);
+    machine.queue_batches = 3;
+    let dataset = open(folder.path().to_str().unwrap(), &data(32), &machine);
+    let mut stream = dataset.batches(spec(shuffled(Cursor::default()), 4), hashing).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let (waiting, bytes) = stream.queue_level();
+    assert_eq!((waiting, bytes), (3, 3 * 4 * plan().sample_bytes()));
+    let reference = batches(&dataset, shuffled(Cursor::default()), 4, 30);
+    for expected in &reference {
+        let batch = loop {
+            match stream.next_timeout(Duration::from_millis(200)) {
+                Poll::Ready(batch) => break batch.unwrap().unwrap(),
+                Poll::Pending => {}
+            }
+        };
+        assert_eq!(&batch, expected);
+        stream.recycle(batch);
+    }
+}
+
+#[test]
+fn stopping_is_prompt_and_leaves_no_thread() {
+    // Threads are counted in a process of its own, where no other test starts any.
+    if std::env::var_os("STREAM_TEST_ALONE").is_none() {
+        let me = std::env::current_exe().unwrap();
+        let arguments = [
+            "--exact",
+            "stopping_is_prompt_and_leaves_no_thread",
+            "--test-threads=1",
+            "--nocapture",
+        ];
+        let output = std::process::Command::new(me)
+            .args(arguments)
+            .env("STREAM_TEST_ALONE", "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[200; 6], 2000);
+    let dataset = open(folder.path().to_str().unwrap(), &data(500), &pipeline(4, 4));
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let before = threads();
+    for taken in [0, 1, 7] {
+        let mut stream = dataset.batches(spec(shuffled(Cursor::default()), 4), hashing).unwrap();
+        for _ in 0..taken {
+            stream.next().unwrap().unwrap();
+        }
+        assert!(threads() >= before + 7, "workers, readers, window and batch run");
+        let start = Instant::now();
+        stream.stop();
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        // The kernel may list a joined thread for a moment longer.
+        while threads() > before {
+            assert!(start.elapsed() < Duration::from_secs(2), "{} threads left", threads() - before);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn a_panicking_worker_ends_the_stream_with_its_words() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[50], 60);
+    let dataset = open(folder.path().to_str().unwrap(), &data(8), &pipeline(2, 1));
+    let worker = || -> splitmask_pipeline::run::Worker { Box::new(|raw, _| panic!("cannot do {}", raw.key)) };
+    let mut stream = dataset.batches(spec(Order::Sequential, 4), worker).unwrap();
+    let error = stream.next().unwrap().unwrap_err();
+    assert!(
+        matches!(&error, PipelineError::Panicked { detail, .. } if detail.contains("cannot do 000-0000")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_cursor_of_another_place_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[5, 5], 60);
+    let dataset = open(folder.path().to_str().unwrap(), &data(8), &pipeline(1, 1));
+    let start = Cursor {
+        plan_position: 2,
+        ..Cursor::default()
+    };
+    let error = dataset.samples(shuffled(start)).err().unwrap();
+    assert!(error.to_string().contains("cursor.plan_position = 2"), "{error}");
+    let order = Order::Shuffled {
+        seed: 1,
+        start: Cursor::default(),
+        rank: 2,
+        world: 2,
+    };
+    assert!(dataset.samples(order).is_err());
+}
