@@ -1,6 +1,7 @@
 //! The command line: one verb, one file.
 
 mod amount;
+mod codebook;
 mod inspect;
 mod pack;
 mod report;
@@ -22,6 +23,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Codebook(codebook::CodebookArgs),
     Inspect(inspect::InspectArgs),
     Pack(pack::PackArgs),
     Report(report::ReportArgs),
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
         }
     };
     let result: Result<(), CliError> = match cli.verb {
+        Verb::Codebook(args) => codebook::run(args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Pack(args) => pack::run(args),
         Verb::Report(args) => report::run(args),
