@@ -2,6 +2,7 @@
 
 mod amount;
 mod check_config;
+mod codebook;
 mod doctor;
 mod eval;
 mod inspect;
@@ -29,6 +30,7 @@ enum Verb {
     Doctor(doctor::DoctorArgs),
     Pack(pack::PackArgs),
     Inspect(inspect::InspectArgs),
+    Codebook(codebook::CodebookArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Train(train::TrainArgs),
     Report(report::ReportArgs),
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(args),
         Verb::Pack(args) => pack::run(args),
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Codebook(args) => codebook::run(args),
         Verb::CheckConfig(args) => check_config::run(args),
         Verb::Train(args) => train::run(args),
         Verb::Report(args) => report::run(args),
