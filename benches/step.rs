@@ -30,7 +30,17 @@ struct Case {
 impl Default for Case {
     fn default() -> Self {
         let (size, device) = (VitSize::Small, "cpu".to_owned());
-        Self { size, image: 224, patch: 16, batch: 16, vocabulary: 8192, bf16: false, threads: 2, seconds: 20.0, device }
+        Self {
+            size,
+            image: 224,
+            patch: 16,
+            batch: 16,
+            vocabulary: 8192,
+            bf16: false,
+            threads: 2,
+            seconds: 20.0,
+            device,
+        }
     }
 }
 
@@ -69,14 +79,23 @@ fn random_input(case: &Case, n: i64, device: Device) -> StepInput {
         views: vec![Tensor::randn([case.batch, 3, side, side], (Kind::Float, device))],
         words: Some(Tensor::randint(case.vocabulary, [case.batch, n], (Kind::Int64, device))),
         largest_word: 0,
-        parts: Some(Parts { patches: n, seen_a: a.shallow_clone(), seen_b: b.shallow_clone(), absent_a: b, absent_b: a }),
+        parts: Some(Parts {
+            patches: n,
+            seen_a: a.shallow_clone(),
+            seen_b: b.shallow_clone(),
+            absent_a: b,
+            absent_b: a,
+        }),
         labels: Tensor::zeros([case.batch], (Kind::Int64, device)),
     }
 }
 
 fn step(objective: &dyn Objective, input: &StepInput, adamw: &mut AdamW, bf16: bool, device: Device) -> Result<(), String> {
     let losses = {
-        let _autocast = bf16.then(|| torch_ext::Autocast::bf16(device)).transpose().map_err(|e| e.to_string())?;
+        let _autocast = bf16
+            .then(|| torch_ext::Autocast::bf16(device))
+            .transpose()
+            .map_err(|e| e.to_string())?;
         objective.forward_t(input, true).map_err(|e| e.to_string())?
     };
     adamw.zero_grad().map_err(|e| e.to_string())?;
@@ -99,10 +118,20 @@ fn run(case: &Case) -> Result<(), String> {
     tch::set_num_threads(case.threads);
     tch::manual_seed(0);
     let (device, _) = choose_device(&case.device).map_err(|e| e.to_string())?;
-    let model = VitConfig { size: case.size, image: case.image, patch: case.patch, ..VitConfig::default() };
-    model.validate().map_err(|(key, value, allowed)| format!("{key} = {value}: must be {allowed}"))?;
+    let model = VitConfig {
+        size: case.size,
+        image: case.image,
+        patch: case.patch,
+        ..VitConfig::default()
+    };
+    model
+        .validate()
+        .map_err(|(key, value, allowed)| format!("{key} = {value}: must be {allowed}"))?;
     let vs = nn::VarStore::new(device);
-    let config = ObjectiveConfig::Splitmask(SplitMaskConfig { drop_path: 0.0, ..SplitMaskConfig::default() });
+    let config = ObjectiveConfig::Splitmask(SplitMaskConfig {
+        drop_path: 0.0,
+        ..SplitMaskConfig::default()
+    });
     let objective = build(&config, &model, case.vocabulary, &vs.root());
     let mut adamw = AdamW::new(vs.variables(), |n, d| objective.param_rule(n, d), &OptimConfig::default());
     let input = random_input(case, model.patches(), device);
@@ -143,7 +172,14 @@ fn main() -> std::process::ExitCode {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let cases = if args.is_empty() {
         let small = |bf16| Case { bf16, ..Case::default() };
-        let tiny = |bf16| Case { size: VitSize::Tiny, image: 64, patch: 8, batch: 64, bf16, ..Case::default() };
+        let tiny = |bf16| Case {
+            size: VitSize::Tiny,
+            image: 64,
+            patch: 8,
+            batch: 64,
+            bf16,
+            ..Case::default()
+        };
         Ok(vec![small(false), small(true), tiny(false), tiny(true)])
     } else {
         parse(&args).map(|case| vec![case])

@@ -68,7 +68,6 @@ impl Decoder {
 
     /// Encoder output M×(1+K)×D of the patches `seen_mk` to M×(1+N)×D, normalised. Without mask embeddings K is N and `seen_mk` only
     /// says where positions are added, if not everywhere.
-    #[must_use]
     pub fn forward_t(&self, encoded: &Tensor, seen_mk: &Tensor, train: bool) -> Tensor {
         let mut x = self.place(&encoded.to_kind(Kind::Float), seen_mk);
         for block in &self.blocks {

@@ -21,7 +21,6 @@ impl MimHead {
     }
 
     /// Logits of the words.
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.0.forward(x)
     }

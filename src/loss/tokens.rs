@@ -3,7 +3,6 @@
 use tch::{Kind, Reduction, Tensor};
 
 /// Mean cross-entropy in nats of `logits` M×V against `words` (i64 M).
-#[must_use]
 pub fn token_cross_entropy(logits: &Tensor, words: &Tensor) -> Tensor {
     logits
         .to_kind(Kind::Float)
@@ -11,7 +10,6 @@ pub fn token_cross_entropy(logits: &Tensor, words: &Tensor) -> Tensor {
 }
 
 /// Share of rows of `logits` M×V whose largest is the right word (i64 M); no gradient.
-#[must_use]
 pub fn token_accuracy(logits: &Tensor, words: &Tensor) -> Tensor {
     tch::no_grad(|| logits.argmax(-1, false).eq_tensor(words).to_kind(Kind::Float).mean(Kind::Float))
 }

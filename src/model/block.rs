@@ -147,7 +147,6 @@ impl Block {
 
     /// Tokens B×N×D to the same shape. `position_bias` (broadcast to B×H×N×N) is added to the attention logits. In training, drop
     /// path draws from libtorch's generator of the device.
-    #[must_use]
     pub fn forward_t(&self, x: &Tensor, position_bias: Option<&Tensor>, train: bool) -> Tensor {
         let scaled = |y: Tensor, s: &Option<Tensor>| s.as_ref().map_or_else(|| y.shallow_clone(), |s| &y * s);
         let drop = |y: Tensor| if train { drop_path(y, self.drop_path) } else { y };

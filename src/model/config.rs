@@ -103,10 +103,10 @@ impl VitConfig {
     /// The offending key.
     pub fn validate(&self) -> Result<(), (&'static str, String, String)> {
         let bad = |key, value: String, allowed: &str| Err((key, value, allowed.to_owned()));
-        if self.patch == 0 || self.patch % 2 != 0 || self.patch > 64 {
+        if self.patch == 0 || !self.patch.is_multiple_of(2) || self.patch > 64 {
             return bad("model.patch", self.patch.to_string(), "an even number from 2 to 64");
         }
-        if self.image == 0 || self.image % self.patch != 0 || self.image > 2048 {
+        if self.image == 0 || !self.image.is_multiple_of(self.patch) || self.image > 2048 {
             return bad(
                 "model.image",
                 self.image.to_string(),

@@ -42,7 +42,6 @@ impl Init {
 }
 
 /// A trainable parameter `name` under `vs`.
-#[must_use]
 pub fn parameter(vs: &Path<'_>, name: &str, dims: &[i64], init: Init) -> Tensor {
     vs.var_copy(name, &init.draw(dims))
 }

@@ -6,7 +6,6 @@ use tch::{Kind, Tensor};
 use crate::model::init::{Init, parameter};
 
 /// Table 1×(1+g²)×D for another grid of `side` patches a side: bicubic, the class slot untouched. The table itself if it fits.
-#[must_use]
 pub fn interpolate_positions(table: &Tensor, side: i64) -> Tensor {
     let (_, rows, d) = table.size3().expect("a position table is 1×(1+N)×D");
     let grid = ((rows - 1) as f64).sqrt().round() as i64;
@@ -59,7 +58,6 @@ impl RelativeBias {
     }
 
     /// Bias of attention logits: 1×H×(1+N)×(1+N), or B×H×(1+K)×(1+K) if only the patches `seen_bk` are there.
-    #[must_use]
     pub fn forward(&self, seen_bk: Option<&Tensor>) -> Tensor {
         let Some(seen) = seen_bk else {
             let n = 1 + self.patches;

@@ -147,7 +147,6 @@ impl Vit {
     }
 
     /// Images B×3×S×S (S a multiple of the patch) to patch embeddings B×N×D, without positions.
-    #[must_use]
     pub fn patches(&self, x: &Tensor) -> Tensor {
         let (b, c, side, _) = x.size4().expect("images are B×3×S×S");
         let (g, p) = (side / self.patch, self.patch);
@@ -160,20 +159,17 @@ impl Vit {
     }
 
     /// Positions of `side` × `side` patches: 1×N×D.
-    #[must_use]
     pub fn patch_positions(&self, side: i64) -> Tensor {
         interpolate_positions(&self.pos_embed, side).narrow(1, 1, side * side)
     }
 
     /// Images B×3×S×S to patch embeddings with their positions, B×N×D. Positions are interpolated if S is not the training size.
-    #[must_use]
     pub fn embed(&self, x: &Tensor) -> Tensor {
         self.patches(x) + self.patch_positions(x.size()[2] / self.patch)
     }
 
     /// Embedded patches B×K×D, preceded by the class token, through all blocks and the last norm: B×(1+K)×D. `seen_bk` says which
     /// patches they are, if not all in order (needed for the relative bias only).
-    #[must_use]
     pub fn encode(&self, tokens: &Tensor, seen_bk: Option<&Tensor>, train: bool) -> Tensor {
         let (mut x, bias) = self.start(tokens, seen_bk);
         for block in &self.blocks {
@@ -189,7 +185,6 @@ impl Vit {
     }
 
     /// Images B×3×S×S to normalised features B×(1+N)×D, the class token first.
-    #[must_use]
     pub fn forward_features(&self, x: &Tensor, train: bool) -> Tensor {
         self.encode(&self.embed(x), None, train)
     }

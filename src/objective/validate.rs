@@ -8,7 +8,7 @@ use crate::objective::config::{BeitConfig, ObjectiveConfig, SplitMaskConfig};
 /// Key, value, what is allowed.
 type Violation = (&'static str, String, String);
 
-fn check(ok: bool, key: &'static str, value: impl ToString, allowed: impl Into<String>) -> Result<(), Violation> {
+fn check(ok: bool, key: &'static str, value: &dyn ToString, allowed: impl Into<String>) -> Result<(), Violation> {
     if ok {
         Ok(())
     } else {
@@ -73,24 +73,24 @@ impl ObjectiveConfig {
 }
 
 fn drop_path(key: &'static str, rate: f64) -> Result<(), Violation> {
-    check((0.0..1.0).contains(&rate), key, rate, "0 (off) to below 1")
+    check((0.0..1.0).contains(&rate), key, &rate, "0 (off) to below 1")
 }
 
 fn weight(key: &'static str, value: f64) -> Result<(), Violation> {
-    check(value >= 0.0 && value.is_finite(), key, value, "0 or above")
+    check(value >= 0.0 && value.is_finite(), key, &value, "0 or above")
 }
 
 fn blocks(min_block: u32, max_block: u32, most: i64) -> Result<(), Violation> {
     check(
         min_block >= 1 && i64::from(min_block) <= most,
         "objective.mask.min_block",
-        min_block,
+        &min_block,
         format!("1 to {most}"),
     )?;
     check(
         max_block >= min_block,
         "objective.mask.max_block",
-        max_block,
+        &max_block,
         format!("at least objective.mask.min_block = {min_block}"),
     )
 }
@@ -102,7 +102,7 @@ impl SplitMaskConfig {
                 check(
                     patches % 2 == 0,
                     "objective.mask.kind",
-                    "blockwise-split",
+                    &"blockwise-split",
                     format!("uniform-split for an odd number of patches (this model has {patches}), or another model.image"),
                 )?;
                 blocks(min_block, max_block, patches / 2)?;
@@ -112,7 +112,7 @@ impl SplitMaskConfig {
                 check(
                     keep > 0.0 && keep <= 0.5 && seen >= 1 && 2 * seen <= patches,
                     "objective.mask.keep",
-                    keep,
+                    &keep,
                     format!("above 0, at most 0.5, and at least one of {patches} patches for each set"),
                 )?;
             }
@@ -120,7 +120,7 @@ impl SplitMaskConfig {
                 return check(
                     false,
                     "objective.mask.kind",
-                    "blockwise-mask",
+                    &"blockwise-mask",
                     "blockwise-split or uniform-split: two sets are needed",
                 );
             }
@@ -128,7 +128,7 @@ impl SplitMaskConfig {
         check(
             self.inpaint || self.match_,
             "objective.match",
-            "false",
+            &"false",
             "true where objective.inpaint is false: nothing would be learnt",
         )?;
         weight("objective.inpaint_weight", self.inpaint_weight)?;
@@ -137,25 +137,25 @@ impl SplitMaskConfig {
         check(
             learnt,
             "objective.inpaint_weight",
-            self.inpaint_weight,
+            &self.inpaint_weight,
             "above 0 where the match loss has no weight: nothing would be learnt",
         )?;
         check(
             self.temperature > 0.0 && self.temperature.is_finite(),
             "objective.temperature",
-            self.temperature,
+            &self.temperature,
             "above 0 (0.2 in the paper)",
         )?;
         check(
             !self.match_ || batch >= 2,
             "train.batch",
-            batch,
+            &batch,
             "at least 2 images in each forward pass (train.batch ÷ train.accumulate), because objective.match compares them",
         )?;
         check(
             (1..=32).contains(&self.decoder_depth),
             "objective.decoder_depth",
-            self.decoder_depth,
+            &self.decoder_depth,
             "1 to 32 (2 in the paper)",
         )?;
         drop_path("objective.drop_path", self.drop_path)?;
@@ -176,12 +176,12 @@ impl BeitConfig {
             } else {
                 "blockwise-split"
             };
-            return check(false, "objective.mask.kind", kind, "blockwise-mask: BEiT masks one set");
+            return check(false, "objective.mask.kind", &kind, "blockwise-mask: BEiT masks one set");
         };
         check(
             count >= 1 && i64::from(count) < patches,
             "objective.mask.count",
-            count,
+            &count,
             format!("1 to {} (the model has {patches} patches)", patches - 1),
         )?;
         blocks(min_block, max_block, i64::from(count))?;

@@ -4,7 +4,6 @@ use tch::{Kind, Tensor};
 
 /// Turns per-image indices M×K into indices of rows of a tensor flattened from images of `stride` rows each; image `m` reads from
 /// image `m mod images` of that tensor. `offset` is added to each (1 to skip a class token). Answers i64 M·K.
-#[must_use]
 pub fn flat_rows(index_mk: &Tensor, images: i64, stride: i64, offset: i64) -> Tensor {
     let m = index_mk.size()[0];
     let base = Tensor::arange(m, (Kind::Int64, index_mk.device())).remainder(images) * stride + offset;
@@ -12,14 +11,12 @@ pub fn flat_rows(index_mk: &Tensor, images: i64, stride: i64, offset: i64) -> Te
 }
 
 /// Rows of `tokens` (…×D, flattened) at `rows`: len(rows)×D.
-#[must_use]
 pub fn take_rows(tokens: &Tensor, rows: &Tensor) -> Tensor {
     let d = *tokens.size().last().expect("tokens have at least one dimension");
     tokens.reshape([-1, d]).index_select(0, rows)
 }
 
 /// `background` (n×D, possibly expanded) with the rows at `rows` replaced by `values` (len(rows)×D).
-#[must_use]
 pub fn place_rows(background: &Tensor, rows: &Tensor, values: &Tensor) -> Tensor {
     background.index_copy(0, rows, &values.to_kind(background.kind()))
 }

@@ -18,9 +18,20 @@ const TIGHT: f64 = 1e-5;
 fn vit_forward_and_backward() {
     let _alone = alone();
     let fixture = Fixture::read("vit");
-    let extras = VitConfig { layer_scale: 0.1, relative_bias: true, ..model() };
-    let beit = VitOptions { qkv_bias: QkvBias::QueryValue, ..VitOptions::plain(0.0) };
-    for (kind, config, options) in [("plain", model(), VitOptions::plain(0.0)), ("extras", extras, VitOptions::plain(0.0)), ("beit", model(), beit)] {
+    let extras = VitConfig {
+        layer_scale: 0.1,
+        relative_bias: true,
+        ..model()
+    };
+    let beit = VitOptions {
+        qkv_bias: QkvBias::QueryValue,
+        ..VitOptions::plain(0.0)
+    };
+    for (kind, config, options) in [
+        ("plain", model(), VitOptions::plain(0.0)),
+        ("extras", extras, VitOptions::plain(0.0)),
+        ("beit", model(), beit),
+    ] {
         let vs = nn::VarStore::new(Device::Cpu);
         let vit = Vit::with(&vs.root(), &config, &options);
         set_params(&vs, &fixture.under(&format!("{kind}.param")));
@@ -45,13 +56,35 @@ fn check_losses(what: &str, losses: &Losses, fixture: &Fixture, prefix: &str) {
 fn splitmask_losses_and_gradients() {
     let _alone = alone();
     let fixture = Fixture::read("splitmask");
-    let d = || SplitMaskConfig { drop_path: 0.0, ..SplitMaskConfig::default() };
-    let with_bias = VitConfig { relative_bias: true, ..model() };
+    let d = || SplitMaskConfig {
+        drop_path: 0.0,
+        ..SplitMaskConfig::default()
+    };
+    let with_bias = VitConfig {
+        relative_bias: true,
+        ..model()
+    };
     let variants = [
         ("default", "parts_half", d(), model()),
         ("quarter", "parts_quarter", d(), model()),
-        ("both", "parts_half", SplitMaskConfig { both_branch_negatives: true, ..d() }, model()),
-        ("absent_positions", "parts_half", SplitMaskConfig { decoder_positions_on_seen: false, ..d() }, model()),
+        (
+            "both",
+            "parts_half",
+            SplitMaskConfig {
+                both_branch_negatives: true,
+                ..d()
+            },
+            model(),
+        ),
+        (
+            "absent_positions",
+            "parts_half",
+            SplitMaskConfig {
+                decoder_positions_on_seen: false,
+                ..d()
+            },
+            model(),
+        ),
         ("unsplit", "parts_half", SplitMaskConfig { split: false, ..d() }, model()),
         ("relative", "parts_quarter", d(), with_bias),
     ];
@@ -73,8 +106,22 @@ fn one_term_alone_is_the_same_term() {
     let fixture = Fixture::read("splitmask");
     let input = fixture.input("pixels", "words", "parts_half");
     for (config, term) in [
-        (SplitMaskConfig { match_: false, inpaint_weight: 2.0, ..SplitMaskConfig::default() }, "inpaint"),
-        (SplitMaskConfig { inpaint: false, match_weight: 2.0, ..SplitMaskConfig::default() }, "match"),
+        (
+            SplitMaskConfig {
+                match_: false,
+                inpaint_weight: 2.0,
+                ..SplitMaskConfig::default()
+            },
+            "inpaint",
+        ),
+        (
+            SplitMaskConfig {
+                inpaint: false,
+                match_weight: 2.0,
+                ..SplitMaskConfig::default()
+            },
+            "match",
+        ),
     ] {
         let vs = nn::VarStore::new(Device::Cpu);
         let objective = build(&ObjectiveConfig::Splitmask(config), &model(), VOCABULARY, &vs.root());
@@ -90,7 +137,10 @@ fn beit_loss_and_gradients() {
     let _alone = alone();
     let fixture = Fixture::read("beit");
     let vs = nn::VarStore::new(Device::Cpu);
-    let config = BeitConfig { drop_path: 0.0, ..BeitConfig::default() };
+    let config = BeitConfig {
+        drop_path: 0.0,
+        ..BeitConfig::default()
+    };
     let objective = build(&ObjectiveConfig::Beit(config), &model(), VOCABULARY, &vs.root());
     set_params(&vs, &fixture.under("param"));
     let losses = objective.forward_t(&fixture.input("pixels", "words", "parts"), true).unwrap();
@@ -122,8 +172,11 @@ fn adamw_and_clipping() {
     let fixture = Fixture::read("adamw");
     let clip = fixture.get("clip").double_value(&[]);
     for inside in [true, false] {
-        let params: Vec<(String, Tensor)> =
-            fixture.under("start").into_iter().map(|(name, t)| (name.to_owned(), t.copy().set_requires_grad(true))).collect();
+        let params: Vec<(String, Tensor)> = fixture
+            .under("start")
+            .into_iter()
+            .map(|(name, t)| (name.to_owned(), t.copy().set_requires_grad(true)))
+            .collect();
         let named = params.iter().map(|(n, t)| (n.clone(), t.shallow_clone()));
         let mut adamw = AdamW::new(named, |n, d| ParamRule::by_name(n, d, 0), &OptimConfig::default());
         assert_eq!(adamw.decaying(), ["lin.weight"]);
@@ -144,7 +197,12 @@ fn adamw_and_clipping() {
             assert_near("norm", &norm, &fixture.get("norms").get(i64::from(step)), TIGHT);
             if step == 15 {
                 for (name, p) in &params {
-                    assert_near(&format!("clipped gradient of {name}"), &p.grad(), fixture.get(&format!("clipped.{name}")), TIGHT);
+                    assert_near(
+                        &format!("clipped gradient of {name}"),
+                        &p.grad(),
+                        fixture.get(&format!("clipped.{name}")),
+                        TIGHT,
+                    );
                 }
             }
         }
@@ -160,7 +218,13 @@ fn adamw_and_clipping() {
 #[test]
 fn schedule_is_pytorchs_linear_then_cosine() {
     let fixture = Fixture::read("adamw");
-    let config = OptimConfig { lr: 1.5e-3, min_lr: 1e-5, warmup_steps: 6, total_steps: 40, ..OptimConfig::default() };
+    let config = OptimConfig {
+        lr: 1.5e-3,
+        min_lr: 1e-5,
+        warmup_steps: 6,
+        total_steps: 40,
+        ..OptimConfig::default()
+    };
     let rates: Vec<f64> = (0..40).map(|s| learning_rate(&config, s)).collect();
     assert_near("learning rates", &Tensor::from_slice(&rates), fixture.get("schedule"), 1e-6);
 }
@@ -171,18 +235,40 @@ fn fifty_steps_follow_pytorch() {
     let _alone = alone();
     let fixture = Fixture::read("trace");
     let vs = nn::VarStore::new(Device::Cpu);
-    let config = ObjectiveConfig::Splitmask(SplitMaskConfig { drop_path: 0.0, ..SplitMaskConfig::default() });
+    let config = ObjectiveConfig::Splitmask(SplitMaskConfig {
+        drop_path: 0.0,
+        ..SplitMaskConfig::default()
+    });
     let objective = build(&config, &model(), VOCABULARY, &vs.root());
     set_params(&vs, &fixture.under("param"));
-    let optim = OptimConfig { lr: 2e-3, min_lr: 1e-5, warmup_steps: 5, total_steps: 50, clip: 1.0, ..OptimConfig::default() };
+    let optim = OptimConfig {
+        lr: 2e-3,
+        min_lr: 1e-5,
+        warmup_steps: 5,
+        total_steps: 50,
+        clip: 1.0,
+        ..OptimConfig::default()
+    };
     let mut adamw = AdamW::new(vs.variables(), |n, d| objective.param_rule(n, d), &optim);
     let batches = [0, 1].map(|i| fixture.input(&format!("{i}.pixels"), &format!("{i}.words"), &format!("{i}.parts")));
     for step in 0..50 {
         let losses = objective.forward_t(&batches[step % 2], true).unwrap();
         adamw.zero_grad().unwrap();
         losses.total.backward();
-        let norm = adamw.clipped_step(learning_rate(&optim, step as u64), optim.weight_decay, optim.clip).unwrap();
-        assert_near(&format!("loss of step {step}"), &losses.total, &fixture.get("loss").get(step as i64), 1e-4);
-        assert_near(&format!("gradient norm of step {step}"), &norm, &fixture.get("norm").get(step as i64), 1e-2);
+        let norm = adamw
+            .clipped_step(learning_rate(&optim, step as u64), optim.weight_decay, optim.clip)
+            .unwrap();
+        assert_near(
+            &format!("loss of step {step}"),
+            &losses.total,
+            &fixture.get("loss").get(step as i64),
+            1e-4,
+        );
+        assert_near(
+            &format!("gradient norm of step {step}"),
+            &norm,
+            &fixture.get("norm").get(step as i64),
+            1e-2,
+        );
     }
 }
