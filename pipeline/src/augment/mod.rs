@@ -17,7 +17,7 @@ pub(crate) use blur::MAX_SIGMA;
 pub use colour::{ColourDraw, JitterDraw, Painter};
 pub use crop::CropDraw;
 pub use half::half_size;
-pub use resample::Resampler;
+pub use resample::{Resampler, shrink};
 
 /// Makes views of whole pictures, keeping its buffers. One per thread.
 ///

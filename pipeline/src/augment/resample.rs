@@ -1,6 +1,7 @@
 //! One pass from decoded pixels to a square planar view: crop, bicubic resize, orientation and flip.
 
 use fast_image_resize as fr;
+use fr::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 
 use crate::decode::{Orientation, Window};
 
@@ -43,10 +44,9 @@ impl Resampler {
         let placed = window.placed;
         let (left, top) = (seen.left - placed.left, seen.top - placed.top);
 
-        let source = fr::images::ImageRef::new(placed.width, placed.height, window.pixels, fr::PixelType::U8x3)
-            .expect("a window holds the pixels of its size");
+        let source = Rgb::from_buffer(placed.width, placed.height, window.pixels).expect("a window holds the pixels of its size");
         let source =
-            fr::images::CroppedImage::new(&source, left, top, seen.width, seen.height).expect("the window covers what the crop needs");
+            TypedCroppedImage::from_ref(&source, left, top, seen.width, seen.height).expect("the window covers what the crop needs");
         let d = f64::from(window.denom);
         let (x, box_width) = within(area.x / d - f64::from(seen.left), area.width / d, seen.width);
         let (y, box_height) = within(area.y / d - f64::from(seen.top), area.height / d, seen.height);
@@ -56,16 +56,34 @@ impl Resampler {
 
         let side = size as usize;
         self.square.resize(3 * side * side, 0);
-        let mut square =
-            fr::images::Image::from_slice_u8(size, size, &mut self.square, fr::PixelType::U8x3).expect("the buffer has the view's size");
-        self.resizer
-            .resize(&source, &mut square, &options)
-            .expect("the crop box lies within its picture");
+        resize(&mut self.resizer, &source, &mut self.square, (size, size), &options);
 
         let orientation = if draw.flip { orientation.flipped() } else { orientation };
         out.resize(3 * side * side, 0);
         planar(&self.square, side, orientation, out);
     }
+}
+
+type Rgb<'a> = TypedImageRef<'a, fr::pixels::U8x3>;
+
+/// The one call of the resizer. For RGB bytes alone: its call for any pixel type compiles 4 MB of kernels that nobody here runs.
+fn resize(resizer: &mut fr::Resizer, source: &TypedCroppedImage<'_, Rgb<'_>>, out: &mut [u8], (width, height): (u32, u32), options: &fr::ResizeOptions) {
+    let mut target = TypedImage::<fr::pixels::U8x3>::from_buffer(width, height, out).expect("the buffer has the picture's size");
+    resizer.resize_typed(source, &mut target, options).expect("the crop box lies within its picture");
+}
+
+/// A whole picture resized with a three-lobed Lanczos kernel.
+///
+/// # Panics
+/// If `pixels` is not `from.0 × from.1 × 3` bytes.
+#[must_use]
+pub fn shrink(resizer: &mut fr::Resizer, pixels: &[u8], from: (u32, u32), to: (u32, u32)) -> Vec<u8> {
+    let source = Rgb::from_buffer(from.0, from.1, pixels).expect("the buffer has the picture's size");
+    let source = TypedCroppedImage::from_ref(&source, 0, 0, from.0, from.1).expect("the whole picture");
+    let mut out = vec![0; 3 * to.0 as usize * to.1 as usize];
+    let options = fr::ResizeOptions::new().resize_alg(fr::ResizeAlg::Convolution(fr::FilterType::Lanczos3));
+    resize(resizer, &source, &mut out, to, &options);
+    out
 }
 
 /// A box that rounding pushed out of 0..`limit` moved back.

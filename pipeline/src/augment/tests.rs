@@ -1,3 +1,4 @@
+use fast_image_resize as fr;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -121,15 +122,15 @@ fn the_evaluation_view_is_resize_then_centre_crop() {
     let mut one_pass = vec![];
     Augmenter::new().eval_view(&image, 64, 0.875, &mut one_pass);
     // Two passes: the whole picture to 108×73, then columns 22.. and rows 4.. (round half to even of 22 and 4.5).
-    let source = fast_image_resize::images::ImageRef::new(301, 203, &image.pixels, fast_image_resize::PixelType::U8x3).unwrap();
-    let mut whole = fast_image_resize::images::Image::new(108, 73, fast_image_resize::PixelType::U8x3);
-    let options = fast_image_resize::ResizeOptions::new()
-        .resize_alg(fast_image_resize::ResizeAlg::Convolution(fast_image_resize::FilterType::CatmullRom));
-    fast_image_resize::Resizer::new().resize(&source, &mut whole, &options).unwrap();
+    let source = fr::images::TypedImageRef::<fr::pixels::U8x3>::from_buffer(301, 203, &image.pixels).unwrap();
+    let mut whole = vec![0; 3 * 108 * 73];
+    let mut target = fr::images::TypedImage::<fr::pixels::U8x3>::from_buffer(108, 73, &mut whole).unwrap();
+    let options = fr::ResizeOptions::new().resize_alg(fr::ResizeAlg::Convolution(fr::FilterType::CatmullRom));
+    fr::Resizer::new().resize_typed(&source, &mut target, &options).unwrap();
     for c in 0..3 {
         for y in 0..64 {
             for x in 0..64 {
-                let expected = whole.buffer()[((y + 4) * 108 + x + 22) * 3 + c];
+                let expected = whole[((y + 4) * 108 + x + 22) * 3 + c];
                 assert!(one_pass[c * 4096 + y * 64 + x].abs_diff(expected) <= 1, "{c} {y} {x}");
             }
         }

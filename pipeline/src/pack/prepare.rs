@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer, images};
+use fast_image_resize::Resizer;
 use image::ImageEncoder;
 use sha2::{Digest, Sha256};
 
@@ -11,6 +11,7 @@ use super::options::{Encoding, PackOptions};
 use super::ordered::Claim;
 use super::report::Refusal;
 use super::scan::Found;
+use crate::augment::shrink;
 use crate::decode::{Decoder, Format, Limits};
 use crate::error::SampleError;
 use crate::types::Image;
@@ -191,18 +192,8 @@ impl<'a> Preparer<'a> {
         }
         let scale = |x: u32| ((u64::from(x) * u64::from(side) + u64::from(longest) / 2) / u64::from(longest)).max(1) as u32;
         let (w, h) = (scale(width), scale(height));
-        let mut small = images::Image::new(w, h, PixelType::U8x3);
-        let lanczos = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
-        let large = images::ImageRef::new(width, height, &self.image.pixels, PixelType::U8x3);
-        let done = large
-            .map_err(|e| e.to_string())
-            .and_then(|l| self.resizer.resize(&l, &mut small, &lanczos).map_err(|e| e.to_string()));
-        done.expect("both images are RGB of the size they claim");
-        self.image = Image {
-            width: w,
-            height: h,
-            pixels: small.into_vec(),
-        };
+        let pixels = shrink(&mut self.resizer, &self.image.pixels, (width, height), (w, h));
+        self.image = Image { width: w, height: h, pixels };
         true
     }
 
