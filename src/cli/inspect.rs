@@ -78,9 +78,11 @@ struct Seen {
     unlabelled: u64,
     keys: Vec<String>,
     faults: BTreeMap<&'static str, (u64, String)>,
+    /// Samples and shards that the stream left out: (`samples` or `shards`, reason, number).
+    lost: Vec<(&'static str, String, u64)>,
     /// Whether the end was reached.
     complete: bool,
-    /// Samples for the sheet: (undecoded image, extension-independent label, key).
+    /// Samples for the sheet.
     kept: Kept,
 }
 
@@ -131,9 +133,12 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     let data = DataConfig {
         train: args.url.clone(),
         endpoint: args.endpoint.clone(),
+        failure_budget: 1.0, // faults are what one looks for here
         ..DataConfig::default()
     };
-    let dataset = Dataset::open(&args.url, &data, &PipelineConfig::default(), PipelineMetrics::default())?;
+    let registry = prometheus::Registry::new();
+    let metrics = PipelineMetrics::register(&registry).map_err(|e| CliError::io(e.to_string()))?;
+    let dataset = Dataset::open(&args.url, &data, &PipelineConfig::default(), metrics)?;
     let mut seen = Seen {
         kept: Kept {
             want: args.contact_sheet.as_ref().map_or(0, |_| args.thumbnails as usize),
@@ -141,7 +146,8 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
         },
         ..Seen::default()
     };
-    seen.read(dataset.samples(Order::Sequential), args.read)?;
+    seen.read(dataset.samples(Order::Sequential)?, args.read)?;
+    seen.lost = lost(&registry);
     let manifest = dataset.manifest();
     let shards = dataset.shards().len();
     let text = match args.json {
@@ -176,6 +182,26 @@ fn check_picture_path(file: &Path) -> Result<(), CliError> {
         )),
         _ => Ok(()),
     }
+}
+
+/// What the stream's own counters say about samples and shards that it could not deliver.
+fn lost(registry: &prometheus::Registry) -> Vec<(&'static str, String, u64)> {
+    let mut lost = Vec::new();
+    for family in registry.gather() {
+        let what = match family.name() {
+            "splitmask_pipeline_sample_errors_total" => "samples",
+            "splitmask_pipeline_shard_errors_total" => "shards",
+            _ => continue,
+        };
+        for series in family.get_metric() {
+            let reason = series.get_label().iter().map(|l| l.value().to_owned()).collect::<Vec<_>>().join(" ");
+            let count = series.get_counter().value() as u64;
+            if count > 0 {
+                lost.push((what, reason, count));
+            }
+        }
+    }
+    lost
 }
 
 impl Seen {
@@ -328,6 +354,9 @@ fn describe(args: &InspectArgs, manifest: Option<&Manifest>, shards: usize, seen
         ));
     }
     lines.push(format!("  keys: {} …", seen.keys.join(", ")));
+    for (what, reason, n) in &seen.lost {
+        lines.push(format!("  {n} {what} left out: {reason}"));
+    }
     for (reason, (n, example)) in &seen.faults {
         lines.push(format!("  {n} {reason}, e.g. {example}"));
     }
@@ -349,7 +378,7 @@ fn json(args: &InspectArgs, manifest: Option<&Manifest>, shards: usize, seen: &S
         "provenance": manifest.map(|m| &m.provenance),
         "read": {
             "samples": seen.samples, "complete": seen.complete, "image_bytes": seen.bytes, "formats": seen.formats, "unlabelled": seen.unlabelled,
-            "width": spread(&seen.widths), "height": spread(&seen.heights), "first_keys": seen.keys, "faults": seen.faults,
+            "width": spread(&seen.widths), "height": spread(&seen.heights), "first_keys": seen.keys, "faults": seen.faults, "left_out": seen.lost,
         },
         "contact_sheet": args.contact_sheet,
     });

@@ -1,9 +1,7 @@
 //! The command line: one verb, one file.
 
 mod amount;
-mod doctor;
-mod eval;
-mod check_config;
+mod inspect;
 mod pack;
 mod report;
 mod train;
@@ -24,8 +22,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    Doctor(doctor::DoctorArgs),
-    Eval(eval::EvalArgs),
+    Inspect(inspect::InspectArgs),
     Pack(pack::PackArgs),
     Report(report::ReportArgs),
     CheckConfig(check_config::CheckConfigArgs),
@@ -43,8 +40,7 @@ pub fn main() -> ExitCode {
         }
     };
     let result: Result<(), CliError> = match cli.verb {
-        Verb::Doctor(args) => doctor::run(args),
-        Verb::Eval(args) => eval::run(args),
+        Verb::Inspect(args) => inspect::run(&args),
         Verb::Pack(args) => pack::run(args),
         Verb::Report(args) => report::run(args),
         Verb::CheckConfig(args) => check_config::run(args),

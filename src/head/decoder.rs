@@ -41,8 +41,19 @@ impl Decoder {
         Self {
             mask_token: config.insert.then(|| parameter(vs, "mask_token", &[1, 1, dim], table)),
             pos_embed: parameter(vs, "pos_embed", &[1, 1 + config.patches, dim], table),
-            blocks: rates.into_iter().enumerate().map(|(i, rate)| Block::new(&(vs / "blocks" / i), blocks, rate)).collect(),
-            norm: nn::layer_norm(vs / "norm", vec![dim], nn::LayerNormConfig { eps: 1e-6, ..Default::default() }),
+            blocks: rates
+                .into_iter()
+                .enumerate()
+                .map(|(i, rate)| Block::new(&(vs / "blocks" / i), blocks, rate))
+                .collect(),
+            norm: nn::layer_norm(
+                vs / "norm",
+                vec![dim],
+                nn::LayerNormConfig {
+                    eps: 1e-6,
+                    ..Default::default()
+                },
+            ),
             positions_on_seen: config.positions_on_seen,
         }
     }
@@ -94,8 +105,21 @@ mod tests {
 
     fn decoder(insert: bool, positions_on_seen: bool) -> (nn::VarStore, Decoder) {
         let vs = nn::VarStore::new(Device::Cpu);
-        let blocks = BlockOptions { dim: 4, heads: 1, hidden: 4, layer_scale: 0.0, qkv_bias: QkvBias::Full, weights: Init::Normal { std: 0.02 } };
-        let config = DecoderConfig { depth: 1, patches: 3, insert, positions_on_seen, drop_path: 0.0 };
+        let blocks = BlockOptions {
+            dim: 4,
+            heads: 1,
+            hidden: 4,
+            layer_scale: 0.0,
+            qkv_bias: QkvBias::Full,
+            weights: Init::Normal { std: 0.02 },
+        };
+        let config = DecoderConfig {
+            depth: 1,
+            patches: 3,
+            insert,
+            positions_on_seen,
+            drop_path: 0.0,
+        };
         let decoder = Decoder::new(&vs.root(), &config, &blocks);
         let mut table = decoder.pos_embed.shallow_clone();
         let values = (Tensor::arange(4, (Kind::Float, Device::Cpu)) * 10.0).view([1, 4, 1]);
@@ -113,12 +137,20 @@ mod tests {
 
     #[test]
     fn tokens_go_to_their_places() {
-        let encoded = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]).view([2, 3, 1]).expand([2, 3, 4], false);
+        let encoded = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0])
+            .view([2, 3, 1])
+            .expand([2, 3, 4], false);
         let seen = Tensor::from_slice(&[0i64, 2, 1, 2]).view([2, 2]);
         let (_vs, d) = decoder(true, true);
-        assert_eq!(first_column(&d.place(&encoded, &seen)), [[1.0, 12.0, 19.0, 33.0], [4.0, 9.0, 25.0, 36.0]]);
+        assert_eq!(
+            first_column(&d.place(&encoded, &seen)),
+            [[1.0, 12.0, 19.0, 33.0], [4.0, 9.0, 25.0, 36.0]]
+        );
         let (_vs, d) = decoder(true, false);
-        assert_eq!(first_column(&d.place(&encoded, &seen)), [[1.0, 2.0, 19.0, 3.0], [4.0, 9.0, 5.0, 6.0]]);
+        assert_eq!(
+            first_column(&d.place(&encoded, &seen)),
+            [[1.0, 2.0, 19.0, 3.0], [4.0, 9.0, 5.0, 6.0]]
+        );
     }
 
     #[test]

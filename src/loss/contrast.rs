@@ -38,11 +38,20 @@ pub fn info_nce(a: &Tensor, b: &Tensor, temperature: f64, both_branches: bool) -
         }
     };
     let directions = [logits(&a, similarity.shallow_clone()), logits(&b, similarity.tr())];
-    let losses = directions.each_ref().map(|l| l.cross_entropy_loss::<Tensor>(&partner, None, Reduction::Mean, -100, 0.0));
-    let hits = tch::no_grad(|| directions.each_ref().map(|l| l.argmax(-1, false).eq_tensor(&partner).to_kind(Kind::Float).mean(Kind::Float)));
+    let losses = directions
+        .each_ref()
+        .map(|l| l.cross_entropy_loss::<Tensor>(&partner, None, Reduction::Mean, -100, 0.0));
+    let hits = tch::no_grad(|| {
+        directions
+            .each_ref()
+            .map(|l| l.argmax(-1, false).eq_tensor(&partner).to_kind(Kind::Float).mean(Kind::Float))
+    });
     let [la, lb] = losses;
     let [ha, hb] = hits;
-    Contrast { loss: (la + lb) * 0.5, accuracy: (ha + hb) * 0.5 }
+    Contrast {
+        loss: (la + lb) * 0.5,
+        accuracy: (ha + hb) * 0.5,
+    }
 }
 
 #[cfg(test)]

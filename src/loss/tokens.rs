@@ -5,7 +5,9 @@ use tch::{Kind, Reduction, Tensor};
 /// Mean cross-entropy in nats of `logits` M×V against `words` (i64 M).
 #[must_use]
 pub fn token_cross_entropy(logits: &Tensor, words: &Tensor) -> Tensor {
-    logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(words, None, Reduction::Mean, -100, 0.0)
+    logits
+        .to_kind(Kind::Float)
+        .cross_entropy_loss::<Tensor>(words, None, Reduction::Mean, -100, 0.0)
 }
 
 /// Share of rows of `logits` M×V whose largest is the right word (i64 M); no gradient.

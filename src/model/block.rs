@@ -34,7 +34,14 @@ pub struct BlockOptions {
 
 /// LayerNorm with the vision transformer's epsilon.
 pub(crate) fn layer_norm(vs: &Path<'_>, dim: i64) -> nn::LayerNorm {
-    nn::layer_norm(vs, vec![dim], nn::LayerNormConfig { eps: 1e-6, ..Default::default() })
+    nn::layer_norm(
+        vs,
+        vec![dim],
+        nn::LayerNormConfig {
+            eps: 1e-6,
+            ..Default::default()
+        },
+    )
 }
 
 #[derive(Debug)]
@@ -59,7 +66,12 @@ impl Attention {
             QkvBias::Full => Biases::Full(parameter(&(vs / "qkv"), "bias", &[3 * o.dim], zero)),
             QkvBias::QueryValue => Biases::QueryValue(parameter(vs, "q_bias", &[o.dim], zero), parameter(vs, "v_bias", &[o.dim], zero)),
         };
-        Self { qkv, bias, proj: linear(&(vs / "proj"), o.dim, o.dim, true, o.weights), heads: o.heads }
+        Self {
+            qkv,
+            bias,
+            proj: linear(&(vs / "proj"), o.dim, o.dim, true, o.weights),
+            heads: o.heads,
+        }
     }
 
     fn forward(&self, x: &Tensor, position_bias: Option<&Tensor>) -> Tensor {
@@ -159,7 +171,9 @@ fn drop_path(y: Tensor, rate: f64) -> Tensor {
 /// Drop-path rates of `depth` blocks: from 0 linearly to `last`.
 #[must_use]
 pub fn linear_drop_path(depth: i64, last: f64) -> Vec<f64> {
-    (0..depth).map(|i| if depth > 1 { last * i as f64 / (depth - 1) as f64 } else { last }).collect()
+    (0..depth)
+        .map(|i| if depth > 1 { last * i as f64 / (depth - 1) as f64 } else { last })
+        .collect()
 }
 
 #[cfg(test)]
@@ -187,7 +201,14 @@ mod tests {
     fn attention_under_autocast_is_close_to_f32() {
         tch::manual_seed(2);
         let vs = nn::VarStore::new(Device::Cpu);
-        let o = BlockOptions { dim: 16, heads: 2, hidden: 32, layer_scale: 0.0, qkv_bias: QkvBias::Full, weights: Init::Normal { std: 0.2 } };
+        let o = BlockOptions {
+            dim: 16,
+            heads: 2,
+            hidden: 32,
+            layer_scale: 0.0,
+            qkv_bias: QkvBias::Full,
+            weights: Init::Normal { std: 0.2 },
+        };
         let block = Block::new(&vs.root(), &o, 0.0);
         let x = Tensor::randn([2, 5, 16], (Kind::Float, Device::Cpu));
         let exact = block.forward_t(&x, None, false);

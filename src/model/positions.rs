@@ -63,14 +63,23 @@ impl RelativeBias {
     pub fn forward(&self, seen_bk: Option<&Tensor>) -> Tensor {
         let Some(seen) = seen_bk else {
             let n = 1 + self.patches;
-            return self.table.index_select(0, &self.index).view([1, n, n, self.heads]).permute([0, 3, 1, 2]).contiguous();
+            return self
+                .table
+                .index_select(0, &self.index)
+                .view([1, n, n, self.heads])
+                .permute([0, 3, 1, 2])
+                .contiguous();
         };
         let (b, k) = seen.size2().expect("seen patches are B×K");
         let class = Tensor::zeros([b, 1], (Kind::Int64, seen.device()));
         let place = Tensor::cat(&[class, seen + 1], 1);
         let pairs = place.unsqueeze(2) * (1 + self.patches) + place.unsqueeze(1);
         let rows = self.index.index_select(0, &pairs.flatten(0, -1));
-        self.table.index_select(0, &rows).view([b, 1 + k, 1 + k, self.heads]).permute([0, 3, 1, 2]).contiguous()
+        self.table
+            .index_select(0, &rows)
+            .view([b, 1 + k, 1 + k, self.heads])
+            .permute([0, 3, 1, 2])
+            .contiguous()
     }
 }
 

@@ -25,7 +25,12 @@ impl VitOptions {
     /// The original ViT as timm starts it.
     #[must_use]
     pub fn plain(drop_path: f64) -> Self {
-        Self { drop_path, qkv_bias: QkvBias::Full, weights: Init::Normal { std: 0.02 }, rescale: false }
+        Self {
+            drop_path,
+            qkv_bias: QkvBias::Full,
+            weights: Init::Normal { std: 0.02 },
+            rescale: false,
+        }
     }
 }
 
@@ -61,19 +66,26 @@ impl Vit {
         let cls_token = parameter(vs, "cls_token", &[1, 1, dim], options.weights);
         let pos_embed = parameter(vs, "pos_embed", &[1, 1 + config.patches(), dim], options.weights);
         // PyTorch's default for a convolution, as timm leaves it: it scales with the patch, which 0.02 would not.
-        let patch_init = Init::Uniform { bound: 1.0 / (inputs as f64).sqrt() };
+        let patch_init = Init::Uniform {
+            bound: 1.0 / (inputs as f64).sqrt(),
+        };
         let patch_vs = vs / "patch_embed" / "proj";
         let patch_weight = parameter(&patch_vs, "weight", &[dim, 3, patch, patch], patch_init);
         let patch_bias = parameter(&patch_vs, "bias", &[dim], Init::Const(0.0));
         let rates = linear_drop_path(config.layers(), options.drop_path);
-        let mut blocks: Vec<Block> =
-            rates.into_iter().enumerate().map(|(i, rate)| Block::new(&(vs / "blocks" / i), &block_options, rate)).collect();
+        let mut blocks: Vec<Block> = rates
+            .into_iter()
+            .enumerate()
+            .map(|(i, rate)| Block::new(&(vs / "blocks" / i), &block_options, rate))
+            .collect();
         if options.rescale {
             for (i, block) in blocks.iter_mut().enumerate() {
                 block.rescale_outputs((2.0 * (i + 1) as f64).sqrt());
             }
         }
-        let relative = config.relative_bias.then(|| RelativeBias::new(&(vs / "rel_pos_bias"), config.grid(), config.head_count()));
+        let relative = config
+            .relative_bias
+            .then(|| RelativeBias::new(&(vs / "rel_pos_bias"), config.grid(), config.head_count()));
         Self {
             cls_token,
             pos_embed,
@@ -140,7 +152,10 @@ impl Vit {
         let (b, c, side, _) = x.size4().expect("images are B×3×S×S");
         let (g, p) = (side / self.patch, self.patch);
         // A convolution whose stride is its size is a matrix product of the patches; that spares a transpose of its output.
-        let pixels = x.reshape([b, c, g, p, g, p]).permute([0, 2, 4, 1, 3, 5]).reshape([b, g * g, c * p * p]);
+        let pixels = x
+            .reshape([b, c, g, p, g, p])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([b, g * g, c * p * p]);
         pixels.linear(&self.patch_weight.view([self.dim, c * p * p]), Some(&self.patch_bias))
     }
 
@@ -195,10 +210,13 @@ impl Vit {
     #[must_use]
     pub fn layers_below_top(&self, name: &str) -> u32 {
         let depth = self.blocks.len() as u32;
-        if ["cls_token", "pos_embed", "mask_token"].contains(&name) || name.starts_with("patch_embed.") || name.starts_with("rel_pos_bias.") {
+        if ["cls_token", "pos_embed", "mask_token"].contains(&name) || name.starts_with("patch_embed.") || name.starts_with("rel_pos_bias.")
+        {
             return depth + 1;
         }
-        let block = name.strip_prefix("blocks.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+        let block = name
+            .strip_prefix("blocks.")
+            .and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
         block.map_or(0, |i| depth.saturating_sub(i))
     }
 }
@@ -207,7 +225,9 @@ impl Vit {
 #[must_use]
 pub fn is_backbone_name(name: &str) -> bool {
     ["cls_token", "pos_embed"].contains(&name)
-        || ["patch_embed.", "blocks.", "norm.", "rel_pos_bias."].iter().any(|prefix| name.starts_with(prefix))
+        || ["patch_embed.", "blocks.", "norm.", "rel_pos_bias."]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -218,7 +238,15 @@ mod tests {
     use crate::model::config::VitSize;
 
     fn small() -> VitConfig {
-        VitConfig { size: VitSize::Nano, image: 16, patch: 4, width: 16, depth: 2, heads: 2, ..VitConfig::default() }
+        VitConfig {
+            size: VitSize::Nano,
+            image: 16,
+            patch: 4,
+            width: 16,
+            depth: 2,
+            heads: 2,
+            ..VitConfig::default()
+        }
     }
 
     #[test]
@@ -239,21 +267,35 @@ mod tests {
     #[test]
     fn other_sizes_and_layers() {
         let vs = nn::VarStore::new(Device::Cpu);
-        let vit = Vit::new(&vs.root(), &VitConfig { layer_scale: 0.1, ..small() }, 0.0);
+        let vit = Vit::new(
+            &vs.root(),
+            &VitConfig {
+                layer_scale: 0.1,
+                ..small()
+            },
+            0.0,
+        );
         let x = Tensor::randn([2, 3, 24, 24], (Kind::Float, Device::Cpu));
         assert_eq!(vit.forward_features(&x, false).size(), [2, 37, 16]);
         let layers = vit.layer_features(&x);
         assert_eq!(layers.len(), 2);
         let last = vit.norm.forward(&layers[1]);
         assert_eq!(last, vit.forward_features(&x, false));
-        assert_eq!(["norm.weight", "blocks.1.norm1.weight", "blocks.0.norm1.weight", "pos_embed"].map(|n| vit.layers_below_top(n)), [0, 1, 2, 3]);
+        assert_eq!(
+            ["norm.weight", "blocks.1.norm1.weight", "blocks.0.norm1.weight", "pos_embed"].map(|n| vit.layers_below_top(n)),
+            [0, 1, 2, 3]
+        );
     }
 
     #[test]
     fn beit_choices_change_the_start() {
         tch::manual_seed(4);
         let vs = nn::VarStore::new(Device::Cpu);
-        let options = VitOptions { qkv_bias: QkvBias::QueryValue, rescale: true, ..VitOptions::plain(0.0) };
+        let options = VitOptions {
+            qkv_bias: QkvBias::QueryValue,
+            rescale: true,
+            ..VitOptions::plain(0.0)
+        };
         let _vit = Vit::with(&vs.root(), &small(), &options);
         let vars = vs.variables();
         assert!(vars.contains_key("blocks.0.attn.q_bias") && !vars.contains_key("blocks.0.attn.qkv.bias"));

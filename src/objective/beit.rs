@@ -30,7 +30,12 @@ impl Beit {
     #[must_use]
     pub fn new(vs: &Path<'_>, config: &BeitConfig, model: &VitConfig, vocabulary: i64) -> Self {
         let weights = Init::CutNormal { std: 0.02 };
-        let options = VitOptions { drop_path: config.drop_path, qkv_bias: QkvBias::QueryValue, weights, rescale: config.rescale_init };
+        let options = VitOptions {
+            drop_path: config.drop_path,
+            qkv_bias: QkvBias::QueryValue,
+            weights,
+            rescale: config.rescale_init,
+        };
         Self {
             vit: Vit::with(vs, model, &options),
             mask_token: parameter(vs, "mask_token", &[1, 1, model.dim()], weights),
@@ -48,7 +53,8 @@ impl Beit {
         let rows = flat_rows(masked, b, n, 0);
         let hidden = self.mask_token.view([1, d]).expand([rows.size()[0], d], false);
         let tokens = place_rows(&patches.view([b * n, d]), &rows, &hidden).view([b, n, d]);
-        self.vit.encode(&(tokens + self.vit.patch_positions(self.model.grid())), None, train)
+        self.vit
+            .encode(&(tokens + self.vit.patch_positions(self.model.grid())), None, train)
     }
 }
 
@@ -63,7 +69,10 @@ impl Objective for Beit {
 
     fn forward_t(&self, input: &StepInput, train: bool) -> Result<Losses, ObjectiveError> {
         let MaskedInput { image, words, parts } = masked_input(NAME, input, &self.vit, Some(self.vocabulary))?;
-        let words = words.ok_or(ObjectiveError::Lacks { objective: NAME, what: "visual words" })?;
+        let words = words.ok_or(ObjectiveError::Lacks {
+            objective: NAME,
+            what: "visual words",
+        })?;
         let masked = &parts.seen_a;
         let n = self.model.patches();
         let features = self.features(image, masked, train);
@@ -71,12 +80,19 @@ impl Objective for Beit {
         let targets = words.flatten(0, 1).index_select(0, &flat_rows(masked, input.len, n, 0));
         let loss = token_cross_entropy(&logits, &targets);
         let stats = vec![("token_accuracy", token_accuracy(&logits, &targets))];
-        Ok(Losses { terms: vec![("inpaint", loss.detach())], stats, total: loss })
+        Ok(Losses {
+            terms: vec![("inpaint", loss.detach())],
+            stats,
+            total: loss,
+        })
     }
 
     fn apply_live(&mut self, config: &ObjectiveConfig) -> Result<(), ObjectiveError> {
         let ObjectiveConfig::Beit(new) = config else {
-            return Err(ObjectiveError::Kind { objective: NAME, got: config.kind() });
+            return Err(ObjectiveError::Kind {
+                objective: NAME,
+                got: config.kind(),
+            });
         };
         self.vit.set_drop_path(new.drop_path);
         self.config.drop_path = new.drop_path;
@@ -90,7 +106,17 @@ impl Objective for Beit {
     fn predict(&self, input: &StepInput) -> Result<Option<Prediction>, ObjectiveError> {
         let MaskedInput { image, parts, .. } = masked_input(NAME, input, &self.vit, None)?;
         let n = self.model.patches();
-        let words = tch::no_grad(|| self.head.forward(&self.features(image, &parts.seen_a, false).narrow(1, 1, n)).argmax(-1, false));
-        Ok(Some(Prediction { branches: vec![Branch { name: "masked", seen: parts.absent_a.shallow_clone(), words }] }))
+        let words = tch::no_grad(|| {
+            self.head
+                .forward(&self.features(image, &parts.seen_a, false).narrow(1, 1, n))
+                .argmax(-1, false)
+        });
+        Ok(Some(Prediction {
+            branches: vec![Branch {
+                name: "masked",
+                seen: parts.absent_a.shallow_clone(),
+                words,
+            }],
+        }))
     }
 }

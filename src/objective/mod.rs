@@ -181,21 +181,40 @@ pub(crate) fn masked_input<'a>(
     let image = input.views.first().ok_or(ObjectiveError::Lacks { objective, what: "view" })?;
     let parts = input.parts.as_ref().ok_or(ObjectiveError::Lacks { objective, what: "mask" })?;
     let shape = |what, got: Vec<i64>, want: Vec<i64>| {
-        if got == want { Ok(()) } else { Err(ObjectiveError::Shape { objective, what, got, want: format!("{want:?}") }) }
+        if got == want {
+            Ok(())
+        } else {
+            Err(ObjectiveError::Shape {
+                objective,
+                what,
+                got,
+                want: format!("{want:?}"),
+            })
+        }
     };
     let n = (vit.image() / vit.patch()).pow(2);
     shape("view 0", image.size(), vec![input.len, 3, vit.image(), vit.image()])?;
     shape("the mask", vec![input.len, parts.patches], vec![input.len, n])?;
     if parts.seen_a.size()[1] == 0 {
-        return Err(ObjectiveError::Lacks { objective, what: "patch in set A of the mask" });
+        return Err(ObjectiveError::Lacks {
+            objective,
+            what: "patch in set A of the mask",
+        });
     }
     let words = match vocabulary {
         None => None,
         Some(vocabulary) => {
-            let words = input.words.as_ref().ok_or(ObjectiveError::Lacks { objective, what: "visual words" })?;
+            let words = input.words.as_ref().ok_or(ObjectiveError::Lacks {
+                objective,
+                what: "visual words",
+            })?;
             shape("visual words", words.size(), vec![input.len, n])?;
             if i64::from(input.largest_word) >= vocabulary {
-                return Err(ObjectiveError::Word { objective, word: input.largest_word, vocabulary });
+                return Err(ObjectiveError::Word {
+                    objective,
+                    word: input.largest_word,
+                    vocabulary,
+                });
             }
             Some(words)
         }

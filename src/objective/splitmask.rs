@@ -39,7 +39,10 @@ struct Stacked {
 
 impl Stacked {
     fn of(parts: &Parts) -> Self {
-        Self { seen: Tensor::cat(&[&parts.seen_a, &parts.seen_b], 0), absent: Tensor::cat(&[&parts.absent_a, &parts.absent_b], 0) }
+        Self {
+            seen: Tensor::cat(&[&parts.seen_a, &parts.seen_b], 0),
+            absent: Tensor::cat(&[&parts.absent_a, &parts.absent_b], 0),
+        }
     }
 }
 
@@ -59,7 +62,9 @@ impl SplitMask {
         Self {
             mask_token: (!config.split).then(|| parameter(vs, "mask_token", &[1, 1, model.dim()], Init::Normal { std: 0.02 })),
             decoder: Decoder::new(&(vs / "decoder"), &decoder, &Vit::block_options(model, &options)),
-            head: config.inpaint.then(|| MimHead::new(&(vs / "mim_head"), model.dim(), vocabulary, options.weights)),
+            head: config
+                .inpaint
+                .then(|| MimHead::new(&(vs / "mim_head"), model.dim(), vocabulary, options.weights)),
             vit,
             vocabulary,
             model: model.clone(),
@@ -71,7 +76,12 @@ impl SplitMask {
         let checked = masked_input(NAME, input, &self.vit, self.head.is_some().then_some(self.vocabulary))?;
         let (a, b) = (checked.parts.seen_a.size(), checked.parts.seen_b.size());
         if a != b {
-            return Err(ObjectiveError::Shape { objective: NAME, what: "set B of the mask", got: b, want: format!("{a:?}, as set A") });
+            return Err(ObjectiveError::Shape {
+                objective: NAME,
+                what: "set B of the mask",
+                got: b,
+                want: format!("{a:?}, as set A"),
+            });
         }
         Ok(checked)
     }
@@ -93,7 +103,8 @@ impl SplitMask {
                 let background = mask.view([1, d]).expand([two_b * n, d], false);
                 let known = take_rows(&patches, &flat_rows(seen, b, n, 0));
                 let tokens = place_rows(&background, &flat_rows(seen, two_b, n, 0), &known).view([two_b, n, d]);
-                self.vit.encode(&(tokens + self.vit.patch_positions(self.model.grid())), None, train)
+                self.vit
+                    .encode(&(tokens + self.vit.patch_positions(self.model.grid())), None, train)
             }
         };
         self.decoder.forward_t(&encoded, seen, train)
@@ -128,8 +139,12 @@ impl Objective for SplitMask {
         }
         if self.config.match_ {
             let described = completed.narrow(1, 1, n).mean_dim([1i64].as_slice(), false, Kind::Float);
-            let contrast =
-                info_nce(&described.narrow(0, 0, b), &described.narrow(0, b, b), self.config.temperature, self.config.both_branch_negatives);
+            let contrast = info_nce(
+                &described.narrow(0, 0, b),
+                &described.narrow(0, b, b),
+                self.config.temperature,
+                self.config.both_branch_negatives,
+            );
             total += &contrast.loss * self.config.match_weight;
             terms.push(("match", contrast.loss.detach()));
             stats.push(("match_accuracy", contrast.accuracy));
@@ -139,7 +154,10 @@ impl Objective for SplitMask {
 
     fn apply_live(&mut self, config: &ObjectiveConfig) -> Result<(), ObjectiveError> {
         let ObjectiveConfig::Splitmask(new) = config else {
-            return Err(ObjectiveError::Kind { objective: NAME, got: config.kind() });
+            return Err(ObjectiveError::Kind {
+                objective: NAME,
+                got: config.kind(),
+            });
         };
         self.vit.set_drop_path(new.drop_path);
         self.decoder.set_drop_path(new.decoder_drop_path);
@@ -167,7 +185,13 @@ impl Objective for SplitMask {
             let completed = self.complete(image, &Stacked::of(parts), false);
             head.forward(&completed.narrow(1, 1, n)).argmax(-1, false)
         });
-        let branch = |name, seen: &Tensor, start| Branch { name, seen: seen.shallow_clone(), words: words.narrow(0, start, input.len) };
-        Ok(Some(Prediction { branches: vec![branch("A", &parts.seen_a, 0), branch("B", &parts.seen_b, input.len)] }))
+        let branch = |name, seen: &Tensor, start| Branch {
+            name,
+            seen: seen.shallow_clone(),
+            words: words.narrow(0, start, input.len),
+        };
+        Ok(Some(Prediction {
+            branches: vec![branch("A", &parts.seen_a, 0), branch("B", &parts.seen_b, input.len)],
+        }))
     }
 }

@@ -9,7 +9,11 @@ use crate::objective::config::{BeitConfig, ObjectiveConfig, SplitMaskConfig};
 type Violation = (&'static str, String, String);
 
 fn check(ok: bool, key: &'static str, value: impl ToString, allowed: impl Into<String>) -> Result<(), Violation> {
-    if ok { Ok(()) } else { Err((key, value.to_string(), allowed.into())) }
+    if ok {
+        Ok(())
+    } else {
+        Err((key, value.to_string(), allowed.into()))
+    }
 }
 
 impl ObjectiveConfig {
@@ -44,7 +48,11 @@ impl ObjectiveConfig {
     #[must_use]
     pub fn views(&self, model: &VitConfig, crop: CropConfig, colour: ColourConfig) -> ViewPlan {
         ViewPlan {
-            views: vec![ViewSpec { size: model.image, crop, colour }],
+            views: vec![ViewSpec {
+                size: model.image,
+                crop,
+                colour,
+            }],
             words: self.needs_words().then_some(WordSpec { patch: model.patch }),
             mask: Some((model.image / model.patch, self.mask())),
         }
@@ -73,8 +81,18 @@ fn weight(key: &'static str, value: f64) -> Result<(), Violation> {
 }
 
 fn blocks(min_block: u32, max_block: u32, most: i64) -> Result<(), Violation> {
-    check(min_block >= 1 && i64::from(min_block) <= most, "objective.mask.min_block", min_block, format!("1 to {most}"))?;
-    check(max_block >= min_block, "objective.mask.max_block", max_block, format!("at least objective.mask.min_block = {min_block}"))
+    check(
+        min_block >= 1 && i64::from(min_block) <= most,
+        "objective.mask.min_block",
+        min_block,
+        format!("1 to {most}"),
+    )?;
+    check(
+        max_block >= min_block,
+        "objective.mask.max_block",
+        max_block,
+        format!("at least objective.mask.min_block = {min_block}"),
+    )
 }
 
 impl SplitMaskConfig {
@@ -99,22 +117,47 @@ impl SplitMaskConfig {
                 )?;
             }
             MaskSpec::BlockwiseMask { .. } => {
-                return check(false, "objective.mask.kind", "blockwise-mask", "blockwise-split or uniform-split: two sets are needed");
+                return check(
+                    false,
+                    "objective.mask.kind",
+                    "blockwise-mask",
+                    "blockwise-split or uniform-split: two sets are needed",
+                );
             }
         }
-        check(self.inpaint || self.match_, "objective.match", "false", "true where objective.inpaint is false: nothing would be learnt")?;
+        check(
+            self.inpaint || self.match_,
+            "objective.match",
+            "false",
+            "true where objective.inpaint is false: nothing would be learnt",
+        )?;
         weight("objective.inpaint_weight", self.inpaint_weight)?;
         weight("objective.match_weight", self.match_weight)?;
         let learnt = (self.inpaint && self.inpaint_weight > 0.0) || (self.match_ && self.match_weight > 0.0);
-        check(learnt, "objective.inpaint_weight", self.inpaint_weight, "above 0 where the match loss has no weight: nothing would be learnt")?;
-        check(self.temperature > 0.0 && self.temperature.is_finite(), "objective.temperature", self.temperature, "above 0 (0.2 in the paper)")?;
+        check(
+            learnt,
+            "objective.inpaint_weight",
+            self.inpaint_weight,
+            "above 0 where the match loss has no weight: nothing would be learnt",
+        )?;
+        check(
+            self.temperature > 0.0 && self.temperature.is_finite(),
+            "objective.temperature",
+            self.temperature,
+            "above 0 (0.2 in the paper)",
+        )?;
         check(
             !self.match_ || batch >= 2,
             "train.batch",
             batch,
             "at least 2 images in each forward pass (train.batch ÷ train.accumulate), because objective.match compares them",
         )?;
-        check((1..=32).contains(&self.decoder_depth), "objective.decoder_depth", self.decoder_depth, "1 to 32 (2 in the paper)")?;
+        check(
+            (1..=32).contains(&self.decoder_depth),
+            "objective.decoder_depth",
+            self.decoder_depth,
+            "1 to 32 (2 in the paper)",
+        )?;
         drop_path("objective.drop_path", self.drop_path)?;
         drop_path("objective.decoder_drop_path", self.decoder_drop_path)
     }
@@ -122,11 +165,25 @@ impl SplitMaskConfig {
 
 impl BeitConfig {
     fn validate(&self, patches: i64) -> Result<(), Violation> {
-        let MaskSpec::BlockwiseMask { count, min_block, max_block } = self.mask else {
-            let kind = if matches!(self.mask, MaskSpec::UniformSplit { .. }) { "uniform-split" } else { "blockwise-split" };
+        let MaskSpec::BlockwiseMask {
+            count,
+            min_block,
+            max_block,
+        } = self.mask
+        else {
+            let kind = if matches!(self.mask, MaskSpec::UniformSplit { .. }) {
+                "uniform-split"
+            } else {
+                "blockwise-split"
+            };
             return check(false, "objective.mask.kind", kind, "blockwise-mask: BEiT masks one set");
         };
-        check(count >= 1 && i64::from(count) < patches, "objective.mask.count", count, format!("1 to {} (the model has {patches} patches)", patches - 1))?;
+        check(
+            count >= 1 && i64::from(count) < patches,
+            "objective.mask.count",
+            count,
+            format!("1 to {} (the model has {patches} patches)", patches - 1),
+        )?;
         blocks(min_block, max_block, i64::from(count))?;
         drop_path("objective.drop_path", self.drop_path)
     }
@@ -157,16 +214,64 @@ mod tests {
         let d = SplitMaskConfig::default;
         let m = VitConfig::default();
         assert_eq!(key(SplitMaskConfig { temperature: 0.0, ..d() }, &m, 2), "objective.temperature");
-        assert_eq!(key(SplitMaskConfig { inpaint: false, match_: false, ..d() }, &m, 2), "objective.match");
-        assert_eq!(key(SplitMaskConfig { inpaint_weight: 0.0, match_: false, ..d() }, &m, 2), "objective.inpaint_weight");
+        assert_eq!(
+            key(
+                SplitMaskConfig {
+                    inpaint: false,
+                    match_: false,
+                    ..d()
+                },
+                &m,
+                2
+            ),
+            "objective.match"
+        );
+        assert_eq!(
+            key(
+                SplitMaskConfig {
+                    inpaint_weight: 0.0,
+                    match_: false,
+                    ..d()
+                },
+                &m,
+                2
+            ),
+            "objective.inpaint_weight"
+        );
         assert_eq!(key(d(), &m, 1), "train.batch");
         assert_eq!(key(SplitMaskConfig { decoder_depth: 0, ..d() }, &m, 2), "objective.decoder_depth");
         assert_eq!(key(SplitMaskConfig { drop_path: 1.0, ..d() }, &m, 2), "objective.drop_path");
-        assert_eq!(key(SplitMaskConfig { mask: MaskSpec::UniformSplit { keep: 0.6 }, ..d() }, &m, 2), "objective.mask.keep");
-        assert_eq!(key(SplitMaskConfig { mask: MaskSpec::UniformSplit { keep: f32::NAN }, ..d() }, &m, 2), "objective.mask.keep");
-        let odd = VitConfig { image: 48, ..VitConfig::default() };
+        assert_eq!(
+            key(
+                SplitMaskConfig {
+                    mask: MaskSpec::UniformSplit { keep: 0.6 },
+                    ..d()
+                },
+                &m,
+                2
+            ),
+            "objective.mask.keep"
+        );
+        assert_eq!(
+            key(
+                SplitMaskConfig {
+                    mask: MaskSpec::UniformSplit { keep: f32::NAN },
+                    ..d()
+                },
+                &m,
+                2
+            ),
+            "objective.mask.keep"
+        );
+        let odd = VitConfig {
+            image: 48,
+            ..VitConfig::default()
+        };
         assert_eq!(key(d(), &odd, 2), "objective.mask.kind");
-        let few = VitConfig { image: 64, ..VitConfig::default() };
+        let few = VitConfig {
+            image: 64,
+            ..VitConfig::default()
+        };
         assert_eq!(key(d(), &few, 2), "objective.mask.min_block");
         let beit = ObjectiveConfig::Beit(BeitConfig::default());
         assert_eq!(beit.validate(&few, 1).unwrap_err().0, "objective.mask.count");
@@ -180,7 +285,10 @@ mod tests {
         assert!(toml::from_str::<ObjectiveConfig>("kind = \"splitmask\"\nmatchh = false\n").is_err());
         for entry in OBJECTIVES {
             let config = (entry.default)();
-            assert_eq!(toml::from_str::<ObjectiveConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+            assert_eq!(
+                toml::from_str::<ObjectiveConfig>(&toml::to_string(&config).unwrap()).unwrap(),
+                config
+            );
         }
     }
 }

@@ -24,7 +24,10 @@ impl ParamRule {
     pub fn by_name(name: &str, dims: &[i64], layers_below_top: u32) -> Self {
         let last = name.rsplit('.').next().unwrap_or(name);
         let table = ["cls_token", "pos_embed", "relative_position_bias_table"].contains(&last);
-        Self { decay: dims.len() > 1 && !table && !last.ends_with("bias"), layers_below_top }
+        Self {
+            decay: dims.len() > 1 && !table && !last.ends_with("bias"),
+            layers_below_top,
+        }
     }
 }
 
@@ -43,7 +46,13 @@ impl Group {
     fn with_grads(&self) -> [Vec<Tensor>; 5] {
         let mut lists: [Vec<Tensor>; 5] = Default::default();
         for i in (0..self.params.len()).filter(|&i| torch_ext::has_grad(&self.params[i])) {
-            let row = [&self.params[i], &self.params[i].grad(), &self.exp_avgs[i], &self.exp_avg_sqs[i], &self.steps[i]];
+            let row = [
+                &self.params[i],
+                &self.params[i].grad(),
+                &self.exp_avgs[i],
+                &self.exp_avg_sqs[i],
+                &self.steps[i],
+            ];
             for (list, t) in lists.iter_mut().zip(row) {
                 list.push(t.shallow_clone());
             }
@@ -79,7 +88,13 @@ impl AdamW {
             group.names.push(name);
             group.params.push(param);
         }
-        Self { groups, beta1: config.beta1, beta2: config.beta2, eps: config.eps, layer_decay: config.layer_decay }
+        Self {
+            groups,
+            beta1: config.beta1,
+            beta2: config.beta2,
+            eps: config.eps,
+            layer_decay: config.layer_decay,
+        }
     }
 
     /// Takes changed betas, epsilon and layer decay over; the state stays.
@@ -90,13 +105,20 @@ impl AdamW {
     /// All parameters, in the order of the groups.
     #[must_use]
     pub fn params(&self) -> Vec<Tensor> {
-        self.groups.values().flat_map(|g| g.params.iter().map(Tensor::shallow_clone)).collect()
+        self.groups
+            .values()
+            .flat_map(|g| g.params.iter().map(Tensor::shallow_clone))
+            .collect()
     }
 
     /// Names of the parameters that decay.
     #[must_use]
     pub fn decaying(&self) -> Vec<&str> {
-        self.groups.iter().filter(|(rule, _)| rule.decay).flat_map(|(_, g)| g.names.iter().map(String::as_str)).collect()
+        self.groups
+            .iter()
+            .filter(|(rule, _)| rule.decay)
+            .flat_map(|(_, g)| g.names.iter().map(String::as_str))
+            .collect()
     }
 
     /// Drops all gradients.
@@ -135,7 +157,13 @@ impl AdamW {
     fn update(&mut self, lr: f64, weight_decay: f64, guard: Option<(Option<&Tensor>, &Tensor)>) -> Result<(), OptimError> {
         for (rule, group) in &self.groups {
             let [params, grads, exp_avgs, exp_avg_sqs, steps] = group.with_grads();
-            let lists = AdamWLists { params: &params, grads: &grads, exp_avgs: &exp_avgs, exp_avg_sqs: &exp_avg_sqs, steps: &steps };
+            let lists = AdamWLists {
+                params: &params,
+                grads: &grads,
+                exp_avgs: &exp_avgs,
+                exp_avg_sqs: &exp_avg_sqs,
+                steps: &steps,
+            };
             let numbers = torch_ext::AdamW {
                 lr: lr * self.layer_decay.powf(f64::from(rule.layers_below_top)),
                 beta1: self.beta1,
@@ -151,8 +179,12 @@ impl AdamW {
     fn state_slots(&self) -> impl Iterator<Item = (String, &Tensor)> {
         self.groups.values().flat_map(|g| {
             (0..g.names.len()).flat_map(move |i| {
-                [("exp_avg", &g.exp_avgs[i]), ("exp_avg_sq", &g.exp_avg_sqs[i]), ("step", &g.steps[i])]
-                    .map(|(kind, t)| (format!("{kind}.{}", g.names[i]), t))
+                [
+                    ("exp_avg", &g.exp_avgs[i]),
+                    ("exp_avg_sq", &g.exp_avg_sqs[i]),
+                    ("step", &g.steps[i]),
+                ]
+                .map(|(kind, t)| (format!("{kind}.{}", g.names[i]), t))
             })
         })
     }
@@ -172,7 +204,11 @@ impl AdamW {
         for (name, slot) in self.state_slots() {
             let saved = state.get(&name).ok_or_else(|| OptimError::Missing(name.clone()))?;
             if saved.size() != slot.size() {
-                return Err(OptimError::Shape { name, got: saved.size(), want: slot.size() });
+                return Err(OptimError::Shape {
+                    name,
+                    got: saved.size(),
+                    want: slot.size(),
+                });
             }
         }
         tch::no_grad(|| {
@@ -227,9 +263,12 @@ mod tests {
     fn who_decays() {
         let decays = |name: &str, dims: &[i64]| ParamRule::by_name(name, dims, 0).decay;
         assert!(decays("blocks.0.attn.qkv.weight", &[6, 2]) && decays("decoder.mask_token", &[1, 1, 2]));
-        for (name, dims) in
-            [("norm.weight", vec![2]), ("cls_token", vec![1, 1, 2]), ("decoder.pos_embed", vec![1, 5, 2]), ("blocks.0.attn.q_bias", vec![2])]
-        {
+        for (name, dims) in [
+            ("norm.weight", vec![2]),
+            ("cls_token", vec![1, 1, 2]),
+            ("decoder.pos_embed", vec![1, 5, 2]),
+            ("blocks.0.attn.q_bias", vec![2]),
+        ] {
             assert!(!decays(name, &dims), "{name}");
         }
     }
@@ -237,7 +276,10 @@ mod tests {
     #[test]
     fn decay_and_layer_rates_apply_by_group() {
         let (w, low, b) = (variable(&[1.0], &[1, 1]), variable(&[1.0], &[1, 1]), variable(&[1.0], &[1]));
-        let config = OptimConfig { layer_decay: 0.5, ..Default::default() };
+        let config = OptimConfig {
+            layer_decay: 0.5,
+            ..Default::default()
+        };
         let mut o = optimizer(&[("w.weight", &w), ("low.weight", &low), ("b", &b)], &config);
         (&w * 2.0 + &low * 2.0 + &b * 2.0).sum(Kind::Float).backward();
         o.step(0.1, 0.1).unwrap();
@@ -256,9 +298,9 @@ mod tests {
                 o.zero_grad().unwrap();
                 (&w * &w * f64::from(i + 1)).sum(Kind::Float).backward();
                 if inside {
-                    o.clipped_step(0.1, 0.05, 0.7).unwrap();
+                    let _ = o.clipped_step(0.1, 0.05, 0.7).unwrap();
                 } else {
-                    clip_grad_norm(&o.params(), 0.7).unwrap();
+                    let _ = clip_grad_norm(&o.params(), 0.7).unwrap();
                     o.step(0.1, 0.05).unwrap();
                 }
             }
@@ -298,8 +340,13 @@ mod tests {
             assert_eq!(got, want, "{name}");
         }
         let e = other.load_state([]).unwrap_err();
-        assert_eq!(e.to_string(), "optimizer state: exp_avg.w is missing; the checkpoint is of another model or objective");
-        let wrong = saved.iter().map(|(n, _)| (n.clone(), Tensor::zeros([3], (Kind::Float, Device::Cpu))));
+        assert_eq!(
+            e.to_string(),
+            "optimizer state: exp_avg.w is missing; the checkpoint is of another model or objective"
+        );
+        let wrong = saved
+            .iter()
+            .map(|(n, _)| (n.clone(), Tensor::zeros([3], (Kind::Float, Device::Cpu))));
         assert!(matches!(other.load_state(wrong), Err(OptimError::Shape { .. })));
     }
 }

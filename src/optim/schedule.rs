@@ -21,7 +21,11 @@ pub fn learning_rate(config: &OptimConfig, step: u64) -> f64 {
 /// Weight decay of step `step`: a cosine from `weight_decay` to `final_weight_decay` over all steps.
 #[must_use]
 pub fn weight_decay(config: &OptimConfig, step: u64) -> f64 {
-    cosine(config.weight_decay, config.final_weight_decay, step as f64 / config.total_steps.max(1) as f64)
+    cosine(
+        config.weight_decay,
+        config.final_weight_decay,
+        step as f64 / config.total_steps.max(1) as f64,
+    )
 }
 
 #[cfg(test)]
@@ -29,7 +33,15 @@ mod tests {
     use super::*;
 
     fn config() -> OptimConfig {
-        OptimConfig { lr: 1.0, min_lr: 0.1, warmup_steps: 4, total_steps: 14, weight_decay: 0.04, final_weight_decay: 0.4, ..Default::default() }
+        OptimConfig {
+            lr: 1.0,
+            min_lr: 0.1,
+            warmup_steps: 4,
+            total_steps: 14,
+            weight_decay: 0.04,
+            final_weight_decay: 0.4,
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -44,8 +56,26 @@ mod tests {
 
     #[test]
     fn without_warm_up_it_starts_at_the_peak() {
-        assert_eq!(learning_rate(&OptimConfig { warmup_steps: 0, ..config() }, 0), 1.0);
-        assert_eq!(learning_rate(&OptimConfig { warmup_steps: 14, ..config() }, 13), 1.0);
+        assert_eq!(
+            learning_rate(
+                &OptimConfig {
+                    warmup_steps: 0,
+                    ..config()
+                },
+                0
+            ),
+            1.0
+        );
+        assert_eq!(
+            learning_rate(
+                &OptimConfig {
+                    warmup_steps: 14,
+                    ..config()
+                },
+                13
+            ),
+            1.0
+        );
     }
 
     #[test]

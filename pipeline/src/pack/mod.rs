@@ -6,7 +6,6 @@
 //! The output depends on the files and options only: byte-identical at any number of threads. A sample is `KEY.png` (or jpg, webp,
 //! gif, bmp, tiff), `KEY.cls` (class index as text, if the image has a label) and `KEY.json` (its path and sizes), in this order.
 
-mod decode;
 mod error;
 mod options;
 mod ordered;

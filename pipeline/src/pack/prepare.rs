@@ -7,19 +7,22 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use image::ImageEncoder;
 use sha2::{Digest, Sha256};
 
-use super::decode::{Decoder, Limits, header};
 use super::options::{Encoding, PackOptions};
 use super::ordered::Claim;
 use super::report::Refusal;
 use super::scan::Found;
+use crate::decode::{Decoder, Format, Limits};
 use crate::error::SampleError;
 use crate::types::Image;
 
 /// Quality of a changed JPEG that is kept as JPEG.
 const KEEP_QUALITY: u8 = 92;
 
-/// Bytes that decoding takes per pixel: 16-bit RGBA from the decoder at worst, and the RGB made from it.
-const DECODE_BYTES_PER_PIXEL: u64 = 11;
+/// Bytes that decoding takes per pixel at worst: 16-bit RGBA as the file has it, RGB as stored, RGB upright.
+const DECODE_BYTES_PER_PIXEL: u64 = 14;
+
+/// Pixels above which a worker gives its buffers back.
+const LARGE_PIXELS: u64 = 8_000_000;
 
 /// Exact sums over pixels, so that statistics do not depend on the order of addition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,19 +96,23 @@ pub(super) struct Preparer<'a> {
     decoder: Decoder,
     resizer: Resizer,
     image: Image,
+    /// Pixels of the largest picture that the buffers grew to.
+    largest: u64,
 }
 
 impl<'a> Preparer<'a> {
     pub(super) fn new(options: &'a PackOptions) -> Self {
         let limits = Limits {
             max_pixels: options.max_pixels,
-            max_bytes: options.max_bytes,
+            // The decoder counts the picture in memory too: who allows more pixels means that.
+            max_bytes: options.max_bytes.max(options.max_pixels.saturating_mul(4)),
         };
         Self {
             options,
             decoder: Decoder::new(limits),
             resizer: Resizer::new(),
             image: Image::default(),
+            largest: 0,
         }
     }
 
@@ -122,8 +129,8 @@ impl<'a> Preparer<'a> {
             }
             .into())
         });
-        if self.image.pixels.capacity() > 16 << 20 {
-            self.image = Image::default(); // one huge file must not hold its memory until the end
+        if self.largest > LARGE_PIXELS {
+            *self = Self::new(self.options); // one huge file must not hold its memory until the end
         }
         claim.set(result.as_ref().map_or(0, |p| p.bytes.len() as u64));
         result
@@ -137,25 +144,17 @@ impl<'a> Preparer<'a> {
             bytes => claim.set(bytes),
         }
         let bytes = std::fs::read(&found.path).map_err(|e| Refusal::Unreadable { detail: e.to_string() })?;
-        let head = header(&bytes)?;
+        let head = self.decoder.header(&bytes)?;
         let pixels = u64::from(head.width) * u64::from(head.height);
-        if pixels > self.options.max_pixels {
-            let limit = format!("{} pixels", self.options.max_pixels);
-            return Err(SampleError::TooLarge {
-                width: head.width,
-                height: head.height,
-                limit,
-            }
-            .into());
-        }
         claim.set(bytes.len() as u64 + pixels * DECODE_BYTES_PER_PIXEL);
+        self.largest = self.largest.max(pixels);
         self.decoder.decode(&bytes, &mut self.image)?;
         let (source_width, source_height) = (self.image.width, self.image.height);
         let resized = self.shrink();
         let squared = self.options.square && self.letterbox();
         let encoding = match (self.options.encode, resized || squared) {
             (Encoding::Keep, false) => None,
-            (Encoding::Keep, true) if head.extension == "jpg" => Some(Encoding::Jpeg(KEEP_QUALITY)),
+            (Encoding::Keep, true) if head.format == Format::Jpeg => Some(Encoding::Jpeg(KEEP_QUALITY)),
             (Encoding::Keep, true) => Some(Encoding::Png),
             (other, _) => Some(other),
         };
@@ -165,7 +164,7 @@ impl<'a> Preparer<'a> {
         }));
         let source_bytes = bytes.len() as u64;
         let (bytes, extension) = match encoding {
-            None => (bytes, head.extension),
+            None => (bytes, extension(head.format)),
             Some(encoding) => encode(&self.image, encoding).map_err(|detail| Refusal::Encode { detail })?,
         };
         Ok(Prepared {
@@ -226,6 +225,18 @@ impl<'a> Preparer<'a> {
             pixels,
         };
         true
+    }
+}
+
+/// File extension of a format.
+fn extension(format: Format) -> &'static str {
+    match format {
+        Format::Jpeg => "jpg",
+        Format::Png => "png",
+        Format::WebP => "webp",
+        Format::Gif => "gif",
+        Format::Bmp => "bmp",
+        Format::Tiff => "tiff",
     }
 }
 

@@ -41,18 +41,39 @@ impl Codebook {
     /// # Errors
     /// [`PipelineError::Io`], or [`PipelineError::BadCodebook`] if this codebook is not valid; nothing is written then.
     pub fn save(&self, path: &Path) -> Result<(), PipelineError> {
-        let bad = |detail: String| PipelineError::BadCodebook { path: path.display().to_string(), detail };
+        let bad = |detail: String| PipelineError::BadCodebook {
+            path: path.display().to_string(),
+            detail,
+        };
         self.check().map_err(bad)?;
         let (v, d) = (self.len(), self.dim());
         let mut tensors = vec![(
             "vectors",
-            Tensor { dtype: Dtype::F32, shape: vec![v, d], bytes: self.vectors.iter().flat_map(|x| x.to_le_bytes()).collect() },
+            Tensor {
+                dtype: Dtype::F32,
+                shape: vec![v, d],
+                bytes: self.vectors.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            },
         )];
         if let Some(display) = &self.display {
-            tensors.push(("display", Tensor { dtype: Dtype::U8, shape: vec![v, d], bytes: display.clone() }));
+            tensors.push((
+                "display",
+                Tensor {
+                    dtype: Dtype::U8,
+                    shape: vec![v, d],
+                    bytes: display.clone(),
+                },
+            ));
         }
         if let Some(counts) = &self.counts {
-            tensors.push(("counts", Tensor { dtype: Dtype::U64, shape: vec![v], bytes: counts.iter().flat_map(|x| x.to_le_bytes()).collect() }));
+            tensors.push((
+                "counts",
+                Tensor {
+                    dtype: Dtype::U64,
+                    shape: vec![v],
+                    bytes: counts.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                },
+            ));
         }
         // One metadata key: safetensors keeps them in a hash map, and two saves of one codebook must give the same bytes.
         let header = serde_json::json!({
@@ -61,7 +82,10 @@ impl Codebook {
         });
         let metadata = HashMap::from([("codebook".to_string(), header.to_string())]);
         let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| bad(e.to_string()))?;
-        let io = |source| PipelineError::Io { path: path.display().to_string(), source };
+        let io = |source| PipelineError::Io {
+            path: path.display().to_string(),
+            source,
+        };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
         let write = || {
@@ -81,14 +105,24 @@ impl Codebook {
     /// # Errors
     /// [`PipelineError::Io`] if it cannot be read, [`PipelineError::BadCodebook`] saying what is wrong with it.
     pub fn load(path: &Path) -> Result<Self, PipelineError> {
-        let bytes = std::fs::read(path).map_err(|source| PipelineError::Io { path: path.display().to_string(), source })?;
-        parse(&bytes).map_err(|detail| PipelineError::BadCodebook { path: path.display().to_string(), detail })
+        let bytes = std::fs::read(path).map_err(|source| PipelineError::Io {
+            path: path.display().to_string(),
+            source,
+        })?;
+        parse(&bytes).map_err(|detail| PipelineError::BadCodebook {
+            path: path.display().to_string(),
+            detail,
+        })
     }
 }
 
 fn parse(bytes: &[u8]) -> Result<Codebook, String> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| format!("not a safetensors file: {e}"))?;
-    let header = metadata.metadata().as_ref().and_then(|m| m.get("codebook")).ok_or("safetensors, but not a codebook: no metadata key \"codebook\"")?;
+    let header = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|m| m.get("codebook"))
+        .ok_or("safetensors, but not a codebook: no metadata key \"codebook\"")?;
     let header: serde_json::Value = serde_json::from_str(header).map_err(|e| format!("metadata: {e}"))?;
     if header["format"] != FORMAT {
         return Err(format!("metadata: format = {}, this program reads {FORMAT:?}", header["format"]));
@@ -107,17 +141,48 @@ fn parse(bytes: &[u8]) -> Result<Codebook, String> {
     let read = |name: &str, dtype: Dtype, columns: Option<usize>| {
         let t = tensors.tensor(name).map_err(|_| format!("no tensor {name:?}"))?;
         let fits = t.dtype() == dtype && t.shape().get(1).copied() == columns && t.shape().len() == 1 + usize::from(columns.is_some());
-        fits.then(|| t.data().to_vec()).ok_or_else(|| format!("tensor {name:?} is {:?} {:?}, expected {dtype:?} with rows of {d}", t.dtype(), t.shape()))
+        fits.then(|| t.data().to_vec()).ok_or_else(|| {
+            format!(
+                "tensor {name:?} is {:?} {:?}, expected {dtype:?} with rows of {d}",
+                t.dtype(),
+                t.shape()
+            )
+        })
     };
-    let vectors = read("vectors", Dtype::F32, Some(d))?.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let vectors = read("vectors", Dtype::F32, Some(d))?
+        .as_chunks()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
+        .collect();
     let optional = |name: &str| tensors.tensor(name).is_ok();
-    let display = if optional("display") { Some(read("display", Dtype::U8, Some(d))?) } else { None };
-    let counts = if optional("counts") {
-        Some(read("counts", Dtype::U64, None)?.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b)).collect())
+    let display = if optional("display") {
+        Some(read("display", Dtype::U8, Some(d))?)
     } else {
         None
     };
-    let book = Codebook { kind, patch, pixels, vectors, seed: key(&header, "seed")?, provenance: key(&header, "provenance")?, display, counts };
+    let counts = if optional("counts") {
+        Some(
+            read("counts", Dtype::U64, None)?
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| u64::from_le_bytes(*b))
+                .collect(),
+        )
+    } else {
+        None
+    };
+    let book = Codebook {
+        kind,
+        patch,
+        pixels,
+        vectors,
+        seed: key(&header, "seed")?,
+        provenance: key(&header, "provenance")?,
+        display,
+        counts,
+    };
     book.check()?;
     if header["id"] != book.id() {
         return Err("its vectors do not match the id in its metadata: the file was altered or damaged".into());
@@ -139,7 +204,11 @@ mod tests {
             pixels: PixelSpace::Raw,
             vectors,
             seed: u64::MAX,
-            provenance: Provenance { data: "somewhere".into(), images: 3, ..Provenance::default() },
+            provenance: Provenance {
+                data: "somewhere".into(),
+                images: 3,
+                ..Provenance::default()
+            },
             display: Some((0..60).collect()),
             counts: Some(vec![1, 2, 3, 4, 1 << 40]),
         }

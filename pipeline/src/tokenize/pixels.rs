@@ -26,7 +26,13 @@ const STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 impl PixelSpace {
     /// All of them, for help texts and tests.
-    pub const ALL: [Self; 5] = [Self::Raw, Self::MeanStd, Self::Centred, Self::PatchMeanRemoved, Self::ChannelMeanRemoved];
+    pub const ALL: [Self; 5] = [
+        Self::Raw,
+        Self::MeanStd,
+        Self::Centred,
+        Self::PatchMeanRemoved,
+        Self::ChannelMeanRemoved,
+    ];
 
     /// Name in files and on the command line.
     #[must_use]
@@ -57,7 +63,9 @@ impl PixelSpace {
             Self::Centred => out.iter_mut().zip(patch).for_each(|(o, &u)| *o = (f64::from(u) - 127.5) / 127.5),
             Self::MeanStd => {
                 for (c, (o, u)) in out.chunks_exact_mut(plane).zip(patch.chunks_exact(plane)).enumerate() {
-                    o.iter_mut().zip(u).for_each(|(o, &u)| *o = (f64::from(u) / 255.0 - MEAN[c]) / STD[c]);
+                    o.iter_mut()
+                        .zip(u)
+                        .for_each(|(o, &u)| *o = (f64::from(u) / 255.0 - MEAN[c]) / STD[c]);
                 }
             }
             Self::PatchMeanRemoved => remove_mean(patch, out),

@@ -46,7 +46,11 @@ impl Tokenizer {
     pub fn words(&self, scratch: &mut TokenizerScratch, half: &[u8], side: usize, out: &mut Vec<u32>) {
         let book = &*self.codebook;
         let (p, d) = (book.patch as usize, book.dim());
-        assert!(half.len() == 3 * side * side && side.is_multiple_of(p), "{} bytes are no picture of side {side} in patches of {p}", half.len());
+        assert!(
+            half.len() == 3 * side * side && side.is_multiple_of(p),
+            "{} bytes are no picture of side {side} in patches of {p}",
+            half.len()
+        );
         scratch.patch.resize(d, 0);
         scratch.exact.resize(d, 0.0);
         scratch.x.resize(d, 0.0);

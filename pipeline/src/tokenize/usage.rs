@@ -22,7 +22,12 @@ pub struct Usage {
 pub fn usage(counts: &[u64]) -> Usage {
     let total: u64 = counts.iter().sum();
     let share = |c: u64| c as f64 / total.max(1) as f64;
-    let entropy_nats = counts.iter().filter(|c| **c > 0).map(|&c| -share(c) * share(c).ln()).sum::<f64>().max(0.0);
+    let entropy_nats = counts
+        .iter()
+        .filter(|c| **c > 0)
+        .map(|&c| -share(c) * share(c).ln())
+        .sum::<f64>()
+        .max(0.0);
     let (top_word, top) = counts.iter().copied().enumerate().rev().max_by_key(|(_, c)| *c).unwrap_or((0, 0));
     Usage {
         total,

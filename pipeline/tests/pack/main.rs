@@ -1,5 +1,7 @@
 //! Promises of `pack`: what comes out for which input, whatever the number of threads.
 
+mod safety;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Cursor, Read};
@@ -336,94 +338,6 @@ fn duplicates_are_counted_and_dropped_on_request() {
     })
     .unwrap();
     assert_eq!((dropped.packed(), dropped.refused["duplicate"].files), (2, 2));
-}
-
-#[test]
-fn outputs_are_never_overwritten_unasked() {
-    let (input, out) = (mixed(), TempDir::new().unwrap());
-    let mut options = PackOptions::new(input.path(), out.path().join("o"));
-    run(&options).unwrap();
-    let before = tree(&options.output);
-    assert!(matches!(run(&options), Err(PackError::OutputNotEmpty { .. })));
-    assert!(tree(&options.output) == before);
-    options.force = true;
-    options.longest_side = Some(16);
-    run(&options).unwrap();
-    assert!(tree(&options.output) != before);
-    let left: Vec<_> = fs::read_dir(out.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["o"], "nothing left beside the output");
-    // Images inside the output would be deleted with it.
-    let inside = PackOptions {
-        input: options.output.join("train"),
-        ..options.clone()
-    };
-    assert!(matches!(run(&inside), Err(PackError::InputInOutput { .. })));
-    fs::write(options.output.join("thesis.odt"), "years of work").unwrap();
-    assert!(matches!(run(&options), Err(PackError::OutputForeign { found, .. }) if found == "thesis.odt"));
-    assert!(options.output.join("thesis.odt").exists());
-}
-
-#[test]
-fn a_failed_run_leaves_nothing() {
-    let (input, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let output = out.path().join("deep/o");
-    put(input.path(), "a/bad.png", b"no image");
-    let error = run(&PackOptions::new(input.path(), &output)).unwrap_err();
-    assert!(matches!(&error, PackError::AllRefused { images: 1, .. }), "{error}");
-    assert!(error.to_string().contains("a/bad.png"), "{error}");
-    assert_eq!(tree(out.path()).len(), 0);
-    assert!(matches!(
-        run(&PackOptions::new(input.path().join("nowhere"), &output)),
-        Err(PackError::BadInput { .. })
-    ));
-    assert!(matches!(
-        run(&PackOptions::new(input.path().join("a/bad.png"), &output)),
-        Err(PackError::BadInput { .. })
-    ));
-    fs::rename(input.path().join("a/bad.png"), input.path().join("a/bad.svg")).unwrap();
-    let error = run(&PackOptions::new(input.path(), &output)).unwrap_err();
-    assert!(error.to_string().contains("no images found among 1 files (1 svg)"), "{error}");
-    for wrong in [
-        PackOptions {
-            val_share: 1.0,
-            ..PackOptions::new(input.path(), &output)
-        },
-        PackOptions {
-            val_share: f64::NAN,
-            ..PackOptions::new(input.path(), &output)
-        },
-        PackOptions {
-            longest_side: Some(0),
-            ..PackOptions::new(input.path(), &output)
-        },
-        PackOptions {
-            encode: Encoding::Jpeg(0),
-            ..PackOptions::new(input.path(), &output)
-        },
-        PackOptions {
-            shard_bytes: 10,
-            ..PackOptions::new(input.path(), &output)
-        },
-    ] {
-        assert!(matches!(run(&wrong), Err(PackError::BadOption { .. })), "{wrong:?}");
-    }
-}
-
-/// A killed run leaves OUTPUT.partial; the next one takes it over. A live one is not disturbed.
-#[test]
-fn partial_outputs_are_taken_over_unless_in_use() {
-    let (input, out) = (mixed(), TempDir::new().unwrap());
-    let partial = out.path().join("o.partial");
-    fs::create_dir_all(partial.join("train")).unwrap();
-    fs::write(partial.join("train/000000.tar"), "half").unwrap();
-    let lock = fs::File::create(partial.join("lock")).unwrap();
-    lock.lock().unwrap();
-    let options = PackOptions::new(input.path(), out.path().join("o"));
-    assert!(matches!(run(&options), Err(PackError::Busy { .. })));
-    assert!(partial.join("train/000000.tar").exists());
-    drop(lock);
-    assert_eq!(run(&options).unwrap().packed(), 64);
-    assert!(!partial.exists());
 }
 
 #[cfg(unix)]
