@@ -37,7 +37,11 @@ pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
     }
     print!("{}", explain::explain(&loaded));
     if let Some(against) = args.against {
-        let old = Source { file: against.clone(), ..Source::default() }.load()?;
+        let old = Source {
+            file: against.clone(),
+            ..Source::default()
+        }
+        .load()?;
         let changes = diff(&old.config, &loaded.config);
         match strongest(&changes) {
             None => println!("a reload from {} changes nothing", against.display()),

@@ -61,7 +61,11 @@ pub(crate) struct ConfigArgs {
 
 pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
     let registry = Registry::new();
-    let internal = |e: prometheus::Error| CliError { code: ExitCode::Internal, message: format!("metrics: {e}"), hint: None };
+    let internal = |e: prometheus::Error| CliError {
+        code: ExitCode::Internal,
+        message: format!("metrics: {e}"),
+        hint: None,
+    };
     let telemetry = Telemetry {
         train: TrainMetrics::new(&registry).map_err(internal)?,
         pipeline: PipelineMetrics::register(&registry).map_err(internal)?,
@@ -71,7 +75,17 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
     let progress = Progress::on_terminal().filter(|_| args.log_format == LogFormat::Text);
     let log = logging::start("info", args.log_format, progress.clone());
     let source = args.into_source();
-    match daemon::run(DaemonArgs { source, metrics, registry, log, progress, watch_every: WATCH_EVERY }, train)? {
+    match daemon::run(
+        DaemonArgs {
+            source,
+            metrics,
+            registry,
+            log,
+            progress,
+            watch_every: WATCH_EVERY,
+        },
+        train,
+    )? {
         Outcome::Finished { .. } => Ok(()),
         Outcome::Stopped { step } => Err(CliError {
             code: ExitCode::Stopped,

@@ -49,31 +49,67 @@ pub static KEYS: &[Key] = &[
     key(Frozen, "run.name", "name of the run, in status and journal"),
     key(Frozen, "run.dir", "folder of the run; empty = runs/NAME"),
     key(Frozen, "run.seed", "seed of everything random"),
-    key(Live, "run.init_from", "checkpoint whose weights a new run starts from; a run that has begun does not read it again"),
-    key(Rebuild, "data.train", "shards to train on: folder, bucket prefix, glob or range {000000..000146}"),
+    key(
+        Live,
+        "run.init_from",
+        "checkpoint whose weights a new run starts from; a run that has begun does not read it again",
+    ),
+    key(
+        Rebuild,
+        "data.train",
+        "shards to train on: folder, bucket prefix, glob or range {000000..000146}",
+    ),
     key(Live, "data.val", "labelled shards for evaluation; empty = none"),
-    key(Rebuild, "data.endpoint", "object store endpoint instead of the provider's; empty = the provider's"),
+    key(
+        Rebuild,
+        "data.endpoint",
+        "object store endpoint instead of the provider's; empty = the provider's",
+    ),
     key(Rebuild, "data.shuffle_window", "samples shuffled among each other"),
     key(Rebuild, "data.fraction", "class-balanced share of the samples to use, 0 to 1"),
-    key(Rebuild, "data.failure_budget", "share of the last 10,000 samples that may fail before the run stops, 0 to 1"),
+    key(
+        Rebuild,
+        "data.failure_budget",
+        "share of the last 10,000 samples that may fail before the run stops, 0 to 1",
+    ),
     key(Rebuild, "data.on_shard_error", "`skip` or `stop` when a shard cannot be read"),
-    key(Rebuild, "data.max_pixels", "pixels (width × height) above which an image is refused"),
+    key(
+        Rebuild,
+        "data.max_pixels",
+        "pixels (width × height) above which an image is refused",
+    ),
     key(Rebuild, "data.max_member_bytes", "bytes above which a member of a shard is refused"),
-    key(Rebuild, "pipeline.workers", "threads that decode, augment and tokenize; 0 = one per core"),
+    key(
+        Rebuild,
+        "pipeline.workers",
+        "threads that decode, augment and tokenize; 0 = one per core",
+    ),
     key(Rebuild, "pipeline.readers", "shards open at once"),
     key(Rebuild, "pipeline.queue_batches", "batches that wait for the trainer at most"),
     key(Rebuild, "pipeline.queue_mib", "MiB that wait for the trainer at most"),
     key(Rebuild, "pipeline.fetch_mib", "MiB of one ranged request"),
     key(Rebuild, "pipeline.fetch_ahead", "requests in flight per open shard"),
-    key(Rebuild, "pipeline.read_timeout_s", "seconds without a byte after which a request is retried"),
+    key(
+        Rebuild,
+        "pipeline.read_timeout_s",
+        "seconds without a byte after which a request is retried",
+    ),
     key(Rebuild, "pipeline.retry_budget_s", "seconds for which one read is retried"),
-    key(Rebuild, "pipeline.cache_dir", "folder for a local copy of remote shards; empty = none"),
+    key(
+        Rebuild,
+        "pipeline.cache_dir",
+        "folder for a local copy of remote shards; empty = none",
+    ),
     key(Rebuild, "pipeline.cache_gib", "GiB of that folder at most"),
     key(Rebuild, "augment.crop.area", "range of the crop's share of the image area"),
     key(Rebuild, "augment.crop.aspect", "range of the crop's width ÷ height"),
     key(Rebuild, "augment.crop.flip", "probability of a horizontal flip"),
     key(Rebuild, "augment.colour.jitter", "probability of colour jitter"),
-    key(Rebuild, "augment.colour.jitter_strength", "strengths of brightness, contrast, saturation, hue"),
+    key(
+        Rebuild,
+        "augment.colour.jitter_strength",
+        "strengths of brightness, contrast, saturation, hue",
+    ),
     key(Rebuild, "augment.colour.greyscale", "probability of greyscale"),
     key(Rebuild, "augment.colour.blur", "probability of Gaussian blur"),
     key(Rebuild, "augment.colour.blur_sigma", "range of the blur's sigma, pixels"),
@@ -89,23 +125,51 @@ pub static KEYS: &[Key] = &[
     key(Frozen, "model.layer_scale", "initial LayerScale; 0 = none"),
     key(Frozen, "model.relative_bias", "shared relative position bias"),
     key(Frozen, "objective.kind", "what is learnt: `splitmask` or `beit`"),
-    key(Restart, "objective.mask.kind", "how patches are chosen: `blockwise-split`, `uniform-split` or `blockwise-mask`"),
+    key(
+        Restart,
+        "objective.mask.kind",
+        "how patches are chosen: `blockwise-split`, `uniform-split` or `blockwise-mask`",
+    ),
     key(Restart, "objective.mask.min_block", "smallest block, patches"),
     key(Restart, "objective.mask.max_block", "largest block, patches"),
-    key(Restart, "objective.mask.keep", "share of the patches that each set sees, at most 0.5"),
+    key(
+        Restart,
+        "objective.mask.keep",
+        "share of the patches that each set sees, at most 0.5",
+    ),
     key(Restart, "objective.mask.count", "masked patches"),
-    key(Frozen, "objective.inpaint", "predict the absent words; to turn it off in a run, set its weight to 0"),
+    key(
+        Frozen,
+        "objective.inpaint",
+        "predict the absent words; to turn it off in a run, set its weight to 0",
+    ),
     key(Live, "objective.inpaint_weight", "weight of that loss"),
-    key(Frozen, "objective.match", "recognise the partner; to turn it off in a run, set its weight to 0"),
+    key(
+        Frozen,
+        "objective.match",
+        "recognise the partner; to turn it off in a run, set its weight to 0",
+    ),
     key(Live, "objective.match_weight", "weight of that loss"),
     key(Live, "objective.temperature", "temperature of the match loss"),
-    key(Restart, "objective.both_branch_negatives", "negatives from both branches (2B−2) instead of one (B−1)"),
+    key(
+        Restart,
+        "objective.both_branch_negatives",
+        "negatives from both branches (2B−2) instead of one (B−1)",
+    ),
     key(Frozen, "objective.split", "encode the sets apart"),
     key(Frozen, "objective.decoder_depth", "blocks of the decoder"),
-    key(Restart, "objective.decoder_positions_on_seen", "add the decoder's positions to seen patches too"),
+    key(
+        Restart,
+        "objective.decoder_positions_on_seen",
+        "add the decoder's positions to seen patches too",
+    ),
     key(Restart, "objective.drop_path", "drop path of the encoder, linear over depth"),
     key(Restart, "objective.decoder_drop_path", "drop path of the decoder"),
-    key(Frozen, "objective.rescale_init", "divide the last matrices of layer l by √(2l) at initialisation"),
+    key(
+        Frozen,
+        "objective.rescale_init",
+        "divide the last matrices of layer l by √(2l) at initialisation",
+    ),
     key(Live, "optim.lr", "peak learning rate"),
     key(Live, "optim.min_lr", "learning rate at the end of the cosine"),
     key(Live, "optim.warmup_steps", "steps of linear warm-up"),
@@ -113,10 +177,18 @@ pub static KEYS: &[Key] = &[
     key(Live, "optim.weight_decay", "decoupled weight decay of matrices"),
     key(Live, "optim.final_weight_decay", "weight decay at the end of its cosine"),
     key(Live, "optim.beta1", "decay rate of the first moment"),
-    key(Live, "optim.beta2", "decay rate of the second moment; takes about 1/(1−beta2) steps to settle"),
+    key(
+        Live,
+        "optim.beta2",
+        "decay rate of the second moment; takes about 1/(1−beta2) steps to settle",
+    ),
     key(Live, "optim.eps", "added to the root of the second moment"),
     key(Live, "optim.clip", "largest global gradient norm; 0 = no clipping"),
-    key(Restart, "optim.layer_decay", "learning-rate factor per layer from the top; 1 = none"),
+    key(
+        Restart,
+        "optim.layer_decay",
+        "learning-rate factor per layer from the top; 1 = none",
+    ),
     key(Restart, "train.batch", "images of one optimizer step"),
     key(Restart, "train.accumulate", "parts a batch is processed in"),
     key(Restart, "train.precision", "`bf16` autocast or `f32`"),
@@ -127,7 +199,11 @@ pub static KEYS: &[Key] = &[
     key(Live, "train.nonfinite_limit", "skipped steps in a row before exit 76"),
     key(Live, "checkpoint.every_steps", "steps between checkpoints"),
     key(Live, "checkpoint.keep", "newest checkpoints that are kept"),
-    key(Live, "checkpoint.keep_every_steps", "checkpoints at multiples of this are kept for ever; 0 = none"),
+    key(
+        Live,
+        "checkpoint.keep_every_steps",
+        "checkpoints at multiples of this are kept for ever; 0 = none",
+    ),
     key(Live, "eval.every_steps", "steps between k-NN evaluations; 0 = only by command"),
     key(Live, "eval.k", "neighbours that vote"),
     key(Live, "eval.temperature", "temperature of the votes' weights"),
@@ -137,9 +213,17 @@ pub static KEYS: &[Key] = &[
     key(Live, "eval.min_class", "classes with fewer labelled training images are left out"),
     key(Live, "picture.every_steps", "steps between pictures; 0 = only at the end"),
     key(Live, "picture.rows", "images in the inpainting picture"),
-    key(Live, "log.every_steps", "steps between lines of metrics.jsonl and updates of the loss gauges"),
+    key(
+        Live,
+        "log.every_steps",
+        "steps between lines of metrics.jsonl and updates of the loss gauges",
+    ),
     key(Live, "log.filter", "filter of the log, as RUST_LOG (which wins)"),
-    key(Live, "admin.bind", "address of the admin server, moved without a pause; empty = none"),
+    key(
+        Live,
+        "admin.bind",
+        "address of the admin server, moved without a pause; empty = none",
+    ),
     key(Live, "admin.lifecycle", "whether POST endpoints act"),
     key(Live, "admin.token_file", "file with the bearer token of POSTs; empty = none"),
     key(Live, "admin.hosts", "host names under which POSTs without a token may come"),
@@ -164,7 +248,10 @@ pub fn page() -> String {
         let (table, _) = key.path.split_once('.').expect("every key is in a table");
         if table != section {
             section = table;
-            let _ = write!(page, "\n## `[{table}]`\n\n| key | class | default | what it is |\n| --- | --- | --- | --- |\n");
+            let _ = write!(
+                page,
+                "\n## `[{table}]`\n\n| key | class | default | what it is |\n| --- | --- | --- | --- |\n"
+            );
         }
         let default = defaults.get(key.path).map_or_else(|| "".to_owned(), ToString::to_string);
         let _ = writeln!(page, "| `{}` | {} | `{default}` | {} |", key.path, key.class, key.doc);
@@ -218,6 +305,10 @@ mod tests {
         if std::env::var_os("SPLITMASK_UPDATE_DOCS").is_some() {
             std::fs::write(file, page()).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(file).unwrap_or_default(), page(), "run with SPLITMASK_UPDATE_DOCS=1");
+        assert_eq!(
+            std::fs::read_to_string(file).unwrap_or_default(),
+            page(),
+            "run with SPLITMASK_UPDATE_DOCS=1"
+        );
     }
 }

@@ -3,10 +3,10 @@
 use serde::Serialize;
 use toml::Value;
 
+use super::Config;
 use super::classes::{self, Class};
 use super::problem::shown;
 use super::tree::{self, Flat};
-use super::Config;
 
 /// One changed key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -33,15 +33,27 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
     let batch_mib = (u64::from(c.train.batch) * sample_bytes(c)).div_ceil(1 << 20);
     let queue = c.pipeline.queue_mib as u64;
     if batch_mib > queue {
-        warnings.push(format!("one batch takes {batch_mib} MiB, more than pipeline.queue_mib = {queue}: the queue holds one batch at a time"));
+        warnings.push(format!(
+            "one batch takes {batch_mib} MiB, more than pipeline.queue_mib = {queue}: the queue holds one batch at a time"
+        ));
     } else if batch_mib * c.pipeline.queue_batches as u64 > queue {
-        warnings.push(format!("pipeline.queue_mib = {queue} holds {} batches, fewer than pipeline.queue_batches = {}", queue / batch_mib.max(1), c.pipeline.queue_batches));
+        warnings.push(format!(
+            "pipeline.queue_mib = {queue} holds {} batches, fewer than pipeline.queue_batches = {}",
+            queue / batch_mib.max(1),
+            c.pipeline.queue_batches
+        ));
     }
     if c.checkpoint.every_steps > c.optim.total_steps {
-        warnings.push(format!("checkpoint.every_steps = {} is beyond optim.total_steps = {}: only the end is saved", c.checkpoint.every_steps, c.optim.total_steps));
+        warnings.push(format!(
+            "checkpoint.every_steps = {} is beyond optim.total_steps = {}: only the end is saved",
+            c.checkpoint.every_steps, c.optim.total_steps
+        ));
     }
     if c.optim.warmup_steps * 2 > c.optim.total_steps {
-        warnings.push(format!("more than half of the {} steps is warm-up ({})", c.optim.total_steps, c.optim.warmup_steps));
+        warnings.push(format!(
+            "more than half of the {} steps is warm-up ({})",
+            c.optim.total_steps, c.optim.warmup_steps
+        ));
     }
     if !c.codebook.path.is_empty() && !std::path::Path::new(&c.codebook.path).exists() {
         warnings.push(format!("codebook.path = \"{}\" does not exist yet", c.codebook.path));
@@ -57,7 +69,9 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
     if let MaskSpec::BlockwiseSplit { max_block, .. } = mask
         && i64::from(max_block) > half
     {
-        warnings.push(format!("objective.mask.max_block = {max_block} is more than the {half} patches of a half: blocks stop at what is left"));
+        warnings.push(format!(
+            "objective.mask.max_block = {max_block} is more than the {half} patches of a half: blocks stop at what is left"
+        ));
     }
     warnings
 }
@@ -78,7 +92,10 @@ pub fn explain(loaded: &Loaded) -> String {
             continue;
         }
         let class = classes::of(&key).map_or_else(String::new, |k| k.class.to_string());
-        let place = loaded.places.get(&key).map_or_else(|| "default of the kind".to_owned(), ToString::to_string);
+        let place = loaded
+            .places
+            .get(&key)
+            .map_or_else(|| "default of the kind".to_owned(), ToString::to_string);
         let _ = writeln!(text, "  {key} = {}  [{class}]  {place}", shown(&value));
     }
     let (steps, batch) = (c.optim.total_steps, u64::from(c.train.batch));
@@ -98,15 +115,36 @@ pub fn explain(loaded: &Loaded) -> String {
         c.model.patch,
         backbone_parameters(c) as f64 / 1e6
     );
-    let _ = writeln!(text, "  length       {steps} steps × {batch} images = {} images", steps.saturating_mul(batch));
-    let _ = writeln!(text, "  micro-batch  {} images, {} per step", batch / u64::from(c.train.accumulate.max(1)), c.train.accumulate);
+    let _ = writeln!(
+        text,
+        "  length       {steps} steps × {batch} images = {} images",
+        steps.saturating_mul(batch)
+    );
+    let _ = writeln!(
+        text,
+        "  micro-batch  {} images, {} per step",
+        batch / u64::from(c.train.accumulate.max(1)),
+        c.train.accumulate
+    );
     let _ = writeln!(
         text,
         "  queue        {} batches × {batch_mib:.1} MiB ({batch} × (3·{}² pixels + words and parts)) = {held:.0} MiB, bound {} MiB",
         c.pipeline.queue_batches, c.model.image, c.pipeline.queue_mib
     );
-    let _ = writeln!(text, "  checkpoints  every {} steps, the newest {} kept", c.checkpoint.every_steps, c.checkpoint.keep);
-    let _ = writeln!(text, "  admin        {}", if c.admin.bind.is_empty() { "none".into() } else { format!("http://{}", c.admin.bind) });
+    let _ = writeln!(
+        text,
+        "  checkpoints  every {} steps, the newest {} kept",
+        c.checkpoint.every_steps, c.checkpoint.keep
+    );
+    let _ = writeln!(
+        text,
+        "  admin        {}",
+        if c.admin.bind.is_empty() {
+            "none".into()
+        } else {
+            format!("http://{}", c.admin.bind)
+        }
+    );
     let _ = writeln!(text, "  sha256       {}", c.sha256());
     for warning in warnings(loaded) {
         let _ = writeln!(text, "warning: {warning}");

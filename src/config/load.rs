@@ -46,7 +46,9 @@ impl Source {
     /// A file with the process's environment.
     #[must_use]
     pub fn of_process(file: PathBuf, sets: Vec<String>) -> Self {
-        let environment = std::env::vars().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) && name.contains("__")).collect();
+        let environment = std::env::vars()
+            .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) && name.contains("__"))
+            .collect();
         Self { file, environment, sets }
     }
 
@@ -56,13 +58,34 @@ impl Source {
     /// Everything that was found wrong, each with its place.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let whole = |message: String, hint: Option<String>| {
-            let place = Place::File { file: self.file.clone(), line: 1, column: 1 };
-            ConfigError { problems: vec![Problem { place, key: String::new(), value: String::new(), message, hint }] }
+            let place = Place::File {
+                file: self.file.clone(),
+                line: 1,
+                column: 1,
+            };
+            ConfigError {
+                problems: vec![Problem {
+                    place,
+                    key: String::new(),
+                    value: String::new(),
+                    message,
+                    hint,
+                }],
+            }
         };
-        let bytes = std::fs::read(&self.file).map_err(|e| whole(format!("cannot be read: {e}"), Some("--config takes the path of a TOML file".into())))?;
+        let bytes = std::fs::read(&self.file).map_err(|e| {
+            whole(
+                format!("cannot be read: {e}"),
+                Some("--config takes the path of a TOML file".into()),
+            )
+        })?;
         let file_sha256 = hex(&Sha256::digest(&bytes));
         let text = std::str::from_utf8(&bytes).map_err(|e| whole(format!("is not UTF-8 text: {e}"), None))?;
-        self.load_text(text).map(|(config, places)| Loaded { config, places, file_sha256 })
+        self.load_text(text).map(|(config, places)| Loaded {
+            config,
+            places,
+            file_sha256,
+        })
     }
 
     /// Hex SHA-256 of the file's bytes as they are now, if it can be read.
@@ -107,7 +130,11 @@ impl Source {
         }
         let config: Config = table.try_into().expect("each value was tried on its own");
         let problems = validate::across(&config, &places);
-        if problems.is_empty() { Ok((config, places)) } else { Err(ConfigError { problems }) }
+        if problems.is_empty() {
+            Ok((config, places))
+        } else {
+            Err(ConfigError { problems })
+        }
     }
 
     fn file_entries(&self, text: &str, problems: &mut Vec<Problem>) -> Vec<Entry> {
@@ -115,13 +142,23 @@ impl Source {
             let before = text.get(..offset).unwrap_or(text);
             let line = before.matches('\n').count() + 1;
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-            Place::File { file: self.file.clone(), line, column }
+            Place::File {
+                file: self.file.clone(),
+                line,
+                column,
+            }
         };
         let (spans, errors) = DeTable::parse_recoverable(text);
         for e in errors {
             // The error's own text shows the line; a line can hold a credential, so only its message is used.
             let at = place(e.span().map_or(0, |s| s.start));
-            problems.push(Problem { place: at, key: String::new(), value: String::new(), message: format!("not TOML: {}", e.message().replace('\n', ", ")), hint: None });
+            problems.push(Problem {
+                place: at,
+                key: String::new(),
+                value: String::new(),
+                message: format!("not TOML: {}", e.message().replace('\n', ", ")),
+                hint: None,
+            });
         }
         if !problems.is_empty() {
             return Vec::new();
@@ -131,12 +168,24 @@ impl Source {
             Err(e) => {
                 let e: toml::de::Error = e;
                 let at = place(e.span().map_or(0, |s| s.start));
-                problems.push(Problem { place: at, key: String::new(), value: String::new(), message: e.message().to_owned(), hint: None });
+                problems.push(Problem {
+                    place: at,
+                    key: String::new(),
+                    value: String::new(),
+                    message: e.message().to_owned(),
+                    hint: None,
+                });
                 return Vec::new();
             }
         };
         let mut entries = Vec::new();
-        walk("", spans.get_ref(), &values, &mut |path, value, offset| entries.push(Entry { path, value, place: place(offset) }));
+        walk("", spans.get_ref(), &values, &mut |path, value, offset| {
+            entries.push(Entry {
+                path,
+                value,
+                place: place(offset),
+            });
+        });
         entries
     }
 
@@ -144,7 +193,9 @@ impl Source {
         let mut environment: Vec<_> = self.environment.iter().collect();
         environment.sort();
         for (name, text) in environment {
-            let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
+            let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else {
+                continue;
+            };
             let path = rest.to_lowercase().replace("__", ".");
             add_flat(entries, &path, scalar(&path, text), &Place::Environment(name.clone()));
         }
@@ -153,7 +204,9 @@ impl Source {
     fn argument_entries(&self, entries: &mut Vec<Entry>, problems: &mut Vec<Problem>) {
         for set in &self.sets {
             match set.split_once('=') {
-                Some((path, text)) if !path.trim().is_empty() => add_flat(entries, path.trim(), scalar(path.trim(), text.trim()), &Place::CommandLine),
+                Some((path, text)) if !path.trim().is_empty() => {
+                    add_flat(entries, path.trim(), scalar(path.trim(), text.trim()), &Place::CommandLine);
+                }
                 _ => problems.push(Problem {
                     place: Place::CommandLine,
                     key: String::new(),
@@ -169,7 +222,10 @@ impl Source {
 /// Text of an environment variable or `--set` as a value: TOML, or for keys that are strings also bare text.
 fn scalar(path: &str, text: &str) -> Value {
     let is_text = tree::every_key().get(path).is_none_or(Value::is_str);
-    let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| if t.len() == 1 { t.remove("v") } else { None });
+    let parsed = format!("v = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| if t.len() == 1 { t.remove("v") } else { None });
     match parsed {
         Some(value) if !is_text || value.is_str() || value.is_table() => value,
         _ => Value::String(text.to_owned()),
@@ -180,10 +236,18 @@ fn add_flat(entries: &mut Vec<Entry>, path: &str, value: Value, place: &Place) {
     match value {
         Value::Table(table) if !table.is_empty() => {
             for (key, value) in tree::flatten(&table) {
-                entries.push(Entry { path: format!("{path}.{key}"), value, place: place.clone() });
+                entries.push(Entry {
+                    path: format!("{path}.{key}"),
+                    value,
+                    place: place.clone(),
+                });
             }
         }
-        value => entries.push(Entry { path: path.to_owned(), value, place: place.clone() }),
+        value => entries.push(Entry {
+            path: path.to_owned(),
+            value,
+            place: place.clone(),
+        }),
     }
 }
 
@@ -192,7 +256,11 @@ fn walk(prefix: &str, spans: &DeTable<'_>, values: &Table, visit: &mut dyn FnMut
     for (key, spanned) in spans {
         let name: &str = key.get_ref();
         let Some(value) = values.get(name) else { continue };
-        let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        let path = if prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{prefix}.{name}")
+        };
         match (spanned.get_ref(), value) {
             (DeValue::Table(inner), Value::Table(table)) if !inner.is_empty() => walk(&path, inner, table, visit),
             _ => visit(path, value.clone(), key.span().start),
@@ -206,7 +274,9 @@ fn chosen(entries: &[Entry], path: &str, allowed: &[&str], problems: &mut Vec<Pr
     match entry.value.as_str() {
         Some(name) if allowed.contains(&name) => Some(name.to_owned()),
         other => {
-            let hint = other.and_then(|name| nearest(name, allowed.iter().copied())).map(|n| format!("did you mean \"{n}\"?"));
+            let hint = other
+                .and_then(|name| nearest(name, allowed.iter().copied()))
+                .map(|n| format!("did you mean \"{n}\"?"));
             problems.push(problem(entry, format!("expected one of {}", quoted(allowed)), hint));
             None
         }
@@ -222,7 +292,13 @@ fn problem(entry: &Entry, message: String, hint: Option<String>) -> Problem {
         Value::Table(t) if t.is_empty() => String::new(),
         value => shown(value),
     };
-    Problem { place: entry.place.clone(), key: entry.path.clone(), value, message, hint }
+    Problem {
+        place: entry.place.clone(),
+        key: entry.path.clone(),
+        value,
+        message,
+        hint,
+    }
 }
 
 /// What is wrong with one entry on its own, if anything.
@@ -247,29 +323,47 @@ fn check_entry(entry: &Entry, keys: &Flat, objective: &str, table: &Table) -> Op
     let fits = match (default, &entry.value) {
         (Value::Float(_), Value::Integer(_)) => true,
         (Value::Integer(_), Value::Integer(i)) if *i < 0 => return Some(problem(entry, format!("expected 0 or more: {doc}"), None)),
-        (Value::Float(_), Value::Float(f)) if !f.is_finite() => return Some(problem(entry, format!("expected a finite number: {doc}"), None)),
+        (Value::Float(_), Value::Float(f)) if !f.is_finite() => {
+            return Some(problem(entry, format!("expected a finite number: {doc}"), None));
+        }
         (default, value) => default.same_type(value),
     };
     if !fits {
-        let unit = entry.value.as_str().is_some_and(|s| s.trim_start().starts_with(|c: char| c.is_ascii_digit()));
+        let unit = entry
+            .value
+            .as_str()
+            .is_some_and(|s| s.trim_start().starts_with(|c: char| c.is_ascii_digit()));
         let hint = match &entry.value {
-            Value::String(_) if unit && !default.is_str() => Some(format!("write a bare number in the key's unit; the default is {default}")),
+            Value::String(_) if unit && !default.is_str() => {
+                Some(format!("write a bare number in the key's unit; the default is {default}"))
+            }
             _ => Some(format!("the default is {default}")),
         };
-        return Some(problem(entry, format!("expected {wanted}, found {}: {doc}", entry.value.type_str()), hint));
+        return Some(problem(
+            entry,
+            format!("expected {wanted}, found {}: {doc}", entry.value.type_str()),
+            hint,
+        ));
     }
     if let (Value::Array(default), Value::Array(items)) = (default, &entry.value)
         && !default.is_empty()
         && default.len() != items.len()
     {
-        return Some(problem(entry, format!("expected {} values, found {}: {doc}", default.len(), items.len()), None));
+        return Some(problem(
+            entry,
+            format!("expected {} values, found {}: {doc}", default.len(), items.len()),
+            None,
+        ));
     }
     // Enumerations and ranges of integer types: try this value among defaults.
     let mut trial = table.clone();
     tree::put(&mut trial, &entry.path, entry.value.clone());
     let error = trial.try_into::<Config>().err()?;
     let message = error.message().lines().next().unwrap_or_default().to_owned();
-    let Some((_, variants)) = message.split_once("expected one of ").or_else(|| message.split_once("expected ").filter(|(m, _)| m.contains("variant"))) else {
+    let Some((_, variants)) = message
+        .split_once("expected one of ")
+        .or_else(|| message.split_once("expected ").filter(|(m, _)| m.contains("variant")))
+    else {
         return Some(problem(entry, format!("{message}: {doc}"), None));
     };
     let allowed: Vec<&str> = variants.split('`').skip(1).step_by(2).collect();
@@ -280,10 +374,25 @@ fn check_entry(entry: &Entry, keys: &Flat, objective: &str, table: &Table) -> Op
 fn unknown(entry: &Entry, keys: &Flat, objective: &str) -> Problem {
     if classes::of(&entry.path).is_some() {
         let mask = entry.path.starts_with("objective.mask.");
-        let chooser = if mask { "this objective.mask.kind".to_owned() } else { format!("objective.kind = \"{objective}\"") };
-        return problem(entry, format!("has no meaning with {chooser}"), Some("remove it, or choose the kind that owns it".into()));
+        let chooser = if mask {
+            "this objective.mask.kind".to_owned()
+        } else {
+            format!("objective.kind = \"{objective}\"")
+        };
+        return problem(
+            entry,
+            format!("has no meaning with {chooser}"),
+            Some("remove it, or choose the kind that owns it".into()),
+        );
     }
     let hint = nearest(&entry.path, keys.keys().map(String::as_str)).map(|n| format!("did you mean {n}?"));
     // The value of a key that does not exist may be a credential that someone tried to put here.
-    Problem { value: String::new(), ..problem(entry, "unknown key".into(), hint.or_else(|| Some("docs/reload.md lists every key".into()))) }
+    Problem {
+        value: String::new(),
+        ..problem(
+            entry,
+            "unknown key".into(),
+            hint.or_else(|| Some("docs/reload.md lists every key".into())),
+        )
+    }
 }

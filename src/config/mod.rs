@@ -44,7 +44,12 @@ pub struct RunConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { name: "run".into(), dir: String::new(), seed: 0, init_from: String::new() }
+        Self {
+            name: "run".into(),
+            dir: String::new(),
+            seed: 0,
+            init_from: String::new(),
+        }
     }
 }
 
@@ -125,7 +130,11 @@ impl Config {
     /// Folder of the run.
     #[must_use]
     pub fn run_dir(&self) -> PathBuf {
-        if self.run.dir.is_empty() { PathBuf::from("runs").join(&self.run.name) } else { PathBuf::from(&self.run.dir) }
+        if self.run.dir.is_empty() {
+            PathBuf::from("runs").join(&self.run.name)
+        } else {
+            PathBuf::from(&self.run.dir)
+        }
     }
 
     /// The effective config as TOML: every key, defaults included. Loads back to an equal config.

@@ -89,7 +89,10 @@ impl fmt::Display for ConfigError {
 
 impl From<ConfigError> for crate::error::CliError {
     fn from(e: ConfigError) -> Self {
-        Self::usage(e.to_string(), "`splitmask check-config FILE` explains a config; docs/reload.md lists every key".to_owned())
+        Self::usage(
+            e.to_string(),
+            "`splitmask check-config FILE` explains a config; docs/reload.md lists every key".to_owned(),
+        )
     }
 }
 
@@ -113,7 +116,9 @@ pub fn shown(value: &toml::Value) -> String {
 /// Cuts `user:password@` and the query string from an address. A bare `user@` stays: Azure's containers are written so.
 #[must_use]
 pub fn without_credentials(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
     let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?***"));
     let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let host = match host.rsplit_once('@') {

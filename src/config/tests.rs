@@ -25,9 +25,15 @@ fn refused(text: &str) -> String {
 #[test]
 fn later_layers_win() {
     let text = format!("{GOOD}[optim]\nlr = 1e-3\nclip = 1\nbeta1 = 0.8\n");
-    let source = source(&["optim.lr=3e-3"], &[("SPLITMASK_OPTIM__LR", "2e-3"), ("SPLITMASK_OPTIM__CLIP", "2")]);
+    let source = source(
+        &["optim.lr=3e-3"],
+        &[("SPLITMASK_OPTIM__LR", "2e-3"), ("SPLITMASK_OPTIM__CLIP", "2")],
+    );
     let (config, places) = source.load_text(&text).unwrap();
-    assert_eq!((config.optim.lr, config.optim.clip, config.optim.beta1, config.optim.beta2), (3e-3, 2.0, 0.8, 0.999));
+    assert_eq!(
+        (config.optim.lr, config.optim.clip, config.optim.beta1, config.optim.beta2),
+        (3e-3, 2.0, 0.8, 0.999)
+    );
     assert_eq!(places["optim.lr"], Place::CommandLine);
     assert_eq!(places["optim.clip"], Place::Environment("SPLITMASK_OPTIM__CLIP".into()));
     assert_eq!(places["optim.beta1"].to_string(), "demo.toml:8:1");
@@ -36,16 +42,28 @@ fn later_layers_win() {
 
 #[test]
 fn bare_text_sets_strings_and_only_those() {
-    let config = source(&["data.val=s3://bucket/val", "run.name=007", "admin.lifecycle=true"], &[]).load_text(GOOD).unwrap().0;
-    assert_eq!((config.data.val.as_str(), config.run.name.as_str(), config.admin.lifecycle), ("s3://bucket/val", "007", true));
+    let config = source(&["data.val=s3://bucket/val", "run.name=007", "admin.lifecycle=true"], &[])
+        .load_text(GOOD)
+        .unwrap()
+        .0;
+    assert_eq!(
+        (config.data.val.as_str(), config.run.name.as_str(), config.admin.lifecycle),
+        ("s3://bucket/val", "007", true)
+    );
     let error = source(&["optim.lr=fast"], &[]).load_text(GOOD).unwrap_err().to_string();
-    assert_eq!(error, "command line: optim.lr = \"fast\": expected a number, found string: peak learning rate (the default is 0.0015)");
+    assert_eq!(
+        error,
+        "command line: optim.lr = \"fast\": expected a number, found string: peak learning rate (the default is 0.0015)"
+    );
 }
 
 #[test]
 fn effective_config_loads_back_equal() {
     for kind in ["splitmask", "beit"] {
-        let config = load(&format!("{GOOD}[objective]\nkind = \"{kind}\"\n[augment.crop]\narea = [0.1, 0.9]\n")).unwrap();
+        let config = load(&format!(
+            "{GOOD}[objective]\nkind = \"{kind}\"\n[augment.crop]\narea = [0.1, 0.9]\n"
+        ))
+        .unwrap();
         let again = load(&config.to_toml()).unwrap();
         assert_eq!(config, again);
         assert_eq!(config.sha256(), again.sha256());
@@ -65,53 +83,111 @@ fn spelling_of_the_file_does_not_change_the_digest() {
 fn bad_files_are_refused_with_place_key_and_remedy() {
     // (text after GOOD, fragments that the message must hold)
     let table: &[(&str, &[&str])] = &[
-        ("[optim]\nlr = \"fast\"\n", &["demo.toml:6:1: optim.lr = \"fast\": expected a number"]),
+        (
+            "[optim]\nlr = \"fast\"\n",
+            &["demo.toml:6:1: optim.lr = \"fast\": expected a number"],
+        ),
         ("[optim]\nlr = true\n", &["optim.lr = true", "expected a number, found boolean"]),
         ("[optim]\nlearning_rate = 1\n", &["demo.toml:6:1: optim.learning_rate: unknown key"]),
         ("[optim]\nwarmup_step = 1\n", &["did you mean optim.warmup_steps?"]),
         ("[optimizer]\nlr = 1\n", &["optimizer.lr: unknown key", "did you mean optim.lr?"]),
         ("[pipelin]\n", &["demo.toml:5:2: pipelin: unknown key"]),
-        ("[pipeline]\nqueue_mib = \"1GiB\"\n", &["pipeline.queue_mib = \"1GiB\"", "whole number", "MiB", "write a bare number"]),
+        (
+            "[pipeline]\nqueue_mib = \"1GiB\"\n",
+            &["pipeline.queue_mib = \"1GiB\"", "whole number", "MiB", "write a bare number"],
+        ),
         ("[pipeline]\nworkers = -1\n", &["pipeline.workers = -1", "0 or more"]),
-        ("[pipeline]\nworkers = 2.5\n", &["pipeline.workers = 2.5", "expected a whole number, found float"]),
+        (
+            "[pipeline]\nworkers = 2.5\n",
+            &["pipeline.workers = 2.5", "expected a whole number, found float"],
+        ),
         ("[pipeline]\nreaders = 0\n", &["demo.toml:6:1: pipeline.readers = 0", "1 to 256"]),
         ("[train]\nbatch = 5000000000\n", &["train.batch = 5000000000", "u32"]),
-        ("[train]\nbatch = 100\naccumulate = 3\n", &["demo.toml:7:1: train.accumulate = 3", "divisor of train.batch = 100"]),
+        (
+            "[train]\nbatch = 100\naccumulate = 3\n",
+            &["demo.toml:7:1: train.accumulate = 3", "divisor of train.batch = 100"],
+        ),
         ("[train]\nbatch = 1\n", &["train.batch = 1", "at least 2 images", "objective.match"]),
         ("[train]\nbatch = 0\n", &["train.batch = 0"]),
-        ("[train]\nprecision = \"bf61\"\n", &["train.precision = \"bf61\"", "\"f32\", \"bf16\"", "did you mean \"bf16\"?"]),
+        (
+            "[train]\nprecision = \"bf61\"\n",
+            &["train.precision = \"bf61\"", "\"f32\", \"bf16\"", "did you mean \"bf16\"?"],
+        ),
         ("[train]\ndevice = \"gpu\"\n", &["train.device = \"gpu\"", "\"cuda:N\""]),
         ("[train]\ndevice = \"cuda:x\"\n", &["train.device"]),
         ("[train]\nmean = [0.5, 0.5]\n", &["train.mean", "expected 3 values, found 2"]),
         ("[train]\nstd = [0.0, 0.5, 0.5]\n", &["train.std", "above 0"]),
         ("[train]\nstd = 0.5\n", &["train.std = 0.5", "expected an array"]),
         ("[train]\nnonfinite_limit = 0\n", &["train.nonfinite_limit = 0"]),
-        ("[model]\nsize = \"smal\"\n", &["model.size = \"smal\"", "\"nano\", \"tiny\", \"small\", \"base\"", "did you mean \"small\"?"]),
+        (
+            "[model]\nsize = \"smal\"\n",
+            &[
+                "model.size = \"smal\"",
+                "\"nano\", \"tiny\", \"small\", \"base\"",
+                "did you mean \"small\"?",
+            ],
+        ),
         ("[model]\npatch = 15\n", &["model.patch = 15", "even"]),
-        ("[model]\nimage = 225\n", &["demo.toml:6:1: model.image = 225", "multiple of model.patch"]),
+        (
+            "[model]\nimage = 225\n",
+            &["demo.toml:6:1: model.image = 225", "multiple of model.patch"],
+        ),
         ("[model]\nimage = 48\n", &["model.image = 48", "even number of patches"]),
         ("[model]\nheads = 5\n", &["model.width", "multiple of model.heads"]),
-        ("[objective]\nkind = \"spitmask\"\n", &["objective.kind = \"spitmask\"", "did you mean \"splitmask\"?"]),
-        ("[objective]\nkind = 3\n", &["objective.kind = 3", "expected one of \"splitmask\", \"beit\""]),
-        ("[objective]\nkind = \"beit\"\ninpaint = true\n", &["objective.inpaint", "no meaning with objective.kind = \"beit\""]),
-        ("[objective.mask]\nkind = \"uniform-split\"\nkeep = 0.6\n", &["objective.mask.keep = 0.6", "at most 0.5"]),
-        ("[objective.mask]\nkeep = 0.5\n", &["objective.mask.keep", "no meaning with this objective.mask.kind"]),
-        ("[objective.mask]\nkind = \"blockwise\"\n", &["objective.mask.kind = \"blockwise\"", "did you mean"]),
-        ("[objective.mask]\nkind = \"blockwise-mask\"\n", &["\"blockwise-split\" or \"uniform-split\""]),
-        ("[objective.mask]\nmin_block = 200\nmax_block = 300\n", &["objective.mask.min_block = 200", "at most 98"]),
+        (
+            "[objective]\nkind = \"spitmask\"\n",
+            &["objective.kind = \"spitmask\"", "did you mean \"splitmask\"?"],
+        ),
+        (
+            "[objective]\nkind = 3\n",
+            &["objective.kind = 3", "expected one of \"splitmask\", \"beit\""],
+        ),
+        (
+            "[objective]\nkind = \"beit\"\ninpaint = true\n",
+            &["objective.inpaint", "no meaning with objective.kind = \"beit\""],
+        ),
+        (
+            "[objective.mask]\nkind = \"uniform-split\"\nkeep = 0.6\n",
+            &["objective.mask.keep = 0.6", "at most 0.5"],
+        ),
+        (
+            "[objective.mask]\nkeep = 0.5\n",
+            &["objective.mask.keep", "no meaning with this objective.mask.kind"],
+        ),
+        (
+            "[objective.mask]\nkind = \"blockwise\"\n",
+            &["objective.mask.kind = \"blockwise\"", "did you mean"],
+        ),
+        (
+            "[objective.mask]\nkind = \"blockwise-mask\"\n",
+            &["\"blockwise-split\" or \"uniform-split\""],
+        ),
+        (
+            "[objective.mask]\nmin_block = 200\nmax_block = 300\n",
+            &["objective.mask.min_block = 200", "at most 98"],
+        ),
         ("[objective.mask]\nmin_block = 80\n", &["objective.mask.max_block = 75"]),
-        ("[objective]\nkind = \"beit\"\n[objective.mask]\ncount = 196\n", &["objective.mask.count = 196", "196 patches"]),
+        (
+            "[objective]\nkind = \"beit\"\n[objective.mask]\ncount = 196\n",
+            &["objective.mask.count = 196", "196 patches"],
+        ),
         ("[objective]\ninpaint = false\nmatch = false\n", &["something must be learnt"]),
         ("[objective]\ninpaint_weight = 0\nmatch_weight = 0\n", &["positive weight"]),
         ("[objective]\ntemperature = 0\n", &["objective.temperature = 0"]),
         ("[objective]\ndrop_path = 1.0\n", &["objective.drop_path = 1"]),
-        ("[optim]\nwarmup_steps = 10\ntotal_steps = 5\n", &["optim.warmup_steps = 10", "at most optim.total_steps = 5"]),
+        (
+            "[optim]\nwarmup_steps = 10\ntotal_steps = 5\n",
+            &["optim.warmup_steps = 10", "at most optim.total_steps = 5"],
+        ),
         ("[optim]\ntotal_steps = 0\n", &["optim.total_steps = 0"]),
         ("[optim]\nlr = nan\n", &["optim.lr = nan", "finite"]),
         ("[optim]\nlr = 2\n", &["optim.lr = 2", "at most 1"]),
         ("[optim]\nmin_lr = 0.1\n", &["optim.min_lr = 0.1", "0 to optim.lr"]),
         ("[optim]\nbeta2 = 1.0\n", &["optim.beta2 = 1"]),
-        ("[augment.crop]\narea = [0.9, 0.1]\n", &["augment.crop.area = [0.9, 0.1]", "low ≤ high"]),
+        (
+            "[augment.crop]\narea = [0.9, 0.1]\n",
+            &["augment.crop.area = [0.9, 0.1]", "low ≤ high"],
+        ),
         ("[augment.crop]\nflip = 2\n", &["augment.crop.flip = 2", "0 to 1"]),
         ("[augment.colour]\njitter_strength = [0.4, 0.4, 0.2, 0.9]\n", &["hue at most 0.5"]),
         ("[augment]\ncrop = 3\n", &["augment.crop = 3", "is a table, written [augment.crop]"]),
@@ -122,8 +198,14 @@ fn bad_files_are_refused_with_place_key_and_remedy() {
         ("[log]\nfilter = \"a=b=c\"\n", &["log.filter = \"a=b=c\""]),
         ("[log]\nevery_steps = 0\n", &["log.every_steps = 0"]),
         ("[picture]\nrows = 0\n", &["picture.rows = 0"]),
-        ("[admin]\nbind = \"localhost\"\n", &["admin.bind = \"localhost\"", "IP address and a port"]),
-        ("[admin]\nbind = \"0.0.0.0:9464\"\nlifecycle = true\n", &["admin.bind = \"0.0.0.0:9464\"", "needs admin.token_file", "openssl"]),
+        (
+            "[admin]\nbind = \"localhost\"\n",
+            &["admin.bind = \"localhost\"", "IP address and a port"],
+        ),
+        (
+            "[admin]\nbind = \"0.0.0.0:9464\"\nlifecycle = true\n",
+            &["admin.bind = \"0.0.0.0:9464\"", "needs admin.token_file", "openssl"],
+        ),
         ("[admin]\ngrace_s = -1\n", &["admin.grace_s = -1"]),
         ("[run]\nname = \"a/b\"\n", &["run.name = \"a/b\"", "letters"]),
         ("[run]\nseed = \"x\"\n", &["run.seed = \"x\"", "whole number"]),
@@ -167,7 +249,13 @@ fn credentials_are_refused_and_not_repeated() {
 
 #[test]
 fn missing_file_is_named() {
-    let error = Source { file: "no/such.toml".into(), ..Source::default() }.load().unwrap_err().to_string();
+    let error = Source {
+        file: "no/such.toml".into(),
+        ..Source::default()
+    }
+    .load()
+    .unwrap_err()
+    .to_string();
     assert!(error.starts_with("no/such.toml:1:1: cannot be read"), "{error}");
 }
 
@@ -176,7 +264,10 @@ fn differences_carry_their_class() {
     let old = load(GOOD).unwrap();
     let text = format!("{GOOD}[optim]\nlr = 1e-3\n[pipeline]\nworkers = 3\n[train]\nbatch = 64\n[model]\ndepth = 6\n");
     let changes = diff(&old, &load(&text).unwrap());
-    let got: Vec<(&str, &str, &str, Class)> = changes.iter().map(|c| (c.path.as_str(), c.old.as_str(), c.new.as_str(), c.class)).collect();
+    let got: Vec<(&str, &str, &str, Class)> = changes
+        .iter()
+        .map(|c| (c.path.as_str(), c.old.as_str(), c.new.as_str(), c.class))
+        .collect();
     let want = [
         ("model.depth", "0", "6", Class::Frozen),
         ("optim.lr", "0.0015", "0.001", Class::Live),
@@ -194,7 +285,12 @@ fn mask_of_another_kind_changes_by_restart_and_objective_is_frozen() {
     let uniform = load(&format!("{GOOD}[objective.mask]\nkind = \"uniform-split\"\nkeep = 0.25\n")).unwrap();
     let changes = diff(&old, &uniform);
     assert_eq!(diff::strongest(&changes), Some(Class::Restart));
-    assert!(changes.iter().any(|c| c.path == "objective.mask.keep" && c.old == "absent" && c.new == "0.25"), "{changes:?}");
+    assert!(
+        changes
+            .iter()
+            .any(|c| c.path == "objective.mask.keep" && c.old == "absent" && c.new == "0.25"),
+        "{changes:?}"
+    );
     let beit = load(&format!("{GOOD}[objective]\nkind = \"beit\"\n")).unwrap();
     assert_eq!(diff::strongest(&diff(&old, &beit)), Some(Class::Frozen));
 }
@@ -203,10 +299,16 @@ fn mask_of_another_kind_changes_by_restart_and_objective_is_frozen() {
 fn stored_configs_of_other_versions_are_compared_by_meaning() {
     let new = load(GOOD).unwrap();
     assert_eq!(diff::diff_stored(&new.to_toml(), &new).unwrap(), []);
-    let older = new.to_toml().replace("layer_decay = 1.0\n", "").replace("clip = 3.0\n", "clip = 2.0\nretired = 4\n");
+    let older = new
+        .to_toml()
+        .replace("layer_decay = 1.0\n", "")
+        .replace("clip = 3.0\n", "clip = 2.0\nretired = 4\n");
     assert!(older.len() != new.to_toml().len());
     let changes = diff::diff_stored(&older, &new).unwrap();
-    assert_eq!(changes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["optim.clip 2.0 → 3.0 (live)"]);
+    assert_eq!(
+        changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["optim.clip 2.0 → 3.0 (live)"]
+    );
     let elsewhere = load(&format!("{GOOD}[run]\ndir = \"moved\"\n")).unwrap();
     assert_eq!(diff::diff_stored(&new.to_toml(), &elsewhere).unwrap(), []);
 }
@@ -215,8 +317,17 @@ fn stored_configs_of_other_versions_are_compared_by_meaning() {
 fn explanation_names_values_facts_and_oddities() {
     let source = source(&["pipeline.queue_mib=10"], &[]);
     let (config, places) = source.load_text(GOOD).unwrap();
-    let text = explain::explain(&Loaded { config, places, file_sha256: String::new() });
-    for fragment in ["data.train = \"shards\"  [rebuild]  demo.toml:2:1", "pipeline.queue_mib = 10  [rebuild]  command line", "187500 steps × 128 images = 24000000 images", "warning: one batch takes 19 MiB"] {
+    let text = explain::explain(&Loaded {
+        config,
+        places,
+        file_sha256: String::new(),
+    });
+    for fragment in [
+        "data.train = \"shards\"  [rebuild]  demo.toml:2:1",
+        "pipeline.queue_mib = 10  [rebuild]  command line",
+        "187500 steps × 128 images = 24000000 images",
+        "warning: one batch takes 19 MiB",
+    ] {
         assert!(text.contains(fragment), "{fragment:?} not in\n{text}");
     }
     assert!(!text.contains("optim.lr"), "defaults are not listed:\n{text}");

@@ -52,7 +52,11 @@ fn shorten(value: &mut Value) {
 pub fn flatten(table: &Table) -> Flat {
     fn walk(prefix: &str, table: &Table, flat: &mut Flat) {
         for (key, value) in table {
-            let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            let path = if prefix.is_empty() {
+                key.clone()
+            } else {
+                format!("{prefix}.{key}")
+            };
             match value {
                 Value::Table(inner) if !inner.is_empty() => walk(&path, inner, flat),
                 _ => {
@@ -90,9 +94,16 @@ pub fn defaults(objective: &str, mask: Option<&str>) -> Option<Config> {
     };
     if let Some(mask) = mask {
         let spec = match mask {
-            "blockwise-split" => MaskSpec::BlockwiseSplit { min_block: 16, max_block: 75 },
+            "blockwise-split" => MaskSpec::BlockwiseSplit {
+                min_block: 16,
+                max_block: 75,
+            },
             "uniform-split" => MaskSpec::UniformSplit { keep: 0.5 },
-            "blockwise-mask" => MaskSpec::BlockwiseMask { count: 75, min_block: 16, max_block: 75 },
+            "blockwise-mask" => MaskSpec::BlockwiseMask {
+                count: 75,
+                min_block: 16,
+                max_block: 75,
+            },
             _ => return None,
         };
         match &mut objective {
@@ -100,7 +111,10 @@ pub fn defaults(objective: &str, mask: Option<&str>) -> Option<Config> {
             ObjectiveConfig::Beit(c) => c.mask = spec,
         }
     }
-    Some(Config { objective, ..Config::default() })
+    Some(Config {
+        objective,
+        ..Config::default()
+    })
 }
 
 /// Every key that exists under some objective and mask, with a default.

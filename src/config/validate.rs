@@ -1,13 +1,14 @@
 //! Ranges of single keys and rules across tables. Finds everything wrong at once.
 
+mod objective;
+
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use splitmask_pipeline::error::PipelineError;
-use splitmask_pipeline::types::MaskSpec;
 
 use super::problem::{shown, without_credentials};
 use super::{Config, Place, Problem, tree};
-use crate::objective::config::ObjectiveConfig;
 
 struct Findings<'a> {
     places: &'a BTreeMap<String, Place>,
@@ -15,12 +16,18 @@ struct Findings<'a> {
 }
 
 impl Findings<'_> {
-    fn add(&mut self, key: &str, value: impl ToString, message: impl Into<String>, hint: Option<&str>) {
+    fn add(&mut self, key: &str, value: impl Display, message: impl Into<String>, hint: Option<&str>) {
         let place = self.places.get(key).cloned().unwrap_or(Place::Default);
-        self.problems.push(Problem { place, key: key.into(), value: value.to_string(), message: message.into(), hint: hint.map(Into::into) });
+        self.problems.push(Problem {
+            place,
+            key: key.into(),
+            value: value.to_string(),
+            message: message.into(),
+            hint: hint.map(Into::into),
+        });
     }
 
-    fn need(&mut self, ok: bool, key: &str, value: impl ToString, allowed: &str) {
+    fn need(&mut self, ok: bool, key: &str, value: impl Display, allowed: &str) {
         if !ok {
             self.add(key, value, format!("expected {allowed}"), None);
         }
@@ -48,7 +55,10 @@ impl Findings<'_> {
 /// Everything wrong with a config whose types are right.
 #[must_use]
 pub fn across(config: &Config, places: &BTreeMap<String, Place>) -> Vec<Problem> {
-    let mut f = Findings { places, problems: Vec::new() };
+    let mut f = Findings {
+        places,
+        problems: Vec::new(),
+    };
     run(config, &mut f);
     credentials(config, &mut f);
     f.pipeline(config.data.validate());
@@ -57,7 +67,7 @@ pub fn across(config: &Config, places: &BTreeMap<String, Place>) -> Vec<Problem>
     f.section(config.model.validate());
     f.section(config.optim.validate());
     if config.model.validate().is_ok() {
-        objective(config, &mut f);
+        objective::check(config, &mut f);
     }
     train(config, &mut f);
     intervals(config, &mut f);
@@ -74,12 +84,27 @@ fn run(config: &Config, f: &mut Findings<'_>) {
         shown(&name.as_str().into()),
         "1 to 64 letters, digits, '-', '_' or '.', not beginning with '.'",
     );
-    f.need(i64::try_from(config.run.seed).is_ok(), "run.seed", config.run.seed, "at most 9223372036854775807");
+    f.need(
+        i64::try_from(config.run.seed).is_ok(),
+        "run.seed",
+        config.run.seed,
+        "at most 9223372036854775807",
+    );
     if config.data.train.is_empty() {
-        f.add("data.train", "", "is required: where the training shards are", Some("a folder, a bucket prefix s3://…, a glob or a range {000000..000146}"));
+        f.add(
+            "data.train",
+            "",
+            "is required: where the training shards are",
+            Some("a folder, a bucket prefix s3://…, a glob or a range {000000..000146}"),
+        );
     }
     if config.codebook.path.is_empty() {
-        f.add("codebook.path", "", "is required: the file of the visual words", Some("make one with `splitmask codebook`"));
+        f.add(
+            "codebook.path",
+            "",
+            "is required: the file of the visual words",
+            Some("make one with `splitmask codebook`"),
+        );
     }
 }
 
@@ -90,7 +115,12 @@ fn credentials(config: &Config, f: &mut Findings<'_>) {
             && without_credentials(text) != text
         {
             let hint = "put credentials into the environment (AWS_*, GOOGLE_*, AZURE_*), not into a config";
-            f.add(&key, shown(&value), "an address with a user, password or query string is refused", Some(hint));
+            f.add(
+                &key,
+                shown(&value),
+                "an address with a user, password or query string is refused",
+                Some(hint),
+            );
         }
     }
 }
@@ -98,111 +128,150 @@ fn credentials(config: &Config, f: &mut Findings<'_>) {
 fn augment(config: &Config, f: &mut Findings<'_>) {
     let (crop, colour) = (&config.augment.crop, &config.augment.colour);
     let pair = |p: [f32; 2]| format!("[{}, {}]", p[0], p[1]);
-    f.need(crop.area[0] > 0.0 && crop.area[0] <= crop.area[1] && crop.area[1] <= 1.0, "augment.crop.area", pair(crop.area), "[low, high] with 0 < low ≤ high ≤ 1");
-    f.need(crop.aspect[0] > 0.0 && crop.aspect[0] <= crop.aspect[1], "augment.crop.aspect", pair(crop.aspect), "[low, high] with 0 < low ≤ high");
+    f.need(
+        crop.area[0] > 0.0 && crop.area[0] <= crop.area[1] && crop.area[1] <= 1.0,
+        "augment.crop.area",
+        pair(crop.area),
+        "[low, high] with 0 < low ≤ high ≤ 1",
+    );
+    f.need(
+        crop.aspect[0] > 0.0 && crop.aspect[0] <= crop.aspect[1],
+        "augment.crop.aspect",
+        pair(crop.aspect),
+        "[low, high] with 0 < low ≤ high",
+    );
     f.share("augment.crop.flip", crop.flip.into());
     f.share("augment.colour.jitter", colour.jitter.into());
     f.share("augment.colour.greyscale", colour.greyscale.into());
     f.share("augment.colour.blur", colour.blur.into());
     f.share("augment.colour.solarise", colour.solarise.into());
     let s = colour.jitter_strength;
-    f.need(s.iter().all(|x| (0.0..=1.0).contains(x)) && s[3] <= 0.5, "augment.colour.jitter_strength", format!("{s:?}"), "strengths of 0 to 1, hue at most 0.5");
-    f.need(colour.blur_sigma[0] > 0.0 && colour.blur_sigma[0] <= colour.blur_sigma[1], "augment.colour.blur_sigma", pair(colour.blur_sigma), "[low, high] with 0 < low ≤ high");
-}
-
-fn objective(config: &Config, f: &mut Findings<'_>) {
-    let patches = u32::try_from(config.model.patches()).unwrap_or(u32::MAX);
-    let grid = format!("{0}×{0} = {patches} patches of model.image = {1} and model.patch = {2}", config.model.grid(), config.model.image, config.model.patch);
-    let mask = match &config.objective {
-        ObjectiveConfig::Splitmask(c) => {
-            f.need(!matches!(c.mask, MaskSpec::BlockwiseMask { .. }), "objective.mask.kind", "\"blockwise-mask\"", "\"blockwise-split\" or \"uniform-split\" with objective.kind = \"splitmask\"");
-            f.need(c.inpaint || c.match_, "objective.inpaint", false, "true, or objective.match = true: something must be learnt");
-            f.need(c.inpaint_weight >= 0.0, "objective.inpaint_weight", c.inpaint_weight, "0 or more");
-            f.need(c.match_weight >= 0.0, "objective.match_weight", c.match_weight, "0 or more");
-            let weight = f64::from(u8::from(c.inpaint)) * c.inpaint_weight + f64::from(u8::from(c.match_)) * c.match_weight;
-            f.need(weight > 0.0 || !(c.inpaint || c.match_), "objective.inpaint_weight", c.inpaint_weight, "a positive weight on some loss that is on");
-            f.need(c.temperature > 0.0, "objective.temperature", c.temperature, "above 0");
-            let part = config.train.batch / config.train.accumulate.max(1);
-            f.need(!c.match_ || part >= 2, "train.batch", config.train.batch, "at least 2 images in each accumulated part with objective.match = true");
-            f.need(!c.inpaint || (1..=48).contains(&c.decoder_depth), "objective.decoder_depth", c.decoder_depth, "1 to 48");
-            f.need((0.0..1.0).contains(&c.drop_path), "objective.drop_path", c.drop_path, "0 to below 1");
-            f.need((0.0..1.0).contains(&c.decoder_drop_path), "objective.decoder_drop_path", c.decoder_drop_path, "0 to below 1");
-            c.mask
-        }
-        ObjectiveConfig::Beit(c) => {
-            f.need(matches!(c.mask, MaskSpec::BlockwiseMask { .. }), "objective.mask.kind", "", "\"blockwise-mask\" with objective.kind = \"beit\"");
-            f.need((0.0..1.0).contains(&c.drop_path), "objective.drop_path", c.drop_path, "0 to below 1");
-            c.mask
-        }
-    };
-    match mask {
-        MaskSpec::BlockwiseSplit { min_block, max_block } => {
-            f.need(patches % 2 == 0, "model.image", config.model.image, &format!("an even number of patches for halves of equal size, not {grid}"));
-            blocks(min_block, max_block, patches / 2, &grid, f);
-        }
-        MaskSpec::BlockwiseMask { count, min_block, max_block } => {
-            f.need((1..patches).contains(&count), "objective.mask.count", count, &format!("1 to fewer than the {grid}"));
-            blocks(min_block, max_block, count, &grid, f);
-        }
-        MaskSpec::UniformSplit { keep } => {
-            let seen = (keep * patches as f32).round() as u32;
-            f.need(keep <= 0.5 && seen >= 1 && 2 * seen <= patches, "objective.mask.keep", keep, &format!("a share of at most 0.5 that leaves each set a patch of the {grid}"));
-        }
-    }
-}
-
-fn blocks(min_block: u32, max_block: u32, target: u32, grid: &str, f: &mut Findings<'_>) {
-    f.need(min_block >= 1 && min_block <= max_block, "objective.mask.min_block", min_block, &format!("1 to objective.mask.max_block = {max_block}"));
-    f.need(min_block <= target, "objective.mask.min_block", min_block, &format!("at most {target}, the patches to choose of the {grid}"));
+    f.need(
+        s.iter().all(|x| (0.0..=1.0).contains(x)) && s[3] <= 0.5,
+        "augment.colour.jitter_strength",
+        format!("{s:?}"),
+        "strengths of 0 to 1, hue at most 0.5",
+    );
+    f.need(
+        colour.blur_sigma[0] > 0.0 && colour.blur_sigma[0] <= colour.blur_sigma[1],
+        "augment.colour.blur_sigma",
+        pair(colour.blur_sigma),
+        "[low, high] with 0 < low ≤ high",
+    );
 }
 
 fn train(config: &Config, f: &mut Findings<'_>) {
     let t = &config.train;
     f.need((1..=65_536).contains(&t.batch), "train.batch", t.batch, "1 to 65536 images");
-    if t.accumulate == 0 || t.batch % t.accumulate != 0 {
-        f.add("train.accumulate", t.accumulate, format!("expected a divisor of train.batch = {}", t.batch), None);
+    if t.accumulate == 0 || !t.batch.is_multiple_of(t.accumulate) {
+        f.add(
+            "train.accumulate",
+            t.accumulate,
+            format!("expected a divisor of train.batch = {}", t.batch),
+            None,
+        );
     }
     let device = t.device.as_str();
     let index = device.strip_prefix("cuda:").is_some_and(|n| n.parse::<u8>().is_ok());
     if !(matches!(device, "auto" | "cpu" | "cuda") || index) {
         let hint = super::problem::nearest(device, ["auto", "cpu", "cuda"]).map(|n| format!("did you mean \"{n}\"?"));
-        f.add("train.device", shown(&device.into()), "expected \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"", hint.as_deref());
+        f.add(
+            "train.device",
+            shown(&device.into()),
+            "expected \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"",
+            hint.as_deref(),
+        );
     }
     f.need(t.threads <= 1024, "train.threads", t.threads, "0 (one per core) to 1024");
-    f.need(t.mean.iter().all(|m| (0.0..=1.0).contains(m)), "train.mean", format!("{:?}", t.mean), "three values of 0 to 1");
-    f.need(t.std.iter().all(|s| *s > 0.0 && *s <= 1.0), "train.std", format!("{:?}", t.std), "three values above 0, at most 1");
+    f.need(
+        t.mean.iter().all(|m| (0.0..=1.0).contains(m)),
+        "train.mean",
+        format!("{:?}", t.mean),
+        "three values of 0 to 1",
+    );
+    f.need(
+        t.std.iter().all(|s| *s > 0.0 && *s <= 1.0),
+        "train.std",
+        format!("{:?}", t.std),
+        "three values above 0, at most 1",
+    );
     f.need(t.nonfinite_limit >= 1, "train.nonfinite_limit", t.nonfinite_limit, "at least 1");
 }
 
 fn intervals(config: &Config, f: &mut Findings<'_>) {
-    f.need(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", config.checkpoint.every_steps, "at least 1 step");
+    f.need(
+        config.checkpoint.every_steps >= 1,
+        "checkpoint.every_steps",
+        config.checkpoint.every_steps,
+        "at least 1 step",
+    );
     f.need(config.checkpoint.keep >= 1, "checkpoint.keep", config.checkpoint.keep, "at least 1");
     let e = &config.eval;
     if e.every_steps > 0 && config.data.val.is_empty() {
-        f.add("eval.every_steps", e.every_steps, "needs data.val, the labelled shards that are classified", Some("set data.val, or eval.every_steps = 0"));
+        f.add(
+            "eval.every_steps",
+            e.every_steps,
+            "needs data.val, the labelled shards that are classified",
+            Some("set data.val, or eval.every_steps = 0"),
+        );
     }
     f.need(e.k >= 1, "eval.k", e.k, "at least 1 neighbour");
     f.need(e.temperature > 0.0, "eval.temperature", e.temperature, "above 0");
-    f.need(e.crop_ratio > 0.0 && e.crop_ratio <= 1.0, "eval.crop_ratio", e.crop_ratio, "above 0, at most 1");
-    f.need((1..=64).contains(&config.picture.rows), "picture.rows", config.picture.rows, "1 to 64 images");
-    f.need(config.log.every_steps >= 1, "log.every_steps", config.log.every_steps, "at least 1 step");
+    f.need(
+        e.crop_ratio > 0.0 && e.crop_ratio <= 1.0,
+        "eval.crop_ratio",
+        e.crop_ratio,
+        "above 0, at most 1",
+    );
+    f.need(
+        (1..=64).contains(&config.picture.rows),
+        "picture.rows",
+        config.picture.rows,
+        "1 to 64 images",
+    );
+    f.need(
+        config.log.every_steps >= 1,
+        "log.every_steps",
+        config.log.every_steps,
+        "at least 1 step",
+    );
     if let Err(e) = tracing_subscriber::EnvFilter::try_new(&config.log.filter) {
-        f.add("log.filter", shown(&config.log.filter.as_str().into()), e.to_string(), Some("for example \"info,splitmask_pipeline=debug\""));
+        f.add(
+            "log.filter",
+            shown(&config.log.filter.as_str().into()),
+            e.to_string(),
+            Some("for example \"info,splitmask_pipeline=debug\""),
+        );
     }
 }
 
 fn admin(config: &Config, f: &mut Findings<'_>) {
     let a = &config.admin;
-    f.need((0.0..=86_400.0).contains(&a.grace_s), "admin.grace_s", a.grace_s, "0 to 86400 seconds");
+    f.need(
+        (0.0..=86_400.0).contains(&a.grace_s),
+        "admin.grace_s",
+        a.grace_s,
+        "0 to 86400 seconds",
+    );
     if a.bind.is_empty() {
         return;
     }
     let Ok(address) = a.bind.parse::<std::net::SocketAddr>() else {
-        f.add("admin.bind", shown(&a.bind.as_str().into()), "expected an IP address and a port", Some("for example \"127.0.0.1:9464\", \"0.0.0.0:9464\" or \"[::1]:9464\""));
+        f.add(
+            "admin.bind",
+            shown(&a.bind.as_str().into()),
+            "expected an IP address and a port",
+            Some("for example \"127.0.0.1:9464\", \"0.0.0.0:9464\" or \"[::1]:9464\""),
+        );
         return;
     };
     if a.lifecycle && !address.ip().is_loopback() && a.token_file.is_empty() {
         let hint = "set admin.token_file to a file with at least 32 bytes of secret, for example from `openssl rand -hex 32`, or bind to 127.0.0.1";
-        f.add("admin.bind", shown(&a.bind.as_str().into()), "beyond loopback, admin.lifecycle needs admin.token_file", Some(hint));
+        f.add(
+            "admin.bind",
+            shown(&a.bind.as_str().into()),
+            "beyond loopback, admin.lifecycle needs admin.token_file",
+            Some(hint),
+        );
     }
 }

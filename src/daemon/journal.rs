@@ -46,7 +46,9 @@ impl Journal {
     /// The journal of a run folder.
     #[must_use]
     pub fn of(run_dir: &Path) -> Self {
-        Self { path: run_dir.join(JOURNAL_FILE) }
+        Self {
+            path: run_dir.join(JOURNAL_FILE),
+        }
     }
 
     /// Appends one line. A full disk must not stop a training run: failures are logged.

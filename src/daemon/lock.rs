@@ -26,12 +26,27 @@ impl RunLock {
     /// # Errors
     /// Exit code 64 naming the holder if another process has it; 74 if the folder cannot be written.
     pub fn take(run_dir: &Path) -> Result<Self, CliError> {
-        let made: Vec<PathBuf> = run_dir.ancestors().take_while(|a| !a.as_os_str().is_empty() && !a.exists()).map(Path::to_path_buf).collect();
-        let refused = |e: std::io::Error| CliError::usage(format!("run.dir = \"{}\": {e}", run_dir.display()), "choose a folder that can be written".to_owned());
+        let made: Vec<PathBuf> = run_dir
+            .ancestors()
+            .take_while(|a| !a.as_os_str().is_empty() && !a.exists())
+            .map(Path::to_path_buf)
+            .collect();
+        let refused = |e: std::io::Error| {
+            CliError::usage(
+                format!("run.dir = \"{}\": {e}", run_dir.display()),
+                "choose a folder that can be written".to_owned(),
+            )
+        };
         std::fs::create_dir_all(run_dir).map_err(refused)?;
         let path = run_dir.join(LOCK_FILE);
         let fresh = !path.exists();
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(refused)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(refused)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file, path, made, fresh }),
             Err(TryLockError::WouldBlock) => {
@@ -87,7 +102,13 @@ mod tests {
         first.describe(Some("127.0.0.1:9464".parse().unwrap())).unwrap();
         let error = RunLock::take(&run).unwrap_err();
         assert_eq!(error.code, crate::error::ExitCode::Usage);
-        assert!(error.message.contains(&format!("in use by pid={}, admin=http://127.0.0.1:9464", std::process::id())), "{}", error.message);
+        assert!(
+            error
+                .message
+                .contains(&format!("in use by pid={}, admin=http://127.0.0.1:9464", std::process::id())),
+            "{}",
+            error.message
+        );
         drop(first);
         RunLock::take(&run).unwrap();
     }

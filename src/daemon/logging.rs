@@ -47,7 +47,11 @@ impl LogHandle {
 }
 
 fn quiet(filter: EnvFilter, on_terminal: bool) -> EnvFilter {
-    if on_terminal { filter.add_directive(QUIET_ON_TERMINAL.parse().expect("the directive is well-formed")) } else { filter }
+    if on_terminal {
+        filter.add_directive(QUIET_ON_TERMINAL.parse().expect("the directive is well-formed"))
+    } else {
+        filter
+    }
 }
 
 /// Starts the process's log. A second call in one process has no effect on the first one's output and answers `None`.
@@ -55,7 +59,9 @@ fn quiet(filter: EnvFilter, on_terminal: bool) -> EnvFilter {
 pub fn start(filter: &str, format: LogFormat, progress: Option<Progress>) -> Option<LogHandle> {
     let from_environment = std::env::var("RUST_LOG").ok().and_then(|text| EnvFilter::try_new(text).ok());
     let pinned = from_environment.is_some();
-    let filter = from_environment.or_else(|| EnvFilter::try_new(filter).ok()).unwrap_or_else(|| EnvFilter::new("info"));
+    let filter = from_environment
+        .or_else(|| EnvFilter::try_new(filter).ok())
+        .unwrap_or_else(|| EnvFilter::new("info"));
     let on_terminal = progress.is_some();
     let (filter, handle) = reload::Layer::new(if pinned { filter } else { quiet(filter, on_terminal) });
     let writer = LogWriter { progress };
@@ -65,5 +71,9 @@ pub fn start(filter: &str, format: LogFormat, progress: Option<Progress>) -> Opt
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).try_init().ok()?;
-    Some(LogHandle { handle, on_terminal, pinned })
+    Some(LogHandle {
+        handle,
+        on_terminal,
+        pinned,
+    })
 }

@@ -99,7 +99,11 @@ fn start(args: DaemonArgs, loaded: Loaded, train: Arc<impl Train>) -> Result<Out
         Ok(admin) => admin,
         Err(e) => {
             lock.undo();
-            return Err(CliError { code: ExitCode::Internal, message: format!("the admin thread could not be started: {e}"), hint: None });
+            return Err(CliError {
+                code: ExitCode::Internal,
+                message: format!("the admin thread could not be started: {e}"),
+                hint: None,
+            });
         }
     };
     admin.serve(listener);

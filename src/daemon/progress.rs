@@ -18,7 +18,8 @@ impl Progress {
     pub fn on_terminal() -> Option<Self> {
         std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
-            let style = ProgressStyle::with_template("{bar:24.cyan/blue} {pos}/{len} {msg} ETA {eta}").expect("the template is well-formed");
+            let style =
+                ProgressStyle::with_template("{bar:24.cyan/blue} {pos}/{len} {msg} ETA {eta}").expect("the template is well-formed");
             bar.set_style(style);
             Self { bar }
         })
@@ -61,7 +62,12 @@ pub fn line(status: &Status) -> String {
         State::Draining => "draining".to_owned(),
         State::Finished => "finished".to_owned(),
     };
-    let _ = write!(text, " · {:.0} images/s · wait {:.0} %", status.images_per_second, 100.0 * status.data_wait_ratio);
+    let _ = write!(
+        text,
+        " · {:.0} images/s · wait {:.0} %",
+        status.images_per_second,
+        100.0 * status.data_wait_ratio
+    );
     for (name, value) in &status.losses {
         let _ = write!(text, " · {name} {value:.3}");
     }
@@ -105,6 +111,9 @@ mod tests {
             learning_rate: 1.5e-3,
             ..Status::default()
         };
-        assert_eq!(line(&status), "epoch 3 · 152 images/s · wait 2 % · inpaint 5.432 · match 0.500 · lr 1.50e-3");
+        assert_eq!(
+            line(&status),
+            "epoch 3 · 152 images/s · wait 2 % · inpaint 5.432 · match 0.500 · lr 1.50e-3"
+        );
     }
 }

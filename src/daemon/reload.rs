@@ -11,8 +11,8 @@ use super::events::{Event, ReloadReport, Trigger};
 use super::start::{frozen, listed};
 use super::supervisor::Supervisor;
 use super::{Train, admin, journal};
-use crate::config::{Change, Class, Config, ConfigError, diff};
 use crate::config::diff::strongest;
+use crate::config::{Change, Class, Config, ConfigError, diff};
 use crate::error::CliError;
 use crate::telemetry::metrics::ReloadOutcome;
 use crate::trainer::control::{Command, Outcome, Reach};
@@ -37,9 +37,7 @@ enum Stage {
     /// The new trainer builds itself.
     Starting,
     /// The new trainer failed; one with the old config builds itself.
-    Returning {
-        error: String,
-    },
+    Returning { error: String },
 }
 
 /// How a reload ends, before it is told.
@@ -53,11 +51,23 @@ struct Verdict {
 
 impl Verdict {
     fn failed(changes: Vec<Change>, error: String) -> Self {
-        Self { outcome: ReloadOutcome::Failed, step: None, changes, error: Some(error), problems: Vec::new() }
+        Self {
+            outcome: ReloadOutcome::Failed,
+            step: None,
+            changes,
+            error: Some(error),
+            problems: Vec::new(),
+        }
     }
 
     fn invalid(error: &ConfigError) -> Self {
-        Self { outcome: ReloadOutcome::Invalid, step: None, changes: Vec::new(), error: Some(error.to_string()), problems: error.problems.clone() }
+        Self {
+            outcome: ReloadOutcome::Invalid,
+            step: None,
+            changes: Vec::new(),
+            error: Some(error.to_string()),
+            problems: error.problems.clone(),
+        }
     }
 }
 
@@ -75,7 +85,11 @@ impl<T: Train> Supervisor<T> {
     pub(super) fn reload_asked(&mut self, reply: oneshot::Sender<ReloadReport>) {
         if self.pending.is_some() || !self.is_ready() {
             self.parts.metrics.record_reload(ReloadOutcome::Busy, self.generation);
-            let error = if self.pending.is_some() { "another reload is running" } else { "not ready" };
+            let error = if self.pending.is_some() {
+                "another reload is running"
+            } else {
+                "not ready"
+            };
             let _ = reply.send(ReloadReport {
                 outcome: ReloadOutcome::Busy,
                 applied_at_step: None,
@@ -103,12 +117,27 @@ impl<T: Train> Supervisor<T> {
         let changes = diff(&self.parts.config, &new);
         let policy = match admin::Policy::of(&new.admin) {
             Ok(policy) => policy,
-            Err(e) => return self.end(trigger, reply, Verdict { outcome: ReloadOutcome::Invalid, ..Verdict::failed(changes, e) }),
+            Err(e) => {
+                return self.end(
+                    trigger,
+                    reply,
+                    Verdict {
+                        outcome: ReloadOutcome::Invalid,
+                        ..Verdict::failed(changes, e)
+                    },
+                );
+            }
         };
         let Some(class) = strongest(&changes) else {
             // The content of the token file may be new even so.
             self.parts.admin.set_policy(policy);
-            let verdict = Verdict { outcome: ReloadOutcome::Unchanged, step: Some(self.status().step), changes, error: None, problems: Vec::new() };
+            let verdict = Verdict {
+                outcome: ReloadOutcome::Unchanged,
+                step: Some(self.status().step),
+                changes,
+                error: None,
+                problems: Vec::new(),
+            };
             return self.end(trigger, reply, verdict);
         };
         if class == Class::Frozen {
@@ -117,7 +146,14 @@ impl<T: Train> Supervisor<T> {
                 "a run cannot change {}; the old config goes on. Start a new run for it: another run.dir, and run.init_from to keep the weights",
                 listed(&refused)
             );
-            return self.end(trigger, reply, Verdict { outcome: ReloadOutcome::Frozen, ..Verdict::failed(refused, error) });
+            return self.end(
+                trigger,
+                reply,
+                Verdict {
+                    outcome: ReloadOutcome::Frozen,
+                    ..Verdict::failed(refused, error)
+                },
+            );
         }
         let listener = if new.admin.bind == self.parts.config.admin.bind {
             None
@@ -138,19 +174,36 @@ impl<T: Train> Supervisor<T> {
                 Stage::Asked
             }
         };
-        self.pending = Some(Pending { trigger, reply, config, changes, policy, listener, stage });
+        self.pending = Some(Pending {
+            trigger,
+            reply,
+            config,
+            changes,
+            policy,
+            listener,
+            stage,
+        });
     }
 
     fn ask(&self, config: &Config, reach: Reach) {
         let (reply, answered) = channel();
-        let _ = self.commands.send(Command::Reconfigure { spec: Box::new(config.trainer_spec()), reach, reply });
+        let _ = self.commands.send(Command::Reconfigure {
+            spec: Box::new(config.trainer_spec()),
+            reach,
+            reply,
+        });
         let events = self.parts.events.clone();
         let wait = move || {
-            let answer = answered.recv().unwrap_or_else(|_| Err("the trainer ended before it answered".into()));
+            let answer = answered
+                .recv()
+                .unwrap_or_else(|_| Err("the trainer ended before it answered".into()));
             let _ = events.send(Event::Reconfigured(answer));
         };
         if let Err(e) = std::thread::Builder::new().name("answer".into()).spawn(wait) {
-            let _ = self.parts.events.send(Event::Reconfigured(Err(format!("no thread to wait for the trainer: {e}"))));
+            let _ = self
+                .parts
+                .events
+                .send(Event::Reconfigured(Err(format!("no thread to wait for the trainer: {e}"))));
         }
     }
 
@@ -186,8 +239,14 @@ impl<T: Train> Supervisor<T> {
     }
 
     /// The trainer ended; answers the daemon's end, or `None` if the reload goes on with another trainer.
-    pub(super) fn trainer_ended_in_reload(&mut self, result: Result<Outcome, CliError>, draining: bool) -> Option<Result<Outcome, CliError>> {
-        let Some(mut pending) = self.pending.take() else { return Some(result) };
+    pub(super) fn trainer_ended_in_reload(
+        &mut self,
+        result: Result<Outcome, CliError>,
+        draining: bool,
+    ) -> Option<Result<Outcome, CliError>> {
+        let Some(mut pending) = self.pending.take() else {
+            return Some(result);
+        };
         match (&pending.stage, &result) {
             (Stage::Stopping, Ok(Outcome::Stopped { .. })) if !draining => {
                 let config = Arc::clone(&pending.config);
@@ -216,7 +275,15 @@ impl<T: Train> Supervisor<T> {
     }
 
     fn commit(&mut self, pending: Pending, step: u64) {
-        let Pending { trigger, reply, config, changes, policy, listener, .. } = pending;
+        let Pending {
+            trigger,
+            reply,
+            config,
+            changes,
+            policy,
+            listener,
+            ..
+        } = pending;
         if let Some(listener) = listener {
             let address = listener.as_ref().and_then(|l| l.local_addr().ok());
             self.parts.admin.serve(listener);
@@ -230,33 +297,71 @@ impl<T: Train> Supervisor<T> {
         }
         self.parts.config = config;
         self.in_force();
-        self.end(trigger, reply, Verdict { outcome: ReloadOutcome::Applied, step: Some(step), changes, error: None, problems: Vec::new() });
+        self.end(
+            trigger,
+            reply,
+            Verdict {
+                outcome: ReloadOutcome::Applied,
+                step: Some(step),
+                changes,
+                error: None,
+                problems: Vec::new(),
+            },
+        );
     }
 
     fn give_up(&mut self, pending: Pending, error: String) {
-        let Pending { trigger, reply, changes, .. } = pending;
+        let Pending {
+            trigger, reply, changes, ..
+        } = pending;
         self.end(trigger, reply, Verdict::failed(changes, error));
     }
 
     /// One log line, one count, one line of the journal, one answer.
     fn end(&mut self, trigger: Trigger, reply: Option<oneshot::Sender<ReloadReport>>, verdict: Verdict) {
-        let Verdict { outcome, step, changes, error, problems } = verdict;
+        let Verdict {
+            outcome,
+            step,
+            changes,
+            error,
+            problems,
+        } = verdict;
         let (label, sha256) = (outcome.label(), self.parts.config.sha256());
         self.parts.metrics.record_reload(outcome, self.generation);
-        held(&self.parts.board).last_reload =
-            Some(LastReload { time: journal::now(), outcome: label, trigger: trigger.name(), error: error.clone() });
+        held(&self.parts.board).last_reload = Some(LastReload {
+            time: journal::now(),
+            outcome: label,
+            trigger: trigger.name(),
+            error: error.clone(),
+        });
         // Nothing happened: a signal every second must not fill the disk.
         if outcome != ReloadOutcome::Unchanged {
             self.note("reload", trigger.name(), label, &changes, error.as_deref());
         }
         let step_now = step.unwrap_or_else(|| self.status().step);
         match &error {
-            None => tracing::info!(outcome = label, trigger = trigger.name(), step = step_now, sha256, changes = %listed(&changes), "config reload"),
-            Some(error) => tracing::warn!(outcome = label, trigger = trigger.name(), step = step_now, sha256, error, "config reload"),
+            None => {
+                tracing::info!(outcome = label, trigger = trigger.name(), step = step_now, sha256, changes = %listed(&changes), "config reload");
+            }
+            Some(error) => tracing::warn!(
+                outcome = label,
+                trigger = trigger.name(),
+                step = step_now,
+                sha256,
+                error,
+                "config reload"
+            ),
         }
         self.manager.ready();
         if let Some(reply) = reply {
-            let _ = reply.send(ReloadReport { outcome, applied_at_step: step, config_sha256: sha256, changes, error, problems });
+            let _ = reply.send(ReloadReport {
+                outcome,
+                applied_at_step: step,
+                config_sha256: sha256,
+                changes,
+                error,
+                problems,
+            });
         }
     }
 }

@@ -22,7 +22,11 @@ pub fn newest_checkpoint(run_dir: &Path) -> std::io::Result<Option<(u64, String)
     let mut newest: Option<(u64, PathBuf)> = None;
     for entry in entries {
         let path = entry?.path();
-        let step = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("step-")).and_then(|n| n.parse().ok());
+        let step = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .and_then(|n| n.strip_prefix("step-"))
+            .and_then(|n| n.parse().ok());
         let config = path.join("config.toml");
         if let Some(step) = step
             && newest.as_ref().is_none_or(|(s, _)| step > *s)
@@ -49,7 +53,11 @@ pub fn against_checkpoint(config: &Config) -> Result<Option<(u64, Vec<Change>)>,
         return Ok(Some((step, changes)));
     }
     Err(CliError::usage(
-        format!("{} holds a run (checkpoint at step {step}) that this config cannot go on with: {}", run_dir.display(), listed(&frozen)),
+        format!(
+            "{} holds a run (checkpoint at step {step}) that this config cannot go on with: {}",
+            run_dir.display(),
+            listed(&frozen)
+        ),
         format!(
             "keep the old values, or start a new run from the weights: another run.dir and run.init_from = \"{}\"",
             run_dir.join("checkpoints").join(format!("step-{step:08}")).display()
@@ -75,7 +83,10 @@ pub fn refused(error: ConfigError, source: &Source) -> CliError {
     let kept = run_dir_in(source).map(|dir| dir.join(LAST_GOOD_FILE)).filter(|p| p.is_file());
     let mut error = CliError::from(error);
     if let Some(kept) = kept {
-        error.hint = Some(format!("nothing was started; the config that was accepted last is {0}: mend the file, or go on with `splitmask train --config {0}`", kept.display()));
+        error.hint = Some(format!(
+            "nothing was started; the config that was accepted last is {0}: mend the file, or go on with `splitmask train --config {0}`",
+            kept.display()
+        ));
     }
     error
 }
@@ -83,7 +94,11 @@ pub fn refused(error: ConfigError, source: &Source) -> CliError {
 /// Run folder by a lenient look at a file that may be broken elsewhere.
 fn run_dir_in(source: &Source) -> Option<PathBuf> {
     let named = |key: &str| {
-        let set = source.sets.iter().rev().find_map(|s| s.strip_prefix(&format!("run.{key}=")).map(|v| v.trim_matches('"').to_owned()));
+        let set = source
+            .sets
+            .iter()
+            .rev()
+            .find_map(|s| s.strip_prefix(&format!("run.{key}=")).map(|v| v.trim_matches('"').to_owned()));
         set.or_else(|| {
             let text = std::fs::read_to_string(&source.file).ok()?;
             let (table, _) = toml::de::DeTable::parse_recoverable(&text);
@@ -91,7 +106,10 @@ fn run_dir_in(source: &Source) -> Option<PathBuf> {
             Some(run.get(key)?.get_ref().as_str()?.to_owned())
         })
     };
-    named("dir").filter(|d| !d.is_empty()).map(PathBuf::from).or_else(|| named("name").map(|n| Path::new("runs").join(n)))
+    named("dir")
+        .filter(|d| !d.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| named("name").map(|n| Path::new("runs").join(n)))
 }
 
 #[cfg(test)]
@@ -99,7 +117,10 @@ mod tests {
     use super::*;
 
     fn config(dir: &Path, more: &str) -> Config {
-        let text = format!("[data]\ntrain = \"x\"\n[codebook]\npath = \"w\"\n[run]\ndir = {:?}\n{more}", dir.display().to_string());
+        let text = format!(
+            "[data]\ntrain = \"x\"\n[codebook]\npath = \"w\"\n[run]\ndir = {:?}\n{more}",
+            dir.display().to_string()
+        );
         Source::default().load_text(&text).unwrap().0
     }
 
@@ -107,7 +128,12 @@ mod tests {
     fn newest_checkpoint_with_a_config_counts() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(newest_checkpoint(dir.path()).unwrap(), None);
-        for (name, text) in [("step-00000100", Some("a")), ("step-00000200", Some("b")), ("step-00000300", None), (".step-00000400.tmp", Some("c"))] {
+        for (name, text) in [
+            ("step-00000100", Some("a")),
+            ("step-00000200", Some("b")),
+            ("step-00000300", None),
+            (".step-00000400.tmp", Some("c")),
+        ] {
             let folder = dir.path().join("checkpoints").join(name);
             std::fs::create_dir_all(&folder).unwrap();
             if let Some(text) = text {
@@ -137,7 +163,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(LAST_GOOD_FILE), "").unwrap();
         let file = dir.path().join("c.toml");
-        std::fs::write(&file, format!("[run]\ndir = {:?}\n[optim]\nlr = \n", dir.path().display().to_string())).unwrap();
+        std::fs::write(
+            &file,
+            format!("[run]\ndir = {:?}\n[optim]\nlr = \n", dir.path().display().to_string()),
+        )
+        .unwrap();
         let source = Source { file, ..Source::default() };
         let error = refused(source.load().unwrap_err(), &source);
         assert!(error.message.contains("c.toml:4:"), "{}", error.message);

@@ -172,22 +172,43 @@ impl<T: Train> Supervisor<T> {
         {
             let mut status = held(&self.parts.status);
             let history = std::mem::take(&mut status.history);
-            *status = Status { history, step: status.step, total_steps: config.optim.total_steps, ..Status::default() };
+            *status = Status {
+                history,
+                step: status.step,
+                total_steps: config.optim.total_steps,
+                ..Status::default()
+            };
         }
         let (commands, inbox) = channel();
         self.commands = commands;
         let spec = config.trainer_spec();
-        let (train, status, events) = (Arc::clone(&self.parts.train), Arc::clone(&self.parts.status), self.parts.events.clone());
+        let (train, status, events) = (
+            Arc::clone(&self.parts.train),
+            Arc::clone(&self.parts.status),
+            self.parts.events.clone(),
+        );
         let body = move || {
             let result = std::panic::catch_unwind(AssertUnwindSafe(|| train(spec, inbox, status)));
             let result = result.unwrap_or_else(|panic| {
-                let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                Err(CliError { code: ExitCode::Internal, message: format!("the trainer panicked: {text}"), hint: Some("this is a bug; the log holds the place".into()) })
+                let text = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied())
+                    .unwrap_or("no message");
+                Err(CliError {
+                    code: ExitCode::Internal,
+                    message: format!("the trainer panicked: {text}"),
+                    hint: Some("this is a bug; the log holds the place".into()),
+                })
             });
             let _ = events.send(Event::TrainerEnded(result));
         };
         let thread = std::thread::Builder::new().name("trainer".into()).stack_size(16 << 20).spawn(body);
-        thread.map(drop).map_err(|e| CliError { code: ExitCode::Internal, message: format!("no trainer thread: {e}"), hint: None })
+        thread.map(drop).map_err(|e| CliError {
+            code: ExitCode::Internal,
+            message: format!("no trainer thread: {e}"),
+            hint: None,
+        })
     }
 
     /// Answers how the daemon ends, or `None` when another trainer was started.
@@ -216,11 +237,15 @@ impl<T: Train> Supervisor<T> {
             }
             board.stuck.clone_from(&stuck);
         }
-        self.manager.tick(stuck.is_none(), || format!("step {}/{} · {}", status.step, status.total_steps, progress::line(&status)));
+        self.manager.tick(stuck.is_none(), || {
+            format!("step {}/{} · {}", status.step, status.total_steps, progress::line(&status))
+        });
         if let Some(progress) = &self.parts.progress {
             progress.show(&status);
         }
-        if self.accepted && self.pending.is_none() && self.draining.is_none()
+        if self.accepted
+            && self.pending.is_none()
+            && self.draining.is_none()
             && let Some(trigger) = self.again.take()
         {
             self.reload_unasked(trigger);
@@ -266,7 +291,16 @@ impl<T: Train> Supervisor<T> {
     pub(super) fn note(&self, event: &str, trigger: &str, outcome: &str, changes: &[Change], error: Option<&str>) {
         let sha256 = self.parts.config.sha256();
         let step = self.status().step;
-        self.journal.append(&Entry { time: journal::now(), event, trigger, step, sha256: &sha256, outcome, changes, error });
+        self.journal.append(&Entry {
+            time: journal::now(),
+            event,
+            trigger,
+            step,
+            sha256: &sha256,
+            outcome,
+            changes,
+            error,
+        });
     }
 
     fn drain(&mut self, why: &'static str) {
@@ -274,10 +308,17 @@ impl<T: Train> Supervisor<T> {
             return;
         }
         let grace = Duration::from_secs_f64(self.parts.config.admin.grace_s);
-        tracing::info!(grace_s = grace.as_secs_f64(), why, "draining: the step is finished, a checkpoint written");
+        tracing::info!(
+            grace_s = grace.as_secs_f64(),
+            why,
+            "draining: the step is finished, a checkpoint written"
+        );
         held(&self.parts.board).draining = true;
         self.manager.stopping(grace);
-        self.draining = Some(Draining { deadline: Instant::now() + grace, why });
+        self.draining = Some(Draining {
+            deadline: Instant::now() + grace,
+            why,
+        });
         // A trainer that has ended already needs no command; its end is on its way.
         let _ = self.commands.send(Command::Stop);
     }
@@ -290,7 +331,13 @@ impl<T: Train> Supervisor<T> {
         if self.commands.send(Command::Checkpoint { reply }).is_err() {
             return answer(Err("the trainer has ended".into()));
         }
-        let wait = move || answer(answered.recv().unwrap_or_else(|_| Err("the trainer ended before it answered".into())));
+        let wait = move || {
+            answer(
+                answered
+                    .recv()
+                    .unwrap_or_else(|_| Err("the trainer ended before it answered".into())),
+            );
+        };
         if let Err(e) = std::thread::Builder::new().name("answer".into()).spawn(wait) {
             tracing::warn!(error = %e, "no thread to wait for the checkpoint");
         }

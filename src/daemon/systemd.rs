@@ -18,7 +18,12 @@ impl ServiceManager {
     #[must_use]
     pub fn from_environment() -> Self {
         let long_ago = Instant::now();
-        Self { watchdog: sd_notify::watchdog_enabled(), pinged: long_ago, told: long_ago, ready: false }
+        Self {
+            watchdog: sd_notify::watchdog_enabled(),
+            pinged: long_ago,
+            told: long_ago,
+            ready: false,
+        }
     }
 
     fn send(states: &[NotifyState<'_>]) {
@@ -43,7 +48,10 @@ impl ServiceManager {
 
     /// The daemon drains; `within` is how long it may take.
     pub fn stopping(&self, within: Duration) {
-        Self::send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(u32::try_from(within.as_micros()).unwrap_or(u32::MAX))]);
+        Self::send(&[
+            NotifyState::Stopping,
+            NotifyState::ExtendTimeoutUsec(u32::try_from(within.as_micros()).unwrap_or(u32::MAX)),
+        ]);
     }
 
     /// Called often: keeps the watchdog quiet while there is `progress`, tells the status every few seconds, and asks for patience during

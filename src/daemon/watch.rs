@@ -20,7 +20,11 @@ impl ContentWatch {
     /// Starts from a content that is already known (hex SHA-256).
     #[must_use]
     pub fn new(path: PathBuf, seen: String) -> Self {
-        Self { path, seen: Some(seen), candidate: None }
+        Self {
+            path,
+            seen: Some(seen),
+            candidate: None,
+        }
     }
 
     /// Looks once. Answers the digest of a new content when two looks in a row found it: a file that is being written, or is gone for a

@@ -30,7 +30,13 @@ impl Watchdog {
     }
 
     fn with_floor(now: Instant, floor: Duration) -> Self {
-        Self { floor, last_value: 0.0, last_change: now, last_step: (0, now), steps: VecDeque::new() }
+        Self {
+            floor,
+            last_value: 0.0,
+            last_change: now,
+            last_step: (0, now),
+            steps: VecDeque::new(),
+        }
     }
 
     /// Time without progress that counts as stuck: ten median steps, at least five minutes.
@@ -38,7 +44,9 @@ impl Watchdog {
     pub fn limit(&self) -> Duration {
         let mut steps: Vec<Duration> = self.steps.iter().copied().collect();
         steps.sort_unstable();
-        steps.get(steps.len() / 2).map_or(self.floor, |median| self.floor.max(*median * FACTOR))
+        steps
+            .get(steps.len() / 2)
+            .map_or(self.floor, |median| self.floor.max(*median * FACTOR))
     }
 
     /// Looks once; answers why the trainer counts as stuck, if it does. Slow phases (start, checkpoint, evaluation, waiting for a bucket,
@@ -60,7 +68,14 @@ impl Watchdog {
             return None;
         }
         let idle = now - self.last_change;
-        (idle > self.limit()).then(|| format!("no progress since step {} for {} s (limit {} s)", status.step, idle.as_secs(), self.limit().as_secs()))
+        (idle > self.limit()).then(|| {
+            format!(
+                "no progress since step {} for {} s (limit {} s)",
+                status.step,
+                idle.as_secs(),
+                self.limit().as_secs()
+            )
+        })
     }
 }
 
@@ -69,7 +84,12 @@ mod tests {
     use super::*;
 
     fn status(state: State, step: u64, progress: f64) -> Status {
-        Status { state, step, last_progress_s: progress, ..Status::default() }
+        Status {
+            state,
+            step,
+            last_progress_s: progress,
+            ..Status::default()
+        }
     }
 
     #[test]
@@ -88,8 +108,18 @@ mod tests {
     fn slow_phases_and_outages_are_no_reason() {
         let start = Instant::now();
         let mut dog = Watchdog::new(start);
-        for state in [State::Starting, State::WaitingForData, State::Checkpointing, State::Evaluating, State::Draining] {
-            assert_eq!(dog.look(&status(state, 1, 1.0), start + Duration::from_secs(86_400)), None, "{state:?}");
+        for state in [
+            State::Starting,
+            State::WaitingForData,
+            State::Checkpointing,
+            State::Evaluating,
+            State::Draining,
+        ] {
+            assert_eq!(
+                dog.look(&status(state, 1, 1.0), start + Duration::from_secs(86_400)),
+                None,
+                "{state:?}"
+            );
         }
     }
 
@@ -98,7 +128,10 @@ mod tests {
         let start = Instant::now();
         let mut dog = Watchdog::with_floor(start, Duration::from_secs(1));
         for step in 1..=20 {
-            assert_eq!(dog.look(&status(State::Training, step, step as f64), start + Duration::from_secs(60 * step)), None);
+            assert_eq!(
+                dog.look(&status(State::Training, step, step as f64), start + Duration::from_secs(60 * step)),
+                None
+            );
         }
         assert_eq!(dog.limit(), Duration::from_secs(600));
     }

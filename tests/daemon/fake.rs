@@ -27,7 +27,11 @@ pub(crate) const PONDERS: u32 = 96;
 pub(crate) const BAD_READERS: usize = 13;
 
 fn note(spec: &TrainerSpec, line: &str) {
-    let mut file = OpenOptions::new().create(true).append(true).open(spec.run_dir.join("fake.log")).unwrap();
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(spec.run_dir.join("fake.log"))
+        .unwrap();
     writeln!(file, "{line}").unwrap();
 }
 
@@ -40,10 +44,17 @@ fn checkpoint(spec: &TrainerSpec, step: u64) -> std::path::PathBuf {
 
 fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard) -> Result<Outcome, CliError> {
     if spec.data.train == "nowhere" {
-        return Err(CliError::usage("nowhere: no shards found", "make shards with `splitmask pack`".to_owned()));
+        return Err(CliError::usage(
+            "nowhere: no shards found",
+            "make shards with `splitmask pack`".to_owned(),
+        ));
     }
     if spec.train.device == "cuda:9" {
-        return Err(CliError { code: ExitCode::Internal, message: "libtorch: no device cuda:9".into(), hint: None });
+        return Err(CliError {
+            code: ExitCode::Internal,
+            message: "libtorch: no device cuda:9".into(),
+            hint: None,
+        });
     }
     if spec.train.threads == SLOW {
         std::thread::sleep(Duration::from_secs(1));
@@ -63,10 +74,15 @@ fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard
                     std::thread::sleep(Duration::from_millis(500));
                 }
                 if reach == Reach::Rebuild && new.pipeline.readers == BAD_READERS {
-                    reply.send(Err(format!("pipeline.readers = {BAD_READERS}: no such pipeline"))).unwrap();
+                    reply
+                        .send(Err(format!("pipeline.readers = {BAD_READERS}: no such pipeline")))
+                        .unwrap();
                 } else {
                     spec = *new;
-                    note(&spec, &format!("{reach:?} step={step} lr={} workers={}", spec.optim.lr, spec.pipeline.workers));
+                    note(
+                        &spec,
+                        &format!("{reach:?} step={step} lr={} workers={}", spec.optim.lr, spec.pipeline.workers),
+                    );
                     reply.send(Ok(step)).unwrap();
                 }
             }
@@ -97,13 +113,27 @@ fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard
 /// The body of the daemon's process: this test binary, started again by [`crate::process::Daemon`]. Without its variable it does nothing.
 #[test]
 fn daemon_process() {
-    let Some(file) = std::env::var_os("FAKE_DAEMON_CONFIG") else { return };
-    let sets: Vec<String> = std::env::var("FAKE_DAEMON_SETS").unwrap_or_default().split('\n').filter(|s| !s.is_empty()).map(Into::into).collect();
+    let Some(file) = std::env::var_os("FAKE_DAEMON_CONFIG") else {
+        return;
+    };
+    let sets: Vec<String> = std::env::var("FAKE_DAEMON_SETS")
+        .unwrap_or_default()
+        .split('\n')
+        .filter(|s| !s.is_empty())
+        .map(Into::into)
+        .collect();
     let registry = Registry::new();
     let metrics = TrainMetrics::new(&registry).unwrap();
     let log = logging::start("info", LogFormat::Text, None);
     let source = Source::of_process(file.into(), sets);
-    let args = DaemonArgs { source, metrics, registry, log, progress: None, watch_every: Duration::from_millis(100) };
+    let args = DaemonArgs {
+        source,
+        metrics,
+        registry,
+        log,
+        progress: None,
+        watch_every: Duration::from_millis(100),
+    };
     let code = match daemon::run(args, train) {
         Ok(Outcome::Finished { .. }) => ExitCode::Done,
         Ok(Outcome::Stopped { .. }) => ExitCode::Stopped,

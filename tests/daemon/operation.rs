@@ -17,13 +17,23 @@ fn terminate_checkpoints_exits_75_and_the_next_start_goes_on() {
     daemon.signal("TERM");
     assert_eq!(daemon.end(), 75);
     let stop = ground.journal().pop().unwrap();
-    assert_eq!((&stop["event"], &stop["outcome"], &stop["trigger"]), (&"stop".into(), &"stopped".into(), &"signal".into()));
+    assert_eq!(
+        (&stop["event"], &stop["outcome"], &stop["trigger"]),
+        (&"stop".into(), &"stopped".into(), &"signal".into())
+    );
     let step = stop["step"].as_u64().unwrap();
     let daemon = ground.daemon(&["optim.lr=1e-3"]).ready();
     assert!(daemon.step() > step);
-    assert!(daemon.log().contains(&format!("going on from the checkpoint at step {step}")), "{}", daemon.log());
+    assert!(
+        daemon.log().contains(&format!("going on from the checkpoint at step {step}")),
+        "{}",
+        daemon.log()
+    );
     let start = ground.journal().pop().unwrap();
-    assert_eq!(start["changes"][1]["path"], "optim.lr", "what differs from the checkpoint is told: {start}");
+    assert_eq!(
+        start["changes"][1]["path"], "optim.lr",
+        "what differs from the checkpoint is told: {start}"
+    );
     assert_eq!(daemon.ask("POST", "/-/quit").unwrap().0, 202);
     assert_eq!(daemon.end(), 75);
 }
@@ -34,7 +44,10 @@ fn second_signal_and_grace_end_a_trainer_that_does_not_stop() {
     let ground = Ground::new();
     let mut daemon = ground.daemon(&[&stubborn]).ready();
     daemon.signal("INT");
-    daemon.until("draining", |d| d.ask("GET", "/-/ready").is_some_and(|(code, body)| code == 503 && body.contains("draining")));
+    daemon.until("draining", |d| {
+        d.ask("GET", "/-/ready")
+            .is_some_and(|(code, body)| code == 503 && body.contains("draining"))
+    });
     daemon.signal("TERM");
     let began = Instant::now();
     assert_eq!(daemon.end(), 75);
@@ -71,7 +84,10 @@ fn run_folder_in_use_names_its_holder() {
     let daemon = ground.daemon(&[]).ready();
     let (code, said) = ground.refused(&[]);
     assert_eq!(code, 64);
-    assert!(said.contains("in use by") && said.contains(&format!("pid={}", daemon.pid())) && said.contains(&daemon.address.to_string()), "{said}");
+    assert!(
+        said.contains("in use by") && said.contains(&format!("pid={}", daemon.pid())) && said.contains(&daemon.address.to_string()),
+        "{said}"
+    );
 }
 
 #[test]
@@ -109,7 +125,10 @@ fn start_with_another_geometry_or_a_broken_file_is_refused() {
     let before = files(&ground.path("run"));
     let (code, said) = ground.refused(&["model.depth=3", "run.seed=5"]);
     assert_eq!(code, 64);
-    assert!(said.contains("model.depth 0 → 3 (frozen)") && said.contains("run.seed 0 → 5 (frozen)") && said.contains("run.init_from"), "{said}");
+    assert!(
+        said.contains("model.depth 0 → 3 (frozen)") && said.contains("run.seed 0 → 5 (frozen)") && said.contains("run.init_from"),
+        "{said}"
+    );
     ground.write(&ground.text("[optim]\nlr = \n"));
     let (code, said) = ground.refused(&[]);
     assert_eq!(code, 64);
@@ -145,12 +164,31 @@ fn endpoints_answer_as_documented() {
         assert!(body.contains(words), "{method} {path}: {words:?} is not in {body}");
     }
     let (_, status) = daemon.json("GET", "/api/v1/status");
-    for key in ["run", "step", "epoch", "cursor", "images_per_second", "data_wait_ratio", "losses", "learning_rate", "last_checkpoint_step", "config", "faults", "history", "queue"] {
+    for key in [
+        "run",
+        "step",
+        "epoch",
+        "cursor",
+        "images_per_second",
+        "data_wait_ratio",
+        "losses",
+        "learning_rate",
+        "last_checkpoint_step",
+        "config",
+        "faults",
+        "history",
+        "queue",
+    ] {
         assert!(!status[key].is_null() || key == "last_checkpoint_step", "{key} in {status}");
     }
     assert_eq!(status["faults"]["corrupt"], 2);
     let (_, config) = daemon.json("GET", "/api/v1/config");
-    let lr = config["settings"].as_array().unwrap().iter().find(|s| s["path"] == "optim.lr").unwrap();
+    let lr = config["settings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|s| s["path"] == "optim.lr")
+        .unwrap();
     assert_eq!((&lr["value"], &lr["class"]), (&1.5e-3.into(), &"live".into()));
     fs::write(ground.path("run/inpaint.png"), "picture").unwrap();
     assert_eq!(daemon.ask("GET", "/inpaint.png").unwrap(), (200, "picture".into()));
@@ -160,7 +198,14 @@ fn endpoints_answer_as_documented() {
 fn posts_need_lifecycle_and_every_verb_is_guarded() {
     let ground = Ground::new();
     let daemon = ground.daemon(&["admin.lifecycle=false"]).ready();
-    for (method, path) in [("POST", "/-/reload"), ("POST", "/-/checkpoint"), ("POST", "/-/quit"), ("DELETE", "/-/quit"), ("PUT", "/"), ("PATCH", "/metrics")] {
+    for (method, path) in [
+        ("POST", "/-/reload"),
+        ("POST", "/-/checkpoint"),
+        ("POST", "/-/quit"),
+        ("DELETE", "/-/quit"),
+        ("PUT", "/"),
+        ("PATCH", "/metrics"),
+    ] {
         let (code, body) = daemon.ask(method, path).unwrap();
         assert_eq!(code, 403, "{method} {path}");
         assert!(body.contains("--enable-lifecycle"));
@@ -183,8 +228,14 @@ fn token_is_asked_for_and_no_secret_is_ever_told() {
     for (headers, code) in [
         ("Host: x\r\n".to_owned(), 401),
         (format!("Host: x\r\nAuthorization: Bearer {canary}x\r\n"), 401),
-        (format!("Host: x\r\nOrigin: http://evil.example\r\nAuthorization: Bearer {canary}\r\n"), 403),
-        (format!("Host: x\r\nContent-Length: 70000\r\nAuthorization: Bearer {canary}\r\n"), 413),
+        (
+            format!("Host: x\r\nOrigin: http://evil.example\r\nAuthorization: Bearer {canary}\r\n"),
+            403,
+        ),
+        (
+            format!("Host: x\r\nContent-Length: 70000\r\nAuthorization: Bearer {canary}\r\n"),
+            413,
+        ),
         (format!("Host: x\r\nAuthorization: Bearer {canary}\r\n"), 200),
     ] {
         let (got, body) = post("/-/reload", &headers);
@@ -192,7 +243,11 @@ fn token_is_asked_for_and_no_secret_is_ever_told() {
         told.push(body);
     }
     // A file that tries to hold one.
-    for more in [format!("[data.options]\nsecret_key = \"{canary}\"\n"), format!("[pipeline]\ncache_dir = \"s3://me:{canary}@x/y\"\n"), format!("[optim]\nlr = \"https://x/?sig={canary}\"\n")] {
+    for more in [
+        format!("[data.options]\nsecret_key = \"{canary}\"\n"),
+        format!("[pipeline]\ncache_dir = \"s3://me:{canary}@x/y\"\n"),
+        format!("[optim]\nlr = \"https://x/?sig={canary}\"\n"),
+    ] {
         ground.write(&ground.text(&more));
         let (code, body) = post("/-/reload", &format!("Host: x\r\nAuthorization: Bearer {canary}\r\n"));
         assert_eq!(code, 422, "{body}");
@@ -206,7 +261,11 @@ fn token_is_asked_for_and_no_secret_is_ever_told() {
     let log = daemon.log();
     assert_eq!(daemon.end(), 75);
     told.push(log + &ground.read("log"));
-    told.extend(files(&ground.path("run")).into_iter().map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned()));
+    told.extend(
+        files(&ground.path("run"))
+            .into_iter()
+            .map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned()),
+    );
     assert!(told.iter().any(|t| t.contains("config reload")) && told.len() > 14);
     for text in told {
         assert!(!text.contains("CANARY"), "told: {text}");
@@ -233,7 +292,13 @@ fn idle_clients_and_long_headers_do_not_keep_the_server() {
     let _ = idle[0].read_to_string(&mut rest);
     assert!(!rest.contains("200 OK"), "{rest}");
     drop(idle);
-    let (code, _) = request(daemon.address, "GET", "/-/healthy", &format!("Host: x\r\nX-Long: {}\r\n", "a".repeat(1_000_000))).unwrap_or((431, String::new()));
+    let (code, _) = request(
+        daemon.address,
+        "GET",
+        "/-/healthy",
+        &format!("Host: x\r\nX-Long: {}\r\n", "a".repeat(1_000_000)),
+    )
+    .unwrap_or((431, String::new()));
     assert_eq!(code, 431);
     assert_eq!(daemon.ask("GET", "/-/healthy").unwrap().0, 200);
 }
@@ -259,7 +324,10 @@ fn service_manager_is_told() {
     heard("READY=1");
     ground.write(&ground.text("[optim]\nlr = 1e-3\n"));
     daemon.signal("HUP");
-    assert!(heard("RELOADING=1").contains("MONOTONIC_USEC="), "systemd wants both in one message");
+    assert!(
+        heard("RELOADING=1").contains("MONOTONIC_USEC="),
+        "systemd wants both in one message"
+    );
     heard("READY=1");
     assert!(heard("STATUS=").contains("step "));
     daemon.signal("TERM");

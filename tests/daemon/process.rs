@@ -17,7 +17,9 @@ pub(crate) struct Ground {
 
 impl Ground {
     pub(crate) fn new() -> Self {
-        let ground = Self { dir: tempfile::tempdir().unwrap() };
+        let ground = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
         ground.write(&ground.text(""));
         ground
     }
@@ -27,7 +29,10 @@ impl Ground {
     }
 
     pub(crate) fn text(&self, more: &str) -> String {
-        format!("[data]\ntrain = \"shards\"\n[codebook]\npath = \"words\"\n[run]\nname = \"fake\"\ndir = {:?}\n{more}", self.path("run").display().to_string())
+        format!(
+            "[data]\ntrain = \"shards\"\n[codebook]\npath = \"words\"\n[run]\nname = \"fake\"\ndir = {:?}\n{more}",
+            self.path("run").display().to_string()
+        )
     }
 
     pub(crate) fn write(&self, text: &str) {
@@ -39,7 +44,10 @@ impl Ground {
     }
 
     pub(crate) fn journal(&self) -> Vec<Value> {
-        self.read("run/journal.jsonl").lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+        self.read("run/journal.jsonl")
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect()
     }
 
     pub(crate) fn daemon(&self, sets: &[&str]) -> Daemon {
@@ -62,7 +70,11 @@ impl Ground {
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         more(&mut command);
-        Daemon { child: command.spawn().unwrap(), address, log: self.path("log") }
+        Daemon {
+            child: command.spawn().unwrap(),
+            address,
+            log: self.path("log"),
+        }
     }
 
     /// Starts a daemon that must end by itself; answers its exit code and everything it said.
@@ -100,8 +112,13 @@ impl Daemon {
 
     /// An answer as (status, JSON).
     pub(crate) fn json(&self, method: &str, path: &str) -> (u16, Value) {
-        let (code, body) = self.ask(method, path).unwrap_or_else(|| panic!("{method} {path}: no answer\n{}", self.log()));
-        (code, serde_json::from_str(&body).unwrap_or_else(|e| panic!("{method} {path}: {e}: {body}")))
+        let (code, body) = self
+            .ask(method, path)
+            .unwrap_or_else(|| panic!("{method} {path}: no answer\n{}", self.log()));
+        (
+            code,
+            serde_json::from_str(&body).unwrap_or_else(|e| panic!("{method} {path}: {e}: {body}")),
+        )
     }
 
     pub(crate) fn step(&self) -> u64 {
@@ -110,8 +127,15 @@ impl Daemon {
 
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let (_, text) = self.ask("GET", "/metrics").unwrap();
-        let line = text.lines().find(|l| l.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
-        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
+        let line = text
+            .lines()
+            .find(|l| l.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        line.unwrap_or_else(|| panic!("no {series} in\n{text}"))
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     pub(crate) fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
@@ -126,7 +150,14 @@ impl Daemon {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        assert!(Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .arg(format!("-{name}"))
+                .arg(self.pid().to_string())
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// Waits for the end; answers the exit code.

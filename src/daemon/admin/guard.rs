@@ -39,11 +39,18 @@ impl Policy {
             let text = std::fs::read(&config.token_file).map_err(|e| named(e.to_string()))?;
             let token = text.trim_ascii();
             if token.len() < TOKEN_BYTES {
-                return Err(named(format!("holds {} bytes, expected at least {TOKEN_BYTES} (for example from `openssl rand -hex 32`)", token.len())));
+                return Err(named(format!(
+                    "holds {} bytes, expected at least {TOKEN_BYTES} (for example from `openssl rand -hex 32`)",
+                    token.len()
+                )));
             }
             Some(Sha256::digest(token).into())
         };
-        Ok(Self { lifecycle: config.lifecycle, token, hosts: config.hosts.clone() })
+        Ok(Self {
+            lifecycle: config.lifecycle,
+            token,
+            hosts: config.hosts.clone(),
+        })
     }
 
     /// Checks a request that is no plain read.
@@ -57,28 +64,51 @@ impl Policy {
             return Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
         }
         if !self.lifecycle {
-            return Err((StatusCode::FORBIDDEN, "lifecycle requests are off: start with --enable-lifecycle or set admin.lifecycle = true"));
+            return Err((
+                StatusCode::FORBIDDEN,
+                "lifecycle requests are off: start with --enable-lifecycle or set admin.lifecycle = true",
+            ));
         }
         let host = text(header::HOST).unwrap_or_default();
         // A page of another site in the operator's browser must not steer the daemon.
         if let Some(origin) = headers.get(header::ORIGIN) {
-            let same = origin.to_str().ok().and_then(|o| o.split_once("://")).is_some_and(|(_, at)| at == host && !host.is_empty());
+            let same = origin
+                .to_str()
+                .ok()
+                .and_then(|o| o.split_once("://"))
+                .is_some_and(|(_, at)| at == host && !host.is_empty());
             if !same {
                 return Err((StatusCode::FORBIDDEN, "the Origin is another site"));
             }
         }
-        if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site") {
+        if headers
+            .get("sec-fetch-site")
+            .is_some_and(|site| site == "cross-site" || site == "same-site")
+        {
             return Err((StatusCode::FORBIDDEN, "the request comes from another site"));
         }
         let Some(want) = &self.token else {
             // Without a token the name is all that tells DNS rebinding from the operator.
-            return if self.knows(host) { Ok(()) } else { Err((StatusCode::FORBIDDEN, "the Host is not this server: use an IP address, or add the name to admin.hosts")) };
+            return if self.knows(host) {
+                Ok(())
+            } else {
+                Err((
+                    StatusCode::FORBIDDEN,
+                    "the Host is not this server: use an IP address, or add the name to admin.hosts",
+                ))
+            };
         };
-        let given = text(header::AUTHORIZATION).and_then(|a| a.strip_prefix("Bearer ")).unwrap_or_default();
+        let given = text(header::AUTHORIZATION)
+            .and_then(|a| a.strip_prefix("Bearer "))
+            .unwrap_or_default();
         let given: [u8; 32] = Sha256::digest(given.trim().as_bytes()).into();
         // Digests are compared as a whole: the time tells nothing about the token.
         let differs = given.iter().zip(want).fold(0, |d, (a, b)| d | (a ^ b));
-        if std::hint::black_box(differs) == 0 { Ok(()) } else { Err((StatusCode::UNAUTHORIZED, "a bearer token is needed: Authorization: Bearer …")) }
+        if std::hint::black_box(differs) == 0 {
+            Ok(())
+        } else {
+            Err((StatusCode::UNAUTHORIZED, "a bearer token is needed: Authorization: Bearer …"))
+        }
     }
 
     fn knows(&self, host: &str) -> bool {
@@ -101,14 +131,20 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
     let verdict = if reads {
         Ok(())
     } else {
-        shared.policy.read().unwrap_or_else(PoisonError::into_inner).check(request.headers())
+        shared
+            .policy
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .check(request.headers())
     };
     let mut response = match verdict {
         Ok(()) => next.run(request).await,
         Err((status, error)) => {
             let mut response = refusal(status, error);
             if status == StatusCode::UNAUTHORIZED {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                response
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             response
         }
@@ -127,7 +163,11 @@ mod tests {
     use super::*;
 
     fn policy(lifecycle: bool, token: Option<&str>) -> Policy {
-        Policy { lifecycle, token: token.map(|t| Sha256::digest(t.as_bytes()).into()), hosts: vec!["trainer.local".into()] }
+        Policy {
+            lifecycle,
+            token: token.map(|t| Sha256::digest(t.as_bytes()).into()),
+            hosts: vec!["trainer.local".into()],
+        }
     }
 
     #[test]
@@ -147,20 +187,45 @@ mod tests {
             (true, None, &[("host", "localhost.evil.example")], Some(403)),
             (true, None, &[], Some(403)),
             (true, None, &[("host", "127.0.0.1:9464"), ("origin", "http://127.0.0.1:9464")], None),
-            (true, None, &[("host", "127.0.0.1:9464"), ("origin", "http://evil.example")], Some(403)),
-            (true, None, &[("host", "127.0.0.1:9464"), ("origin", "http://127.0.0.1:8080")], Some(403)),
+            (
+                true,
+                None,
+                &[("host", "127.0.0.1:9464"), ("origin", "http://evil.example")],
+                Some(403),
+            ),
+            (
+                true,
+                None,
+                &[("host", "127.0.0.1:9464"), ("origin", "http://127.0.0.1:8080")],
+                Some(403),
+            ),
             (true, None, &[("host", "127.0.0.1:9464"), ("origin", "null")], Some(403)),
-            (true, None, &[("host", "127.0.0.1:9464"), ("sec-fetch-site", "cross-site")], Some(403)),
+            (
+                true,
+                None,
+                &[("host", "127.0.0.1:9464"), ("sec-fetch-site", "cross-site")],
+                Some(403),
+            ),
             (true, None, &[("host", "127.0.0.1:9464"), ("sec-fetch-site", "same-origin")], None),
             (true, None, &[("host", "127.0.0.1:9464"), ("content-length", "65537")], Some(413)),
             (true, None, &[("host", "127.0.0.1:9464"), ("content-length", "x")], Some(413)),
             (true, None, &[("host", "127.0.0.1:9464"), ("content-length", "10")], None),
             (true, Some(token), &[("host", "any.name")], Some(401)),
             (true, Some(token), &[("host", "any.name"), ("authorization", &bearer)], None),
-            (true, Some(token), &[("host", "any.name"), ("authorization", "Bearer wrong")], Some(401)),
+            (
+                true,
+                Some(token),
+                &[("host", "any.name"), ("authorization", "Bearer wrong")],
+                Some(401),
+            ),
             (true, Some(token), &[("host", "any.name"), ("authorization", token)], Some(401)),
             (true, Some(token), &[("host", "any.name"), ("authorization", "Bearer ")], Some(401)),
-            (true, Some(token), &[("host", "any.name"), ("authorization", &bearer), ("origin", "http://evil.example")], Some(403)),
+            (
+                true,
+                Some(token),
+                &[("host", "any.name"), ("authorization", &bearer), ("origin", "http://evil.example")],
+                Some(403),
+            ),
             (false, Some(token), &[("host", "any.name"), ("authorization", &bearer)], Some(403)),
         ];
         for (lifecycle, token, given, want) in table {
@@ -177,7 +242,10 @@ mod tests {
     fn short_and_missing_token_files_are_refused_without_showing_them() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
-        let config = AdminConfig { token_file: file.display().to_string(), ..AdminConfig::default() };
+        let config = AdminConfig {
+            token_file: file.display().to_string(),
+            ..AdminConfig::default()
+        };
         assert!(Policy::of(&config).err().unwrap().contains("admin.token_file"));
         std::fs::write(&file, "short-canary\n").unwrap();
         let error = Policy::of(&config).err().unwrap();

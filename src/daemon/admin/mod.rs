@@ -42,7 +42,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(status: StatusBoard, board: SharedBoard, registry: Registry, events: Sender<Event>, policy: Policy) -> Arc<Self> {
-        Arc::new(Self { status, board, registry, events, policy: RwLock::new(policy) })
+        Arc::new(Self {
+            status,
+            board,
+            registry,
+            events,
+            policy: RwLock::new(policy),
+        })
     }
 }
 
@@ -82,7 +88,12 @@ impl AdminThread {
         std::thread::Builder::new().name("admin".into()).spawn(move || {
             let _ = runtime.block_on(ended);
         })?;
-        Ok(Self { handle, shared, accepting: None, _until: until })
+        Ok(Self {
+            handle,
+            shared,
+            accepting: None,
+            _until: until,
+        })
     }
 
     /// Serves on a new address from now on, or nowhere. Connections of the old address are finished.
@@ -110,7 +121,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let router = routes::router(shared);
     let free = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
