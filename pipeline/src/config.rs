@@ -205,7 +205,7 @@ impl PipelineConfig {
     }
 }
 
-fn check(key: &str, value: impl ToString, ok: bool, detail: &str) -> Result<(), PipelineError> {
+fn check(key: &str, value: impl std::fmt::Display + Copy, ok: bool, detail: &str) -> Result<(), PipelineError> {
     if ok {
         return Ok(());
     }

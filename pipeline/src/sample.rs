@@ -1,7 +1,7 @@
 //! One undecoded sample → views, visual words, partition: everything between the shard and the batch, on one thread.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::augment::{ColourDraw, CropDraw, Painter, Resampler, half_size};
 use crate::decode::{Decoder, Limits, Rect};
@@ -9,7 +9,7 @@ use crate::error::{PipelineError, SampleError};
 use crate::mask;
 use crate::seed::{Purpose, sample_rng};
 use crate::tokenize::{Tokenizer, TokenizerScratch};
-use crate::types::{RawSample, Sample, ViewPlan, ViewSpec};
+use crate::types::{RawSample, Sample, StageTimes, ViewPlan, ViewSpec};
 
 /// How views are cut.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,17 +21,6 @@ pub enum ViewMode {
         /// Share of the shorter side that the crop keeps (0.875 for 224 of 256).
         crop_ratio: f32,
     },
-}
-
-/// Time that one sample took, by stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StageTimes {
-    /// Header and pixels.
-    pub decode: Duration,
-    /// Crop, resize, flip, colour, partition.
-    pub augment: Duration,
-    /// Half-size copy and visual words.
-    pub tokenize: Duration,
 }
 
 /// Makes samples, one after the other, in recycled buffers. One per worker thread.

@@ -105,7 +105,7 @@ pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, C
     let codebook = Arc::new(Codebook::load(&spec.codebook)?);
     tch::manual_seed(spec.seed as i64);
     let vars = nn::VarStore::new(device);
-    let objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root()).map_err(TrainError::from)?;
+    let objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root());
     if let Some(folder) = weights {
         let tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
         trainer::put_weights(folder, &tensors, &vars)?;

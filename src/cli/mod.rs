@@ -3,6 +3,8 @@
 mod amount;
 mod inspect;
 mod pack;
+mod report;
+mod train;
 
 use std::process::ExitCode;
 
@@ -22,6 +24,9 @@ struct Cli {
 enum Verb {
     Inspect(inspect::InspectArgs),
     Pack(pack::PackArgs),
+    Report(report::ReportArgs),
+    CheckConfig(check_config::CheckConfigArgs),
+    Train(train::TrainArgs),
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -37,6 +42,9 @@ pub fn main() -> ExitCode {
     let result: Result<(), CliError> = match cli.verb {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Pack(args) => pack::run(args),
+        Verb::Report(args) => report::run(args),
+        Verb::CheckConfig(args) => check_config::run(args),
+        Verb::Train(args) => train::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -64,11 +64,16 @@ fn start(args: DaemonArgs, loaded: Loaded, train: Arc<impl Train>) -> Result<Out
     let Loaded { config, file_sha256, .. } = loaded;
     let config = Arc::new(config);
     let policy = admin::Policy::of(&config.admin).map_err(|message| CliError::usage(message, None))?;
-    let listener = admin::bind(&config.admin.bind).map_err(|message| CliError::usage(message, "choose another admin.bind, or \"\" for none".to_owned()))?;
     let run_dir = config.run_dir();
     let from = start::against_checkpoint(&config)?;
     let mut lock = lock::RunLock::take(&run_dir)?;
-
+    let listener = match admin::bind(&config.admin.bind) {
+        Ok(listener) => listener,
+        Err(message) => {
+            lock.undo();
+            return Err(CliError::usage(message, "choose another admin.bind, or \"\" for none".to_owned()));
+        }
+    };
     let address = listener.as_ref().and_then(|l| l.local_addr().ok());
     if let Err(e) = lock.describe(address) {
         lock.undo();

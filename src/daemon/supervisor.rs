@@ -18,7 +18,7 @@ use super::watchdog::Watchdog;
 use super::{Train, start};
 use crate::config::{Change, Config, Source};
 use crate::error::{CliError, ExitCode};
-use crate::telemetry::metrics::{ReloadOutcome, TrainMetrics};
+use crate::telemetry::metrics::{ReloadOutcome, TrainMetrics, unix_seconds};
 use crate::trainer::control::{Command, Outcome, Status, StatusBoard};
 
 /// Longest pause between two looks at status, watchdog and deadline.
@@ -233,7 +233,9 @@ impl<T: Train> Supervisor<T> {
             return;
         }
         self.in_force();
-        self.parts.metrics.record_reload(ReloadOutcome::Applied, self.generation);
+        // The start is no reload: `_reloads_total` counts what came after it.
+        self.parts.metrics.config_generation.set(self.generation as f64);
+        self.parts.metrics.config_last_reload_success_timestamp.set(unix_seconds());
         let changes = std::mem::take(&mut self.parts.changes_at_start);
         self.note("start", "start", ReloadOutcome::Applied.label(), &changes, None);
         tracing::info!(

@@ -43,7 +43,17 @@ pub struct VitConfig {
 
 impl Default for VitConfig {
     fn default() -> Self {
-        Self { size: VitSize::Small, image: 224, patch: 16, width: 0, depth: 0, heads: 0, mlp_ratio: 4.0, layer_scale: 0.0, relative_bias: false }
+        Self {
+            size: VitSize::Small,
+            image: 224,
+            patch: 16,
+            width: 0,
+            depth: 0,
+            heads: 0,
+            mlp_ratio: 4.0,
+            layer_scale: 0.0,
+            relative_bias: false,
+        }
     }
 }
 
@@ -97,10 +107,18 @@ impl VitConfig {
             return bad("model.patch", self.patch.to_string(), "an even number from 2 to 64");
         }
         if self.image == 0 || self.image % self.patch != 0 || self.image > 2048 {
-            return bad("model.image", self.image.to_string(), &format!("a multiple of model.patch = {} up to 2048", self.patch));
+            return bad(
+                "model.image",
+                self.image.to_string(),
+                &format!("a multiple of model.patch = {} up to 2048", self.patch),
+            );
         }
         if self.dim() % self.head_count() != 0 {
-            return bad("model.width", self.dim().to_string(), &format!("a multiple of model.heads = {}", self.head_count()));
+            return bad(
+                "model.width",
+                self.dim().to_string(),
+                &format!("a multiple of model.heads = {}", self.head_count()),
+            );
         }
         if self.mlp_ratio <= 0.0 || !self.mlp_ratio.is_finite() {
             return bad("model.mlp_ratio", self.mlp_ratio.to_string(), "above 0");

@@ -1,3 +1,12 @@
-//! Vision transformers.
+//! Vision transformers (arXiv 2010.11929), with variable names equal to timm's state dict.
 
+mod block;
 pub mod config;
+mod init;
+mod positions;
+mod vit;
+
+pub use block::{Block, BlockOptions, QkvBias, linear_drop_path};
+pub use init::{Init, linear, parameter};
+pub use positions::{RelativeBias, interpolate_positions};
+pub use vit::{Vit, VitOptions, is_backbone_name};

@@ -53,7 +53,10 @@ pub struct SplitMaskConfig {
 impl Default for SplitMaskConfig {
     fn default() -> Self {
         Self {
-            mask: MaskSpec::BlockwiseSplit { min_block: 16, max_block: 75 },
+            mask: MaskSpec::BlockwiseSplit {
+                min_block: 16,
+                max_block: 75,
+            },
             inpaint: true,
             inpaint_weight: 1.0,
             match_: true,
@@ -83,6 +86,14 @@ pub struct BeitConfig {
 
 impl Default for BeitConfig {
     fn default() -> Self {
-        Self { mask: MaskSpec::BlockwiseMask { count: 75, min_block: 16, max_block: 75 }, drop_path: 0.1, rescale_init: true }
+        Self {
+            mask: MaskSpec::BlockwiseMask {
+                count: 75,
+                min_block: 16,
+                max_block: 75,
+            },
+            drop_path: 0.1,
+            rescale_init: true,
+        }
     }
 }

@@ -56,14 +56,39 @@ impl OptimConfig {
     pub fn validate(&self) -> Result<(), (&'static str, String, String)> {
         let checks: [(&'static str, f64, bool, &str); 9] = [
             ("optim.lr", self.lr, self.lr > 0.0 && self.lr <= 1.0, "above 0, at most 1"),
-            ("optim.min_lr", self.min_lr, self.min_lr >= 0.0 && self.min_lr <= self.lr, "0 to optim.lr"),
-            ("optim.weight_decay", self.weight_decay, (0.0..=1.0).contains(&self.weight_decay), "0 to 1"),
-            ("optim.final_weight_decay", self.final_weight_decay, (0.0..=1.0).contains(&self.final_weight_decay), "0 to 1"),
+            (
+                "optim.min_lr",
+                self.min_lr,
+                self.min_lr >= 0.0 && self.min_lr <= self.lr,
+                "0 to optim.lr",
+            ),
+            (
+                "optim.weight_decay",
+                self.weight_decay,
+                (0.0..=1.0).contains(&self.weight_decay),
+                "0 to 1",
+            ),
+            (
+                "optim.final_weight_decay",
+                self.final_weight_decay,
+                (0.0..=1.0).contains(&self.final_weight_decay),
+                "0 to 1",
+            ),
             ("optim.beta1", self.beta1, (0.0..1.0).contains(&self.beta1), "0 to below 1"),
             ("optim.beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "0 to below 1"),
             ("optim.eps", self.eps, self.eps > 0.0 && self.eps < 1.0, "above 0, below 1"),
-            ("optim.clip", self.clip, self.clip >= 0.0 && self.clip.is_finite(), "0 (off) or above"),
-            ("optim.layer_decay", self.layer_decay, self.layer_decay > 0.0 && self.layer_decay <= 1.0, "above 0, at most 1"),
+            (
+                "optim.clip",
+                self.clip,
+                self.clip >= 0.0 && self.clip.is_finite(),
+                "0 (off) or above",
+            ),
+            (
+                "optim.layer_decay",
+                self.layer_decay,
+                self.layer_decay > 0.0 && self.layer_decay <= 1.0,
+                "above 0, at most 1",
+            ),
         ];
         for (key, value, ok, allowed) in checks {
             if !ok {
@@ -74,7 +99,11 @@ impl OptimConfig {
             return Err(("optim.total_steps", "0".into(), "at least 1".into()));
         }
         if self.warmup_steps > self.total_steps {
-            return Err(("optim.warmup_steps", self.warmup_steps.to_string(), format!("at most optim.total_steps = {}", self.total_steps)));
+            return Err((
+                "optim.warmup_steps",
+                self.warmup_steps.to_string(),
+                format!("at most optim.total_steps = {}", self.total_steps),
+            ));
         }
         Ok(())
     }

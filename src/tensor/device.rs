@@ -33,11 +33,15 @@ pub fn choose_device(setting: &str) -> Result<(Device, Option<String>), TensorEr
     match (wanted, torch_ext::load_cuda()) {
         (None, Ok(_)) => Ok((Device::Cuda(0), None)),
         (None, Err(why)) => Ok((Device::Cpu, Some(why.to_string()))),
-        (Some(Device::Cuda(i)), Ok(n)) if i >= n => {
-            Err(TensorError::NoDevice { wanted: setting.to_owned(), reason: format!("there are {n} CUDA devices, counted from 0") })
-        }
+        (Some(Device::Cuda(i)), Ok(n)) if i >= n => Err(TensorError::NoDevice {
+            wanted: setting.to_owned(),
+            reason: format!("there are {n} CUDA devices, counted from 0"),
+        }),
         (Some(device), Ok(_)) => Ok((device, None)),
-        (Some(_), Err(why)) => Err(TensorError::NoDevice { wanted: setting.to_owned(), reason: why.to_string() }),
+        (Some(_), Err(why)) => Err(TensorError::NoDevice {
+            wanted: setting.to_owned(),
+            reason: why.to_string(),
+        }),
     }
 }
 

@@ -22,13 +22,19 @@ pub struct Normalise {
 /// Buffers that do not fit their shape; sets of unequal size; a range beyond the batch.
 pub fn step_input(batch: &Batch, range: Range<usize>, device: Device, normalise: &Normalise) -> Result<StepInput, TensorError> {
     if range.start >= range.end || range.end > batch.len {
-        return Err(TensorError::BadRange { start: range.start, end: range.end, len: batch.len });
+        return Err(TensorError::BadRange {
+            start: range.start,
+            end: range.end,
+            len: batch.len,
+        });
     }
     let len = range.len();
     let views = batch.views.iter().zip(&batch.sizes).enumerate();
     let views = views.map(|(i, (bytes, &size))| {
         let one = 3 * (size as usize).pow(2);
-        let bytes = rows(bytes, batch.len, one, &range, || format!("view {i} ({}×3×{size}×{size})", batch.len))?;
+        let bytes = rows(bytes, batch.len, one, &range, || {
+            format!("view {i} ({}×3×{size}×{size})", batch.len)
+        })?;
         let side = i64::from(size);
         Ok(normalised(bytes, [int(len), 3, side, side], device, normalise))
     });
@@ -50,7 +56,14 @@ pub fn step_input(batch: &Batch, range: Range<usize>, device: Device, normalise:
         Some(index_lists(parts, n, device)?)
     };
     let labels = rows(&batch.labels, batch.len, 1, &range, || "labels".into())?;
-    Ok(StepInput { len: int(len), views, words, largest_word, parts, labels: Tensor::from_slice(labels).to_device(device) })
+    Ok(StepInput {
+        len: int(len),
+        views,
+        words,
+        largest_word,
+        parts,
+        labels: Tensor::from_slice(labels).to_device(device),
+    })
 }
 
 fn int(x: usize) -> i64 {
@@ -60,7 +73,11 @@ fn int(x: usize) -> i64 {
 
 fn rows<'a, T>(all: &'a [T], len: usize, each: usize, range: &Range<usize>, what: impl Fn() -> String) -> Result<&'a [T], TensorError> {
     if all.len() != len * each {
-        return Err(TensorError::BadBuffer { what: what(), got: all.len(), want: len * each });
+        return Err(TensorError::BadBuffer {
+            what: what(),
+            got: all.len(),
+            want: len * each,
+        });
     }
     Ok(&all[range.start * each..range.end * each])
 }
@@ -97,13 +114,24 @@ fn index_lists(parts: &[u8], n: usize, device: Device) -> Result<Parts, TensorEr
             if sample == 0 {
                 first[s] = got;
             } else if got != first[s] {
-                return Err(TensorError::RaggedParts { sample, set, got, want: first[s] });
+                return Err(TensorError::RaggedParts {
+                    sample,
+                    set,
+                    got,
+                    want: first[s],
+                });
             }
         }
     }
     let [seen_a, seen_b, absent_a, absent_b] =
         lists.map(|list| Tensor::from_slice(&list).view([int(len), int(list.len() / len)]).to_device(device));
-    Ok(Parts { patches: int(n), seen_a, seen_b, absent_a, absent_b })
+    Ok(Parts {
+        patches: int(n),
+        seen_a,
+        seen_b,
+        absent_a,
+        absent_b,
+    })
 }
 
 #[cfg(test)]
@@ -113,7 +141,10 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: Normalise = Normalise { mean: [0.0, 0.5, 0.5], std: [1.0, 0.5, 0.25] };
+    const PLAIN: Normalise = Normalise {
+        mean: [0.0, 0.5, 0.5],
+        std: [1.0, 0.5, 0.25],
+    };
 
     fn batch() -> Batch {
         Batch {
@@ -123,7 +154,14 @@ mod tests {
             words: vec![1, 2, 3, 4, 5, 6, 7, 8],
             parts: vec![1, 2, 2, 1, 0, 1, 1, 2],
             labels: vec![3, -1],
-            ids: vec![SampleId { epoch: 0, shard: 0, member: 0 }; 2],
+            ids: vec![
+                SampleId {
+                    epoch: 0,
+                    shard: 0,
+                    member: 0
+                };
+                2
+            ],
             cursor: Cursor::default(),
         }
     }
@@ -135,14 +173,25 @@ mod tests {
     #[test]
     fn pixels_are_normalised_by_channel() {
         let s = step_input(&batch(), 0..2, Device::Cpu, &PLAIN).err();
-        assert_eq!(s, Some(TensorError::RaggedParts { sample: 1, set: 'B', got: 1, want: 2 }));
+        assert_eq!(
+            s,
+            Some(TensorError::RaggedParts {
+                sample: 1,
+                set: 'B',
+                got: 1,
+                want: 2
+            })
+        );
         let mut b = batch();
         b.parts.clear();
         let s = step_input(&b, 0..2, Device::Cpu, &PLAIN).unwrap();
         let x = &s.views[0];
         assert_eq!(x.size(), [2, 3, 2, 2]);
         let at = |i, c| x.double_value(&[i, c, 0, 0]);
-        assert_eq!([at(0, 0), at(0, 1), at(0, 2), at(1, 0), at(1, 1), at(1, 2)], [1.0, 1.0, 2.0, 0.0, -1.0, -2.0]);
+        assert_eq!(
+            [at(0, 0), at(0, 1), at(0, 2), at(1, 0), at(1, 1), at(1, 2)],
+            [1.0, 1.0, 2.0, 0.0, -1.0, -2.0]
+        );
         assert_eq!((s.largest_word, s.len), (8, 2));
     }
 
@@ -164,7 +213,10 @@ mod tests {
         let p = s.parts.unwrap();
         assert_eq!((rows_of(&p.seen_a), rows_of(&p.absent_b)), (vec![vec![1, 2]], vec![vec![0, 1, 2]]));
         assert_eq!(Vec::<i64>::try_from(&s.labels).unwrap(), [-1]);
-        assert!(matches!(step_input(&batch(), 1..3, Device::Cpu, &PLAIN), Err(TensorError::BadRange { len: 2, .. })));
+        assert!(matches!(
+            step_input(&batch(), 1..3, Device::Cpu, &PLAIN),
+            Err(TensorError::BadRange { len: 2, .. })
+        ));
     }
 
     #[test]
@@ -175,6 +227,13 @@ mod tests {
         assert_eq!(e.to_string(), "batch: view 0 (2×3×2×2) holds 23 values, its shape asks for 24");
         let mut b = batch();
         b.parts[2] = 9;
-        assert_eq!(step_input(&b, 0..1, Device::Cpu, &PLAIN).unwrap_err(), TensorError::BadPart { sample: 0, patch: 2, part: 9 });
+        assert_eq!(
+            step_input(&b, 0..1, Device::Cpu, &PLAIN).unwrap_err(),
+            TensorError::BadPart {
+                sample: 0,
+                patch: 2,
+                part: 9
+            }
+        );
     }
 }

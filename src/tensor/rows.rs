@@ -41,7 +41,11 @@ mod tests {
     fn placed_rows_are_taken_back() {
         let values = Tensor::arange(6, (Kind::Float, tch::Device::Cpu)).view([3, 2]);
         let rows = Tensor::from_slice(&[4i64, 0, 2]);
-        let all = place_rows(&Tensor::full([1, 2], -1.0, (Kind::Float, tch::Device::Cpu)).expand([5, 2], false), &rows, &values);
+        let all = place_rows(
+            &Tensor::full([1, 2], -1.0, (Kind::Float, tch::Device::Cpu)).expand([5, 2], false),
+            &rows,
+            &values,
+        );
         assert_eq!(take_rows(&all, &rows), values);
         assert_eq!(all.double_value(&[1, 0]), -1.0);
     }

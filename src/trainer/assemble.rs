@@ -59,17 +59,16 @@ impl Trainer {
         }
         let threads = if spec.train.threads == 0 { std::thread::available_parallelism().map_or(1, |n| n.get() as u32) } else { spec.train.threads };
         tch::set_num_threads(threads as i32);
-        telemetry.train.set_build_info(&torch_ext::libtorch_version(), &device::name(device));
+        telemetry.train.set_build_info(torch_ext::version(), &device_name(device));
 
         let codebook = Arc::new(load_codebook(&spec)?);
         let tokenizer = Arc::new(Tokenizer::new(Arc::clone(&codebook)));
-        let plan = Arc::new(objective::view_plan(&spec.objective, &spec.model, &spec.augment.crop, &spec.augment.colour));
 
         tch::manual_seed(spec.seed as i64);
         let vars = nn::VarStore::new(device);
-        let mut objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root())?;
-        objective.apply_live(&spec.objective);
-        let mut optimizer = AdamW::new(&vars, objective.as_ref(), &spec.optim)?;
+        let objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root());
+        let mut optimizer = AdamW::new(vars.variables(), |name, dims| objective.param_rule(name, dims), &spec.optim);
+        let plan = Arc::new(objective.views(spec.augment.crop, spec.augment.colour));
 
         let root = folder_of(&spec.run_dir);
         let found = checkpoint::newest(&root)?;
@@ -95,9 +94,10 @@ impl Trainer {
                 (Meter::restore(&p.meter), WordUsage::restore(p.word_counts, p.token_entropy, p.codebook_perplexity))
             }
         };
+        // Before anything is written: a bucket that cannot be read must leave no trace.
+        let feed = Feed::open(&spec, &plan, &tokenizer, cursor, &telemetry.pipeline)?;
         std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io { path: spec.run_dir.clone(), source })?;
         let journal = Journal::open(&spec.run_dir, step)?;
-        let feed = Feed::open(&spec, &plan, &tokenizer, cursor, &telemetry.pipeline)?;
         Ok(Self {
             keeper: Keeper::new(&spec.run_dir, telemetry.train.clone(), resumed),
             interval: Interval::begin(telemetry.train.phase(Phase::DataWait).get()),
@@ -148,6 +148,13 @@ impl Trainer {
     }
 }
 
+fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(n) => format!("cuda:{n}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
 fn load_codebook(spec: &TrainerSpec) -> Result<Codebook, TrainError> {
     let codebook = Codebook::load(&spec.codebook)?;
     codebook.check_fits(&spec.codebook.display().to_string(), spec.model.image, spec.model.patch)?;
@@ -160,21 +167,9 @@ fn restore(folder: &Path, snapshot: &Snapshot, vars: &nn::VarStore, optimizer: &
     if snapshot.progress.codebook != codebook.id() {
         return Err(mismatch("it was trained with another codebook (codebook.path)".into()));
     }
-    let mut saved: BTreeMap<&str, &Tensor> = snapshot.model.iter().map(|(n, t)| (n.as_str(), t)).collect();
-    let variables: BTreeMap<String, Tensor> = vars.variables().into_iter().collect();
-    for (name, variable) in &variables {
-        let Some(tensor) = saved.remove(name.as_str()) else {
-            return Err(mismatch(format!("it has no parameter {name}; this config's model has")));
-        };
-        if tensor.size() != variable.size() {
-            return Err(mismatch(format!("{name} is {:?} in it, {:?} in this config's model", tensor.size(), variable.size())));
-        }
-        tch::no_grad(|| variable.shallow_clone().copy_(tensor));
-    }
-    if let Some(name) = saved.keys().next() {
-        return Err(mismatch(format!("it has a parameter {name} that this config's model lacks")));
-    }
-    optimizer.load_state(&snapshot.optimizer).map_err(|e| mismatch(e.to_string()))
+    put_weights(folder, &snapshot.model, vars)?;
+    let state = snapshot.optimizer.iter().map(|(name, t)| (name.clone(), t.shallow_clone()));
+    optimizer.load_state(state).map_err(|e| mismatch(e.to_string()))
 }
 
 /// Copies every tensor of the same name and shape out of a checkpoint folder or safetensors file; answers how many.
@@ -202,4 +197,27 @@ fn start_from(from: &Path, vars: &nn::VarStore) -> Result<usize, TrainError> {
         return Err(bad("no tensor in it has the name and shape of one of this model".into()));
     }
     Ok(count)
+}
+
+/// Puts a checkpoint's parameters in place: all of them, and no other.
+///
+/// # Errors
+/// [`CheckpointError::Mismatch`] naming the first parameter that differs.
+pub fn put_weights(folder: &Path, weights: &[(String, Tensor)], vars: &nn::VarStore) -> Result<(), TrainError> {
+    let mismatch = |detail: String| TrainError::from(CheckpointError::Mismatch { path: folder.to_owned(), detail });
+    let mut saved: BTreeMap<&str, &Tensor> = weights.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    let variables: BTreeMap<String, Tensor> = vars.variables().into_iter().collect();
+    for (name, variable) in &variables {
+        let Some(tensor) = saved.remove(name.as_str()) else {
+            return Err(mismatch(format!("it has no parameter {name}; this config's model has")));
+        };
+        if tensor.size() != variable.size() {
+            return Err(mismatch(format!("{name} is {:?} in it, {:?} in this config's model", tensor.size(), variable.size())));
+        }
+        tch::no_grad(|| variable.shallow_clone().copy_(tensor));
+    }
+    if let Some(name) = saved.keys().next() {
+        return Err(mismatch(format!("it has a parameter {name} that this config's model lacks")));
+    }
+    Ok(())
 }

@@ -7,6 +7,8 @@ use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
 use crate::error::{CliError, ExitCode};
+use crate::objective::ObjectiveError;
+use crate::optim::OptimError;
 use crate::tensor::TensorError;
 
 /// Why a trainer could not start or go on.
@@ -72,9 +74,11 @@ impl TrainError {
                 | PipelineError::Empty { .. }
                 | PipelineError::BadManifest { .. }
                 | PipelineError::BadCodebook { .. }
-                | PipelineError::BadSetting { .. } => ExitCode::Usage,
+                | PipelineError::BadSetting { .. }
+                // Only opening a bucket answers this: a wrong address rather than a bad day.
+                | PipelineError::Unreachable { .. } => ExitCode::Usage,
                 PipelineError::Panicked { .. } => ExitCode::Internal,
-                PipelineError::Unreachable { .. } | PipelineError::FailureBudget { .. } | PipelineError::Shard(_) | PipelineError::Io { .. } => {
+                PipelineError::FailureBudget { .. } | PipelineError::Shard(_) | PipelineError::Io { .. } => {
                     ExitCode::Io
                 }
             },
@@ -101,6 +105,24 @@ impl TrainError {
 impl From<tch::TchError> for TrainError {
     fn from(e: tch::TchError) -> Self {
         Self::Torch(e.to_string().lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+impl From<torch_ext::TorchError> for TrainError {
+    fn from(e: torch_ext::TorchError) -> Self {
+        Self::Torch(e.to_string())
+    }
+}
+
+impl From<OptimError> for TrainError {
+    fn from(e: OptimError) -> Self {
+        Self::Torch(e.to_string())
+    }
+}
+
+impl From<ObjectiveError> for TrainError {
+    fn from(e: ObjectiveError) -> Self {
+        Self::Torch(e.to_string())
     }
 }
 

@@ -1,13 +1,14 @@
 //! The trainer's end of the pipeline: opens it at a cursor, waits for batches, rebuilds it when its settings change.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
-use splitmask_pipeline::run::{BatchSpec, BatchStream, Dataset, Next, Order};
+use splitmask_pipeline::run::{BatchSpec, BatchStream, Dataset, Order};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::tokenize::Tokenizer;
 use splitmask_pipeline::types::{Batch, ViewPlan};
@@ -15,14 +16,10 @@ use splitmask_pipeline::types::{Batch, ViewPlan};
 use super::spec::TrainerSpec;
 
 /// A running stream of training batches.
-pub struct Feed {
-    stream: BatchStream,
-    // Owns the runtime that the stream runs on.
-    _dataset: Dataset,
-}
+pub(super) struct Feed(BatchStream);
 
 /// What the wait for a batch ended with.
-pub enum Fed {
+pub(super) enum Fed {
     /// A batch.
     Batch(Batch),
     /// Nothing yet.
@@ -34,7 +31,7 @@ impl Feed {
     ///
     /// # Errors
     /// Any [`PipelineError`] of opening the bucket; nothing is left running then.
-    pub fn open(
+    pub(super) fn open(
         spec: &TrainerSpec,
         plan: &Arc<ViewPlan>,
         tokenizer: &Arc<Tokenizer>,
@@ -44,30 +41,30 @@ impl Feed {
         let dataset = Dataset::open(&spec.data.train, &spec.data, &spec.pipeline, metrics.clone())?;
         let order = Order::Shuffled { seed: spec.seed, start, rank: 0, world: 1 };
         let stream = open_batches(&dataset, spec, plan, tokenizer, order, ViewMode::Train, spec.train.batch as usize)?;
-        Ok(Self { stream, _dataset: dataset })
+        Ok(Self(stream))
     }
 
     /// Waits for a batch, but not longer than `patience`, so that commands are heard while the bucket is slow.
     ///
     /// # Errors
     /// The stream's last words; it yields nothing after them.
-    pub fn next(&mut self, patience: Duration) -> Result<Fed, PipelineError> {
-        match self.stream.next_timeout(patience) {
-            Next::Item(batch) => batch.map(Fed::Batch),
-            Next::TimedOut => Ok(Fed::Waiting),
-            Next::End => Err(PipelineError::Panicked { stage: "batch", detail: "the endless stream ended".into() }),
+    pub(super) fn next(&mut self, patience: Duration) -> Result<Fed, PipelineError> {
+        match self.0.next_timeout(patience) {
+            Poll::Ready(Some(batch)) => batch.map(Fed::Batch),
+            Poll::Pending => Ok(Fed::Waiting),
+            Poll::Ready(None) => Err(PipelineError::Panicked { stage: "batch", detail: "the endless stream ended".into() }),
         }
     }
 
     /// Gives a consumed batch's buffers back.
-    pub fn recycle(&self, batch: Batch) {
-        self.stream.recycle(batch);
+    pub(super) fn recycle(&self, batch: Batch) {
+        self.0.recycle(batch);
     }
 
     /// Batches waiting.
     #[must_use]
-    pub fn level(&self) -> usize {
-        self.stream.queue_level().0
+    pub(super) fn level(&self) -> usize {
+        self.0.queue_level().0
     }
 }
 
@@ -75,7 +72,7 @@ impl Feed {
 ///
 /// # Errors
 /// A plan or codebook that does not fit.
-pub fn open_batches(
+pub(super) fn open_batches(
     dataset: &Dataset,
     spec: &TrainerSpec,
     plan: &Arc<ViewPlan>,

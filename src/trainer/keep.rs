@@ -8,7 +8,7 @@ use crate::checkpoint::{self, CheckpointError, Snapshot, folder_of, surplus};
 use crate::telemetry::metrics::{TrainMetrics, unix_seconds};
 
 /// Writes checkpoints one at a time and keeps the number of old ones bounded.
-pub struct Keeper {
+pub(super) struct Keeper {
     root: PathBuf,
     metrics: TrainMetrics,
     writing: Option<JoinHandle<Result<(PathBuf, u64), CheckpointError>>>,
@@ -17,7 +17,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// For the run in `run_dir`, whose newest checkpoint is of `last_step`.
-    pub fn new(run_dir: &Path, metrics: TrainMetrics, last_step: Option<u64>) -> Self {
+    pub(super) fn new(run_dir: &Path, metrics: TrainMetrics, last_step: Option<u64>) -> Self {
         if let Some(step) = last_step {
             metrics.checkpoint_last_step.set(step as f64);
         }
@@ -25,12 +25,12 @@ impl Keeper {
     }
 
     /// Step of the newest complete checkpoint.
-    pub fn last_step(&self) -> Option<u64> {
+    pub(super) fn last_step(&self) -> Option<u64> {
         self.last_step
     }
 
     /// Starts writing; waits for the previous one first. A failure of that one is counted and logged here: training goes on.
-    pub fn begin(&mut self, snapshot: Snapshot, keep: u32, keep_every: u64) {
+    pub(super) fn begin(&mut self, snapshot: Snapshot, keep: u32, keep_every: u64) {
         if let Err(e) = self.wait() {
             tracing::error!(error = %e, "a checkpoint could not be written; training goes on from the older one");
         }
@@ -62,7 +62,7 @@ impl Keeper {
     ///
     /// # Errors
     /// Why it failed; the failure is counted.
-    pub fn wait(&mut self) -> Result<Option<PathBuf>, CheckpointError> {
+    pub(super) fn wait(&mut self) -> Result<Option<PathBuf>, CheckpointError> {
         let Some(thread) = self.writing.take() else { return Ok(None) };
         let done = thread.join().unwrap_or_else(|_| {
             Err(CheckpointError::Damaged { path: self.root.clone(), detail: "the checkpoint thread panicked; the log holds the place".into() })

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 /// Sums of named scalars over the running log interval. They stay on the device until read: no step waits for the device.
 #[derive(Debug, Default)]
-pub struct Meter {
+pub(super) struct Meter {
     sums: BTreeMap<String, Tensor>,
     steps: u64,
 }
@@ -18,18 +18,18 @@ const STEPS: &str = "steps";
 impl Meter {
     /// Goes on from the values of a checkpoint.
     #[must_use]
-    pub fn restore(saved: &BTreeMap<String, f64>) -> Self {
+    pub(super) fn restore(saved: &BTreeMap<String, f64>) -> Self {
         let sums = saved.iter().filter(|(k, _)| *k != STEPS).map(|(k, v)| (k.clone(), Tensor::from(*v))).collect();
         Self { sums, steps: saved.get(STEPS).map_or(0, |s| *s as u64) }
     }
 
     /// Counts a step.
-    pub fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         self.steps += 1;
     }
 
     /// Adds a scalar of the current step, in f64.
-    pub fn add(&mut self, name: &str, value: &Tensor) {
+    pub(super) fn add(&mut self, name: &str, value: &Tensor) {
         let value = value.detach().to_kind(Kind::Double);
         match self.sums.get_mut(name) {
             Some(sum) => *sum = sum.to_device(value.device()) + value,
@@ -40,14 +40,14 @@ impl Meter {
     }
 
     /// Means over the interval; the interval starts anew.
-    pub fn take(&mut self) -> BTreeMap<String, f64> {
+    pub(super) fn take(&mut self) -> BTreeMap<String, f64> {
         let steps = std::mem::take(&mut self.steps).max(1) as f64;
         std::mem::take(&mut self.sums).into_iter().map(|(k, v)| (k, v.double_value(&[]) / steps)).collect()
     }
 
     /// For the checkpoint.
     #[must_use]
-    pub fn save(&self) -> BTreeMap<String, f64> {
+    pub(super) fn save(&self) -> BTreeMap<String, f64> {
         let mut saved: BTreeMap<String, f64> = self.sums.iter().map(|(k, v)| (k.clone(), v.double_value(&[]))).collect();
         saved.insert(STEPS.into(), self.steps as f64);
         saved
@@ -56,7 +56,7 @@ impl Meter {
 
 /// Usage of the vocabulary over fixed windows of at least 16 × V words: over a smaller one, entropy would measure the batch size.
 #[derive(Debug)]
-pub struct WordUsage {
+pub(super) struct WordUsage {
     counts: Vec<u64>,
     seen: u64,
     entropy: f64,
@@ -66,18 +66,18 @@ pub struct WordUsage {
 impl WordUsage {
     /// Of a vocabulary of `words`.
     #[must_use]
-    pub fn new(words: usize) -> Self {
+    pub(super) fn new(words: usize) -> Self {
         Self { counts: vec![0; words], seen: 0, entropy: 0.0, perplexity: 0.0 }
     }
 
     /// Goes on from a checkpoint.
     #[must_use]
-    pub fn restore(counts: Vec<u64>, entropy: f64, perplexity: f64) -> Self {
+    pub(super) fn restore(counts: Vec<u64>, entropy: f64, perplexity: f64) -> Self {
         Self { seen: counts.iter().sum(), counts, entropy, perplexity }
     }
 
     /// Counts the words of a batch; a full window is summed up and a new one begins.
-    pub fn observe(&mut self, words: &[u32]) {
+    pub(super) fn observe(&mut self, words: &[u32]) {
         for &word in words {
             if let Some(count) = self.counts.get_mut(word as usize) {
                 *count += 1;
@@ -95,19 +95,19 @@ impl WordUsage {
     /// Entropy of the marginal word distribution, nats: what a model that knows only frequencies would score (spec §2.3). Of the last full window, or
     /// of what has been seen before the first is full.
     #[must_use]
-    pub fn entropy(&self) -> f64 {
+    pub(super) fn entropy(&self) -> f64 {
         if self.perplexity == 0.0 { entropy(&self.counts) } else { self.entropy }
     }
 
     /// exp(entropy).
     #[must_use]
-    pub fn perplexity(&self) -> f64 {
+    pub(super) fn perplexity(&self) -> f64 {
         self.entropy().exp()
     }
 
     /// (counts, entropy, perplexity) for the checkpoint.
     #[must_use]
-    pub fn save(&self) -> (Vec<u64>, f64, f64) {
+    pub(super) fn save(&self) -> (Vec<u64>, f64, f64) {
         (self.counts.clone(), self.entropy, self.perplexity)
     }
 }

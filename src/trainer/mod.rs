@@ -1,8 +1,163 @@
 //! The training loop: one thread that owns every tensor.
+//!
+//! A step boundary is the only place where anything changes: commands are obeyed there, lines logged, pictures drawn, checkpoints written.
 
+mod assemble;
 pub mod control;
 mod error;
+mod feed;
 pub mod journal;
+mod keep;
+mod meter;
+mod record;
 pub mod spec;
+mod step;
+mod survey;
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
+use std::time::{Duration, Instant};
+
+use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::types::Batch;
+
+pub use assemble::put_weights;
 pub use error::TrainError;
+pub use survey::knn;
+
+use crate::checkpoint::CheckpointError;
+use crate::telemetry::metrics::{Phase, TrainMetrics};
+use assemble::Trainer;
+use control::{Command, Commands, Outcome, Reach, State, StatusBoard};
+use feed::{Fed, Feed};
+use spec::TrainerSpec;
+
+/// Where a trainer reports to.
+#[derive(Clone)]
+pub struct Telemetry {
+    /// The trainer's own metrics.
+    pub train: TrainMetrics,
+    /// Those of the pipeline it feeds from.
+    pub pipeline: PipelineMetrics,
+}
+
+/// Trains until the schedule ends, a stop is commanded, or something fails for good. Goes on from the newest checkpoint of the run folder.
+///
+/// # Errors
+/// [`TrainError`]; where a model exists by then, a checkpoint was written first.
+pub fn run(spec: TrainerSpec, commands: Commands, status: StatusBoard, telemetry: Telemetry) -> Result<Outcome, TrainError> {
+    Trainer::assemble(spec, status, telemetry)?.train(&commands)
+}
+
+/// Longest time for which commands go unheard while a batch is awaited.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+impl Trainer {
+    fn train(mut self, commands: &Commands) -> Result<Outcome, TrainError> {
+        self.set_state(State::Training);
+        while self.step < self.spec.optim.total_steps {
+            if self.obey(commands)? {
+                self.set_state(State::Draining);
+                self.checkpoint()?;
+                return Ok(Outcome::Stopped { step: self.step });
+            }
+            self.clock.switch(Phase::DataWait);
+            match self.feed.next(PATIENCE) {
+                Ok(Fed::Batch(batch)) => {
+                    self.waiting_since = None;
+                    self.boundary(batch)?;
+                }
+                Ok(Fed::Waiting) => {
+                    let since = *self.waiting_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > Duration::from_secs(1) {
+                        self.set_state(State::WaitingForData);
+                    }
+                }
+                Err(e) => {
+                    self.checkpoint()?;
+                    return Err(e.into());
+                }
+            }
+        }
+        if self.keeper.last_step() != Some(self.step) {
+            self.checkpoint()?;
+        }
+        self.pictures();
+        self.set_state(State::Finished);
+        Ok(Outcome::Finished { step: self.step })
+    }
+
+    /// One step and what is due after it.
+    fn boundary(&mut self, batch: Batch) -> Result<(), TrainError> {
+        self.set_state(State::Training);
+        self.take_step(&batch)?;
+        self.feed.recycle(batch);
+        let due = |every: u64| every > 0 && self.step % every == 0;
+        let last = self.step == self.spec.optim.total_steps;
+        let (log, picture, eval, checkpoint) = (
+            due(self.spec.log.every_steps) || last,
+            due(self.spec.picture.every_steps) && !last,
+            due(self.spec.eval.every_steps),
+            due(self.spec.checkpoint.every_steps),
+        );
+        if log {
+            self.record()?;
+        }
+        if eval {
+            self.evaluate()?;
+        }
+        if picture {
+            self.pictures();
+        }
+        if checkpoint {
+            self.checkpoint_in_background()?;
+        }
+        self.clock.switch(Phase::Other);
+        Ok(())
+    }
+
+    /// Handles waiting commands; answers whether to stop.
+    fn obey(&mut self, commands: &Commands) -> Result<bool, TrainError> {
+        loop {
+            match commands.try_recv() {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(true),
+                Err(TryRecvError::Empty) => return Ok(false),
+                Ok(Command::Checkpoint { reply }) => {
+                    let done = self.checkpoint().map(|path| (path, self.step)).map_err(|e| e.to_string());
+                    let _ = reply.send(done);
+                }
+                Ok(Command::Reconfigure { spec, reach, reply }) => {
+                    self.clock.switch(Phase::Reload);
+                    let done = self.reconfigure(*spec, reach).map(|()| self.step).map_err(|e| e.to_string());
+                    let _ = reply.send(done);
+                    self.clock.switch(Phase::Other);
+                }
+            }
+        }
+    }
+
+    /// Takes over a changed spec at this boundary; on failure the old one goes on.
+    fn reconfigure(&mut self, spec: TrainerSpec, reach: Reach) -> Result<(), TrainError> {
+        if reach == Reach::Rebuild {
+            let plan = Arc::new(self.objective.views(spec.augment.crop, spec.augment.colour));
+            self.feed = Feed::open(&spec, &plan, &self.tokenizer, self.cursor, &self.telemetry.pipeline)?;
+            self.plan = plan;
+        }
+        self.objective.apply_live(&spec.objective)?;
+        self.optimizer.reconfigure(&spec.optim);
+        self.spec = spec;
+        Ok(())
+    }
+
+    /// Writes a checkpoint and waits until it is safe on disk.
+    fn checkpoint(&mut self) -> Result<PathBuf, TrainError> {
+        self.checkpoint_in_background()?;
+        self.clock.switch(Phase::Checkpoint);
+        let path = self.keeper.wait().map_err(TrainError::from)?;
+        self.clock.switch(Phase::Other);
+        path.ok_or_else(|| {
+            CheckpointError::Damaged { path: self.spec.run_dir.clone(), detail: "the writer ended without an answer".into() }.into()
+        })
+    }
+}

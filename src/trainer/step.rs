@@ -8,14 +8,14 @@ use torch_ext::Autocast;
 use super::assemble::Trainer;
 use super::error::TrainError;
 use super::spec::Precision;
-use crate::optim::schedule;
+use crate::optim::{learning_rate, weight_decay};
 use crate::telemetry::metrics::{Phase, unix_seconds};
 use crate::tensor::step_input;
 
 impl Trainer {
     /// Learning rate and weight decay of a step.
     pub(super) fn schedule(&self, step: u64) -> (f64, f64) {
-        (schedule::learning_rate(&self.spec.optim, step), schedule::weight_decay(&self.spec.optim, step))
+        (learning_rate(&self.spec.optim, step), weight_decay(&self.spec.optim, step))
     }
 
     /// Forward, backward, clip, update. A step whose gradients are not finite leaves weights and moments as they were.
@@ -32,7 +32,7 @@ impl Trainer {
             let share = step_input(batch, part * micro..(part + 1) * micro, self.device, &normalise)?;
             self.clock.switch(Phase::Forward);
             let losses = {
-                let _autocast = Autocast::new(self.device, self.spec.train.precision == Precision::Bf16)?;
+                let _autocast = (self.spec.train.precision == Precision::Bf16).then(|| Autocast::bf16(self.device)).transpose()?;
                 self.objective.forward_t(&share, true)?
             };
             self.clock.switch(Phase::Backward);
@@ -43,11 +43,9 @@ impl Trainer {
             }
         }
         self.clock.switch(Phase::Optimizer);
-        let norm = self.optimizer.clip(self.spec.optim.clip)?;
-        let finite = norm.isfinite().int64_value(&[]) == 1;
-        if finite {
-            let (lr, wd) = self.schedule(self.step);
-            self.optimizer.step(lr, wd)?;
+        let (lr, wd) = self.schedule(self.step);
+        let norm = self.optimizer.clipped_step(lr, wd, self.spec.optim.clip)?;
+        if norm.isfinite().int64_value(&[]) == 1 {
             self.meter.add("grad_norm", &norm);
             self.nonfinite_run = 0;
         } else {
@@ -55,7 +53,7 @@ impl Trainer {
             self.telemetry.train.nonfinite_steps.inc();
             tracing::warn!(step = self.step + 1, "loss or gradient is not finite: the step is skipped");
         }
-        self.optimizer.zero_grad();
+        self.optimizer.zero_grad()?;
         self.clock.switch(Phase::Other);
         self.usage.observe(&batch.words);
         let epochs = u64::from(batch.cursor.epoch.saturating_sub(self.cursor.epoch));

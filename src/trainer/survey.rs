@@ -19,6 +19,7 @@ use super::spec::{Precision, TrainerSpec};
 use crate::eval::features::{FeatureError, Features, extract};
 use crate::eval::knn::{Accuracy, Vote, classify};
 use crate::model::Vit;
+use crate::objective::Branch;
 use crate::picture;
 use crate::telemetry::metrics::{EvalTask, Phase};
 use crate::tensor::step_input;
@@ -43,9 +44,9 @@ pub fn knn(
         let view = ViewSpec { size: spec.model.image, crop: CropConfig::default(), colour: ColourConfig::default() };
         let plan = Arc::new(ViewPlan { views: vec![view], words: None, mask: None });
         let mode = ViewMode::Eval { crop_ratio: spec.eval.crop_ratio as f32 };
-        let stream = open_batches(&dataset, spec, &plan, tokenizer, Order::Sequential, mode, EVAL_BATCH)?;
+        let mut stream = open_batches(&dataset, spec, &plan, tokenizer, Order::Sequential, mode, EVAL_BATCH)?;
         let bf16 = spec.train.precision == Precision::Bf16;
-        extract(vit, stream, &normalise, device, bf16, most as usize, |n| progress(set, n))
+        extract(vit, std::iter::from_fn(|| stream.next()), &normalise, device, bf16, most as usize, |n| progress(set, n))
     };
     let references = features("train", &spec.data.train, spec.eval.max_reference)?;
     let queries = features("val", &spec.data.val, spec.eval.max_queries)?;
@@ -102,12 +103,16 @@ impl Trainer {
         let size = self.spec.model.image;
         let (pixels, patches) = (3 * (size * size) as usize, batch.parts.len() / batch.len);
         let slice = |all: &[u32], i: usize| all[i * patches..(i + 1) * patches].to_vec();
+        let words_of = |branch: &Branch| Vec::<i64>::try_from(branch.words.flatten(0, -1)).map(|w| w.into_iter().map(|w| w as u32).collect::<Vec<_>>());
+        let branches = predicted.branches.iter().map(words_of).collect::<Result<Vec<_>, _>>().map_err(|e| text(&e))?;
+        // BEiT has one branch: it stands for both.
+        let (Some(a), Some(b)) = (branches.first(), branches.last()) else { return Ok(()) };
         let rows: Vec<picture::Row> = (0..batch.len)
             .map(|i| picture::Row {
                 view: batch.views[0][i * pixels..(i + 1) * pixels].to_vec(),
                 parts: batch.parts[i * patches..(i + 1) * patches].to_vec(),
                 words: slice(&batch.words, i),
-                predicted: [slice(&predicted.words[0], i), slice(&predicted.words[1], i)],
+                predicted: [slice(a, i), slice(b, i)],
             })
             .collect();
         let side = self.codebook.patch;

@@ -52,7 +52,7 @@ fn unknown<'a>(expressions: &'a [(String, String)], known: &BTreeSet<String>) ->
 
 #[test]
 fn every_metric_in_a_panel_or_an_alert_exists() {
-    let expressions = expressions();
+    let mut expressions = expressions();
     assert!(expressions.len() > 60, "only {} expressions were found", expressions.len());
     for (place, expr) in &expressions {
         assert!(!selectors(expr).is_empty(), "{place} reads no metric: {expr}");
@@ -60,9 +60,8 @@ fn every_metric_in_a_panel_or_an_alert_exists() {
     let known = known();
     assert_eq!(unknown(&expressions, &known), []);
 
-    let mut planted = expressions.clone();
-    planted[0].1 = "rate(splitmask_train_step_total[5m])".into();
-    assert_eq!(unknown(&planted, &known).len(), 1, "a misspelt name must be found");
+    expressions[0].1 = "rate(splitmask_train_step_total[5m])".into();
+    assert_eq!(unknown(&expressions, &known).len(), 1, "a misspelt name must be found");
 }
 
 #[test]
@@ -122,7 +121,7 @@ fn every_panel_can_be_understood_and_imported_anywhere() {
         assert!(string(json, "/description").len() > 20, "{title}: no description");
         assert!(!string(json, "/fieldConfig/defaults/unit").is_empty(), "{title}: no unit");
         assert!(!queries.is_empty(), "{title}: no query");
-        for place in [json.clone()].iter().chain(list(json, "/targets")) {
+        for place in std::iter::once(json).chain(list(json, "/targets")) {
             assert_eq!(string(place, "/datasource/uid"), "${datasource}", "{title}: a fixed data source");
         }
         for Query { expr, .. } in queries {
@@ -278,8 +277,8 @@ fn the_keys_that_the_guide_and_the_alerts_tell_to_turn_exist() {
 enum Need {
     /// A number: the target's every series moves.
     Number,
-    /// A series: a quiet run may divide 0 by 0.
-    Series,
+    /// The same of a real run, but quantiles of what did not happen, such as requests to a store, may be 0/0.
+    Run,
 }
 
 /// Lets a real Prometheus scrape `target` and asks it every query of the dashboard; answers what stayed without data.
@@ -318,7 +317,8 @@ fn queries_without_data(target: &str, need: Need) -> Vec<String> {
     while !waiting.is_empty() && begin.elapsed() < Duration::from_secs(45) {
         waiting.retain(|(place, expr, instant)| {
             let values = prometheus.values(expr, *instant).unwrap_or_else(|e| panic!("{place}: {expr}: {e}"));
-            !values.iter().any(|v| v.is_finite() || matches!(need, Need::Series))
+            let quiet = matches!(need, Need::Run) && expr.contains("histogram_quantile");
+            !values.iter().any(|v| quiet || v.is_finite())
         });
         std::thread::sleep(Duration::from_millis(500));
         last = prometheus.api("targets", &[("state", "active")]).map_or_else(
@@ -363,5 +363,5 @@ fn a_real_prometheus_finds_data_for_every_query() {
 #[ignore = "needs a daemon that is running already; its address goes into SPLITMASK_ADMIN"]
 fn a_real_prometheus_finds_data_in_the_daemon_of_splitmask_admin() {
     let target = std::env::var("SPLITMASK_ADMIN").expect("SPLITMASK_ADMIN=host:port of a running daemon's admin listener");
-    assert_eq!(queries_without_data(&target, Need::Series), Vec::<String>::new());
+    assert_eq!(queries_without_data(&target, Need::Run), Vec::<String>::new());
 }

@@ -57,49 +57,57 @@ fn blur_plane(plane: &mut [u8], side: usize, taps: &[f32], buffer: &mut Vec<f32>
     blur_any(plane, side, taps, buffer);
 }
 
+/// Outputs computed together: their sums stay in registers over all taps.
+const LANES: usize = 16;
+
 #[inline(always)]
 fn blur_any(plane: &mut [u8], side: usize, taps: &[f32], buffer: &mut Vec<f32>) {
     let radius = taps.len() - 1;
-    let width = side + 2 * radius;
+    let width = side.max(LANES) + 2 * radius;
     buffer.resize(width * side, 0.0);
-    // Vertically first: whole rows add up.
+    // Vertically first. The last block of a row overlaps the one before; pictures narrower than a block go pixel by pixel.
     for y in 0..side {
-        let row = &mut buffer[y * width + radius..][..side];
-        let source = |n: isize| &plane[mirror(n, side) * side..][..side];
-        row.iter_mut()
-            .zip(source(y as isize))
-            .for_each(|(o, &v)| *o = taps[0] * f32::from(v));
-        for (k, &tap) in taps.iter().enumerate().skip(1) {
-            let (above, below) = (source(y as isize - k as isize), source((y + k) as isize));
-            for ((o, &a), &b) in row.iter_mut().zip(above).zip(below) {
-                *o += tap * (f32::from(a) + f32::from(b));
+        let row = &mut buffer[y * width + radius..];
+        let line = |n: isize| &plane[mirror(n, side) * side..][..side];
+        if side < LANES {
+            for x in 0..side {
+                row[x] = taps[0] * f32::from(line(y as isize)[x]);
+                for (k, &tap) in taps.iter().enumerate().skip(1) {
+                    row[x] += tap * f32::from(u16::from(line(y as isize - k as isize)[x]) + u16::from(line((y + k) as isize)[x]));
+                }
             }
+            continue;
+        }
+        for x in (0..side).step_by(LANES).map(|x| x.min(side - LANES)) {
+            let block = |n: isize| line(n)[x..].first_chunk::<LANES>().expect("a block lies within its row");
+            let mut sums = block(y as isize).map(|v| taps[0] * f32::from(v));
+            for (k, &tap) in taps.iter().enumerate().skip(1) {
+                let (above, below) = (block(y as isize - k as isize), block((y + k) as isize));
+                for i in 0..LANES {
+                    sums[i] += tap * f32::from(u16::from(above[i]) + u16::from(below[i]));
+                }
+            }
+            row[x..x + LANES].copy_from_slice(&sums);
         }
     }
-    // Then along each padded row: shifted copies of it add up.
+    // Then along each padded row.
     for (row, out) in buffer.chunks_exact_mut(width).zip(plane.chunks_exact_mut(side)) {
         for k in 1..=radius {
             row[radius - k] = row[radius + mirror(-(k as isize), side)];
             row[radius + side - 1 + k] = row[radius + mirror((side - 1 + k) as isize, side)];
         }
-        // Sixteen outputs at a time keep their sums in registers.
-        let mut x = 0;
-        while x < side {
-            let n = (side - x).min(16);
-            let mut sums = [0.5f32; 16];
-            for i in 0..n {
-                sums[i] += taps[0] * row[radius + x + i];
-            }
+        for x in (0..side).step_by(LANES).map(|x| x.min(side.saturating_sub(LANES))) {
+            let block = |at: usize| row[at..].first_chunk::<LANES>().expect("rows are padded");
+            let mut sums = block(radius + x).map(|v| taps[0] * v + 0.5);
             for (k, &tap) in taps.iter().enumerate().skip(1) {
-                let (left, right) = (&row[radius + x - k..][..n], &row[radius + x + k..][..n]);
-                for i in 0..n {
+                let (left, right) = (block(radius + x - k), block(radius + x + k));
+                for i in 0..LANES {
                     sums[i] += tap * (left[i] + right[i]);
                 }
             }
-            for (o, s) in out[x..x + n].iter_mut().zip(sums) {
+            for (o, s) in out[x..].iter_mut().zip(sums) {
                 *o = s as u8;
             }
-            x += n;
         }
     }
 }

@@ -74,8 +74,23 @@ fn within(start: f64, length: f64, limit: u32) -> (f64, f64) {
     (start, length.min(f64::from(limit) - start))
 }
 
-/// Interleaved stored square → upright planes.
+/// Interleaved stored square → upright planes. Uses AVX2 where the CPU has it.
 fn planar(square: &[u8], side: usize, orientation: Orientation, out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide(square: &[u8], side: usize, orientation: Orientation, out: &mut [u8]) {
+            planar_any(square, side, orientation, out);
+        }
+        #[expect(unsafe_code, reason = "the same code compiled for wider registers")]
+        // SAFETY: the CPU has AVX2.
+        return unsafe { wide(square, side, orientation, out) };
+    }
+    planar_any(square, side, orientation, out);
+}
+
+#[inline(always)]
+fn planar_any(square: &[u8], side: usize, orientation: Orientation, out: &mut [u8]) {
     let (red, rest) = out.split_at_mut(side * side);
     let (green, blue) = rest.split_at_mut(side * side);
     let rows = red
@@ -85,21 +100,20 @@ fn planar(square: &[u8], side: usize, orientation: Orientation, out: &mut [u8]) 
     let (start, step_x, step_y) = orientation.walk(side, side);
     for (y, ((r, g), b)) in rows.enumerate() {
         let first = start + y as isize * step_y;
-        let write = |(p, ((r, g), b)): (&[u8], ((&mut u8, &mut u8), &mut u8))| {
+        if orientation.transpose {
+            for x in 0..side {
+                let at = 3 * (first + x as isize * step_x) as usize;
+                (r[x], g[x], b[x]) = (square[at], square[at + 1], square[at + 2]);
+            }
+            continue;
+        }
+        let row = first as usize / side * side;
+        let pixels = &square[3 * row..][..3 * side];
+        for (((r, g), b), p) in r.iter_mut().zip(&mut *g).zip(&mut *b).zip(pixels.chunks_exact(3)) {
             (*r, *g, *b) = (p[0], p[1], p[2]);
-        };
-        let targets = r.iter_mut().zip(g).zip(b);
-        match step_x {
-            1 => square[3 * first as usize..].chunks_exact(3).zip(targets).for_each(write),
-            -1 => square[..3 * (first as usize + 1)]
-                .chunks_exact(3)
-                .rev()
-                .zip(targets)
-                .for_each(write),
-            _ => (0..side as isize)
-                .map(|x| &square[3 * (first + x * step_x) as usize..][..3])
-                .zip(targets)
-                .for_each(write),
+        }
+        if orientation.mirror_x {
+            [r, g, b].into_iter().for_each(<[u8]>::reverse);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Where shards live: object stores and folders behind one interface, and the manifest that describes them.
 
+pub mod cache;
 pub mod connect;
 mod discover;
 pub mod fetch;
@@ -15,6 +16,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::runtime::{Handle, Runtime};
 
+use self::cache::ShardCache;
 use self::fetch::{FetchOptions, Object};
 use self::location::Location;
 use self::manifest::Manifest;
@@ -61,6 +63,7 @@ pub struct Bucket {
     options: FetchOptions,
     metrics: PipelineMetrics,
     remote: Option<(Arc<dyn ObjectStore>, Io)>,
+    cache: Option<Arc<ShardCache>>,
 }
 
 /// The runtime of the requests. Dropped without waiting, which is allowed anywhere.
@@ -93,6 +96,7 @@ impl Bucket {
                 options,
                 metrics,
                 remote: None,
+                cache: None,
             });
         }
         let store = connect::connect(&location, endpoint, options.read_timeout, &metrics)?;
@@ -128,6 +132,7 @@ impl Bucket {
             options,
             metrics,
             remote: Some((store, io)),
+            cache: None,
         })
     }
 
@@ -146,6 +151,19 @@ impl Bucket {
             metrics: self.metrics.clone(),
         };
         Some((object, io.0.as_ref()?.handle().clone()))
+    }
+
+    /// Keeps local copies of remote shards from now on; local ones are read where they are.
+    #[must_use]
+    pub fn with_cache(mut self, cache: ShardCache) -> Self {
+        self.cache = self.remote.is_some().then(|| Arc::new(cache));
+        self
+    }
+
+    /// Local copies, if any are kept.
+    #[must_use]
+    pub fn cache(&self) -> Option<&Arc<ShardCache>> {
+        self.cache.as_ref()
     }
 
     /// The pipeline's metrics.

@@ -34,11 +34,28 @@ pub(super) struct Turbo {
 unsafe impl Send for Turbo {}
 
 impl Drop for Turbo {
-    #[expect(unsafe_code, reason = "foreign destructor")]
     fn drop(&mut self) {
-        // SAFETY: the handle came from tj3Init and is destroyed once.
-        unsafe { tj::tj3Destroy(self.handle.as_ptr()) }
+        close(self.handle);
     }
+}
+
+#[expect(unsafe_code, reason = "foreign constructor")]
+fn open() -> NonNull<c_void> {
+    // SAFETY: no arguments to get wrong; NULL means out of memory and is checked. The handle is valid for tj3Set.
+    unsafe {
+        let handle = tj::tj3Init(tj::TJINIT_TJINIT_DECOMPRESS as c_int);
+        let Some(handle) = NonNull::new(handle.cast()) else {
+            handle_alloc_error(Layout::new::<[u8; 4096]>());
+        };
+        tj::tj3Set(handle.as_ptr(), tj::TJPARAM_TJPARAM_SCANLIMIT as c_int, MAX_SCANS);
+        handle
+    }
+}
+
+#[expect(unsafe_code, reason = "foreign destructor")]
+fn close(handle: NonNull<c_void>) {
+    // SAFETY: called once for each handle that `open` made.
+    unsafe { tj::tj3Destroy(handle.as_ptr()) }
 }
 
 /// What libjpeg's words mean for the sample.
@@ -73,20 +90,18 @@ fn is_benign(words: &str) -> bool {
 }
 
 impl Turbo {
-    #[expect(unsafe_code, reason = "foreign constructor")]
     pub(super) fn new() -> Self {
-        // SAFETY: no arguments to get wrong; NULL means out of memory and is checked.
-        let handle = unsafe { tj::tj3Init(tj::TJINIT_TJINIT_DECOMPRESS as c_int) };
-        let Some(handle) = NonNull::new(handle.cast()) else {
-            handle_alloc_error(Layout::new::<[u8; 4096]>());
-        };
-        let mut turbo = Self {
-            handle,
+        Self {
+            handle: open(),
             trimmed: vec![],
             cmyk: vec![],
-        };
-        turbo.set(tj::TJPARAM_TJPARAM_SCANLIMIT as c_int, MAX_SCANS);
-        turbo
+        }
+    }
+
+    /// A fresh handle: libjpeg-turbo leaves one whose header could not be read in the middle of that header.
+    fn reopen(&mut self) {
+        let old = std::mem::replace(&mut self.handle, open());
+        close(old);
     }
 
     #[expect(unsafe_code, reason = "foreign call")]
@@ -173,7 +188,7 @@ impl Turbo {
             num: 1,
             denom: denom as c_int,
         };
-        self.set(tj::TJPARAM_TJPARAM_STOPONWARNING as c_int, c_int::from(stop_on_warning));
+        self.set(tj::TJPARAM_TJPARAM_STOPONWARNING as c_int, 0);
         // SAFETY: the handle is valid and `bytes` outlives the call.
         let status = unsafe {
             tj::tj3SetCroppingRegion(handle, whole);
@@ -182,10 +197,12 @@ impl Turbo {
         };
         if status != 0 {
             let words = self.words();
-            if stop_on_warning || !is_benign(&words) {
+            if !is_benign(&words) {
+                self.reopen();
                 return Err((words, None));
             }
         }
+        self.set(tj::TJPARAM_TJPARAM_STOPONWARNING as c_int, c_int::from(stop_on_warning));
         let width = self.get(tj::TJPARAM_TJPARAM_JPEGWIDTH as c_int).max(0) as u32;
         let height = self.get(tj::TJPARAM_TJPARAM_JPEGHEIGHT as c_int).max(0) as u32;
         // The buffer's size rests on what libjpeg itself read, so that no disagreement with our own parser can overrun it.

@@ -246,6 +246,21 @@ fn rubbish_between_segments_is_stepped_over() {
 }
 
 #[test]
+fn a_header_that_breaks_libjpeg_does_not_spoil_the_next_picture() {
+    let good = encode(&photo(64, 48), Jpeg::default());
+    let mut bad = good.clone();
+    // A Huffman table with more codes than it has room for.
+    let table = bad.windows(2).position(|w| w == [0xff, 0xc4]).unwrap();
+    bad[table + 5] = 0xff;
+    let mut decoder = Decoder::new(Limits::default());
+    let (mut out, mut again) = (Image::default(), Image::default());
+    decoder.decode(&good, &mut out).unwrap();
+    assert_eq!(decoder.decode(&bad, &mut again).unwrap_err().reason(), "corrupt");
+    decoder.decode(&good, &mut again).unwrap();
+    assert_eq!(out, again);
+}
+
+#[test]
 fn unsupported_jpegs_say_what_they_are() {
     let bytes = encode(&photo(16, 16), Jpeg::default());
     let sof = bytes.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();

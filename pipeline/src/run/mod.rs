@@ -3,18 +3,20 @@
 pub mod batches;
 pub mod budget;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::batches::{BatchSpec, BatchStream, Worker};
 use self::budget::FailureBudget;
+use crate::bucket::cache::ShardCache;
 use crate::bucket::fetch::FetchOptions;
 use crate::bucket::manifest::Manifest;
 use crate::bucket::{Bucket, Shard};
 use crate::config::{DataConfig, OnShardError, PipelineConfig};
 use crate::cursor::Cursor;
 use crate::error::PipelineError;
-use crate::metrics::PipelineMetrics;
+use crate::metrics::{PipelineMetrics, Scheme};
 pub use crate::shard::window::Order;
 use crate::shard::window::{PositionedStream, WindowOptions};
 use crate::stage::Stop;
@@ -43,7 +45,14 @@ impl Dataset {
             read_timeout: Duration::from_secs_f64(pipeline.read_timeout_s),
             retry_budget: Duration::from_secs_f64(pipeline.retry_budget_s),
         };
-        let bucket = Bucket::open(url, &data.endpoint, fetch, metrics.clone())?;
+        let mut bucket = Bucket::open(url, &data.endpoint, fetch, metrics.clone())?;
+        if !pipeline.cache_dir.is_empty() && bucket.scheme != Scheme::File {
+            let capacity = (pipeline.cache_gib * f64::from(1 << 30)) as u64;
+            bucket = bucket.with_cache(ShardCache::open(Path::new(&pipeline.cache_dir), capacity)?);
+            if bucket.manifest.is_none() {
+                tracing::warn!("pipeline.cache_dir is set, but without a manifest.json no shard has a checksum and none is kept");
+            }
+        }
         tracing::info!(shards = bucket.shards.len(), scheme = ?bucket.scheme, "opened {}", crate::bucket::location::redact(url));
         Ok(Self {
             bucket: Arc::new(bucket),
@@ -97,7 +106,7 @@ impl Dataset {
             max_member_bytes: self.data.max_member_bytes,
             stop_on_shard_error: self.data.on_shard_error == OnShardError::Stop,
         };
-        PositionedStream::start(Arc::clone(&self.bucket), options)
+        PositionedStream::start(Arc::clone(&self.bucket), &options)
     }
 }
 

@@ -59,7 +59,12 @@ fn reference(raw: &RawSample, spec: &ViewSpec, index: u32, mode: ViewMode) -> Ve
 fn at_full_scale_region_decoding_is_full_decoding() {
     // Crops of at most 300 pixels for views of 160: never reduced.
     let image = photo(299, 261);
-    for subsampling in [tj::TJSAMP_TJSAMP_444, tj::TJSAMP_TJSAMP_420, tj::TJSAMP_TJSAMP_411, tj::TJSAMP_TJSAMP_GRAY] {
+    for subsampling in [
+        tj::TJSAMP_TJSAMP_444,
+        tj::TJSAMP_TJSAMP_420,
+        tj::TJSAMP_TJSAMP_411,
+        tj::TJSAMP_TJSAMP_GRAY,
+    ] {
         let jpeg = encode(
             &image,
             Jpeg {
@@ -75,8 +80,12 @@ fn at_full_scale_region_decoding_is_full_decoding() {
                 let raw = raw(with_orientation(&jpeg, tag), member);
                 maker.make(&raw, &mut sample).unwrap();
                 let (psnr, worst) = difference(&sample.views[0], &reference(&raw, &view(160), 0, mode));
-                // Turned pictures are resized along the other axis first: one level of rounding between the passes.
-                let allowed = if tag == 1 && mode == ViewMode::Train { 0 } else { 2 };
+                // Pictures turned by a quarter are resized along the other axis first; overshoot is clipped to 8 bits in between.
+                let allowed = match (mode, tag) {
+                    (ViewMode::Train, 1) => 0,
+                    (_, 1..=4) => 2,
+                    _ => 8,
+                };
                 assert!(worst <= allowed && psnr > 50.0, "{mode:?} tag {tag}: {psnr:.1} dB, worst {worst}");
             }
         }
@@ -89,7 +98,12 @@ fn at_reduced_dct_scale_views_stay_close_to_full_decoding() {
     let mut worst_psnr = f64::INFINITY;
     let mut worst_error = 0;
     let mut reduced = 0;
-    for (subsampling, progressive) in [(tj::TJSAMP_TJSAMP_444, false), (tj::TJSAMP_TJSAMP_420, false), (tj::TJSAMP_TJSAMP_420, true), (tj::TJSAMP_TJSAMP_422, false)] {
+    for (subsampling, progressive) in [
+        (tj::TJSAMP_TJSAMP_444, false),
+        (tj::TJSAMP_TJSAMP_420, false),
+        (tj::TJSAMP_TJSAMP_420, true),
+        (tj::TJSAMP_TJSAMP_422, false),
+    ] {
         let jpeg = encode(
             &image,
             Jpeg {
@@ -225,7 +239,12 @@ fn a_bad_sample_leaves_the_maker_usable() {
 
 #[test]
 fn plans_that_cannot_be_made_are_refused_with_key_and_range() {
-    let refused = |plan: ViewPlan, mode: ViewMode| SampleMaker::new(Arc::new(plan), mode, 0, Limits::default(), None).err().unwrap().to_string();
+    let refused = |plan: ViewPlan, mode: ViewMode| {
+        SampleMaker::new(Arc::new(plan), mode, 0, Limits::default(), None)
+            .err()
+            .unwrap()
+            .to_string()
+    };
     let with = |change: fn(&mut ViewSpec)| {
         let mut v = view(64);
         change(&mut v);
@@ -242,14 +261,26 @@ fn plans_that_cannot_be_made_are_refused_with_key_and_range() {
     for (message, expected) in [
         (refused(plan(vec![]), ViewMode::Train), "views = 0"),
         (refused(with(|v| v.size = 0), ViewMode::Train), "size = 0: 1 to 4096"),
-        (refused(with(|v| v.crop.area = [0.5, 0.1]), ViewMode::Train), "crop.area = [0.5, 0.1]"),
+        (
+            refused(with(|v| v.crop.area = [0.5, 0.1]), ViewMode::Train),
+            "crop.area = [0.5, 0.1]",
+        ),
         (refused(with(|v| v.crop.flip = f32::NAN), ViewMode::Train), "crop.flip = NaN"),
-        (refused(with(|v| v.colour.blur_sigma = [0.1, 99.0]), ViewMode::Train), "colour.blur_sigma"),
-        (refused(with(|v| v.colour.jitter_strength[3] = 0.6), ViewMode::Train), "hue 0 to 0.5"),
+        (
+            refused(with(|v| v.colour.blur_sigma = [0.1, 99.0]), ViewMode::Train),
+            "colour.blur_sigma",
+        ),
+        (
+            refused(with(|v| v.colour.jitter_strength[3] = 0.6), ViewMode::Train),
+            "hue 0 to 0.5",
+        ),
         (refused(words(7), ViewMode::Train), "patch = 7"),
         (refused(words(8), ViewMode::Train), "missing"),
         (refused(masked(1), ViewMode::Train), "mask.side = 1"),
-        (refused(plan(vec![view(64)]), ViewMode::Eval { crop_ratio: 0.0 }), "crop_ratio = 0.0"),
+        (
+            refused(plan(vec![view(64)]), ViewMode::Eval { crop_ratio: 0.0 }),
+            "crop_ratio = 0.0",
+        ),
     ] {
         assert!(message.contains(expected), "{message:?} has no {expected:?}");
     }

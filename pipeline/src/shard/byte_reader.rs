@@ -21,32 +21,40 @@ use crate::metrics::{PipelineMetrics, Scheme};
 /// # Errors
 /// [`ShardError::NotFound`], [`ShardError::Denied`] or [`ShardError::Unreachable`] of a local file.
 pub fn open(bucket: &Bucket, shard: &Shard, cancel: watch::Receiver<()>) -> Result<Box<dyn Read + Send>, ShardError> {
-    match (&shard.place, bucket.object(shard)) {
-        (_, Some((object, runtime))) => Ok(Box::new(Remote {
-            stream: Box::pin(object.stream()),
-            runtime,
-            cancel,
-            current: Bytes::new(),
-        })),
-        (Place::File(path), None) => {
-            let open = || -> io::Result<Local> {
-                let file = File::open(path)?;
-                let before = file.metadata()?;
-                Ok(Local {
-                    file,
-                    before,
-                    read: 0,
-                    shard: Arc::clone(&shard.path),
-                    metrics: bucket.metrics().clone(),
-                })
-            };
-            let local = open().map_err(|e| local_error(&e, &shard.path, 0))?;
-            Ok(Box::new(io::BufReader::with_capacity(256 << 10, local)))
-        }
-        (Place::Object(_), None) => Err(ShardError::NotFound {
-            shard: shard.path.to_string(),
-        }),
+    let Some((object, runtime)) = bucket.object(shard) else {
+        let Place::File(path) = &shard.place else {
+            return Err(ShardError::NotFound {
+                shard: shard.path.to_string(),
+            });
+        };
+        let file = File::open(path).map_err(|e| local_error(&e, &shard.path, 0))?;
+        return local(file, bucket, shard);
+    };
+    if let Some(copy) = bucket.cache().and_then(|c| c.get(shard)) {
+        return local(copy, bucket, shard);
     }
+    let remote = Box::new(Remote {
+        stream: Box::pin(object.stream()),
+        runtime,
+        cancel,
+        current: Bytes::new(),
+    });
+    Ok(match bucket.cache() {
+        Some(cache) => cache.keep(shard, remote),
+        None => remote,
+    })
+}
+
+fn local(file: File, bucket: &Bucket, shard: &Shard) -> Result<Box<dyn Read + Send>, ShardError> {
+    let before = file.metadata().map_err(|e| local_error(&e, &shard.path, 0))?;
+    let local = Local {
+        file,
+        before,
+        read: 0,
+        shard: Arc::clone(&shard.path),
+        metrics: bucket.metrics().clone(),
+    };
+    Ok(Box::new(io::BufReader::with_capacity(256 << 10, local)))
 }
 
 /// The [`ShardError`] inside an error of a reader made by [`open`].

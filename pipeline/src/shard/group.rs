@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::byte_reader::shard_error;
+use super::key::{in_subset, split_name};
 use super::members::{Member, Members, TarError};
 use crate::error::{SampleError, ShardError};
-use crate::seed::{Purpose, derive};
 use crate::types::{RawSample, SampleId};
 
 /// Extensions of image members.
@@ -48,31 +48,6 @@ pub struct GroupOptions {
     pub fraction: f64,
     /// Bytes above which an image is refused unread.
     pub max_member_bytes: u64,
-}
-
-/// Whether a subset of `fraction` holds the sample with this key. The same in every run, and a smaller subset lies inside a larger one;
-/// classes keep their shares within the spread of a fair draw.
-#[must_use]
-pub fn in_subset(key: &str, fraction: f64) -> bool {
-    if fraction >= 1.0 {
-        return true;
-    }
-    let hash = key.as_bytes().chunks(8).fold(key.len() as u64, |hash, chunk| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        crate::seed::mix(hash ^ u64::from_le_bytes(word))
-    });
-    // 53 bits, exact in f64.
-    ((derive(0, Purpose::Subset, hash, 0, 0) >> 11) as f64) < fraction * (1u64 << 53) as f64
-}
-
-/// Key and extension of a member: the path is cut at the first dot of its file name. `None` for names without either.
-#[must_use]
-pub fn split_name(path: &str) -> Option<(&str, &str)> {
-    let file = path.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = file + path[file..].find('.')?;
-    let (key, extension) = (&path[..dot], &path[dot + 1..]);
-    (dot > file && !extension.is_empty()).then_some((key, extension))
 }
 
 struct Building {
@@ -245,160 +220,4 @@ impl<R: Read> Iterator for Groups<R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut builder = tar::Builder::new(vec![]);
-        for (path, data) in files {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(data.len() as u64);
-            builder.append_data(&mut header, path, *data).unwrap();
-        }
-        builder.into_inner().unwrap()
-    }
-
-    fn options() -> GroupOptions {
-        GroupOptions {
-            epoch: 2,
-            shard: 5,
-            path: "t.tar".into(),
-            skip: 0,
-            fraction: 1.0,
-            max_member_bytes: 100,
-        }
-    }
-
-    fn keys(bytes: &[u8], options: GroupOptions) -> (Vec<String>, Option<ShardError>) {
-        let mut keys = vec![];
-        for item in Groups::new(bytes, options) {
-            match item {
-                Ok(Ok(sample)) => keys.push(sample.key),
-                Ok(Err(rejected)) => keys.push(format!("{}!{}", rejected.key, rejected.error.reason())),
-                Err(error) => return (keys, Some(error)),
-            }
-        }
-        (keys, None)
-    }
-
-    #[test]
-    fn names_are_cut_at_the_first_dot_of_the_file_name() {
-        assert_eq!(split_name("a.b/c.seg.png"), Some(("a.b/c", "seg.png")));
-        assert_eq!(split_name("c.JPG"), Some(("c", "JPG")));
-        for name in ["no_dot", "a.b/none", ".hidden.jpg", "a/.x", "x."] {
-            assert_eq!(split_name(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn members_of_one_key_make_a_sample() {
-        let bytes = tar(&[
-            ("README", b"no key"),
-            ("a.txt", b"other"),
-            ("a.JPG", b"img a"),
-            ("a.cls", b" 7\n"),
-            ("d/b.png", b"img b"),
-            ("d/b.jpg", b"second image"),
-        ]);
-        let samples: Vec<RawSample> = Groups::new(bytes.as_slice(), options()).map(|g| g.unwrap().unwrap()).collect();
-        assert_eq!(samples.len(), 2);
-        let [a, b] = &samples[..] else { unreachable!() };
-        assert_eq!(
-            (a.key.as_str(), &a.image[..], a.extension.as_str(), a.label),
-            ("a", &b"img a"[..], "jpg", Some(7))
-        );
-        assert_eq!(
-            (b.key.as_str(), &b.image[..], b.extension.as_str(), b.label),
-            ("d/b", &b"img b"[..], "png", None)
-        );
-        assert_eq!(
-            b.id,
-            SampleId {
-                epoch: 2,
-                shard: 5,
-                member: 1
-            }
-        );
-    }
-
-    #[test]
-    fn bad_samples_are_named_with_their_reason_and_keep_their_number() {
-        let long = [0; 101];
-        let bytes = tar(&[
-            ("a.txt", b"x"),
-            ("b.jpg", &long),
-            ("c.jpg", b"x"),
-            ("c.cls", b"cat"),
-            ("d.jpg", b"ok"),
-        ]);
-        let (keys, error) = keys(&bytes, options());
-        assert!(error.is_none());
-        assert_eq!(keys, ["a!no_image", "b!too_large", "c!bad_label", "d"]);
-        let last = Groups::new(bytes.as_slice(), options()).last().unwrap().unwrap().unwrap();
-        assert_eq!(last.id.member, 3);
-    }
-
-    #[test]
-    fn scattered_members_end_the_shard_with_the_key() {
-        let bytes = tar(&[("a.jpg", b"x"), ("b.jpg", b"x"), ("a.cls", b"1"), ("c.jpg", b"x")]);
-        let (keys, error) = keys(&bytes, options());
-        assert_eq!(keys, ["a", "b"]);
-        assert!(matches!(error, Some(ShardError::Scattered { key, .. }) if key == "a"));
-    }
-
-    #[test]
-    fn a_tar_cut_anywhere_gives_its_whole_samples_and_then_says_truncated() {
-        let bytes = tar(&[
-            ("a.jpg", b"1"),
-            ("a.cls", b"1"),
-            ("b.jpg", b"2"),
-            ("b.cls", b"2"),
-            ("c.jpg", b"3"),
-            ("c.cls", b"3"),
-        ]);
-        assert_eq!(bytes.len(), 6 * 1024 + 1024);
-        for cut in (0..bytes.len()).step_by(37) {
-            let (keys, error) = keys(&bytes[..cut], options());
-            // A sample is known to be whole once the header of the next one, or the end marker, was read.
-            let whole = (cut.saturating_sub(512) / 2048).min(3);
-            if cut >= 6 * 1024 + 512 {
-                assert!(error.is_none());
-                assert_eq!(keys.len(), 3);
-            } else {
-                assert_eq!(keys, ["a", "b", "c"][..whole], "cut at {cut}");
-                assert!(
-                    matches!(error, Some(ShardError::Truncated { samples, .. }) if samples == whole as u32),
-                    "cut at {cut}: {error:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn skipping_and_subsets_leave_numbers_as_they_are() {
-        let files: Vec<(String, &[u8])> = (0..400).map(|n| (format!("{n:04}.jpg"), &b"x"[..])).collect();
-        let files: Vec<(&str, &[u8])> = files.iter().map(|(n, d)| (n.as_str(), *d)).collect();
-        let bytes = tar(&files);
-        let numbers = |skip, fraction| -> Vec<u32> {
-            let options = GroupOptions {
-                skip,
-                fraction,
-                ..options()
-            };
-            Groups::new(bytes.as_slice(), options)
-                .map(|g| g.unwrap().unwrap().id.member)
-                .collect()
-        };
-        assert_eq!(numbers(397, 1.0), [397, 398, 399]);
-        let (third, half) = (numbers(0, 0.3), numbers(0, 0.5));
-        // Binomial: 120 ± 9 and 200 ± 10; five standard deviations.
-        assert!(
-            (75..=165).contains(&third.len()) && (150..=250).contains(&half.len()),
-            "{} {}",
-            third.len(),
-            half.len()
-        );
-        assert!(third.iter().all(|n| half.contains(n)), "a smaller subset lies inside a larger one");
-        assert_eq!(numbers(200, 0.3), third.iter().copied().filter(|n| *n >= 200).collect::<Vec<_>>());
-    }
-}
+mod tests;

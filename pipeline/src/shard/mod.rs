@@ -2,6 +2,7 @@
 
 pub mod byte_reader;
 pub mod group;
+pub mod key;
 pub mod members;
 pub mod plan;
 pub mod reader;

@@ -90,7 +90,7 @@ impl PositionedStream {
     ///
     /// # Errors
     /// [`PipelineError::BadSetting`] for a rank outside the world or a cursor outside the plan; [`PipelineError::Io`] for threads.
-    pub fn start(bucket: Arc<Bucket>, options: WindowOptions) -> Result<Self, PipelineError> {
+    pub fn start(bucket: Arc<Bucket>, options: &WindowOptions) -> Result<Self, PipelineError> {
         let (seed, start) = match options.order {
             Order::Sequential => (None, Cursor::default()),
             Order::Shuffled { rank, world, .. } if rank >= world => {

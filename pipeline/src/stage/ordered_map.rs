@@ -128,7 +128,6 @@ fn work<It: Iterator, O, W: FnMut(It::Item) -> O>(shared: &Shared<It, O>, mut wo
 }
 
 /// The next item and its number; `None` at the end or when cancelled. An input that panics counts as an item that failed.
-#[expect(clippy::type_complexity, reason = "private, read once")]
 fn take<It: Iterator, O>(shared: &Shared<It, O>) -> Option<(u64, Result<It::Item, String>)> {
     let mut input = shared.input.lock().unwrap_or_else(PoisonError::into_inner);
     if input.done {

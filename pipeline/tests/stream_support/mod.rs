@@ -106,7 +106,7 @@ pub(crate) fn hashing() -> Worker {
             return Err(SampleError::Corrupt { detail: "planted".into() });
         }
         let hash = hash(&raw.image);
-        if hash % 8 == 0 {
+        if hash.is_multiple_of(8) {
             std::thread::sleep(Duration::from_micros(hash % 500));
         }
         let mut view = vec![0; 12];

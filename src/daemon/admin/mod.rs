@@ -28,7 +28,7 @@ const CONNECTIONS: usize = 32;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that a connection may live.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(900);
-/// Bytes of headers.
+/// Bytes of headers; a read may overshoot it once.
 const HEADER_BYTES: usize = 64 << 10;
 
 /// What the handlers see.

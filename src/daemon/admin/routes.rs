@@ -59,8 +59,12 @@ async fn healthy(State(shared): Seen) -> Response {
 }
 
 async fn ready(State(shared): Seen) -> Response {
-    let draining = lock(&shared.board).draining;
-    let state = lock(&shared.status).ready;
+    // Ready once the supervisor has accepted the start too, so that a reload right after is not refused.
+    let (draining, accepted) = {
+        let board = lock(&shared.board);
+        (board.draining, board.generation > 0)
+    };
+    let state = accepted && lock(&shared.status).ready;
     match (draining, state) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "starting: the first batch is not there yet\n").into_response(),
@@ -118,7 +122,7 @@ async fn status(State(shared): Seen) -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": board.started.elapsed().as_secs_f64(),
         "state": status.state,
-        "ready": status.ready && !board.draining,
+        "ready": status.ready && board.generation > 0 && !board.draining,
         "draining": board.draining,
         "stuck": board.stuck,
         "step": status.step,

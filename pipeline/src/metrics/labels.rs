@@ -1,0 +1,125 @@
+//! Closed sets of label values.
+
+/// A closed set of label values; the enum's discriminant is the index of its series.
+pub trait Label: Copy + 'static {
+    /// All values, in order of their discriminants.
+    const ALL: &'static [&'static str];
+    /// Index in [`Label::ALL`].
+    fn index(self) -> usize;
+}
+
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+        impl Label for $name {
+            const ALL: &'static [&'static str] = &[$($text),+];
+            fn index(self) -> usize { self as usize }
+        }
+        impl $name {
+            /// The label's text.
+            #[must_use]
+            pub fn text(self) -> &'static str { <Self as Label>::ALL[self as usize] }
+        }
+    };
+}
+
+label!(
+    /// How far a sample has come.
+    Progress {
+        /// Whole in memory, undecoded.
+        Read = "read",
+        /// Decoded to pixels.
+        Decoded = "decoded",
+        /// Cropped and coloured.
+        Augmented = "augmented",
+        /// Its visual words are known.
+        Tokenized = "tokenized",
+        /// Copied into a batch.
+        Batched = "batched",
+        /// Taken by the trainer.
+        Consumed = "consumed",
+    }
+);
+label!(
+    /// A stage whose time is counted. Seconds are summed over the stage's threads.
+    Stage {
+        /// Requests to the store.
+        Fetch = "fetch",
+        /// Tar reading and grouping.
+        Read = "read",
+        /// JPEG, PNG … to pixels.
+        Decode = "decode",
+        /// Crop, resize, colour.
+        Augment = "augment",
+        /// Visual words and masks.
+        Tokenize = "tokenize",
+        /// Copying into batches.
+        Batch = "batch",
+        /// The consumer at the end of the queue.
+        Consume = "consume",
+    }
+);
+label!(
+    /// Where shards live.
+    Scheme {
+        /// Local files.
+        File = "file",
+        /// Amazon S3 and compatible stores.
+        S3 = "s3",
+        /// Google Cloud Storage.
+        Gs = "gs",
+        /// Azure Blob Storage.
+        Az = "az",
+        /// Plain HTTP(S) server.
+        Http = "http",
+    }
+);
+label!(
+    /// What is asked of a store.
+    StoreOp {
+        /// Bytes of an object.
+        Get = "get",
+        /// An object's size and ETag.
+        Head = "head",
+        /// Names under a prefix.
+        List = "list",
+        /// Anything else (credentials).
+        Other = "other",
+    }
+);
+label!(
+    /// Class of a store's answer.
+    CodeClass {
+        /// Success.
+        Success = "2xx",
+        /// Redirection or not modified.
+        Redirect = "3xx",
+        /// Our fault: missing, denied, changed, throttled (429).
+        Client = "4xx",
+        /// The server's fault.
+        Server = "5xx",
+        /// No answer: connection refused, reset, timed out.
+        Error = "error",
+    }
+);
+label!(
+    /// Why a read is tried again.
+    RetryReason {
+        /// 429 or 503.
+        Throttled = "throttled",
+        /// Another 5xx, or 408.
+        Server = "server",
+        /// No byte for the read timeout.
+        Timeout = "timeout",
+        /// Connection refused or broken.
+        Connection = "connection",
+        /// The body ended early without an error.
+        EarlyEnd = "early_end",
+        /// 401 or 403, tried once more with fresh credentials.
+        Denied = "denied",
+        /// Anything else.
+        Other = "other",
+    }
+);

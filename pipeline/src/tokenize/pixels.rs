@@ -1,0 +1,142 @@
+//! Which numbers of a patch are compared with the words.
+
+use serde::{Deserialize, Serialize};
+
+/// Space that patches are mapped to before the cosine (spec §2.3). Every map is affine in the bytes of the patch.
+///
+/// The paper says "raw pixels"; with random vectors that leaves few distinct words, so the space is an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum PixelSpace {
+    /// 0..1.
+    Raw,
+    /// Per channel (x − mean) ÷ std of ImageNet.
+    #[default]
+    MeanStd,
+    /// (x − 0.5) ÷ 0.5.
+    Centred,
+    /// x − mean of the patch: brightness does not matter.
+    PatchMeanRemoved,
+    /// x − mean of the channel in the patch: neither brightness nor hue of the whole patch matters.
+    ChannelMeanRemoved,
+}
+
+const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+const STD: [f64; 3] = [0.229, 0.224, 0.225];
+
+impl PixelSpace {
+    /// All of them, for help texts and tests.
+    pub const ALL: [Self; 5] = [
+        Self::Raw,
+        Self::MeanStd,
+        Self::Centred,
+        Self::PatchMeanRemoved,
+        Self::ChannelMeanRemoved,
+    ];
+
+    /// Name in files and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::MeanStd => "mean-std",
+            Self::Centred => "centred",
+            Self::PatchMeanRemoved => "patch-mean-removed",
+            Self::ChannelMeanRemoved => "channel-mean-removed",
+        }
+    }
+
+    /// The space of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// Maps a planar 3×p×p patch of bytes; `out` has as many numbers.
+    ///
+    /// Where a mean is removed, the result is scaled by 255 × (numbers in the mean), which makes it a whole number and a flat patch exactly
+    /// zero; a positive factor changes no argmax.
+    pub fn map(self, patch: &[u8], out: &mut [f64]) {
+        let plane = patch.len() / 3;
+        match self {
+            Self::Raw => out.iter_mut().zip(patch).for_each(|(o, &u)| *o = f64::from(u) / 255.0),
+            Self::Centred => out.iter_mut().zip(patch).for_each(|(o, &u)| *o = (f64::from(u) - 127.5) / 127.5),
+            Self::MeanStd => {
+                for (c, (o, u)) in out.chunks_exact_mut(plane).zip(patch.chunks_exact(plane)).enumerate() {
+                    o.iter_mut()
+                        .zip(u)
+                        .for_each(|(o, &u)| *o = (f64::from(u) / 255.0 - MEAN[c]) / STD[c]);
+                }
+            }
+            Self::PatchMeanRemoved => remove_mean(patch, out),
+            Self::ChannelMeanRemoved => {
+                for (o, u) in out.chunks_exact_mut(plane).zip(patch.chunks_exact(plane)) {
+                    remove_mean(u, o);
+                }
+            }
+        }
+    }
+
+    /// Brings a vector of this space back to bytes for display. `contrast` scales it around the space's neutral grey.
+    #[must_use]
+    pub fn to_bytes(self, vector: &[f32], contrast: f64) -> Vec<u8> {
+        let plane = vector.len() / 3;
+        let byte = |x: f64| (x * 255.0).round().clamp(0.0, 255.0) as u8;
+        let value = |(i, &v): (usize, &f32)| {
+            let v = f64::from(v) * contrast;
+            let c = (i / plane).min(2);
+            byte(match self {
+                Self::Raw => v,
+                Self::MeanStd => v * STD[c] + MEAN[c],
+                Self::Centred => v * 0.5 + 0.5,
+                Self::PatchMeanRemoved | Self::ChannelMeanRemoved => v + 0.5,
+            })
+        };
+        vector.iter().enumerate().map(value).collect()
+    }
+}
+
+fn remove_mean(u: &[u8], out: &mut [f64]) {
+    let sum: i64 = u.iter().map(|&u| i64::from(u)).sum();
+    let n = u.len() as i64;
+    out.iter_mut().zip(u).for_each(|(o, &u)| *o = (i64::from(u) * n - sum) as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back() {
+        for s in PixelSpace::ALL {
+            assert_eq!(PixelSpace::from_name(s.name()), Some(s));
+            assert_eq!(serde_json::to_string(&s).unwrap(), format!("\"{}\"", s.name()));
+        }
+    }
+
+    #[test]
+    fn values_of_a_patch() {
+        let patch: Vec<u8> = vec![0, 255, 51, 102, 10, 20, 30, 40, 7, 7, 7, 7];
+        let mut x = vec![0.0; 12];
+        PixelSpace::Raw.map(&patch, &mut x);
+        assert_eq!(x[..4], [0.0, 1.0, 0.2, 0.4]);
+        PixelSpace::Centred.map(&patch, &mut x);
+        assert_eq!(x[..2], [-1.0, 1.0]);
+        PixelSpace::MeanStd.map(&patch, &mut x);
+        assert!((x[1] - (1.0 - 0.485) / 0.229).abs() < 1e-12 && (x[4] - (10.0 / 255.0 - 0.456) / 0.224).abs() < 1e-12);
+        PixelSpace::ChannelMeanRemoved.map(&patch, &mut x);
+        assert_eq!(x[4..], [-60.0, -20.0, 20.0, 60.0, 0.0, 0.0, 0.0, 0.0]);
+        PixelSpace::PatchMeanRemoved.map(&patch, &mut x);
+        assert_eq!(x.iter().sum::<f64>(), 0.0);
+        assert_eq!(x[8], 7.0 * 12.0 - 536.0);
+    }
+
+    #[test]
+    fn flat_patches_are_exactly_zero_without_their_mean() {
+        for v in [0, 1, 77, 255] {
+            let mut x = vec![1.0; 192];
+            PixelSpace::PatchMeanRemoved.map(&[v; 192], &mut x);
+            assert!(x.iter().all(|&x| x == 0.0));
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The stream from a real S3 server (s3s-fs, which checks signatures as the real one does), through `data.endpoint`.
+
+mod stream_support;
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use splitmask_pipeline::config::{DataConfig, PipelineConfig};
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
+use splitmask_pipeline::run::Dataset;
+use stream_support::*;
+
+const KEY: &str = "splitmask-test";
+const SECRET: &str = "canary-secret-8c1f";
+
+fn server_binary() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let cache = std::env::var_os("SPLITMASK_CACHE").map(PathBuf::from).unwrap_or_else(|| {
+        std::env::var_os("XDG_CACHE_HOME")
+            .map_or_else(|| home().join(".cache"), PathBuf::from)
+            .join("splitmask")
+    });
+    let binary = cache.join("bin/s3s-fs");
+    assert!(binary.exists(), "{} is missing; `make setup` builds it", binary.display());
+    binary
+}
+
+struct Server {
+    child: Child,
+    endpoint: String,
+}
+
+impl Server {
+    fn start(root: &Path) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut child = Command::new(server_binary())
+            .args([
+                "--host",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--access-key",
+                KEY,
+                "--secret-key",
+                SECRET,
+            ])
+            .arg(root)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if let Some(status) = child.try_wait().unwrap() {
+                let mut text = String::new();
+                child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+                panic!("s3s-fs ended with {status}: {text}");
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "s3s-fs does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self {
+            child,
+            endpoint: format!("http://127.0.0.1:{port}"),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs this test again in a process whose environment holds the credentials; true in that process.
+fn with_credentials(test: &str, secret: &str) -> bool {
+    if std::env::var_os("STREAM_TEST_ALONE").is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--test-threads=1", "--nocapture"])
+        .env("STREAM_TEST_ALONE", "1")
+        .env("AWS_ACCESS_KEY_ID", KEY)
+        .env("AWS_SECRET_ACCESS_KEY", secret)
+        .env_remove("AWS_ENDPOINT")
+        .output()
+        .unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    assert!(!text.contains(secret), "the secret is shown: {text}");
+    false
+}
+
+fn settings(server: &Server) -> DataConfig {
+    DataConfig {
+        endpoint: server.endpoint.clone(),
+        ..data(32)
+    }
+}
+
+fn bucket(sizes: &[u32]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let prefix = root.path().join("photos/train");
+    std::fs::create_dir_all(prefix.join("deeper")).unwrap();
+    write_shards(&prefix, sizes, 30 << 10);
+    std::fs::write(prefix.join("notes.txt"), "x").unwrap();
+    std::fs::write(prefix.join("deeper/other.tar"), tar(9, 1, 10)).unwrap();
+    root
+}
+
+#[test]
+fn a_prefix_a_glob_a_range_and_a_key_give_the_stream_of_the_local_folder() {
+    if !with_credentials("a_prefix_a_glob_a_range_and_a_key_give_the_stream_of_the_local_folder", SECRET) {
+        return;
+    }
+    let root = bucket(&[40, 50, 60]);
+    let server = Server::start(root.path());
+    let machine = PipelineConfig {
+        fetch_ahead: 3,
+        ..pipeline(2, 2)
+    };
+    let local = open(root.path().join("photos/train").to_str().unwrap(), &data(32), &machine);
+    let take = |dataset: &Dataset| -> Vec<_> {
+        let mut stream = dataset.batches(spec(shuffled(Cursor::default()), 10), hashing).unwrap();
+        (0..30).map(|_| stream.next().unwrap().unwrap()).collect()
+    };
+    let expected = take(&local);
+    for place in [
+        "s3://photos/train",
+        "s3://photos/train/",
+        "s3://photos/train/s-*.tar",
+        "s3://photos/train/s-{000..002}.tar",
+    ] {
+        let metrics = PipelineMetrics::default();
+        let dataset = Dataset::open(place, &settings(&server), &machine, metrics.clone()).unwrap();
+        assert_eq!(dataset.shards().len(), 3, "{place}");
+        assert!(take(&dataset) == expected, "{place}");
+        assert!(metrics.bytes_read.of(Scheme::S3).get() > 2 << 20);
+    }
+    let one = open("s3://photos/train/deeper/other.tar", &settings(&server), &machine);
+    assert_eq!(one.samples(splitmask_pipeline::run::Order::Sequential).unwrap().count(), 1);
+}
+
+#[test]
+fn a_resume_in_the_middle_goes_on_the_same() {
+    if !with_credentials("a_resume_in_the_middle_goes_on_the_same", SECRET) {
+        return;
+    }
+    let root = bucket(&[40, 50, 60]);
+    let server = Server::start(root.path());
+    let dataset = open("s3://photos/train", &settings(&server), &pipeline(2, 2));
+    let mut stream = dataset.batches(spec(shuffled(Cursor::default()), 10), hashing).unwrap();
+    let all: Vec<_> = (0..25).map(|_| stream.next().unwrap().unwrap()).collect();
+    for at in [0, 7, 14, 20] {
+        let mut resumed = dataset.batches(spec(shuffled(all[at].cursor), 10), hashing).unwrap();
+        assert!(resumed.next().unwrap().unwrap() == all[at + 1], "behind batch {at}");
+    }
+}
+
+#[test]
+fn wrong_credentials_are_named_as_such() {
+    if !with_credentials("wrong_credentials_are_named_as_such", "wrong-secret-55aa") {
+        return;
+    }
+    let root = bucket(&[3]);
+    let server = Server::start(root.path());
+    let error = Dataset::open("s3://photos/train", &settings(&server), &pipeline(1, 1), PipelineMetrics::default()).unwrap_err();
+    assert!(matches!(error, PipelineError::Unreachable { .. }), "{error}");
+    assert!(
+        error.to_string().contains("403") && error.hint().unwrap().contains("AWS_"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_empty_prefix_says_what_was_looked_for() {
+    if !with_credentials("an_empty_prefix_says_what_was_looked_for", SECRET) {
+        return;
+    }
+    let root = bucket(&[3]);
+    let server = Server::start(root.path());
+    let error = Dataset::open("s3://photos/none", &settings(&server), &pipeline(1, 1), PipelineMetrics::default()).unwrap_err();
+    assert!(
+        matches!(error, PipelineError::Empty { .. }) && error.to_string().contains("neither manifest.json nor *.tar"),
+        "{error}"
+    );
+}

@@ -1,0 +1,217 @@
+//! An object server with scripted faults: GET and HEAD with Range, ETag and If-Match, on a free loopback port.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What happens to one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Answered as asked.
+    None,
+    /// This status and no object.
+    Status(u16),
+    /// A 503 with `Retry-After`, seconds.
+    SlowDown(u64),
+    /// The connection is reset after so many bytes of the body.
+    Reset(usize),
+    /// The body ends after so many bytes, and the header agrees: no error at the wire.
+    EndEarly(usize),
+    /// Nothing more is sent after so many bytes; the connection stays open.
+    Stall(usize),
+    /// The body comes in pieces of so many bytes, one each 10 ms.
+    Trickle(usize),
+    /// From now on the object has another content and ETag.
+    Replace,
+}
+
+/// One request, numbered from 0 for its key.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) key: String,
+    pub(crate) number: u64,
+    pub(crate) range: Option<(u64, u64)>,
+    headers: BTreeMap<String, String>,
+}
+
+type Script = Box<dyn Fn(&Request) -> Fault + Send + Sync>;
+
+struct Shared {
+    objects: Mutex<BTreeMap<String, (Vec<u8>, u64)>>,
+    counts: Mutex<BTreeMap<String, u64>>,
+    script: Script,
+    closing: AtomicBool,
+    sent: AtomicU64,
+    requests: AtomicU64,
+}
+
+/// Serves until dropped.
+pub(crate) struct FaultServer {
+    shared: Arc<Shared>,
+    port: u16,
+}
+
+impl FaultServer {
+    pub(crate) fn start(objects: Vec<(String, Vec<u8>)>, script: impl Fn(&Request) -> Fault + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared {
+            objects: Mutex::new(objects.into_iter().map(|(k, v)| (k, (v, 1))).collect()),
+            counts: Mutex::default(),
+            script: Box::new(script),
+            closing: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+        });
+        let server = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if server.closing.load(Ordering::SeqCst) {
+                    return;
+                }
+                let server = Arc::clone(&server);
+                std::thread::spawn(move || drop(stream.map(|s| server.serve(&s))));
+            }
+        });
+        Self { shared, port }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Bytes of bodies sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::SeqCst)
+    }
+
+    /// Requests answered.
+    pub(crate) fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for FaultServer {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+    }
+}
+
+impl Shared {
+    /// One request per connection: simple, and a reset hurts nobody else.
+    fn serve(&self, stream: &TcpStream) -> std::io::Result<()> {
+        let Some(request) = self.read(stream)? else { return Ok(()) };
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        let fault = (self.script)(&request);
+        let mut out = stream;
+        let status = |mut out: &TcpStream, code: u16, extra: &str| {
+            write!(
+                out,
+                "HTTP/1.1 {code} Fault\r\n{extra}Content-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+        };
+        match fault {
+            Fault::Status(code) => return status(out, code, ""),
+            Fault::SlowDown(seconds) => return status(out, 503, &format!("Retry-After: {seconds}\r\n")),
+            Fault::Replace => {
+                if let Some((bytes, version)) = self.objects.lock().unwrap().get_mut(&request.key) {
+                    bytes.iter_mut().for_each(|b| *b = !*b);
+                    *version += 1;
+                }
+            }
+            _ => {}
+        }
+        let Some((bytes, version)) = self.objects.lock().unwrap().get(&request.key).cloned() else {
+            return status(out, 404, "");
+        };
+        let etag = format!("\"v{version}\"");
+        if request.headers.get("if-match").is_some_and(|wanted| *wanted != etag) {
+            return status(out, 412, "");
+        }
+        let size = bytes.len() as u64;
+        let (code, body, range) = match request.range {
+            Some((from, _)) if from >= size => return status(out, 416, &format!("Content-Range: bytes */{size}\r\n")),
+            Some((from, to)) => {
+                let to = to.min(size - 1);
+                let line = format!("Content-Range: bytes {from}-{to}/{size}\r\n");
+                (206, &bytes[from as usize..=to as usize], line)
+            }
+            None => (200, &bytes[..], String::new()),
+        };
+        let length = match fault {
+            Fault::EndEarly(n) => n.min(body.len()),
+            _ => body.len(),
+        };
+        write!(
+            out,
+            "HTTP/1.1 {code} OK\r\n{range}ETag: {etag}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        )?;
+        if request.method == "HEAD" {
+            return Ok(());
+        }
+        let send = |mut out: &TcpStream, bytes: &[u8]| -> std::io::Result<()> {
+            out.write_all(bytes)?;
+            self.sent.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+            Ok(())
+        };
+        match fault {
+            Fault::Reset(n) | Fault::Stall(n) => {
+                send(out, &body[..n.min(body.len())])?;
+                if matches!(fault, Fault::Stall(_)) {
+                    std::thread::sleep(Duration::from_secs(20));
+                }
+                // Closing before the announced length is a broken body for the client.
+                Ok(())
+            }
+            Fault::Trickle(piece) => {
+                for piece in body.chunks(piece) {
+                    send(out, piece)?;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Ok(())
+            }
+            _ => send(out, &body[..length]),
+        }
+    }
+
+    fn read(&self, stream: &TcpStream) -> std::io::Result<Option<Request>> {
+        let mut lines = BufReader::new(stream).lines();
+        let Some(first) = lines.next().transpose()? else { return Ok(None) };
+        let mut words = first.split(' ');
+        let (method, path) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default());
+        let key = path.split('?').next().unwrap_or_default().trim_start_matches('/').to_owned();
+        let mut headers = BTreeMap::new();
+        for line in lines {
+            let line = line?;
+            if line.is_empty() {
+                break;
+            }
+            if let Some((name, value)) = line.split_once(':') {
+                headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+            }
+        }
+        let range = headers.get("range").and_then(|r| {
+            let (from, to) = r.strip_prefix("bytes=")?.split_once('-')?;
+            Some((from.parse().ok()?, to.parse().ok()?))
+        });
+        let number = {
+            let mut counts = self.counts.lock().unwrap();
+            let count = counts.entry(key.clone()).or_default();
+            *count += 1;
+            *count - 1
+        };
+        Ok(Some(Request {
+            method,
+            key,
+            number,
+            range,
+            headers,
+        }))
+    }
+}

@@ -1,0 +1,96 @@
+//! `splitmask train`: the daemon.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use prometheus::Registry;
+use splitmask_pipeline::metrics::PipelineMetrics;
+
+use crate::config::Source;
+use crate::daemon::logging::{self, LogFormat};
+use crate::daemon::progress::Progress;
+use crate::daemon::{self, DaemonArgs};
+use crate::error::{CliError, ExitCode};
+use crate::telemetry::metrics::TrainMetrics;
+use crate::trainer::control::Outcome;
+use crate::trainer::{self, Telemetry};
+
+/// Pause between two looks at the config file.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+const EXAMPLES: &str = "\
+Examples:
+  splitmask train --config configs/demo.toml
+  splitmask train --config configs/demo.toml --set optim.lr=1e-3 --set train.device=cpu
+  SPLITMASK_OPTIM__LR=1e-3 splitmask train --config configs/demo.toml --enable-lifecycle
+
+Signals: SIGHUP reload · SIGTERM, SIGINT checkpoint and exit 75, a second one exits at once · SIGUSR1 checkpoint.
+Exit codes: 0 done · 64 bad config, usage or input · 70 a bug · 74 I/O failed after retries · 75 stopped after a checkpoint · 76 loss not finite.";
+
+/// Train, or go on with a run: a daemon that follows its config file and shows itself over HTTP.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Let POST requests reload, checkpoint and stop (admin.lifecycle = true).
+    #[arg(long)]
+    enable_lifecycle: bool,
+    /// Address of the admin server (admin.bind).
+    #[arg(long, value_name = "IP:PORT")]
+    admin: Option<String>,
+    /// Folder of the run (run.dir).
+    #[arg(long, value_name = "FOLDER")]
+    run_dir: Option<String>,
+    /// How log lines are written.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// A config file and what overrides it.
+#[derive(Args)]
+pub(crate) struct ConfigArgs {
+    /// Config file; docs/reload.md lists its keys.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Override a key, for example optim.lr=1e-3; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
+    let registry = Registry::new();
+    let internal = |e: prometheus::Error| CliError { code: ExitCode::Internal, message: format!("metrics: {e}"), hint: None };
+    let telemetry = Telemetry {
+        train: TrainMetrics::new(&registry).map_err(internal)?,
+        pipeline: PipelineMetrics::register(&registry).map_err(internal)?,
+    };
+    let metrics = telemetry.train.clone();
+    let train = move |spec, commands, status| Ok(trainer::run(spec, commands, status, telemetry.clone())?);
+    let progress = Progress::on_terminal().filter(|_| args.log_format == LogFormat::Text);
+    let log = logging::start("info", args.log_format, progress.clone());
+    let source = args.into_source();
+    match daemon::run(DaemonArgs { source, metrics, registry, log, progress, watch_every: WATCH_EVERY }, train)? {
+        Outcome::Finished { .. } => Ok(()),
+        Outcome::Stopped { step } => Err(CliError {
+            code: ExitCode::Stopped,
+            message: format!("stopped at step {step} after a checkpoint"),
+            hint: Some("the same command goes on from there".into()),
+        }),
+    }
+}
+
+impl TrainArgs {
+    /// Options are `--set` in other words, so that a reload keeps them too.
+    fn into_source(self) -> Source {
+        let quoted = |text: String| toml::Value::String(text).to_string();
+        let mut sets = self.config.sets;
+        if self.enable_lifecycle {
+            sets.push("admin.lifecycle=true".into());
+        }
+        sets.extend(self.admin.map(|a| format!("admin.bind={}", quoted(a))));
+        sets.extend(self.run_dir.map(|d| format!("run.dir={}", quoted(d))));
+        Source::of_process(self.config.config, sets)
+    }
+}

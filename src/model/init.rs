@@ -1,0 +1,77 @@
+//! How parameters start. Everything is drawn on the CPU from libtorch's global generator, so a seed gives the same weights on every device.
+
+use tch::nn::{self, Path};
+use tch::{Device, Kind, Tensor};
+
+/// Distribution of a new parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// One value.
+    Const(f64),
+    /// Normal, mean 0. Timm's `trunc_normal_(std=0.02)` cuts at ±2, a hundred standard deviations out: this.
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Normal cut at ± one `std`, as BEiT's wrapper does (arXiv 2106.08254; its spread is 0.54 `std`).
+    CutNormal {
+        /// Standard deviation before the cut.
+        std: f64,
+    },
+    /// Uniform in ± `bound`.
+    Uniform {
+        /// Largest absolute value.
+        bound: f64,
+    },
+}
+
+impl Init {
+    fn draw(self, dims: &[i64]) -> Tensor {
+        let options = (Kind::Float, Device::Cpu);
+        match self {
+            Self::Const(value) => Tensor::full(dims, value, options),
+            Self::Normal { std } => Tensor::randn(dims, options) * std,
+            Self::CutNormal { std } => {
+                // Inverse of the distribution function: Φ(±1) = 0.5 ± 0.341 in terms of erf.
+                const ERF_CUT: f64 = 0.682_689_492_137_085_9; // erf(1/√2)
+                Tensor::zeros(dims, options).uniform_(-ERF_CUT, ERF_CUT).erfinv() * (std * std::f64::consts::SQRT_2)
+            }
+            Self::Uniform { bound } => Tensor::zeros(dims, options).uniform_(-bound, bound),
+        }
+    }
+}
+
+/// A trainable parameter `name` under `vs`.
+#[must_use]
+pub fn parameter(vs: &Path<'_>, name: &str, dims: &[i64], init: Init) -> Tensor {
+    vs.var_copy(name, &init.draw(dims))
+}
+
+/// Linear layer of `inputs` → `outputs` under `vs`; the bias starts at 0.
+#[must_use]
+pub fn linear(vs: &Path<'_>, inputs: i64, outputs: i64, bias: bool, init: Init) -> nn::Linear {
+    let ws = parameter(vs, "weight", &[outputs, inputs], init);
+    let bs = bias.then(|| parameter(vs, "bias", &[outputs], Init::Const(0.0)));
+    nn::Linear { ws, bs }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cut_normal_is_cut_and_has_its_spread() {
+        let x = Init::CutNormal { std: 0.02 }.draw(&[100_000]);
+        assert!(x.abs().max().double_value(&[]) <= 0.02 * (1.0 + 1e-5));
+        let spread = x.std(true).double_value(&[]) / 0.02;
+        assert!((spread - 0.5396).abs() < 0.01, "{spread}");
+    }
+
+    #[test]
+    fn the_others_have_their_spread() {
+        let std = |i: Init| i.draw(&[100_000]).std(true).double_value(&[]);
+        assert!((std(Init::Normal { std: 0.02 }) - 0.02).abs() < 5e-4);
+        assert!((std(Init::Uniform { bound: 3.0 }) - 3f64.sqrt()).abs() < 0.02);
+        assert_eq!(Init::Const(2.0).draw(&[3]).sum(Kind::Float).double_value(&[]), 6.0);
+    }
+}

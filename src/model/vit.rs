@@ -1,0 +1,305 @@
+//! The backbone.
+
+use tch::nn::{self, Module, Path};
+use tch::{Kind, Tensor};
+
+use crate::model::block::{Block, BlockOptions, QkvBias, layer_norm, linear_drop_path};
+use crate::model::config::VitConfig;
+use crate::model::init::{Init, parameter};
+use crate::model::positions::{RelativeBias, interpolate_positions};
+
+/// What an objective may choose about its backbone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct VitOptions {
+    /// Drop path of the last block; the others rise to it linearly.
+    pub drop_path: f64,
+    /// Biases of query, key, value.
+    pub qkv_bias: QkvBias,
+    /// Distribution of matrices, class token and position table.
+    pub weights: Init,
+    /// BEiT's division of the output matrices of layer l by √(2l).
+    pub rescale: bool,
+}
+
+impl VitOptions {
+    /// The original ViT as timm starts it.
+    #[must_use]
+    pub fn plain(drop_path: f64) -> Self {
+        Self {
+            drop_path,
+            qkv_bias: QkvBias::Full,
+            weights: Init::Normal { std: 0.02 },
+            rescale: false,
+        }
+    }
+}
+
+/// Pre-norm vision transformer with a class token and learned absolute positions (arXiv 2010.11929).
+#[derive(Debug)]
+pub struct Vit {
+    cls_token: Tensor,
+    pos_embed: Tensor,
+    patch_weight: Tensor,
+    patch_bias: Tensor,
+    blocks: Vec<Block>,
+    norm: nn::LayerNorm,
+    relative: Option<RelativeBias>,
+    dim: i64,
+    patch: i64,
+    image: i64,
+}
+
+impl Vit {
+    /// The original ViT under `vs`. Draws from libtorch's CPU generator: seed it first.
+    #[must_use]
+    pub fn new(vs: &Path<'_>, config: &VitConfig, drop_path: f64) -> Self {
+        Self::with(vs, config, &VitOptions::plain(drop_path))
+    }
+
+    /// A ViT with an objective's choices.
+    #[must_use]
+    pub fn with(vs: &Path<'_>, config: &VitConfig, options: &VitOptions) -> Self {
+        let dim = config.dim();
+        let patch = i64::from(config.patch);
+        let inputs = 3 * patch * patch;
+        let block_options = Self::block_options(config, options);
+        let cls_token = parameter(vs, "cls_token", &[1, 1, dim], options.weights);
+        let pos_embed = parameter(vs, "pos_embed", &[1, 1 + config.patches(), dim], options.weights);
+        // PyTorch's default for a convolution, as timm leaves it: it scales with the patch, which 0.02 would not.
+        let patch_init = Init::Uniform {
+            bound: 1.0 / (inputs as f64).sqrt(),
+        };
+        let patch_vs = vs / "patch_embed" / "proj";
+        let patch_weight = parameter(&patch_vs, "weight", &[dim, 3, patch, patch], patch_init);
+        let patch_bias = parameter(&patch_vs, "bias", &[dim], Init::Const(0.0));
+        let rates = linear_drop_path(config.layers(), options.drop_path);
+        let mut blocks: Vec<Block> = rates
+            .into_iter()
+            .enumerate()
+            .map(|(i, rate)| Block::new(&(vs / "blocks" / i), &block_options, rate))
+            .collect();
+        if options.rescale {
+            for (i, block) in blocks.iter_mut().enumerate() {
+                block.rescale_outputs((2.0 * (i + 1) as f64).sqrt());
+            }
+        }
+        let relative = config
+            .relative_bias
+            .then(|| RelativeBias::new(&(vs / "rel_pos_bias"), config.grid(), config.head_count()));
+        Self {
+            cls_token,
+            pos_embed,
+            patch_weight,
+            patch_bias,
+            blocks,
+            norm: layer_norm(&(vs / "norm"), dim),
+            relative,
+            dim,
+            patch,
+            image: i64::from(config.image),
+        }
+    }
+
+    /// What the blocks of this backbone, and of a decoder beside it, are made of.
+    #[must_use]
+    pub fn block_options(config: &VitConfig, options: &VitOptions) -> BlockOptions {
+        let dim = config.dim();
+        BlockOptions {
+            dim,
+            heads: config.head_count(),
+            hidden: (dim as f64 * config.mlp_ratio).round() as i64,
+            layer_scale: config.layer_scale,
+            qkv_bias: options.qkv_bias,
+            weights: options.weights,
+        }
+    }
+
+    /// Width D.
+    #[must_use]
+    pub fn dim(&self) -> i64 {
+        self.dim
+    }
+
+    /// Blocks.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Side of a patch, pixels.
+    #[must_use]
+    pub fn patch(&self) -> i64 {
+        self.patch
+    }
+
+    /// Side of the training image, pixels.
+    #[must_use]
+    pub fn image(&self) -> i64 {
+        self.image
+    }
+
+    /// Changes the drop path of the last block; the others follow linearly.
+    pub fn set_drop_path(&mut self, last: f64) {
+        let rates = linear_drop_path(self.blocks.len() as i64, last);
+        for (block, rate) in self.blocks.iter_mut().zip(rates) {
+            block.set_drop_path(rate);
+        }
+    }
+
+    /// Images B×3×S×S (S a multiple of the patch) to patch embeddings B×N×D, without positions.
+    #[must_use]
+    pub fn patches(&self, x: &Tensor) -> Tensor {
+        let (b, c, side, _) = x.size4().expect("images are B×3×S×S");
+        let (g, p) = (side / self.patch, self.patch);
+        // A convolution whose stride is its size is a matrix product of the patches; that spares a transpose of its output.
+        let pixels = x
+            .reshape([b, c, g, p, g, p])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([b, g * g, c * p * p]);
+        pixels.linear(&self.patch_weight.view([self.dim, c * p * p]), Some(&self.patch_bias))
+    }
+
+    /// Positions of `side` × `side` patches: 1×N×D.
+    #[must_use]
+    pub fn patch_positions(&self, side: i64) -> Tensor {
+        interpolate_positions(&self.pos_embed, side).narrow(1, 1, side * side)
+    }
+
+    /// Images B×3×S×S to patch embeddings with their positions, B×N×D. Positions are interpolated if S is not the training size.
+    #[must_use]
+    pub fn embed(&self, x: &Tensor) -> Tensor {
+        self.patches(x) + self.patch_positions(x.size()[2] / self.patch)
+    }
+
+    /// Embedded patches B×K×D, preceded by the class token, through all blocks and the last norm: B×(1+K)×D. `seen_bk` says which
+    /// patches they are, if not all in order (needed for the relative bias only).
+    #[must_use]
+    pub fn encode(&self, tokens: &Tensor, seen_bk: Option<&Tensor>, train: bool) -> Tensor {
+        let (mut x, bias) = self.start(tokens, seen_bk);
+        for block in &self.blocks {
+            x = block.forward_t(&x, bias.as_ref(), train);
+        }
+        self.norm.forward(&x)
+    }
+
+    fn start(&self, tokens: &Tensor, seen_bk: Option<&Tensor>) -> (Tensor, Option<Tensor>) {
+        let class = (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).expand([tokens.size()[0], 1, self.dim], false);
+        let x = Tensor::cat(&[class, tokens.to_kind(Kind::Float)], 1);
+        (x, self.relative.as_ref().map(|r| r.forward(seen_bk)))
+    }
+
+    /// Images B×3×S×S to normalised features B×(1+N)×D, the class token first.
+    #[must_use]
+    pub fn forward_features(&self, x: &Tensor, train: bool) -> Tensor {
+        self.encode(&self.embed(x), None, train)
+    }
+
+    /// Output of each block (not normalised), B×(1+N)×D each: for probes by layer (arXiv 2112.10740 Fig. 5).
+    #[must_use]
+    pub fn layer_features(&self, x: &Tensor) -> Vec<Tensor> {
+        let (mut x, bias) = self.start(&self.embed(x), None);
+        let mut out = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            x = block.forward_t(&x, bias.as_ref(), false);
+            out.push(x.shallow_clone());
+        }
+        out
+    }
+
+    /// How far below the top a backbone parameter lies: 1 for the last block, depth + 1 for the embeddings, 0 for all else.
+    #[must_use]
+    pub fn layers_below_top(&self, name: &str) -> u32 {
+        let depth = self.blocks.len() as u32;
+        if ["cls_token", "pos_embed", "mask_token"].contains(&name) || name.starts_with("patch_embed.") || name.starts_with("rel_pos_bias.")
+        {
+            return depth + 1;
+        }
+        let block = name
+            .strip_prefix("blocks.")
+            .and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+        block.map_or(0, |i| depth.saturating_sub(i))
+    }
+}
+
+/// Whether a parameter belongs to the backbone, i.e. to what is exported and fine-tuned.
+#[must_use]
+pub fn is_backbone_name(name: &str) -> bool {
+    ["cls_token", "pos_embed"].contains(&name)
+        || ["patch_embed.", "blocks.", "norm.", "rel_pos_bias."]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::model::config::VitSize;
+
+    fn small() -> VitConfig {
+        VitConfig {
+            size: VitSize::Nano,
+            image: 16,
+            patch: 4,
+            width: 16,
+            depth: 2,
+            heads: 2,
+            ..VitConfig::default()
+        }
+    }
+
+    #[test]
+    fn names_are_timms() {
+        let vs = nn::VarStore::new(Device::Cpu);
+        let _vit = Vit::new(&vs.root(), &small(), 0.0);
+        let mut names: Vec<String> = vs.variables().into_keys().filter(|n| !n.starts_with("blocks.1")).collect();
+        names.sort();
+        let want = "blocks.0.attn.proj.bias blocks.0.attn.proj.weight blocks.0.attn.qkv.bias blocks.0.attn.qkv.weight blocks.0.mlp.fc1.bias \
+                    blocks.0.mlp.fc1.weight blocks.0.mlp.fc2.bias blocks.0.mlp.fc2.weight blocks.0.norm1.bias blocks.0.norm1.weight \
+                    blocks.0.norm2.bias blocks.0.norm2.weight cls_token norm.bias norm.weight patch_embed.proj.bias \
+                    patch_embed.proj.weight pos_embed";
+        assert_eq!(names.join(" "), want);
+        assert!(names.iter().all(|n| is_backbone_name(n)));
+        assert!(!is_backbone_name("decoder.blocks.0.norm1.weight") && !is_backbone_name("mask_token"));
+    }
+
+    #[test]
+    fn other_sizes_and_layers() {
+        let vs = nn::VarStore::new(Device::Cpu);
+        let vit = Vit::new(
+            &vs.root(),
+            &VitConfig {
+                layer_scale: 0.1,
+                ..small()
+            },
+            0.0,
+        );
+        let x = Tensor::randn([2, 3, 24, 24], (Kind::Float, Device::Cpu));
+        assert_eq!(vit.forward_features(&x, false).size(), [2, 37, 16]);
+        let layers = vit.layer_features(&x);
+        assert_eq!(layers.len(), 2);
+        let last = vit.norm.forward(&layers[1]);
+        assert_eq!(last, vit.forward_features(&x, false));
+        assert_eq!(
+            ["norm.weight", "blocks.1.norm1.weight", "blocks.0.norm1.weight", "pos_embed"].map(|n| vit.layers_below_top(n)),
+            [0, 1, 2, 3]
+        );
+    }
+
+    #[test]
+    fn beit_choices_change_the_start() {
+        tch::manual_seed(4);
+        let vs = nn::VarStore::new(Device::Cpu);
+        let options = VitOptions {
+            qkv_bias: QkvBias::QueryValue,
+            rescale: true,
+            ..VitOptions::plain(0.0)
+        };
+        let _vit = Vit::with(&vs.root(), &small(), &options);
+        let vars = vs.variables();
+        assert!(vars.contains_key("blocks.0.attn.q_bias") && !vars.contains_key("blocks.0.attn.qkv.bias"));
+        let spread = |i: usize| vars[&format!("blocks.{i}.mlp.fc2.weight")].std(true).double_value(&[]);
+        assert!((spread(0) / spread(1) - 2f64.sqrt()).abs() < 0.2, "{} {}", spread(0), spread(1));
+    }
+}

@@ -1,0 +1,352 @@
+//! AdamW (arXiv 1711.05101) with parameter groups, by libtorch's fused kernel.
+
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor};
+use torch_ext::AdamWLists;
+
+use crate::optim::OptimError;
+use crate::optim::config::OptimConfig;
+
+/// How one parameter is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ParamRule {
+    /// Whether weight decay applies.
+    pub decay: bool,
+    /// Layers below the top, for layer-wise learning rates.
+    pub layers_below_top: u32,
+}
+
+impl ParamRule {
+    /// BEiT's rule: biases, norms and everything else of one dimension, class token and position tables do not decay; a mask
+    /// token does.
+    #[must_use]
+    pub fn by_name(name: &str, dims: &[i64], layers_below_top: u32) -> Self {
+        let last = name.rsplit('.').next().unwrap_or(name);
+        let table = ["cls_token", "pos_embed", "relative_position_bias_table"].contains(&last);
+        Self {
+            decay: dims.len() > 1 && !table && !last.ends_with("bias"),
+            layers_below_top,
+        }
+    }
+}
+
+/// The parameters that share a rule, with their moments; lists of one length, by name.
+#[derive(Debug, Default)]
+struct Group {
+    names: Vec<String>,
+    params: Vec<Tensor>,
+    exp_avgs: Vec<Tensor>,
+    exp_avg_sqs: Vec<Tensor>,
+    steps: Vec<Tensor>,
+}
+
+impl Group {
+    /// The members that have a gradient, as lists for one fused call.
+    fn with_grads(&self) -> [Vec<Tensor>; 5] {
+        let mut lists: [Vec<Tensor>; 5] = Default::default();
+        for i in (0..self.params.len()).filter(|&i| torch_ext::has_grad(&self.params[i])) {
+            let row = [
+                &self.params[i],
+                &self.params[i].grad(),
+                &self.exp_avgs[i],
+                &self.exp_avg_sqs[i],
+                &self.steps[i],
+            ];
+            for (list, t) in lists.iter_mut().zip(row) {
+                list.push(t.shallow_clone());
+            }
+        }
+        lists
+    }
+}
+
+/// Optimizer of named parameters. Weights and state are f32 on the parameters' device.
+#[derive(Debug)]
+pub struct AdamW {
+    groups: BTreeMap<ParamRule, Group>,
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    layer_decay: f64,
+}
+
+impl AdamW {
+    /// State of zeros for the trainable ones of `params`, grouped by what `rule` says of (name, shape).
+    #[must_use]
+    pub fn new(params: impl IntoIterator<Item = (String, Tensor)>, rule: impl Fn(&str, &[i64]) -> ParamRule, config: &OptimConfig) -> Self {
+        // Sorted, because a variable store answers in random order and the order of a norm's sum must not change between runs.
+        let params: BTreeMap<String, Tensor> = params.into_iter().filter(|(_, t)| t.requires_grad()).collect();
+        let mut groups: BTreeMap<ParamRule, Group> = BTreeMap::new();
+        for (name, param) in params {
+            let group = groups.entry(rule(&name, &param.size())).or_default();
+            tch::no_grad(|| {
+                group.exp_avgs.push(param.zeros_like());
+                group.exp_avg_sqs.push(param.zeros_like());
+                group.steps.push(Tensor::zeros([], (Kind::Float, param.device())));
+            });
+            group.names.push(name);
+            group.params.push(param);
+        }
+        Self {
+            groups,
+            beta1: config.beta1,
+            beta2: config.beta2,
+            eps: config.eps,
+            layer_decay: config.layer_decay,
+        }
+    }
+
+    /// Takes changed betas, epsilon and layer decay over; the state stays.
+    pub fn reconfigure(&mut self, config: &OptimConfig) {
+        (self.beta1, self.beta2, self.eps, self.layer_decay) = (config.beta1, config.beta2, config.eps, config.layer_decay);
+    }
+
+    /// All parameters, in the order of the groups.
+    #[must_use]
+    pub fn params(&self) -> Vec<Tensor> {
+        self.groups
+            .values()
+            .flat_map(|g| g.params.iter().map(Tensor::shallow_clone))
+            .collect()
+    }
+
+    /// Names of the parameters that decay.
+    #[must_use]
+    pub fn decaying(&self) -> Vec<&str> {
+        self.groups
+            .iter()
+            .filter(|(rule, _)| rule.decay)
+            .flat_map(|(_, g)| g.names.iter().map(String::as_str))
+            .collect()
+    }
+
+    /// Drops all gradients.
+    ///
+    /// # Errors
+    /// What libtorch said.
+    pub fn zero_grad(&self) -> Result<(), OptimError> {
+        Ok(torch_ext::clear_grads(&self.params())?)
+    }
+
+    /// Updates every parameter that has a gradient, as it is.
+    ///
+    /// # Errors
+    /// What libtorch said.
+    pub fn step(&mut self, lr: f64, weight_decay: f64) -> Result<(), OptimError> {
+        self.update(lr, weight_decay, None)
+    }
+
+    /// Clips the gradients to the global norm `max_norm` (0 = no clipping), updates, and answers the norm before clipping: a scalar
+    /// on the device. If it is not finite, nothing changes. No host sync, and clipping costs no pass of its own: the fused kernel scales.
+    ///
+    /// # Errors
+    /// No gradients, or what libtorch said.
+    pub fn clipped_step(&mut self, lr: f64, weight_decay: f64, max_norm: f64) -> Result<Tensor, OptimError> {
+        let norm = grad_norm(&self.params())?;
+        let (scale, skip) = tch::no_grad(|| {
+            let skip = norm.isfinite().logical_not().to_kind(Kind::Float);
+            // PyTorch multiplies by min(1, max/(norm + 1e-6)); the kernel divides.
+            let scale = (max_norm > 0.0).then(|| ((&norm + 1e-6) / max_norm).clamp_min(1.0));
+            (scale, skip)
+        });
+        self.update(lr, weight_decay, Some((scale.as_ref(), &skip)))?;
+        Ok(norm)
+    }
+
+    fn update(&mut self, lr: f64, weight_decay: f64, guard: Option<(Option<&Tensor>, &Tensor)>) -> Result<(), OptimError> {
+        for (rule, group) in &self.groups {
+            let [params, grads, exp_avgs, exp_avg_sqs, steps] = group.with_grads();
+            let lists = AdamWLists {
+                params: &params,
+                grads: &grads,
+                exp_avgs: &exp_avgs,
+                exp_avg_sqs: &exp_avg_sqs,
+                steps: &steps,
+            };
+            let numbers = torch_ext::AdamW {
+                lr: lr * self.layer_decay.powf(f64::from(rule.layers_below_top)),
+                beta1: self.beta1,
+                beta2: self.beta2,
+                weight_decay: if rule.decay { weight_decay } else { 0.0 },
+                eps: self.eps,
+            };
+            torch_ext::fused_adamw(lists, numbers, guard.and_then(|g| g.0), guard.map(|g| g.1))?;
+        }
+        Ok(())
+    }
+
+    fn state_slots(&self) -> impl Iterator<Item = (String, &Tensor)> {
+        self.groups.values().flat_map(|g| {
+            (0..g.names.len()).flat_map(move |i| {
+                [
+                    ("exp_avg", &g.exp_avgs[i]),
+                    ("exp_avg_sq", &g.exp_avg_sqs[i]),
+                    ("step", &g.steps[i]),
+                ]
+                .map(|(kind, t)| (format!("{kind}.{}", g.names[i]), t))
+            })
+        })
+    }
+
+    /// The whole state by name: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`. Shares storage with the optimizer.
+    #[must_use]
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        self.state_slots().map(|(name, t)| (name, t.shallow_clone())).collect()
+    }
+
+    /// Copies a state back in; extra names are ignored. Nothing changes on an error.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load_state(&mut self, state: impl IntoIterator<Item = (String, Tensor)>) -> Result<(), OptimError> {
+        let state: BTreeMap<String, Tensor> = state.into_iter().collect();
+        for (name, slot) in self.state_slots() {
+            let saved = state.get(&name).ok_or_else(|| OptimError::Missing(name.clone()))?;
+            if saved.size() != slot.size() {
+                return Err(OptimError::Shape {
+                    name,
+                    got: saved.size(),
+                    want: slot.size(),
+                });
+            }
+        }
+        tch::no_grad(|| {
+            for (name, slot) in self.state_slots() {
+                slot.shallow_clone().copy_(&state[&name]);
+            }
+        });
+        Ok(())
+    }
+}
+
+fn grads(params: &[Tensor]) -> Vec<Tensor> {
+    params.iter().filter(|p| torch_ext::has_grad(p)).map(Tensor::grad).collect()
+}
+
+fn grad_norm(params: &[Tensor]) -> Result<Tensor, OptimError> {
+    let grads = grads(params);
+    if grads.is_empty() {
+        return Err(OptimError::NoGradient);
+    }
+    Ok(torch_ext::global_norm(&grads)?)
+}
+
+/// Scales the gradients so that their global 2-norm is at most `max_norm`, as PyTorch's `clip_grad_norm_`; answers the norm before, a
+/// scalar on the device.
+///
+/// # Errors
+/// No gradients, or what libtorch said.
+pub fn clip_grad_norm(params: &[Tensor], max_norm: f64) -> Result<Tensor, OptimError> {
+    let norm = grad_norm(params)?;
+    let factor = tch::no_grad(|| ((&norm + 1e-6).reciprocal() * max_norm).clamp_max(1.0));
+    torch_ext::scale(&grads(params), &factor)?;
+    Ok(norm)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    fn variable(values: &[f32], dims: &[i64]) -> Tensor {
+        Tensor::from_slice(values).view(dims).set_requires_grad(true)
+    }
+
+    fn optimizer(params: &[(&str, &Tensor)], config: &OptimConfig) -> AdamW {
+        let named = params.iter().map(|(n, t)| ((*n).to_owned(), t.shallow_clone()));
+        AdamW::new(named, |n, d| ParamRule::by_name(n, d, u32::from(n == "low.weight")), config)
+    }
+
+    #[test]
+    fn who_decays() {
+        let decays = |name: &str, dims: &[i64]| ParamRule::by_name(name, dims, 0).decay;
+        assert!(decays("blocks.0.attn.qkv.weight", &[6, 2]) && decays("decoder.mask_token", &[1, 1, 2]));
+        for (name, dims) in [
+            ("norm.weight", vec![2]),
+            ("cls_token", vec![1, 1, 2]),
+            ("decoder.pos_embed", vec![1, 5, 2]),
+            ("blocks.0.attn.q_bias", vec![2]),
+        ] {
+            assert!(!decays(name, &dims), "{name}");
+        }
+    }
+
+    #[test]
+    fn decay_and_layer_rates_apply_by_group() {
+        let (w, low, b) = (variable(&[1.0], &[1, 1]), variable(&[1.0], &[1, 1]), variable(&[1.0], &[1]));
+        let config = OptimConfig {
+            layer_decay: 0.5,
+            ..Default::default()
+        };
+        let mut o = optimizer(&[("w.weight", &w), ("low.weight", &low), ("b", &b)], &config);
+        (&w * 2.0 + &low * 2.0 + &b * 2.0).sum(Kind::Float).backward();
+        o.step(0.1, 0.1).unwrap();
+        let near = |t: &Tensor, want: f64| assert!((t.sum(Kind::Double).double_value(&[]) - want).abs() < 1e-6, "{t} {want}");
+        near(&w, 0.99 - 0.1);
+        near(&low, 0.995 - 0.05);
+        near(&b, 0.9);
+    }
+
+    #[test]
+    fn clipping_inside_the_step_equals_clipping_before() {
+        let run = |inside: bool| {
+            let w = variable(&[1.0, -2.0], &[1, 2]);
+            let mut o = optimizer(&[("w", &w)], &OptimConfig::default());
+            for i in 0..3 {
+                o.zero_grad().unwrap();
+                (&w * &w * f64::from(i + 1)).sum(Kind::Float).backward();
+                if inside {
+                    let _ = o.clipped_step(0.1, 0.05, 0.7).unwrap();
+                } else {
+                    let _ = clip_grad_norm(&o.params(), 0.7).unwrap();
+                    o.step(0.1, 0.05).unwrap();
+                }
+            }
+            w.detach()
+        };
+        assert!((run(true) - run(false)).abs().max().double_value(&[]) < 1e-6);
+    }
+
+    #[test]
+    fn a_non_finite_gradient_changes_nothing() {
+        let w = variable(&[1.0], &[1, 1]);
+        let mut o = optimizer(&[("w", &w)], &OptimConfig::default());
+        (&w * f64::NAN).sum(Kind::Float).backward();
+        let norm = o.clipped_step(0.1, 0.05, 3.0).unwrap();
+        assert!(norm.double_value(&[]).is_nan());
+        assert_eq!(w.double_value(&[0, 0]), 1.0);
+        assert!(o.state().iter().all(|(_, t)| t.sum(Kind::Float).double_value(&[]) == 0.0));
+    }
+
+    #[test]
+    fn no_gradient_is_an_error() {
+        let w = variable(&[1.0], &[1, 1]);
+        let mut o = optimizer(&[("w", &w)], &OptimConfig::default());
+        assert!(matches!(o.clipped_step(0.1, 0.0, 1.0), Err(OptimError::NoGradient)));
+    }
+
+    #[test]
+    fn state_goes_round_and_refuses_strangers() {
+        let w = variable(&[1.0], &[1, 1]);
+        let mut o = optimizer(&[("w", &w)], &OptimConfig::default());
+        (&w * 2.0).sum(Kind::Float).backward();
+        o.step(0.1, 0.0).unwrap();
+        let saved: Vec<_> = o.state().into_iter().map(|(n, t)| (n, t.copy())).collect();
+        let mut other = optimizer(&[("w", &w)], &OptimConfig::default());
+        other.load_state(saved.iter().map(|(n, t)| (n.clone(), t.shallow_clone()))).unwrap();
+        for ((name, got), (_, want)) in other.state().iter().zip(&saved) {
+            assert_eq!(got, want, "{name}");
+        }
+        let e = other.load_state([]).unwrap_err();
+        assert_eq!(
+            e.to_string(),
+            "optimizer state: exp_avg.w is missing; the checkpoint is of another model or objective"
+        );
+        let wrong = saved
+            .iter()
+            .map(|(n, _)| (n.clone(), Tensor::zeros([3], (Kind::Float, Device::Cpu))));
+        assert!(matches!(other.load_state(wrong), Err(OptimError::Shape { .. })));
+    }
+}

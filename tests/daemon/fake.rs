@@ -1,0 +1,116 @@
+//! A trainer that only counts: obeys every command, writes checkpoints that hold nothing but their config, and misbehaves when a
+//! setting asks it to.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use prometheus::Registry;
+use splitmask::config::Source;
+use splitmask::daemon::logging::{self, LogFormat};
+use splitmask::daemon::{self, DaemonArgs, start};
+use splitmask::error::{CliError, ExitCode};
+use splitmask::telemetry::metrics::TrainMetrics;
+use splitmask::trainer::control::{Command, Outcome, Reach, State, StatusBoard};
+use splitmask::trainer::spec::TrainerSpec;
+
+/// `train.threads` of a trainer that never obeys a stop.
+pub(crate) const STUBBORN: u32 = 99;
+/// `train.threads` of a trainer that takes a second to start.
+pub(crate) const SLOW: u32 = 98;
+/// `train.threads` of a trainer that panics at its third step.
+pub(crate) const PANICS: u32 = 97;
+/// `train.threads` of a trainer that answers a reconfiguration after half a second.
+pub(crate) const PONDERS: u32 = 96;
+/// `pipeline.readers` that no pipeline can be rebuilt with.
+pub(crate) const BAD_READERS: usize = 13;
+
+fn note(spec: &TrainerSpec, line: &str) {
+    let mut file = OpenOptions::new().create(true).append(true).open(spec.run_dir.join("fake.log")).unwrap();
+    writeln!(file, "{line}").unwrap();
+}
+
+fn checkpoint(spec: &TrainerSpec, step: u64) -> std::path::PathBuf {
+    let folder = spec.run_dir.join(format!("checkpoints/step-{step:08}"));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("config.toml"), &spec.config_toml).unwrap();
+    folder
+}
+
+fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard) -> Result<Outcome, CliError> {
+    if spec.data.train == "nowhere" {
+        return Err(CliError::usage("nowhere: no shards found", "make shards with `splitmask pack`".to_owned()));
+    }
+    if spec.train.device == "cuda:9" {
+        return Err(CliError { code: ExitCode::Internal, message: "libtorch: no device cuda:9".into(), hint: None });
+    }
+    if spec.train.threads == SLOW {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let mut step = start::newest_checkpoint(&spec.run_dir).unwrap().map_or(0, |(step, _)| step);
+    note(&spec, &format!("begin step={step} batch={} lr={}", spec.train.batch, spec.optim.lr));
+    loop {
+        match commands.recv_timeout(Duration::from_millis(2)) {
+            Ok(Command::Stop) if spec.train.threads == STUBBORN => {}
+            Ok(Command::Stop) => {
+                checkpoint(&spec, step);
+                return Ok(Outcome::Stopped { step });
+            }
+            Ok(Command::Checkpoint { reply }) => reply.send(Ok((checkpoint(&spec, step), step))).unwrap(),
+            Ok(Command::Reconfigure { spec: new, reach, reply }) => {
+                if spec.train.threads == PONDERS {
+                    std::thread::sleep(Duration::from_millis(500));
+                }
+                if reach == Reach::Rebuild && new.pipeline.readers == BAD_READERS {
+                    reply.send(Err(format!("pipeline.readers = {BAD_READERS}: no such pipeline"))).unwrap();
+                } else {
+                    spec = *new;
+                    note(&spec, &format!("{reach:?} step={step} lr={} workers={}", spec.optim.lr, spec.pipeline.workers));
+                    reply.send(Ok(step)).unwrap();
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => panic!("the daemon let go of its trainer"),
+        }
+        step += 1;
+        assert!(spec.train.threads != PANICS || step < 3, "planted");
+        {
+            let mut status = status.lock().unwrap();
+            status.state = State::Training;
+            status.ready = true;
+            status.step = step;
+            status.total_steps = spec.optim.total_steps;
+            status.learning_rate = spec.optim.lr;
+            status.losses = vec![("total".into(), 1.0 / step as f64)];
+            status.sample_errors = vec![("corrupt".into(), 2)];
+            status.history.push((step, "total".into(), 1.0 / step as f64));
+            status.last_progress_s = step as f64;
+        }
+        if step >= spec.optim.total_steps {
+            checkpoint(&spec, step);
+            return Ok(Outcome::Finished { step });
+        }
+    }
+}
+
+/// The body of the daemon's process: this test binary, started again by [`crate::process::Daemon`]. Without its variable it does nothing.
+#[test]
+fn daemon_process() {
+    let Some(file) = std::env::var_os("FAKE_DAEMON_CONFIG") else { return };
+    let sets: Vec<String> = std::env::var("FAKE_DAEMON_SETS").unwrap_or_default().split('\n').filter(|s| !s.is_empty()).map(Into::into).collect();
+    let registry = Registry::new();
+    let metrics = TrainMetrics::new(&registry).unwrap();
+    let log = logging::start("info", LogFormat::Text, None);
+    let source = Source::of_process(file.into(), sets);
+    let args = DaemonArgs { source, metrics, registry, log, progress: None, watch_every: Duration::from_millis(100) };
+    let code = match daemon::run(args, train) {
+        Ok(Outcome::Finished { .. }) => ExitCode::Done,
+        Ok(Outcome::Stopped { .. }) => ExitCode::Stopped,
+        Err(e) => {
+            eprintln!("error: {}\nhint: {}", e.message, e.hint.unwrap_or_default());
+            e.code
+        }
+    };
+    std::process::exit(code as i32);
+}

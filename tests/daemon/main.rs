@@ -1,0 +1,6 @@
+//! Promises of the daemon that need no model: a fake trainer runs in a real process that is signalled, asked and reloaded.
+
+mod fake;
+mod operation;
+mod process;
+mod reloads;

@@ -1,0 +1,91 @@
+//! Reads what `tests/fixtures/make_fixtures.py` wrote.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use splitmask::model::config::{VitConfig, VitSize};
+use splitmask::tensor::{Normalise, StepInput, step_input};
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::types::{Batch, SampleId};
+use tch::{Device, Kind, Tensor, nn};
+
+/// ImageNet's, as in the script.
+const NORMALISE: Normalise = Normalise { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+
+/// Words of the fixtures' vocabulary.
+pub(crate) const VOCABULARY: i64 = 32;
+
+/// Geometry of the fixtures.
+pub(crate) fn model() -> VitConfig {
+    VitConfig { size: VitSize::Nano, image: 16, patch: 4, width: 16, depth: 2, heads: 2, ..VitConfig::default() }
+}
+
+/// Tensors of one file by name.
+pub(crate) struct Fixture(BTreeMap<String, Tensor>);
+
+impl Fixture {
+    pub(crate) fn read(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name).with_extension("safetensors");
+        Self(Tensor::read_safetensors(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).into_iter().collect())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> &Tensor {
+        self.0.get(name).unwrap_or_else(|| panic!("the fixture has no {name}"))
+    }
+
+    /// The tensors under `prefix.`, without it.
+    pub(crate) fn under(&self, prefix: &str) -> BTreeMap<&str, &Tensor> {
+        self.0.iter().filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.strip_prefix('.')?, v))).collect()
+    }
+
+    /// A batch as the pipeline would hand it over, through the same door.
+    pub(crate) fn input(&self, pixels: &str, words: &str, parts: &str) -> StepInput {
+        let bytes = |name: &str| Vec::<u8>::try_from(self.get(name).flatten(0, -1)).unwrap();
+        let len = self.get(pixels).size()[0] as usize;
+        let words = Vec::<i64>::try_from(self.get(words).flatten(0, -1)).unwrap();
+        let batch = Batch {
+            len,
+            sizes: vec![self.get(pixels).size()[3] as u32],
+            views: vec![bytes(pixels)],
+            words: words.into_iter().map(|w| w as u32).collect(),
+            parts: bytes(parts),
+            labels: vec![-1; len],
+            ids: vec![SampleId { epoch: 0, shard: 0, member: 0 }; len],
+            cursor: Cursor::default(),
+        };
+        step_input(&batch, 0..len, Device::Cpu, &NORMALISE).unwrap()
+    }
+}
+
+/// Sets every variable of `vs` from `params`; a variable without a value fails.
+pub(crate) fn set_params(vs: &nn::VarStore, params: &BTreeMap<&str, &Tensor>) {
+    for (name, mut variable) in vs.variables() {
+        let value = params.get(name.as_str()).unwrap_or_else(|| panic!("the fixture has no parameter {name}"));
+        assert_eq!(variable.size(), value.size(), "{name}");
+        tch::no_grad(|| variable.copy_(value));
+    }
+}
+
+/// Largest difference ÷ largest reference value.
+pub(crate) fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
+    assert_eq!(got.size(), want.size());
+    let (got, want) = (got.detach().to_kind(Kind::Double), want.to_kind(Kind::Double));
+    ((got - &want).abs().max() / want.abs().max().clamp_min(1e-30)).double_value(&[])
+}
+
+#[track_caller]
+pub(crate) fn assert_near(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
+    let error = relative_error(got, want);
+    assert!(error <= tolerance, "{what}: relative error {error:.2e}, allowed {tolerance:.0e}");
+}
+
+/// Compares the gradient of every variable with `grads`, both ways.
+#[track_caller]
+pub(crate) fn assert_grads(what: &str, vs: &nn::VarStore, grads: &BTreeMap<&str, &Tensor>, tolerance: f64) {
+    let mut names: Vec<String> = vs.variables().into_keys().collect();
+    names.sort();
+    assert_eq!(names, grads.keys().map(|k| (*k).to_owned()).collect::<Vec<_>>(), "{what}: parameters");
+    for (name, variable) in vs.variables() {
+        assert_near(&format!("{what}: gradient of {name}"), &variable.grad(), grads[name.as_str()], tolerance);
+    }
+}

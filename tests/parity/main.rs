@@ -1,0 +1,17 @@
+//! Numbers against PyTorch, and what every objective must do. One binary, because linking libtorch is the cost.
+
+mod against_pytorch;
+mod conformance;
+mod determinism;
+mod fixture;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// libtorch's random generator is one per process: tests that seed it take turns.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // Tiny models: more threads only wait for each other.
+    tch::set_num_threads(1);
+    turn
+}
