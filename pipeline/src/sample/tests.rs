@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use image::{DynamicImage, ImageFormat};
 use turbojpeg_sys as tj;
@@ -5,7 +7,7 @@ use turbojpeg_sys as tj;
 use super::*;
 use crate::augment::Augmenter;
 use crate::decode::fixtures::{Jpeg, difference, encode, photo, raster, with_orientation};
-use crate::tokenize::Codebook;
+use crate::tokenize::{BookSpec, PixelSpace, build_random_projection};
 use crate::types::{ColourConfig, CropConfig, Image, MaskSpec, SampleId, WordSpec};
 
 fn view(size: u32) -> ViewSpec {
@@ -205,8 +207,13 @@ fn a_sample_depends_on_its_id_alone() {
 
 #[test]
 fn words_are_those_of_the_half_size_view() {
-    let vectors: Vec<f32> = (0..32 * 48).map(|i| ((i * 7919 % 97) as f32 - 48.0) / 100.0).collect();
-    let tokenizer = Arc::new(Tokenizer::new(Arc::new(Codebook { patch: 4, vectors })));
+    let spec = BookSpec {
+        words: 32,
+        patch: 4,
+        pixels: PixelSpace::MeanStd,
+        seed: 0,
+    };
+    let tokenizer = Arc::new(Tokenizer::new(Arc::new(build_random_projection(&spec, [-1.0, 1.0]).unwrap())));
     let full = ViewPlan {
         words: Some(WordSpec { patch: 8 }),
         ..plan(vec![view(64)])

@@ -1,17 +1,26 @@
 //! Visual words (arXiv 2112.10740 §3.3): a patch gets the index of the codebook's unit vector with the largest cosine similarity.
 //!
-//! [`Codebook`] is the vocabulary and its file; [`Tokenizer`] assigns words, exactly; `build` makes vocabularies, [`Usage`] measures them.
+//! [`Codebook`] is the vocabulary and its file; [`Tokenizer`] assigns words, exactly; `build_*` make vocabularies, [`Survey`] and
+//! [`Usage`] measure them, [`picture`] shows them.
 //! Patches are cut from the half-size copy of a view (spec §2.1), so that word (row, column) belongs to the model's patch (row, column).
 
+mod build;
 mod codebook;
 mod exact;
 mod file;
+mod kmeans;
+mod picture;
 mod pixels;
+mod survey;
 mod tokenizer;
 mod usage;
 
+pub use build::{BookSpec, HalfView, build_random_patches, build_random_projection};
 pub use codebook::{Codebook, CodebookKind, Provenance, TOKENIZERS, TokenizerEntry};
 pub use exact::Exhaustive;
+pub use kmeans::{KMeansOptions, KMeansProgress, build_kmeans};
+pub use picture::picture;
 pub use pixels::PixelSpace;
+pub use survey::Survey;
 pub use tokenizer::{Tokenizer, TokenizerScratch};
 pub use usage::{Usage, usage};

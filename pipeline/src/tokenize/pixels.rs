@@ -77,6 +77,18 @@ impl PixelSpace {
         }
     }
 
+    /// What one level of a byte amounts to in the numbers of [`PixelSpace::map`], for a patch of `dim` numbers.
+    #[must_use]
+    pub fn level(self, dim: usize) -> f64 {
+        match self {
+            Self::Raw => 1.0 / 255.0,
+            Self::Centred => 1.0 / 127.5,
+            Self::MeanStd => 1.0 / (255.0 * STD[1]),
+            Self::PatchMeanRemoved => dim as f64,
+            Self::ChannelMeanRemoved => dim as f64 / 3.0,
+        }
+    }
+
     /// Brings a vector of this space back to bytes for display. `contrast` scales it around the space's neutral grey.
     #[must_use]
     pub fn to_bytes(self, vector: &[f32], contrast: f64) -> Vec<u8> {

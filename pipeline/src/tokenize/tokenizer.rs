@@ -14,7 +14,7 @@ pub struct Tokenizer {
 /// Buffers of one thread; reused from picture to picture.
 #[derive(Debug, Default)]
 pub struct TokenizerScratch {
-    patch: Vec<u8>,
+    patches: Vec<u8>,
     exact: Vec<f64>,
     x: Vec<f32>,
     scores: Vec<f32>,
@@ -44,21 +44,35 @@ impl Tokenizer {
     /// # Panics
     /// If `half` has not 3×side×side bytes or `side` is not a multiple of the codebook's patch ([`Codebook::check_fits`] tells beforehand).
     pub fn words(&self, scratch: &mut TokenizerScratch, half: &[u8], side: usize, out: &mut Vec<u32>) {
-        let book = &*self.codebook;
-        let (p, d) = (book.patch as usize, book.dim());
+        let (p, d) = (self.codebook.patch as usize, self.codebook.dim());
         assert!(
             half.len() == 3 * side * side && side.is_multiple_of(p),
             "{} bytes are no picture of side {side} in patches of {p}",
             half.len()
         );
-        scratch.patch.resize(d, 0);
+        let grid = side / p;
+        let mut patches = std::mem::take(&mut scratch.patches);
+        patches.resize(grid * grid * d, 0);
+        for (i, patch) in patches.chunks_exact_mut(d).enumerate() {
+            cut(half, side, p, i / grid, i % grid, patch);
+        }
+        self.patch_words(scratch, &patches, out);
+        scratch.patches = patches;
+    }
+
+    /// Words of patches that lie one after the other, each planar 3×p×p; replaces the content of `out`.
+    ///
+    /// # Panics
+    /// If `patches` is not a whole number of patches.
+    pub fn patch_words(&self, scratch: &mut TokenizerScratch, patches: &[u8], out: &mut Vec<u32>) {
+        let book = &*self.codebook;
+        let d = book.dim();
+        assert!(patches.len().is_multiple_of(d), "{} bytes are no patches of {d}", patches.len());
         scratch.exact.resize(d, 0.0);
         scratch.x.resize(d, 0.0);
         out.clear();
-        let grid = side / p;
-        for i in 0..grid * grid {
-            cut(half, side, p, i / grid, i % grid, &mut scratch.patch);
-            book.pixels.map(&scratch.patch, &mut scratch.exact);
+        for patch in patches.chunks_exact(d) {
+            book.pixels.map(patch, &mut scratch.exact);
             scratch.x.iter_mut().zip(&scratch.exact).for_each(|(o, &x)| *o = x as f32);
             scratch.scores.clear();
             scratch.scores.extend(book.vectors.chunks_exact(d).map(|w| dot(&scratch.x, w)));

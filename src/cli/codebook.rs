@@ -1,0 +1,297 @@
+//! `splitmask codebook`: makes a vocabulary of visual words and says how the data uses it.
+
+#![expect(clippy::print_stdout, reason = "a verb answers on stdout")]
+
+mod views;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use image::ImageEncoder;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::tokenize::{
+    BookSpec, Codebook, CodebookKind, HalfView, KMeansOptions, PixelSpace, Survey, TOKENIZERS, Tokenizer, Usage, build_kmeans,
+    build_random_patches, build_random_projection, picture,
+};
+
+use self::views::Views;
+use crate::cli::amount;
+use crate::error::CliError;
+
+const LONG_ABOUT: &str = "\
+Makes a codebook: the visual words that the model learns to predict for patches it does not see (arXiv 2112.10740 §3.3).
+
+Each patch of a half-size copy of the view gets the word whose vector has the largest cosine similarity. Three kinds of vocabulary:
+  random-patches     patches of different images of the data; nearly all words get used. The best start.
+  k-means            centroids of clustered patches; takes minutes, little gained in the paper.
+  random-projection  random vectors; needs no data, but natural patches use only some hundred of the words.
+The paper finds all three as good as a learnt tokenizer (its Table 2).
+
+The table at the end is measured on random crops of the data. Perplexity is the number of equally frequent words that would be as hard to
+guess; its logarithm, the marginal entropy, is the loss of a model that knows nothing but frequencies: training has learnt something once
+its inpainting loss is below it. A perplexity under 50, or a commonest word above 30 %, makes a poor target: try another --pixels.";
+
+const EXAMPLES: &str = "\
+Examples:
+  splitmask codebook data/photos/train --out data/photos/words.safetensors --picture words.png
+  splitmask codebook data/clipart/train --out words.safetensors --words 1024 --image 64 --patch 8 --pixels raw
+  splitmask codebook data/photos/train --out words.safetensors --kind k-means --samples 500000
+  splitmask codebook --out words.safetensors --kind random-projection --range 0,1
+Then set codebook.path in the training config, with model.image and model.patch as --image and --patch here.";
+
+/// Make a vocabulary of visual words for a set of images.
+#[derive(Args)]
+#[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
+pub(crate) struct CodebookArgs {
+    /// Shards with the images, as for data.train. Only a random projection can do without; it is then not measured.
+    url: Option<String>,
+    /// File to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// How the words are made.
+    #[arg(long, default_value = CodebookKind::RandomPatches.name(), value_parser = PossibleValuesParser::new(TOKENIZERS.map(|t| t.name)))]
+    kind: String,
+    /// Words in the vocabulary (the paper has 8192).
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    words: usize,
+    /// Side of the model's views, as model.image.
+    #[arg(long, value_name = "PIXELS", default_value = "224", value_parser = amount::side)]
+    image: u32,
+    /// Side of the model's patches, as model.patch; a word covers half of it on the half-size copy.
+    #[arg(long, value_name = "PIXELS", default_value = "16", value_parser = amount::side)]
+    patch: u32,
+    /// Numbers that patches and words are compared in.
+    #[arg(long, value_name = "SPACE", default_value = PixelSpace::MeanStd.name(), value_parser = PossibleValuesParser::new(PixelSpace::ALL.map(PixelSpace::name)))]
+    pixels: String,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Patches that k-means clusters (the paper takes 3 million); default: 64 for each word.
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    /// Passes of k-means at most.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    passes: u32,
+    /// Range of the components of a random projection (the paper does not state it).
+    #[arg(long, value_name = "LOW,HIGH", default_value = "0,1", value_parser = range, allow_hyphen_values = true)]
+    range: [f32; 2],
+    /// Range of the crops' share of the image area, as augment.crop.area.
+    #[arg(long, value_name = "LOW,HIGH", default_value = "0.2,1", value_parser = range)]
+    area: [f32; 2],
+    /// Crops that the words are counted on; 0 = do not measure.
+    #[arg(long, value_name = "CROPS", default_value_t = 2000)]
+    measure: usize,
+    /// Draw all words into this PNG file, the commonest first.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
+    /// Object store endpoint to use instead of the provider's.
+    #[arg(long, value_name = "URL", default_value = "")]
+    endpoint: String,
+    /// Print the table as JSON, and no progress bar.
+    #[arg(long)]
+    json: bool,
+}
+
+fn range(text: &str) -> Result<[f32; 2], String> {
+    let example = "two numbers with a comma, the lower one first, for example 0.2,1";
+    let (lo, hi) = text.split_once(',').ok_or(example)?;
+    let number = |t: &str| t.trim().parse::<f32>().ok().filter(|n| n.is_finite()).ok_or(example);
+    let (lo, hi) = (number(lo)?, number(hi)?);
+    if lo < hi { Ok([lo, hi]) } else { Err(example.into()) }
+}
+
+/// Makes, measures, writes and prints.
+pub(crate) fn run(args: CodebookArgs) -> Result<(), CliError> {
+    let spec = spec_of(&args)?;
+    let kind = CodebookKind::from_name(&args.kind).expect("the parser knows the kinds");
+    check_outputs(&args)?;
+    let source = args.url.as_deref().map(|url| Views::open(url, &args.endpoint, args.image, args.area, args.seed)).transpose()?;
+    let bar = bar(!args.json);
+    let mut book = match (kind, &source) {
+        (CodebookKind::RandomProjection, _) => build_random_projection(&spec, args.range)?,
+        (_, None) => {
+            return Err(CliError::usage(
+                format!("--kind {} takes its words from images, but no shards are named", args.kind),
+                "give the shards: splitmask codebook data/mine/train --out …; or use --kind random-projection".to_owned(),
+            ));
+        }
+        (CodebookKind::RandomPatches, Some(source)) => {
+            start(&bar, "taking patches", spec.words as u64);
+            build_random_patches(source.images(0)?, &spec, |n| bar.set_position(n as u64))?
+        }
+        (CodebookKind::KMeans, Some(source)) => cluster(&args, &spec, source, &bar)?,
+    };
+    let usage = match &source {
+        Some(source) if args.measure > 0 => Some(measure(&mut book, source, args.measure, &bar)?),
+        _ => None,
+    };
+    bar.finish_and_clear();
+    book.provenance.data = source.as_ref().map_or_else(String::new, |s| s.url.clone());
+    book.save(&args.out)?;
+    if let Some(path) = &args.picture {
+        write_picture(&book, path)?;
+    }
+    let text = if args.json { json(&book, usage, &args.out) } else { table(&book, usage, &args) };
+    print!("{text}");
+    Ok(())
+}
+
+fn spec_of(args: &CodebookArgs) -> Result<BookSpec, CliError> {
+    if !args.patch.is_multiple_of(2) || !args.image.is_multiple_of(args.patch) {
+        return Err(CliError::usage(
+            format!("--image {} --patch {}: the patch must be even and divide the image", args.image, args.patch),
+            "as in the model's config, for example --image 224 --patch 16".to_owned(),
+        ));
+    }
+    let spec = BookSpec {
+        words: args.words,
+        patch: args.patch / 2,
+        pixels: PixelSpace::from_name(&args.pixels).expect("the parser knows the spaces"),
+        seed: args.seed,
+    };
+    spec.validate()?;
+    Ok(spec)
+}
+
+/// A wrong path must show before minutes of work, not after.
+fn check_outputs(args: &CodebookArgs) -> Result<(), CliError> {
+    for (key, path) in [("--out", Some(&args.out)), ("--picture", args.picture.as_ref())] {
+        let Some(path) = path else { continue };
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if path.is_dir() || !folder.is_dir() {
+            let what = if path.is_dir() { "is a folder" } else { "its folder does not exist" };
+            return Err(CliError::usage(
+                format!("{key} {}: {what}", path.display()),
+                "name a file in a folder that exists".to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn cluster(args: &CodebookArgs, spec: &BookSpec, source: &Views, bar: &ProgressBar) -> Result<Codebook, CliError> {
+    let patches = args.samples.unwrap_or(64 * spec.words);
+    if patches < spec.words {
+        return Err(CliError::usage(
+            format!("--samples {patches} is fewer than --words {}", spec.words),
+            "k-means needs many patches for each word, for example 64".to_owned(),
+        ));
+    }
+    let options = KMeansOptions { patches, views: source.len().unwrap_or(patches.div_ceil(16)), passes: args.passes, settled: 0.002 };
+    start(bar, "taking patches", patches as u64);
+    let mut images = 0;
+    let gathered = |n: usize| {
+        images += 1;
+        bar.set_position(n as u64);
+    };
+    let progress = |p: splitmask_pipeline::tokenize::KMeansProgress| {
+        if p.pass == 1 {
+            start(bar, "clustering", u64::from(args.passes));
+        }
+        bar.set_position(u64::from(p.pass));
+        bar.set_message(format!("clustering: mean cosine {:.4}, {:.1} % of patches moved, {} words started anew", p.mean_cosine, 100.0 * p.moved, p.empty));
+    };
+    let mut book = build_kmeans(source.images(0)?, spec, &options, gathered, progress)?;
+    book.provenance.images = images;
+    Ok(book)
+}
+
+/// Counts words on other crops than the words were made of.
+fn measure(book: &mut Codebook, source: &Views, crops: usize, bar: &ProgressBar) -> Result<Usage, PipelineError> {
+    start(bar, "counting words", crops as u64);
+    let tokenizer = Tokenizer::new(Arc::new(book.clone()));
+    let mut scratch = tokenizer.scratch();
+    let mut words = vec![];
+    let mut survey = Survey::new(book);
+    for view in source.images(1)?.take(crops) {
+        let HalfView { pixels, side } = view?;
+        tokenizer.words(&mut scratch, &pixels, side, &mut words);
+        survey.add(&pixels, side, &words);
+        bar.inc(1);
+    }
+    let usage = survey.usage();
+    survey.finish(book);
+    Ok(usage)
+}
+
+fn bar(wanted: bool) -> ProgressBar {
+    let target = if wanted && std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} · {eta} left").expect("the template is a constant");
+    ProgressBar::with_draw_target(None, target).with_style(style)
+}
+
+fn start(bar: &ProgressBar, message: &'static str, length: u64) {
+    bar.reset();
+    bar.set_length(length);
+    bar.set_message(message);
+}
+
+fn write_picture(book: &Codebook, path: &Path) -> Result<(), CliError> {
+    let shown = picture(book, 32usize.div_ceil(book.patch as usize).clamp(1, 8).min(3));
+    let mut png = vec![];
+    image::codecs::png::PngEncoder::new(&mut png)
+        .write_image(&shown.pixels, shown.width, shown.height, image::ExtendedColorType::Rgb8)
+        .map_err(|e| CliError::io(format!("{}: {e}", path.display())))?;
+    std::fs::write(path, png).map_err(|e| CliError::io(format!("{}: {e}", path.display())))
+}
+
+fn json(book: &Codebook, usage: Option<Usage>, out: &Path) -> String {
+    let usage = usage.map(|u| {
+        serde_json::json!({"patches": u.total, "distinct": u.distinct, "perplexity": u.perplexity, "entropy_nats": u.entropy_nats,
+            "top_share": u.top_share, "top_word": u.top_word})
+    });
+    let value = serde_json::json!({"file": out, "id": book.id(), "kind": book.kind, "words": book.len(), "patch": 2 * book.patch,
+        "pixels": book.pixels, "seed": book.seed, "provenance": book.provenance, "usage": usage});
+    format!("{value:#}\n")
+}
+
+/// The table at the end, a word of judgement, and what to do next.
+fn table(book: &Codebook, usage: Option<Usage>, args: &CodebookArgs) -> String {
+    let mut lines = vec![format!(
+        "{}: {} words, {}, {} pixels, for patches of {} at views of {}",
+        args.out.display(),
+        book.len(),
+        book.kind.name(),
+        book.pixels.name(),
+        args.patch,
+        args.image
+    )];
+    if let Some(u) = usage {
+        let v = book.len() as f64;
+        lines.push(format!("  patches counted       {:>10}", u.total));
+        lines.push(format!("  distinct words        {:>10}   ({:.1} % of all)", u.distinct, 100.0 * u.distinct as f64 / v));
+        lines.push(format!("  perplexity            {:>10.1}   (at most {v})", u.perplexity));
+        lines.push(format!("  marginal entropy      {:>10.3}   nats (at most {:.3}): an inpainting loss below it has learnt something", u.entropy_nats, v.ln()));
+        lines.push(format!("  commonest word        {:>9.2} %   (word {})", 100.0 * u.top_share, u.top_word));
+        lines.extend(judgement(u, book.pixels));
+    }
+    if let Some(path) = &args.picture {
+        lines.push(format!("picture of the words: {}", path.display()));
+    }
+    lines.push(format!("next: splitmask train --config FILE --set codebook.path={}", args.out.display()));
+    lines.join("\n") + "\n"
+}
+
+fn judgement(usage: Usage, pixels: PixelSpace) -> Option<String> {
+    let poor = usage.top_share > 0.3 || usage.perplexity < 50.0;
+    let other = if pixels == PixelSpace::ChannelMeanRemoved { PixelSpace::MeanStd } else { PixelSpace::ChannelMeanRemoved };
+    poor.then(|| format!("a poor target: few words stand for most patches; try --pixels {} or --kind random-patches", other.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        assert_eq!(range("0,1"), Ok([0.0, 1.0]));
+        assert_eq!(range(" -1 , 1 "), Ok([-1.0, 1.0]));
+        for bad in ["", "1", "1,0", "a,b", "0,inf", "1,1"] {
+            assert!(range(bad).is_err(), "{bad}");
+        }
+    }
+}

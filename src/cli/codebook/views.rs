@@ -1,0 +1,101 @@
+//! Half-size copies of random crops, made as training makes them.
+
+use std::sync::Arc;
+
+use splitmask_pipeline::augment::half_size;
+use splitmask_pipeline::bucket::location::redact;
+use splitmask_pipeline::config::{DataConfig, PipelineConfig};
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::decode::Limits;
+use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::run::{BatchSpec, BatchStream, Dataset, Order};
+use splitmask_pipeline::sample::{SampleMaker, ViewMode};
+use splitmask_pipeline::tokenize::HalfView;
+use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, ViewPlan, ViewSpec};
+
+/// A place with images, and how crops of them are made.
+pub(super) struct Views {
+    /// As shown to people.
+    pub(super) url: String,
+    dataset: Dataset,
+    plan: Arc<ViewPlan>,
+    limits: Limits,
+    seed: u64,
+}
+
+impl Views {
+    /// Opens the place. Crops: `area` of the image, training's default aspect ratio and flip, no colour changes.
+    pub(super) fn open(url: &str, endpoint: &str, size: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
+        let data = DataConfig { endpoint: endpoint.into(), ..DataConfig::default() };
+        let crop = CropConfig { area, ..CropConfig::default() };
+        let plan = ViewPlan { views: vec![ViewSpec { size, crop, colour: ColourConfig::default() }], words: None, mask: None };
+        let limits = Limits { max_pixels: data.max_pixels, max_bytes: data.max_member_bytes };
+        let views = Self {
+            url: redact(url),
+            dataset: Dataset::open(url, &data, &PipelineConfig::default(), PipelineMetrics::default())?,
+            plan: Arc::new(plan),
+            limits,
+            seed,
+        };
+        views.maker(seed)?;
+        Ok(views)
+    }
+
+    /// Images, if the place says.
+    pub(super) fn len(&self) -> Option<usize> {
+        self.dataset.manifest().map(|m| m.samples() as usize)
+    }
+
+    /// One crop of each image, in random order, once. `lane` 0, 1, … give other orders and crops.
+    pub(super) fn images(&self, lane: u64) -> Result<Images, PipelineError> {
+        let seed = self.seed.wrapping_add(lane.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let order = Order::Shuffled { seed, start: Cursor::default(), rank: 0, world: 1 };
+        let spec = BatchSpec { order, plan: Arc::clone(&self.plan), batch: 16, last_partial: true };
+        // Opened once already: a plan that does not fit was refused there.
+        self.maker(seed)?;
+        let stream = self.dataset.batches(spec, || {
+            let mut maker = self.maker(seed).expect("made before");
+            Box::new(move |raw: &_, out: &mut _| maker.make(raw, out))
+        })?;
+        Ok(Images { stream, batch: None, at: 0, side: self.plan.views[0].size as usize })
+    }
+
+    fn maker(&self, seed: u64) -> Result<SampleMaker, PipelineError> {
+        SampleMaker::new(Arc::clone(&self.plan), ViewMode::Train, seed, self.limits, None)
+    }
+}
+
+/// Iterator over [`HalfView`]s of one epoch.
+pub(super) struct Images {
+    stream: BatchStream,
+    batch: Option<Batch>,
+    at: usize,
+    side: usize,
+}
+
+impl Iterator for Images {
+    type Item = Result<HalfView, PipelineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.batch.as_ref().is_none_or(|b| b.len == self.at) {
+            if let Some(done) = self.batch.take() {
+                self.stream.recycle(done);
+            }
+            match self.stream.next()? {
+                Ok(batch) => self.batch = Some(batch),
+                Err(e) => return Some(Err(e)),
+            }
+            self.at = 0;
+        }
+        let batch = self.batch.as_ref()?;
+        if batch.ids[self.at].epoch > 0 {
+            return None;
+        }
+        let bytes = 3 * self.side * self.side;
+        let mut pixels = vec![];
+        half_size(&batch.views[0][self.at * bytes..][..bytes], self.side, &mut pixels);
+        self.at += 1;
+        Some(Ok(HalfView { pixels, side: self.side / 2 }))
+    }
+}
