@@ -111,3 +111,49 @@ fn help_teaches_with_an_example() {
     assert_eq!(out.status.code(), Some(0));
     assert!(text(&out.stdout).contains("splitmask pack photos data/photos --longest-side 512"));
 }
+
+#[test]
+fn inspect_describes_a_pack_and_draws_a_sheet() {
+    let dir = pictures();
+    assert!(splitmask(&["pack", "in", "out"], dir.path()).status.success());
+    let out = splitmask(
+        &["inspect", "out/train", "--contact-sheet", "sheet.png", "--thumbnails", "4"],
+        dir.path(),
+    );
+    let stdout = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    for part in [
+        "1 shards, 20 samples",
+        "2 classes; largest 50.0 %",
+        "evenness 1.00",
+        "blue 10, red 10",
+        "20 Png",
+        "width 40 to 40",
+        "contact sheet of 4 images",
+    ] {
+        assert!(stdout.contains(part), "{part:?} is missing in:\n{stdout}");
+    }
+    let sheet = image::open(dir.path().join("sheet.png")).unwrap().into_rgb8();
+    let strong = |channel: usize| sheet.pixels().filter(|p| p.0[channel] == 250 && p.0[2 - channel] == 0).count();
+    assert!(strong(0) + strong(2) > 4 * 100 * 80, "four pictures are drawn");
+    let json = splitmask(&["inspect", "out/train", "--json", "--read", "5"], dir.path());
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(
+        (&value["samples"], &value["read"]["samples"], &value["classes"]["red"]),
+        (&20.into(), &5.into(), &10.into())
+    );
+    // Without the manifest the shards are listed and counted by reading.
+    fs::remove_file(dir.path().join("out/train/manifest.json")).unwrap();
+    let out = splitmask(&["inspect", "out/train"], dir.path());
+    assert!(text(&out.stdout).contains("20 samples; no manifest.json"), "{}", text(&out.stdout));
+    for (args, part) in [
+        (&["inspect", "nowhere"][..], "nowhere: no shards found"),
+        (&["inspect", "in"], "splitmask pack FOLDER OUT"),
+        (&["inspect", "out/train", "--contact-sheet", "sheet.jpg"], "must end in .png"),
+        (&["inspect", "out/train", "--read", "0"], "above 0"),
+    ] {
+        let out = splitmask(args, dir.path());
+        assert_eq!(out.status.code(), Some(64), "{args:?}");
+        assert!(text(&out.stderr).contains(part), "{args:?}: {}", text(&out.stderr));
+    }
+}

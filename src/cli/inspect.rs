@@ -194,7 +194,12 @@ fn lost(registry: &prometheus::Registry) -> Vec<(&'static str, String, u64)> {
             _ => continue,
         };
         for series in family.get_metric() {
-            let reason = series.get_label().iter().map(|l| l.value().to_owned()).collect::<Vec<_>>().join(" ");
+            let reason = series
+                .get_label()
+                .iter()
+                .map(|l| l.value().to_owned())
+                .collect::<Vec<_>>()
+                .join(" ");
             let count = series.get_counter().value() as u64;
             if count > 0 {
                 lost.push((what, reason, count));
