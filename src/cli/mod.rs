@@ -1,7 +1,10 @@
 //! The command line: one verb, one file.
 
 mod amount;
+mod check_config;
 mod codebook;
+mod doctor;
+mod eval;
 mod inspect;
 mod pack;
 mod report;
@@ -21,14 +24,17 @@ struct Cli {
     verb: Verb,
 }
 
+// In the order in which a newcomer meets them.
 #[derive(Subcommand)]
 enum Verb {
-    Codebook(codebook::CodebookArgs),
-    Inspect(inspect::InspectArgs),
+    Doctor(doctor::DoctorArgs),
     Pack(pack::PackArgs),
-    Report(report::ReportArgs),
+    Inspect(inspect::InspectArgs),
+    Codebook(codebook::CodebookArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Train(train::TrainArgs),
+    Report(report::ReportArgs),
+    Eval(eval::EvalArgs),
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -42,12 +48,14 @@ pub fn main() -> ExitCode {
         }
     };
     let result: Result<(), CliError> = match cli.verb {
-        Verb::Codebook(args) => codebook::run(args),
-        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Doctor(args) => doctor::run(args),
         Verb::Pack(args) => pack::run(args),
-        Verb::Report(args) => report::run(args),
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Codebook(args) => codebook::run(args),
         Verb::CheckConfig(args) => check_config::run(args),
         Verb::Train(args) => train::run(args),
+        Verb::Report(args) => report::run(args),
+        Verb::Eval(args) => eval::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
