@@ -118,6 +118,8 @@ pub struct Codebook {
 
 /// Largest side of a word's patch; the error bounds of the fast pass are proven up to it.
 pub(super) const MAX_PATCH: u32 = 32;
+/// The same in chunks of 16 numbers.
+pub(super) const MAX_CHUNKS: usize = 3 * (MAX_PATCH as usize).pow(2) / 16;
 /// Largest vocabulary.
 pub(super) const MAX_WORDS: usize = 1 << 20;
 

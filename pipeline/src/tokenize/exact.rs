@@ -4,6 +4,7 @@ use super::codebook::Codebook;
 
 /// Cosine × |x| in f64 in one fixed order of summation (eight partial sums), so that every path that uses it agrees to the last bit.
 #[must_use]
+#[inline(always)]
 pub(super) fn score(x: &[f64], word: &[f32]) -> f64 {
     let mut sums = [0.0f64; 8];
     let (xs, x_rest) = x.as_chunks::<8>();

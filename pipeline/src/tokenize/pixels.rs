@@ -108,6 +108,70 @@ impl PixelSpace {
     }
 }
 
+/// A space with its values looked up.
+#[derive(Debug)]
+pub(super) struct PixelMap {
+    space: PixelSpace,
+    exact: Box<[[f64; 256]; 3]>,
+    fast: Box<[[f32; 256]; 3]>,
+}
+
+impl PixelMap {
+    pub(super) fn new(space: PixelSpace) -> Self {
+        let mut exact = Box::new([[0.0; 256]; 3]);
+        let mut fast = Box::new([[0.0; 256]; 3]);
+        if !matches!(space, PixelSpace::PatchMeanRemoved | PixelSpace::ChannelMeanRemoved) {
+            for u in 0..=255u8 {
+                let mut values = [0.0; 3];
+                space.map(&[u; 3], &mut values);
+                for c in 0..3 {
+                    exact[c][usize::from(u)] = values[c];
+                    fast[c][usize::from(u)] = values[c] as f32;
+                }
+            }
+        }
+        Self { space, exact, fast }
+    }
+
+    /// As [`PixelSpace::map`], to the last bit.
+    #[inline(always)]
+    pub(super) fn exact(&self, patch: &[u8], out: &mut [f64]) {
+        match self.space {
+            PixelSpace::PatchMeanRemoved | PixelSpace::ChannelMeanRemoved => self.space.map(patch, out),
+            PixelSpace::Raw | PixelSpace::MeanStd | PixelSpace::Centred => look_up(&self.exact, patch, out),
+        }
+    }
+
+    /// As [`PixelSpace::map`], rounded to f32 (exact where a mean is removed: whole numbers below 2²⁴).
+    #[inline(always)]
+    pub(super) fn fast(&self, patch: &[u8], out: &mut [f32]) {
+        let plane = patch.len() / 3;
+        match self.space {
+            PixelSpace::PatchMeanRemoved => remove_mean32(patch, out),
+            PixelSpace::ChannelMeanRemoved => {
+                let planes = out.chunks_exact_mut(plane).zip(patch.chunks_exact(plane));
+                planes.for_each(|(o, u)| remove_mean32(u, o));
+            }
+            PixelSpace::Raw | PixelSpace::MeanStd | PixelSpace::Centred => look_up(&self.fast, patch, out),
+        }
+    }
+}
+
+#[inline(always)]
+fn look_up<T: Copy>(table: &[[T; 256]; 3], patch: &[u8], out: &mut [T]) {
+    let plane = patch.len() / 3;
+    for ((o, u), table) in out.chunks_exact_mut(plane).zip(patch.chunks_exact(plane)).zip(table) {
+        o.iter_mut().zip(u).for_each(|(o, &u)| *o = table[usize::from(u)]);
+    }
+}
+
+#[inline(always)]
+fn remove_mean32(u: &[u8], out: &mut [f32]) {
+    let sum: i32 = u.iter().map(|&u| i32::from(u)).sum();
+    let n = u.len() as i32;
+    out.iter_mut().zip(u).for_each(|(o, &u)| *o = (i32::from(u) * n - sum) as f32);
+}
+
 fn remove_mean(u: &[u8], out: &mut [f64]) {
     let sum: i64 = u.iter().map(|&u| i64::from(u)).sum();
     let n = u.len() as i64;
@@ -141,6 +205,22 @@ mod tests {
         PixelSpace::PatchMeanRemoved.map(&patch, &mut x);
         assert_eq!(x.iter().sum::<f64>(), 0.0);
         assert_eq!(x[8], 7.0 * 12.0 - 536.0);
+    }
+
+    #[test]
+    fn looked_up_values_are_the_same() {
+        for space in PixelSpace::ALL {
+            for p in [1usize, 8, 32] {
+                let patch: Vec<u8> = (0..3 * p * p).map(|i| (i * 7919 % 251) as u8).collect();
+                let (mut a, mut b, mut c) = (vec![0.0; patch.len()], vec![0.0; patch.len()], vec![0.0; patch.len()]);
+                space.map(&patch, &mut a);
+                let map = PixelMap::new(space);
+                map.exact(&patch, &mut b);
+                map.fast(&patch, &mut c);
+                assert_eq!(a, b);
+                assert!(a.iter().zip(&c).all(|(a, c)| *a as f32 == *c));
+            }
+        }
     }
 
     #[test]

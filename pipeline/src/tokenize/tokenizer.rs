@@ -3,34 +3,104 @@
 use std::sync::Arc;
 
 use super::codebook::Codebook;
-use super::exact::{cut, score};
+use super::exact::cut;
+use super::kernel;
+use super::pixels::PixelMap;
+use super::search::{Scratch, search};
+use super::table::Table;
 
-/// Assigns to each patch the word with the largest cosine similarity, lowest index on ties: the f64 argmax on every input.
+/// Instruction set of the fast pass. All give the same words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 with VNNI (x86-64 servers since 2019, Zen 4).
+    Avx512Vnni,
+    /// AVX2 (x86-64 since 2013).
+    Avx2,
+    /// NEON (every aarch64).
+    Neon,
+    /// Plain Rust.
+    Portable,
+}
+
+impl Isa {
+    /// Those that this CPU has, fastest first.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        let mut all = vec![];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni") {
+                all.push(Self::Avx512Vnni);
+            }
+            if has!("avx2") {
+                all.push(Self::Avx2);
+            }
+        }
+        if cfg!(target_arch = "aarch64") {
+            all.push(Self::Neon);
+        }
+        all.push(Self::Portable);
+        all
+    }
+
+    fn levels(self) -> u8 {
+        match self {
+            Self::Avx512Vnni | Self::Portable => 255,
+            Self::Avx2 | Self::Neon => 127,
+        }
+    }
+}
+
+/// Assigns to each patch the word with the largest cosine similarity, lowest index on ties: the f64 argmax ([`super::Exhaustive`]) on every
+/// input. How: an 8-bit pass with proven bounds drops nearly all words, f64 decides among the rest (see `search`).
 #[derive(Debug)]
 pub struct Tokenizer {
     codebook: Arc<Codebook>,
+    isa: Isa,
+    map: PixelMap,
+    table: Table,
 }
 
 /// Buffers of one thread; reused from picture to picture.
 #[derive(Debug, Default)]
 pub struct TokenizerScratch {
     patches: Vec<u8>,
-    exact: Vec<f64>,
-    x: Vec<f32>,
-    scores: Vec<f32>,
+    search: Scratch,
 }
 
 impl Tokenizer {
-    /// Prepares the tables.
+    /// Prepares the tables for this CPU's best instruction set.
     #[must_use]
     pub fn new(codebook: Arc<Codebook>) -> Self {
-        Self { codebook }
+        Self::with_isa(codebook, Isa::available()[0])
+    }
+
+    /// Prepares the tables for one instruction set.
+    ///
+    /// # Panics
+    /// If this CPU lacks it ([`Isa::available`]).
+    #[must_use]
+    pub fn with_isa(codebook: Arc<Codebook>, isa: Isa) -> Self {
+        assert!(Isa::available().contains(&isa), "this CPU lacks {isa:?}");
+        Self {
+            isa,
+            map: PixelMap::new(codebook.pixels),
+            table: Table::new(&codebook, isa.levels()),
+            codebook,
+        }
     }
 
     /// The vocabulary.
     #[must_use]
     pub fn codebook(&self) -> &Arc<Codebook> {
         &self.codebook
+    }
+
+    /// The instruction set in use.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.isa
     }
 
     /// Buffers for one thread.
@@ -64,40 +134,33 @@ impl Tokenizer {
     ///
     /// # Panics
     /// If `patches` is not a whole number of patches.
+    #[expect(unsafe_code, reason = "`with_isa` has checked that the CPU has these instructions")]
     pub fn patch_words(&self, scratch: &mut TokenizerScratch, patches: &[u8], out: &mut Vec<u32>) {
-        let book = &*self.codebook;
-        let d = book.dim();
+        let d = self.codebook.dim();
         assert!(patches.len().is_multiple_of(d), "{} bytes are no patches of {d}", patches.len());
-        scratch.exact.resize(d, 0.0);
-        scratch.x.resize(d, 0.0);
-        out.clear();
-        for patch in patches.chunks_exact(d) {
-            book.pixels.map(patch, &mut scratch.exact);
-            scratch.x.iter_mut().zip(&scratch.exact).for_each(|(o, &x)| *o = x as f32);
-            scratch.scores.clear();
-            scratch.scores.extend(book.vectors.chunks_exact(d).map(|w| dot(&scratch.x, w)));
-            let best = scratch.scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            // |f32 dot − real dot| ≤ (d + 2)·2⁻²⁴·Σ|x||e| ≤ (d + 2)·2⁻²⁴·|x|·|e|, for both of the compared words.
-            let norm = scratch.exact.iter().map(|x| x * x).sum::<f64>().sqrt();
-            let slack = (2.0 * (d as f64 + 4.0) * 2f64.powi(-24) * norm * 1.002) as f32 * 1.001;
-            let mut winner = (f64::NEG_INFINITY, 0);
-            for (i, _) in scratch.scores.iter().enumerate().filter(|(_, s)| **s >= best - slack) {
-                let s = score(&scratch.exact, book.vector(i));
-                if s > winner.0 {
-                    winner = (s, i);
-                }
-            }
-            out.push(winner.1 as u32);
+        let s = &mut scratch.search;
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `with_isa` has checked that the CPU has these instructions.
+            Isa::Avx512Vnni => unsafe { self.avx512(s, patches, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { self.avx2(s, patches, out) },
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => search::<kernel::Neon>(&self.table, &self.map, &self.codebook, s, patches, out),
+            _ => search::<kernel::Portable>(&self.table, &self.map, &self.codebook, s, patches, out),
         }
     }
-}
 
-fn dot(x: &[f32], w: &[f32]) -> f32 {
-    let mut sums = [0f32; 16];
-    let (xs, x_rest) = x.as_chunks::<16>();
-    let (ws, w_rest) = w.as_chunks::<16>();
-    for (x, w) in xs.iter().zip(ws) {
-        (0..16).for_each(|i| sums[i] += x[i] * w[i]);
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn avx512(&self, s: &mut Scratch, patches: &[u8], out: &mut Vec<u32>) {
+        search::<kernel::Avx512Vnni>(&self.table, &self.map, &self.codebook, s, patches, out);
     }
-    sums.iter().sum::<f32>() + x_rest.iter().zip(w_rest).map(|(x, w)| x * w).sum::<f32>()
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn avx2(&self, s: &mut Scratch, patches: &[u8], out: &mut Vec<u32>) {
+        search::<kernel::Avx2>(&self.table, &self.map, &self.codebook, s, patches, out);
+    }
 }

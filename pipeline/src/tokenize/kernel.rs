@@ -1,0 +1,254 @@
+//! The two integer products of the fast pass, per instruction set. All give the same integers for the same bytes.
+
+use super::table::{Line, TILE};
+
+/// Patches that meet a tile of words together.
+pub(super) const GROUP: usize = 6;
+
+/// Integer sums of a group of patches with the 64 words of a tile.
+pub(super) type Sums = [[i32; TILE]; GROUP];
+
+/// One instruction set.
+///
+/// # Safety
+/// The methods must only be called where the CPU has it.
+pub(super) trait Kernel {
+    /// Largest byte of a word: 127 where products of pairs are summed in 16 bits.
+    const LEVELS: u8;
+
+    /// Sums of words (4 lines for each step of four components) and patches (`[step][patch][4]`), plus those of a last step `lengths`.
+    /// Answers which words exceed each patch's threshold, and stores the sums of the patches with any.
+    #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
+    unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP];
+
+    /// Σ row·q.
+    #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
+    unsafe fn dot(row: &[Line], q: &[i8]) -> i32;
+}
+
+/// Plain Rust.
+pub(super) struct Portable;
+
+#[expect(unsafe_code, reason = "safe code behind the trait's signature")]
+impl Kernel for Portable {
+    const LEVELS: u8 = 255;
+
+    #[inline(always)]
+    unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
+        *sums = [[0; TILE]; GROUP];
+        for (lines, q) in tile.chunks_exact(4).chain([lengths]).zip(group.chunks_exact(4 * GROUP)) {
+            for (q, sums) in q.as_chunks::<4>().0.iter().zip(sums.iter_mut()) {
+                for (line, sums) in lines.iter().zip(sums.as_chunks_mut::<16>().0) {
+                    for (w, sum) in line.0.as_chunks::<4>().0.iter().zip(sums) {
+                        *sum += (0..4).map(|i| i32::from(w[i]) * i32::from(q[i])).sum::<i32>();
+                    }
+                }
+            }
+        }
+        std::array::from_fn(|g| sums[g].iter().rev().fold(0, |mask, &s| (mask << 1) | u64::from(s > thresholds[g])))
+    }
+
+    #[inline(always)]
+    unsafe fn dot(row: &[Line], q: &[i8]) -> i32 {
+        let products = row.iter().zip(q.as_chunks::<64>().0);
+        products.map(|(line, q)| (0..64).map(|i| i32::from(line.0[i]) * i32::from(q[i])).sum::<i32>()).sum()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512Vnni};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::*;
+    use std::arch::x86_64::*;
+
+    /// AVX-512 with VNNI: 64 products in one instruction, summed in 32 bits.
+    pub(in super::super) struct Avx512Vnni;
+
+    #[expect(unsafe_code, reason = "intrinsics; the caller has checked the CPU, and all loads lie in the slices whose lengths are asserted")]
+    impl Kernel for Avx512Vnni {
+        const LEVELS: u8 = 255;
+
+        #[inline(always)]
+        unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
+            let steps = tile.len() / 4;
+            assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * GROUP);
+            unsafe {
+                let mut acc = [[_mm512_setzero_si512(); 4]; GROUP];
+                let mut words = tile.as_ptr().cast::<__m512i>();
+                let mut q = group.as_ptr().cast::<i32>();
+                for step in 0..=steps {
+                    if step == steps {
+                        words = lengths.as_ptr().cast();
+                    }
+                    let w = [0, 1, 2, 3].map(|i| _mm512_load_si512(words.add(i)));
+                    for (g, acc) in acc.iter_mut().enumerate() {
+                        let x = _mm512_set1_epi32(q.add(g).read_unaligned());
+                        for (acc, w) in acc.iter_mut().zip(w) {
+                            *acc = _mm512_dpbusd_epi32(*acc, w, x);
+                        }
+                    }
+                    words = words.wrapping_add(4);
+                    q = q.add(GROUP);
+                }
+                let mut masks = [0; GROUP];
+                for g in 0..GROUP {
+                    let least = _mm512_set1_epi32(thresholds[g]);
+                    let m = acc[g].map(|a| u64::from(_mm512_cmpgt_epi32_mask(a, least)));
+                    masks[g] = m[0] | m[1] << 16 | m[2] << 32 | m[3] << 48;
+                    if masks[g] != 0 {
+                        for (i, a) in acc[g].iter().enumerate() {
+                            _mm512_storeu_si512(sums[g].as_mut_ptr().add(16 * i).cast(), *a);
+                        }
+                    }
+                }
+                masks
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn dot(row: &[Line], q: &[i8]) -> i32 {
+            assert_eq!(row.len() * 64, q.len());
+            unsafe {
+                let mut acc = _mm512_setzero_si512();
+                for (line, q) in row.iter().zip(q.chunks_exact(64)) {
+                    acc = _mm512_dpbusd_epi32(acc, _mm512_load_si512(line.0.as_ptr().cast()), _mm512_loadu_si512(q.as_ptr().cast()));
+                }
+                _mm512_reduce_add_epi32(acc)
+            }
+        }
+    }
+
+    /// AVX2. `maddubs` sums two products in 16 bits and saturates: 2·127·127 fits, so words have 7 bits.
+    pub(in super::super) struct Avx2;
+
+    #[expect(unsafe_code, reason = "intrinsics; the caller has checked the CPU, and all loads lie in the slices whose lengths are asserted")]
+    impl Kernel for Avx2 {
+        const LEVELS: u8 = 127;
+
+        #[inline(always)]
+        unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
+            let steps = tile.len() / 4;
+            assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * GROUP);
+            unsafe {
+                let ones = _mm256_set1_epi16(1);
+                let mut masks = [0u64; GROUP];
+                for part in 0..4 {
+                    let mut acc = [[_mm256_setzero_si256(); 2]; GROUP];
+                    let mut words = tile.as_ptr().add(part).cast::<__m256i>();
+                    let mut q = group.as_ptr().cast::<i32>();
+                    for step in 0..=steps {
+                        if step == steps {
+                            words = lengths.as_ptr().add(part).cast();
+                        }
+                        let w = [_mm256_load_si256(words), _mm256_load_si256(words.add(1))];
+                        for (g, acc) in acc.iter_mut().enumerate() {
+                            let x = _mm256_set1_epi32(q.add(g).read_unaligned());
+                            for (acc, w) in acc.iter_mut().zip(w) {
+                                *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), ones));
+                            }
+                        }
+                        words = words.wrapping_add(8);
+                        q = q.add(GROUP);
+                    }
+                    for g in 0..GROUP {
+                        let least = _mm256_set1_epi32(thresholds[g]);
+                        for (i, a) in acc[g].iter().enumerate() {
+                            let m = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(*a, least)));
+                            masks[g] |= u64::from(m as u8) << (16 * part + 8 * i);
+                            _mm256_storeu_si256(sums[g].as_mut_ptr().add(16 * part + 8 * i).cast(), *a);
+                        }
+                    }
+                }
+                masks
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn dot(row: &[Line], q: &[i8]) -> i32 {
+            assert_eq!(row.len() * 64, q.len());
+            unsafe {
+                let ones = _mm256_set1_epi16(1);
+                let mut acc = _mm256_setzero_si256();
+                for (line, q) in row.iter().zip(q.chunks_exact(64)) {
+                    for at in [0, 32] {
+                        let w = _mm256_load_si256(line.0.as_ptr().add(at).cast());
+                        let x = _mm256_loadu_si256(q.as_ptr().add(at).cast());
+                        acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), ones));
+                    }
+                }
+                let mut lanes = [0i32; 8];
+                _mm256_storeu_si256(lanes.as_mut_ptr().cast(), acc);
+                lanes.iter().sum()
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(super) use arm::Neon;
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::*;
+    use std::arch::aarch64::*;
+
+    /// NEON. Sums of two products are held in 16 bits: 2·127·127 fits, so words have 7 bits.
+    pub(in super::super) struct Neon;
+
+    #[expect(unsafe_code, reason = "intrinsics; every aarch64 has NEON, and all loads lie in the slices whose lengths are asserted")]
+    impl Kernel for Neon {
+        const LEVELS: u8 = 127;
+
+        #[inline(always)]
+        unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
+            let steps = tile.len() / 4;
+            assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * GROUP);
+            // Two of the sixteen vectors of four words at a time: 12 sums, 2 words, 1 patch in 32 registers.
+            for part in 0..8 {
+                unsafe {
+                    let mut acc = [[vdupq_n_s32(0); 2]; GROUP];
+                    for (step, q) in group.chunks_exact(4 * GROUP).enumerate() {
+                        let lines = if step == steps { lengths } else { &tile[4 * step..4 * step + 4] };
+                        let at = lines[part / 2].0.as_ptr().add(part % 2 * 32).cast::<i8>();
+                        let w = [vld1q_s8(at), vld1q_s8(at.add(16))];
+                        for (acc, q) in acc.iter_mut().zip(q.as_chunks::<4>().0) {
+                            let x = vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(q.map(|b| b as u8))));
+                            for (acc, w) in acc.iter_mut().zip(w) {
+                                *acc = vpadalq_s16(*acc, pairs(w, x));
+                            }
+                        }
+                    }
+                    for (sums, acc) in sums.iter_mut().zip(acc) {
+                        vst1q_s32(sums.as_mut_ptr().add(8 * part), acc[0]);
+                        vst1q_s32(sums.as_mut_ptr().add(8 * part + 4), acc[1]);
+                    }
+                }
+            }
+            std::array::from_fn(|g| sums[g].iter().rev().fold(0, |mask, &s| (mask << 1) | u64::from(s > thresholds[g])))
+        }
+
+        #[inline(always)]
+        unsafe fn dot(row: &[Line], q: &[i8]) -> i32 {
+            assert_eq!(row.len() * 64, q.len());
+            unsafe {
+                let mut acc = vdupq_n_s32(0);
+                for (line, q) in row.iter().zip(q.chunks_exact(64)) {
+                    for at in [0, 16, 32, 48] {
+                        let w = vld1q_s8(line.0.as_ptr().add(at).cast());
+                        acc = vpadalq_s16(acc, pairs(w, vld1q_s8(q.as_ptr().add(at))));
+                    }
+                }
+                vaddvq_s32(acc)
+            }
+        }
+    }
+
+    /// Sums of neighbouring products.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "intrinsics; every aarch64 has NEON")]
+    unsafe fn pairs(w: int8x16_t, x: int8x16_t) -> int16x8_t {
+        unsafe { vpaddq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(x)), vmull_high_s8(w, x)) }
+    }
+}

@@ -1,0 +1,172 @@
+//! A rotation that gathers the energy of natural patches in few leading components: DCT-II over rows and columns, opponent colours.
+
+/// Components that the fast pass treats together; the padded length of a rotated patch is a multiple of [`PAD`].
+pub(super) const CHUNK: usize = 16;
+/// Rotated vectors are padded with zeros to a multiple of this.
+pub(super) const PAD: usize = 64;
+
+/// Orthonormal map R^d → R^d for planar 3×p×p patches.
+#[derive(Debug)]
+pub(super) struct Rotation {
+    p: usize,
+    /// Transposed p×p DCT matrix: `[place][frequency]`.
+    dct: Vec<f64>,
+    dct32: Vec<f32>,
+    /// `place[c·p² + fy·p + fx]`: where that coefficient goes.
+    place: Vec<u32>,
+}
+
+/// Rows of the colour rotation: brightness, red − blue, green − the mean of both.
+fn colour() -> [[f64; 3]; 3] {
+    let (a, b, c) = (1.0 / 3f64.sqrt(), 1.0 / 2f64.sqrt(), 1.0 / 6f64.sqrt());
+    [[a, a, a], [b, 0.0, -b], [c, -2.0 * c, c]]
+}
+
+impl Rotation {
+    pub(super) fn new(p: usize) -> Self {
+        let n = p as f64;
+        let entry = |place: usize, frequency: usize| {
+            let scale = if frequency == 0 { (1.0 / n).sqrt() } else { (2.0 / n).sqrt() };
+            scale * (std::f64::consts::PI * (place as f64 + 0.5) * frequency as f64 / n).cos()
+        };
+        let dct: Vec<f64> = (0..p * p).map(|i| entry(i / p, i % p)).collect();
+        // Order of expected energy in natural patches: 1/f² spectra, colour differences far weaker than brightness. Speed only.
+        let weight = |i: usize| {
+            let (c, fy, fx) = (i / (p * p), i / p % p, i % p);
+            [1.0, 0.1, 0.05][c] / (0.4 + (fx * fx + fy * fy) as f64)
+        };
+        let mut order: Vec<usize> = (0..3 * p * p).collect();
+        order.sort_by(|&a, &b| weight(b).total_cmp(&weight(a)).then(a.cmp(&b)));
+        let mut place = vec![0; 3 * p * p];
+        order.iter().enumerate().for_each(|(to, &from)| place[from] = to as u32);
+        Self {
+            p,
+            dct32: dct.iter().map(|&x| x as f32).collect(),
+            dct,
+            place,
+        }
+    }
+
+    /// Rotates in f64 (words).
+    pub(super) fn exact(&self, x: &[f64], out: &mut [f64]) {
+        let (p, plane) = (self.p, self.p * self.p);
+        let mut mixed = vec![0.0; 3 * plane];
+        for (c, row) in colour().iter().enumerate() {
+            for i in 0..plane {
+                mixed[c * plane + i] = row[0] * x[i] + row[1] * x[plane + i] + row[2] * x[2 * plane + i];
+            }
+        }
+        let mut half = vec![0.0; plane];
+        for c in 0..3 {
+            for y in 0..p {
+                for f in 0..p {
+                    half[y * p + f] = (0..p).map(|i| mixed[c * plane + y * p + i] * self.dct[i * p + f]).sum();
+                }
+            }
+            for fy in 0..p {
+                for fx in 0..p {
+                    let sum = (0..p).map(|y| half[y * p + fx] * self.dct[y * p + fy]).sum();
+                    out[self.place[c * plane + fy * p + fx] as usize] = sum;
+                }
+            }
+        }
+    }
+
+    /// |f32 result − exact result|₂ ≤ this × |x|₂ for [`Rotation::fast`].
+    ///
+    /// A product with an orthonormal n×n matrix rounded to f32, summed in f32, errs by at most (n + 1)·u·√n·|x| to first order, u = 2⁻²⁴;
+    /// three products follow each other (3, p, p). One u is for rounding x itself, the last factor for second-order terms.
+    pub(super) fn error(&self) -> f64 {
+        let product = |n: f64| (n + 1.0) * n.sqrt();
+        (1.0 + product(3.0) + 2.0 * product(self.p as f64)) * 2f64.powi(-24) * 1.01
+    }
+
+    /// Rotates in f32 (patches). `x` is planar, `work` as long; `out` is padded, its padding is left alone.
+    #[inline(always)]
+    pub(super) fn fast(&self, x: &mut [f32], work: &mut [f32], out: &mut [f32]) {
+        let plane = self.p * self.p;
+        let m = colour().map(|r| r.map(|v| v as f32));
+        let (r, gb) = x.split_at_mut(plane);
+        let (g, b) = gb.split_at_mut(plane);
+        for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
+            let (x, y, z) = (*r, *g, *b);
+            *r = m[0][0] * x + m[0][1] * y + m[0][2] * z;
+            *g = m[1][0] * x + m[1][2] * z;
+            *b = m[2][0] * x + m[2][1] * y + m[2][2] * z;
+        }
+        match self.p {
+            8 => self.planes::<8>(x, work, out),
+            4 => self.planes::<4>(x, work, out),
+            16 => self.planes::<16>(x, work, out),
+            _ => self.planes::<0>(x, work, out),
+        }
+    }
+
+    /// Both DCTs of all three planes; `P` is p where that is known to the compiler, else 0.
+    #[inline(always)]
+    fn planes<const P: usize>(&self, x: &[f32], work: &mut [f32], out: &mut [f32]) {
+        let p = if P == 0 { self.p } else { P };
+        let plane = p * p;
+        let mut sums = [0f32; super::codebook::MAX_PATCH as usize];
+        for c in 0..3 {
+            let x = &x[c * plane..][..plane];
+            let place = &self.place[c * plane..][..plane];
+            for y in 0..p {
+                // Columns: work[f][x] = Σ_y dct[y][f]·x[y][x], one output frequency y at a time.
+                let sums = &mut sums[..p];
+                sums.fill(0.0);
+                for i in 0..p {
+                    let d = self.dct32[i * p + y];
+                    sums.iter_mut().zip(&x[i * p..][..p]).for_each(|(s, x)| *s += d * x);
+                }
+                work[y * p..][..p].copy_from_slice(sums);
+            }
+            for fy in 0..p {
+                let sums = &mut sums[..p];
+                sums.fill(0.0);
+                for i in 0..p {
+                    let w = work[fy * p + i];
+                    sums.iter_mut().zip(&self.dct32[i * p..][..p]).for_each(|(s, d)| *s += w * d);
+                }
+                for (fx, s) in sums.iter().enumerate() {
+                    out[place[fy * p + fx] as usize] = *s;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_dot_products_and_bounds_its_error() {
+        for p in [1usize, 2, 3, 4, 7, 8, 16, 32] {
+            let d = 3 * p * p;
+            let rotation = Rotation::new(p);
+            let x: Vec<f64> = (0..d).map(|i| f64::from(((i * 7919 + 13) % 256) as u8)).collect();
+            let e: Vec<f64> = (0..d).map(|i| ((i * i) as f64).sin()).collect();
+            let (mut rx, mut re) = (vec![0.0; d], vec![0.0; d]);
+            rotation.exact(&x, &mut rx);
+            rotation.exact(&e, &mut re);
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            assert!((dot(&x, &e) - dot(&rx, &re)).abs() < 1e-12 * (dot(&x, &x) * dot(&e, &e)).sqrt(), "p = {p}");
+            let mut x32: Vec<f32> = x.iter().map(|&x| x as f32).collect();
+            let mut out = vec![0.0; d];
+            rotation.fast(&mut x32, &mut vec![0.0; d], &mut out);
+            let error: f64 = out.iter().zip(&rx).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum::<f64>().sqrt();
+            assert!(error <= rotation.error() * dot(&x, &x).sqrt(), "p = {p}: {error}");
+        }
+    }
+
+    #[test]
+    fn smooth_patches_gather_in_front() {
+        let p = 8;
+        let x: Vec<f64> = (0..192).map(|i| 100.0 + (i % 8) as f64 * 3.0 + (i / 8 % 8) as f64).collect();
+        let mut out = vec![0.0; 192];
+        Rotation::new(p).exact(&x, &mut out);
+        let energy = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>();
+        assert!(energy(&out[..16]) > 0.9999 * energy(&out));
+    }
+}
