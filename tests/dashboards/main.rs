@@ -1,7 +1,11 @@
 //! The dashboard, the scrape config and the alerts against the metrics that the daemon really has, and against a real Prometheus.
 
+mod daemon;
 mod exporter;
 mod files;
+#[path = "../training/ground.rs"]
+#[expect(dead_code, reason = "the daemon's own tests use the rest of it")]
+mod ground;
 mod prometheus;
 mod promql;
 
