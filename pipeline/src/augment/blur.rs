@@ -16,8 +16,8 @@ pub(super) struct Blur {
 impl Blur {
     /// Blurs each plane of a 3×`side`×`side` view: separable, f32, mirrored at the border without repeating it, rounded at the end.
     ///
-    /// As torchvision's `gaussian_blur` with a kernel of 2⌈3σ⌉ + 1 taps; its SimCLR-style fixed kernel of 23 taps differs by less than
-    /// one level, because less than 0.3 % of the weight lies beyond three sigmas.
+    /// As torchvision's `gaussian_blur` with a kernel of 2⌈3σ⌉ + 1 taps. A wider kernel changes at most 0.3 % of the weight along each
+    /// axis, so a value by two levels at the very worst.
     pub(super) fn apply(&mut self, view: &mut [u8], side: usize, sigma: f32) {
         let sigma = sigma.clamp(1e-3, MAX_SIGMA);
         let radius = ((3.0 * sigma).ceil() as usize).min(MAX_RADIUS).min(side.saturating_sub(1));

@@ -2,9 +2,9 @@
 
 /// Halves a view: u8 planar 3×`side`×`side` → 3×`side`/2×`side`/2, each pixel the mean of 2×2, rounded half up.
 ///
-/// `side` is even. BEiT makes its tokenizer's 112-pixel copy with a separate Lanczos resize of the same crop (arXiv 2106.08254, as
-/// reimplemented here per arXiv 2112.10740 §3.3). Deviation: the box mean of the finished view, so that words always describe the
-/// very pixels the model sees, colour changes included, at a fraction of the cost.
+/// `side` is even. BEiT makes its tokenizer's 112-pixel picture by a second, Lanczos resize of the same crop, and SplitMask presumably does
+/// too (arXiv 2112.10740 §3.3 only gives 8×8 patches). Deviation: the box mean of the finished view, so that words always describe the
+/// very pixels that the model sees, colour changes included, at a fraction of the cost.
 ///
 /// # Panics
 /// If `view` is not 3×`side`×`side` bytes or `side` is odd.

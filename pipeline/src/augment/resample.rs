@@ -67,9 +67,17 @@ impl Resampler {
 type Rgb<'a> = TypedImageRef<'a, fr::pixels::U8x3>;
 
 /// The one call of the resizer. For RGB bytes alone: its call for any pixel type compiles 4 MB of kernels that nobody here runs.
-fn resize(resizer: &mut fr::Resizer, source: &TypedCroppedImage<'_, Rgb<'_>>, out: &mut [u8], (width, height): (u32, u32), options: &fr::ResizeOptions) {
+fn resize(
+    resizer: &mut fr::Resizer,
+    source: &TypedCroppedImage<'_, Rgb<'_>>,
+    out: &mut [u8],
+    (width, height): (u32, u32),
+    options: &fr::ResizeOptions,
+) {
     let mut target = TypedImage::<fr::pixels::U8x3>::from_buffer(width, height, out).expect("the buffer has the picture's size");
-    resizer.resize_typed(source, &mut target, options).expect("the crop box lies within its picture");
+    resizer
+        .resize_typed(source, &mut target, options)
+        .expect("the crop box lies within its picture");
 }
 
 /// A whole picture resized with a three-lobed Lanczos kernel.

@@ -60,8 +60,8 @@ fn a_crop_of_the_views_size_is_copied_and_flipped_exactly() {
 
 #[test]
 fn the_resize_is_pillows_bicubic() {
-    // Python, Pillow 11: the same 5×5 grey picture (v = (x·x·7 + y·31) mod 251) resized to 3×3 by Image.BICUBIC, by hand from Pillow's
-    // published rule (a = −0.5, support 2 × scale, weights normalised, 8-bit between the passes).
+    // A 5×5 grey picture to 3×3 by the rule that Pillow publishes for BICUBIC: a = −0.5, support 2 × scale, weights normalised (here in
+    // f64 without its 8 bits between the passes).
     let side = 5usize;
     let value = |x: usize, y: usize| ((x * x * 7 + y * 31) % 251) as f64;
     let kernel = |t: f64| {
