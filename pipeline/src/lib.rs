@@ -6,8 +6,8 @@
 //!    ─augment(ViewPlan)→ views ─tokenize→ visual words ─mask→ parts ─batch→ Batch ─queue→ consumer
 //! ```
 //! A module imports only from the floors below it:
-//! `types error seed` → `cursor metrics` → `decode augment tokenize mask` (pure) and `stage` (execution only) →
-//! `sample` → `bucket` → `shard` → `batch` → `config` → `run`; `pack` stands beside `run`.
+//! `types error seed cursor` → `metrics` → `decode tokenize mask` (pure: no tokio, no object_store) and `stage` (execution only) →
+//! `augment` (of what `decode` made) and `bucket` → `sample` → `config` → `shard` → `batch` → `run` and `pack`. A test holds this.
 
 pub mod augment;
 pub mod batch;

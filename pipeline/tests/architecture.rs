@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 const PIPELINE: &[&[&str]] = &[
     &["types", "error", "seed", "cursor"],
     &["metrics"],
-    &["decode", "augment", "tokenize", "mask", "stage"],
-    &["sample", "bucket"],
+    &["decode", "tokenize", "mask", "stage"],
+    &["augment", "bucket"],
+    &["sample"],
     &["config"],
     &["shard"],
     &["batch"],

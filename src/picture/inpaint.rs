@@ -22,7 +22,7 @@ const PAPER: Rgb<u8> = Rgb([250, 250, 250]);
 
 /// Draws the picture.
 ///
-/// `size` = side of a view, pixels; `word` answers the RGB pixels (interleaved, `side × side`) that stand for a visual word. A patch that A
+/// `size` = side of a view, pixels; `word` answers the side and the pixels (u8, planar 3×side×side) that stand for a visual word. A patch that A
 /// did not see is painted with A's prediction, every other with B's: so each prediction shown is of a patch its branch could not see.
 #[must_use]
 pub fn inpaint(rows: &[Row], size: u32, word: &dyn Fn(u32) -> (u32, Vec<u8>)) -> RgbImage {
@@ -59,8 +59,9 @@ pub fn inpaint(rows: &[Row], size: u32, word: &dyn Fn(u32) -> (u32, Vec<u8>)) ->
                 let (pu, pv) = ((u / patch).min(side - 1), (v / patch).min(side - 1));
                 let (word_side, pixels) = &patches[(pv * side + pu) as usize];
                 let scale = |offset: u32| (offset * word_side / patch).min(word_side - 1);
-                let at = ((scale(v - pv * patch) * word_side + scale(u - pu * patch)) * 3) as usize;
-                Rgb([pixels[at], pixels[at + 1], pixels[at + 2]])
+                let at = (scale(v - pv * patch) * word_side + scale(u - pu * patch)) as usize;
+                let plane = (word_side * word_side) as usize;
+                Rgb([pixels[at], pixels[plane + at], pixels[2 * plane + at]])
             }
         };
         let predicted = paint(&|i| row.predicted[usize::from(row.parts[i] == 1)][i]);
@@ -78,8 +79,8 @@ mod tests {
     #[test]
     fn each_patch_shows_the_branch_that_did_not_see_it() {
         let row = Row { view: vec![200; 3 * 4 * 4], parts: vec![1, 2, 2, 1], words: vec![0; 4], predicted: [vec![1; 4], vec![2; 4]] };
-        // Word w is a flat patch of grey 10·w.
-        let sheet = inpaint(&[row], 4, &|w| (1, vec![10 * w as u8; 3]));
+        // Word w is a flat 2×2 patch of red 10·w, green 100, blue 200.
+        let sheet = inpaint(&[row], 4, &|w| (2, [[10 * w as u8; 4], [100; 4], [200; 4]].concat()));
         let zoom = 128 / 4;
         let cell = 4 * zoom;
         let at = |column: u32, u: u32, v: u32| sheet.get_pixel(MARGIN + column * (cell + GAP) + u * zoom, MARGIN + v * zoom).0[0];
@@ -89,5 +90,6 @@ mod tests {
         assert_eq!(at(3, 0, 0), 20, "A saw it, so B's prediction is shown");
         assert_eq!(at(3, 2, 0), 10);
         assert_eq!(at(4, 2, 0), 0);
+        assert_eq!(sheet.get_pixel(MARGIN + 4 * (cell + GAP), MARGIN).0, [0, 100, 200], "planes are red, green, blue");
     }
 }

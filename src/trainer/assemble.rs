@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
 use splitmask_pipeline::types::ViewPlan;
 use tch::{Device, Tensor, nn};
@@ -156,7 +157,15 @@ fn device_name(device: Device) -> String {
 }
 
 fn load_codebook(spec: &TrainerSpec) -> Result<Codebook, TrainError> {
-    let codebook = Codebook::load(&spec.codebook)?;
+    let codebook = Codebook::load(&spec.codebook).map_err(|e| match e {
+        PipelineError::Io { source, .. } => TrainError::BadSetting {
+            key: "codebook.path".into(),
+            value: spec.codebook.display().to_string(),
+            detail: source.to_string(),
+            hint: Some(format!("make it with `splitmask codebook {} --out FILE …`", spec.data.train)),
+        },
+        other => other.into(),
+    })?;
     codebook.check_fits(&spec.codebook.display().to_string(), spec.model.image, spec.model.patch)?;
     Ok(codebook)
 }

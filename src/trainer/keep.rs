@@ -31,9 +31,7 @@ impl Keeper {
 
     /// Starts writing; waits for the previous one first. A failure of that one is counted and logged here: training goes on.
     pub(super) fn begin(&mut self, snapshot: Snapshot, keep: u32, keep_every: u64) {
-        if let Err(e) = self.wait() {
-            tracing::error!(error = %e, "a checkpoint could not be written; training goes on from the older one");
-        }
+        self.settle();
         let (root, metrics) = (self.root.clone(), self.metrics.clone());
         let write = move || {
             let began = Instant::now();
@@ -56,6 +54,19 @@ impl Keeper {
         };
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(write);
         self.writing = Some(thread.expect("a thread can be started"));
+    }
+
+    /// Notices a write that has ended.
+    pub(super) fn poll(&mut self) {
+        if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Err(e) = self.wait() {
+            tracing::error!(error = %e, "a checkpoint could not be written; training goes on, the older one stands");
+        }
     }
 
     /// Waits for the write under way, if any; answers its folder.

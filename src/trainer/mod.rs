@@ -90,6 +90,7 @@ impl Trainer {
 
     /// One step and what is due after it.
     fn boundary(&mut self, batch: Batch) -> Result<(), TrainError> {
+        self.keeper.poll();
         self.set_state(State::Training);
         self.take_step(&batch)?;
         self.feed.recycle(batch);

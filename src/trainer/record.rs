@@ -55,6 +55,9 @@ impl Trainer {
         m.learning_rate.set(lr);
         m.weight_decay.set(wd);
         m.tokens_per_second.set(images_per_second * self.spec.model.patches() as f64);
+        if let Err(e) = m.measure_disk(&self.spec.run_dir) {
+            tracing::debug!(error = %e, "the run folder's disk cannot be measured");
+        }
 
         let losses: Vec<(String, f64)> =
             means.iter().filter(|(k, _)| LossTerm::from_label(k).is_some()).map(|(k, v)| (k.clone(), *v)).collect();
