@@ -157,3 +157,28 @@ fn inspect_describes_a_pack_and_draws_a_sheet() {
         assert!(text(&out.stderr).contains(part), "{args:?}: {}", text(&out.stderr));
     }
 }
+
+/// `splitmask inspect … | head -1` and a full disk.
+#[test]
+fn a_reader_that_leaves_is_no_error_and_a_full_disk_is() {
+    let dir = pictures();
+    assert!(splitmask(&["pack", "in", "out"], dir.path()).status.success());
+    let inspect = |stdout: std::process::Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_splitmask"));
+        command
+            .args(["inspect", "out/train"])
+            .current_dir(dir.path())
+            .stdout(stdout)
+            .stderr(std::process::Stdio::piped());
+        command.output().unwrap()
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let out = inspect(writer.into());
+    assert_eq!((out.status.code(), text(&out.stderr)), (Some(0), ""));
+    if let Ok(full) = fs::File::options().write(true).open("/dev/full") {
+        let out = inspect(full.into());
+        assert_eq!(out.status.code(), Some(74));
+        assert!(text(&out.stderr).contains("stdout"), "{}", text(&out.stderr));
+    }
+}

@@ -1,7 +1,5 @@
 //! `splitmask inspect`: what a bucket of shards holds, as numbers and as a picture.
 
-#![expect(clippy::print_stdout, reason = "a verb answers on stdout")]
-
 mod sheet;
 
 use std::collections::BTreeMap;
@@ -18,6 +16,7 @@ use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::types::{Image, RawSample};
 
 use crate::cli::amount;
+use crate::cli::answer::answer;
 use crate::error::CliError;
 
 /// Keys that are shown.
@@ -150,11 +149,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     seen.lost = lost(&registry);
     let manifest = dataset.manifest();
     let shards = dataset.shards().len();
-    let text = match args.json {
+    let mut text = match args.json {
         true => json(args, manifest, shards, &seen),
         false => describe(args, manifest, shards, &seen),
     };
-    print!("{text}");
     if let Some(file) = &args.contact_sheet {
         let cells = cells(std::mem::take(&mut seen.kept), manifest, &data);
         let count = cells.len();
@@ -162,10 +160,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
             .save(file)
             .map_err(|e| CliError::io(format!("{}: {e}", file.display())))?;
         if !args.json {
-            println!("contact sheet of {count} images: {}", file.display());
+            text += &format!("contact sheet of {count} images: {}\n", file.display());
         }
     }
-    Ok(())
+    answer(&text)
 }
 
 fn check_picture_path(file: &Path) -> Result<(), CliError> {

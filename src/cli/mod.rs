@@ -1,6 +1,7 @@
 //! The command line: one verb, one file.
 
 mod amount;
+mod answer;
 mod check_config;
 mod codebook;
 mod doctor;

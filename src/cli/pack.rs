@@ -1,7 +1,5 @@
 //! `splitmask pack`: folders of images → tar shards.
 
-#![expect(clippy::print_stdout, reason = "a verb answers on stdout")]
-
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -11,6 +9,7 @@ use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::pack::{ClassFrom, Encoding, PackError, PackOptions, PackProgress, PackReport, REFUSED_NAME, pack};
 
 use crate::cli::amount;
+use crate::cli::answer::answer;
 use crate::error::{CliError, ExitCode};
 
 const LONG_ABOUT: &str = "\
@@ -173,8 +172,7 @@ pub(crate) fn run(args: PackArgs) -> Result<(), CliError> {
     bar.finish_and_clear();
     let report = report?;
     let text = if args.json { json(&report) } else { summary(&report, &options) };
-    print!("{text}");
-    Ok(())
+    answer(&text)
 }
 
 fn show(bar: &ProgressBar, p: PackProgress) {

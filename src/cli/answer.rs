@@ -1,0 +1,14 @@
+//! What a verb says on stdout.
+
+use std::io::{ErrorKind, Write};
+
+use crate::error::CliError;
+
+/// Prints a verb's answer. A reader that has gone (`splitmask … | head`) is no error; a full disk is.
+pub(crate) fn answer(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(CliError::io(format!("stdout: {e}"))),
+        _ => Ok(()),
+    }
+}
