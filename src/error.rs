@@ -33,12 +33,20 @@ pub struct CliError {
 impl CliError {
     /// Bad input: exit code 64.
     pub fn usage(message: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
-        Self { code: ExitCode::Usage, message: message.into(), hint: hint.into() }
+        Self {
+            code: ExitCode::Usage,
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// I/O: exit code 74.
     pub fn io(message: impl Into<String>) -> Self {
-        Self { code: ExitCode::Io, message: message.into(), hint: None }
+        Self {
+            code: ExitCode::Io,
+            message: message.into(),
+            hint: None,
+        }
     }
 }
 
@@ -46,10 +54,19 @@ impl From<splitmask_pipeline::error::PipelineError> for CliError {
     fn from(e: splitmask_pipeline::error::PipelineError) -> Self {
         use splitmask_pipeline::error::PipelineError as P;
         let code = match e {
-            P::BadUrl { .. } | P::Empty { .. } | P::BadManifest { .. } | P::BadCodebook { .. } | P::BadSetting { .. } | P::Unreachable { .. } => ExitCode::Usage,
+            P::BadUrl { .. }
+            | P::Empty { .. }
+            | P::BadManifest { .. }
+            | P::BadCodebook { .. }
+            | P::BadSetting { .. }
+            | P::Unreachable { .. } => ExitCode::Usage,
             P::FailureBudget { .. } | P::Shard(_) | P::Io { .. } => ExitCode::Io,
             P::Panicked { .. } => ExitCode::Internal,
         };
-        Self { code, hint: e.hint(), message: e.to_string() }
+        Self {
+            code,
+            hint: e.hint(),
+            message: e.to_string(),
+        }
     }
 }

@@ -62,11 +62,20 @@ fn sources(root: &Path) -> Vec<(String, PathBuf, String)> {
 
 /// Top modules named as `crate::NAME` outside comments, also inside `use crate::{a::…, b}`.
 fn uses(text: &str) -> Vec<String> {
-    let code: String = text.lines().filter(|l| !l.trim_start().starts_with("//")).flat_map(|l| [l, "\n"]).collect();
+    let code: String = text
+        .lines()
+        .filter(|l| !l.trim_start().starts_with("//"))
+        .flat_map(|l| [l, "\n"])
+        .collect();
     let mut names = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
-        let name = |s: &str| s.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        let name = |s: &str| {
+            s.trim_start()
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect::<String>()
+        };
         if let Some(group) = rest.strip_prefix('{') {
             let mut depth = 1;
             let mut start = 0;
@@ -92,10 +101,17 @@ fn uses(text: &str) -> Vec<String> {
 }
 
 fn violations(floors: &[&[&str]], files: &[(String, PathBuf, String)]) -> Vec<String> {
-    let floor: BTreeMap<&str, usize> = floors.iter().enumerate().flat_map(|(i, names)| names.iter().map(move |n| (*n, i))).collect();
+    let floor: BTreeMap<&str, usize> = floors
+        .iter()
+        .enumerate()
+        .flat_map(|(i, names)| names.iter().map(move |n| (*n, i)))
+        .collect();
     let mut found = Vec::new();
     for (module, path, text) in files {
-        if path.components().any(|c| BANNED.contains(&c.as_os_str().to_string_lossy().trim_end_matches(".rs"))) {
+        if path
+            .components()
+            .any(|c| BANNED.contains(&c.as_os_str().to_string_lossy().trim_end_matches(".rs")))
+        {
             found.push(format!("{}: a module named for nothing", path.display()));
         }
         if matches!(module.as_str(), "lib" | "main") {
@@ -109,7 +125,10 @@ fn violations(floors: &[&[&str]], files: &[(String, PathBuf, String)]) -> Vec<St
             let Some(other) = floor.get(used.as_str()) else { continue };
             let same = own == other && (used == *module || (MIXED.contains(&module.as_str()) && MIXED.contains(&used.as_str())));
             if other > own || (other == own && !same) {
-                found.push(format!("{}: `{module}` (floor {own}) uses `{used}` (floor {other})", path.display()));
+                found.push(format!(
+                    "{}: `{module}` (floor {own}) uses `{used}` (floor {other})",
+                    path.display()
+                ));
             }
         }
     }
@@ -136,7 +155,10 @@ fn splitmask_modules_import_from_below() {
 fn the_pipeline_knows_no_tensor() {
     let manifest = fs::read_to_string(here().join("Cargo.toml")).unwrap();
     for banned in ["tch", "torch-sys", "torch-ext"] {
-        assert!(!manifest.lines().any(|l| l.trim_start().starts_with(banned)), "pipeline/Cargo.toml depends on {banned}");
+        assert!(
+            !manifest.lines().any(|l| l.trim_start().starts_with(banned)),
+            "pipeline/Cargo.toml depends on {banned}"
+        );
     }
 }
 
@@ -145,8 +167,16 @@ fn a_planted_violation_is_found() {
     let file = |module: &str, path: &str, text: &str| (module.to_owned(), PathBuf::from(path), text.to_owned());
     let planted = [
         file("decode", "src/decode/mod.rs", "use crate::bucket::open;"),
-        file("decode", "src/decode/jpeg.rs", "use crate::{error::SampleError, run::{Dataset, Order}};"),
-        file("mask", "src/mask.rs", "// crate::run is only talked about\nuse crate::decode::Decoder;"),
+        file(
+            "decode",
+            "src/decode/jpeg.rs",
+            "use crate::{error::SampleError, run::{Dataset, Order}};",
+        ),
+        file(
+            "mask",
+            "src/mask.rs",
+            "// crate::run is only talked about\nuse crate::decode::Decoder;",
+        ),
         file("shard", "src/shard/utils.rs", ""),
         file("attic", "src/attic.rs", ""),
         file("run", "src/run.rs", "use crate::{shard, batch};"),

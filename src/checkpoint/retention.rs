@@ -6,7 +6,11 @@ pub fn surplus(steps: &[u64], keep: u32, keep_every: u64) -> Vec<u64> {
     let mut sorted = steps.to_vec();
     sorted.sort_unstable();
     let newest = sorted.len().saturating_sub(keep.max(1) as usize);
-    sorted[..newest].iter().copied().filter(|s| keep_every == 0 || s % keep_every != 0).collect()
+    sorted[..newest]
+        .iter()
+        .copied()
+        .filter(|s| keep_every == 0 || s % keep_every != 0)
+        .collect()
 }
 
 #[cfg(test)]

@@ -28,7 +28,10 @@ fn place(root: &Path, step: u64) -> PathBuf {
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError + '_ {
-    move |source| CheckpointError::Io { path: path.to_owned(), source }
+    move |source| CheckpointError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn sync(path: &Path) -> Result<(), CheckpointError> {
@@ -78,7 +81,10 @@ pub fn save(root: &Path, snapshot: &Snapshot) -> Result<PathBuf, CheckpointError
 fn write_into(folder: &Path, snapshot: &Snapshot) -> Result<(), CheckpointError> {
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder).map_err(io(folder))?;
-    let torch = |source| CheckpointError::Torch { path: folder.to_owned(), source };
+    let torch = |source| CheckpointError::Torch {
+        path: folder.to_owned(),
+        source,
+    };
     Tensor::write_safetensors(&snapshot.model, folder.join(MODEL)).map_err(torch)?;
     Tensor::write_safetensors(&snapshot.optimizer, folder.join(OPTIMIZER)).map_err(torch)?;
     let progress = serde_json::to_string_pretty(&snapshot.progress).expect("plain data serialises");
@@ -118,7 +124,10 @@ pub fn list(root: &Path) -> Vec<(u64, PathBuf)> {
 }
 
 fn verify(folder: &Path) -> Result<(), CheckpointError> {
-    let damaged = |detail: String| CheckpointError::Damaged { path: folder.to_owned(), detail };
+    let damaged = |detail: String| CheckpointError::Damaged {
+        path: folder.to_owned(),
+        detail,
+    };
     let text = fs::read_to_string(folder.join(COMPLETE)).map_err(|e| damaged(format!("{COMPLETE}: {e}")))?;
     let sums: BTreeMap<String, String> = serde_json::from_str(&text).map_err(|e| damaged(format!("{COMPLETE}: {e}")))?;
     for name in [MODEL, OPTIMIZER, PROGRESS, CONFIG] {
@@ -173,8 +182,10 @@ pub fn newest(root: &Path) -> Result<Found, CheckpointError> {
 }
 
 fn tensors(folder: &Path, name: &str) -> Result<Vec<(String, Tensor)>, CheckpointError> {
-    Tensor::read_safetensors(folder.join(name))
-        .map_err(|e| CheckpointError::Damaged { path: folder.to_owned(), detail: format!("{name}: {e}") })
+    Tensor::read_safetensors(folder.join(name)).map_err(|e| CheckpointError::Damaged {
+        path: folder.to_owned(),
+        detail: format!("{name}: {e}"),
+    })
 }
 
 /// Reads the parameters of a checkpoint folder.
@@ -191,11 +202,19 @@ pub fn load_model(folder: &Path) -> Result<Vec<(String, Tensor)>, CheckpointErro
 /// [`CheckpointError::Damaged`] naming the file.
 pub fn load(folder: &Path) -> Result<Snapshot, CheckpointError> {
     verify(folder)?;
-    let damaged = |detail: String| CheckpointError::Damaged { path: folder.to_owned(), detail };
+    let damaged = |detail: String| CheckpointError::Damaged {
+        path: folder.to_owned(),
+        detail,
+    };
     let text = fs::read_to_string(folder.join(PROGRESS)).map_err(|e| damaged(format!("{PROGRESS}: {e}")))?;
     let progress: Progress = serde_json::from_str(&text).map_err(|e| damaged(format!("{PROGRESS}: {e}")))?;
     let config_toml = fs::read_to_string(folder.join(CONFIG)).map_err(|e| damaged(format!("{CONFIG}: {e}")))?;
-    Ok(Snapshot { model: tensors(folder, MODEL)?, optimizer: tensors(folder, OPTIMIZER)?, progress, config_toml })
+    Ok(Snapshot {
+        model: tensors(folder, MODEL)?,
+        optimizer: tensors(folder, OPTIMIZER)?,
+        progress,
+        config_toml,
+    })
 }
 
 #[cfg(test)]

@@ -109,7 +109,11 @@ pub(crate) fn run(args: CodebookArgs) -> Result<(), CliError> {
     let spec = spec_of(&args)?;
     let kind = CodebookKind::from_name(&args.kind).expect("the parser knows the kinds");
     check_outputs(&args)?;
-    let source = args.url.as_deref().map(|url| Views::open(url, &args.endpoint, args.image, args.area, args.seed)).transpose()?;
+    let source = args
+        .url
+        .as_deref()
+        .map(|url| Views::open(url, &args.endpoint, args.image, args.area, args.seed))
+        .transpose()?;
     let bar = bar(!args.json);
     let mut book = match (kind, &source) {
         (CodebookKind::RandomProjection, _) => build_random_projection(&spec, args.range)?,
@@ -135,7 +139,11 @@ pub(crate) fn run(args: CodebookArgs) -> Result<(), CliError> {
     if let Some(path) = &args.picture {
         write_picture(&book, path)?;
     }
-    let text = if args.json { json(&book, usage, &args.out) } else { table(&book, usage, &args) };
+    let text = if args.json {
+        json(&book, usage, &args.out)
+    } else {
+        table(&book, usage, &args)
+    };
     print!("{text}");
     Ok(())
 }
@@ -143,7 +151,10 @@ pub(crate) fn run(args: CodebookArgs) -> Result<(), CliError> {
 fn spec_of(args: &CodebookArgs) -> Result<BookSpec, CliError> {
     if !args.patch.is_multiple_of(2) || !args.image.is_multiple_of(args.patch) {
         return Err(CliError::usage(
-            format!("--image {} --patch {}: the patch must be even and divide the image", args.image, args.patch),
+            format!(
+                "--image {} --patch {}: the patch must be even and divide the image",
+                args.image, args.patch
+            ),
             "as in the model's config, for example --image 224 --patch 16".to_owned(),
         ));
     }
@@ -163,7 +174,11 @@ fn check_outputs(args: &CodebookArgs) -> Result<(), CliError> {
         let Some(path) = path else { continue };
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if path.is_dir() || !folder.is_dir() {
-            let what = if path.is_dir() { "is a folder" } else { "its folder does not exist" };
+            let what = if path.is_dir() {
+                "is a folder"
+            } else {
+                "its folder does not exist"
+            };
             return Err(CliError::usage(
                 format!("{key} {}: {what}", path.display()),
                 "name a file in a folder that exists".to_owned(),
@@ -181,7 +196,12 @@ fn cluster(args: &CodebookArgs, spec: &BookSpec, source: &Views, bar: &ProgressB
             "k-means needs many patches for each word, for example 64".to_owned(),
         ));
     }
-    let options = KMeansOptions { patches, views: source.len().unwrap_or(patches.div_ceil(16)), passes: args.passes, settled: 0.002 };
+    let options = KMeansOptions {
+        patches,
+        views: source.len().unwrap_or(patches.div_ceil(16)),
+        passes: args.passes,
+        settled: 0.002,
+    };
     start(bar, "taking patches", patches as u64);
     let mut images = 0;
     let gathered = |n: usize| {
@@ -193,7 +213,12 @@ fn cluster(args: &CodebookArgs, spec: &BookSpec, source: &Views, bar: &ProgressB
             start(bar, "clustering", u64::from(args.passes));
         }
         bar.set_position(u64::from(p.pass));
-        bar.set_message(format!("clustering: mean cosine {:.4}, {:.1} % of patches moved, {} words started anew", p.mean_cosine, 100.0 * p.moved, p.empty));
+        bar.set_message(format!(
+            "clustering: mean cosine {:.4}, {:.1} % of patches moved, {} words started anew",
+            p.mean_cosine,
+            100.0 * p.moved,
+            p.empty
+        ));
     };
     let mut book = build_kmeans(source.images(0)?, spec, &options, gathered, progress)?;
     book.provenance.images = images;
@@ -219,7 +244,11 @@ fn measure(book: &mut Codebook, source: &Views, crops: usize, bar: &ProgressBar)
 }
 
 fn bar(wanted: bool) -> ProgressBar {
-    let target = if wanted && std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if wanted && std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} · {eta} left").expect("the template is a constant");
     ProgressBar::with_draw_target(None, target).with_style(style)
 }
@@ -263,23 +292,47 @@ fn table(book: &Codebook, usage: Option<Usage>, args: &CodebookArgs) -> String {
     if let Some(u) = usage {
         let v = book.len() as f64;
         lines.push(format!("  patches counted       {:>10}", u.total));
-        lines.push(format!("  distinct words        {:>10}   ({:.1} % of all)", u.distinct, 100.0 * u.distinct as f64 / v));
+        lines.push(format!(
+            "  distinct words        {:>10}   ({:.1} % of all)",
+            u.distinct,
+            100.0 * u.distinct as f64 / v
+        ));
         lines.push(format!("  perplexity            {:>10.1}   (at most {v})", u.perplexity));
-        lines.push(format!("  marginal entropy      {:>10.3}   nats (at most {:.3}): an inpainting loss below it has learnt something", u.entropy_nats, v.ln()));
-        lines.push(format!("  commonest word        {:>9.2} %   (word {})", 100.0 * u.top_share, u.top_word));
+        lines.push(format!(
+            "  marginal entropy      {:>10.3}   nats (at most {:.3}): an inpainting loss below it has learnt something",
+            u.entropy_nats,
+            v.ln()
+        ));
+        lines.push(format!(
+            "  commonest word        {:>9.2} %   (word {})",
+            100.0 * u.top_share,
+            u.top_word
+        ));
         lines.extend(judgement(u, book.pixels));
     }
     if let Some(path) = &args.picture {
         lines.push(format!("picture of the words: {}", path.display()));
     }
-    lines.push(format!("next: splitmask train --config FILE --set codebook.path={}", args.out.display()));
+    lines.push(format!(
+        "next: splitmask train --config FILE --set codebook.path={}",
+        args.out.display()
+    ));
     lines.join("\n") + "\n"
 }
 
 fn judgement(usage: Usage, pixels: PixelSpace) -> Option<String> {
     let poor = usage.top_share > 0.3 || usage.perplexity < 50.0;
-    let other = if pixels == PixelSpace::ChannelMeanRemoved { PixelSpace::MeanStd } else { PixelSpace::ChannelMeanRemoved };
-    poor.then(|| format!("a poor target: few words stand for most patches; try --pixels {} or --kind random-patches", other.name()))
+    let other = if pixels == PixelSpace::ChannelMeanRemoved {
+        PixelSpace::MeanStd
+    } else {
+        PixelSpace::ChannelMeanRemoved
+    };
+    poor.then(|| {
+        format!(
+            "a poor target: few words stand for most patches; try --pixels {} or --kind random-patches",
+            other.name()
+        )
+    })
 }
 
 #[cfg(test)]

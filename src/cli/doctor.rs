@@ -20,7 +20,16 @@ struct Finding {
 }
 
 pub(crate) fn run(_: DoctorArgs) -> Result<(), CliError> {
-    for finding in [libtorch(), processor(), cuda(), threads(), memory(), disk(), tool("prometheus", "the dashboards' tests"), tool("promtool", "the alerts' tests")] {
+    for finding in [
+        libtorch(),
+        processor(),
+        cuda(),
+        threads(),
+        memory(),
+        disk(),
+        tool("prometheus", "the dashboards' tests"),
+        tool("promtool", "the alerts' tests"),
+    ] {
         let mark = if finding.advice.is_none() { "ok " } else { "gap" };
         println!("{mark}  {:<11} {}", finding.what, finding.state);
         if let Some(advice) = finding.advice {
@@ -37,13 +46,17 @@ fn libtorch() -> Finding {
     Finding {
         what: "libtorch",
         state: format!("{found}{place}"),
-        advice: (!fits).then(|| "this build is checked against libtorch 2.11.0: run `make setup`, or point LIBTORCH at one and build again".into()),
+        advice: (!fits)
+            .then(|| "this build is checked against libtorch 2.11.0: run `make setup`, or point LIBTORCH at one and build again".into()),
     }
 }
 
 fn processor() -> Finding {
     let name = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = name.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown processor", |l| l.trim_start_matches([' ', '\t', ':']));
+    let name = name
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map_or("unknown processor", |l| l.trim_start_matches([' ', '\t', ':']));
     #[cfg(target_arch = "x86_64")]
     let features: Vec<&str> = [
         ("avx2", std::is_x86_feature_detected!("avx2")),
@@ -64,18 +77,30 @@ fn processor() -> Finding {
     } else {
         None
     };
-    Finding { what: "processor", state: format!("{name} ({})", features.join(", ")), advice }
+    Finding {
+        what: "processor",
+        state: format!("{name} ({})", features.join(", ")),
+        advice,
+    }
 }
 
 fn cuda() -> Finding {
     match torch_ext::load_cuda() {
-        Ok(devices) if devices > 0 => Finding { what: "CUDA", state: format!("{devices} device(s)"), advice: None },
+        Ok(devices) if devices > 0 => Finding {
+            what: "CUDA",
+            state: format!("{devices} device(s)"),
+            advice: None,
+        },
         Ok(_) => Finding {
             what: "CUDA",
             state: "libtorch_cuda is loaded, but no device answers".into(),
             advice: Some("check `nvidia-smi`; training uses the CPU".into()),
         },
-        Err(e) => Finding { what: "CUDA", state: "off: training uses the CPU".into(), advice: Some(e.to_string()) },
+        Err(e) => Finding {
+            what: "CUDA",
+            state: "off: training uses the CPU".into(),
+            advice: Some(e.to_string()),
+        },
     }
 }
 
@@ -84,34 +109,49 @@ fn threads() -> Finding {
     let set = std::env::var("OMP_NUM_THREADS").ok();
     let state = format!("{cores} core(s); libtorch would use {}", tch::get_num_threads());
     let advice = set.map(|n| format!("OMP_NUM_THREADS={n} is set; train.threads overrules it"));
-    Finding { what: "threads", state, advice }
+    Finding {
+        what: "threads",
+        state,
+        advice,
+    }
 }
 
 fn memory() -> Finding {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let gib = |key: &str| {
         let line = text.lines().find_map(|l| l.strip_prefix(key));
-        line.and_then(|l| l.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<f64>().ok()).map_or(0.0, |kb| kb / 1_048_576.0)
+        line.and_then(|l| l.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<f64>().ok())
+            .map_or(0.0, |kb| kb / 1_048_576.0)
     };
     let available = gib("MemAvailable");
     Finding {
         what: "memory",
         state: format!("{available:.1} GiB free of {:.1} GiB", gib("MemTotal")),
-        advice: (available < 2.0).then(|| "the demo takes up to 2 GiB: close something, or lower data.shuffle_window and pipeline.queue_mib".into()),
+        advice: (available < 2.0)
+            .then(|| "the demo takes up to 2 GiB: close something, or lower data.shuffle_window and pipeline.queue_mib".into()),
     }
 }
 
 fn disk() -> Finding {
     let output = Command::new("df").args(["-Pk", "."]).output().ok();
     let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    let free = text.lines().nth(1).and_then(|l| l.split_whitespace().nth(3)).and_then(|n| n.parse::<f64>().ok()).map(|kb| kb / 1_048_576.0);
+    let free = text
+        .lines()
+        .nth(1)
+        .and_then(|l| l.split_whitespace().nth(3))
+        .and_then(|n| n.parse::<f64>().ok())
+        .map(|kb| kb / 1_048_576.0);
     match free {
         Some(gib) => Finding {
             what: "disk",
             state: format!("{gib:.1} GiB free here"),
             advice: (gib < 5.0).then(|| "a build and the demo need about 5 GiB".into()),
         },
-        None => Finding { what: "disk", state: "unknown (no `df`)".into(), advice: None },
+        None => Finding {
+            what: "disk",
+            state: "unknown (no `df`)".into(),
+            advice: None,
+        },
     }
 }
 

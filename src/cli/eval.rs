@@ -35,7 +35,9 @@ enum Task {
 /// Each image of data.val is classified by the k most similar images of data.train; nothing is learnt, so the number speaks of the
 /// encoder alone. Compare it with --random-init, the same encoder before any training.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  splitmask eval knn runs/demo\n  splitmask eval knn runs/demo --random-init\n  splitmask eval knn runs/demo/checkpoints/step-00000400 --json")]
+#[command(
+    after_help = "Examples:\n  splitmask eval knn runs/demo\n  splitmask eval knn runs/demo --random-init\n  splitmask eval knn runs/demo/checkpoints/step-00000400 --json"
+)]
 struct KnnArgs {
     /// Run folder (its newest checkpoint is taken) or checkpoint folder.
     run: PathBuf,
@@ -66,10 +68,17 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             }
             let accuracy = knn(&config, (!args.random_init).then_some(folder.as_path()))?;
             if args.json {
-                let what = if args.random_init { "random-init".into() } else { folder.display().to_string() };
+                let what = if args.random_init {
+                    "random-init".into()
+                } else {
+                    folder.display().to_string()
+                };
                 println!("{}", serde_json::json!({ "weights": what, "k": config.eval.k, "knn": accuracy }));
             } else {
-                println!("k-NN accuracy   {:.4}   (k = {}, {} images among {})", accuracy.top1, config.eval.k, accuracy.queries, accuracy.references);
+                println!(
+                    "k-NN accuracy   {:.4}   (k = {}, {} images among {})",
+                    accuracy.top1, config.eval.k, accuracy.queries, accuracy.references
+                );
                 println!("commonest class {:.4}", accuracy.majority);
                 println!("chance          {:.4}   ({} classes)", accuracy.chance, accuracy.classes);
             }
@@ -85,13 +94,19 @@ pub(super) fn checkpoint_folder(run: &Path) -> Result<PathBuf, CliError> {
     }
     let newest = checkpoint::list(&folder_of(run)).pop().map(|(_, folder)| folder);
     newest.ok_or_else(|| {
-        CliError::usage(format!("{}: no checkpoint in it", run.display()), "name a run folder (run.dir of its config) or a folder step-… below its checkpoints/".to_owned())
+        CliError::usage(
+            format!("{}: no checkpoint in it", run.display()),
+            "name a run folder (run.dir of its config) or a folder step-… below its checkpoints/".to_owned(),
+        )
     })
 }
 
 /// The config that a checkpoint was written under.
 pub(super) fn config_of(folder: &Path) -> Result<Config, CliError> {
-    let source = Source { file: folder.join("config.toml"), ..Source::default() };
+    let source = Source {
+        file: folder.join("config.toml"),
+        ..Source::default()
+    };
     Ok(source.load()?.config)
 }
 
@@ -99,7 +114,10 @@ pub(super) fn config_of(folder: &Path) -> Result<Config, CliError> {
 pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, CliError> {
     let spec = config.trainer_spec();
     if spec.data.val.is_empty() {
-        return Err(CliError::usage("data.val is empty: there is nothing to classify", "name labelled shards: --val URL".to_owned()));
+        return Err(CliError::usage(
+            "data.val is empty: there is nothing to classify",
+            "name labelled shards: --val URL".to_owned(),
+        ));
     }
     let (device, _) = choose_device(&spec.train.device).map_err(TrainError::from)?;
     let codebook = Arc::new(Codebook::load(&spec.codebook)?);
@@ -110,12 +128,17 @@ pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, C
         let tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
         trainer::put_weights(folder, &tensors, &vars)?;
     }
-    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"));
+    let bar = ProgressBar::new_spinner()
+        .with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"));
     let tokenizer = Arc::new(Tokenizer::new(codebook));
     let result = trainer::knn(objective.backbone(), &spec, &tokenizer, device, |set, n| {
         bar.set_message(set.to_owned());
         bar.set_position(n as u64);
     });
     bar.finish_and_clear();
-    result.map_err(|e| CliError { code: ExitCode::Usage, message: e.to_string(), hint: None })
+    result.map_err(|e| CliError {
+        code: ExitCode::Usage,
+        message: e.to_string(),
+        hint: None,
+    })
 }

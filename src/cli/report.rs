@@ -28,9 +28,15 @@ pub(crate) struct ReportArgs {
 pub(crate) fn run(args: ReportArgs) -> Result<(), CliError> {
     let folder = checkpoint_folder(&args.run)?;
     let config = config_of(&folder)?;
-    let lines: Vec<Value> = Journal::read(&args.run).into_iter().filter(|l| l["images_per_second"].is_f64()).collect();
+    let lines: Vec<Value> = Journal::read(&args.run)
+        .into_iter()
+        .filter(|l| l["images_per_second"].is_f64())
+        .collect();
     let Some(last) = lines.last() else {
-        return Err(CliError::usage(format!("{}: metrics.jsonl holds no line yet", args.run.display()), "let the run reach its first log step".to_owned()));
+        return Err(CliError::usage(
+            format!("{}: metrics.jsonl holds no line yet", args.run.display()),
+            "let the run reach its first log step".to_owned(),
+        ));
     };
     let median = |key: &str| {
         let mut values: Vec<f64> = lines.iter().filter_map(|l| l[key].as_f64()).collect();
@@ -45,7 +51,11 @@ pub(crate) fn run(args: ReportArgs) -> Result<(), CliError> {
         time += seconds;
         waited += seconds * number(&pair[1], "data_wait_ratio");
     }
-    let wait = if time > 0.0 { waited / time } else { last["data_wait_ratio"].as_f64().unwrap_or(0.0) };
+    let wait = if time > 0.0 {
+        waited / time
+    } else {
+        last["data_wait_ratio"].as_f64().unwrap_or(0.0)
+    };
     let (trained, random) = if args.no_knn || config.data.val.is_empty() {
         (None, None)
     } else {
@@ -61,8 +71,16 @@ pub(crate) fn run(args: ReportArgs) -> Result<(), CliError> {
         return Ok(());
     }
     let number = |key: &str| last[key].as_f64().unwrap_or(f64::NAN);
-    println!("run            {} at step {} ({} images)", args.run.display(), last["step"], last["images"]);
-    println!("speed          {:.0} images/s (median of the log intervals)", median("images_per_second"));
+    println!(
+        "run            {} at step {} ({} images)",
+        args.run.display(),
+        last["step"],
+        last["images"]
+    );
+    println!(
+        "speed          {:.0} images/s (median of the log intervals)",
+        median("images_per_second")
+    );
     println!("data wait      {:.1} % of the time", 100.0 * wait);
     if last["inpaint"].is_f64() {
         println!(
@@ -80,9 +98,15 @@ pub(crate) fn run(args: ReportArgs) -> Result<(), CliError> {
             "k-NN accuracy  {:.3} trained · {:.3} same encoder at random init · {:.3} commonest class · {:.3} chance ({} classes)",
             trained.top1, random.top1, trained.majority, trained.chance, trained.classes
         );
-        println!("               {:+.1} points over random init", 100.0 * (trained.top1 - random.top1));
+        println!(
+            "               {:+.1} points over random init",
+            100.0 * (trained.top1 - random.top1)
+        );
     }
-    for (name, what) in [("inpaint.png", "image · seen by A · seen by B · predicted words · true words"), ("curves.svg", "losses and accuracies over steps")] {
+    for (name, what) in [
+        ("inpaint.png", "image · seen by A · seen by B · predicted words · true words"),
+        ("curves.svg", "losses and accuracies over steps"),
+    ] {
         let path = args.run.join(name);
         if path.exists() {
             println!("picture        {} ({what})", path.display());

@@ -44,7 +44,10 @@ pub fn extract(
             let keep = Tensor::from_slice(&keep);
             let input = step_input(&batch, 0..batch.len, device, normalise)?;
             let tokens = vit.forward_features(&input.views[0], false);
-            let patches = tokens.narrow(1, 1, tokens.size()[1] - 1).to_kind(Kind::Float).mean_dim(1i64, false, Kind::Float);
+            let patches = tokens
+                .narrow(1, 1, tokens.size()[1] - 1)
+                .to_kind(Kind::Float)
+                .mean_dim(1i64, false, Kind::Float);
             let norm = patches.norm_scalaropt_dim(2.0, [1i64], true).clamp_min(1e-12);
             vectors.push((patches / norm).to_device(Device::Cpu).index_select(0, &keep));
             labels.push(Tensor::from_slice(&batch.labels).index_select(0, &keep));
@@ -58,7 +61,10 @@ pub fn extract(
     if vectors.is_empty() {
         return Err(FeatureError::NoLabels);
     }
-    Ok(Features { vectors: Tensor::cat(&vectors, 0), labels: Tensor::cat(&labels, 0) })
+    Ok(Features {
+        vectors: Tensor::cat(&vectors, 0),
+        labels: Tensor::cat(&labels, 0),
+    })
 }
 
 impl Features {
@@ -68,7 +74,10 @@ impl Features {
         let slots = reference.max().int64_value(&[]).max(self.labels.max().int64_value(&[])) + 1;
         let counts = reference.bincount::<Tensor>(None, slots);
         let keep = counts.index_select(0, &self.labels).ge(least).nonzero().squeeze_dim(1);
-        Self { vectors: self.vectors.index_select(0, &keep), labels: self.labels.index_select(0, &keep) }
+        Self {
+            vectors: self.vectors.index_select(0, &keep),
+            labels: self.labels.index_select(0, &keep),
+        }
     }
 }
 

@@ -74,10 +74,22 @@ mod tests {
         // Two weak votes for class 1 against one near-identical vote for class 0.
         let references = unit(&[[1.0, 0.0], [0.0, 1.0], [0.05, 1.0]]);
         let labels = Tensor::from_slice(&[0i64, 1, 1]);
-        let got = classify(&references, &labels, &unit(&[[1.0, 0.05]]), &Tensor::from_slice(&[0i64]), Vote { k: 3, temperature: 0.07 });
+        let got = classify(
+            &references,
+            &labels,
+            &unit(&[[1.0, 0.05]]),
+            &Tensor::from_slice(&[0i64]),
+            Vote { k: 3, temperature: 0.07 },
+        );
         assert_eq!(got.top1, 1.0);
         // At a huge temperature every neighbour counts the same and class 1 wins.
-        let got = classify(&references, &labels, &unit(&[[1.0, 0.05]]), &Tensor::from_slice(&[0i64]), Vote { k: 3, temperature: 1e6 });
+        let got = classify(
+            &references,
+            &labels,
+            &unit(&[[1.0, 0.05]]),
+            &Tensor::from_slice(&[0i64]),
+            Vote { k: 3, temperature: 1e6 },
+        );
         assert_eq!(got.top1, 0.0);
     }
 

@@ -52,13 +52,22 @@ fn panel(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, title: &str
         .y_label_area_size(52)
         .build_cartesian_2d(0..last, 0.0..top)
         .map_err(|e| e.to_string())?;
-    chart.configure_mesh().x_desc("step").y_desc(unit).light_line_style(RGBColor(240, 240, 240)).draw().map_err(|e| e.to_string())?;
+    chart
+        .configure_mesh()
+        .x_desc("step")
+        .y_desc(unit)
+        .light_line_style(RGBColor(240, 240, 240))
+        .draw()
+        .map_err(|e| e.to_string())?;
     let mut names: Vec<&str> = points.iter().map(|p| p.curve.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     for (i, name) in names.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
-        let line = points.iter().filter(|p| p.curve == *name && p.value.is_finite()).map(|p| (p.step, p.value));
+        let line = points
+            .iter()
+            .filter(|p| p.curve == *name && p.value.is_finite())
+            .map(|p| (p.step, p.value));
         chart
             .draw_series(LineSeries::new(line, colour.stroke_width(2)))
             .map_err(|e| e.to_string())?
@@ -66,7 +75,12 @@ fn panel(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, title: &str
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
     }
     if !names.is_empty() {
-        chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(RGBColor(200, 200, 200)).draw().map_err(|e| e.to_string())?;
+        chart
+            .configure_series_labels()
+            .background_style(WHITE.mix(0.8))
+            .border_style(RGBColor(200, 200, 200))
+            .draw()
+            .map_err(|e| e.to_string())?;
     }
     Ok(())
 }
@@ -77,10 +91,26 @@ mod tests {
 
     #[test]
     fn every_curve_is_in_the_legend() {
-        let point = |step, curve: &str, value| Point { step, curve: curve.into(), value };
-        let svg = curves("run", &[point(1, "inpaint", 6.0), point(2, "inpaint", 5.0), point(2, "match accuracy", 0.5), point(2, "match", f64::NAN)]).unwrap();
+        let point = |step, curve: &str, value| Point {
+            step,
+            curve: curve.into(),
+            value,
+        };
+        let svg = curves(
+            "run",
+            &[
+                point(1, "inpaint", 6.0),
+                point(2, "inpaint", 5.0),
+                point(2, "match accuracy", 0.5),
+                point(2, "match", f64::NAN),
+            ],
+        )
+        .unwrap();
         for name in ["inpaint", "match accuracy", "match"] {
-            assert!(svg.contains(&format!("\n{name}\n")) || svg.contains(&format!(">{name}<")), "{name} is missing from {svg}");
+            assert!(
+                svg.contains(&format!("\n{name}\n")) || svg.contains(&format!(">{name}<")),
+                "{name} is missing from {svg}"
+            );
         }
     }
 

@@ -78,7 +78,12 @@ mod tests {
 
     #[test]
     fn each_patch_shows_the_branch_that_did_not_see_it() {
-        let row = Row { view: vec![200; 3 * 4 * 4], parts: vec![1, 2, 2, 1], words: vec![0; 4], predicted: [vec![1; 4], vec![2; 4]] };
+        let row = Row {
+            view: vec![200; 3 * 4 * 4],
+            parts: vec![1, 2, 2, 1],
+            words: vec![0; 4],
+            predicted: [vec![1; 4], vec![2; 4]],
+        };
         // Word w is a flat 2×2 patch of red 10·w, green 100, blue 200.
         let sheet = inpaint(&[row], 4, &|w| (2, [[10 * w as u8; 4], [100; 4], [200; 4]].concat()));
         let zoom = 128 / 4;
@@ -90,6 +95,10 @@ mod tests {
         assert_eq!(at(3, 0, 0), 20, "A saw it, so B's prediction is shown");
         assert_eq!(at(3, 2, 0), 10);
         assert_eq!(at(4, 2, 0), 0);
-        assert_eq!(sheet.get_pixel(MARGIN + 4 * (cell + GAP), MARGIN).0, [0, 100, 200], "planes are red, green, blue");
+        assert_eq!(
+            sheet.get_pixel(MARGIN + 4 * (cell + GAP), MARGIN).0,
+            [0, 100, 200],
+            "planes are red, green, blue"
+        );
     }
 }

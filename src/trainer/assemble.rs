@@ -58,7 +58,11 @@ impl Trainer {
         if let Some(reason) = why_not_cuda {
             tracing::info!(%reason, "training on the CPU");
         }
-        let threads = if spec.train.threads == 0 { std::thread::available_parallelism().map_or(1, |n| n.get() as u32) } else { spec.train.threads };
+        let threads = if spec.train.threads == 0 {
+            std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
+        } else {
+            spec.train.threads
+        };
         tch::set_num_threads(threads as i32);
         telemetry.train.set_build_info(torch_ext::version(), &device_name(device));
 
@@ -92,12 +96,18 @@ impl Trainer {
             None => (Meter::default(), WordUsage::new(codebook.len())),
             Some(p) => {
                 telemetry.train.restore(&p.counters);
-                (Meter::restore(&p.meter), WordUsage::restore(p.word_counts, p.token_entropy, p.codebook_perplexity))
+                (
+                    Meter::restore(&p.meter),
+                    WordUsage::restore(p.word_counts, p.token_entropy, p.codebook_perplexity),
+                )
             }
         };
         // Before anything is written: a bucket that cannot be read must leave no trace.
         let feed = Feed::open(&spec, &plan, &tokenizer, cursor, &telemetry.pipeline)?;
-        std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io { path: spec.run_dir.clone(), source })?;
+        std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io {
+            path: spec.run_dir.clone(),
+            source,
+        })?;
         let journal = Journal::open(&spec.run_dir, step)?;
         Ok(Self {
             keeper: Keeper::new(&spec.run_dir, telemetry.train.clone(), resumed),
@@ -142,8 +152,14 @@ impl Trainer {
             codebook_perplexity,
             codebook: self.codebook.id(),
         };
-        let snapshot = Snapshot { model, optimizer, progress, config_toml: self.spec.config_toml.clone() };
-        self.keeper.begin(snapshot, self.spec.checkpoint.keep, self.spec.checkpoint.keep_every_steps);
+        let snapshot = Snapshot {
+            model,
+            optimizer,
+            progress,
+            config_toml: self.spec.config_toml.clone(),
+        };
+        self.keeper
+            .begin(snapshot, self.spec.checkpoint.keep, self.spec.checkpoint.keep_every_steps);
         self.clock.switch(Phase::Other);
         Ok(())
     }
@@ -172,7 +188,12 @@ fn load_codebook(spec: &TrainerSpec) -> Result<Codebook, TrainError> {
 
 /// Puts a checkpoint's tensors in place.
 fn restore(folder: &Path, snapshot: &Snapshot, vars: &nn::VarStore, optimizer: &mut AdamW, codebook: &Codebook) -> Result<(), TrainError> {
-    let mismatch = |detail: String| TrainError::from(CheckpointError::Mismatch { path: folder.to_owned(), detail });
+    let mismatch = |detail: String| {
+        TrainError::from(CheckpointError::Mismatch {
+            path: folder.to_owned(),
+            detail,
+        })
+    };
     if snapshot.progress.codebook != codebook.id() {
         return Err(mismatch("it was trained with another codebook (codebook.path)".into()));
     }
@@ -213,7 +234,12 @@ fn start_from(from: &Path, vars: &nn::VarStore) -> Result<usize, TrainError> {
 /// # Errors
 /// [`CheckpointError::Mismatch`] naming the first parameter that differs.
 pub fn put_weights(folder: &Path, weights: &[(String, Tensor)], vars: &nn::VarStore) -> Result<(), TrainError> {
-    let mismatch = |detail: String| TrainError::from(CheckpointError::Mismatch { path: folder.to_owned(), detail });
+    let mismatch = |detail: String| {
+        TrainError::from(CheckpointError::Mismatch {
+            path: folder.to_owned(),
+            detail,
+        })
+    };
     let mut saved: BTreeMap<&str, &Tensor> = weights.iter().map(|(n, t)| (n.as_str(), t)).collect();
     let variables: BTreeMap<String, Tensor> = vars.variables().into_iter().collect();
     for (name, variable) in &variables {
@@ -221,7 +247,11 @@ pub fn put_weights(folder: &Path, weights: &[(String, Tensor)], vars: &nn::VarSt
             return Err(mismatch(format!("it has no parameter {name}; this config's model has")));
         };
         if tensor.size() != variable.size() {
-            return Err(mismatch(format!("{name} is {:?} in it, {:?} in this config's model", tensor.size(), variable.size())));
+            return Err(mismatch(format!(
+                "{name} is {:?} in it, {:?} in this config's model",
+                tensor.size(),
+                variable.size()
+            )));
         }
         tch::no_grad(|| variable.shallow_clone().copy_(tensor));
     }

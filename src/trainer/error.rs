@@ -36,7 +36,9 @@ pub enum TrainError {
     #[error(transparent)]
     Tensor(#[from] TensorError),
     /// Loss or gradient was not finite too often in a row.
-    #[error("loss or gradient was not finite for {run} steps in a row, up to step {step}; the weights are those of step {step} without these updates")]
+    #[error(
+        "loss or gradient was not finite for {run} steps in a row, up to step {step}; the weights are those of step {step} without these updates"
+    )]
     NonFinite {
         /// Step.
         step: u64,
@@ -94,9 +96,13 @@ impl TrainError {
             Self::Checkpoint(CheckpointError::Mismatch { .. }) => {
                 Some("geometry is frozen for the life of a run: take another run.dir, or start from the weights with run.init_from".into())
             }
-            Self::NonFinite { .. } => Some("lower optim.lr or optim.clip, or set train.precision = \"f32\"; the run goes on from its last checkpoint".into()),
+            Self::NonFinite { .. } => {
+                Some("lower optim.lr or optim.clip, or set train.precision = \"f32\"; the run goes on from its last checkpoint".into())
+            }
             Self::Torch(text) if text.contains("out of memory") => Some("lower train.batch or raise train.accumulate".into()),
-            Self::Tensor(TensorError::BadDevice(_) | TensorError::NoDevice { .. }) => Some("`splitmask doctor` says which devices there are; train.device = \"auto\" takes the best".into()),
+            Self::Tensor(TensorError::BadDevice(_) | TensorError::NoDevice { .. }) => {
+                Some("`splitmask doctor` says which devices there are; train.device = \"auto\" takes the best".into())
+            }
             Self::Tensor(_) | Self::Checkpoint(_) | Self::Io { .. } | Self::Torch(_) => None,
         }
     }
@@ -128,6 +134,10 @@ impl From<ObjectiveError> for TrainError {
 
 impl From<TrainError> for CliError {
     fn from(e: TrainError) -> Self {
-        Self { code: e.exit_code(), hint: e.hint(), message: e.to_string() }
+        Self {
+            code: e.exit_code(),
+            hint: e.hint(),
+            message: e.to_string(),
+        }
     }
 }

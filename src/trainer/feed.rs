@@ -39,7 +39,12 @@ impl Feed {
         metrics: &PipelineMetrics,
     ) -> Result<Self, PipelineError> {
         let dataset = Dataset::open(&spec.data.train, &spec.data, &spec.pipeline, metrics.clone())?;
-        let order = Order::Shuffled { seed: spec.seed, start, rank: 0, world: 1 };
+        let order = Order::Shuffled {
+            seed: spec.seed,
+            start,
+            rank: 0,
+            world: 1,
+        };
         let stream = open_batches(&dataset, spec, plan, tokenizer, order, ViewMode::Train, spec.train.batch as usize)?;
         Ok(Self(stream))
     }
@@ -52,7 +57,10 @@ impl Feed {
         match self.0.next_timeout(patience) {
             Poll::Ready(Some(batch)) => batch.map(Fed::Batch),
             Poll::Pending => Ok(Fed::Waiting),
-            Poll::Ready(None) => Err(PipelineError::Panicked { stage: "batch", detail: "the endless stream ended".into() }),
+            Poll::Ready(None) => Err(PipelineError::Panicked {
+                stage: "batch",
+                detail: "the endless stream ended".into(),
+            }),
         }
     }
 
@@ -81,7 +89,10 @@ pub(super) fn open_batches(
     mode: ViewMode,
     batch: usize,
 ) -> Result<BatchStream, PipelineError> {
-    let limits = Limits { max_pixels: spec.data.max_pixels, max_bytes: spec.data.max_member_bytes };
+    let limits = Limits {
+        max_pixels: spec.data.max_pixels,
+        max_bytes: spec.data.max_member_bytes,
+    };
     let (seed, plan_of, words) = (spec.seed, Arc::clone(plan), Arc::clone(tokenizer));
     let make = move || SampleMaker::new(Arc::clone(&plan_of), mode, seed, limits, plan_of.words.map(|_| Arc::clone(&words)));
     // Errors surface here rather than in a worker thread.
@@ -90,5 +101,13 @@ pub(super) fn open_batches(
         let mut maker = make().expect("made before");
         Box::new(move |raw: &_, out: &mut _| maker.make(raw, out)) as _
     };
-    dataset.batches(BatchSpec { order, plan: Arc::clone(plan), batch, last_partial: mode != ViewMode::Train }, worker)
+    dataset.batches(
+        BatchSpec {
+            order,
+            plan: Arc::clone(plan),
+            batch,
+            last_partial: mode != ViewMode::Train,
+        },
+        worker,
+    )
 }

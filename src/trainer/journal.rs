@@ -19,7 +19,10 @@ pub struct Journal {
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError + '_ {
-    move |source| TrainError::Io { path: path.to_owned(), source }
+    move |source| TrainError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 impl Journal {

@@ -21,7 +21,12 @@ impl Keeper {
         if let Some(step) = last_step {
             metrics.checkpoint_last_step.set(step as f64);
         }
-        Self { root: folder_of(run_dir), metrics, writing: None, last_step }
+        Self {
+            root: folder_of(run_dir),
+            metrics,
+            writing: None,
+            last_step,
+        }
     }
 
     /// Step of the newest complete checkpoint.
@@ -76,7 +81,10 @@ impl Keeper {
     pub(super) fn wait(&mut self) -> Result<Option<PathBuf>, CheckpointError> {
         let Some(thread) = self.writing.take() else { return Ok(None) };
         let done = thread.join().unwrap_or_else(|_| {
-            Err(CheckpointError::Damaged { path: self.root.clone(), detail: "the checkpoint thread panicked; the log holds the place".into() })
+            Err(CheckpointError::Damaged {
+                path: self.root.clone(),
+                detail: "the checkpoint thread panicked; the log holds the place".into(),
+            })
         });
         match done {
             Ok((path, step)) => {

@@ -19,8 +19,15 @@ impl Meter {
     /// Goes on from the values of a checkpoint.
     #[must_use]
     pub(super) fn restore(saved: &BTreeMap<String, f64>) -> Self {
-        let sums = saved.iter().filter(|(k, _)| *k != STEPS).map(|(k, v)| (k.clone(), Tensor::from(*v))).collect();
-        Self { sums, steps: saved.get(STEPS).map_or(0, |s| *s as u64) }
+        let sums = saved
+            .iter()
+            .filter(|(k, _)| *k != STEPS)
+            .map(|(k, v)| (k.clone(), Tensor::from(*v)))
+            .collect();
+        Self {
+            sums,
+            steps: saved.get(STEPS).map_or(0, |s| *s as u64),
+        }
     }
 
     /// Counts a step.
@@ -42,7 +49,10 @@ impl Meter {
     /// Means over the interval; the interval starts anew.
     pub(super) fn take(&mut self) -> BTreeMap<String, f64> {
         let steps = std::mem::take(&mut self.steps).max(1) as f64;
-        std::mem::take(&mut self.sums).into_iter().map(|(k, v)| (k, v.double_value(&[]) / steps)).collect()
+        std::mem::take(&mut self.sums)
+            .into_iter()
+            .map(|(k, v)| (k, v.double_value(&[]) / steps))
+            .collect()
     }
 
     /// For the checkpoint.
@@ -67,13 +77,23 @@ impl WordUsage {
     /// Of a vocabulary of `words`.
     #[must_use]
     pub(super) fn new(words: usize) -> Self {
-        Self { counts: vec![0; words], seen: 0, entropy: 0.0, perplexity: 0.0 }
+        Self {
+            counts: vec![0; words],
+            seen: 0,
+            entropy: 0.0,
+            perplexity: 0.0,
+        }
     }
 
     /// Goes on from a checkpoint.
     #[must_use]
     pub(super) fn restore(counts: Vec<u64>, entropy: f64, perplexity: f64) -> Self {
-        Self { seen: counts.iter().sum(), counts, entropy, perplexity }
+        Self {
+            seen: counts.iter().sum(),
+            counts,
+            entropy,
+            perplexity,
+        }
     }
 
     /// Counts the words of a batch; a full window is summed up and a new one begins.
@@ -96,7 +116,11 @@ impl WordUsage {
     /// of what has been seen before the first is full.
     #[must_use]
     pub(super) fn entropy(&self) -> f64 {
-        if self.perplexity == 0.0 { entropy(&self.counts) } else { self.entropy }
+        if self.perplexity == 0.0 {
+            entropy(&self.counts)
+        } else {
+            self.entropy
+        }
     }
 
     /// exp(entropy).

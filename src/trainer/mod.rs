@@ -158,7 +158,11 @@ impl Trainer {
         let path = self.keeper.wait().map_err(TrainError::from)?;
         self.clock.switch(Phase::Other);
         path.ok_or_else(|| {
-            CheckpointError::Damaged { path: self.spec.run_dir.clone(), detail: "the writer ended without an answer".into() }.into()
+            CheckpointError::Damaged {
+                path: self.spec.run_dir.clone(),
+                detail: "the writer ended without an answer".into(),
+            }
+            .into()
         })
     }
 }

@@ -37,7 +37,10 @@ impl Trainer {
         put("images", json!(self.telemetry.train.images.get()));
         put("images_per_second", json!(images_per_second));
         put("data_wait_ratio", json!(wait_ratio));
-        put("time", json!(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())));
+        put(
+            "time",
+            json!(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())),
+        );
         self.journal.write(line)?;
 
         let m = &self.telemetry.train;
@@ -59,8 +62,11 @@ impl Trainer {
             tracing::debug!(error = %e, "the run folder's disk cannot be measured");
         }
 
-        let losses: Vec<(String, f64)> =
-            means.iter().filter(|(k, _)| LossTerm::from_label(k).is_some()).map(|(k, v)| (k.clone(), *v)).collect();
+        let losses: Vec<(String, f64)> = means
+            .iter()
+            .filter(|(k, _)| LossTerm::from_label(k).is_some())
+            .map(|(k, v)| (k.clone(), *v))
+            .collect();
         let words: String = losses.iter().map(|(k, v)| format!("{k} {v:.3} ")).collect();
         tracing::info!(
             step = self.step,
@@ -114,13 +120,22 @@ pub(super) struct Interval {
 impl Interval {
     /// Starts now; `waited` = seconds that the data wait counter shows.
     pub(super) fn begin(waited: f64) -> Self {
-        Self { began: Instant::now(), waited_before: waited, images: 0 }
+        Self {
+            began: Instant::now(),
+            waited_before: waited,
+            images: 0,
+        }
     }
 }
 
 /// Drops every other point of all curves once one has too many; the newest stay.
 fn thin(history: &mut Vec<(u64, String, f64)>) {
-    let longest = history.iter().rev().take(1).map(|(_, name, _)| history.iter().filter(|(_, n, _)| n == name).count()).max();
+    let longest = history
+        .iter()
+        .rev()
+        .take(1)
+        .map(|(_, name, _)| history.iter().filter(|(_, n, _)| n == name).count())
+        .max();
     if longest.is_some_and(|n| n > HISTORY) {
         let mut seen = std::collections::BTreeMap::<String, usize>::new();
         history.retain(|(_, name, _)| {

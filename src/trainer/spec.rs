@@ -73,7 +73,10 @@ impl TrainConfig {
     /// How pixels are normalised.
     #[must_use]
     pub fn normalise(&self) -> Normalise {
-        Normalise { mean: self.mean, std: self.std }
+        Normalise {
+            mean: self.mean,
+            std: self.std,
+        }
     }
 }
 
@@ -91,7 +94,11 @@ pub struct CheckpointConfig {
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every_steps: 1000, keep: 3, keep_every_steps: 0 }
+        Self {
+            every_steps: 1000,
+            keep: 3,
+            keep_every_steps: 0,
+        }
     }
 }
 
@@ -117,7 +124,15 @@ pub struct EvalConfig {
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { every_steps: 0, k: 20, temperature: 0.07, max_reference: 0, max_queries: 0, crop_ratio: 0.875, min_class: 1 }
+        Self {
+            every_steps: 0,
+            k: 20,
+            temperature: 0.07,
+            max_reference: 0,
+            max_queries: 0,
+            crop_ratio: 0.875,
+            min_class: 1,
+        }
     }
 }
 
@@ -133,7 +148,10 @@ pub struct PictureConfig {
 
 impl Default for PictureConfig {
     fn default() -> Self {
-        Self { every_steps: 1000, rows: 8 }
+        Self {
+            every_steps: 1000,
+            rows: 8,
+        }
     }
 }
 
@@ -149,7 +167,10 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { every_steps: 10, filter: "info".into() }
+        Self {
+            every_steps: 10,
+            filter: "info".into(),
+        }
     }
 }
 

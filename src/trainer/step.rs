@@ -32,7 +32,9 @@ impl Trainer {
             let share = step_input(batch, part * micro..(part + 1) * micro, self.device, &normalise)?;
             self.clock.switch(Phase::Forward);
             let losses = {
-                let _autocast = (self.spec.train.precision == Precision::Bf16).then(|| Autocast::bf16(self.device)).transpose()?;
+                let _autocast = (self.spec.train.precision == Precision::Bf16)
+                    .then(|| Autocast::bf16(self.device))
+                    .transpose()?;
                 self.objective.forward_t(&share, true)?
             };
             self.clock.switch(Phase::Backward);
@@ -70,7 +72,10 @@ impl Trainer {
         if self.nonfinite_run > 0 && self.nonfinite_run >= self.spec.train.nonfinite_limit {
             self.checkpoint_in_background()?;
             self.keeper.wait()?;
-            return Err(TrainError::NonFinite { step: self.step, run: self.nonfinite_run });
+            return Err(TrainError::NonFinite {
+                step: self.step,
+                run: self.nonfinite_run,
+            });
         }
         Ok(())
     }

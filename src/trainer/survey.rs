@@ -41,20 +41,47 @@ pub fn knn(
     let normalise = spec.train.normalise();
     let mut features = |set: &str, url: &str, most: u32| -> Result<Features, FeatureError> {
         let dataset = Dataset::open(url, &spec.data, &spec.pipeline, PipelineMetrics::default())?;
-        let view = ViewSpec { size: spec.model.image, crop: CropConfig::default(), colour: ColourConfig::default() };
-        let plan = Arc::new(ViewPlan { views: vec![view], words: None, mask: None });
-        let mode = ViewMode::Eval { crop_ratio: spec.eval.crop_ratio as f32 };
+        let view = ViewSpec {
+            size: spec.model.image,
+            crop: CropConfig::default(),
+            colour: ColourConfig::default(),
+        };
+        let plan = Arc::new(ViewPlan {
+            views: vec![view],
+            words: None,
+            mask: None,
+        });
+        let mode = ViewMode::Eval {
+            crop_ratio: spec.eval.crop_ratio as f32,
+        };
         let mut stream = open_batches(&dataset, spec, &plan, tokenizer, Order::Sequential, mode, EVAL_BATCH)?;
         let bf16 = spec.train.precision == Precision::Bf16;
-        extract(vit, std::iter::from_fn(|| stream.next()), &normalise, device, bf16, most as usize, |n| progress(set, n))
+        extract(
+            vit,
+            std::iter::from_fn(|| stream.next()),
+            &normalise,
+            device,
+            bf16,
+            most as usize,
+            |n| progress(set, n),
+        )
     };
     let references = features("train", &spec.data.train, spec.eval.max_reference)?;
     let queries = features("val", &spec.data.val, spec.eval.max_queries)?;
     let least = i64::from(spec.eval.min_class);
     let queries = queries.of_frequent_classes(&references.labels, least);
     let references = references.of_frequent_classes(&references.labels, least);
-    let vote = Vote { k: i64::from(spec.eval.k), temperature: spec.eval.temperature };
-    Ok(classify(&references.vectors, &references.labels, &queries.vectors, &queries.labels, vote))
+    let vote = Vote {
+        k: i64::from(spec.eval.k),
+        temperature: spec.eval.temperature,
+    };
+    Ok(classify(
+        &references.vectors,
+        &references.labels,
+        &queries.vectors,
+        &queries.labels,
+        vote,
+    ))
 }
 
 impl Trainer {
@@ -66,7 +93,13 @@ impl Trainer {
         let alive = |_: &str, _: usize| status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_progress_s = uptime_s();
         match knn(self.objective.backbone(), &self.spec, &self.tokenizer, self.device, alive) {
             Ok(accuracy) => {
-                tracing::info!(step = self.step, "k-NN {:.4} (chance {:.4}, commonest class {:.4})", accuracy.top1, accuracy.chance, accuracy.majority);
+                tracing::info!(
+                    step = self.step,
+                    "k-NN {:.4} (chance {:.4}, commonest class {:.4})",
+                    accuracy.top1,
+                    accuracy.chance,
+                    accuracy.majority
+                );
                 self.telemetry.train.eval_accuracy.of(EvalTask::Knn).set(accuracy.top1);
                 let line = serde_json::json!({ "step": self.step, "knn_accuracy": accuracy.top1 });
                 self.journal.write(line.as_object().cloned().unwrap_or_default())?;
@@ -99,14 +132,25 @@ impl Trainer {
         let text = |e: &dyn std::fmt::Display| e.to_string();
         let batch = self.picture_batch().map_err(|e| text(&e))?;
         let input = step_input(&batch, 0..batch.len, self.device, &self.spec.train.normalise()).map_err(|e| text(&e))?;
-        let Some(predicted) = self.objective.predict(&input).map_err(|e| text(&e))? else { return Ok(()) };
+        let Some(predicted) = self.objective.predict(&input).map_err(|e| text(&e))? else {
+            return Ok(());
+        };
         let size = self.spec.model.image;
         let (pixels, patches) = (3 * (size * size) as usize, batch.parts.len() / batch.len);
         let slice = |all: &[u32], i: usize| all[i * patches..(i + 1) * patches].to_vec();
-        let words_of = |branch: &Branch| Vec::<i64>::try_from(branch.words.flatten(0, -1)).map(|w| w.into_iter().map(|w| w as u32).collect::<Vec<_>>());
-        let branches = predicted.branches.iter().map(words_of).collect::<Result<Vec<_>, _>>().map_err(|e| text(&e))?;
+        let words_of = |branch: &Branch| {
+            Vec::<i64>::try_from(branch.words.flatten(0, -1)).map(|w| w.into_iter().map(|w| w as u32).collect::<Vec<_>>())
+        };
+        let branches = predicted
+            .branches
+            .iter()
+            .map(words_of)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| text(&e))?;
         // BEiT has one branch: it stands for both.
-        let (Some(a), Some(b)) = (branches.first(), branches.last()) else { return Ok(()) };
+        let (Some(a), Some(b)) = (branches.first(), branches.last()) else {
+            return Ok(());
+        };
         let rows: Vec<picture::Row> = (0..batch.len)
             .map(|i| picture::Row {
                 view: batch.views[0][i * pixels..(i + 1) * pixels].to_vec(),
@@ -125,25 +169,49 @@ impl Trainer {
 
     /// The same few images every time: the first of the validation set (or of the training set), centre crop, fixed masks.
     fn picture_batch(&self) -> Result<Batch, PipelineError> {
-        let url = if self.spec.data.val.is_empty() { &self.spec.data.train } else { &self.spec.data.val };
+        let url = if self.spec.data.val.is_empty() {
+            &self.spec.data.train
+        } else {
+            &self.spec.data.val
+        };
         let dataset = Dataset::open(url, &self.spec.data, &self.spec.pipeline, PipelineMetrics::default())?;
-        let mode = ViewMode::Eval { crop_ratio: self.spec.eval.crop_ratio as f32 };
+        let mode = ViewMode::Eval {
+            crop_ratio: self.spec.eval.crop_ratio as f32,
+        };
         let rows = self.spec.picture.rows as usize;
         let mut stream = open_batches(&dataset, &self.spec, &self.plan, &self.tokenizer, Order::Sequential, mode, rows)?;
-        stream.next().unwrap_or(Err(PipelineError::Empty { url: url.clone(), detail: "no image for the picture".into() }))
+        stream.next().unwrap_or(Err(PipelineError::Empty {
+            url: url.clone(),
+            detail: "no image for the picture".into(),
+        }))
     }
 
     fn draw_curves(&self) -> Result<(), String> {
         let mut points = Vec::new();
         for line in Journal::read(&self.spec.run_dir) {
             let Some(step) = line["step"].as_u64() else { continue };
-            for curve in ["inpaint", "match", "token_entropy", "token_accuracy", "match_accuracy", "knn_accuracy"] {
+            for curve in [
+                "inpaint",
+                "match",
+                "token_entropy",
+                "token_accuracy",
+                "match_accuracy",
+                "knn_accuracy",
+            ] {
                 if let Some(value) = line[curve].as_f64() {
-                    points.push(picture::Point { step, curve: curve.replace('_', " "), value });
+                    points.push(picture::Point {
+                        step,
+                        curve: curve.replace('_', " "),
+                        value,
+                    });
                 }
             }
         }
-        let name = self.spec.run_dir.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let name = self
+            .spec
+            .run_dir
+            .file_name()
+            .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let svg = picture::curves(&format!("{name}: losses against the marginal token entropy"), &points)?;
         let path = self.spec.run_dir.join("curves.svg");
         std::fs::write(&path, svg).map_err(|e| format!("{}: {e}", path.display()))

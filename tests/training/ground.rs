@@ -39,14 +39,26 @@ impl Ground {
             }
         }
         let (images, data) = (ground.path("images"), ground.path("data"));
-        run(splitmask().arg("pack").arg(&images).arg(&data).args(["--val-share", "0.2", "--shard-size", "100KiB"]));
-        let words = ground.path("words.safetensors");
         run(splitmask()
-            .arg("codebook")
-            .arg(data.join("train"))
-            .arg("--out")
-            .arg(&words)
-            .args(["--kind", "random-patches", "--words", "64", "--image", "32", "--patch", "8", "--pixels", "raw", "--seed", "0"]));
+            .arg("pack")
+            .arg(&images)
+            .arg(&data)
+            .args(["--val-share", "0.2", "--shard-size", "100KiB"]));
+        let words = ground.path("words.safetensors");
+        run(splitmask().arg("codebook").arg(data.join("train")).arg("--out").arg(&words).args([
+            "--kind",
+            "random-patches",
+            "--words",
+            "64",
+            "--image",
+            "32",
+            "--patch",
+            "8",
+            "--pixels",
+            "raw",
+            "--seed",
+            "0",
+        ]));
         fs::write(ground.config(), ground.config_text()).unwrap();
         ground
     }
@@ -145,7 +157,11 @@ fn draw(class: u32, n: u32) -> image::RgbImage {
             _ => dx < 3 || dy < 3,
         };
         let tint = [(n * 5 % 90) as u8, (n * 13 % 90) as u8, (x + y) as u8];
-        image::Rgb(if inside { [250 - tint[0], 60 + tint[1], 40] } else { [tint[0], tint[1], 100 + tint[2]] })
+        image::Rgb(if inside {
+            [250 - tint[0], 60 + tint[1], 40]
+        } else {
+            [tint[0], tint[1], 100 + tint[2]]
+        })
     })
 }
 
@@ -164,7 +180,11 @@ impl Daemon {
         command.arg("--set").arg(format!("admin.bind=\"{address}\""));
         let sink = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(sink).spawn().unwrap();
-        Self { child, address, log: log.to_owned() }
+        Self {
+            child,
+            address,
+            log: log.to_owned(),
+        }
     }
 
     pub(crate) fn log(&self) -> String {
@@ -175,7 +195,12 @@ impl Daemon {
     pub(crate) fn ask(&self, method: &str, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", self.address).ok()?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            self.address
+        )
+        .ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         let status = text.split(' ').nth(1)?.parse().ok()?;
@@ -184,7 +209,9 @@ impl Daemon {
     }
 
     pub(crate) fn status(&self) -> Value {
-        self.ask("GET", "/api/v1/status").and_then(|(_, body)| serde_json::from_str(&body).ok()).unwrap_or(Value::Null)
+        self.ask("GET", "/api/v1/status")
+            .and_then(|(_, body)| serde_json::from_str(&body).ok())
+            .unwrap_or(Value::Null)
     }
 
     /// Waits until `what` holds.
@@ -200,7 +227,11 @@ impl Daemon {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 

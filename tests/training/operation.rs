@@ -9,20 +9,32 @@ use crate::ground::{Daemon, Ground};
 #[test]
 fn an_edited_config_is_applied_and_a_typo_refused() {
     let ground = Ground::new();
-    let mut daemon = Daemon::start(ground.train(&["--set", "optim.total_steps=1000000", "--enable-lifecycle"]), &ground.path("log"));
+    let mut daemon = Daemon::start(
+        ground.train(&["--set", "optim.total_steps=1000000", "--enable-lifecycle"]),
+        &ground.path("log"),
+    );
     daemon.until("the first steps", |d| d.status()["step"].as_u64().is_some_and(|s| s >= 4));
     let metric = |d: &Daemon, line: &str| d.ask("GET", "/metrics").is_some_and(|(_, body)| body.lines().any(|l| l == line));
 
     // A learning rate (live) and a worker count (rebuild), by the file watch alone.
-    let edited = ground.config_text().replace("lr = 1e-3", "lr = 5e-4").replace("workers = 2", "workers = 3");
+    let edited = ground
+        .config_text()
+        .replace("lr = 1e-3", "lr = 5e-4")
+        .replace("workers = 2", "workers = 3");
     fs::write(ground.config(), &edited).unwrap();
-    daemon.until("the edit is applied", |d| metric(d, "splitmask_config_reloads_total{outcome=\"applied\"} 1"));
-    daemon.until("the new rate", |d| d.status()["learning_rate"].as_f64().is_some_and(|lr| (lr - 5e-4).abs() < 1e-6));
+    daemon.until("the edit is applied", |d| {
+        metric(d, "splitmask_config_reloads_total{outcome=\"applied\"} 1")
+    });
+    daemon.until("the new rate", |d| {
+        d.status()["learning_rate"].as_f64().is_some_and(|lr| (lr - 5e-4).abs() < 1e-6)
+    });
     assert!(daemon.log().contains("optim.lr"), "{}", daemon.log());
 
     // A typo: refused, named, and the run goes on.
     fs::write(ground.config(), edited.replace("lr = 5e-4", "lrr = 5e-4")).unwrap();
-    daemon.until("the typo is refused", |d| metric(d, "splitmask_config_reloads_total{outcome=\"invalid\"} 1"));
+    daemon.until("the typo is refused", |d| {
+        metric(d, "splitmask_config_reloads_total{outcome=\"invalid\"} 1")
+    });
     assert!(metric(&daemon, "splitmask_config_last_reload_successful 0"));
     assert!(daemon.log().contains("lrr"), "{}", daemon.log());
     let before = daemon.status()["step"].as_u64().unwrap();
@@ -30,14 +42,20 @@ fn an_edited_config_is_applied_and_a_typo_refused() {
 
     // A frozen key by POST: 409, named.
     fs::write(ground.config(), edited.replace("depth = 2", "depth = 3")).unwrap();
-    daemon.until("the frozen key is refused", |d| metric(d, "splitmask_config_reloads_total{outcome=\"frozen\"} 1") || d.ask("POST", "/-/reload").is_some_and(|(code, _)| code == 409));
+    daemon.until("the frozen key is refused", |d| {
+        metric(d, "splitmask_config_reloads_total{outcome=\"frozen\"} 1") || d.ask("POST", "/-/reload").is_some_and(|(code, _)| code == 409)
+    });
     assert!(daemon.log().contains("model.depth"), "{}", daemon.log());
 
     // A batch size: the trainer is rebuilt in the process, from a checkpoint.
     fs::write(ground.config(), edited.replace("batch = 16", "batch = 8")).unwrap();
-    daemon.until("the restart", |d| metric(d, "splitmask_config_reloads_total{outcome=\"applied\"} 2"));
+    daemon.until("the restart", |d| {
+        metric(d, "splitmask_config_reloads_total{outcome=\"applied\"} 2")
+    });
     let before = daemon.status()["step"].as_u64().unwrap();
-    daemon.until("steps of the rebuilt trainer", |d| d.status()["step"].as_u64().is_some_and(|s| s > before + 3));
+    daemon.until("steps of the rebuilt trainer", |d| {
+        d.status()["step"].as_u64().is_some_and(|s| s > before + 3)
+    });
 
     // Metrics are well-formed by Prometheus's own tool.
     let (code, metrics) = daemon.ask("GET", "/metrics").unwrap();
@@ -51,7 +69,12 @@ fn an_edited_config_is_applied_and_a_typo_refused() {
         .expect("promtool of the Debian package `prometheus` is needed: `make setup`");
     tool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
     let checked = tool.wait_with_output().unwrap();
-    assert!(checked.status.success(), "{}{}", String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+    assert!(
+        checked.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&checked.stdout),
+        String::from_utf8_lossy(&checked.stderr)
+    );
 
     let (code, body) = daemon.ask("POST", "/-/checkpoint").unwrap();
     assert_eq!(code, 200, "{body}");
@@ -65,17 +88,37 @@ const REFUSED: &[(&str, &[&str], &[&str])] = &[
     ("mistyped value", &["--set", "optim.lr=\"fast\""], &["optim.lr", "fast"]),
     ("out of range", &["--set", "train.batch=0"], &["train.batch", "0"]),
     ("empty bucket", &["--set", "data.train=\"EMPTY\""], &["EMPTY", "splitmask pack"]),
-    ("pattern without match", &["--set", "data.train=\"DATA/train/nothing-*.tar\""], &["nothing-*.tar"]),
-    ("unreachable bucket", &["--set", "data.train=\"http://127.0.0.1:9/x\"", "--set", "pipeline.retry_budget_s=0.2"], &["127.0.0.1:9"]),
+    (
+        "pattern without match",
+        &["--set", "data.train=\"DATA/train/nothing-*.tar\""],
+        &["nothing-*.tar"],
+    ),
+    (
+        "unreachable bucket",
+        &[
+            "--set",
+            "data.train=\"http://127.0.0.1:9/x\"",
+            "--set",
+            "pipeline.retry_budget_s=0.2",
+        ],
+        &["127.0.0.1:9"],
+    ),
     ("codebook of another size", &["--set", "model.patch=4"], &["words.safetensors"]),
-    ("missing codebook", &["--set", "codebook.path=\"nowhere.safetensors\""], &["nowhere.safetensors"]),
+    (
+        "missing codebook",
+        &["--set", "codebook.path=\"nowhere.safetensors\""],
+        &["nowhere.safetensors"],
+    ),
 ];
 
 #[test]
 fn bad_input_exits_64_with_a_hint_and_writes_nothing() {
     let ground = Ground::new();
     fs::create_dir(ground.path("empty")).unwrap();
-    let fill = |text: &str| text.replace("EMPTY", &ground.path("empty").display().to_string()).replace("DATA", &ground.path("data").display().to_string());
+    let fill = |text: &str| {
+        text.replace("EMPTY", &ground.path("empty").display().to_string())
+            .replace("DATA", &ground.path("data").display().to_string())
+    };
     for (what, arguments, words) in REFUSED {
         let arguments: Vec<String> = arguments.iter().map(|a| fill(a)).collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -113,7 +156,11 @@ fn corrupt_members_past_the_budget_end_the_run_with_74_after_a_checkpoint() {
     let ground = Ground::new();
     // Every shard's image bytes are damaged in the middle, headers and tar structure kept.
     let train = ground.path("data/train");
-    for entry in fs::read_dir(&train).unwrap().flatten().filter(|e| e.path().extension().is_some_and(|x| x == "tar")) {
+    for entry in fs::read_dir(&train)
+        .unwrap()
+        .flatten()
+        .filter(|e| e.path().extension().is_some_and(|x| x == "tar"))
+    {
         let mut bytes = fs::read(entry.path()).unwrap();
         let starts: Vec<usize> = bytes.windows(4).enumerate().filter(|(_, w)| w == b"IDAT").map(|(i, _)| i).collect();
         for at in starts {
@@ -127,5 +174,8 @@ fn corrupt_members_past_the_budget_end_the_run_with_74_after_a_checkpoint() {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(74), "{message}");
     assert!(message.contains("corrupt"), "reasons are named: {message}");
-    assert!(!splitmask::checkpoint::steps(&ground.path("run/checkpoints")).is_empty(), "a checkpoint was written");
+    assert!(
+        !splitmask::checkpoint::steps(&ground.path("run/checkpoints")).is_empty(),
+        "a checkpoint was written"
+    );
 }

@@ -14,7 +14,10 @@ fn the_trace_after_five_kills_equals_the_undisturbed_one() {
     assert!(undisturbed.status.success(), "{}", String::from_utf8_lossy(&undisturbed.stderr));
     let want = ground.trace("run");
     assert_eq!(want.last().unwrap()["step"], 120);
-    assert!(want[0]["inpaint"].as_f64().unwrap() > want.last().unwrap()["inpaint"].as_f64().unwrap(), "it learns: {want:?}");
+    assert!(
+        want[0]["inpaint"].as_f64().unwrap() > want.last().unwrap()["inpaint"].as_f64().unwrap(),
+        "it learns: {want:?}"
+    );
 
     let run = ground.path("killed");
     let set = format!("run.dir=\"{}\"", run.display());
@@ -46,7 +49,17 @@ fn workers_and_readers_change_nothing() {
         ground.trace(run)
     };
     let one = trace("one", &["--set", "pipeline.workers=1", "--set", "pipeline.readers=1"]);
-    let many = trace("many", &["--set", "pipeline.workers=5", "--set", "pipeline.readers=3", "--set", "pipeline.queue_batches=7"]);
+    let many = trace(
+        "many",
+        &[
+            "--set",
+            "pipeline.workers=5",
+            "--set",
+            "pipeline.readers=3",
+            "--set",
+            "pipeline.queue_batches=7",
+        ],
+    );
     assert_eq!(one, many);
 }
 

@@ -17,14 +17,28 @@ impl S3 {
     fn start(root: &std::path::Path) -> Self {
         let cache = std::env::var_os("SPLITMASK_CACHE").map(PathBuf::from);
         let cache = cache.unwrap_or_else(|| {
-            let base = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
+            let base = std::env::var_os("XDG_CACHE_HOME")
+                .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
             base.join("splitmask")
         });
         let binary = cache.join("bin/s3s-fs");
-        assert!(binary.exists(), "{} is missing: `make setup` builds it (crate s3s-fs)", binary.display());
+        assert!(
+            binary.exists(),
+            "{} is missing: `make setup` builds it (crate s3s-fs)",
+            binary.display()
+        );
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new(binary)
-            .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--access-key", "AKEXAMPLE", "--secret-key", "SKEXAMPLE"])
+            .args([
+                "--host",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--access-key",
+                "AKEXAMPLE",
+                "--secret-key",
+                "SKEXAMPLE",
+            ])
             .arg(root)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -36,7 +50,10 @@ impl S3 {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { child, endpoint: format!("http://127.0.0.1:{port}") }
+        Self {
+            child,
+            endpoint: format!("http://127.0.0.1:{port}"),
+        }
     }
 }
 
@@ -60,7 +77,10 @@ fn a_run_from_s3_equals_the_run_from_disk() {
             format!("run.dir=\"{}\"", ground.path(run).display()),
             format!("data.train=\"{url}/train\""),
             format!("data.val=\"{url}/val\""),
-            format!("data.endpoint=\"{}\"", if url.starts_with("s3") { server.endpoint.as_str() } else { "" }),
+            format!(
+                "data.endpoint=\"{}\"",
+                if url.starts_with("s3") { server.endpoint.as_str() } else { "" }
+            ),
             "optim.total_steps=24".to_owned(),
             "pipeline.retry_budget_s=3".to_owned(),
         ];
@@ -68,7 +88,10 @@ fn a_run_from_s3_equals_the_run_from_disk() {
         for set in &sets {
             command.args(["--set", set]);
         }
-        command.env("AWS_ACCESS_KEY_ID", "AKEXAMPLE").env("AWS_SECRET_ACCESS_KEY", secret).env("AWS_REGION", "us-east-1");
+        command
+            .env("AWS_ACCESS_KEY_ID", "AKEXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", secret)
+            .env("AWS_REGION", "us-east-1");
         command.output().unwrap()
     };
     let disk = train("disk", &buckets.join("data").display().to_string(), "unused");

@@ -193,7 +193,11 @@ impl<'a> Preparer<'a> {
         let scale = |x: u32| ((u64::from(x) * u64::from(side) + u64::from(longest) / 2) / u64::from(longest)).max(1) as u32;
         let (w, h) = (scale(width), scale(height));
         let pixels = shrink(&mut self.resizer, &self.image.pixels, (width, height), (w, h));
-        self.image = Image { width: w, height: h, pixels };
+        self.image = Image {
+            width: w,
+            height: h,
+            pixels,
+        };
         true
     }
 

@@ -51,7 +51,9 @@ impl Kernel for Portable {
     #[inline(always)]
     unsafe fn dot(row: &[Line], q: &[i8]) -> i32 {
         let products = row.iter().zip(q.as_chunks::<64>().0);
-        products.map(|(line, q)| (0..64).map(|i| i32::from(line.0[i]) * i32::from(q[i])).sum::<i32>()).sum()
+        products
+            .map(|(line, q)| (0..64).map(|i| i32::from(line.0[i]) * i32::from(q[i])).sum::<i32>())
+            .sum()
     }
 }
 
@@ -66,7 +68,10 @@ mod x86 {
     /// AVX-512 with VNNI: 64 products in one instruction, summed in 32 bits.
     pub(in super::super) struct Avx512Vnni;
 
-    #[expect(unsafe_code, reason = "intrinsics; the caller has checked the CPU, and all loads lie in the slices whose lengths are asserted")]
+    #[expect(
+        unsafe_code,
+        reason = "intrinsics; the caller has checked the CPU, and all loads lie in the slices whose lengths are asserted"
+    )]
     impl Kernel for Avx512Vnni {
         const LEVELS: u8 = 255;
 
@@ -113,7 +118,11 @@ mod x86 {
             unsafe {
                 let mut acc = _mm512_setzero_si512();
                 for (line, q) in row.iter().zip(q.chunks_exact(64)) {
-                    acc = _mm512_dpbusd_epi32(acc, _mm512_load_si512(line.0.as_ptr().cast()), _mm512_loadu_si512(q.as_ptr().cast()));
+                    acc = _mm512_dpbusd_epi32(
+                        acc,
+                        _mm512_load_si512(line.0.as_ptr().cast()),
+                        _mm512_loadu_si512(q.as_ptr().cast()),
+                    );
                 }
                 _mm512_reduce_add_epi32(acc)
             }
@@ -123,7 +132,10 @@ mod x86 {
     /// AVX2. `maddubs` sums two products in 16 bits and saturates: 2·127·127 fits, so words have 7 bits.
     pub(in super::super) struct Avx2;
 
-    #[expect(unsafe_code, reason = "intrinsics; the caller has checked the CPU, and all loads lie in the slices whose lengths are asserted")]
+    #[expect(
+        unsafe_code,
+        reason = "intrinsics; the caller has checked the CPU, and all loads lie in the slices whose lengths are asserted"
+    )]
     impl Kernel for Avx2 {
         const LEVELS: u8 = 127;
 
@@ -197,7 +209,10 @@ mod arm {
     /// NEON. Sums of two products are held in 16 bits: 2·127·127 fits, so words have 7 bits.
     pub(in super::super) struct Neon;
 
-    #[expect(unsafe_code, reason = "intrinsics; every aarch64 has NEON, and all loads lie in the slices whose lengths are asserted")]
+    #[expect(
+        unsafe_code,
+        reason = "intrinsics; every aarch64 has NEON, and all loads lie in the slices whose lengths are asserted"
+    )]
     impl Kernel for Neon {
         const LEVELS: u8 = 127;
 

@@ -151,7 +151,10 @@ mod tests {
             rotation.exact(&x, &mut rx);
             rotation.exact(&e, &mut re);
             let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-            assert!((dot(&x, &e) - dot(&rx, &re)).abs() < 1e-12 * (dot(&x, &x) * dot(&e, &e)).sqrt(), "p = {p}");
+            assert!(
+                (dot(&x, &e) - dot(&rx, &re)).abs() < 1e-12 * (dot(&x, &x) * dot(&e, &e)).sqrt(),
+                "p = {p}"
+            );
             let mut x32: Vec<f32> = x.iter().map(|&x| x as f32).collect();
             let mut out = vec![0.0; d];
             rotation.fast(&mut x32, &mut vec![0.0; d], &mut out);

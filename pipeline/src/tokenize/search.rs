@@ -146,14 +146,30 @@ pub(super) fn search<K: Kernel>(table: &Table, map: &PixelMap, book: &Codebook, 
             // SAFETY: the caller runs on a CPU with K.
             #[expect(unsafe_code, reason = "the caller runs on a CPU with K")]
             let masks = unsafe {
-                K::tile(&words[..lines], &class.lengths[tile * 4..][..4], &s.groups[at..][..bytes], &thresholds, &mut sums)
+                K::tile(
+                    &words[..lines],
+                    &class.lengths[tile * 4..][..4],
+                    &s.groups[at..][..bytes],
+                    &thresholds,
+                    &mut sums,
+                )
             };
             at += bytes;
             for (i, mask) in masks.into_iter().enumerate() {
                 if mask & real != 0 {
                     let place = g * GROUP + i;
                     let rest = &s.rests[place * padded..][..padded];
-                    refine::<K>(table, class, &mut patches[i], place, tile, mask & real, &sums[i], rest, &mut s.survivors);
+                    refine::<K>(
+                        table,
+                        class,
+                        &mut patches[i],
+                        place,
+                        tile,
+                        mask & real,
+                        &sums[i],
+                        rest,
+                        &mut s.survivors,
+                    );
                 }
             }
         }
@@ -195,7 +211,15 @@ fn plan<K: Kernel>(table: &Table, s: &mut Scratch) {
     // A group works at the longest prefix of its patches: leftovers of a class join the next one.
     let places = s.order.len().next_multiple_of(GROUP);
     s.patches.clear();
-    s.patches.resize(places, Patch { number: u32::MAX, bar: f64::INFINITY, per_scale: 1.0, ..Patch::default() });
+    s.patches.resize(
+        places,
+        Patch {
+            number: u32::MAX,
+            bar: f64::INFINITY,
+            per_scale: 1.0,
+            ..Patch::default()
+        },
+    );
     s.groups.clear();
     s.rests.clear();
     s.rests.resize(places * padded, 0);
@@ -247,10 +271,27 @@ fn prepare(table: &Table, class: &Class, x: &[f32], bytes: &mut [i8], rho: &mut 
     let scale = (f64::from(reach(0..k)).max(band_reach) / 126.0).max(tiny);
     let rest_scale = (f64::from(reach(k..padded)) / 126.0).max(tiny);
     let (pre, rest) = (0..k, k..padded);
-    quantise(&x[pre.clone()], &a[pre.clone()], (1.0 / scale) as f32, &mut bytes[pre.clone()], &mut rho[pre.clone()]);
-    quantise(&x[rest.clone()], &a[rest.clone()], (1.0 / rest_scale) as f32, &mut bytes[rest.clone()], &mut rho[rest.clone()]);
+    quantise(
+        &x[pre.clone()],
+        &a[pre.clone()],
+        (1.0 / scale) as f32,
+        &mut bytes[pre.clone()],
+        &mut rho[pre.clone()],
+    );
+    quantise(
+        &x[rest.clone()],
+        &a[rest.clone()],
+        (1.0 / rest_scale) as f32,
+        &mut bytes[rest.clone()],
+        &mut rho[rest.clone()],
+    );
     let part = |range: std::ops::Range<usize>, scale: f64, part: usize| {
-        let (x, a, rho, c) = (&x[range.clone()], &a[range.clone()], &rho[range.clone()], &table.centre[range.clone()]);
+        let (x, a, rho, c) = (
+            &x[range.clone()],
+            &a[range.clone()],
+            &rho[range.clone()],
+            &table.centre[range.clone()],
+        );
         let n = x.len();
         let remainder = root(sum16(n, |j| rho[j] * rho[j]));
         let y = root(sum16(n, |j| (x[j] * a[j]).powi(2)));
@@ -298,7 +339,11 @@ fn refine<K: Kernel>(
     let skip = class.chunks * CHUNK / 64;
     let mut least = i32::MIN;
     // The most promising word first: it raises the bar for the others.
-    let mut next = if mask.count_ones() > 1 { most_promising(mask, sums) } else { mask.trailing_zeros() };
+    let mut next = if mask.count_ones() > 1 {
+        most_promising(mask, sums)
+    } else {
+        mask.trailing_zeros()
+    };
     while mask != 0 {
         mask &= !(1 << next);
         let word = next as usize;

@@ -147,7 +147,11 @@ impl Table {
         while chunks <= table.chunks {
             table.classes.push(table.class(chunks, &e, &q, &rounding, levels));
             let next = chunks + (chunks / 4).max(1);
-            chunks = if next > table.chunks && chunks < table.chunks { table.chunks } else { next };
+            chunks = if next > table.chunks && chunks < table.chunks {
+                table.chunks
+            } else {
+                next
+            };
         }
         let lengths = 1.0 + length(table.lo.iter().map(|&v| v.into())) + length(table.mean.iter().map(|&v| v.into()));
         // Sums of f32 products in 16 lanes err by (padded ÷ 16 + 8)·u: one each for lo and mean, the others for rounding `lo` and the
@@ -207,7 +211,11 @@ impl Table {
             class.step[b] = (most - least) / f64::from(levels) * (1.0 + 1e-9);
             for (slot, lengths) in lengths.iter().enumerate() {
                 let (tile, vector, lane) = (slot / TILE, slot % TILE / 16, slot % 16);
-                let units = if class.step[b] > 0.0 { ((lengths[b] - least) / class.step[b]).ceil() } else { 0.0 };
+                let units = if class.step[b] > 0.0 {
+                    ((lengths[b] - least) / class.step[b]).ceil()
+                } else {
+                    0.0
+                };
                 class.lengths[tile * 4 + vector].0[lane * 4 + b] = units.clamp(0.0, f64::from(levels)) as u8;
             }
         }

@@ -27,10 +27,27 @@ pub(super) struct Views {
 impl Views {
     /// Opens the place. Crops: `area` of the image, training's default aspect ratio and flip, no colour changes.
     pub(super) fn open(url: &str, endpoint: &str, size: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
-        let data = DataConfig { endpoint: endpoint.into(), ..DataConfig::default() };
-        let crop = CropConfig { area, ..CropConfig::default() };
-        let plan = ViewPlan { views: vec![ViewSpec { size, crop, colour: ColourConfig::default() }], words: None, mask: None };
-        let limits = Limits { max_pixels: data.max_pixels, max_bytes: data.max_member_bytes };
+        let data = DataConfig {
+            endpoint: endpoint.into(),
+            ..DataConfig::default()
+        };
+        let crop = CropConfig {
+            area,
+            ..CropConfig::default()
+        };
+        let plan = ViewPlan {
+            views: vec![ViewSpec {
+                size,
+                crop,
+                colour: ColourConfig::default(),
+            }],
+            words: None,
+            mask: None,
+        };
+        let limits = Limits {
+            max_pixels: data.max_pixels,
+            max_bytes: data.max_member_bytes,
+        };
         let views = Self {
             url: redact(url),
             dataset: Dataset::open(url, &data, &PipelineConfig::default(), PipelineMetrics::default())?,
@@ -50,15 +67,30 @@ impl Views {
     /// One crop of each image, in random order, once. `lane` 0, 1, … give other orders and crops.
     pub(super) fn images(&self, lane: u64) -> Result<Images, PipelineError> {
         let seed = self.seed.wrapping_add(lane.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let order = Order::Shuffled { seed, start: Cursor::default(), rank: 0, world: 1 };
-        let spec = BatchSpec { order, plan: Arc::clone(&self.plan), batch: 16, last_partial: true };
+        let order = Order::Shuffled {
+            seed,
+            start: Cursor::default(),
+            rank: 0,
+            world: 1,
+        };
+        let spec = BatchSpec {
+            order,
+            plan: Arc::clone(&self.plan),
+            batch: 16,
+            last_partial: true,
+        };
         // Opened once already: a plan that does not fit was refused there.
         self.maker(seed)?;
         let stream = self.dataset.batches(spec, || {
             let mut maker = self.maker(seed).expect("made before");
             Box::new(move |raw: &_, out: &mut _| maker.make(raw, out))
         })?;
-        Ok(Images { stream, batch: None, at: 0, side: self.plan.views[0].size as usize })
+        Ok(Images {
+            stream,
+            batch: None,
+            at: 0,
+            side: self.plan.views[0].size as usize,
+        })
     }
 
     fn maker(&self, seed: u64) -> Result<SampleMaker, PipelineError> {
@@ -96,6 +128,9 @@ impl Iterator for Images {
         let mut pixels = vec![];
         half_size(&batch.views[0][self.at * bytes..][..bytes], self.side, &mut pixels);
         self.at += 1;
-        Some(Ok(HalfView { pixels, side: self.side / 2 }))
+        Some(Ok(HalfView {
+            pixels,
+            side: self.side / 2,
+        }))
     }
 }
