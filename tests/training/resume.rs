@@ -7,13 +7,16 @@ use crate::ground::{Daemon, Ground};
 /// Steps that the disturbed run must have reached before it is killed; the moment inside the step is the scheduler's.
 const KILLS: [u64; 5] = [7, 18, 46, 77, 101];
 
+/// Far enough beyond the last kill that no machine is too quick for it.
+const STEPS: [&str; 2] = ["--set", "optim.total_steps=240"];
+
 #[test]
 fn the_trace_after_five_kills_equals_the_undisturbed_one() {
     let ground = Ground::new();
-    let undisturbed = ground.train(&[]).output().unwrap();
+    let undisturbed = ground.train(&STEPS).output().unwrap();
     assert!(undisturbed.status.success(), "{}", String::from_utf8_lossy(&undisturbed.stderr));
     let want = ground.trace("run");
-    assert_eq!(want.last().unwrap()["step"], 120);
+    assert_eq!(want.last().unwrap()["step"], 240);
     assert!(
         want[0]["inpaint"].as_f64().unwrap() > want.last().unwrap()["inpaint"].as_f64().unwrap(),
         "it learns: {want:?}"
@@ -22,13 +25,13 @@ fn the_trace_after_five_kills_equals_the_undisturbed_one() {
     let run = ground.path("killed");
     let set = format!("run.dir=\"{}\"", run.display());
     for (n, step) in KILLS.into_iter().enumerate() {
-        let mut daemon = Daemon::start(ground.train(&["--set", &set]), &ground.path("killed.log"));
+        let mut daemon = Daemon::start(ground.train(&[STEPS[0], STEPS[1], "--set", &set]), &ground.path("killed.log"));
         daemon.until("the step of the kill", |d| d.status()["step"].as_u64().is_some_and(|s| s >= step));
         std::thread::sleep(Duration::from_millis(3 * n as u64));
         daemon.signal("KILL");
         assert!(!daemon.end().success());
     }
-    let last = ground.train(&["--set", &set]).output().unwrap();
+    let last = ground.train(&[STEPS[0], STEPS[1], "--set", &set]).output().unwrap();
     assert!(last.status.success(), "{}", String::from_utf8_lossy(&last.stderr));
     let have = ground.trace("killed");
     assert_eq!(have.len(), want.len());

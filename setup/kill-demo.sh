@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Shows that a killed demo is the undisturbed demo: trains the demo again in runs/demo-killed, kills it with -9 at five random moments,
+# restarts it each time, and compares metrics.jsonl with that of runs/demo (made by `make demo`) but for the fields that tell time.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+splitmask=${CARGO_TARGET_DIR:-target}/debug/splitmask
+[ -e runs/demo/metrics.jsonl ] || { echo "run \`make demo\` first" >&2; exit 64; }
+rm -rf runs/demo-killed
+train() { "$splitmask" train --config configs/demo.toml --set run.dir=runs/demo-killed --set 'admin.bind=""'; }
+for kill in 1 2 3 4 5; do
+  train >/dev/null 2>&1 & pid=$!
+  pause=$((RANDOM % 50 + 10))
+  sleep $pause
+  kill -9 "$pid"; wait "$pid" 2>/dev/null || true
+  echo "kill $kill after $pause s, at step $(tail -n 1 runs/demo-killed/metrics.jsonl 2>/dev/null | sed -E 's/.*"step":([0-9]+).*/\1/')"
+done
+train >/dev/null 2>&1
+python3 - <<'PY'
+import json
+timing = ("time", "images_per_second", "data_wait_ratio")
+def trace(run):
+    return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in open(f"runs/{run}/metrics.jsonl")]
+a, b = trace("demo"), trace("demo-killed")
+if a != b:
+    step = next((x["step"] for x, y in zip(a, b) if x != y), "the end")
+    raise SystemExit(f"the traces differ from step {step} on")
+print(f"{len(a)} lines up to step {a[-1]['step']}: identical in every bit")
+PY
