@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 splitmask=${CARGO_TARGET_DIR:-target}/debug/splitmask
 [ -e runs/demo/metrics.jsonl ] || { echo "run \`make demo\` first" >&2; exit 64; }
 rm -rf runs/demo-killed
-train() { "$splitmask" train --config configs/demo.toml --set run.dir=runs/demo-killed --set 'admin.bind=""'; }
+train() { "$splitmask" train --config configs/demo.toml --set run.dir=runs/demo-killed --set 'admin.bind=""' --set checkpoint.every_steps=25; }
 for kill in 1 2 3 4 5; do
   train >/dev/null 2>&1 & pid=$!
   pause=$((RANDOM % 50 + 10))
