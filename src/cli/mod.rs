@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::CliError;
+use crate::error::{CliError, ExitCode as ErrorCode};
 
 /// Pre-train vision transformers on your own images.
 #[derive(Parser)]
@@ -61,7 +61,9 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {}", e.message);
+            // A stop that was asked for is no error, though supervisors must see its code.
+            let prefix = if e.code == ErrorCode::Stopped { "" } else { "error: " };
+            eprintln!("{prefix}{}", e.message);
             if let Some(hint) = &e.hint {
                 eprintln!("hint: {hint}");
             }
