@@ -13,9 +13,6 @@ pub(super) type Sums = [[i32; TILE]; GROUP];
 /// # Safety
 /// The methods must only be called where the CPU has it.
 pub(super) trait Kernel {
-    /// Largest byte of a word: 127 where products of pairs are summed in 16 bits.
-    const LEVELS: u8;
-
     /// Sums of words (4 lines for each step of four components) and patches (`[step][patch][4]`), plus those of a last step `lengths`.
     /// Answers which words exceed each patch's threshold, and stores the sums of the patches with any.
     #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
@@ -31,8 +28,6 @@ pub(super) struct Portable;
 
 #[expect(unsafe_code, reason = "safe code behind the trait's signature")]
 impl Kernel for Portable {
-    const LEVELS: u8 = 255;
-
     #[inline(always)]
     unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
         *sums = [[0; TILE]; GROUP];
@@ -73,8 +68,6 @@ mod x86 {
         reason = "intrinsics; the caller has checked the CPU, and all loads lie in the slices whose lengths are asserted"
     )]
     impl Kernel for Avx512Vnni {
-        const LEVELS: u8 = 255;
-
         #[inline(always)]
         unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
             let steps = tile.len() / 4;
@@ -137,8 +130,6 @@ mod x86 {
         reason = "intrinsics; the caller has checked the CPU, and all loads lie in the slices whose lengths are asserted"
     )]
     impl Kernel for Avx2 {
-        const LEVELS: u8 = 127;
-
         #[inline(always)]
         unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
             let steps = tile.len() / 4;
@@ -214,8 +205,6 @@ mod arm {
         reason = "intrinsics; every aarch64 has NEON, and all loads lie in the slices whose lengths are asserted"
     )]
     impl Kernel for Neon {
-        const LEVELS: u8 = 127;
-
         #[inline(always)]
         unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
             let steps = tile.len() / 4;

@@ -27,8 +27,6 @@ struct Patch {
     /// Place among the patches of the call.
     number: u32,
     class: u32,
-    /// |x| from above.
-    length: f64,
     /// Scale of the prefix and its reciprocal, scale of the rest.
     scale: f64,
     per_scale: f64,
@@ -308,7 +306,6 @@ fn prepare(table: &Table, class: &Class, x: &[f32], bytes: &mut [i8], rho: &mut 
     let bands = std::array::from_fn(|b| (band_lengths[b] * class.step[b] / scale).ceil() as i8);
     let least: f64 = (0..BANDS).map(|b| band_lengths[b] * class.least[b]).sum();
     Patch {
-        length,
         scale,
         per_scale: 1.0 / scale,
         rest_scale,
