@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 splitmask=${CARGO_TARGET_DIR:-target}/debug/splitmask
 [ -e runs/demo/metrics.jsonl ] || { echo "run \`make demo\` first" >&2; exit 64; }
 rm -rf runs/demo-killed
-train() { "$splitmask" train --config configs/demo.toml --set run.dir=runs/demo-killed --set 'admin.bind=""' --set checkpoint.every_steps=25; }
+# `exec`, so that the process that is killed is the trainer and not a shell around it.
+train() { exec "$splitmask" train --config configs/demo.toml --set run.dir=runs/demo-killed --set 'admin.bind=""' --set checkpoint.every_steps=25; }
 for kill in 1 2 3 4 5; do
   train >/dev/null 2>&1 & pid=$!
   pause=$((RANDOM % 50 + 10))
@@ -14,7 +15,7 @@ for kill in 1 2 3 4 5; do
   kill -9 "$pid"; wait "$pid" 2>/dev/null || true
   echo "kill $kill after $pause s, at step $(tail -n 1 runs/demo-killed/metrics.jsonl 2>/dev/null | sed -E 's/.*"step":([0-9]+).*/\1/')"
 done
-train >/dev/null 2>&1
+(train) >/dev/null 2>&1
 python3 - <<'PY'
 import json
 timing = ("time", "images_per_second", "data_wait_ratio")
