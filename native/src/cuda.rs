@@ -68,6 +68,6 @@ fn open_globally(path: &std::path::Path) -> Result<(), String> {
     // SAFETY: the library is part of the libtorch that this process already runs.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|e| e.to_string())?;
     // Kernels stay registered for the life of the process, so the library must stay too.
-    std::mem::forget(library);
+    let _ = std::mem::ManuallyDrop::new(library);
     Ok(())
 }

@@ -137,7 +137,7 @@ fn floor(raws: &[RawSample], resizer: &mut fr::Resizer, pixels: &mut [u8], squar
             let w = ((((crop.x + crop.width) / d).ceil() as i32) + 2).min((width + denom - 1) / denom) - x;
             let h = ((((crop.y + crop.height) / d).ceil() as i32) + 2).min((height + denom - 1) / denom) - y;
             assert_eq!(tj::tj3SetCroppingRegion(handle, tj::tjregion { x, y, w, h }), 0);
-            let rgb = tj::TJPF_TJPF_RGB as i32;
+            let rgb = tj::TJPF_TJPF_RGB;
             tj::tj3Decompress8(handle, raw.image.as_ptr(), raw.image.len() as _, pixels.as_mut_ptr(), 0, rgb);
             let source = fr::images::ImageRef::new(w as u32, h as u32, &pixels[..(w * h * 3) as usize], fr::PixelType::U8x3).unwrap();
             let mut target = fr::images::Image::from_slice_u8(224, 224, square, fr::PixelType::U8x3).unwrap();
@@ -248,7 +248,9 @@ fn views_only(c: &mut Criterion) {
         max_block: 75,
     };
     group.bench_function("blockwise split of 14 × 14", |b| {
-        b.iter(|| mask::fill(&spec, 14, &mut rng, &mut parts))
+        b.iter(|| {
+            mask::fill(&spec, 14, &mut rng, &mut parts);
+        });
     });
     group.finish();
 }

@@ -105,10 +105,10 @@ fn range(text: &str) -> Result<[f32; 2], String> {
 }
 
 /// Makes, measures, writes and prints.
-pub(crate) fn run(args: CodebookArgs) -> Result<(), CliError> {
-    let spec = spec_of(&args)?;
+pub(crate) fn run(args: &CodebookArgs) -> Result<(), CliError> {
+    let spec = spec_of(args)?;
     let kind = CodebookKind::from_name(&args.kind).expect("the parser knows the kinds");
-    check_outputs(&args)?;
+    check_outputs(args)?;
     let source = args
         .url
         .as_deref()
@@ -127,7 +127,7 @@ pub(crate) fn run(args: CodebookArgs) -> Result<(), CliError> {
             start(&bar, "taking patches", spec.words as u64);
             build_random_patches(source.images(0)?, &spec, |n| bar.set_position(n as u64))?
         }
-        (CodebookKind::KMeans, Some(source)) => cluster(&args, &spec, source, &bar)?,
+        (CodebookKind::KMeans, Some(source)) => cluster(args, &spec, source, &bar)?,
     };
     let usage = match &source {
         Some(source) if args.measure > 0 => Some(measure(&mut book, source, args.measure, &bar)?),
@@ -142,7 +142,7 @@ pub(crate) fn run(args: CodebookArgs) -> Result<(), CliError> {
     let text = if args.json {
         json(&book, usage, &args.out)
     } else {
-        table(&book, usage, &args)
+        table(&book, usage, args)
     };
     print!("{text}");
     Ok(())

@@ -52,10 +52,10 @@ pub fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(args),
         Verb::Pack(args) => pack::run(args),
         Verb::Inspect(args) => inspect::run(&args),
-        Verb::Codebook(args) => codebook::run(args),
+        Verb::Codebook(args) => codebook::run(&args),
         Verb::CheckConfig(args) => check_config::run(args),
         Verb::Train(args) => train::run(args),
-        Verb::Report(args) => report::run(args),
+        Verb::Report(args) => report::run(&args),
         Verb::Eval(args) => eval::run(args),
     };
     match result {

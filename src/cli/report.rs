@@ -25,7 +25,7 @@ pub(crate) struct ReportArgs {
     json: bool,
 }
 
-pub(crate) fn run(args: ReportArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     let folder = checkpoint_folder(&args.run)?;
     let config = config_of(&folder)?;
     let lines: Vec<Value> = Journal::read(&args.run)

@@ -71,7 +71,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
         pipeline: PipelineMetrics::register(&registry).map_err(internal)?,
     };
     let metrics = telemetry.train.clone();
-    let train = move |spec, commands, status| Ok(trainer::run(spec, commands, status, telemetry.clone())?);
+    let train = move |spec, commands, status| Ok(trainer::run(spec, &commands, status, telemetry.clone())?);
     let progress = Progress::on_terminal().filter(|_| args.log_format == LogFormat::Text);
     let log = logging::start("info", args.log_format, progress.clone());
     let source = args.into_source();

@@ -46,8 +46,8 @@ pub struct Telemetry {
 ///
 /// # Errors
 /// [`TrainError`]; where a model exists by then, a checkpoint was written first.
-pub fn run(spec: TrainerSpec, commands: Commands, status: StatusBoard, telemetry: Telemetry) -> Result<Outcome, TrainError> {
-    Trainer::assemble(spec, status, telemetry)?.train(&commands)
+pub fn run(spec: TrainerSpec, commands: &Commands, status: StatusBoard, telemetry: Telemetry) -> Result<Outcome, TrainError> {
+    Trainer::assemble(spec, status, telemetry)?.train(commands)
 }
 
 /// Longest time for which commands go unheard while a batch is awaited.
@@ -94,7 +94,7 @@ impl Trainer {
         self.set_state(State::Training);
         self.take_step(&batch)?;
         self.feed.recycle(batch);
-        let due = |every: u64| every > 0 && self.step % every == 0;
+        let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
         let last = self.step == self.spec.optim.total_steps;
         let (log, picture, eval, checkpoint) = (
             due(self.spec.log.every_steps) || last,

@@ -141,7 +141,7 @@ fn thin(history: &mut Vec<(u64, String, f64)>) {
         history.retain(|(_, name, _)| {
             let n = seen.entry(name.clone()).or_default();
             *n += 1;
-            *n % 2 == 0
+            n.is_multiple_of(2)
         });
     }
 }

@@ -171,7 +171,6 @@ impl Turbo {
 
     /// One run of the decompressor. A failure comes with libjpeg's words, and with the place of the pixels if decoding had begun.
     #[expect(unsafe_code, reason = "foreign calls")]
-    #[expect(clippy::too_many_arguments, reason = "one private call with the knobs of one C function")]
     fn attempt(
         &mut self,
         bytes: &[u8],

@@ -10,6 +10,8 @@ mod jpeg_header;
 mod orientation;
 mod raster;
 #[cfg(test)]
+mod raster_tests;
+#[cfg(test)]
 mod tests;
 
 use image::ColorType;

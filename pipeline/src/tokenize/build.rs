@@ -33,6 +33,7 @@ pub struct BookSpec {
     pub seed: u64,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers hand over numbers")]
 pub(super) fn bad(key: &str, value: impl ToString, detail: impl Into<String>) -> PipelineError {
     PipelineError::BadSetting {
         key: key.into(),

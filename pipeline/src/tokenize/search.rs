@@ -284,12 +284,7 @@ fn prepare(table: &Table, class: &Class, x: &[f32], bytes: &mut [i8], rho: &mut 
         &mut rho[rest.clone()],
     );
     let part = |range: std::ops::Range<usize>, scale: f64, part: usize| {
-        let (x, a, rho, c) = (
-            &x[range.clone()],
-            &a[range.clone()],
-            &rho[range.clone()],
-            &table.centre[range.clone()],
-        );
+        let (x, a, rho, c) = (&x[range.clone()], &a[range.clone()], &rho[range.clone()], &table.centre[range]);
         let n = x.len();
         let remainder = root(sum16(n, |j| rho[j] * rho[j]));
         let y = root(sum16(n, |j| (x[j] * a[j]).powi(2)));
@@ -297,8 +292,8 @@ fn prepare(table: &Table, class: &Class, x: &[f32], bytes: &mut [i8], rho: &mut 
         let slack = scale * remainder * (class.spread[part] + table.sum_error * f64::from(table.centre_length)) + y * class.rounding[part];
         (shift, slack)
     };
-    let (shift, slack) = part(pre.clone(), scale, 0);
-    let (rest_shift, rest_slack) = part(rest.clone(), rest_scale, 1);
+    let (shift, slack) = part(pre, scale, 0);
+    let (rest_shift, rest_slack) = part(rest, rest_scale, 1);
     let low = f64::from(sum16(k, |j| x[j] * table.lo[j]));
     let rest_low = f64::from(sum16(padded - k, |j| x[k + j] * table.lo[k + j]));
     let rest_mean = f64::from(sum16(padded - k, |j| x[k + j] * table.mean[k + j]));
