@@ -10,7 +10,7 @@ rm -rf runs/demo-killed
 train() { exec "$splitmask" train --config configs/demo.toml --set run.dir=runs/demo-killed --set 'admin.bind=""' --set checkpoint.every_steps=25; }
 for kill in 1 2 3 4 5; do
   train >/dev/null 2>&1 & pid=$!
-  pause=$((RANDOM % 50 + 10))
+  pause=$((RANDOM % 40 + 10))
   sleep $pause
   kill -9 "$pid"; wait "$pid" 2>/dev/null || true
   echo "kill $kill after $pause s, at step $(tail -n 1 runs/demo-killed/metrics.jsonl 2>/dev/null | sed -E 's/.*"step":([0-9]+).*/\1/')"
