@@ -56,10 +56,13 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     } else {
         last["data_wait_ratio"].as_f64().unwrap_or(0.0)
     };
-    let (trained, random) = if args.no_knn || config.data.val.is_empty() {
-        (None, None)
-    } else {
-        (Some(knn(&config, Some(&folder))?), Some(knn(&config, None)?))
+    // Images without labels are no error of the run: the rest of the report stands.
+    let measured =
+        (!args.no_knn && !config.data.val.is_empty()).then(|| Ok::<_, CliError>((knn(&config, Some(&folder))?, knn(&config, None)?)));
+    let (trained, random, unmeasured) = match measured {
+        Some(Ok((trained, random))) => (Some(trained), Some(random), None),
+        Some(Err(e)) => (None, None, Some(e.message)),
+        None => (None, None, None),
     };
     if args.json {
         println!(
@@ -102,6 +105,9 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
             "               {:+.1} points over random init",
             100.0 * (trained.top1 - random.top1)
         );
+    }
+    if let Some(reason) = unmeasured {
+        println!("k-NN accuracy  not measured: {reason}");
     }
     for (name, what) in [
         ("inpaint.png", "image · seen by A · seen by B · predicted words · true words"),

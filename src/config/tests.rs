@@ -339,3 +339,23 @@ fn backbone_of_the_papers_size_has_the_papers_parameters() {
     let parameters = explain::backbone_parameters(&load(GOOD).unwrap());
     assert_eq!(parameters, 21_665_664);
 }
+
+#[test]
+fn every_recipe_loads() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let mut recipes: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    recipes.sort();
+    assert!(recipes.len() >= 5, "{recipes:?}");
+    for file in recipes {
+        let source = Source {
+            file: file.clone(),
+            ..Source::default()
+        };
+        let loaded = source.load().unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        assert!(
+            !loaded.config.data.train.is_empty() && !loaded.config.codebook.path.is_empty(),
+            "{}",
+            file.display()
+        );
+    }
+}
