@@ -169,11 +169,9 @@ impl Trainer {
 
     /// The same few images every time: the first of the validation set (or of the training set), centre crop, fixed masks.
     fn picture_batch(&self) -> Result<Batch, PipelineError> {
-        let url = if self.spec.data.val.is_empty() {
-            &self.spec.data.train
-        } else {
-            &self.spec.data.val
-        };
+        let val = &self.spec.data.val;
+        let there = !val.is_empty() && Dataset::open(val, &self.spec.data, &self.spec.pipeline, PipelineMetrics::default()).is_ok();
+        let url = if there { val } else { &self.spec.data.train };
         let dataset = Dataset::open(url, &self.spec.data, &self.spec.pipeline, PipelineMetrics::default())?;
         let mode = ViewMode::Eval {
             crop_ratio: self.spec.eval.crop_ratio as f32,
