@@ -12,3 +12,11 @@ pub(crate) fn answer(text: &str) -> Result<(), CliError> {
         _ => Ok(()),
     }
 }
+
+/// `println!` for a verb that answers `Result<_, CliError>`, by way of [`answer`].
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::cli::answer::answer(&format!("{}\n", format_args!($($text)*)))?
+    };
+}
+pub(crate) use say;

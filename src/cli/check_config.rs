@@ -1,11 +1,10 @@
 //! `splitmask check-config`: what a config means, without running it.
 
-#![expect(clippy::print_stdout, reason = "a verb answers on stdout")]
-
 use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::answer::{answer, say};
 use crate::config::diff::strongest;
 use crate::config::{Source, diff, explain};
 use crate::error::CliError;
@@ -32,10 +31,10 @@ pub(crate) struct CheckConfigArgs {
 pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
     let loaded = Source::of_process(args.file, args.sets).load()?;
     if args.effective {
-        print!("{}", loaded.config.to_toml());
+        answer(&loaded.config.to_toml())?;
         return Ok(());
     }
-    print!("{}", explain::explain(&loaded));
+    answer(&explain::explain(&loaded))?;
     if let Some(against) = args.against {
         let old = Source {
             file: against.clone(),
@@ -44,11 +43,13 @@ pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
         .load()?;
         let changes = diff(&old.config, &loaded.config);
         match strongest(&changes) {
-            None => println!("a reload from {} changes nothing", against.display()),
+            None => {
+                say!("a reload from {} changes nothing", against.display());
+            }
             Some(class) => {
-                println!("a reload from {} is {class}:", against.display());
+                say!("a reload from {} is {class}:", against.display());
                 for change in changes {
-                    println!("  {change}");
+                    say!("  {change}");
                 }
             }
         }

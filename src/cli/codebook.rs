@@ -327,12 +327,7 @@ fn judgement(usage: Usage, pixels: PixelSpace) -> Option<String> {
     } else {
         PixelSpace::ChannelMeanRemoved
     };
-    poor.then(|| {
-        format!(
-            "a poor target: few words stand for most patches; try --pixels {} or --kind random-patches",
-            other.name()
-        )
-    })
+    poor.then(|| format!("a poor target: few words stand for most patches; try --pixels {}", other.name()))
 }
 
 #[cfg(test)]

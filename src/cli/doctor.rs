@@ -1,11 +1,10 @@
 //! `splitmask doctor`: what this machine offers, and what to do about each gap.
 
-#![expect(clippy::print_stdout, reason = "a verb answers on stdout")]
-
 use std::process::Command;
 
 use clap::Args;
 
+use crate::cli::answer::say;
 use crate::error::CliError;
 
 /// Say what was found: libtorch, processor, CUDA or why not, threads, memory, tools; with advice on each gap.
@@ -31,9 +30,9 @@ pub(crate) fn run(_: DoctorArgs) -> Result<(), CliError> {
         tool("promtool", "the alerts' tests"),
     ] {
         let mark = if finding.advice.is_none() { "ok " } else { "gap" };
-        println!("{mark}  {:<11} {}", finding.what, finding.state);
+        say!("{mark}  {:<11} {}", finding.what, finding.state);
         if let Some(advice) = finding.advice {
-            println!("     {:<11} → {advice}", "");
+            say!("     {:<11} → {advice}", "");
         }
     }
     Ok(())

@@ -1,7 +1,5 @@
 //! `splitmask eval knn`: how good are the features of a checkpoint?
 
-#![expect(clippy::print_stdout, reason = "a verb answers on stdout")]
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +9,7 @@ use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
 use tch::nn;
 
 use crate::checkpoint::{self, folder_of};
+use crate::cli::answer::say;
 use crate::config::{Config, Source};
 use crate::error::{CliError, ExitCode};
 use crate::eval::knn::Accuracy;
@@ -73,14 +72,17 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
                 } else {
                     folder.display().to_string()
                 };
-                println!("{}", serde_json::json!({ "weights": what, "k": config.eval.k, "knn": accuracy }));
+                say!("{}", serde_json::json!({ "weights": what, "k": config.eval.k, "knn": accuracy }));
             } else {
-                println!(
+                say!(
                     "k-NN accuracy   {:.4}   (k = {}, {} images among {})",
-                    accuracy.top1, config.eval.k, accuracy.queries, accuracy.references
+                    accuracy.top1,
+                    config.eval.k,
+                    accuracy.queries,
+                    accuracy.references
                 );
-                println!("commonest class {:.4}", accuracy.majority);
-                println!("chance          {:.4}   ({} classes)", accuracy.chance, accuracy.classes);
+                say!("commonest class {:.4}", accuracy.majority);
+                say!("chance          {:.4}   ({} classes)", accuracy.chance, accuracy.classes);
             }
             Ok(())
         }

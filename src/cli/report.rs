@@ -1,13 +1,12 @@
 //! `splitmask report`: what a run has come to, on one screen.
 
-#![expect(clippy::print_stdout, reason = "a verb answers on stdout")]
-
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::eval::{checkpoint_folder, config_of, knn};
+use crate::cli::answer::say;
 use crate::error::CliError;
 use crate::trainer::journal::Journal;
 
@@ -65,7 +64,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
         None => (None, None, None),
     };
     if args.json {
-        println!(
+        say!(
             "{}",
             json!({ "step": last["step"], "images": last["images"], "images_per_second": median("images_per_second"), "data_wait_ratio": wait,
                     "losses": { "total": last["total"], "inpaint": last["inpaint"], "match": last["match"] }, "token_entropy": last["token_entropy"],
@@ -74,19 +73,19 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
         return Ok(());
     }
     let number = |key: &str| last[key].as_f64().unwrap_or(f64::NAN);
-    println!(
+    say!(
         "run            {} at step {} ({} images)",
         args.run.display(),
         last["step"],
         last["images"]
     );
-    println!(
+    say!(
         "speed          {:.0} images/s (median of the log intervals)",
         median("images_per_second")
     );
-    println!("data wait      {:.1} % of the time", 100.0 * wait);
+    say!("data wait      {:.1} % of the time", 100.0 * wait);
     if last["inpaint"].is_f64() {
-        println!(
+        say!(
             "inpaint loss   {:.3} nats; a model that knows only how frequent each word is would score {:.3} (marginal entropy)",
             number("inpaint"),
             number("token_entropy")
@@ -94,20 +93,24 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     }
     if last["match"].is_f64() {
         let chance = f64::from(config.train.batch / config.train.accumulate.max(1)).ln();
-        println!("match loss     {:.3} nats; guessing would score {chance:.3}", number("match"));
+        say!("match loss     {:.3} nats; guessing would score {chance:.3}", number("match"));
     }
     if let (Some(trained), Some(random)) = (trained, random) {
-        println!(
+        say!(
             "k-NN accuracy  {:.3} trained · {:.3} same encoder at random init · {:.3} commonest class · {:.3} chance ({} classes)",
-            trained.top1, random.top1, trained.majority, trained.chance, trained.classes
+            trained.top1,
+            random.top1,
+            trained.majority,
+            trained.chance,
+            trained.classes
         );
-        println!(
+        say!(
             "               {:+.1} points over random init",
             100.0 * (trained.top1 - random.top1)
         );
     }
     if let Some(reason) = unmeasured {
-        println!("k-NN accuracy  not measured: {reason}");
+        say!("k-NN accuracy  not measured: {reason}");
     }
     for (name, what) in [
         ("inpaint.png", "image · seen by A · seen by B · predicted words · true words"),
@@ -115,7 +118,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     ] {
         let path = args.run.join(name);
         if path.exists() {
-            println!("picture        {} ({what})", path.display());
+            say!("picture        {} ({what})", path.display());
         }
     }
     Ok(())
