@@ -1,100 +1,26 @@
 //! Speed of the image kernels on one thread: `cargo bench -p splitmask-pipeline --bench images` (add `--profile dev` to reuse what
 //! `cargo test` built: it is optimised too).
 //!
-//! The JPEGs are made here, from fixed seeds: 48 pictures of 350 to 640 pixels a side with the 1/f spectrum of photographs, quality 75
-//! to 92, 4:2:0. SHARDS=folder measures the `.jpg` files of a folder instead.
+//! On made-up pictures, or with SHARDS=folder on those of a folder of shards (see `corpus`).
+
+mod corpus;
 
 use std::hint::black_box;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fast_image_resize as fr;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use turbojpeg_sys as tj;
 
+use corpus::jpegs;
 use splitmask_pipeline::augment::{Augmenter, ColourDraw, CropDraw, Painter, half_size};
 use splitmask_pipeline::decode::{Decoder, Limits};
 use splitmask_pipeline::mask;
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::seed::{Purpose, sample_rng};
-use splitmask_pipeline::types::{ColourConfig, CropConfig, Image, MaskSpec, RawSample, Sample, SampleId, ViewPlan, ViewSpec};
-
-/// Value noise in octaves whose amplitude halves with the wavelength.
-fn picture(rng: &mut ChaCha8Rng) -> Image {
-    let (width, height) = (rng.random_range(350..640u32), rng.random_range(350..640u32));
-    let mut sums = vec![0f32; (width * height * 3) as usize];
-    let mut wave = 256u32;
-    while wave >= 2 {
-        let columns = width / wave + 2;
-        let grid: Vec<f32> = (0..columns * (height / wave + 2) * 3).map(|_| rng.random::<f32>() - 0.5).collect();
-        for y in 0..height {
-            for x in 0..width {
-                let (gx, gy) = (x / wave, y / wave);
-                let (fx, fy) = ((x % wave) as f32 / wave as f32, (y % wave) as f32 / wave as f32);
-                for c in 0..3 {
-                    let at = |dx: u32, dy: u32| grid[(((gy + dy) * columns + gx + dx) * 3 + c) as usize];
-                    let top = at(0, 0) * (1.0 - fx) + at(1, 0) * fx;
-                    let bottom = at(0, 1) * (1.0 - fx) + at(1, 1) * fx;
-                    sums[((y * width + x) * 3 + c) as usize] += (top * (1.0 - fy) + bottom * fy) * wave as f32;
-                }
-            }
-        }
-        wave /= 2;
-    }
-    let spread = sums.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-    Image {
-        width,
-        height,
-        pixels: sums.iter().map(|v| (127.5 + 127.5 * v / spread) as u8).collect(),
-    }
-}
-
-fn jpegs() -> Vec<RawSample> {
-    let files: Vec<Vec<u8>> = if let Ok(folder) = std::env::var("SHARDS") {
-        let mut paths: Vec<_> = std::fs::read_dir(folder)
-            .expect("SHARDS is a folder")
-            .map(|e| e.unwrap().path())
-            .collect();
-        paths.sort();
-        paths.retain(|p| p.extension().is_some_and(|e| e == "jpg"));
-        paths.into_iter().map(|p| std::fs::read(p).unwrap()).collect()
-    } else {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        (0..48)
-            .map(|_| {
-                let image = picture(&mut rng);
-                let source = turbojpeg::Image {
-                    pixels: &image.pixels[..],
-                    width: image.width as usize,
-                    pitch: image.width as usize * 3,
-                    height: image.height as usize,
-                    format: turbojpeg::PixelFormat::RGB,
-                };
-                turbojpeg::compress(source, rng.random_range(75..93), turbojpeg::Subsamp::Sub2x2)
-                    .unwrap()
-                    .to_vec()
-            })
-            .collect()
-    };
-    files
-        .into_iter()
-        .enumerate()
-        .map(|(i, bytes)| RawSample {
-            id: SampleId {
-                epoch: 0,
-                shard: 0,
-                member: i as u32,
-            },
-            shard: "bench.tar".into(),
-            key: i.to_string(),
-            image: Bytes::from(bytes),
-            extension: "jpg".into(),
-            label: None,
-        })
-        .collect()
-}
+use splitmask_pipeline::types::{ColourConfig, CropConfig, Image, MaskSpec, RawSample, Sample, ViewPlan, ViewSpec};
 
 fn recipe() -> ColourConfig {
     ColourConfig {

@@ -20,6 +20,19 @@ pub(super) fn score(x: &[f64], word: &[f32]) -> f64 {
     ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]))
 }
 
+/// The word of `words` with the largest [`score`], lowest index on ties.
+#[inline(always)]
+pub(super) fn best(book: &Codebook, x: &[f64], words: impl Iterator<Item = u32>) -> u32 {
+    let mut best = (f64::NEG_INFINITY, u32::MAX);
+    for word in words {
+        let s = score(x, book.vector(word as usize));
+        if s > best.0 || (s == best.0 && word < best.1) {
+            best = (s, word);
+        }
+    }
+    best.1
+}
+
 /// Copies the patch at (row, column) of a planar picture of side `side` into `out`, planar.
 pub(super) fn cut(half: &[u8], side: usize, patch: usize, row: usize, column: usize, out: &mut [u8]) {
     for (line, to) in out.chunks_exact_mut(patch).enumerate() {

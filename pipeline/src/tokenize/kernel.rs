@@ -13,6 +13,9 @@ pub(super) type Sums = [[i32; TILE]; GROUP];
 /// # Safety
 /// The methods must only be called where the CPU has it.
 pub(super) trait Kernel {
+    /// a·b + c, rounded once where the instruction set can.
+    fn fma(a: f32, b: f32, c: f32) -> f32;
+
     /// Sums of words (4 lines for each step of four components) and patches (`[step][patch][4]`), plus those of a last step `lengths`.
     /// Answers which words exceed each patch's threshold, and stores the sums of the patches with any.
     #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
@@ -28,6 +31,11 @@ pub(super) struct Portable;
 
 #[expect(unsafe_code, reason = "safe code behind the trait's signature")]
 impl Kernel for Portable {
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        a * b + c
+    }
+
     #[inline(always)]
     unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
         *sums = [[0; TILE]; GROUP];
@@ -68,6 +76,11 @@ mod x86 {
         reason = "intrinsics; the caller has checked the CPU, and all loads lie in the slices whose lengths are asserted"
     )]
     impl Kernel for Avx512Vnni {
+        #[inline(always)]
+        fn fma(a: f32, b: f32, c: f32) -> f32 {
+            a.mul_add(b, c)
+        }
+
         #[inline(always)]
         unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
             let steps = tile.len() / 4;
@@ -130,6 +143,11 @@ mod x86 {
         reason = "intrinsics; the caller has checked the CPU, and all loads lie in the slices whose lengths are asserted"
     )]
     impl Kernel for Avx2 {
+        #[inline(always)]
+        fn fma(a: f32, b: f32, c: f32) -> f32 {
+            a.mul_add(b, c)
+        }
+
         #[inline(always)]
         unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
             let steps = tile.len() / 4;
@@ -205,6 +223,11 @@ mod arm {
         reason = "intrinsics; every aarch64 has NEON, and all loads lie in the slices whose lengths are asserted"
     )]
     impl Kernel for Neon {
+        #[inline(always)]
+        fn fma(a: f32, b: f32, c: f32) -> f32 {
+            a.mul_add(b, c)
+        }
+
         #[inline(always)]
         unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
             let steps = tile.len() / 4;

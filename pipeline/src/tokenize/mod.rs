@@ -5,6 +5,7 @@
 //! Patches are cut from the half-size copy of a view (spec §2.1), so that word (row, column) belongs to the model's patch (row, column).
 
 mod build;
+mod cells;
 mod codebook;
 mod exact;
 mod file;

@@ -12,7 +12,7 @@
 //! **Third**, words whose upper end reaches the bar are scored in f64. f32 rounding is bounded by `float_error`·|x|.
 
 use super::codebook::Codebook;
-use super::exact::score;
+use super::exact::best;
 use super::kernel::{GROUP, Kernel, Sums};
 use super::pixels::PixelMap;
 use super::rotation::CHUNK;
@@ -390,19 +390,6 @@ fn decide(table: &Table, map: &PixelMap, book: &Codebook, s: &mut Scratch, bytes
         map.exact(&bytes[number * d..][..d], &mut s.exact);
         out[number] = best(book, &s.exact, group.iter().map(|&(_, slot, _)| word(slot)));
     }
-}
-
-/// The word with the largest f64 score, lowest index on ties.
-#[inline(always)]
-fn best(book: &Codebook, x: &[f64], words: impl Iterator<Item = u32>) -> u32 {
-    let mut best = (f64::NEG_INFINITY, u32::MAX);
-    for word in words {
-        let s = score(x, book.vector(word as usize));
-        if s > best.0 || (s == best.0 && word < best.1) {
-            best = (s, word);
-        }
-    }
-    best.1
 }
 
 #[inline(always)]

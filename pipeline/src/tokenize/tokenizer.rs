@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::cells::{self, Cells};
 use super::codebook::Codebook;
 use super::exact::cut;
-use super::kernel;
+use super::kernel::{self, Kernel};
 use super::pixels::PixelMap;
-use super::search::{Scratch, search};
+use super::search::{self, search};
 use super::table::Table;
 
 /// Instruction set of the fast pass. All give the same words.
@@ -33,7 +34,7 @@ impl Isa {
             if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni") {
                 all.push(Self::Avx512Vnni);
             }
-            if has!("avx2") {
+            if has!("avx2") && has!("fma") {
                 all.push(Self::Avx2);
             }
         }
@@ -59,14 +60,24 @@ pub struct Tokenizer {
     codebook: Arc<Codebook>,
     isa: Isa,
     map: PixelMap,
-    table: Table,
+    plan: Plan,
+}
+
+/// How the few words that may win are found.
+#[derive(Debug)]
+enum Plan {
+    /// Words point everywhere (random projections): all of them in bytes.
+    Bytes(Table),
+    /// Words crowd together (patches, k-means): cells of them.
+    Cells(Cells),
 }
 
 /// Buffers of one thread; reused from picture to picture.
 #[derive(Debug, Default)]
 pub struct TokenizerScratch {
     patches: Vec<u8>,
-    search: Scratch,
+    bytes: search::Scratch,
+    cells: cells::Scratch,
 }
 
 impl Tokenizer {
@@ -86,7 +97,11 @@ impl Tokenizer {
         Self {
             isa,
             map: PixelMap::new(codebook.pixels),
-            table: Table::new(&codebook, isa.levels()),
+            plan: if Cells::suit(&codebook) {
+                Plan::Cells(Cells::new(&codebook))
+            } else {
+                Plan::Bytes(Table::new(&codebook, isa.levels()))
+            },
             codebook,
         }
     }
@@ -138,29 +153,36 @@ impl Tokenizer {
     pub fn patch_words(&self, scratch: &mut TokenizerScratch, patches: &[u8], out: &mut Vec<u32>) {
         let d = self.codebook.dim();
         assert!(patches.len().is_multiple_of(d), "{} bytes are no patches of {d}", patches.len());
-        let s = &mut scratch.search;
         match self.isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `with_isa` has checked that the CPU has these instructions.
-            Isa::Avx512Vnni => unsafe { self.avx512(s, patches, out) },
+            Isa::Avx512Vnni => unsafe { self.avx512(scratch, patches, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx2 => unsafe { self.avx2(s, patches, out) },
+            Isa::Avx2 => unsafe { self.avx2(scratch, patches, out) },
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => search::<kernel::Neon>(&self.table, &self.map, &self.codebook, s, patches, out),
-            _ => search::<kernel::Portable>(&self.table, &self.map, &self.codebook, s, patches, out),
+            Isa::Neon => self.find::<kernel::Neon>(scratch, patches, out),
+            _ => self.find::<kernel::Portable>(scratch, patches, out),
+        }
+    }
+
+    #[inline(always)]
+    fn find<K: Kernel>(&self, s: &mut TokenizerScratch, patches: &[u8], out: &mut Vec<u32>) {
+        match &self.plan {
+            Plan::Bytes(table) => search::<K>(table, &self.map, &self.codebook, &mut s.bytes, patches, out),
+            Plan::Cells(cells) => cells.search::<K>(&self.map, &self.codebook, &mut s.cells, patches, out),
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn avx512(&self, s: &mut Scratch, patches: &[u8], out: &mut Vec<u32>) {
-        search::<kernel::Avx512Vnni>(&self.table, &self.map, &self.codebook, s, patches, out);
+    fn avx512(&self, s: &mut TokenizerScratch, patches: &[u8], out: &mut Vec<u32>) {
+        self.find::<kernel::Avx512Vnni>(s, patches, out);
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn avx2(&self, s: &mut Scratch, patches: &[u8], out: &mut Vec<u32>) {
-        search::<kernel::Avx2>(&self.table, &self.map, &self.codebook, s, patches, out);
+    #[target_feature(enable = "avx2,fma")]
+    fn avx2(&self, s: &mut TokenizerScratch, patches: &[u8], out: &mut Vec<u32>) {
+        self.find::<kernel::Avx2>(s, patches, out);
     }
 }
