@@ -14,12 +14,12 @@ use std::collections::HashSet;
 
 use super::codebook::Codebook;
 use super::exact::best;
-use super::kernel::Kernel;
+use super::kernel::{CELL, Kernel, Lanes};
 use super::pixels::PixelMap;
 use super::rotation::{PAD, Rotation};
 
-/// Words of a cell.
-const CELL: usize = 32;
+/// Patches that go through the cells together; at most 32.
+const GROUP: usize = 28;
 /// Components that are met exactly.
 const LEAD: usize = 16;
 /// Ends of the groups of leading components, for the radii of cells.
@@ -28,13 +28,15 @@ const GROUPS: [usize; 3] = [1, 4, LEAD];
 const BANDS: usize = 4;
 /// Rows of a word: leading components, lengths of bands.
 const WORD_ROWS: usize = LEAD + BANDS;
+/// Bands before this row are scored before the others.
+const NEAR: usize = LEAD + 2;
 /// Rows of a cell: the same of its centre, then radii.
 const CELL_ROWS: usize = WORD_ROWS + GROUPS.len();
 
-/// One number of each word of a cell, or of 32 cells.
+/// 16 components on a cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Lanes([f32; CELL]);
+struct Line([f32; 16]);
 
 /// The vocabulary in cells.
 #[derive(Debug)]
@@ -47,12 +49,35 @@ pub(super) struct Cells {
     bounds: Vec<Lanes>,
     /// Cell by cell, `WORD_ROWS` each.
     leads: Vec<Lanes>,
-    /// Slot by slot, `padded` numbers.
-    rows: Vec<f32>,
+    /// Slot by slot, the components up to the second band's end.
+    near: Vec<Line>,
+    /// Slot by slot, those behind.
+    far: Vec<Line>,
     /// Ends of the bands.
     ends: [usize; BANDS],
     /// Bound of the rounding of one f32 score ÷ |x|.
     float_error: f64,
+}
+
+/// What is known of one patch.
+#[derive(Debug, Clone, Copy)]
+struct Patch {
+    /// Leading components, lengths of bands, lengths of groups.
+    extended: [f32; CELL_ROWS],
+    /// Bound of the rounding of its scores.
+    slack: f32,
+    /// Words below this cannot be the best one: two errors below the best score so far.
+    bar: f32,
+    /// Slot of that score.
+    best: u32,
+}
+
+/// A word that reached a patch's bar.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    patch: u32,
+    slot: u32,
+    score: f32,
 }
 
 /// Buffers, reused.
@@ -61,8 +86,11 @@ pub(super) struct Scratch {
     pixels: Vec<f32>,
     work: Vec<f32>,
     rotated: Vec<f32>,
-    bounds: Vec<f32>,
-    survivors: Vec<(u32, f32)>,
+    patches: Vec<Patch>,
+    bounds: Vec<[f32; CELL]>,
+    /// Cell by cell, bit i: patch i of the group may have its word here.
+    visitors: Vec<u32>,
+    found: Vec<Found>,
     exact: Vec<f64>,
 }
 
@@ -106,7 +134,7 @@ fn halve(slots: &mut [usize], e: &[f64], padded: usize) {
 impl Cells {
     /// Whether cells will leave out most words: true if the leading components hold most of what tells words apart. Decides speed only.
     pub(super) fn suit(book: &Codebook) -> bool {
-        let rotated = Rotated::new(book);
+        let (_, rotated) = Rotated::new(book);
         let variance = |j: usize| {
             let n = rotated.len() as f64;
             let column = || (0..rotated.len()).map(|slot| rotated.row(slot)[j]);
@@ -119,22 +147,25 @@ impl Cells {
     }
 
     pub(super) fn new(book: &Codebook) -> Self {
-        let rotated = Rotated::new(book);
+        let (rotation, rotated) = Rotated::new(book);
         let (padded, v) = (rotated.padded, rotated.len());
         let mut order: Vec<usize> = (0..v).collect();
         halve(&mut order, &rotated.e, padded);
         let rest = (padded - LEAD) / LEAD;
         let ends = [8, 4, 2, 1].map(|part| LEAD + rest.div_ceil(part) * LEAD);
         let cells = v.div_ceil(CELL);
+        let near = ends[NEAR - 1 - LEAD] / 16;
+        let far = padded / 16 - near;
         let mut made = Self {
             padded,
             words: vec![u32::MAX; cells * CELL],
             bounds: vec![Lanes([0.0; CELL]); cells.div_ceil(CELL) * CELL_ROWS],
             leads: vec![Lanes([0.0; CELL]); cells * WORD_ROWS],
-            rows: vec![0.0; cells * CELL * padded],
+            near: vec![Line([0.0; 16]); cells * CELL * near],
+            far: vec![Line([0.0; 16]); cells * CELL * far],
             ends,
             float_error: 0.0,
-            rotation: Rotation::new(book.patch as usize),
+            rotation,
         };
         let band = |b: usize| if b == 0 { LEAD..ends[0] } else { ends[b - 1]..ends[b] };
         let group = |g: usize| if g == 0 { 0..GROUPS[0] } else { GROUPS[g - 1]..GROUPS[g] };
@@ -152,10 +183,12 @@ impl Cells {
                 let row = rotated.row(s);
                 let slot = cell * CELL + lane;
                 made.words[slot] = rotated.words[s];
-                made.rows[slot * padded..][..padded]
+                let lines = made.near[slot * near..][..near]
                     .iter_mut()
-                    .zip(row)
-                    .for_each(|(to, &e)| *to = e as f32);
+                    .chain(&mut made.far[slot * far..][..far]);
+                lines
+                    .zip(row.as_chunks::<16>().0)
+                    .for_each(|(line, row)| line.0 = row.map(|e| e as f32));
                 let lead = &mut made.leads[cell * WORD_ROWS..][..WORD_ROWS];
                 for j in 0..LEAD {
                     lead[j].0[lane] = row[j] as f32;
@@ -186,121 +219,158 @@ impl Cells {
     #[inline(always)]
     pub(super) fn search<K: Kernel>(&self, map: &PixelMap, book: &Codebook, s: &mut Scratch, bytes: &[u8], out: &mut Vec<u32>) {
         let d = book.dim();
+        let cells = self.words.len() / CELL;
+        let blocks = cells.div_ceil(CELL);
         s.pixels.resize(d, 0.0);
         s.work.resize(d, 0.0);
         s.exact.resize(d, 0.0);
         s.rotated.clear();
-        s.rotated.resize(self.padded, 0.0);
+        s.rotated.resize(GROUP * self.padded, 0.0);
+        s.bounds.resize(GROUP * blocks, [0.0; CELL]);
+        s.visitors.clear();
+        s.visitors.resize(blocks * CELL, 0);
         out.clear();
-        // Neighbours are alike: the cell that held the last winner is where the next bar comes from.
         let mut likely = 0;
-        for patch in bytes.chunks_exact(d) {
-            map.fast(patch, &mut s.pixels);
-            self.rotation.fast(&mut s.pixels, &mut s.work, &mut s.rotated);
-            let length = f64::from(sum16::<K>(&s.rotated, &s.rotated)).sqrt();
-            if !(length > 0.0) {
-                map.exact(patch, &mut s.exact);
-                let candidates = self.words.iter().copied().filter(|&w| w != u32::MAX);
-                out.push(best(book, &s.exact, candidates));
-                continue;
+        // Patches go through the cells together, so that a cell is read from memory once for all of them.
+        for group in bytes.chunks(GROUP * d) {
+            s.patches.clear();
+            s.found.clear();
+            for (i, patch) in group.chunks_exact(d).enumerate() {
+                map.fast(patch, &mut s.pixels);
+                let x = &mut s.rotated[i * self.padded..][..self.padded];
+                self.rotation.fast(&mut s.pixels, &mut s.work, x);
+                let mut patch = self.extend::<K>(x);
+                let bounds = &mut s.bounds[i * blocks..][..blocks];
+                for (bounds, rows) in bounds.iter_mut().zip(self.bounds.chunks_exact(CELL_ROWS)) {
+                    *bounds = lanes::<K, CELL_ROWS>(rows, &patch.extended);
+                }
+                // Neighbours are alike: the first bar comes from the cell of the last patch's best word, the next from the highest bound.
+                for most in 0..2 {
+                    let bounds = bounds.as_flattened_mut();
+                    let cell = if most == 1 { highest(&bounds[..cells]) } else { likely };
+                    if bounds[cell] >= patch.bar {
+                        bounds[cell] = f32::NEG_INFINITY;
+                        self.visit::<K>(cell, i, x, &mut patch, &mut s.found);
+                    }
+                }
+                likely = patch.best as usize / CELL;
+                for (block, bounds) in bounds.iter().enumerate() {
+                    let mut mask = at_least::<K>(bounds, patch.bar);
+                    while mask != 0 {
+                        s.visitors[block * CELL + mask.trailing_zeros() as usize] |= 1 << i;
+                        mask &= mask - 1;
+                    }
+                }
+                s.patches.push(patch);
             }
-            self.survivors::<K>(length, likely, s);
-            if let [(slot, _)] = s.survivors[..] {
-                likely = slot as usize / CELL;
-                out.push(self.words[slot as usize]);
-            } else {
-                likely = s.survivors.first().map_or(0, |&(slot, _)| slot as usize / CELL);
-                map.exact(patch, &mut s.exact);
-                let candidates = s.survivors.iter().map(|&(slot, _)| self.words[slot as usize]);
-                out.push(best(book, &s.exact, candidates));
+            for cell in 0..cells {
+                let mut mask = std::mem::take(&mut s.visitors[cell]);
+                while mask != 0 {
+                    let i = mask.trailing_zeros() as usize;
+                    mask &= mask - 1;
+                    if s.bounds[i * blocks + cell / CELL][cell % CELL] >= s.patches[i].bar {
+                        let x = &s.rotated[i * self.padded..][..self.padded];
+                        self.visit::<K>(cell, i, x, &mut s.patches[i], &mut s.found);
+                    }
+                }
             }
+            self.decide(map, book, s, group, out);
         }
     }
 
-    /// Words that may have the largest score with the rotated patch.
+    /// The last step: f64 where more than one word is left.
     #[inline(always)]
-    fn survivors<K: Kernel>(&self, length: f64, likely: usize, s: &mut Scratch) {
-        let x = &s.rotated[..];
+    fn decide(&self, map: &PixelMap, book: &Codebook, s: &mut Scratch, group: &[u8], out: &mut Vec<u32>) {
+        let d = book.dim();
+        s.found.retain(|f| f.score >= s.patches[f.patch as usize].bar);
+        s.found.sort_unstable_by_key(|f| (f.patch, f.slot));
+        let mut found = &s.found[..];
+        for (i, patch) in group.chunks_exact(d).enumerate() {
+            let (mine, others) = found.split_at(found.partition_point(|f| f.patch as usize <= i));
+            found = others;
+            if let [one] = mine {
+                out.push(self.words[one.slot as usize]);
+                continue;
+            }
+            map.exact(patch, &mut s.exact);
+            // A patch of zeros is as far from all words.
+            let zero = !(s.patches[i].slack > 0.0);
+            let all = self.words.iter().copied().filter(|&w| zero && w != u32::MAX);
+            out.push(best(book, &s.exact, mine.iter().map(|f| self.words[f.slot as usize]).chain(all)));
+        }
+    }
+
+    /// What is known of a patch before any word is met.
+    #[inline(always)]
+    fn extend<K: Kernel>(&self, x: &[f32]) -> Patch {
+        // Sums of squares err by less than 2e-5.
+        const UP: f32 = 1.00002;
+        let lines = x.as_chunks::<16>().0;
         let mut extended = [0f32; CELL_ROWS];
         extended[..LEAD].copy_from_slice(&x[..LEAD]);
-        // Sums of squares err by less than 2e-5.
-        let root = |range: std::ops::Range<usize>| sum16::<K>(&x[range.clone()], &x[range]).sqrt() * 1.00002;
         let mut start = LEAD;
         for (b, &end) in self.ends.iter().enumerate() {
-            extended[LEAD + b] = root(start..end);
+            extended[LEAD + b] = norm::<K>(&lines[start / 16..end / 16]) * UP;
             start = end;
         }
         let mut start = 0;
         for (g, &end) in GROUPS.iter().enumerate() {
-            extended[WORD_ROWS + g] = x[start..end].iter().map(|x| x * x).sum::<f32>().sqrt() * 1.00002;
+            extended[WORD_ROWS + g] = x[start..end].iter().map(|x| x * x).sum::<f32>().sqrt() * UP;
             start = end;
         }
-        let cells = self.words.len() / CELL;
-        s.bounds.clear();
-        for rows in self.bounds.chunks_exact(CELL_ROWS) {
-            let values = lanes::<K, CELL_ROWS>(rows, &extended);
-            s.bounds.extend_from_slice(&values);
+        Patch {
+            slack: self.float_error as f32 * norm::<K>(lines) * 1.01,
+            bar: f32::NEG_INFINITY,
+            best: 0,
+            extended,
         }
-        let slack = (self.float_error * length) as f32 * 1.01;
-        let mut bar = f32::NEG_INFINITY;
-        s.survivors.clear();
-        let mut most = (f32::NEG_INFINITY, 0);
-        for (cell, &bound) in s.bounds[..cells].iter().enumerate() {
-            if bound > most.0 {
-                most = (bound, cell);
-            }
-        }
-        for first in [likely, most.1] {
-            if s.bounds[first] >= bar {
-                self.visit::<K>(first, x, &extended, slack, &mut bar, &mut s.survivors);
-                s.bounds[first] = f32::NEG_INFINITY;
-            }
-        }
-        for block in 0..cells.div_ceil(CELL) {
-            let from = block * CELL;
-            let mut mask = at_least(&s.bounds[from..from + CELL], bar);
-            while mask != 0 {
-                let cell = from + mask.trailing_zeros() as usize;
-                mask &= mask - 1;
-                if cell < cells && s.bounds[cell] >= bar {
-                    self.visit::<K>(cell, x, &extended, slack, &mut bar, &mut s.survivors);
-                }
-            }
-        }
-        s.survivors.retain(|&(_, score)| score >= bar);
     }
 
     /// Scores the words of a cell that may reach the bar, which is two errors below the best score so far.
     #[inline(always)]
-    fn visit<K: Kernel>(
-        &self,
-        cell: usize,
-        x: &[f32],
-        extended: &[f32; CELL_ROWS],
-        slack: f32,
-        bar: &mut f32,
-        found: &mut Vec<(u32, f32)>,
-    ) {
+    fn visit<K: Kernel>(&self, cell: usize, number: usize, x: &[f32], patch: &mut Patch, found: &mut Vec<Found>) {
         let rows = &self.leads[cell * WORD_ROWS..][..WORD_ROWS];
-        let uppers = lanes::<K, WORD_ROWS>(rows, extended);
-        let mut mask = at_least(&uppers, *bar);
+        let uppers = lanes::<K, WORD_ROWS>(rows, &patch.extended);
+        let mut mask = at_least::<K>(&uppers, patch.bar);
+        let near = self.ends[NEAR - 1 - LEAD] / 16;
+        let far = self.padded / 16 - near;
+        let (x_near, x_far) = x.as_chunks::<16>().0.split_at(near);
+        // The rows lie far off in memory.
+        let mut ahead = mask;
+        while ahead != 0 {
+            let slot = cell * CELL + ahead.trailing_zeros() as usize;
+            self.near[slot * near..][..near].iter().for_each(K::prefetch);
+            ahead &= ahead - 1;
+        }
         while mask != 0 {
             let lane = mask.trailing_zeros() as usize;
             mask &= mask - 1;
             let slot = cell * CELL + lane;
-            if uppers[lane] < *bar || self.words[slot] == u32::MAX {
+            if uppers[lane] < patch.bar || self.words[slot] == u32::MAX {
                 continue;
             }
-            let score = sum16::<K>(x, &self.rows[slot * self.padded..][..self.padded]);
-            if score >= *bar {
-                found.push((slot as u32, score));
-                *bar = bar.max(score - 2.0 * slack);
+            // A third of a row shows most words to be too small.
+            let mut score = dot::<K>(x_near, &self.near[slot * near..][..near]);
+            let rest: f32 = (NEAR..WORD_ROWS).map(|b| rows[b].0[lane] * patch.extended[b]).sum();
+            if score + rest < patch.bar {
+                continue;
+            }
+            score += dot::<K>(x_far, &self.far[slot * far..][..far]);
+            if score >= patch.bar {
+                found.push(Found {
+                    patch: number as u32,
+                    slot: slot as u32,
+                    score,
+                });
+                if score - 2.0 * patch.slack > patch.bar {
+                    (patch.bar, patch.best) = (score - 2.0 * patch.slack, slot as u32);
+                }
             }
         }
     }
 }
 
-/// Distinct words, rotated.
+/// Distinct words, rotated, components of most energy first.
 struct Rotated {
     padded: usize,
     words: Vec<u32>,
@@ -308,19 +378,28 @@ struct Rotated {
 }
 
 impl Rotated {
-    fn new(book: &Codebook) -> Self {
-        let rotation = Rotation::new(book.patch as usize);
-        let padded = book.dim().next_multiple_of(PAD);
+    fn new(book: &Codebook) -> (Rotation, Self) {
+        let (d, padded) = (book.dim(), book.dim().next_multiple_of(PAD));
         // Of words that are the same the lowest index wins always: keep only that one.
         let mut seen = HashSet::new();
         let bits = |w: u32| book.vector(w as usize).iter().map(|v| (v + 0.0).to_bits()).collect::<Vec<_>>();
         let words: Vec<u32> = (0..book.len() as u32).filter(|&w| seen.insert(bits(w))).collect();
-        let mut e = vec![0.0; words.len() * padded];
-        for (row, &w) in e.chunks_exact_mut(padded).zip(&words) {
-            let x: Vec<f64> = book.vector(w as usize).iter().map(|&v| f64::from(v)).collect();
-            rotation.exact(&x, row);
-        }
-        Self { padded, words, e }
+        let rotate = |rotation: &Rotation| {
+            let mut e = vec![0.0; words.len() * padded];
+            for (row, &w) in e.chunks_exact_mut(padded).zip(&words) {
+                let x: Vec<f64> = book.vector(w as usize).iter().map(|&v| f64::from(v)).collect();
+                rotation.exact(&x, row);
+            }
+            e
+        };
+        let rotation = Rotation::new(book.patch as usize);
+        let e = rotate(&rotation);
+        let energy: Vec<f64> = (0..d).map(|j| e.iter().skip(j).step_by(padded).map(|x| x * x).sum()).collect();
+        let mut order: Vec<usize> = (0..d).collect();
+        order.sort_by(|&a, &b| energy[b].total_cmp(&energy[a]).then(a.cmp(&b)));
+        let rotation = rotation.reordered(&order);
+        let e = rotate(&rotation);
+        (rotation, Self { padded, words, e })
     }
 
     fn len(&self) -> usize {
@@ -335,40 +414,51 @@ impl Rotated {
 /// Σ over rows of lanes × number.
 #[inline(always)]
 fn lanes<K: Kernel, const ROWS: usize>(rows: &[Lanes], x: &[f32]) -> [f32; CELL] {
-    let mut sums = [0f32; CELL];
-    for (row, &x) in rows[..ROWS].iter().zip(&x[..ROWS]) {
-        for lane in 0..CELL {
-            sums[lane] = K::fma(row.0[lane], x, sums[lane]);
-        }
+    // SAFETY: the caller runs on a CPU with K.
+    #[expect(unsafe_code, reason = "the caller runs on a CPU with K")]
+    unsafe {
+        K::lanes(&rows[..ROWS], &x[..ROWS])
     }
-    sums
 }
 
-/// Dot product over a multiple of 16.
+/// Place of the largest value.
 #[inline(always)]
-fn sum16<K: Kernel>(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    for (a, b) in a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0) {
-        for lane in 0..16 {
-            lanes[lane] = K::fma(a[lane], b[lane], lanes[lane]);
+fn highest(values: &[f32]) -> usize {
+    let mut most = (f32::NEG_INFINITY, 0);
+    for (i, &value) in values.iter().enumerate() {
+        if value > most.0 {
+            most = (value, i);
         }
     }
-    let mut width = 8;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
+    most.1
+}
+
+/// Dot product.
+#[inline(always)]
+fn dot<K: Kernel>(a: &[[f32; 16]], b: &[Line]) -> f32 {
+    // SAFETY: the caller runs on a CPU with K; a `Line` is its array, aligned.
+    #[expect(unsafe_code, reason = "the caller runs on a CPU with K; a line is its array")]
+    unsafe {
+        K::dot32(a, std::slice::from_raw_parts(b.as_ptr().cast(), b.len()))
     }
-    lanes[0]
+}
+
+/// Length.
+#[inline(always)]
+fn norm<K: Kernel>(a: &[[f32; 16]]) -> f32 {
+    // SAFETY: the caller runs on a CPU with K.
+    #[expect(unsafe_code, reason = "the caller runs on a CPU with K")]
+    unsafe {
+        K::dot32(a, a).sqrt()
+    }
 }
 
 /// Bit i: value i reaches the bar.
 #[inline(always)]
-fn at_least(values: &[f32], bar: f32) -> u32 {
-    let mut mask = 0;
-    for (i, &v) in values.iter().enumerate() {
-        mask |= u32::from(v >= bar) << i;
+fn at_least<K: Kernel>(values: &[f32; CELL], bar: f32) -> u32 {
+    // SAFETY: as above.
+    #[expect(unsafe_code, reason = "the caller runs on a CPU with K")]
+    unsafe {
+        K::at_least(values, bar)
     }
-    mask
 }

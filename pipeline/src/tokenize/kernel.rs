@@ -8,13 +8,21 @@ pub(super) const GROUP: usize = 6;
 /// Integer sums of a group of patches with the 64 words of a tile.
 pub(super) type Sums = [[i32; TILE]; GROUP];
 
+/// Words of a cell (see `cells`).
+pub(super) const CELL: usize = 32;
+
+/// One number of each word of a cell, or of 32 cells.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Lanes(pub(super) [f32; CELL]);
+
 /// One instruction set.
 ///
 /// # Safety
 /// The methods must only be called where the CPU has it.
 pub(super) trait Kernel {
-    /// a·b + c, rounded once where the instruction set can.
-    fn fma(a: f32, b: f32, c: f32) -> f32;
+    /// Asks for a cache line ahead of its use.
+    fn prefetch<T>(_line: &T) {}
 
     /// Sums of words (4 lines for each step of four components) and patches (`[step][patch][4]`), plus those of a last step `lengths`.
     /// Answers which words exceed each patch's threshold, and stores the sums of the patches with any.
@@ -24,6 +32,18 @@ pub(super) trait Kernel {
     /// Σ row·q.
     #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
     unsafe fn dot(row: &[Line], q: &[i8]) -> i32;
+
+    /// Σ a·b in 16 chains; as many as the shorter one has.
+    #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
+    unsafe fn dot32(a: &[[f32; 16]], b: &[[f32; 16]]) -> f32;
+
+    /// Bit i: value i reaches the bar.
+    #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
+    unsafe fn at_least(values: &[f32; CELL], bar: f32) -> u32;
+
+    /// Σ row·number, lane by lane.
+    #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
+    unsafe fn lanes(rows: &[Lanes], x: &[f32]) -> [f32; CELL];
 }
 
 /// Plain Rust.
@@ -31,11 +51,6 @@ pub(super) struct Portable;
 
 #[expect(unsafe_code, reason = "safe code behind the trait's signature")]
 impl Kernel for Portable {
-    #[inline(always)]
-    fn fma(a: f32, b: f32, c: f32) -> f32 {
-        a * b + c
-    }
-
     #[inline(always)]
     unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
         *sums = [[0; TILE]; GROUP];
@@ -58,6 +73,33 @@ impl Kernel for Portable {
             .map(|(line, q)| (0..64).map(|i| i32::from(line.0[i]) * i32::from(q[i])).sum::<i32>())
             .sum()
     }
+
+    #[inline(always)]
+    unsafe fn dot32(a: &[[f32; 16]], b: &[[f32; 16]]) -> f32 {
+        let mut sums = [0f32; 16];
+        for (a, b) in a.iter().zip(b) {
+            for lane in 0..16 {
+                sums[lane] += a[lane] * b[lane];
+            }
+        }
+        sums.iter().sum()
+    }
+
+    #[inline(always)]
+    unsafe fn at_least(values: &[f32; CELL], bar: f32) -> u32 {
+        values.iter().rev().fold(0, |mask, &v| (mask << 1) | u32::from(v >= bar))
+    }
+
+    #[inline(always)]
+    unsafe fn lanes(rows: &[Lanes], x: &[f32]) -> [f32; CELL] {
+        let mut sums = [0f32; CELL];
+        for (row, x) in rows.iter().zip(x) {
+            for lane in 0..CELL {
+                sums[lane] += row.0[lane] * x;
+            }
+        }
+        sums
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -77,8 +119,9 @@ mod x86 {
     )]
     impl Kernel for Avx512Vnni {
         #[inline(always)]
-        fn fma(a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
+        fn prefetch<T>(line: &T) {
+            // SAFETY: a hint; it reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).cast()) }
         }
 
         #[inline(always)]
@@ -93,7 +136,13 @@ mod x86 {
                     if step == steps {
                         words = lengths.as_ptr().cast();
                     }
-                    let w = [0, 1, 2, 3].map(|i| _mm512_load_si512(words.add(i)));
+                    // No closures here: they would be compiled without the instruction set and called.
+                    let w = [
+                        _mm512_load_si512(words),
+                        _mm512_load_si512(words.add(1)),
+                        _mm512_load_si512(words.add(2)),
+                        _mm512_load_si512(words.add(3)),
+                    ];
                     for (g, acc) in acc.iter_mut().enumerate() {
                         let x = _mm512_set1_epi32(q.add(g).read_unaligned());
                         for (acc, w) in acc.iter_mut().zip(w) {
@@ -106,8 +155,9 @@ mod x86 {
                 let mut masks = [0; GROUP];
                 for g in 0..GROUP {
                     let least = _mm512_set1_epi32(thresholds[g]);
-                    let m = acc[g].map(|a| u64::from(_mm512_cmpgt_epi32_mask(a, least)));
-                    masks[g] = m[0] | m[1] << 16 | m[2] << 32 | m[3] << 48;
+                    for i in 0..4 {
+                        masks[g] |= u64::from(_mm512_cmpgt_epi32_mask(acc[g][i], least)) << (16 * i);
+                    }
                     if masks[g] != 0 {
                         for (i, a) in acc[g].iter().enumerate() {
                             _mm512_storeu_si512(sums[g].as_mut_ptr().add(16 * i).cast(), *a);
@@ -133,6 +183,53 @@ mod x86 {
                 _mm512_reduce_add_epi32(acc)
             }
         }
+
+        #[inline(always)]
+        unsafe fn dot32(a: &[[f32; 16]], b: &[[f32; 16]]) -> f32 {
+            unsafe {
+                let mut acc = _mm512_setzero_ps();
+                for (a, b) in a.iter().zip(b) {
+                    acc = _mm512_fmadd_ps(_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr()), acc);
+                }
+                _mm512_reduce_add_ps(acc)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn at_least(values: &[f32; CELL], bar: f32) -> u32 {
+            unsafe {
+                let least = _mm512_set1_ps(bar);
+                let low = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_loadu_ps(values.as_ptr()), least);
+                let high = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_loadu_ps(values.as_ptr().add(16)), least);
+                u32::from(low) | u32::from(high) << 16
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn lanes(rows: &[Lanes], x: &[f32]) -> [f32; CELL] {
+            unsafe {
+                // Four chains, for a chain waits for each of its sums.
+                let mut acc = [_mm512_setzero_ps(); 4];
+                let (pairs, last) = rows.as_chunks::<2>();
+                let (numbers, last_number) = x.as_chunks::<2>();
+                for ([a, b], [x, y]) in pairs.iter().zip(numbers) {
+                    let (x, y) = (_mm512_set1_ps(*x), _mm512_set1_ps(*y));
+                    acc[0] = _mm512_fmadd_ps(_mm512_load_ps(a.0.as_ptr()), x, acc[0]);
+                    acc[1] = _mm512_fmadd_ps(_mm512_load_ps(a.0.as_ptr().add(16)), x, acc[1]);
+                    acc[2] = _mm512_fmadd_ps(_mm512_load_ps(b.0.as_ptr()), y, acc[2]);
+                    acc[3] = _mm512_fmadd_ps(_mm512_load_ps(b.0.as_ptr().add(16)), y, acc[3]);
+                }
+                for (a, x) in last.iter().zip(last_number) {
+                    let x = _mm512_set1_ps(*x);
+                    acc[0] = _mm512_fmadd_ps(_mm512_load_ps(a.0.as_ptr()), x, acc[0]);
+                    acc[1] = _mm512_fmadd_ps(_mm512_load_ps(a.0.as_ptr().add(16)), x, acc[1]);
+                }
+                let mut sums = [0f32; CELL];
+                _mm512_storeu_ps(sums.as_mut_ptr(), _mm512_add_ps(acc[0], acc[2]));
+                _mm512_storeu_ps(sums.as_mut_ptr().add(16), _mm512_add_ps(acc[1], acc[3]));
+                sums
+            }
+        }
     }
 
     /// AVX2. `maddubs` sums two products in 16 bits and saturates: 2·127·127 fits, so words have 7 bits.
@@ -144,8 +241,9 @@ mod x86 {
     )]
     impl Kernel for Avx2 {
         #[inline(always)]
-        fn fma(a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
+        fn prefetch<T>(line: &T) {
+            // SAFETY: a hint; it reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).cast()) }
         }
 
         #[inline(always)]
@@ -204,6 +302,54 @@ mod x86 {
                 lanes.iter().sum()
             }
         }
+
+        #[inline(always)]
+        unsafe fn dot32(a: &[[f32; 16]], b: &[[f32; 16]]) -> f32 {
+            unsafe {
+                let mut acc = [_mm256_setzero_ps(); 2];
+                for (a, b) in a.iter().zip(b) {
+                    for half in 0..2 {
+                        let (a, b) = (a.as_ptr().add(8 * half), b.as_ptr().add(8 * half));
+                        acc[half] = _mm256_fmadd_ps(_mm256_loadu_ps(a), _mm256_loadu_ps(b), acc[half]);
+                    }
+                }
+                let eight = _mm256_add_ps(acc[0], acc[1]);
+                let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn at_least(values: &[f32; CELL], bar: f32) -> u32 {
+            unsafe {
+                let least = _mm256_set1_ps(bar);
+                let mut mask = 0;
+                for part in 0..4 {
+                    let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(_mm256_loadu_ps(values.as_ptr().add(8 * part)), least);
+                    mask |= u32::from(_mm256_movemask_ps(reached) as u8) << (8 * part);
+                }
+                mask
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn lanes(rows: &[Lanes], x: &[f32]) -> [f32; CELL] {
+            unsafe {
+                let mut acc = [_mm256_setzero_ps(); 4];
+                for (row, x) in rows.iter().zip(x) {
+                    let x = _mm256_set1_ps(*x);
+                    for part in 0..4 {
+                        acc[part] = _mm256_fmadd_ps(_mm256_load_ps(row.0.as_ptr().add(8 * part)), x, acc[part]);
+                    }
+                }
+                let mut sums = [0f32; CELL];
+                for part in 0..4 {
+                    _mm256_storeu_ps(sums.as_mut_ptr().add(8 * part), acc[part]);
+                }
+                sums
+            }
+        }
     }
 }
 
@@ -223,11 +369,6 @@ mod arm {
         reason = "intrinsics; every aarch64 has NEON, and all loads lie in the slices whose lengths are asserted"
     )]
     impl Kernel for Neon {
-        #[inline(always)]
-        fn fma(a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
-        }
-
         #[inline(always)]
         unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
             let steps = tile.len() / 4;
@@ -268,6 +409,42 @@ mod arm {
                     }
                 }
                 vaddvq_s32(acc)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn dot32(a: &[[f32; 16]], b: &[[f32; 16]]) -> f32 {
+            unsafe {
+                let mut acc = [vdupq_n_f32(0.0); 4];
+                for (a, b) in a.iter().zip(b) {
+                    for part in 0..4 {
+                        let (a, b) = (a.as_ptr().add(4 * part), b.as_ptr().add(4 * part));
+                        acc[part] = vfmaq_f32(acc[part], vld1q_f32(a), vld1q_f32(b));
+                    }
+                }
+                vaddvq_f32(vaddq_f32(vaddq_f32(acc[0], acc[1]), vaddq_f32(acc[2], acc[3])))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn at_least(values: &[f32; CELL], bar: f32) -> u32 {
+            values.iter().rev().fold(0, |mask, &v| (mask << 1) | u32::from(v >= bar))
+        }
+
+        #[inline(always)]
+        unsafe fn lanes(rows: &[Lanes], x: &[f32]) -> [f32; CELL] {
+            unsafe {
+                let mut acc = [vdupq_n_f32(0.0); 8];
+                for (row, x) in rows.iter().zip(x) {
+                    for part in 0..8 {
+                        acc[part] = vfmaq_n_f32(acc[part], vld1q_f32(row.0.as_ptr().add(4 * part)), *x);
+                    }
+                }
+                let mut sums = [0f32; CELL];
+                for part in 0..8 {
+                    vst1q_f32(sums.as_mut_ptr().add(4 * part), acc[part]);
+                }
+                sums
             }
         }
     }

@@ -47,6 +47,14 @@ impl Rotation {
         }
     }
 
+    /// The same rotation with its components in another order: component `order[i]` becomes component i.
+    pub(super) fn reordered(mut self, order: &[usize]) -> Self {
+        let mut to = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(new, &old)| to[old] = new as u32);
+        self.place.iter_mut().for_each(|place| *place = to[*place as usize]);
+        self
+    }
+
     /// Rotates in f64 (words).
     pub(super) fn exact(&self, x: &[f64], out: &mut [f64]) {
         let (p, plane) = (self.p, self.p * self.p);
@@ -94,44 +102,58 @@ impl Rotation {
             *g = m[1][0] * x + m[1][2] * z;
             *b = m[2][0] * x + m[2][1] * y + m[2][2] * z;
         }
-        match self.p {
-            8 => self.planes::<8>(x, work, out),
-            4 => self.planes::<4>(x, work, out),
-            16 => self.planes::<16>(x, work, out),
-            _ => self.planes::<0>(x, work, out),
+        for c in 0..3 {
+            let (x, work) = (&x[c * plane..][..plane], &mut work[..plane]);
+            match self.p {
+                4 => transform::<4>(&self.dct32, x, work),
+                8 => transform::<8>(&self.dct32, x, work),
+                16 => transform::<16>(&self.dct32, x, work),
+                p => transform_any(p, &self.dct32, x, work),
+            }
+            for (value, &place) in work.iter().zip(&self.place[c * plane..][..plane]) {
+                out[place as usize] = *value;
+            }
         }
     }
+}
 
-    /// Both DCTs of all three planes; `P` is p where that is known to the compiler, else 0.
-    #[inline(always)]
-    fn planes<const P: usize>(&self, x: &[f32], work: &mut [f32], out: &mut [f32]) {
-        let p = if P == 0 { self.p } else { P };
-        let plane = p * p;
-        let mut sums = [0f32; super::codebook::MAX_PATCH as usize];
-        for c in 0..3 {
-            let x = &x[c * plane..][..plane];
-            let place = &self.place[c * plane..][..plane];
-            for y in 0..p {
-                // Columns: work[f][x] = Σ_y dct[y][f]·x[y][x], one output frequency y at a time.
-                let sums = &mut sums[..p];
-                sums.fill(0.0);
-                for i in 0..p {
-                    let d = self.dct32[i * p + y];
-                    sums.iter_mut().zip(&x[i * p..][..p]).for_each(|(s, x)| *s += d * x);
-                }
-                work[y * p..][..p].copy_from_slice(sums);
+/// Both DCTs of a P×P plane, kept in registers.
+#[inline(always)]
+fn transform<const P: usize>(dct: &[f32], x: &[f32], out: &mut [f32]) {
+    let (dct, x, out) = (dct.as_chunks::<P>().0, x.as_chunks::<P>().0, out.as_chunks_mut::<P>().0);
+    // P sums grow side by side: one alone would wait for each of its steps.
+    let mut columns = [[0f32; P]; P];
+    for i in 0..P {
+        for f in 0..P {
+            for j in 0..P {
+                columns[f][j] += dct[i][f] * x[i][j];
             }
-            for fy in 0..p {
-                let sums = &mut sums[..p];
-                sums.fill(0.0);
-                for i in 0..p {
-                    let w = work[fy * p + i];
-                    sums.iter_mut().zip(&self.dct32[i * p..][..p]).for_each(|(s, d)| *s += w * d);
-                }
-                for (fx, s) in sums.iter().enumerate() {
-                    out[place[fy * p + fx] as usize] = *s;
-                }
+        }
+    }
+    let mut sums = [[0f32; P]; P];
+    for i in 0..P {
+        for f in 0..P {
+            for j in 0..P {
+                sums[f][j] += columns[f][i] * dct[i][j];
             }
+        }
+    }
+    out[..P].copy_from_slice(&sums);
+}
+
+/// The same for any p.
+#[inline(always)]
+fn transform_any(p: usize, dct: &[f32], x: &[f32], out: &mut [f32]) {
+    let mut column = [0f32; super::codebook::MAX_PATCH as usize];
+    for (f, out) in out.chunks_exact_mut(p).enumerate() {
+        let column = &mut column[..p];
+        column.fill(0.0);
+        for (x, dct) in x.chunks_exact(p).zip(dct.chunks_exact(p)) {
+            column.iter_mut().zip(x).for_each(|(s, x)| *s += dct[f] * x);
+        }
+        out.fill(0.0);
+        for (c, dct) in column.iter().zip(dct.chunks_exact(p)) {
+            out.iter_mut().zip(dct).for_each(|(s, d)| *s += c * d);
         }
     }
 }
