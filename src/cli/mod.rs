@@ -2,6 +2,7 @@
 
 mod amount;
 mod answer;
+mod bench;
 mod check_config;
 mod codebook;
 mod doctor;
@@ -36,6 +37,7 @@ enum Verb {
     Train(train::TrainArgs),
     Report(report::ReportArgs),
     Eval(eval::EvalArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
         Verb::Train(args) => train::run(args),
         Verb::Report(args) => report::run(&args),
         Verb::Eval(args) => eval::run(args),
+        Verb::Bench(args) => bench::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

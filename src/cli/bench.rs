@@ -1,0 +1,236 @@
+//! `splitmask bench pipeline`: how many images a second this machine makes, level by level, and which stage limits.
+
+mod level;
+mod stages;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use splitmask_pipeline::tokenize::{BookSpec, Codebook, PixelSpace, Tokenizer, build_random_projection};
+
+use self::level::{Bench, Level, Measured};
+use crate::cli::answer::answer;
+use crate::config::{Config, Source};
+use crate::error::CliError;
+
+const LONG_ABOUT: &str = "\
+Measures the data pipeline alone, without training: images a second when it only decodes, then also crops, colours, tokenizes and
+fills batches. The last level is the whole pipeline, from the shards to the queue; its table says how long every stage worked and
+waited, and one sentence names the stage that limits and the key to turn.
+
+Each level reads the shards in training order. Levels take turns (--repeat), and the median counts: what else runs on the machine
+then hits all of them alike.";
+
+const EXAMPLES: &str = "\
+Examples:
+  splitmask bench pipeline configs/demo.toml
+  splitmask bench pipeline configs/demo.toml --threads 1 --repeat 5 --json
+  splitmask bench pipeline s3://bucket/photos/train --level batch
+  taskset -c 1 splitmask bench pipeline photos/ --level L2 --threads 1 --images 1536 --json   # beside other loaders";
+
+/// Measure speed.
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Pipeline(PipelineArgs),
+}
+
+/// Measure the data pipeline: images a second by level, time by stage, what limits.
+#[derive(Args)]
+#[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
+struct PipelineArgs {
+    /// Config file (.toml), or a place with shards: then with default settings, 224 pixels and patches of 16.
+    target: String,
+    /// Override a key of the config, as `splitmask train` does.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Levels to measure.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "decode,crop,colour,words,batch",
+        hide_default_value = true
+    )]
+    level: Vec<Level>,
+    /// Images of each run.
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..))]
+    images: u64,
+    /// Worker threads instead of pipeline.workers.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// Runs of each level.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeat: u32,
+    /// Codebook for a place with shards; without it 8,192 random projections are made on the spot.
+    #[arg(long, value_name = "FILE")]
+    codebook: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: BenchArgs) -> Result<(), CliError> {
+    match args.what {
+        What::Pipeline(args) => pipeline(args),
+    }
+}
+
+fn pipeline(args: PipelineArgs) -> Result<(), CliError> {
+    let (mut config, tokenizer) = settings(&args)?;
+    if let Some(threads) = args.threads {
+        config.pipeline.workers = threads as usize;
+    }
+    let bench = Bench::new(&config, tokenizer, args.images);
+    let bar = bar(!args.json, args.images * u64::from(args.repeat) * args.level.len() as u64);
+    let mut runs: Vec<Vec<Measured>> = args.level.iter().map(|_| vec![]).collect();
+    for _ in 0..args.repeat {
+        for (level, runs) in args.level.iter().zip(&mut runs) {
+            bar.set_message(level.name());
+            runs.push(bench.measure(*level, &bar)?);
+        }
+    }
+    bar.finish_and_clear();
+    let mut results: Vec<(Level, Vec<Measured>)> = args.level.iter().copied().zip(runs).collect();
+    for (_, runs) in &mut results {
+        runs.sort_by(|a, b| a.per_second().total_cmp(&b.per_second()));
+    }
+    let threads = config.pipeline.worker_threads();
+    if args.json {
+        return answer(&format!("{}\n", as_json(&results, threads)));
+    }
+    answer(&table(&results, threads, &bench))
+}
+
+/// The config and its tokenizer.
+fn settings(args: &PipelineArgs) -> Result<(Config, Option<Arc<Tokenizer>>), CliError> {
+    let wants_words = args.level.iter().any(|l| l.words());
+    let (config, path) = if Path::new(&args.target).extension().is_some_and(|e| e == "toml") {
+        let config = Source::of_process(PathBuf::from(&args.target), args.sets.clone()).load()?.config;
+        let path = args.codebook.clone().or_else(|| Some(PathBuf::from(&config.codebook.path)));
+        (config, path)
+    } else {
+        if let Some(set) = args.sets.first() {
+            return Err(CliError::usage(
+                format!("--set {set}: there is no config to change, {} is a place with shards", args.target),
+                Some("give a config file (.toml) whose data.train is that place".into()),
+            ));
+        }
+        let mut config = Config::default();
+        config.data.train.clone_from(&args.target);
+        (config, args.codebook.clone())
+    };
+    let book = match path {
+        _ if !wants_words => None,
+        Some(path) => {
+            let book = Codebook::load(&path)?;
+            book.check_fits(&path.display().to_string(), config.model.image, config.model.patch)?;
+            Some(book)
+        }
+        None => Some(build_random_projection(
+            &BookSpec {
+                words: 8192,
+                patch: config.model.patch / 2,
+                pixels: PixelSpace::MeanStd,
+                seed: 0,
+            },
+            [0.0, 1.0],
+        )?),
+    };
+    Ok((config, book.map(|b| Arc::new(Tokenizer::new(Arc::new(b))))))
+}
+
+fn bar(wanted: bool, images: u64) -> ProgressBar {
+    let target = if wanted {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let style = ProgressStyle::with_template("{msg:>8} {wide_bar} {pos}/{len} images, {eta} left").expect("a valid template");
+    let bar = ProgressBar::with_draw_target(Some(images), target).with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// The middle one of sorted runs.
+fn median(runs: &[Measured]) -> &Measured {
+    &runs[(runs.len() - 1) / 2]
+}
+
+fn as_json(results: &[(Level, Vec<Measured>)], threads: usize) -> serde_json::Value {
+    let level = |(level, runs): &(Level, Vec<Measured>)| {
+        let middle = median(runs);
+        json!({
+            "level": level.name(),
+            "ips": middle.per_second(),
+            "runs": runs.iter().map(Measured::per_second).collect::<Vec<_>>(),
+            "images": middle.images,
+            "seconds": middle.wall.as_secs_f64(),
+            "stages": stages::as_json(middle, threads),
+            "limit": stages::limit(middle, threads).0,
+            "hint": stages::limit(middle, threads).1,
+        })
+    };
+    if let [one] = results {
+        let mut value = level(one);
+        value["threads"] = json!(threads);
+        value["peak_rss_mb"] = json!(level::peak_rss_mb());
+        return value;
+    }
+    json!({
+        "threads": threads,
+        "peak_rss_mb": level::peak_rss_mb(),
+        "levels": results.iter().map(level).collect::<Vec<_>>(),
+    })
+}
+
+fn table(results: &[(Level, Vec<Measured>)], threads: usize, bench: &Bench) -> String {
+    let mut text = format!(
+        "{} worker thread{}, {}\n\n",
+        threads,
+        if threads == 1 { "" } else { "s" },
+        bench.describe()
+    );
+    text += "level    images/s   lowest  highest  ms an image and thread  what it does\n";
+    for (level, runs) in results {
+        let middle = median(runs).per_second();
+        let (low, high) = (runs[0].per_second(), runs[runs.len() - 1].per_second());
+        let each = 1e3 * threads as f64 / middle;
+        text += &format!(
+            "{:<8} {middle:>8.0} {low:>8.0} {high:>8.0} {each:>23.3}  {}\n",
+            level.name(),
+            level.about()
+        );
+    }
+    if let Some((level, runs)) = results.last() {
+        let middle = median(runs);
+        text += &format!(
+            "\nStages of level {}, {:.1} s:\n{}",
+            level.name(),
+            middle.wall.as_secs_f64(),
+            stages::table(middle, threads)
+        );
+        let (limit, hint) = stages::limit(middle, threads);
+        text += &format!("\n{limit} {hint}\nPeak resident memory {} MB.\n", level::peak_rss_mb());
+    }
+    text
+}
+
+impl ValueEnum for Level {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.name()).help(self.about()))
+    }
+}
