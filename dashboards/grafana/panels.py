@@ -133,7 +133,7 @@ PIPELINE = [
     lines("Blocked on the stage before", "Seconds per second that a stage waits for input: the limit lies further up.", "short", (rate(GET, "stage"), "{{stage}}"), min=0),
     lines("Samples by stage", "Samples that left each stage, per second. Parallel lines are healthy; a gap is loss or a filling buffer.", "short", (rate("splitmask_pipeline_samples_total", "stage"), "{{stage}}"), min=0),
     lines("Stage time, p99", "99th percentile of the time one item spends in a stage.", "s", (quantile(0.99, "splitmask_pipeline_stage_duration_seconds", "stage"), "{{stage}}"), min=0),
-    lines("Samples dropped", "Samples per second that could not be used, by reason. The log names shard and key.", "short", (rate("splitmask_pipeline_sample_errors_total", "reason"), "{{reason}}"), min=0),
+    lines("Samples dropped", "Samples per second that could not be used, by reason. The log names shard and key.", "short", (rate("splitmask_pipeline_sample_errors_total", "reason"), "{{reason}}"), (rate("splitmask_pipeline_truncated_kept_total"), "truncated, kept {{instance}}"), (rate("splitmask_pipeline_slow_samples_total"), "slow, kept {{instance}}"), min=0),
     lines("Shards lost", "Shards that could not be read to their end, in the rate interval, by reason.", "short", ("sum by (reason) (increase(splitmask_pipeline_shard_errors_total{$S}[$I]))", "{{reason}}"), min=0),
     lines(
         "Shards in flight",
@@ -143,7 +143,7 @@ PIPELINE = [
         (rate("splitmask_pipeline_shards_finished_total", "scheme"), "finished {{scheme}}"),
         min=0,
     ),
-    lines("Share of samples dropped", "Dropped over read. The run stops when the failure budget (data.failure_budget, 1 % by default) is spent.", "percentunit", (f"{rate('splitmask_pipeline_sample_errors_total')} / " + rate("splitmask_pipeline_samples_total", more=',stage="read"'), "{{instance}}"), min=0),
+    lines("Share of samples dropped", "Dropped over read. The run pauses when the failure budget (data.failure_budget, 1 % by default) is spent.", "percentunit", (f"{rate('splitmask_pipeline_sample_errors_total')} / " + rate("splitmask_pipeline_samples_total", more=',stage="read"'), "{{instance}}"), min=0),
 ]
 
 STORAGE = [
@@ -152,7 +152,8 @@ STORAGE = [
     lines("Fetch retries", "Ranged reads that were tried again, per second, by reason.", "short", (rate("splitmask_pipeline_fetch_retries_total", "reason"), "{{reason}}"), min=0),
     lines("Store requests", "Requests to the object store per second, by operation and class of the answer.", "reqps", (rate("splitmask_store_requests_total", "op, code"), "{{op}} {{code}}"), min=0),
     lines("Store latency, p99", "99th percentile of one request, by operation.", "s", (quantile(0.99, "splitmask_store_request_duration_seconds", "op"), "{{op}}"), min=0),
-    lines("Store retries and resumed reads", "Requests that were repeated, by reason, and bodies that broke and went on at their byte offset, per second.", "short", (rate("splitmask_store_retries_total", "reason"), "{{reason}}"), (rate("splitmask_store_resumed_reads_total"), "resumed reads {{instance}}"), min=0),
+    lines("Store retries and resumed reads", "Requests that were repeated, by reason, and bodies that broke and went on at their byte offset, per second.", "short", (rate("splitmask_store_retries_total", "reason"), "{{reason}}"), (rate("splitmask_store_resumed_reads_total"), "resumed reads {{instance}}"), (rate("splitmask_store_hedged_reads_total"), "asked twice {{instance}}"), min=0),
+    lines("Requests in flight at most", "Requests that the store may be asked at once: readers × fetch_ahead, fewer while it answers 503 or 429.", "short", ("splitmask_store_request_limit{$S}", "{{instance}}"), min=0),
     lines("Checkpoint time", "Median and 99th percentile of writing a checkpoint, over an hour.", "s", ("histogram_quantile(0.5, sum by (le) (rate(splitmask_checkpoint_duration_seconds_bucket{$S}[1h])))", "p50"), ("histogram_quantile(0.99, sum by (le) (rate(splitmask_checkpoint_duration_seconds_bucket{$S}[1h])))", "p99"), min=0),
     lines("Checkpoints", "Step of the newest checkpoint beside the step in training; the distance is what a crash would cost.", "short", ("splitmask_checkpoint_last_step{$S}", "checkpoint {{instance}}"), ("splitmask_train_steps_total{$S}", "training {{instance}}")),
     lines("Checkpoint failures", "Checkpoints that could not be written, over an hour. Training goes on, and more work is at risk.", "short", ("increase(splitmask_checkpoint_failures_total{$S}[1h])", "{{instance}}"), min=0),

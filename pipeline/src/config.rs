@@ -15,6 +15,28 @@ pub enum OnShardError {
     Stop,
 }
 
+/// What happens when more samples fail than `data.failure_budget` allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBudget {
+    /// A run that has taken a step checkpoints and waits for a reload; one that has not ends.
+    #[default]
+    Pause,
+    /// Checkpoint and stop.
+    Stop,
+}
+
+/// What happens to a JPEG that ends early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Truncated {
+    /// Dropped and replaced as any other bad sample.
+    #[default]
+    Drop,
+    /// Used; what is missing is grey.
+    Keep,
+}
+
 /// `[data]`: which samples, in which order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -29,8 +51,12 @@ pub struct DataConfig {
     pub shuffle_window: u32,
     /// Class-balanced share of the samples to use, by hash of the key (1 = all).
     pub fraction: f64,
-    /// Share of samples that may fail among the last 10,000 before the run stops.
+    /// Share of samples that may fail among the last 10,000.
     pub failure_budget: f64,
+    /// What happens when more fail.
+    pub on_budget: OnBudget,
+    /// What happens to JPEGs that end early.
+    pub truncated: Truncated,
     /// What happens when a shard cannot be read.
     pub on_shard_error: OnShardError,
     /// Pixels (width × height) above which an image is refused.
@@ -48,6 +74,8 @@ impl Default for DataConfig {
             shuffle_window: 2048,
             fraction: 1.0,
             failure_budget: 0.01,
+            on_budget: OnBudget::Pause,
+            truncated: Truncated::Drop,
             on_shard_error: OnShardError::Skip,
             max_pixels: 64_000_000,
             max_member_bytes: 256 << 20,
@@ -75,6 +103,11 @@ pub struct PipelineConfig {
     pub read_timeout_s: f64,
     /// Seconds for which one read is retried before its shard counts as unreachable.
     pub retry_budget_s: f64,
+    /// Seconds after which a slow request is asked for a second time at the earliest; twice the 95th percentile of the last requests if
+    /// that is later. 0 = never.
+    pub hedge_s: f64,
+    /// Seconds of work on one sample above which it is reported.
+    pub slow_sample_s: f64,
     /// Folder for a local copy of remote shards; empty = none.
     pub cache_dir: String,
     /// Size of that folder at most, GiB.
@@ -92,6 +125,8 @@ impl Default for PipelineConfig {
             fetch_ahead: 2,
             read_timeout_s: 30.0,
             retry_budget_s: 1800.0,
+            hedge_s: 1.0,
+            slow_sample_s: 2.0,
             cache_dir: String::new(),
             cache_gib: 50.0,
         }
@@ -195,6 +230,18 @@ impl PipelineConfig {
             self.retry_budget_s,
             (0.0..=86_400.0).contains(&self.retry_budget_s),
             "0 to 86400 seconds",
+        )?;
+        check(
+            "pipeline.hedge_s",
+            self.hedge_s,
+            (0.0..=3600.0).contains(&self.hedge_s),
+            "0 (never) to 3600 seconds",
+        )?;
+        check(
+            "pipeline.slow_sample_s",
+            self.slow_sample_s,
+            self.slow_sample_s > 0.0 && self.slow_sample_s <= 3600.0,
+            "above 0, at most 3600 seconds",
         )?;
         check(
             "pipeline.cache_gib",

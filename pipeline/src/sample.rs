@@ -105,6 +105,7 @@ impl SampleMaker {
         let mut times = StageTimes::default();
         let start = Instant::now();
         let header = self.decoder.header(&raw.image)?;
+        times.truncated = header.truncated();
         let (width, height) = header.upright();
         self.draws.clear();
         let mut need: Option<Rect> = None;

@@ -204,7 +204,7 @@ pub struct Sample {
     pub label: i64,
 }
 
-/// How long the stages of one sample took.
+/// How long the stages of one sample took, and what was noticed on the way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StageTimes {
     /// Bytes to pixels.
@@ -213,6 +213,8 @@ pub struct StageTimes {
     pub augment: Duration,
     /// Visual words and mask.
     pub tokenize: Duration,
+    /// The file ended early and was kept.
+    pub truncated: bool,
 }
 
 /// B samples as flat buffers and the cursor behind them. No tensor type.

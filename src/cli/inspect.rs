@@ -249,6 +249,7 @@ fn cells(kept: Kept, manifest: Option<&Manifest>, data: &DataConfig) -> Vec<shee
     let mut decoder = Decoder::new(Limits {
         max_pixels: data.max_pixels,
         max_bytes: data.max_member_bytes,
+        ..Limits::default()
     });
     let class = |label: u32| {
         manifest

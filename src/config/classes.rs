@@ -70,7 +70,17 @@ pub static KEYS: &[Key] = &[
     key(
         Rebuild,
         "data.failure_budget",
-        "share of the last 10,000 samples that may fail before the run stops, 0 to 1",
+        "share of the last 10,000 samples that may fail, 0 to 1",
+    ),
+    key(
+        Rebuild,
+        "data.on_budget",
+        "when more fail: `pause` (checkpoint, wait for a reload) or `stop`; a run before its first step stops",
+    ),
+    key(
+        Rebuild,
+        "data.truncated",
+        "JPEGs that end early: `drop` them, or `keep` them with grey for what is missing",
     ),
     key(Rebuild, "data.on_shard_error", "`skip` or `stop` when a shard cannot be read"),
     key(
@@ -95,6 +105,12 @@ pub static KEYS: &[Key] = &[
         "seconds without a byte after which a request is retried",
     ),
     key(Rebuild, "pipeline.retry_budget_s", "seconds for which one read is retried"),
+    key(
+        Rebuild,
+        "pipeline.hedge_s",
+        "seconds after which a slow request is asked for a second time at the earliest; 0 = never",
+    ),
+    key(Rebuild, "pipeline.slow_sample_s", "seconds of work on one sample above which it is reported"),
     key(
         Rebuild,
         "pipeline.cache_dir",

@@ -59,6 +59,7 @@ pub fn line(status: &Status) -> String {
         State::WaitingForData => "waiting for data".to_owned(),
         State::Checkpointing => "checkpoint".to_owned(),
         State::Evaluating => "evaluation".to_owned(),
+        State::Paused => "paused (see the log)".to_owned(),
         State::Draining => "draining".to_owned(),
         State::Finished => "finished".to_owned(),
     };

@@ -18,6 +18,7 @@ use super::feed::Feed;
 use super::journal::Journal;
 use super::keep::Keeper;
 use super::meter::{Meter, WordUsage};
+use super::pause::Pause;
 use super::record::Interval;
 use super::spec::TrainerSpec;
 use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
@@ -44,6 +45,7 @@ pub(super) struct Trainer {
     pub(super) interval: Interval,
     pub(super) nonfinite_run: u32,
     pub(super) waiting_since: Option<Instant>,
+    pub(super) paused: Option<Pause>,
     pub(super) journal: Journal,
     pub(super) keeper: Keeper,
     pub(super) clock: PhaseClock,
@@ -115,6 +117,7 @@ impl Trainer {
             clock: PhaseClock::start(telemetry.train.clone(), Phase::Other),
             nonfinite_run: 0,
             waiting_since: None,
+            paused: None,
             spec,
             device,
             vars,

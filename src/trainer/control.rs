@@ -71,6 +71,8 @@ pub enum State {
     Checkpointing,
     /// Measuring k-NN accuracy or drawing pictures.
     Evaluating,
+    /// Waiting for a reload: too many samples failed, or the bucket refuses the credentials. [`Status::paused`] says why.
+    Paused,
     /// Finishing after a stop.
     Draining,
     /// Done.
@@ -112,6 +114,8 @@ pub struct Status {
     pub queue: (usize, usize),
     /// History for curves: (step, term, value), thinned to at most 500 points a term.
     pub history: Vec<(u64, String, f64)>,
+    /// Why the run is paused, with what to do about it.
+    pub paused: Option<String>,
     /// Whether the first batch was consumed, i.e. the daemon is ready.
     pub ready: bool,
     /// Monotonic seconds since the process started at the last sign of progress (a step, or a named slow phase).

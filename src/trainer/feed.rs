@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use splitmask_pipeline::config::Truncated;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::error::PipelineError;
@@ -92,6 +93,7 @@ pub(super) fn open_batches(
     let limits = Limits {
         max_pixels: spec.data.max_pixels,
         max_bytes: spec.data.max_member_bytes,
+        keep_truncated: spec.data.truncated == Truncated::Keep,
     };
     let (seed, plan_of, words) = (spec.seed, Arc::clone(plan), Arc::clone(tokenizer));
     let make = move || SampleMaker::new(Arc::clone(&plan_of), mode, seed, limits, plan_of.words.map(|_| Arc::clone(&words)));

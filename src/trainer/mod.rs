@@ -9,6 +9,7 @@ mod feed;
 pub mod journal;
 mod keep;
 mod meter;
+mod pause;
 mod record;
 pub mod spec;
 mod step;
@@ -63,6 +64,10 @@ impl Trainer {
                 return Ok(Outcome::Stopped { step: self.step });
             }
             self.clock.switch(Phase::DataWait);
+            if self.paused.is_some() {
+                self.stay_paused();
+                continue;
+            }
             match self.feed.next(PATIENCE) {
                 Ok(Fed::Batch(batch)) => {
                     self.waiting_since = None;
@@ -74,6 +79,7 @@ impl Trainer {
                         self.set_state(State::WaitingForData);
                     }
                 }
+                Err(e) if self.may_pause(&e) => self.pause(&e)?,
                 Err(e) => {
                     self.checkpoint()?;
                     return Err(e.into());
@@ -143,6 +149,7 @@ impl Trainer {
         if reach == Reach::Rebuild {
             let plan = Arc::new(self.objective.views(spec.augment.crop, spec.augment.colour));
             self.feed = Feed::open(&spec, &plan, &self.tokenizer, self.cursor, &self.telemetry.pipeline)?;
+            self.resume();
             self.plan = plan;
         }
         self.objective.apply_live(&spec.objective)?;

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectStoreExt};
 use tokio::task::JoinHandle;
 
+use super::client::Client;
+use super::pace::Pace;
 use super::retry::{Backoff, Verdict, chain, judge};
 use crate::error::ShardError;
 use crate::metrics::{PipelineMetrics, RetryReason, Scheme, Stage};
@@ -26,13 +28,19 @@ pub struct FetchOptions {
     pub read_timeout: Duration,
     /// Time without progress after which a read fails.
     pub retry_budget: Duration,
+    /// Requests in flight at most, over all objects of a place; fewer while it throttles.
+    pub most: usize,
+    /// Time after which a slow read is asked for a second time at the earliest; zero = never.
+    pub hedge: Duration,
 }
 
 /// One object to read.
 #[derive(Clone)]
 pub struct Object {
     /// Where it lies.
-    pub store: Arc<dyn ObjectStore>,
+    pub client: Arc<Client>,
+    /// How many requests at once.
+    pub pace: Arc<Pace>,
     /// Its key.
     pub key: Path,
     /// Its name in messages.
@@ -55,9 +63,17 @@ struct Version {
 /// Why an attempt ended without all its bytes.
 enum Broken {
     Retry(RetryReason, String),
-    Denied(String),
+    /// With the number of the client that was refused.
+    Denied(String, u64),
     Empty(Version),
     Final(ShardError),
+}
+
+/// One request for a range, or what is left of it: what is known and held behind it.
+struct Attempt {
+    known: Option<Version>,
+    buffer: BytesMut,
+    outcome: Result<Version, Broken>,
 }
 
 /// A request that runs to its end whether or not its consumer is ready, so that no server ever waits for a slow trainer.
@@ -106,7 +122,9 @@ impl Object {
         let mut backoff = Backoff::default();
         loop {
             let had = buffer.len();
-            let broken = match self.attempt(&range, &mut known, &mut buffer).await {
+            let attempt = self.race(&range, known, buffer).await;
+            (known, buffer) = (attempt.known, attempt.buffer);
+            let broken = match attempt.outcome {
                 Ok(version) => {
                     self.metrics.fetch_duration.observe(start.elapsed().as_secs_f64());
                     self.metrics.busy.add(Stage::Fetch, start.elapsed());
@@ -122,12 +140,13 @@ impl Object {
             let offset = range.start + buffer.len() as u64;
             let (reason, detail) = match broken {
                 Broken::Retry(reason, detail) => (reason, detail),
-                // Tokens expire: the second try takes fresh ones from the environment's provider.
-                Broken::Denied(detail) if !denied => {
+                // Tokens expire: the second try reads the credentials again.
+                Broken::Denied(detail, client) if !denied => {
                     denied = true;
+                    self.client.renew(client);
                     (RetryReason::Denied, detail)
                 }
-                Broken::Denied(detail) => {
+                Broken::Denied(detail, _) => {
                     return Err(ShardError::Denied {
                         shard: self.shard.to_string(),
                         detail,
@@ -150,8 +169,53 @@ impl Object {
         }
     }
 
+    /// One request; a second one for the whole range beside it if it takes long. Whichever is served first counts.
+    async fn race(&self, range: &Range<u64>, known: Option<Version>, buffer: BytesMut) -> Attempt {
+        let fresh = buffer.is_empty().then(|| known.clone());
+        let permit = self.pace.permit().await;
+        let first = self.attempt(range, known, buffer);
+        tokio::pin!(first);
+        // What was resumed in its middle has shown that it moves.
+        if let (Some(known), Some(delay)) = (fresh, self.pace.hedge_after()) {
+            tokio::select! {
+                attempt = &mut first => return attempt,
+                () = tokio::time::sleep(delay) => {}
+            }
+            if let Some(_permit) = self.pace.hedge() {
+                tracing::debug!(shard = %self.shard, offset = range.start, after_s = delay.as_secs_f64(), "slow read, asking a second time");
+                self.metrics.store_hedged_reads.inc();
+                let second = self.attempt(range, known, BytesMut::new());
+                tokio::pin!(second);
+                return tokio::select! {
+                    attempt = &mut first => match attempt.outcome {
+                        Ok(_) => attempt,
+                        Err(_) => second.await,
+                    },
+                    attempt = &mut second => match attempt.outcome {
+                        Ok(_) => attempt,
+                        Err(_) => first.await,
+                    },
+                };
+            }
+        }
+        let attempt = first.await;
+        drop(permit);
+        attempt
+    }
+
+    async fn attempt(&self, range: &Range<u64>, mut known: Option<Version>, mut buffer: BytesMut) -> Attempt {
+        let (start, had) = (Instant::now(), buffer.len());
+        let outcome = self.request(range, &mut known, &mut buffer).await;
+        match &outcome {
+            Ok(_) if had == 0 => self.pace.served(start.elapsed()),
+            Err(Broken::Retry(RetryReason::Throttled, _)) => self.pace.throttled(),
+            _ => {}
+        }
+        Attempt { known, buffer, outcome }
+    }
+
     /// One request from where `buffer` ends; appends what comes.
-    async fn attempt(&self, range: &Range<u64>, known: &mut Option<Version>, buffer: &mut BytesMut) -> Result<Version, Broken> {
+    async fn request(&self, range: &Range<u64>, known: &mut Option<Version>, buffer: &mut BytesMut) -> Result<Version, Broken> {
         let limit = self.options.read_timeout;
         let offset = range.start + buffer.len() as u64;
         let options = GetOptions {
@@ -159,10 +223,11 @@ impl Object {
             if_match: known.as_ref().and_then(|v| v.etag.clone()),
             ..GetOptions::default()
         };
-        let answer = match tokio::time::timeout(limit, self.store.get_opts(&self.key, options)).await {
+        let (client, store) = self.client.current();
+        let answer = match tokio::time::timeout(limit, store.get_opts(&self.key, options)).await {
             Err(_) => return Err(timed_out(limit)),
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(self.explain(&error, offset, known.as_ref()).await),
+            Ok(Err(error)) => return Err(self.explain(&error, offset, known.as_ref(), client).await),
         };
         let seen = Version {
             size: answer.meta.size,
@@ -185,7 +250,7 @@ impl Object {
                     self.metrics.bytes_read.of(self.scheme).inc_by(bytes.len() as u64);
                     buffer.extend_from_slice(&bytes);
                 }
-                Ok(Some(Err(error))) => return Err(self.explain(&error, offset, known.as_ref()).await),
+                Ok(Some(Err(error))) => return Err(self.explain(&error, offset, known.as_ref(), client).await),
                 Ok(None) if (buffer.len() as u64) < want => {
                     let detail = format!("the body ended after {} of {want} bytes", buffer.len());
                     return Err(Broken::Retry(RetryReason::EarlyEnd, detail));
@@ -195,12 +260,12 @@ impl Object {
         }
     }
 
-    async fn explain(&self, error: &object_store::Error, offset: u64, known: Option<&Version>) -> Broken {
+    async fn explain(&self, error: &object_store::Error, offset: u64, known: Option<&Version>, client: u64) -> Broken {
         let shard = || self.shard.to_string();
         match judge(error) {
             Verdict::Retry(reason) => Broken::Retry(reason, chain(error)),
             Verdict::NotFound if known.is_none() => Broken::Final(ShardError::NotFound { shard: shard() }),
-            Verdict::Denied => Broken::Denied(chain(error)),
+            Verdict::Denied => Broken::Denied(chain(error), client),
             // Changed or gone, or empty from the start: the object's head says which.
             Verdict::NotFound | Verdict::Changed | Verdict::OutOfRange => match self.head().await {
                 Ok(seen) => match known {
@@ -216,7 +281,7 @@ impl Object {
     }
 
     async fn head(&self) -> object_store::Result<Version> {
-        let meta = tokio::time::timeout(self.options.read_timeout, self.store.head(&self.key))
+        let meta = tokio::time::timeout(self.options.read_timeout, self.client.current().1.head(&self.key))
             .await
             .unwrap_or_else(|_| {
                 Err(object_store::Error::Generic {

@@ -1,25 +1,28 @@
 //! Where shards live: object stores and folders behind one interface, and the manifest that describes them.
 
 pub mod cache;
+pub mod client;
 pub mod connect;
 mod discover;
 pub mod fetch;
 pub mod location;
 pub mod manifest;
+pub mod pace;
 pub mod retry;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::runtime::{Handle, Runtime};
 
 use self::cache::ShardCache;
+use self::client::Client;
 use self::fetch::{FetchOptions, Object};
 use self::location::Location;
 use self::manifest::Manifest;
+use self::pace::Pace;
 use crate::error::PipelineError;
 use crate::metrics::{PipelineMetrics, Scheme};
 
@@ -62,8 +65,14 @@ pub struct Bucket {
     pub manifest: Option<Manifest>,
     options: FetchOptions,
     metrics: PipelineMetrics,
-    remote: Option<(Arc<dyn ObjectStore>, Io)>,
+    remote: Option<Remote>,
     cache: Option<Arc<ShardCache>>,
+}
+
+struct Remote {
+    client: Arc<Client>,
+    pace: Arc<Pace>,
+    io: Io,
 }
 
 /// The runtime of the requests. Dropped without waiting, which is allowed anywhere.
@@ -99,7 +108,12 @@ impl Bucket {
                 cache: None,
             });
         }
-        let store = connect::connect(&location, endpoint, options.read_timeout, &metrics)?;
+        let client = {
+            let (location, endpoint, metrics) = (location.clone(), endpoint.to_owned(), metrics.clone());
+            let read_timeout = options.read_timeout;
+            Client::new(move || connect::connect(&location, &endpoint, read_timeout, &metrics))?
+        };
+        let (_, store) = client.current();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("pipeline-io")
@@ -119,6 +133,7 @@ impl Bucket {
         // A thread of its own, because `block_on` is forbidden on the threads of a runtime.
         let found = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(asker.find())).join());
         let io = Io(Some(runtime));
+        let pace = Arc::new(Pace::new(options.most, options.hedge, metrics.store_request_limit.clone()));
         let (shards, manifest) = found.unwrap_or_else(|panic| {
             Err(PipelineError::Panicked {
                 stage: "open",
@@ -131,7 +146,11 @@ impl Bucket {
             manifest,
             options,
             metrics,
-            remote: Some((store, io)),
+            remote: Some(Remote {
+                client: Arc::new(client),
+                pace,
+                io,
+            }),
             cache: None,
         })
     }
@@ -139,18 +158,19 @@ impl Bucket {
     /// The shard as an object to read, and the runtime for it; `None` for local files.
     #[must_use]
     pub fn object(&self, shard: &Shard) -> Option<(Object, Handle)> {
-        let (Place::Object(key), Some((store, io))) = (&shard.place, &self.remote) else {
+        let (Place::Object(key), Some(remote)) = (&shard.place, &self.remote) else {
             return None;
         };
         let object = Object {
-            store: Arc::clone(store),
+            client: Arc::clone(&remote.client),
+            pace: Arc::clone(&remote.pace),
             key: key.clone(),
             shard: Arc::clone(&shard.path),
             scheme: self.scheme,
             options: self.options.clone(),
             metrics: self.metrics.clone(),
         };
-        Some((object, io.0.as_ref()?.handle().clone()))
+        Some((object, remote.io.0.as_ref()?.handle().clone()))
     }
 
     /// Keeps local copies of remote shards from now on; local ones are read where they are.

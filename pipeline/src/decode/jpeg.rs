@@ -89,6 +89,11 @@ fn is_benign(words: &str) -> bool {
         .any(|w| words.contains(w))
 }
 
+/// Warnings of a file whose end is known to be missing.
+fn is_cut(words: &str, header: &JpegHeader) -> bool {
+    header.cut && (words.contains("Premature end") || words.contains("premature end"))
+}
+
 impl Turbo {
     pub(super) fn new() -> Self {
         Self {
@@ -160,9 +165,10 @@ impl Turbo {
         match self.attempt(bytes, header, want, denom, out, true, false) {
             Ok(placed) => Ok(placed),
             // Stopping at the first warning told which it is; a harmless one is worth a second run to the end.
-            Err((words, _)) if is_benign(&words) => match self.attempt(bytes, header, want, denom, out, false, false) {
+            // So is one that says what is known: the file ends early.
+            Err((words, _)) if is_benign(&words) || is_cut(&words, header) => match self.attempt(bytes, header, want, denom, out, false, false) {
                 Ok(placed) => Ok(placed),
-                Err((words, Some(placed))) if is_benign(&words) => Ok(placed),
+                Err((words, Some(placed))) if is_benign(&words) || is_cut(&words, header) => Ok(placed),
                 Err((words, _)) => Err(refusal(&words)),
             },
             Err((words, _)) => Err(refusal(&words)),

@@ -22,6 +22,8 @@ pub(super) struct JpegHeader {
     pub(super) height_at: usize,
     /// One interleaved sequential Huffman scan without restart markers: rows after the wanted ones need not be decoded.
     pub(super) trimmable: bool,
+    /// No end-of-image marker follows.
+    pub(super) cut: bool,
     /// Pixel-exact parts cannot be decoded (lossless process).
     pub(super) lossless: bool,
 }
@@ -92,11 +94,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<JpegHeader, SampleError> {
                 let frame = frame.ok_or_else(|| corrupt("JPEG scan before its frame header"))?;
                 let scan_components = segment.first().copied().unwrap_or(0);
                 at += length;
-                if !ends(&bytes[at..]) {
-                    return Err(SampleError::Truncated {
-                        detail: format!("JPEG of {} bytes has no end-of-image marker", bytes.len()),
-                    });
-                }
+                let cut = !ends(&bytes[at..]);
                 let single_scan = matches!(frame.code, 0xc0 | 0xc1) && scan_components == frame.components;
                 return Ok(JpegHeader {
                     width: frame.width,
@@ -107,7 +105,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<JpegHeader, SampleError> {
                     coefficient_bytes: if single_scan { 0 } else { frame.coefficient_bytes },
                     mcu_rows: frame.mcu_rows,
                     height_at: frame.height_at,
-                    trimmable: single_scan && clean && !restart,
+                    trimmable: single_scan && clean && !restart && !cut,
+                    cut,
                     lossless: matches!(frame.code, 0xc3 | 0xcb),
                 });
             }

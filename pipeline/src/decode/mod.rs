@@ -30,6 +30,8 @@ pub struct Limits {
     pub max_pixels: u64,
     /// Bytes at most: of the file, of the picture in its own pixel format, of a progressive JPEG's coefficients.
     pub max_bytes: u64,
+    /// JPEGs that end early are decoded as far as they go; the rest is grey.
+    pub keep_truncated: bool,
 }
 
 impl Default for Limits {
@@ -37,6 +39,7 @@ impl Default for Limits {
         Self {
             max_pixels: 64_000_000,
             max_bytes: 256 << 20,
+            keep_truncated: false,
         }
     }
 }
@@ -81,6 +84,12 @@ impl Header {
         self.orientation.size(self.width, self.height)
     }
 
+    /// Whether the file ends before its picture does.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        self.jpeg.is_some_and(|j| j.cut)
+    }
+
     /// The largest of 8, 4, 2, 1 by which this file can be reduced while decoding so that a crop of `width` × `height` pixels keeps
     /// at least `side` pixels each way.
     #[must_use]
@@ -92,7 +101,19 @@ impl Header {
         [8u32, 4, 2].into_iter().find(|&d| shorter >= f64::from(d * side)).unwrap_or(1)
     }
 
+    fn refuse_cut(&self, bytes: &[u8]) -> Result<(), SampleError> {
+        if self.truncated() {
+            return Err(SampleError::Truncated {
+                detail: format!("JPEG of {} bytes has no end-of-image marker", bytes.len()),
+            });
+        }
+        Ok(())
+    }
+
     fn check(&self, bytes: &[u8], limits: Limits) -> Result<(), SampleError> {
+        if !limits.keep_truncated {
+            self.refuse_cut(bytes)?;
+        }
         let refuse = |limit: String| {
             Err(SampleError::TooLarge {
                 width: self.width,
@@ -222,7 +243,9 @@ impl<'a> Window<'a> {
 /// # Errors
 /// [`SampleError`] for bytes that are no image, or whose header is cut, broken or of an unsupported kind.
 pub fn header(bytes: &[u8]) -> Result<Header, SampleError> {
-    header_within(bytes, Limits::default())
+    let header = header_within(bytes, Limits::default())?;
+    header.refuse_cut(bytes)?;
+    Ok(header)
 }
 
 fn header_within(bytes: &[u8], limits: Limits) -> Result<Header, SampleError> {

@@ -66,6 +66,7 @@ fn byte_limits_hold_for_files_pixels_and_coefficients() {
     let limits = |max_bytes| Limits {
         max_pixels: 1 << 20,
         max_bytes,
+        ..Limits::default()
     };
     let mut out = Image::default();
     let image = photo(256, 256);

@@ -80,6 +80,14 @@ pub struct Series {
     pub store_retries: Counters<RetryReason>,
     /// `splitmask_store_resumed_reads_total`: retries that went on in the middle of a range.
     pub store_resumed_reads: IntCounter,
+    /// `splitmask_store_hedged_reads_total`: slow reads asked for a second time.
+    pub store_hedged_reads: IntCounter,
+    /// `splitmask_store_request_limit`: requests allowed in flight; falls while the store throttles.
+    pub store_request_limit: Gauge,
+    /// `splitmask_pipeline_slow_samples_total`: samples that took longer than `pipeline.slow_sample_s`.
+    pub slow_samples: IntCounter,
+    /// `splitmask_pipeline_truncated_kept_total`: truncated JPEGs that `data.truncated = "keep"` let through.
+    pub truncated_kept: IntCounter,
 }
 
 impl Series {
@@ -192,6 +200,10 @@ impl PipelineMetrics {
                 "splitmask_store_resumed_reads_total",
                 "Retries that went on in the middle of a range.",
             )?)?,
+            store_hedged_reads: m.counter("store_hedged_reads_total", "Slow reads asked for a second time.")?,
+            store_request_limit: m.gauge("store_request_limit", "Requests to the object store allowed in flight.")?,
+            slow_samples: m.counter("pipeline_slow_samples_total", "Samples that took longer than pipeline.slow_sample_s.")?,
+            truncated_kept: m.counter("pipeline_truncated_kept_total", "Truncated JPEGs kept by data.truncated = \"keep\".")?,
         };
         Ok(Self(Arc::new(series)))
     }
@@ -252,6 +264,10 @@ impl Maker<'_> {
             vec.get_metric_with_label_values(&[*value])?;
         }
         Ok(vec)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::new(format!("splitmask_{name}"), help)?)
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {

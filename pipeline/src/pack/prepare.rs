@@ -107,6 +107,7 @@ impl<'a> Preparer<'a> {
             max_pixels: options.max_pixels,
             // The decoder counts the picture in memory too: who allows more pixels means that.
             max_bytes: options.max_bytes.max(options.max_pixels.saturating_mul(4)),
+            ..Limits::default()
         };
         Self {
             options,

@@ -41,6 +41,8 @@ struct Made {
     id: SampleId,
     cursor: Cursor,
     outcome: Result<(Sample, StageTimes), Rejected>,
+    /// Set for a sample that took too long: its name and time.
+    slow: Option<(String, Duration)>,
 }
 
 /// Blocking stream of batches. It ends after an error. Dropping it stops and joins all its threads.
@@ -67,9 +69,10 @@ impl BatchStream {
         let threads = dataset.pipeline.worker_threads();
         let (spare_sender, spare) = unbounded::<Sample>();
         let decode = meter(&metrics, Stage::Decode);
+        let slow = Duration::from_secs_f64(dataset.pipeline.slow_sample_s);
         // Enough that a slow sample does not stall the others, little enough that raw and made samples stay few.
         let ahead = threads * 4;
-        let made = ordered_map("decode", items, threads, ahead, decode, || mapper(make_worker(), spare.clone()))?;
+        let made = ordered_map("decode", items, threads, ahead, decode, || mapper(make_worker(), spare.clone(), slow))?;
         let bounds = Bounds {
             items: dataset.pipeline.queue_batches,
             weight: dataset.pipeline.queue_mib << 20,
@@ -181,6 +184,7 @@ fn meter(metrics: &PipelineMetrics, stage: Stage) -> Meter {
 fn mapper(
     mut worker: Worker,
     spare: Receiver<Sample>,
+    slow: Duration,
 ) -> impl FnMut(Result<Positioned, PipelineError>) -> Result<Made, PipelineError> + Send + 'static {
     move |item| {
         let Positioned { sample, cursor } = item?;
@@ -191,6 +195,7 @@ fn mapper(
                     id: rejected.id,
                     cursor,
                     outcome: Err(rejected),
+                    slow: None,
                 });
             }
         };
@@ -198,7 +203,11 @@ fn mapper(
         sample.id = Some(raw.id);
         sample.label = raw.label.map_or(-1, i64::from);
         let id = raw.id;
-        let outcome = match worker(&raw, &mut sample) {
+        let start = Instant::now();
+        let made = worker(&raw, &mut sample);
+        let took = start.elapsed();
+        let slow = (took > slow).then(|| (format!("{}:{}", raw.shard, raw.key), took));
+        let outcome = match made {
             Ok(times) => Ok((sample, times)),
             Err(error) => Err(Rejected {
                 id,
@@ -207,7 +216,7 @@ fn mapper(
                 error,
             }),
         };
-        Ok(Made { id, cursor, outcome })
+        Ok(Made { id, cursor, outcome, slow })
     }
 }
 
@@ -248,7 +257,11 @@ impl Collector {
             let next = made.next();
             self.metrics.blocked_get.add(Stage::Batch, waiting.elapsed());
             let Some(next) = next else { break };
-            let Made { id, cursor, outcome } = next??;
+            let Made { id, cursor, outcome, slow } = next??;
+            if let Some((name, took)) = slow {
+                self.metrics.slow_samples.inc();
+                tracing::warn!(sample = %name.escape_debug(), seconds = took.as_secs_f64(), "slow_sample: it took longer than pipeline.slow_sample_s");
+            }
             match outcome {
                 Err(rejected) => self.budget.lost(&rejected)?,
                 Ok((sample, times)) => {
@@ -276,6 +289,7 @@ impl Collector {
         m.samples.of(Progress::Decoded).inc();
         m.samples.of(Progress::Augmented).inc();
         m.stage_time(Stage::Decode, times.decode);
+        m.truncated_kept.inc_by(u64::from(times.truncated));
         m.stage_time(Stage::Augment, times.augment);
         if self.spec.plan.words.is_some() || self.spec.plan.mask.is_some() {
             m.samples.of(Progress::Tokenized).inc();

@@ -44,6 +44,8 @@ impl Dataset {
             ahead: pipeline.fetch_ahead,
             read_timeout: Duration::from_secs_f64(pipeline.read_timeout_s),
             retry_budget: Duration::from_secs_f64(pipeline.retry_budget_s),
+            most: pipeline.readers * pipeline.fetch_ahead,
+            hedge: Duration::from_secs_f64(pipeline.hedge_s),
         };
         let mut bucket = Bucket::open(url, &data.endpoint, fetch, metrics.clone())?;
         if !pipeline.cache_dir.is_empty() && bucket.scheme != Scheme::File {

@@ -11,6 +11,7 @@ use super::sequence::{Sequence, SequenceOptions, Step};
 use crate::bucket::Bucket;
 use crate::cursor::Cursor;
 use crate::error::{PipelineError, ShardError};
+use crate::metrics::Scheme;
 use crate::seed::{Purpose, rng};
 use crate::stage::Stop;
 
@@ -306,7 +307,9 @@ impl Filler {
                 Step::ShardFailed(error) => {
                     self.bucket.metrics().shard_error(&error);
                     tracing::warn!(reason = error.reason(), "{}", error.to_string().escape_debug());
-                    if self.stop_on_shard_error {
+                    // Refused credentials concern the whole place: going on would pass over the data of the rest of the run.
+                    let denied = matches!(error, ShardError::Denied { .. }) && self.bucket.scheme != Scheme::File;
+                    if self.stop_on_shard_error || denied {
                         return Err(error.into());
                     }
                     last_error = Some(error);

@@ -47,6 +47,7 @@ impl Views {
         let limits = Limits {
             max_pixels: data.max_pixels,
             max_bytes: data.max_member_bytes,
+            ..Limits::default()
         };
         let views = Self {
             url: redact(url),

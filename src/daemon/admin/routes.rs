@@ -64,7 +64,13 @@ async fn ready(State(shared): Seen) -> Response {
         let board = lock(&shared.board);
         (board.draining, board.generation > 0)
     };
-    let state = accepted && lock(&shared.status).ready;
+    let (state, paused) = {
+        let status = lock(&shared.status);
+        (accepted && status.ready, status.paused.clone())
+    };
+    if let (false, Some(reason)) = (draining, paused) {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("paused: {reason}\n")).into_response();
+    }
     match (draining, state) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "starting: the first batch is not there yet\n").into_response(),
@@ -122,7 +128,8 @@ async fn status(State(shared): Seen) -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": board.started.elapsed().as_secs_f64(),
         "state": status.state,
-        "ready": status.ready && board.generation > 0 && !board.draining,
+        "paused": status.paused,
+        "ready": status.ready && status.paused.is_none() && board.generation > 0 && !board.draining,
         "draining": board.draining,
         "stuck": board.stuck,
         "step": status.step,

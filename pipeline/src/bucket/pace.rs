@@ -1,0 +1,219 @@
+//! How many requests a store is asked at once, and when a slow one is asked a second time.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus::Gauge;
+use tokio::sync::Notify;
+
+/// Added to the limit by a request that was served.
+const GAIN: f64 = 0.5;
+/// Factor on the limit by a request that was throttled. With [`GAIN`] the limit of 12 holds while three in ten requests are throttled and
+/// falls to one when nine in ten are.
+const LOSS: f64 = 0.9;
+/// Reads whose times give the 95th percentile.
+const REMEMBERED: usize = 64;
+/// Reads before a percentile means anything.
+const FIRST_PERCENTILE: usize = 16;
+/// Second requests that are free; beyond them one for ten reads, so that a store that is slow for everyone is not asked twice for everything.
+const FREE_HEDGES: u64 = 2;
+const READS_PER_HEDGE: u64 = 10;
+
+#[derive(Debug)]
+struct State {
+    limit: f64,
+    flying: usize,
+    /// Seconds.
+    times: VecDeque<f64>,
+    reads: u64,
+    hedges: u64,
+}
+
+/// Shared by all reads of one place: additive increase, multiplicative decrease of the requests in flight; times of the last reads.
+#[derive(Debug)]
+pub struct Pace {
+    most: usize,
+    /// Earliest second request; zero = never.
+    hedge: Duration,
+    state: Mutex<State>,
+    freed: Notify,
+    gauge: Gauge,
+}
+
+/// Permission for one request; given back when dropped.
+#[derive(Debug)]
+pub struct Permit<'a>(&'a Pace);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.lock().flying -= 1;
+        self.0.freed.notify_waiters();
+    }
+}
+
+impl Pace {
+    /// Begins with `most` requests at once, which is also the most there will ever be. `gauge` follows the limit.
+    #[must_use]
+    pub fn new(most: usize, hedge: Duration, gauge: Gauge) -> Self {
+        let most = most.max(1);
+        gauge.set(most as f64);
+        Self {
+            most,
+            hedge,
+            state: Mutex::new(State {
+                limit: most as f64,
+                flying: 0,
+                times: VecDeque::with_capacity(REMEMBERED),
+                reads: 0,
+                hedges: 0,
+            }),
+            freed: Notify::new(),
+            gauge,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until one more request may be in flight.
+    pub async fn permit(&self) -> Permit<'_> {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Registered before the look, so that nothing freed in between is missed.
+            freed.as_mut().enable();
+            if let Some(permit) = self.try_permit() {
+                return permit;
+            }
+            freed.await;
+        }
+    }
+
+    fn try_permit(&self) -> Option<Permit<'_>> {
+        let mut state = self.lock();
+        if state.flying >= (state.limit as usize).max(1) {
+            return None;
+        }
+        state.flying += 1;
+        Some(Permit(self))
+    }
+
+    /// A request was served in this time.
+    pub fn served(&self, time: Duration) {
+        let mut state = self.lock();
+        state.reads += 1;
+        if state.times.len() == REMEMBERED {
+            state.times.pop_front();
+        }
+        state.times.push_back(time.as_secs_f64());
+        state.limit = (state.limit + GAIN).min(self.most as f64);
+        self.gauge.set(state.limit);
+        drop(state);
+        self.freed.notify_waiters();
+    }
+
+    /// A request was refused because there were too many.
+    pub fn throttled(&self) {
+        let mut state = self.lock();
+        state.limit = (state.limit * LOSS).max(1.0);
+        self.gauge.set(state.limit);
+    }
+
+    /// Time after which a read counts as stuck and is worth a second request: twice the 95th percentile of the last reads, but not
+    /// before the configured time. `None` = never.
+    #[must_use]
+    pub fn hedge_after(&self) -> Option<Duration> {
+        if self.hedge.is_zero() {
+            return None;
+        }
+        let state = self.lock();
+        if state.times.len() < FIRST_PERCENTILE {
+            return Some(self.hedge);
+        }
+        let mut times: Vec<f64> = state.times.iter().copied().collect();
+        drop(state);
+        times.sort_unstable_by(f64::total_cmp);
+        let p95 = times[(times.len() * 95).div_ceil(100) - 1];
+        Some(self.hedge.max(Duration::from_secs_f64(2.0 * p95)))
+    }
+
+    /// Permission for a second request, if the store is not throttling and not too many were made. It may exceed the limit by one.
+    #[must_use]
+    pub fn hedge(&self) -> Option<Permit<'_>> {
+        let mut state = self.lock();
+        if state.limit < self.most as f64 || state.hedges >= FREE_HEDGES + state.reads / READS_PER_HEDGE {
+            return None;
+        }
+        state.hedges += 1;
+        state.flying += 1;
+        Some(Permit(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(most: usize, hedge: f64) -> Pace {
+        Pace::new(most, Duration::from_secs_f64(hedge), Gauge::new("limit", "limit").unwrap())
+    }
+
+    /// The limit after many requests of which a share is throttled.
+    fn settled(pace: &Pace, throttled_of_ten: u64) -> f64 {
+        for n in 0..4000 {
+            if crate::seed::mix(n) % 10 < throttled_of_ten {
+                pace.throttled();
+            } else {
+                pace.served(Duration::from_millis(1));
+            }
+        }
+        pace.gauge.get()
+    }
+
+    #[test]
+    fn the_limit_falls_with_the_share_of_throttled_requests_and_comes_back() {
+        let pace = pace(16, 0.0);
+        let (few, many, most) = (settled(&pace, 3), settled(&pace, 6), settled(&pace, 9));
+        assert!(few > 7.0 && many < few && most < 2.5, "{few} {many} {most}");
+        for _ in 0..32 {
+            pace.served(Duration::from_millis(1));
+        }
+        assert_eq!(pace.gauge.get(), 16.0);
+    }
+
+    #[test]
+    fn no_more_requests_fly_than_the_limit_and_waiters_are_woken() {
+        let pace = std::sync::Arc::new(pace(2, 0.0));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let first = pace.permit().await;
+            let second = pace.permit().await;
+            let waiting = tokio::time::timeout(Duration::from_millis(20), pace.permit()).await;
+            assert!(waiting.is_err(), "the third must wait");
+            drop(second);
+            tokio::time::timeout(Duration::from_secs(5), pace.permit()).await.unwrap();
+            drop(first);
+        });
+    }
+
+    #[test]
+    fn second_requests_come_late_and_are_few() {
+        let never = pace(4, 0.0);
+        assert_eq!(never.hedge_after(), None);
+        let pace = pace(4, 0.5);
+        assert_eq!(pace.hedge_after(), Some(Duration::from_secs_f64(0.5)));
+        for n in 0..100 {
+            pace.served(Duration::from_millis(if n % 10 == 0 { 2000 } else { 100 }));
+        }
+        assert_eq!(pace.hedge_after(), Some(Duration::from_secs(4)), "twice the 95th percentile");
+        let granted = std::iter::from_fn(|| pace.hedge()).count();
+        assert_eq!(granted, 12, "two, and one for each ten of 100 reads");
+        pace.throttled();
+        for _ in 0..100 {
+            pace.lock().reads += 1;
+        }
+        assert!(pace.hedge().is_none(), "a store that throttles is never asked twice");
+    }
+}

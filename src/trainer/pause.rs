@@ -1,0 +1,80 @@
+//! A run that cannot have its data pauses rather than ends: weights stay in memory, and a reload or the bucket's consent lets it go on.
+
+use std::time::{Duration, Instant};
+
+use splitmask_pipeline::config::OnBudget;
+use splitmask_pipeline::error::{PipelineError, ShardError};
+
+use super::assemble::Trainer;
+use super::control::State;
+use super::error::TrainError;
+use super::feed::Feed;
+use super::PATIENCE;
+
+/// Time between two looks whether credentials were renewed.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Why and how the run is paused.
+pub(super) struct Pause {
+    /// When the bucket is asked again; `None` = only a reload helps.
+    again: Option<Instant>,
+    every: Duration,
+}
+
+impl Trainer {
+    /// Whether this end of the stream is worth waiting for a person. A run that has not taken a step ends instead: its config is wrong,
+    /// and whoever started it is still there.
+    pub(super) fn may_pause(&self, error: &PipelineError) -> bool {
+        let begun = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).ready;
+        begun
+            && match error {
+                PipelineError::FailureBudget { .. } => self.spec.data.on_budget == OnBudget::Pause,
+                PipelineError::Shard(ShardError::Denied { .. }) => true,
+                _ => false,
+            }
+    }
+
+    /// Writes a checkpoint and says why nothing moves.
+    pub(super) fn pause(&mut self, error: &PipelineError) -> Result<(), TrainError> {
+        self.checkpoint()?;
+        let reason = match error.hint() {
+            Some(hint) => format!("{error}; {hint}"),
+            None => error.to_string(),
+        };
+        tracing::error!(step = self.step, "paused: {reason}");
+        let every = RETRY.min(Duration::from_secs_f64(self.spec.pipeline.retry_budget_s));
+        self.paused = Some(Pause {
+            again: matches!(error, PipelineError::Shard(_)).then(|| Instant::now() + every),
+            every,
+        });
+        self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).paused = Some(reason);
+        self.set_state(State::Paused);
+        Ok(())
+    }
+
+    /// Waits a little; asks the bucket again when it is time.
+    pub(super) fn stay_paused(&mut self) {
+        std::thread::sleep(PATIENCE);
+        let Some(pause) = &mut self.paused else { return };
+        if pause.again.is_none_or(|again| Instant::now() < again) {
+            return;
+        }
+        pause.again = Some(Instant::now() + pause.every);
+        match Feed::open(&self.spec, &self.plan, &self.tokenizer, self.cursor, &self.telemetry.pipeline) {
+            Ok(feed) => {
+                self.feed = feed;
+                self.resume();
+            }
+            Err(error) => tracing::warn!("still paused: {error}"),
+        }
+    }
+
+    /// The feed was opened anew.
+    pub(super) fn resume(&mut self) {
+        if self.paused.take().is_some() {
+            tracing::info!(step = self.step, "no longer paused");
+            self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).paused = None;
+            self.set_state(State::WaitingForData);
+        }
+    }
+}
