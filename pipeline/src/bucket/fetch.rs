@@ -43,6 +43,8 @@ pub struct Object {
     pub pace: Arc<Pace>,
     /// Its key.
     pub key: Path,
+    /// Its size, if a listing or manifest told it; only used to ask for several parts at once from the start.
+    pub size: Option<u64>,
     /// Its name in messages.
     pub shard: Arc<str>,
     /// Kind of store, for metrics.
@@ -77,7 +79,7 @@ struct Attempt {
 }
 
 /// A request that runs to its end whether or not its consumer is ready, so that no server ever waits for a slow trainer.
-struct InFlight(JoinHandle<Result<Bytes, ShardError>>);
+struct InFlight(JoinHandle<Result<(Bytes, Version), ShardError>>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -94,21 +96,32 @@ impl Object {
     pub fn stream(self) -> impl Stream<Item = Result<Bytes, ShardError>> + Send + 'static {
         let object = Arc::new(self);
         async_stream::try_stream! {
-            let (bytes, version) = object.read(0..object.options.part, None).await?;
-            let mut next = bytes.len() as u64;
-            if !bytes.is_empty() {
-                yield bytes;
-            }
+            let part = object.options.part;
+            // Where nobody said how long the object is, the first read tells.
+            let mut size = object.size;
+            let mut version: Option<Version> = None;
             let mut flying: VecDeque<InFlight> = VecDeque::new();
+            let mut next = 0;
             loop {
-                while flying.len() < object.options.ahead && next < version.size {
-                    let range = next..(next + object.options.part).min(version.size);
+                let room = if size.is_some() { object.options.ahead } else { 1 };
+                while flying.len() < room && (next == 0 || size.is_some_and(|size| next < size)) {
+                    let range = next..(next + part);
                     next = range.end;
                     let (object, version) = (Arc::clone(&object), version.clone());
-                    flying.push_back(InFlight(tokio::spawn(async move { object.read(range, Some(version)).await.map(|(b, _)| b) })));
+                    flying.push_back(InFlight(tokio::spawn(async move { object.read(range, version).await })));
                 }
                 let Some(mut first) = flying.pop_front() else { break };
-                yield (&mut first.0).await.map_err(|e| object.unreachable(next, 0, Duration::ZERO, e.to_string()))??;
+                let joined = (&mut first.0).await;
+                let (bytes, seen) = joined.map_err(|e| object.unreachable(next, 0, Duration::ZERO, e.to_string()))??;
+                // Reads that began together did not know of each other.
+                if let Some(version) = version.as_ref().filter(|v| **v != seen) {
+                    Err(object.changed(version, &seen))?;
+                }
+                size = Some(seen.size);
+                version = Some(seen);
+                if !bytes.is_empty() {
+                    yield bytes;
+                }
             }
         }
     }
@@ -176,27 +189,26 @@ impl Object {
         let first = self.attempt(range, known, buffer);
         tokio::pin!(first);
         // What was resumed in its middle has shown that it moves.
-        if let (Some(known), Some(delay)) = (fresh, self.pace.hedge_after()) {
+        while let (Some(known), Some(delay)) = (&fresh, self.pace.hedge_after()) {
             tokio::select! {
                 attempt = &mut first => return attempt,
                 () = tokio::time::sleep(delay) => {}
             }
-            if let Some(_permit) = self.pace.hedge() {
-                tracing::debug!(shard = %self.shard, offset = range.start, after_s = delay.as_secs_f64(), "slow read, asking a second time");
-                self.metrics.store_hedged_reads.inc();
-                let second = self.attempt(range, known, BytesMut::new());
-                tokio::pin!(second);
-                return tokio::select! {
-                    attempt = &mut first => match attempt.outcome {
-                        Ok(_) => attempt,
-                        Err(_) => second.await,
-                    },
-                    attempt = &mut second => match attempt.outcome {
-                        Ok(_) => attempt,
-                        Err(_) => first.await,
-                    },
-                };
-            }
+            let Some(_permit) = self.pace.hedge() else { continue };
+            tracing::debug!(shard = %self.shard, offset = range.start, after_s = delay.as_secs_f64(), "slow read, asking a second time");
+            self.metrics.store_hedged_reads.inc();
+            let second = self.attempt(range, known.clone(), BytesMut::new());
+            tokio::pin!(second);
+            return tokio::select! {
+                attempt = &mut first => match attempt.outcome {
+                    Ok(_) => attempt,
+                    Err(_) => second.await,
+                },
+                attempt = &mut second => match attempt.outcome {
+                    Ok(_) => attempt,
+                    Err(_) => first.await,
+                },
+            };
         }
         let attempt = first.await;
         drop(permit);

@@ -165,6 +165,7 @@ impl Bucket {
             client: Arc::clone(&remote.client),
             pace: Arc::clone(&remote.pace),
             key: key.clone(),
+            size: shard.bytes,
             shard: Arc::clone(&shard.path),
             scheme: self.scheme,
             options: self.options.clone(),

@@ -17,7 +17,7 @@ const REMEMBERED: usize = 64;
 /// Reads before a percentile means anything.
 const FIRST_PERCENTILE: usize = 16;
 /// Second requests that are free; beyond them one for ten reads, so that a store that is slow for everyone is not asked twice for everything.
-const FREE_HEDGES: u64 = 2;
+const FREE_HEDGES: u64 = 8;
 const READS_PER_HEDGE: u64 = 10;
 
 #[derive(Debug)]
@@ -209,7 +209,7 @@ mod tests {
         }
         assert_eq!(pace.hedge_after(), Some(Duration::from_secs(4)), "twice the 95th percentile");
         let granted = std::iter::from_fn(|| pace.hedge()).count();
-        assert_eq!(granted, 12, "two, and one for each ten of 100 reads");
+        assert_eq!(granted, 18, "eight, and one for each ten of 100 reads");
         pace.throttled();
         for _ in 0..100 {
             pace.lock().reads += 1;

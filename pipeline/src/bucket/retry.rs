@@ -8,7 +8,7 @@ use rand::Rng;
 use super::location::redact;
 use crate::metrics::RetryReason;
 
-const FIRST_DELAY: Duration = Duration::from_millis(100);
+const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LAST_DELAY: Duration = Duration::from_secs(15);
 
 /// What to do about a store's error.

@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     Trickle(usize),
     /// From now on the object has another content and ETag.
     Replace,
+    /// A 200 with this text, whether or not there is such an object.
+    Text(&'static str),
 }
 
 /// One request, numbered from 0 for its key.
@@ -35,7 +37,7 @@ pub(crate) struct Request {
     pub(crate) key: String,
     pub(crate) number: u64,
     pub(crate) range: Option<(u64, u64)>,
-    headers: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 type Script = Box<dyn Fn(&Request) -> Fault + Send + Sync>;
@@ -119,6 +121,13 @@ impl Shared {
         match fault {
             Fault::Status(code) => return status(out, code, ""),
             Fault::SlowDown(seconds) => return status(out, 503, &format!("Retry-After: {seconds}\r\n")),
+            Fault::Text(text) => {
+                return write!(
+                    out,
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+                    text.len()
+                );
+            }
             Fault::Replace => {
                 if let Some((bytes, version)) = self.objects.lock().unwrap().get_mut(&request.key) {
                     bytes.iter_mut().for_each(|b| *b = !*b);

@@ -1,6 +1,8 @@
 //! What the tests of the stream share: shards made on the spot, and a worker that hashes instead of decoding.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod bad_files;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
