@@ -37,19 +37,34 @@ pub enum Truncated {
     Keep,
 }
 
+/// One entry of `[[data.sources]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Its name; a position in a checkpoint belongs to it, so the place may move while the name stays.
+    pub name: String,
+    /// Its shards, written as `data.train` is.
+    pub url: String,
+    /// Its share of the samples, relative to the other weights.
+    pub weight: f64,
+}
+
 /// `[data]`: which samples, in which order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
     /// Shards to train on: folder or bucket prefix with a manifest or `*.tar`, a glob, or a range `{000000..000146}`.
     pub train: String,
+    /// Several places to mix by weight, instead of `data.train`.
+    pub sources: Vec<SourceConfig>,
     /// Labelled shards for evaluation; empty = none.
     pub val: String,
     /// Object store endpoint to use instead of the provider's (MinIO, R2, a test server); empty = the provider's.
     pub endpoint: String,
     /// Samples that are shuffled among each other; held as undecoded bytes.
     pub shuffle_window: u32,
-    /// Class-balanced share of the samples to use, by hash of the key (1 = all).
+    /// Share of the samples to use (1 = all); a smaller share lies inside a larger one. Shards of `splitmask pack` give exactly this share
+    /// of each class, others a hash of the key, which does so on average.
     pub fraction: f64,
     /// Share of samples that may fail among the last 10,000.
     pub failure_budget: f64,
@@ -69,6 +84,7 @@ impl Default for DataConfig {
     fn default() -> Self {
         Self {
             train: String::new(),
+            sources: vec![],
             val: String::new(),
             endpoint: String::new(),
             shuffle_window: 2048,
@@ -134,11 +150,55 @@ impl Default for PipelineConfig {
 }
 
 impl DataConfig {
+    /// Where one pass over training images can be had: `data.train`, or the first source of a mixture.
+    #[must_use]
+    pub fn first_place(&self) -> &str {
+        self.sources.first().map_or(&self.train, |s| &s.url)
+    }
+
+    fn validate_sources(&self) -> Result<(), PipelineError> {
+        let refuse = |key: String, value: String, detail: &str| {
+            Err(PipelineError::BadSetting {
+                key,
+                value,
+                detail: detail.into(),
+            })
+        };
+        if self.sources.len() > crate::cursor::MAX_SOURCES {
+            return refuse(
+                "data.sources".into(),
+                format!("{} entries", self.sources.len()),
+                "at most 8 entries",
+            );
+        }
+        if !self.sources.is_empty() && !self.train.is_empty() {
+            return refuse(
+                "data.train".into(),
+                self.train.clone(),
+                "empty where data.sources is set: one or the other",
+            );
+        }
+        for (n, source) in self.sources.iter().enumerate() {
+            let key = |field: &str| format!("data.sources[{n}].{field}");
+            if source.name.is_empty() || self.sources[..n].iter().any(|s| s.name == source.name) {
+                return refuse(key("name"), source.name.clone(), "a name that no other source has");
+            }
+            if source.url.is_empty() {
+                return refuse(key("url"), source.url.clone(), "a folder, bucket prefix, glob or range");
+            }
+            if !(source.weight > 0.0 && source.weight.is_finite()) {
+                return refuse(key("weight"), source.weight.to_string(), "above 0");
+            }
+        }
+        Ok(())
+    }
+
     /// Checks ranges.
     ///
     /// # Errors
     /// [`PipelineError::BadSetting`] naming the key and the allowed range.
     pub fn validate(&self) -> Result<(), PipelineError> {
+        self.validate_sources()?;
         check(
             "data.shuffle_window",
             self.shuffle_window,

@@ -21,6 +21,107 @@ pub struct Cursor {
     /// Samples of all windows before this one, over all ranks and epochs; their ranks follow from it.
     #[serde(default)]
     pub before: u64,
+    /// Places of a mixture's sources, which then hold what the four fields above hold for a single place; empty without a mixture.
+    #[serde(default, skip_serializing_if = "Places::is_empty")]
+    pub sources: Places,
+}
+
+/// Sources of a mixture at most; a cursor is copied with every sample.
+pub const MAX_SOURCES: usize = 8;
+
+/// Where one source of a mixture goes on; the fields are those of [`Cursor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourcePlace {
+    /// Hash of the source's name.
+    pub source: u64,
+    /// Pass over this source.
+    pub epoch: u32,
+    /// Shard with the window's first sample.
+    pub plan_position: u32,
+    /// First sample of the window in it.
+    pub member: u32,
+    /// Samples of the window taken.
+    pub taken: u32,
+    /// Samples of earlier windows.
+    pub before: u64,
+}
+
+impl SourcePlace {
+    /// The place of a source whose stream has this cursor.
+    #[must_use]
+    pub fn new(source: u64, cursor: Cursor) -> Self {
+        Self {
+            source,
+            epoch: cursor.epoch,
+            plan_position: cursor.plan_position,
+            member: cursor.member,
+            taken: cursor.taken,
+            before: cursor.before,
+        }
+    }
+
+    /// The cursor of the source's stream.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            plan_position: self.plan_position,
+            member: self.member,
+            taken: self.taken,
+            before: self.before,
+            sources: Places::default(),
+        }
+    }
+}
+
+/// Up to [`MAX_SOURCES`] places; a list in a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Vec<SourcePlace>", into = "Vec<SourcePlace>")]
+pub struct Places {
+    len: u8,
+    all: [SourcePlace; MAX_SOURCES],
+}
+
+impl Places {
+    /// Whether there is no mixture.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds one; one too many is left out.
+    pub fn push(&mut self, place: SourcePlace) {
+        if let Some(free) = self.all.get_mut(usize::from(self.len)) {
+            *free = place;
+            self.len += 1;
+        }
+    }
+
+    /// The place of a source.
+    #[must_use]
+    pub fn of(&self, source: u64) -> Option<&SourcePlace> {
+        self.all[..usize::from(self.len)].iter().find(|p| p.source == source)
+    }
+}
+
+impl From<Places> for Vec<SourcePlace> {
+    fn from(places: Places) -> Self {
+        places.all[..usize::from(places.len)].to_vec()
+    }
+}
+
+impl TryFrom<Vec<SourcePlace>> for Places {
+    type Error = String;
+
+    fn try_from(list: Vec<SourcePlace>) -> Result<Self, String> {
+        if list.len() > MAX_SOURCES {
+            return Err(format!("{} sources; this version holds {MAX_SOURCES}", list.len()));
+        }
+        let mut places = Self::default();
+        list.into_iter().for_each(|place| places.push(place));
+        Ok(places)
+    }
 }
 
 impl Cursor {

@@ -1,6 +1,7 @@
 //! Object stores that misbehave (rows 12-16, 18, 21 of the fault matrix): the stream must equal an undisturbed one, or say what is wrong.
 
 #[path = "stream_support/fault_server.rs"]
+#[allow(dead_code, reason = "each test binary uses a part")]
 mod fault_server;
 mod stream_support;
 

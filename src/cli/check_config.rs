@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use splitmask_pipeline::config::{DataConfig, PipelineConfig, SourceConfig};
+use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::run::Dataset;
 
 use crate::cli::answer::{answer, say};
 use crate::config::diff::strongest;
-use crate::config::{Source, diff, explain};
+use crate::config::{Config, Source, diff, explain};
 use crate::error::CliError;
 
 /// Explain a config file: what differs from the defaults, what follows from it, what is wrong. Reads only, writes nothing.
@@ -28,6 +31,34 @@ pub(crate) struct CheckConfigArgs {
     effective: bool,
 }
 
+/// What a mixture draws from each of its sources over the whole run.
+fn sources(config: &Config) -> Vec<String> {
+    let total: f64 = config.data.sources.iter().map(|s| s.weight).sum();
+    let images = config.optim.total_steps as f64 * f64::from(config.train.batch);
+    let line = |source: &SourceConfig| {
+        let share = source.weight / total;
+        let drawn = images * share;
+        let data = DataConfig {
+            sources: vec![],
+            ..config.data.clone()
+        };
+        let pipeline = PipelineConfig {
+            retry_budget_s: 2.0,
+            cache_dir: String::new(),
+            ..config.pipeline.clone()
+        };
+        let epochs = match Dataset::open(&source.url, &data, &pipeline, PipelineMetrics::default()) {
+            Ok(dataset) => match dataset.manifest().map(|m| m.samples() as f64 * config.data.fraction) {
+                Some(samples) if samples > 0.0 => format!("{:.2} epochs of {samples:.0}", drawn / samples),
+                _ => "epochs unknown: no manifest there".to_owned(),
+            },
+            Err(error) => format!("epochs unknown: {error}"),
+        };
+        format!("source {}: {:.1} % = {drawn:.0} images, {epochs}", source.name, 100.0 * share)
+    };
+    config.data.sources.iter().map(line).collect()
+}
+
 pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
     let loaded = Source::of_process(args.file, args.sets).load()?;
     if args.effective {
@@ -35,6 +66,9 @@ pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
         return Ok(());
     }
     answer(&explain::explain(&loaded))?;
+    for line in sources(&loaded.config) {
+        say!("{line}");
+    }
     if let Some(against) = args.against {
         let old = Source {
             file: against.clone(),

@@ -59,6 +59,11 @@ pub static KEYS: &[Key] = &[
         "data.train",
         "shards to train on: folder, bucket prefix, glob or range {000000..000146}",
     ),
+    key(
+        Rebuild,
+        "data.sources",
+        "several places to mix instead of `data.train`: [[data.sources]] with name, url, weight; positions are kept by name",
+    ),
     key(Live, "data.val", "labelled shards for evaluation; empty = none"),
     key(
         Rebuild,
@@ -110,7 +115,11 @@ pub static KEYS: &[Key] = &[
         "pipeline.hedge_s",
         "seconds after which a slow request is asked for a second time at the earliest; 0 = never",
     ),
-    key(Rebuild, "pipeline.slow_sample_s", "seconds of work on one sample above which it is reported"),
+    key(
+        Rebuild,
+        "pipeline.slow_sample_s",
+        "seconds of work on one sample above which it is reported",
+    ),
     key(
         Rebuild,
         "pipeline.cache_dir",

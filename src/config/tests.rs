@@ -248,6 +248,24 @@ fn credentials_are_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_mixture_is_read_checked_and_keeps_no_credentials() {
+    let mixture = |second: &str| {
+        format!("[data]\nsources = [{{ name = \"a\", url = \"s3://b/x\", weight = 2 }}, {second}]\n[codebook]\npath = \"w\"\n")
+    };
+    let config = load(&mixture("{ name = \"c\", url = \"d\", weight = 0.5 }")).unwrap();
+    assert_eq!((config.data.sources.len(), config.data.sources[0].weight), (2, 2.0));
+    for (second, words) in [
+        ("{ name = \"a\", url = \"d\", weight = 1 }", "data.sources[1].name"),
+        ("{ name = \"c\", url = \"d\", weight = -1 }", "data.sources[1].weight"),
+        ("{ name = \"c\", url = \"d\" }", "weight"),
+        ("{ name = \"c\", url = \"http://me:canary@host/x\", weight = 1 }", "is refused"),
+    ] {
+        let text = refused(&mixture(second));
+        assert!(text.contains(words) && !text.contains("canary"), "{text}");
+    }
+}
+
+#[test]
 fn missing_file_is_named() {
     let error = Source {
         file: "no/such.toml".into(),

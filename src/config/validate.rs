@@ -90,7 +90,7 @@ fn run(config: &Config, f: &mut Findings<'_>) {
         config.run.seed,
         "at most 9223372036854775807",
     );
-    if config.data.train.is_empty() {
+    if config.data.train.is_empty() && config.data.sources.is_empty() {
         f.add(
             "data.train",
             "",
@@ -108,12 +108,20 @@ fn run(config: &Config, f: &mut Findings<'_>) {
     }
 }
 
+/// All strings in a value, also those of tables in lists.
+fn texts(value: &toml::Value) -> Vec<&str> {
+    match value {
+        toml::Value::String(text) => vec![text],
+        toml::Value::Array(items) => items.iter().flat_map(texts).collect(),
+        toml::Value::Table(table) => table.values().flat_map(texts).collect(),
+        _ => vec![],
+    }
+}
+
 /// Credentials would reach logs, status and checkpoints.
 fn credentials(config: &Config, f: &mut Findings<'_>) {
     for (key, value) in tree::flatten(&tree::of(config)) {
-        if let Some(text) = value.as_str()
-            && without_credentials(text) != text
-        {
+        if texts(&value).into_iter().any(|text| without_credentials(text) != text) {
             let hint = "put credentials into the environment (AWS_*, GOOGLE_*, AZURE_*), not into a config";
             f.add(
                 &key,

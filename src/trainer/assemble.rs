@@ -181,7 +181,10 @@ fn load_codebook(spec: &TrainerSpec) -> Result<Codebook, TrainError> {
             key: "codebook.path".into(),
             value: spec.codebook.display().to_string(),
             detail: source.to_string(),
-            hint: Some(format!("make it with `splitmask codebook {} --out FILE …`", spec.data.train)),
+            hint: Some(format!(
+                "make it with `splitmask codebook {} --out FILE …`",
+                spec.data.first_place()
+            )),
         },
         other => other.into(),
     })?;

@@ -39,7 +39,7 @@ impl Feed {
         start: Cursor,
         metrics: &PipelineMetrics,
     ) -> Result<Self, PipelineError> {
-        let dataset = Dataset::open(&spec.data.train, &spec.data, &spec.pipeline, metrics.clone())?;
+        let dataset = Dataset::open_training(&spec.data, &spec.pipeline, metrics)?;
         let order = Order::Shuffled {
             seed: spec.seed,
             start,

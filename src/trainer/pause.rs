@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use splitmask_pipeline::config::OnBudget;
 use splitmask_pipeline::error::{PipelineError, ShardError};
 
+use super::PATIENCE;
 use super::assemble::Trainer;
 use super::control::State;
 use super::error::TrainError;
 use super::feed::Feed;
-use super::PATIENCE;
 
 /// Time between two looks whether credentials were renewed.
 const RETRY: Duration = Duration::from_secs(30);

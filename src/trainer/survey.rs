@@ -66,7 +66,7 @@ pub fn knn(
             |n| progress(set, n),
         )
     };
-    let references = features("train", &spec.data.train, spec.eval.max_reference)?;
+    let references = features("train", spec.data.first_place(), spec.eval.max_reference)?;
     let queries = features("val", &spec.data.val, spec.eval.max_queries)?;
     let least = i64::from(spec.eval.min_class);
     let queries = queries.of_frequent_classes(&references.labels, least);
@@ -171,7 +171,7 @@ impl Trainer {
     fn picture_batch(&self) -> Result<Batch, PipelineError> {
         let val = &self.spec.data.val;
         let there = !val.is_empty() && Dataset::open(val, &self.spec.data, &self.spec.pipeline, PipelineMetrics::default()).is_ok();
-        let url = if there { val } else { &self.spec.data.train };
+        let url = if there { val } else { self.spec.data.first_place() };
         let dataset = Dataset::open(url, &self.spec.data, &self.spec.pipeline, PipelineMetrics::default())?;
         let mode = ViewMode::Eval {
             crop_ratio: self.spec.eval.crop_ratio as f32,
@@ -179,7 +179,7 @@ impl Trainer {
         let rows = self.spec.picture.rows as usize;
         let mut stream = open_batches(&dataset, &self.spec, &self.plan, &self.tokenizer, Order::Sequential, mode, rows)?;
         stream.next().unwrap_or(Err(PipelineError::Empty {
-            url: url.clone(),
+            url: url.to_owned(),
             detail: "no image for the picture".into(),
         }))
     }

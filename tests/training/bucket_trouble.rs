@@ -130,7 +130,10 @@ fn refused_credentials_are_read_again_and_then_the_run_pauses_with_clear_text() 
     daemon.until("it pauses", |d| d.status()["state"] == "paused");
     let (code, body) = daemon.ask("GET", "/-/ready").unwrap();
     assert_eq!(code, 503);
-    assert!(body.contains("access denied") && body.contains("credentials may have expired"), "{body}");
+    assert!(
+        body.contains("access denied") && body.contains("credentials may have expired"),
+        "{body}"
+    );
     assert_eq!(daemon.ask("GET", "/-/healthy").unwrap().0, 200);
 
     // Granted again: the paused run finds out by itself.
@@ -147,7 +150,11 @@ fn refused_credentials_are_read_again_and_then_the_run_pauses_with_clear_text() 
 
 /// Damages every n-th picture of each shard in its middle.
 fn damage(folder: &Path, every: usize) {
-    for entry in fs::read_dir(folder).unwrap().flatten().filter(|e| e.path().extension().is_some_and(|x| x == "tar")) {
+    for entry in fs::read_dir(folder)
+        .unwrap()
+        .flatten()
+        .filter(|e| e.path().extension().is_some_and(|x| x == "tar"))
+    {
         let mut bytes = fs::read(entry.path()).unwrap();
         let starts: Vec<usize> = bytes.windows(4).enumerate().filter(|(_, w)| w == b"IDAT").map(|(i, _)| i).collect();
         for at in starts.into_iter().step_by(every) {
@@ -166,16 +173,24 @@ fn past_the_failure_budget_the_run_pauses_and_a_reload_that_raises_it_goes_on() 
     daemon.until("it pauses", |d| d.status()["state"] == "paused");
     let status = daemon.status();
     let reason = status["paused"].as_str().unwrap();
-    assert!(reason.contains("samples failed (budget 0.01)") && reason.contains("data.failure_budget"), "{reason}");
+    assert!(
+        reason.contains("samples failed (budget 0.01)") && reason.contains("data.failure_budget"),
+        "{reason}"
+    );
     assert_eq!(reason.matches("(corrupt)").count(), 5, "five examples: {reason}");
     let (code, body) = daemon.ask("GET", "/-/ready").unwrap();
     assert!(code == 503 && body.starts_with("paused: "), "{code} {body}");
     assert_eq!(daemon.ask("GET", "/-/healthy").unwrap().0, 200);
     let step = status["step"].as_u64().unwrap();
-    assert!((1..10_000 / 16).contains(&step), "it began, and saw less than 10,000 samples: {step}");
+    assert!(
+        (1..10_000 / 16).contains(&step),
+        "it began, and saw less than 10,000 samples: {step}"
+    );
     assert!(!splitmask::checkpoint::steps(&ground.path("run/checkpoints")).is_empty());
 
-    let edited = ground.config_text().replace("shuffle_window = 48", "shuffle_window = 48\nfailure_budget = 0.5");
+    let edited = ground
+        .config_text()
+        .replace("shuffle_window = 48", "shuffle_window = 48\nfailure_budget = 0.5");
     fs::write(ground.config(), edited).unwrap();
     daemon.until("it goes on", |d| d.status()["step"].as_u64().is_some_and(|s| s > step + 20));
     assert_eq!(daemon.ask("GET", "/-/ready").unwrap().0, 200);
@@ -185,7 +200,14 @@ fn past_the_failure_budget_the_run_pauses_and_a_reload_that_raises_it_goes_on() 
 
     // The other policy, from the same place on.
     let output = ground
-        .train(&["--set", "data.on_budget=\"stop\"", "--set", "data.failure_budget=0.01", "--set", "optim.total_steps=1000000"])
+        .train(&[
+            "--set",
+            "data.on_budget=\"stop\"",
+            "--set",
+            "data.failure_budget=0.01",
+            "--set",
+            "optim.total_steps=1000000",
+        ])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(74), "{}", String::from_utf8_lossy(&output.stderr));

@@ -12,6 +12,7 @@ use object_store::http::HttpBuilder;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::location::Location;
+use super::pace::Pace;
 use super::retry::chain;
 use crate::error::PipelineError;
 use crate::metrics::{CodeClass, PipelineMetrics, Scheme, StoreOp};
@@ -27,6 +28,7 @@ pub fn connect(
     location: &Location,
     endpoint: &str,
     read_timeout: Duration,
+    pace: &Arc<Pace>,
     metrics: &PipelineMetrics,
 ) -> Result<Arc<dyn ObjectStore>, PipelineError> {
     let plain_http = endpoint.starts_with("http://") || (endpoint.is_empty() && location.root.starts_with("http://"));
@@ -43,7 +45,10 @@ pub fn connect(
         max_retries: 0,
         retry_timeout: Duration::ZERO,
     };
-    let connector = Counted { metrics: metrics.clone() };
+    let connector = Counted {
+        metrics: metrics.clone(),
+        pace: Arc::clone(pace),
+    };
     let endpoint = endpoint.trim_end_matches('/');
     let store: object_store::Result<Arc<dyn ObjectStore>> = match location.scheme {
         Scheme::S3 => {
@@ -98,16 +103,18 @@ pub fn connect(
     })
 }
 
-/// Counts every request at the wire, and honours `Retry-After`.
+/// Counts every request at the wire, tells the pace of refusals, and honours `Retry-After`.
 #[derive(Debug)]
 struct Counted {
     metrics: PipelineMetrics,
+    pace: Arc<Pace>,
 }
 
 #[derive(Debug)]
 struct CountedService {
     inner: HttpClient,
     metrics: PipelineMetrics,
+    pace: Arc<Pace>,
 }
 
 impl HttpConnector for Counted {
@@ -115,6 +122,7 @@ impl HttpConnector for Counted {
         Ok(HttpClient::new(CountedService {
             inner: ReqwestConnector::default().connect(options)?,
             metrics: self.metrics.clone(),
+            pace: Arc::clone(&self.pace),
         }))
     }
 }
@@ -156,8 +164,11 @@ impl CountedService {
                 .get("retry-after")
                 .and_then(|v| v.to_str().ok())
                 .and_then(|v| v.parse::<u64>().ok());
-            if let (Some(seconds), 429 | 503) = (wanted, answer.status().as_u16()) {
-                tokio::time::sleep(Duration::from_secs(seconds).min(MAX_RETRY_AFTER)).await;
+            if matches!(answer.status().as_u16(), 429 | 503) {
+                self.pace.throttled();
+                if let Some(seconds) = wanted {
+                    self.pace.rest(Duration::from_secs(seconds).min(MAX_RETRY_AFTER)).await;
+                }
             }
         }
         answer

@@ -218,10 +218,8 @@ impl Object {
     async fn attempt(&self, range: &Range<u64>, mut known: Option<Version>, mut buffer: BytesMut) -> Attempt {
         let (start, had) = (Instant::now(), buffer.len());
         let outcome = self.request(range, &mut known, &mut buffer).await;
-        match &outcome {
-            Ok(_) if had == 0 => self.pace.served(start.elapsed()),
-            Err(Broken::Retry(RetryReason::Throttled, _)) => self.pace.throttled(),
-            _ => {}
+        if outcome.is_ok() && had == 0 {
+            self.pace.served(start.elapsed());
         }
         Attempt { known, buffer, outcome }
     }

@@ -108,10 +108,11 @@ impl Bucket {
                 cache: None,
             });
         }
+        let pace = Arc::new(Pace::new(options.most, options.hedge, metrics.store_request_limit.clone()));
         let client = {
-            let (location, endpoint, metrics) = (location.clone(), endpoint.to_owned(), metrics.clone());
+            let (location, endpoint, metrics, pace) = (location.clone(), endpoint.to_owned(), metrics.clone(), Arc::clone(&pace));
             let read_timeout = options.read_timeout;
-            Client::new(move || connect::connect(&location, &endpoint, read_timeout, &metrics))?
+            Client::new(move || connect::connect(&location, &endpoint, read_timeout, &pace, &metrics))?
         };
         let (_, store) = client.current();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -133,7 +134,6 @@ impl Bucket {
         // A thread of its own, because `block_on` is forbidden on the threads of a runtime.
         let found = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(asker.find())).join());
         let io = Io(Some(runtime));
-        let pace = Arc::new(Pace::new(options.most, options.hedge, metrics.store_request_limit.clone()));
         let (shards, manifest) = found.unwrap_or_else(|panic| {
             Err(PipelineError::Panicked {
                 stage: "open",

@@ -8,9 +8,9 @@ use prometheus::Gauge;
 use tokio::sync::Notify;
 
 /// Added to the limit by a request that was served.
-const GAIN: f64 = 0.5;
-/// Factor on the limit by a request that was throttled. With [`GAIN`] the limit of 12 holds while three in ten requests are throttled and
-/// falls to one when nine in ten are.
+const GAIN: f64 = 1.0;
+/// Factor on the limit by a request that was throttled. With [`GAIN`] a limit of 23 holds while three in ten requests are throttled, one
+/// of 7 while six are, and one of 1 while nine are.
 const LOSS: f64 = 0.9;
 /// Reads whose times give the 95th percentile.
 const REMEMBERED: usize = 64;
@@ -28,6 +28,8 @@ struct State {
     times: VecDeque<f64>,
     reads: u64,
     hedges: u64,
+    /// Requests that wait because the store named a time.
+    resting: usize,
 }
 
 /// Shared by all reads of one place: additive increase, multiplicative decrease of the requests in flight; times of the last reads.
@@ -67,6 +69,7 @@ impl Pace {
                 times: VecDeque::with_capacity(REMEMBERED),
                 reads: 0,
                 hedges: 0,
+                resting: 0,
             }),
             freed: Notify::new(),
             gauge,
@@ -121,6 +124,19 @@ impl Pace {
         self.gauge.set(state.limit);
     }
 
+    /// Waits as long as the store asked for.
+    pub async fn rest(&self, time: Duration) {
+        struct Resting<'a>(&'a Pace);
+        impl Drop for Resting<'_> {
+            fn drop(&mut self) {
+                self.0.lock().resting -= 1;
+            }
+        }
+        self.lock().resting += 1;
+        let _resting = Resting(self);
+        tokio::time::sleep(time).await;
+    }
+
     /// Time after which a read counts as stuck and is worth a second request: twice the 95th percentile of the last reads, but not
     /// before the configured time. `None` = never.
     #[must_use]
@@ -143,7 +159,7 @@ impl Pace {
     #[must_use]
     pub fn hedge(&self) -> Option<Permit<'_>> {
         let mut state = self.lock();
-        if state.limit < self.most as f64 || state.hedges >= FREE_HEDGES + state.reads / READS_PER_HEDGE {
+        if state.resting > 0 || state.limit < self.most as f64 || state.hedges >= FREE_HEDGES + state.reads / READS_PER_HEDGE {
             return None;
         }
         state.hedges += 1;

@@ -166,11 +166,13 @@ impl Turbo {
             Ok(placed) => Ok(placed),
             // Stopping at the first warning told which it is; a harmless one is worth a second run to the end.
             // So is one that says what is known: the file ends early.
-            Err((words, _)) if is_benign(&words) || is_cut(&words, header) => match self.attempt(bytes, header, want, denom, out, false, false) {
-                Ok(placed) => Ok(placed),
-                Err((words, Some(placed))) if is_benign(&words) || is_cut(&words, header) => Ok(placed),
-                Err((words, _)) => Err(refusal(&words)),
-            },
+            Err((words, _)) if is_benign(&words) || is_cut(&words, header) => {
+                match self.attempt(bytes, header, want, denom, out, false, false) {
+                    Ok(placed) => Ok(placed),
+                    Err((words, Some(placed))) if is_benign(&words) || is_cut(&words, header) => Ok(placed),
+                    Err((words, _)) => Err(refusal(&words)),
+                }
+            }
             Err((words, _)) => Err(refusal(&words)),
         }
     }

@@ -202,8 +202,14 @@ impl PipelineMetrics {
             )?)?,
             store_hedged_reads: m.counter("store_hedged_reads_total", "Slow reads asked for a second time.")?,
             store_request_limit: m.gauge("store_request_limit", "Requests to the object store allowed in flight.")?,
-            slow_samples: m.counter("pipeline_slow_samples_total", "Samples that took longer than pipeline.slow_sample_s.")?,
-            truncated_kept: m.counter("pipeline_truncated_kept_total", "Truncated JPEGs kept by data.truncated = \"keep\".")?,
+            slow_samples: m.counter(
+                "pipeline_slow_samples_total",
+                "Samples that took longer than pipeline.slow_sample_s.",
+            )?,
+            truncated_kept: m.counter(
+                "pipeline_truncated_kept_total",
+                "Truncated JPEGs kept by data.truncated = \"keep\".",
+            )?,
         };
         Ok(Self(Arc::new(series)))
     }

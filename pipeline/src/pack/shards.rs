@@ -49,6 +49,7 @@ pub(super) struct SetWriter {
     open: Option<OpenShard>,
     shards: Vec<ShardEntry>,
     label_counts: Vec<u64>,
+    unlabelled: u64,
     sums: PixelSums,
 }
 
@@ -71,6 +72,7 @@ impl SetWriter {
             open: None,
             shards: Vec::new(),
             label_counts: vec![0; classes],
+            unlabelled: 0,
             sums: PixelSums::default(),
         })
     }
@@ -78,8 +80,10 @@ impl SetWriter {
     /// Appends one sample as three members: image, class (if it has one), and where it came from.
     pub(super) fn append(&mut self, index: usize, relative: &str, class: Option<u32>, image: &Prepared) -> Result<(), PackError> {
         let key = key(index, relative);
+        // Its number among those of its class, in the order of packing, which is that of a hash: `data.fraction` keeps the first ones.
+        let rank = *self.of_class(class);
         let about = serde_json::json!({
-            "path": relative, "width": image.width, "height": image.height,
+            "path": relative, "class_rank": rank, "width": image.width, "height": image.height,
             "source_width": image.source_width, "source_height": image.source_height,
         });
         let mut members = vec![(format!("{key}.{}", image.extension), image.bytes.as_slice())];
@@ -115,11 +119,16 @@ impl SetWriter {
         }
         shard.samples += 1;
         self.open = Some(shard);
-        if let Some(count) = class.and_then(|c| self.label_counts.get_mut(c as usize)) {
-            *count += 1;
-        }
+        *self.of_class(class) += 1;
         self.sums.add(&image.sums);
         Ok(())
+    }
+
+    /// Samples of a class so far; those without one count as a class of their own.
+    fn of_class(&mut self, class: Option<u32>) -> &mut u64 {
+        class
+            .and_then(|c| self.label_counts.get_mut(c as usize))
+            .unwrap_or(&mut self.unlabelled)
     }
 
     /// Bytes written so far.

@@ -72,7 +72,9 @@ impl BatchStream {
         let slow = Duration::from_secs_f64(dataset.pipeline.slow_sample_s);
         // Enough that a slow sample does not stall the others, little enough that raw and made samples stay few.
         let ahead = threads * 4;
-        let made = ordered_map("decode", items, threads, ahead, decode, || mapper(make_worker(), spare.clone(), slow))?;
+        let made = ordered_map("decode", items, threads, ahead, decode, || {
+            mapper(make_worker(), spare.clone(), slow)
+        })?;
         let bounds = Bounds {
             items: dataset.pipeline.queue_batches,
             weight: dataset.pipeline.queue_mib << 20,

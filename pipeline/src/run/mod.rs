@@ -17,8 +17,9 @@ use crate::config::{DataConfig, OnShardError, PipelineConfig};
 use crate::cursor::Cursor;
 use crate::error::PipelineError;
 use crate::metrics::{PipelineMetrics, Scheme};
+use crate::shard::mixture::{MixedStream, Source};
 pub use crate::shard::window::Order;
-use crate::shard::window::{PositionedStream, WindowOptions};
+use crate::shard::window::{Positioned, PositionedStream, WindowOptions};
 use crate::stage::Stop;
 use crate::types::RawSample;
 
@@ -26,12 +27,60 @@ use crate::types::RawSample;
 #[derive(Debug, Clone)]
 pub struct Dataset {
     bucket: Arc<Bucket>,
+    /// More than one place: `bucket` is that of the first.
+    mixture: Vec<Source>,
     data: DataConfig,
     pipeline: PipelineConfig,
     metrics: PipelineMetrics,
 }
 
+/// The samples of one place or of several.
+enum Items {
+    One(PositionedStream),
+    Mixed(MixedStream),
+}
+
+impl Items {
+    fn stopper(&self) -> Stop {
+        match self {
+            Self::One(stream) => stream.stopper(),
+            Self::Mixed(stream) => stream.stopper(),
+        }
+    }
+}
+
+impl Iterator for Items {
+    type Item = Result<Positioned, PipelineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::One(stream) => stream.next(),
+            Self::Mixed(stream) => stream.next(),
+        }
+    }
+}
+
 impl Dataset {
+    /// Finds the training shards: those of `data.train`, or of all `data.sources`.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open_training(data: &DataConfig, pipeline: &PipelineConfig, metrics: &PipelineMetrics) -> Result<Self, PipelineError> {
+        let mut whole = Self::open(data.first_place(), data, pipeline, metrics.clone())?;
+        for (n, source) in data.sources.iter().enumerate() {
+            let bucket = match n {
+                0 => Arc::clone(&whole.bucket),
+                _ => Self::open(&source.url, data, pipeline, metrics.clone())?.bucket,
+            };
+            whole.mixture.push(Source {
+                name: source.name.as_str().into(),
+                weight: source.weight,
+                bucket,
+            });
+        }
+        Ok(whole)
+    }
+
     /// Finds the shards at `url` (`data.train` and `data.val` are not looked at). Blocks until the place has answered or cannot be reached.
     ///
     /// # Errors
@@ -58,6 +107,7 @@ impl Dataset {
         tracing::info!(shards = bucket.shards.len(), scheme = ?bucket.scheme, "opened {}", crate::bucket::location::redact(url));
         Ok(Self {
             bucket: Arc::new(bucket),
+            mixture: vec![],
             data: data.clone(),
             pipeline: pipeline.clone(),
             metrics,
@@ -99,7 +149,7 @@ impl Dataset {
         BatchStream::start(self, spec, make_worker)
     }
 
-    fn positioned(&self, order: Order) -> Result<PositionedStream, PipelineError> {
+    fn positioned(&self, order: Order) -> Result<Items, PipelineError> {
         let options = WindowOptions {
             order,
             window: self.data.shuffle_window,
@@ -108,13 +158,17 @@ impl Dataset {
             max_member_bytes: self.data.max_member_bytes,
             stop_on_shard_error: self.data.on_shard_error == OnShardError::Stop,
         };
-        PositionedStream::start(Arc::clone(&self.bucket), &options)
+        if self.mixture.is_empty() {
+            PositionedStream::start(Arc::clone(&self.bucket), &options, Stop::default()).map(Items::One)
+        } else {
+            MixedStream::start(&self.mixture, &options, Stop::default()).map(Items::Mixed)
+        }
     }
 }
 
 /// Blocking iterator over undecoded samples. It ends after an error. Dropping it stops and joins all its threads.
 pub struct SampleStream {
-    items: PositionedStream,
+    items: Items,
     /// Gone after the end.
     budget: Option<FailureBudget>,
     cursor: Cursor,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::byte_reader::shard_error;
-use super::key::{in_subset, split_name};
+use super::key::{Balance, in_subset, split_name};
 use super::members::{Member, Members, TarError};
 use crate::error::{SampleError, ShardError};
 use crate::types::{RawSample, SampleId};
@@ -16,6 +16,14 @@ use crate::types::{RawSample, SampleId};
 pub const IMAGE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
 /// A `.cls` member holds one whole number.
 const MAX_LABEL_BYTES: u64 = 64;
+/// What `splitmask pack` writes about a sample is shorter.
+const MAX_ABOUT_BYTES: u64 = 1 << 16;
+
+/// The part of a `.json` member that is looked at.
+#[derive(serde::Deserialize)]
+struct About {
+    class_rank: u64,
+}
 
 /// A sample that cannot be used, with its identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +54,8 @@ pub struct GroupOptions {
     pub skip: u32,
     /// Share of the samples to keep, by hash of the key.
     pub fraction: f64,
+    /// Exact shares of each class, for samples that know their rank in it.
+    pub balance: Option<Arc<Balance>>,
     /// Bytes above which an image is refused unread.
     pub max_member_bytes: u64,
 }
@@ -55,6 +65,8 @@ struct Building {
     wanted: bool,
     image: Option<(Bytes, String)>,
     label: Option<u32>,
+    /// Its number among those of its class, if a `.json` member tells it.
+    rank: Option<u64>,
     error: Option<SampleError>,
     extensions: BTreeSet<String>,
 }
@@ -100,9 +112,11 @@ impl<R: Read> Groups<R> {
             }
             self.building = Some(Building {
                 key: key.to_owned(),
-                wanted: self.complete >= self.options.skip && in_subset(key, self.options.fraction),
+                // With a balance, rank and label decide at the end of the group.
+                wanted: self.complete >= self.options.skip && (self.options.balance.is_some() || in_subset(key, self.options.fraction)),
                 image: None,
                 label: None,
+                rank: None,
                 error: None,
                 extensions: BTreeSet::new(),
             });
@@ -138,6 +152,10 @@ impl<R: Read> Groups<R> {
                     building.error.get_or_insert(SampleError::BadLabel { text });
                 }
             }
+        } else if extension == "json" && self.options.balance.is_some() && member.size <= MAX_ABOUT_BYTES {
+            building.rank = serde_json::from_slice(&self.members.read()?)
+                .ok()
+                .map(|about: About| about.class_rank);
         }
         Ok(())
     }
@@ -148,6 +166,12 @@ impl<R: Read> Groups<R> {
         self.complete += 1;
         if !built.wanted {
             return None;
+        }
+        if let Some(balance) = &self.options.balance {
+            let kept = built.rank.and_then(|rank| balance.keeps(built.label, rank));
+            if !kept.unwrap_or_else(|| in_subset(&built.key, self.options.fraction)) {
+                return None;
+            }
         }
         let id = SampleId {
             epoch: self.options.epoch,

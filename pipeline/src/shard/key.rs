@@ -18,6 +18,36 @@ pub fn in_subset(key: &str, fraction: f64) -> bool {
     ((derive(0, Purpose::Subset, hash, 0, 0) >> 11) as f64) < fraction * (1u64 << 53) as f64
 }
 
+/// How many samples of each class a subset keeps: exactly its share, rounded. A smaller subset lies inside a larger one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balance {
+    kept: Vec<u64>,
+    unlabelled: u64,
+}
+
+impl Balance {
+    /// `label_counts` and `samples` are the manifest's; samples without a label count as a class.
+    #[must_use]
+    pub fn new(fraction: f64, label_counts: &[u64], samples: u64) -> Self {
+        let share = |n: u64| (n as f64 * fraction).round() as u64;
+        let unlabelled = samples.saturating_sub(label_counts.iter().sum());
+        Self {
+            kept: label_counts.iter().map(|n| share(*n)).collect(),
+            unlabelled: share(unlabelled),
+        }
+    }
+
+    /// Whether the sample of this rank within its class is kept; `None` for a class that the manifest does not count.
+    #[must_use]
+    pub fn keeps(&self, label: Option<u32>, rank: u64) -> Option<bool> {
+        let kept = match label {
+            None => self.unlabelled,
+            Some(label) => *self.kept.get(label as usize)?,
+        };
+        Some(rank < kept)
+    }
+}
+
 /// Key and extension of a member: the path is cut at the first dot of its file name. `None` for names without either.
 #[must_use]
 pub fn split_name(path: &str) -> Option<(&str, &str)> {

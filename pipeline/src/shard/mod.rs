@@ -2,8 +2,10 @@
 
 pub mod byte_reader;
 pub mod group;
+pub mod interleave;
 pub mod key;
 pub mod members;
+pub mod mixture;
 pub mod plan;
 pub mod reader;
 pub mod sequence;

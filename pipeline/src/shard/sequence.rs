@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::select;
 
 use super::group::{GroupOptions, Grouped};
+use super::key::Balance;
 use super::plan::ShardPlan;
 use super::reader::{OpenShard, Portion};
 use crate::bucket::Bucket;
@@ -52,6 +53,7 @@ struct Ahead {
 pub struct Sequence {
     bucket: Arc<Bucket>,
     options: SequenceOptions,
+    balance: Option<Arc<Balance>>,
     stop: Stop,
     plan: ShardPlan,
     /// Next shard to open; `skip` samples of it are passed over.
@@ -84,7 +86,10 @@ impl Sequence {
             });
         }
         let plan = plan(options.seed, epoch, shards);
+        let balance = bucket.manifest.as_ref().filter(|_| options.fraction < 1.0);
+        let balance = balance.map(|m| Arc::new(Balance::new(options.fraction, &m.label_counts, m.samples())));
         Ok(Self {
+            balance,
             bucket,
             options,
             stop,
@@ -150,6 +155,7 @@ impl Sequence {
                 path: Arc::clone(&self.bucket.shards[index as usize].path),
                 skip: std::mem::take(&mut self.skip),
                 fraction: self.options.fraction,
+                balance: self.balance.clone(),
                 max_member_bytes: self.options.max_member_bytes,
             };
             let shard = OpenShard::start(Arc::clone(&self.bucket), options).map_err(|source| PipelineError::Io {

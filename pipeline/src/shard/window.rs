@@ -82,16 +82,18 @@ pub struct PositionedStream {
     current: Option<Draining>,
     /// Samples at the beginning that were taken before the stream began; they may reach beyond the first window.
     taken: u32,
+    /// Samples consumed before the stream began, over all ranks.
+    origin: u64,
     order: Order,
     ended: bool,
 }
 
 impl PositionedStream {
-    /// Starts reading.
+    /// Starts reading; `stop` ends it, and everything else that shares it.
     ///
     /// # Errors
     /// [`PipelineError::BadSetting`] for a rank outside the world or a cursor outside the plan; [`PipelineError::Io`] for threads.
-    pub fn start(bucket: Arc<Bucket>, options: &WindowOptions) -> Result<Self, PipelineError> {
+    pub fn start(bucket: Arc<Bucket>, options: &WindowOptions, stop: Stop) -> Result<Self, PipelineError> {
         let (seed, start) = match options.order {
             Order::Sequential => (None, Cursor::default()),
             Order::Shuffled { rank, world, .. } if rank >= world => {
@@ -103,7 +105,6 @@ impl PositionedStream {
             }
             Order::Shuffled { seed, start, .. } => (Some(seed), start),
         };
-        let stop = Stop::default();
         let sequence = SequenceOptions {
             seed,
             readers: options.readers.max(1),
@@ -150,6 +151,7 @@ impl PositionedStream {
             thread: Some(thread),
             current: None,
             taken: start.taken,
+            origin: start.samples(),
             order: options.order,
             ended: false,
         })
@@ -225,12 +227,14 @@ impl Iterator for PositionedStream {
             let taken = match self.order {
                 Order::Sequential => place + 1,
                 Order::Shuffled { rank, world, .. } => {
-                    let number = start.before + u64::from(place);
+                    // Rows are counted from where this stream began, so that all ranks of any world are at the same row.
+                    let row_start = self.origin;
+                    let number = start.before + u64::from(place) - row_start;
                     if number % u64::from(world) != u64::from(rank) {
                         continue;
                     }
                     // All ranks take one sample of a row of `world`; behind it, all of the row counts as taken, be it in the next window.
-                    ((number / u64::from(world) + 1) * u64::from(world) - start.before) as u32
+                    (row_start + (number / u64::from(world) + 1) * u64::from(world) - start.before) as u32
                 }
             };
             return Some(Ok(Positioned {
@@ -292,6 +296,7 @@ impl Filler {
                             member: id.member,
                             taken: 0,
                             before: self.before,
+                            ..Cursor::default()
                         };
                     }
                     select! {

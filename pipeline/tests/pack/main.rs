@@ -1,5 +1,6 @@
 //! Promises of `pack`: what comes out for which input, whatever the number of threads.
 
+mod fraction;
 mod safety;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -44,6 +44,8 @@ type Script = Box<dyn Fn(&Request) -> Fault + Send + Sync>;
 
 struct Shared {
     objects: Mutex<BTreeMap<String, (Vec<u8>, u64)>>,
+    /// Content of every `.tar` that is no object.
+    everywhere: Mutex<Option<Vec<u8>>>,
     counts: Mutex<BTreeMap<String, u64>>,
     script: Script,
     closing: AtomicBool,
@@ -63,6 +65,7 @@ impl FaultServer {
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             objects: Mutex::new(objects.into_iter().map(|(k, v)| (k, (v, 1))).collect()),
+            everywhere: Mutex::default(),
             counts: Mutex::default(),
             script: Box::new(script),
             closing: AtomicBool::new(false),
@@ -85,6 +88,11 @@ impl FaultServer {
     /// `http://127.0.0.1:PORT`.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// From now on every `.tar` exists, with this content.
+    pub(crate) fn serve_everywhere(&self, bytes: Vec<u8>) {
+        *self.shared.everywhere.lock().unwrap() = Some(bytes);
     }
 
     /// Bytes of bodies sent.
@@ -136,7 +144,9 @@ impl Shared {
             }
             _ => {}
         }
-        let Some((bytes, version)) = self.objects.lock().unwrap().get(&request.key).cloned() else {
+        let object = self.objects.lock().unwrap().get(&request.key).cloned();
+        let everywhere = || self.everywhere.lock().unwrap().clone().filter(|_| request.key.ends_with(".tar"));
+        let Some((bytes, version)) = object.or_else(|| Some((everywhere()?, 1))) else {
             return status(out, 404, "");
         };
         let etag = format!("\"v{version}\"");

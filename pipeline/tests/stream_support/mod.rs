@@ -63,6 +63,7 @@ pub(crate) fn pipeline(workers: usize, readers: usize) -> PipelineConfig {
         fetch_mib: 1,
         read_timeout_s: 2.0,
         retry_budget_s: 20.0,
+        hedge_s: 0.0,
         ..PipelineConfig::default()
     }
 }

@@ -17,6 +17,7 @@ fn options() -> GroupOptions {
         path: "t.tar".into(),
         skip: 0,
         fraction: 1.0,
+        balance: None,
         max_member_bytes: 100,
     }
 }

@@ -1,0 +1,227 @@
+//! Hostile bytes: whatever comes, no panic, no endless loop, no more memory than the input allows, and what is accepted is right.
+
+mod mutate;
+#[path = "../stream_support/mod.rs"]
+mod stream_support;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mutate::fuzz;
+use splitmask_pipeline::bucket::manifest::Manifest;
+use splitmask_pipeline::decode::{Decoder, Limits};
+use splitmask_pipeline::shard::group::{GroupOptions, Groups};
+use splitmask_pipeline::shard::members::{Members, TarError};
+use splitmask_pipeline::types::Image;
+use stream_support::bad_files::{KINDS, jpeg, png, spoil};
+
+/// Archives with every kind of header that writers use.
+fn archives() -> Vec<Vec<u8>> {
+    let files = |header: fn() -> tar::Header, names: &[&str]| {
+        let mut builder = tar::Builder::new(vec![]);
+        for (n, name) in names.iter().enumerate() {
+            let data: Vec<u8> = (0..n * 300 + 5).map(|b| b as u8).collect();
+            let mut header = header();
+            header.set_size(data.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, name, data.as_slice()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    let long = format!("{}/k.jpg", "d".repeat(120));
+    let mut pax = vec![];
+    {
+        let mut builder = tar::Builder::new(&mut pax);
+        for n in 0..3 {
+            let size = format!("{}", 20 + n);
+            let path = format!("p/{n}.jpg");
+            builder
+                .append_pax_extensions([("path", path.as_bytes()), ("size", size.as_bytes()), ("mtime", b"1.5")])
+                .unwrap();
+            let mut header = tar::Header::new_ustar();
+            header.set_size(20 + n);
+            header.set_mode(0o644);
+            builder
+                .append_data(&mut header, "x.jpg", vec![b'x'; 20 + n as usize].as_slice())
+                .unwrap();
+        }
+        builder.finish().unwrap();
+    }
+    vec![
+        files(tar::Header::new_gnu, &["a.jpg", "a.cls", "b/c.png", "b/c.cls"]),
+        files(tar::Header::new_gnu, &["a.jpg", &long]),
+        files(tar::Header::new_ustar, &["u.jpg", "u.cls", "v.jpg"]),
+        files(tar::Header::new_old, &["o.jpg", "o.json"]),
+        pax,
+        stream_support::tar(0, 4, 700),
+    ]
+}
+
+/// (path, size) of all regular members, and how the walk ended.
+fn members(bytes: &[u8]) -> (Vec<(String, u64)>, Option<TarError>) {
+    let (mut walk, mut seen) = (Members::new(bytes), vec![]);
+    loop {
+        match walk.next() {
+            Ok(Some(member)) => seen.push((member.path, member.size)),
+            Ok(None) => return (seen, None),
+            Err(error) => return (seen, Some(error)),
+        }
+    }
+}
+
+#[test]
+fn members_of_hostile_archives() {
+    fuzz("members", &archives(), 20_000, |bytes| {
+        let (mut walk, mut held) = (Members::new(bytes), 0);
+        while let Ok(Some(member)) = walk.next() {
+            match walk.read() {
+                Ok(data) => {
+                    assert_eq!(data.len() as u64, member.size);
+                    held += data.len();
+                }
+                Err(_) => break,
+            }
+        }
+        assert!(held <= bytes.len(), "{held} bytes out of {}", bytes.len());
+    });
+}
+
+#[test]
+fn samples_of_hostile_archives() {
+    fuzz("group", &archives(), 20_000, |bytes| {
+        let options = GroupOptions {
+            epoch: 0,
+            shard: 0,
+            path: "s.tar".into(),
+            skip: 0,
+            fraction: 1.0,
+            balance: None,
+            max_member_bytes: 600,
+        };
+        let (mut held, mut next, mut ended) = (0, 0, false);
+        for item in Groups::new(bytes, options) {
+            assert!(!ended, "nothing comes behind an error");
+            match item {
+                Ok(Ok(sample)) => {
+                    assert_eq!(sample.id.member, next);
+                    assert!(sample.image.len() <= 600);
+                    held += sample.image.len();
+                    next += 1;
+                }
+                Ok(Err(rejected)) => {
+                    assert_eq!(rejected.id.member, next);
+                    next += 1;
+                }
+                Err(_) => ended = true,
+            }
+        }
+        assert!(held <= bytes.len());
+    });
+}
+
+/// Type letter and size of each line of `tar -tv`; `None` where GNU tar refuses or warns.
+fn gnu_tar(bytes: &[u8]) -> Option<Vec<(char, u64)>> {
+    let mut child = Command::new("tar")
+        .args(["--numeric-owner", "--quoting-style=escape", "-tvf", "-"])
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("GNU tar is part of every Debian");
+    // It may end before it has read everything.
+    let _ = child.stdin.take().unwrap().write_all(bytes);
+    let output = child.wait_with_output().unwrap();
+    if !output.status.success() || !output.stderr.is_empty() {
+        return None;
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let entries = text.lines().map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        (line.chars().next().unwrap(), words[2].parse().unwrap_or(u64::MAX))
+    });
+    Some(entries.collect())
+}
+
+#[test]
+fn gnu_tar_sees_the_same_members() {
+    let (mut compared, mut only_theirs) = (0, 0);
+    fuzz("gnu-tar", &archives(), 500, |bytes| {
+        let Some(theirs) = gnu_tar(bytes) else { return };
+        let (ours, error) = members(bytes);
+        if error.is_some() {
+            only_theirs += 1;
+            return;
+        }
+        compared += 1;
+        // A name that ends in a slash is a directory to GNU tar, and a member without a key to us.
+        let ours: Vec<u64> = ours.iter().filter(|m| !m.0.ends_with('/')).map(|m| m.1).collect();
+        let theirs: Vec<u64> = theirs.iter().filter(|m| m.0 == '-').map(|m| m.1).collect();
+        assert_eq!(ours, theirs, "sizes of the members");
+    });
+    println!("gnu-tar: {compared} read alike, {only_theirs} that we refuse and GNU tar reads");
+    assert!(compared > 50, "{compared}");
+}
+
+fn pictures(target: &str, seeds: &[Vec<u8>], count: u64) {
+    for keep_truncated in [false, true] {
+        let limits = Limits {
+            max_pixels: 1 << 22,
+            max_bytes: 64 << 20,
+            keep_truncated,
+        };
+        let (mut decoder, mut out) = (Decoder::new(limits), Image::default());
+        fuzz(target, seeds, count, |bytes| {
+            let start = Instant::now();
+            if decoder.decode(bytes, &mut out).is_ok() {
+                assert!(u64::from(out.width) * u64::from(out.height) <= limits.max_pixels);
+                assert_eq!(out.pixels.len(), out.width as usize * out.height as usize * 3);
+            }
+            assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        });
+        // The decoder is as good as new.
+        let good = jpeg(3);
+        decoder.decode(&good, &mut out).unwrap();
+        assert_eq!((out.width, out.height), (32, 32));
+    }
+}
+
+#[test]
+fn hostile_jpegs() {
+    let mut seeds: Vec<Vec<u8>> = (0..4).map(jpeg).collect();
+    seeds.extend(KINDS.iter().filter(|k| !k.0.contains("png")).map(|k| spoil(k.0, 5).1));
+    pictures("jpeg", &seeds, 4_000);
+}
+
+#[test]
+fn hostile_pngs() {
+    let mut seeds: Vec<Vec<u8>> = (0..4).map(png).collect();
+    seeds.extend(["png bomb", "png body"].map(|k| spoil(k, 5).1));
+    pictures("png", &seeds, 4_000);
+}
+
+#[test]
+fn hostile_manifests() {
+    let good = r#"{"format":"splitmask-shards/1","shards":[{"path":"a/b.tar","bytes":1024,"samples":3,"sha256":"00ff"},{"path":"c.tar","bytes":10,"samples":1,"sha256":"aa"}],"classes":["x","y"],"label_counts":[2,2],"statistics":{"images":4,"mean":[0.5,0.4,0.3],"std":[0.1,0.2,0.3],"mean_width":64.0,"mean_height":48.0},"provenance":"test"}"#;
+    assert!(Manifest::parse(good.as_bytes(), "m").is_ok());
+    let hostile = good.replace("a/b.tar", "../../etc/x.tar");
+    let mut accepted = 0;
+    fuzz("manifest", &[good.into(), hostile.into()], 20_000, |bytes| {
+        let Ok(manifest) = Manifest::parse(bytes, "m") else { return };
+        accepted += 1;
+        assert!(!manifest.shards.is_empty());
+        for shard in &manifest.shards {
+            let path = std::path::Path::new(&shard.path);
+            assert!(
+                path.components().all(|c| matches!(c, std::path::Component::Normal(_))),
+                "{:?}",
+                shard.path
+            );
+        }
+        let (_, _) = (manifest.samples(), manifest.bytes());
+        let again = Manifest::parse(&serde_json::to_vec(&manifest).unwrap(), "m").unwrap();
+        assert_eq!(again.shards, manifest.shards);
+    });
+    assert!(accepted > 100, "{accepted}");
+}
