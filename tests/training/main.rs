@@ -7,4 +7,7 @@ mod fault_server;
 mod ground;
 mod operation;
 mod resume;
+#[path = "../../pipeline/tests/stream_support/servers.rs"]
+#[allow(dead_code, reason = "shared with the pipeline's tests")]
+mod servers;
 mod store;

@@ -22,7 +22,7 @@ use crate::metrics::{PipelineMetrics, RetryReason, Scheme, Stage};
 pub struct FetchOptions {
     /// Bytes of one ranged request.
     pub part: u64,
-    /// Requests in flight.
+    /// Parts asked for ahead of the reader; 0 = as many as it takes for it not to wait, within bounds.
     pub ahead: usize,
     /// Time without a byte after which a request is given up and retried.
     pub read_timeout: Duration,
@@ -88,7 +88,8 @@ impl Drop for InFlight {
 }
 
 impl Object {
-    /// All bytes in order. Must be polled inside a tokio runtime. Holds at most (`ahead` + 1) × `part` bytes.
+    /// All bytes in order. Must be polled inside a tokio runtime. Holds at most (`ahead` + 1) × `part` bytes, with an `ahead` of
+    /// [`super::pace::MOST_AHEAD`] where it follows need.
     ///
     /// # Errors
     /// [`ShardError::NotFound`], [`ShardError::Denied`], [`ShardError::Changed`] when size or ETag differ from the first read's,
@@ -103,7 +104,7 @@ impl Object {
             let mut flying: VecDeque<InFlight> = VecDeque::new();
             let mut next = 0;
             loop {
-                let room = if size.is_some() { object.options.ahead } else { 1 };
+                let room = if size.is_some() { object.pace.ahead() } else { 1 };
                 while flying.len() < room && (next == 0 || size.is_some_and(|size| next < size)) {
                     let range = next..(next + part);
                     next = range.end;
@@ -111,6 +112,9 @@ impl Object {
                     flying.push_back(InFlight(tokio::spawn(async move { object.read(range, version).await })));
                 }
                 let Some(mut first) = flying.pop_front() else { break };
+                if size.is_some() && !first.0.is_finished() {
+                    object.pace.waited();
+                }
                 let joined = (&mut first.0).await;
                 let (bytes, seen) = joined.map_err(|e| object.unreachable(next, 0, Duration::ZERO, e.to_string()))??;
                 // Reads that began together did not know of each other.

@@ -108,7 +108,12 @@ impl Bucket {
                 cache: None,
             });
         }
-        let pace = Arc::new(Pace::new(options.most, options.hedge, metrics.store_request_limit.clone()));
+        let pace = Arc::new(Pace::new(
+            options.most,
+            options.ahead,
+            options.hedge,
+            metrics.store_request_limit.clone(),
+        ));
         let client = {
             let (location, endpoint, metrics, pace) = (location.clone(), endpoint.to_owned(), metrics.clone(), Arc::clone(&pace));
             let read_timeout = options.read_timeout;

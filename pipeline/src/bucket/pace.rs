@@ -1,6 +1,7 @@
 //! How many requests a store is asked at once, and when a slow one is asked a second time.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,10 @@ const GAIN: f64 = 1.0;
 /// Factor on the limit by a request that was throttled. With [`GAIN`] a limit of 23 holds while three in ten requests are throttled, one
 /// of 7 while six are, and one of 1 while nine are.
 const LOSS: f64 = 0.9;
+/// Parts asked for ahead at first and at most where the number follows need.
+const FIRST_AHEAD: usize = 2;
+/// Parts asked for ahead at most where the number follows need.
+pub const MOST_AHEAD: usize = 8;
 /// Reads whose times give the 95th percentile.
 const REMEMBERED: usize = 64;
 /// Reads before a percentile means anything.
@@ -41,6 +46,10 @@ pub struct Pace {
     state: Mutex<State>,
     freed: Notify,
     gauge: Gauge,
+    /// Parts that each open object asks for ahead.
+    ahead: AtomicUsize,
+    /// The most of them where they follow need.
+    ahead_most: usize,
 }
 
 /// Permission for one request; given back when dropped.
@@ -55,10 +64,12 @@ impl Drop for Permit<'_> {
 }
 
 impl Pace {
-    /// Begins with `most` requests at once, which is also the most there will ever be. `gauge` follows the limit.
+    /// Begins with `most` requests at once, which is also the most there will ever be. Each open object asks for `ahead` parts in advance;
+    /// 0 = two, and more as long as its reader has to wait, up to [`MOST_AHEAD`]. `gauge` follows the limit.
     #[must_use]
-    pub fn new(most: usize, hedge: Duration, gauge: Gauge) -> Self {
+    pub fn new(most: usize, ahead: usize, hedge: Duration, gauge: Gauge) -> Self {
         let most = most.max(1);
+        let (ahead, ahead_most) = if ahead == 0 { (FIRST_AHEAD, MOST_AHEAD) } else { (ahead, ahead) };
         gauge.set(most as f64);
         Self {
             most,
@@ -73,11 +84,28 @@ impl Pace {
             }),
             freed: Notify::new(),
             gauge,
+            ahead: AtomicUsize::new(ahead),
+            ahead_most,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Parts that an open object asks for ahead now.
+    #[must_use]
+    pub fn ahead(&self) -> usize {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
+    /// A reader had to wait for its next part. Latency × bandwidth is more than what was asked for ahead, or the store is at its limit;
+    /// more requests tell which, and cost memory only.
+    pub fn waited(&self) {
+        let most = self.ahead_most;
+        let _ = self
+            .ahead
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
     }
 
     /// Waits until one more request may be in flight.
@@ -173,7 +201,7 @@ mod tests {
     use super::*;
 
     fn pace(most: usize, hedge: f64) -> Pace {
-        Pace::new(most, Duration::from_secs_f64(hedge), Gauge::new("limit", "limit").unwrap())
+        Pace::new(most, 0, Duration::from_secs_f64(hedge), Gauge::new("limit", "limit").unwrap())
     }
 
     /// The limit after many requests of which a share is throttled.
@@ -212,6 +240,16 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(5), pace.permit()).await.unwrap();
             drop(first);
         });
+    }
+
+    #[test]
+    fn the_look_ahead_grows_while_readers_wait_unless_it_is_fixed() {
+        let pace = pace(16, 0.0);
+        let seen: Vec<usize> = (0..9).map(|_| (pace.ahead(), pace.waited()).0).collect();
+        assert_eq!(seen, [2, 3, 4, 5, 6, 7, 8, 8, 8]);
+        let fixed = Pace::new(4, 3, Duration::ZERO, Gauge::new("limit", "limit").unwrap());
+        fixed.waited();
+        assert_eq!(fixed.ahead(), 3);
     }
 
     #[test]

@@ -93,7 +93,11 @@ impl Dataset {
             ahead: pipeline.fetch_ahead,
             read_timeout: Duration::from_secs_f64(pipeline.read_timeout_s),
             retry_budget: Duration::from_secs_f64(pipeline.retry_budget_s),
-            most: pipeline.readers * pipeline.fetch_ahead,
+            most: pipeline.readers
+                * match pipeline.fetch_ahead {
+                    0 => crate::bucket::pace::MOST_AHEAD,
+                    n => n,
+                },
             hedge: Duration::from_secs_f64(pipeline.hedge_s),
         };
         let mut bucket = Bucket::open(url, &data.endpoint, fetch, metrics.clone())?;

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     Trickle(usize),
     /// From now on the object has another content and ETag.
     Replace,
+    /// Nothing for so many milliseconds, then the body, all connections together at so many MB/s.
+    Link { latency_ms: u64, megabytes_per_s: u64 },
     /// A 200 with this text, whether or not there is such an object.
     Text(&'static str),
 }
@@ -46,6 +48,8 @@ struct Shared {
     objects: Mutex<BTreeMap<String, (Vec<u8>, u64)>>,
     /// Content of every `.tar` that is no object.
     everywhere: Mutex<Option<Vec<u8>>>,
+    /// When the link is free again.
+    link: Mutex<Option<Instant>>,
     counts: Mutex<BTreeMap<String, u64>>,
     script: Script,
     closing: AtomicBool,
@@ -66,6 +70,7 @@ impl FaultServer {
         let shared = Arc::new(Shared {
             objects: Mutex::new(objects.into_iter().map(|(k, v)| (k, (v, 1))).collect()),
             everywhere: Mutex::default(),
+            link: Mutex::default(),
             counts: Mutex::default(),
             script: Box::new(script),
             closing: AtomicBool::new(false),
@@ -126,6 +131,9 @@ impl Shared {
                 "HTTP/1.1 {code} Fault\r\n{extra}Content-Length: 0\r\nConnection: close\r\n\r\n"
             )
         };
+        if let Fault::Link { latency_ms, .. } = fault {
+            std::thread::sleep(Duration::from_millis(latency_ms));
+        }
         match fault {
             Fault::Status(code) => return status(out, code, ""),
             Fault::SlowDown(seconds) => return status(out, 503, &format!("Retry-After: {seconds}\r\n")),
@@ -186,6 +194,20 @@ impl Shared {
                     std::thread::sleep(Duration::from_secs(20));
                 }
                 // Closing before the announced length is a broken body for the client.
+                Ok(())
+            }
+            Fault::Link { megabytes_per_s, .. } => {
+                for piece in body.chunks(128 << 10) {
+                    let free_at = {
+                        let mut link = self.link.lock().unwrap();
+                        let begin = link.unwrap_or_else(Instant::now).max(Instant::now());
+                        let end = begin + Duration::from_secs_f64(piece.len() as f64 / (megabytes_per_s as f64 * 1e6));
+                        *link = Some(end);
+                        end
+                    };
+                    std::thread::sleep(free_at.saturating_duration_since(Instant::now()));
+                    send(out, piece)?;
+                }
                 Ok(())
             }
             Fault::Trickle(piece) => {

@@ -61,6 +61,7 @@ pub(crate) fn pipeline(workers: usize, readers: usize) -> PipelineConfig {
         workers,
         readers,
         fetch_mib: 1,
+        fetch_ahead: 2,
         read_timeout_s: 2.0,
         retry_budget_s: 20.0,
         hedge_s: 0.0,

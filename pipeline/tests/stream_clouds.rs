@@ -1,0 +1,145 @@
+//! The stream from Google's and Azure's object stores, as their own test servers speak, through `data.endpoint`.
+
+#[path = "stream_support/servers.rs"]
+#[allow(dead_code, reason = "each test binary uses a part")]
+mod servers;
+mod stream_support;
+
+use std::path::Path;
+use std::process::Command;
+
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::{ObjectStoreExt, PutPayload};
+use servers::Server;
+use splitmask_pipeline::config::DataConfig;
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
+use splitmask_pipeline::run::Dataset;
+use splitmask_pipeline::types::Batch;
+use stream_support::*;
+
+/// Azurite's well-known account, from its documentation.
+const ACCOUNT: &str = "devstoreaccount1";
+const ACCOUNT_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// Runs this test again in a process with this environment; true in that process.
+fn with_environment(test: &str, environment: &[(&str, &str)]) -> bool {
+    if std::env::var_os("STREAM_TEST_ALONE").is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--test-threads=1", "--nocapture"])
+        .env("STREAM_TEST_ALONE", "1")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    assert!(!text.contains(ACCOUNT_KEY), "the key is shown");
+    false
+}
+
+fn bucket() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let prefix = root.path().join("photos/train");
+    std::fs::create_dir_all(prefix.join("deeper")).unwrap();
+    write_shards(&prefix, &[40, 50, 60], 30 << 10);
+    std::fs::write(prefix.join("notes.txt"), "x").unwrap();
+    std::fs::write(prefix.join("deeper/other.tar"), tar(9, 1, 10)).unwrap();
+    root
+}
+
+fn take(dataset: &Dataset, start: Cursor, count: usize) -> Vec<Batch> {
+    let mut stream = dataset.batches(spec(shuffled(start), 10), hashing).unwrap();
+    (0..count).map(|_| stream.next().unwrap().unwrap()).collect()
+}
+
+/// A prefix, a glob and a range give the local stream; a resume goes on; an empty prefix is told.
+fn serves_as_the_folder_does(root: &Path, endpoint: &str, scheme: Scheme, address: &str) {
+    let settings = DataConfig {
+        endpoint: endpoint.to_owned(),
+        ..data(32)
+    };
+    let expected = take(
+        &open(root.join("photos/train").to_str().unwrap(), &data(32), &pipeline(2, 2)),
+        Cursor::default(),
+        30,
+    );
+    for place in ["train", "train/", "train/s-*.tar", "train/s-{000..002}.tar"] {
+        let metrics = PipelineMetrics::default();
+        let place = format!("{address}/{place}");
+        let dataset = Dataset::open(&place, &settings, &pipeline(2, 2), metrics.clone()).unwrap_or_else(|e| panic!("{place}: {e}"));
+        assert_eq!(dataset.shards().len(), 3, "{place}");
+        assert!(take(&dataset, Cursor::default(), 30) == expected, "{place}");
+        assert!(metrics.bytes_read.of(scheme).get() > 2 << 20);
+        assert!(take(&dataset, expected[12].cursor, 3) == expected[13..16], "a resume at {place}");
+    }
+    let error = Dataset::open(&format!("{address}/none"), &settings, &pipeline(1, 1), PipelineMetrics::default()).unwrap_err();
+    assert!(matches!(error, PipelineError::Empty { .. }), "{error}");
+}
+
+#[test]
+fn google_cloud_storage_gives_the_stream_of_the_local_folder() {
+    let name = "google_cloud_storage_gives_the_stream_of_the_local_folder";
+    if !with_environment(name, &[("GOOGLE_SKIP_SIGNATURE", "true")]) {
+        return;
+    }
+    let root = bucket();
+    let server = Server::gcs(root.path());
+    serves_as_the_folder_does(root.path(), &server.endpoint, Scheme::Gs, "gs://photos");
+}
+
+/// Makes a container, which `object_store` cannot: a signed request (Shared Key) by node, which azurite needs anyway.
+fn make_container(endpoint: &str, name: &str) {
+    let script = r#"
+const [endpoint, name, account, key] = process.argv.slice(1);
+const date = new Date().toUTCString(), version = "2021-08-06";
+const text = `PUT\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:${date}\nx-ms-version:${version}\n/${account}/${account}/${name}\nrestype:container`;
+const signature = require("crypto").createHmac("sha256", Buffer.from(key, "base64")).update(text, "utf8").digest("base64");
+const headers = { "x-ms-date": date, "x-ms-version": version, Authorization: `SharedKey ${account}:${signature}`, "Content-Length": 0 };
+require("http").request(`${endpoint}/${name}?restype=container`, { method: "PUT", headers }, answer => {
+  answer.resume(); answer.on("end", () => process.exit(answer.statusCode === 201 ? 0 : (console.error(answer.statusCode), 1)));
+}).end();
+"#;
+    let output = Command::new("node")
+        .args(["-e", script, "--", endpoint, name, ACCOUNT, ACCOUNT_KEY])
+        .output()
+        .expect("node of the Debian package `nodejs` is needed: `make setup`");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn upload(root: &Path, endpoint: &str) {
+    let store = MicrosoftAzureBuilder::new()
+        .with_account(ACCOUNT)
+        .with_access_key(ACCOUNT_KEY)
+        .with_container_name("photos")
+        .with_endpoint(endpoint.to_owned())
+        .with_allow_http(true)
+        .build()
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for name in ["s-000.tar", "s-001.tar", "s-002.tar", "notes.txt", "deeper/other.tar"] {
+        let bytes = std::fs::read(root.join("photos/train").join(name)).unwrap();
+        let key = object_store::path::Path::parse(format!("train/{name}")).unwrap();
+        runtime.block_on(store.put(&key, PutPayload::from(bytes))).unwrap();
+    }
+}
+
+#[test]
+fn azure_blob_storage_gives_the_stream_of_the_local_folder() {
+    let name = "azure_blob_storage_gives_the_stream_of_the_local_folder";
+    let environment = [("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT), ("AZURE_STORAGE_ACCOUNT_KEY", ACCOUNT_KEY)];
+    if !with_environment(name, &environment) {
+        return;
+    }
+    let (root, state) = (bucket(), tempfile::tempdir().unwrap());
+    let server = Server::azure(state.path());
+    make_container(&server.endpoint, "photos");
+    upload(root.path(), &server.endpoint);
+    serves_as_the_folder_does(root.path(), &server.endpoint, Scheme::Az, "az://photos");
+}

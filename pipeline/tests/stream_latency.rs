@@ -1,0 +1,123 @@
+//! A store 50 ms away at 200 MB/s against the local disk. Takes time and wants the machine for itself:
+//! `cargo test -p splitmask-pipeline --test stream_latency -- --ignored --nocapture`
+
+#[path = "stream_support/fault_server.rs"]
+#[allow(dead_code, reason = "each test binary uses a part")]
+mod fault_server;
+mod stream_support;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use fault_server::{Fault, FaultServer};
+use image::{ExtendedColorType, ImageEncoder};
+use splitmask_pipeline::config::PipelineConfig;
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::decode::Limits;
+use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::run::{BatchSpec, Dataset, Worker};
+use splitmask_pipeline::sample::{SampleMaker, ViewMode};
+use splitmask_pipeline::seed::mix;
+use splitmask_pipeline::types::{ColourConfig, CropConfig, ViewPlan, ViewSpec};
+use stream_support::*;
+
+const SHARDS: u32 = 16;
+const IMAGES: u32 = 250;
+
+/// A picture of 512 × 512 pixels whose JPEG has about the size of a photo's.
+fn photo(seed: u64) -> Vec<u8> {
+    let pixels: Vec<u8> = (0..512 * 512 * 3u64)
+        .map(|n| {
+            let (x, y) = ((n / 3) % 512, n / 3 / 512);
+            let smooth = ((x + seed % 97) / 3 + y / 2) as u8;
+            smooth.wrapping_add((mix(n ^ seed << 32) % 24) as u8)
+        })
+        .collect();
+    let mut out = vec![];
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut out, 80)
+        .write_image(&pixels, 512, 512, ExtendedColorType::Rgb8)
+        .unwrap();
+    out
+}
+
+fn shard(number: u32, photos: &[Vec<u8>]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(vec![]);
+    for n in 0..IMAGES {
+        let data = &photos[(number * IMAGES + n) as usize % photos.len()];
+        let mut header = tar::Header::new_gnu();
+        header.set_size(data.len() as u64);
+        builder
+            .append_data(&mut header, format!("{number:03}-{n:04}.jpg"), data.as_slice())
+            .unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Images per second from the first batch on.
+fn speed(url: &str) -> f64 {
+    let plan = Arc::new(ViewPlan {
+        views: vec![ViewSpec {
+            size: 224,
+            crop: CropConfig::default(),
+            colour: ColourConfig::default(),
+        }],
+        words: None,
+        mask: None,
+    });
+    let dataset = Dataset::open(url, &data(1024), &PipelineConfig::default(), PipelineMetrics::default()).unwrap();
+    let of = Arc::clone(&plan);
+    let worker = move || -> Worker {
+        let mut maker = SampleMaker::new(Arc::clone(&of), ViewMode::Train, 3, Limits::default(), None).unwrap();
+        Box::new(move |raw, out| maker.make(raw, out))
+    };
+    let spec = BatchSpec {
+        order: shuffled(Cursor::default()),
+        plan,
+        batch: 50,
+        last_partial: false,
+    };
+    let mut stream = dataset.batches(spec, worker).unwrap();
+    let batch = stream.next().unwrap().unwrap();
+    stream.recycle(batch);
+    let (start, mut count) = (Instant::now(), 0);
+    while count < SHARDS * IMAGES {
+        let batch = stream.next().unwrap().unwrap();
+        count += batch.len as u32;
+        stream.recycle(batch);
+    }
+    f64::from(count) / start.elapsed().as_secs_f64()
+}
+
+#[test]
+#[ignore = "a measurement: it wants the machine for itself"]
+fn fifty_milliseconds_away_costs_less_than_a_tenth() {
+    let photos: Vec<Vec<u8>> = (0..40).map(photo).collect();
+    let bytes = photos.iter().map(Vec::len).sum::<usize>() / photos.len();
+    let folder = tempfile::tempdir().unwrap();
+    let mut objects = vec![];
+    for n in 0..SHARDS {
+        let bytes = shard(n, &photos);
+        std::fs::write(folder.path().join(format!("s-{n:03}.tar")), &bytes).unwrap();
+        objects.push((format!("d/s-{n:03}.tar"), bytes));
+    }
+    let server = FaultServer::start(objects, |_| Fault::Link {
+        latency_ms: 50,
+        megabytes_per_s: 200,
+    });
+    let place = format!("{}/d/s-{{000..{:03}}}.tar", server.url(), SHARDS - 1);
+    // Interleaved, so that a machine that changes its mind changes both.
+    let runs: Vec<(f64, f64)> = (0..3).map(|_| (speed(folder.path().to_str().unwrap()), speed(&place))).collect();
+    let median = |mut all: Vec<f64>| {
+        all.sort_unstable_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    let (local, remote) = (
+        median(runs.iter().map(|r| r.0).collect()),
+        median(runs.iter().map(|r| r.1).collect()),
+    );
+    println!(
+        "{bytes} bytes an image; local {local:.0} images/s, 50 ms and 200 MB/s away {remote:.0} images/s: {:.1} % ({runs:.0?})",
+        100.0 * remote / local
+    );
+    assert!(remote >= 0.9 * local);
+}
