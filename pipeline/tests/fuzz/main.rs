@@ -58,6 +58,20 @@ fn archives() -> Vec<Vec<u8>> {
     ]
 }
 
+/// The input with the checksum of every header set right, so that what else was changed is looked at; every other input is left as it is.
+fn repaired(bytes: &[u8]) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    for block in out
+        .chunks_exact_mut(512)
+        .filter(|b| b[257..262] == *b"ustar" && bytes.len() % 2 == 0)
+    {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    out
+}
+
 /// (path, size) of all regular members, and how the walk ended.
 fn members(bytes: &[u8]) -> (Vec<(String, u64)>, Option<TarError>) {
     let (mut walk, mut seen) = (Members::new(bytes), vec![]);
@@ -73,6 +87,7 @@ fn members(bytes: &[u8]) -> (Vec<(String, u64)>, Option<TarError>) {
 #[test]
 fn members_of_hostile_archives() {
     fuzz("members", &archives(), 20_000, |bytes| {
+        let bytes = &repaired(bytes)[..];
         let (mut walk, mut held) = (Members::new(bytes), 0);
         while let Ok(Some(member)) = walk.next() {
             match walk.read() {
@@ -90,6 +105,7 @@ fn members_of_hostile_archives() {
 #[test]
 fn samples_of_hostile_archives() {
     fuzz("group", &archives(), 20_000, |bytes| {
+        let bytes = &repaired(bytes)[..];
         let options = GroupOptions {
             epoch: 0,
             shard: 0,
@@ -147,7 +163,8 @@ fn gnu_tar(bytes: &[u8]) -> Option<Vec<(char, u64)>> {
 #[test]
 fn gnu_tar_sees_the_same_members() {
     let (mut compared, mut only_theirs) = (0, 0);
-    fuzz("gnu-tar", &archives(), 500, |bytes| {
+    fuzz("gnu-tar", &archives(), 1_500, |bytes| {
+        let bytes = &repaired(bytes)[..];
         let Some(theirs) = gnu_tar(bytes) else { return };
         let (ours, error) = members(bytes);
         if error.is_some() {
