@@ -182,3 +182,38 @@ fn a_reader_that_leaves_is_no_error_and_a_full_disk_is() {
         assert!(text(&out.stderr).contains("stdout"), "{}", text(&out.stderr));
     }
 }
+
+#[test]
+fn check_config_tells_the_epochs_of_each_source() {
+    let dir = pictures();
+    for out in ["a", "b"] {
+        let out = splitmask(&["pack", "in", out, "--val-share", "0"], dir.path());
+        assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    }
+    let config = r#"
+[data]
+sources = [
+    { name = "first", url = "a/train", weight = 3 },
+    { name = "second", url = "b/train", weight = 1 },
+    { name = "away", url = "nowhere", weight = 4 },
+]
+[codebook]
+path = "w"
+[optim]
+total_steps = 100
+warmup_steps = 10
+[train]
+batch = 16
+"#;
+    fs::write(dir.path().join("c.toml"), config).unwrap();
+    let out = splitmask(&["check-config", "c.toml"], dir.path());
+    let stdout = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    for part in [
+        "source first: 37.5 % = 600 images, 30.00 epochs of 20",
+        "source second: 12.5 % = 200 images, 10.00 epochs of 20",
+        "source away: 50.0 % = 800 images, epochs unknown: nowhere: no shards found",
+    ] {
+        assert!(stdout.contains(part), "{part:?} is missing in:\n{stdout}");
+    }
+}

@@ -148,6 +148,32 @@ fn refused_credentials_are_read_again_and_then_the_run_pauses_with_clear_text() 
     finish(daemon, &ground, &clean);
 }
 
+#[test]
+fn a_mixture_goes_on_after_a_kill_as_if_nothing_had_happened() {
+    let ground = Ground::new();
+    let place = |set: &str| ground.path("data").join(set).display().to_string();
+    let sources = format!(
+        "data.sources=[{{name=\"most\",url=\"{}\",weight=3}},{{name=\"rest\",url=\"{}\",weight=1}}]",
+        place("train"),
+        place("val")
+    );
+    let train = |run: &str| {
+        let run = format!("run.dir=\"{}\"", ground.path(run).display());
+        ground.train(&["--set", STEPS, "--set", "data.train=\"\"", "--set", &sources, "--set", &run])
+    };
+    let output = train("whole").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for step in [20, 70] {
+        let mut daemon = Daemon::start(train("killed"), &ground.path("log"));
+        daemon.until("the step of the kill", |d| d.status()["step"].as_u64().is_some_and(|s| s >= step));
+        daemon.signal("KILL");
+        assert!(!daemon.end().success());
+    }
+    let output = train("killed").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(ground.trace("killed"), ground.trace("whole"));
+}
+
 /// Damages every n-th picture of each shard in its middle.
 fn damage(folder: &Path, every: usize) {
     for entry in fs::read_dir(folder)

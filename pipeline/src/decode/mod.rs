@@ -1,7 +1,7 @@
 //! Image bytes → RGB pixels: header and limits first, then the whole picture or only the part that a crop needs.
 //!
 //! JPEG goes through libjpeg-turbo (region decode, DCT scaling), PNG/WebP/GIF/BMP/TIFF through the `image` crate. The format is told
-//! by the bytes, never by the name. Refused rather than guessed: truncated and corrupt files, 12-bit and hierarchical JPEG.
+//! by the bytes, never by the name. Refused rather than guessed: truncated (unless asked for) and corrupt files, 12-bit and hierarchical JPEG.
 
 #[cfg(test)]
 pub(crate) mod fixtures;
