@@ -35,6 +35,7 @@ pub struct Dataset {
 }
 
 /// The samples of one place or of several.
+#[expect(clippy::large_enum_variant, reason = "one for each stream")]
 enum Items {
     One(PositionedStream),
     Mixed(MixedStream),

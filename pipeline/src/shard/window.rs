@@ -17,6 +17,7 @@ use crate::stage::Stop;
 
 /// In which order, from where, and which part of the samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one for each stream, and Copy as its cursor is")]
 pub enum Order {
     /// One pass in the order of shards and members.
     Sequential,
