@@ -16,6 +16,7 @@ use self::level::{Bench, Level, Measured};
 use crate::cli::answer::answer;
 use crate::config::{Config, Source};
 use crate::error::CliError;
+use crate::picture::{Point, plot};
 
 const LONG_ABOUT: &str = "\
 Measures the data pipeline alone, without training: images a second when it only decodes, then also crops, colours, tokenizes and
@@ -30,7 +31,8 @@ Examples:
   splitmask bench pipeline configs/demo.toml
   splitmask bench pipeline configs/demo.toml --threads 1 --repeat 5 --json
   splitmask bench pipeline s3://bucket/photos/train --level batch
-  taskset -c 1 splitmask bench pipeline photos/ --level L2 --threads 1 --images 1536 --json   # beside other loaders";
+  taskset -c 1 splitmask bench pipeline photos/ --level L2 --threads 1 --images 1536 --json   # beside other loaders
+  splitmask bench pipeline configs/demo.toml --level batch --images 1000000 --memory soak.svg";
 
 /// Measure speed.
 #[derive(Args)]
@@ -74,6 +76,9 @@ struct PipelineArgs {
     /// Codebook for a place with shards; without it 8,192 random projections are made on the spot.
     #[arg(long, value_name = "FILE")]
     codebook: Option<PathBuf>,
+    /// Draw the resident memory of the last level's last run over its images into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    memory: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -100,6 +105,9 @@ fn pipeline(args: PipelineArgs) -> Result<(), CliError> {
         }
     }
     bar.finish_and_clear();
+    if let Some((file, run)) = args.memory.as_ref().zip(runs.last().and_then(|r| r.last())) {
+        draw_memory(file, run)?;
+    }
     let mut results: Vec<(Level, Vec<Measured>)> = args.level.iter().copied().zip(runs).collect();
     for (_, runs) in &mut results {
         runs.sort_by(|a, b| a.per_second().total_cmp(&b.per_second()));
@@ -161,6 +169,33 @@ fn bar(wanted: bool, images: u64) -> ProgressBar {
     bar
 }
 
+fn draw_memory(file: &Path, run: &Measured) -> Result<(), CliError> {
+    let point = |&(step, value): &(u64, f64)| Point {
+        step,
+        curve: "resident".into(),
+        value,
+    };
+    let points: Vec<Point> = run.memory.iter().map(point).collect();
+    let picture = plot("resident memory", ("images", "MB"), &points).map_err(CliError::io)?;
+    std::fs::write(file, picture).map_err(|e| CliError::io(format!("{}: {e}", file.display())))
+}
+
+/// How much memory grew: its median over the last tenth of the images ÷ that over the second tenth. `None` for short runs.
+fn growth(run: &Measured) -> Option<f64> {
+    let within = |from: f64, to: f64| {
+        let share = |n: u64| n as f64 / run.images as f64;
+        let mut values: Vec<f64> = run
+            .memory
+            .iter()
+            .filter(|m| (from..=to).contains(&share(m.0)))
+            .map(|m| m.1)
+            .collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    };
+    (run.memory.len() >= 40).then(|| Some(within(0.9, 1.0)? / within(0.1, 0.2)?))?
+}
+
 /// The middle one of sorted runs.
 fn median(runs: &[Measured]) -> &Measured {
     &runs[(runs.len() - 1) / 2]
@@ -175,6 +210,7 @@ fn as_json(results: &[(Level, Vec<Measured>)], threads: usize) -> serde_json::Va
             "runs": runs.iter().map(Measured::per_second).collect::<Vec<_>>(),
             "images": middle.images,
             "seconds": middle.wall.as_secs_f64(),
+            "memory_growth": growth(middle),
             "stages": stages::as_json(middle, threads),
             "limit": stages::limit(middle, threads).0,
             "hint": stages::limit(middle, threads).1,
@@ -220,7 +256,13 @@ fn table(results: &[(Level, Vec<Measured>)], threads: usize, bench: &Bench) -> S
             stages::table(middle, threads)
         );
         let (limit, hint) = stages::limit(middle, threads);
-        text += &format!("\n{limit} {hint}\nPeak resident memory {} MB.\n", level::peak_rss_mb());
+        text += &format!("\n{limit} {hint}\nPeak resident memory {} MB", level::peak_rss_mb());
+        text += &growth(middle).map_or(".\n".into(), |g| {
+            format!(
+                "; from the second to the last tenth of the images it changed by {:+.1} %.\n",
+                100.0 * (g - 1.0)
+            )
+        });
     }
     text
 }

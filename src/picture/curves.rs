@@ -34,14 +34,34 @@ pub fn curves(title: &str, points: &[Point]) -> Result<String, String> {
         root.fill(&WHITE).map_err(|e| e.to_string())?;
         let (upper, lower) = root.split_vertically(430);
         let (accuracies, losses): (Vec<&Point>, Vec<&Point>) = points.iter().partition(|p| p.curve.ends_with("accuracy"));
-        panel(&upper, title, "nats", &losses)?;
-        panel(&lower, "accuracy", "share", &accuracies)?;
+        panel(&upper, title, ("step", "nats"), &losses)?;
+        panel(&lower, "accuracy", ("step", "share"), &accuracies)?;
         root.present().map_err(|e| e.to_string())?;
     }
     Ok(svg)
 }
 
-fn panel(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, title: &str, unit: &str, points: &[&Point]) -> Result<(), String> {
+/// Draws one panel of curves as SVG; `axes` names what runs along x and the unit of y.
+///
+/// # Errors
+/// The plotting library's message.
+pub fn plot(title: &str, axes: (&str, &str), points: &[Point]) -> Result<String, String> {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, (900, 360)).into_drawing_area();
+        root.fill(&WHITE).map_err(|e| e.to_string())?;
+        panel(&root, title, axes, &points.iter().collect::<Vec<_>>())?;
+        root.present().map_err(|e| e.to_string())?;
+    }
+    Ok(svg)
+}
+
+fn panel(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    title: &str,
+    axes: (&str, &str),
+    points: &[&Point],
+) -> Result<(), String> {
     let last = points.iter().map(|p| p.step).max().unwrap_or(1).max(1);
     let finite = || points.iter().map(|p| p.value).filter(|v| v.is_finite());
     let top = finite().fold(0.0f64, f64::max).max(1e-3) * 1.05;
@@ -54,8 +74,8 @@ fn panel(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, title: &str
         .map_err(|e| e.to_string())?;
     chart
         .configure_mesh()
-        .x_desc("step")
-        .y_desc(unit)
+        .x_desc(axes.0)
+        .y_desc(axes.1)
         .light_line_style(RGBColor(240, 240, 240))
         .draw()
         .map_err(|e| e.to_string())?;

@@ -3,5 +3,5 @@
 mod curves;
 mod inpaint;
 
-pub use curves::{Point, curves};
+pub use curves::{Point, curves, plot};
 pub use inpaint::{Row, inpaint};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use splitmask_pipeline::config::{DataConfig, PipelineConfig};
+use splitmask_pipeline::config::{DataConfig, PipelineConfig, Truncated};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::{Decoder, Limits};
 use splitmask_pipeline::error::PipelineError;
@@ -85,6 +85,8 @@ impl Level {
 pub(super) struct Measured {
     pub(super) images: u64,
     pub(super) wall: Duration,
+    /// Images so far and resident memory then, MB; about twice a second.
+    pub(super) memory: Vec<(u64, f64)>,
     pub(super) metrics: PipelineMetrics,
 }
 
@@ -100,12 +102,18 @@ impl Measured {
     }
 }
 
-/// Largest resident memory of this process so far, MB; 0 where the system does not tell.
-pub(super) fn peak_rss_mb() -> u64 {
+/// Resident memory of this process, MB: `VmRSS` now, `VmHWM` at its largest; 0 where the system does not tell.
+fn resident_mb(which: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
-        .map_or(0, |kib| kib * 1024 / 1_000_000)
+    let value = status.lines().find_map(|l| l.strip_prefix(which)?.strip_prefix(':'));
+    value
+        .and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<f64>().ok())
+        .map_or(0.0, |kib| kib * 1024.0 / 1e6)
+}
+
+/// Largest resident memory of this process so far, MB.
+pub(super) fn peak_rss_mb() -> u64 {
+    resident_mb("VmHWM") as u64
 }
 
 /// Settings of all runs.
@@ -185,6 +193,7 @@ impl Bench {
         let limits = Limits {
             max_pixels: self.data.max_pixels,
             max_bytes: self.data.max_member_bytes,
+            keep_truncated: self.data.truncated == Truncated::Keep,
         };
         if matches!(level, Level::Decode | Level::L1) {
             let (mut decoder, mut image) = (Decoder::new(limits), Image::default());
@@ -237,7 +246,7 @@ impl Bench {
         };
         let mut stream = dataset.batches(spec, || self.worker(level, &plan).expect("made before"))?;
         let mut images = 0;
-        let mut floats = vec![];
+        let (mut floats, mut memory, mut looked) = (vec![], vec![], Instant::now());
         while images < self.images {
             let Some(batch) = stream.next() else { break };
             let batch = batch?;
@@ -247,9 +256,17 @@ impl Bench {
             images += batch.len as u64;
             bar.inc(batch.len as u64);
             stream.recycle(batch);
+            if looked.elapsed() > Duration::from_millis(500) {
+                memory.push((images, resident_mb("VmRSS")));
+                looked = Instant::now();
+            }
         }
-        let wall = start.elapsed();
-        Ok(Measured { images, wall, metrics })
+        Ok(Measured {
+            images,
+            wall: start.elapsed(),
+            memory,
+            metrics,
+        })
     }
 
     /// Normalised, channel by channel.
