@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::error::PipelineError;
-use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
 use splitmask_pipeline::types::ViewPlan;
 use tch::{Device, Tensor, nn};
 
@@ -20,6 +18,7 @@ use super::keep::Keeper;
 use super::meter::{Meter, WordUsage};
 use super::record::Interval;
 use super::spec::TrainerSpec;
+use super::words::Words;
 use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
 use crate::objective::{self, Objective};
 use crate::optim::AdamW;
@@ -33,8 +32,7 @@ pub(super) struct Trainer {
     pub(super) vars: nn::VarStore,
     pub(super) objective: Box<dyn Objective>,
     pub(super) optimizer: AdamW,
-    pub(super) codebook: Arc<Codebook>,
-    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) words: Words,
     pub(super) plan: Arc<ViewPlan>,
     pub(super) feed: Feed,
     pub(super) step: u64,
@@ -66,14 +64,13 @@ impl Trainer {
         tch::set_num_threads(threads as i32);
         telemetry.train.set_build_info(torch_ext::version(), &device_name(device));
 
-        let codebook = Arc::new(load_codebook(&spec)?);
-        let tokenizer = Arc::new(Tokenizer::new(Arc::clone(&codebook)));
+        let words = Words::load(&spec.codebook, &spec.data.train, &spec.model, device)?;
 
         tch::manual_seed(spec.seed as i64);
         let vars = nn::VarStore::new(device);
-        let objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root());
+        let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
         let mut optimizer = AdamW::new(vars.variables(), |name, dims| objective.param_rule(name, dims), &spec.optim);
-        let plan = Arc::new(objective.views(spec.augment.crop, spec.augment.colour));
+        let plan = Arc::new(words.plan(objective.views(spec.augment.crop, spec.augment.colour)));
 
         let root = folder_of(&spec.run_dir);
         let found = checkpoint::newest(&root)?;
@@ -83,7 +80,7 @@ impl Trainer {
         let mut progress = None;
         if let Some(folder) = found.folder {
             let snapshot = checkpoint::load(&folder)?;
-            restore(&folder, &snapshot, &vars, &mut optimizer, &codebook)?;
+            restore(&folder, &snapshot, &vars, &mut optimizer, &words)?;
             tracing::info!(step = snapshot.progress.step, from = %folder.display(), "resuming");
             progress = Some(snapshot.progress);
         } else if let Some(from) = &spec.init_from {
@@ -93,7 +90,7 @@ impl Trainer {
         let resumed = progress.as_ref().map(|p| p.step);
         let (step, cursor) = progress.as_ref().map_or((0, Cursor::default()), |p| (p.step, p.cursor));
         let (meter, usage) = match progress {
-            None => (Meter::default(), WordUsage::new(codebook.len())),
+            None => (Meter::default(), WordUsage::new(words.len())),
             Some(p) => {
                 telemetry.train.restore(&p.counters);
                 (
@@ -103,7 +100,7 @@ impl Trainer {
             }
         };
         // Before anything is written: a bucket that cannot be read must leave no trace.
-        let feed = Feed::open(&spec, &plan, &tokenizer, cursor, &telemetry.pipeline)?;
+        let feed = Feed::open(&spec, &plan, words.tokenizer(), cursor, &telemetry.pipeline)?;
         std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io {
             path: spec.run_dir.clone(),
             source,
@@ -120,8 +117,7 @@ impl Trainer {
             vars,
             objective,
             optimizer,
-            codebook,
-            tokenizer,
+            words,
             plan,
             feed,
             step,
@@ -150,7 +146,7 @@ impl Trainer {
             word_counts,
             token_entropy,
             codebook_perplexity,
-            codebook: self.codebook.id(),
+            codebook: self.words.id(),
         };
         let snapshot = Snapshot {
             model,
@@ -172,29 +168,15 @@ fn device_name(device: Device) -> String {
     }
 }
 
-fn load_codebook(spec: &TrainerSpec) -> Result<Codebook, TrainError> {
-    let codebook = Codebook::load(&spec.codebook).map_err(|e| match e {
-        PipelineError::Io { source, .. } => TrainError::BadSetting {
-            key: "codebook.path".into(),
-            value: spec.codebook.display().to_string(),
-            detail: source.to_string(),
-            hint: Some(format!("make it with `splitmask codebook {} --out FILE …`", spec.data.train)),
-        },
-        other => other.into(),
-    })?;
-    codebook.check_fits(&spec.codebook.display().to_string(), spec.model.image, spec.model.patch)?;
-    Ok(codebook)
-}
-
 /// Puts a checkpoint's tensors in place.
-fn restore(folder: &Path, snapshot: &Snapshot, vars: &nn::VarStore, optimizer: &mut AdamW, codebook: &Codebook) -> Result<(), TrainError> {
+fn restore(folder: &Path, snapshot: &Snapshot, vars: &nn::VarStore, optimizer: &mut AdamW, words: &Words) -> Result<(), TrainError> {
     let mismatch = |detail: String| {
         TrainError::from(CheckpointError::Mismatch {
             path: folder.to_owned(),
             detail,
         })
     };
-    if snapshot.progress.codebook != codebook.id() {
+    if snapshot.progress.codebook != words.id() {
         return Err(mismatch("it was trained with another codebook (codebook.path)".into()));
     }
     put_weights(folder, &snapshot.model, vars)?;

@@ -34,7 +34,7 @@ impl Feed {
     pub(super) fn open(
         spec: &TrainerSpec,
         plan: &Arc<ViewPlan>,
-        tokenizer: &Arc<Tokenizer>,
+        tokenizer: Option<&Arc<Tokenizer>>,
         start: Cursor,
         metrics: &PipelineMetrics,
     ) -> Result<Self, PipelineError> {
@@ -84,7 +84,7 @@ pub(super) fn open_batches(
     dataset: &Dataset,
     spec: &TrainerSpec,
     plan: &Arc<ViewPlan>,
-    tokenizer: &Arc<Tokenizer>,
+    tokenizer: Option<&Arc<Tokenizer>>,
     order: Order,
     mode: ViewMode,
     batch: usize,
@@ -93,8 +93,8 @@ pub(super) fn open_batches(
         max_pixels: spec.data.max_pixels,
         max_bytes: spec.data.max_member_bytes,
     };
-    let (seed, plan_of, words) = (spec.seed, Arc::clone(plan), Arc::clone(tokenizer));
-    let make = move || SampleMaker::new(Arc::clone(&plan_of), mode, seed, limits, plan_of.words.map(|_| Arc::clone(&words)));
+    let (seed, plan_of, words) = (spec.seed, Arc::clone(plan), tokenizer.cloned());
+    let make = move || SampleMaker::new(Arc::clone(&plan_of), mode, seed, limits, plan_of.words.and(words.clone()));
     // Errors surface here rather than in a worker thread.
     make()?;
     let worker = move || {

@@ -13,6 +13,7 @@ mod record;
 pub mod spec;
 mod step;
 mod survey;
+mod words;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use splitmask_pipeline::types::Batch;
 pub use assemble::put_weights;
 pub use error::TrainError;
 pub use survey::knn;
+pub use words::Words;
 
 use crate::checkpoint::CheckpointError;
 use crate::telemetry::metrics::{Phase, TrainMetrics};
@@ -141,8 +143,8 @@ impl Trainer {
     /// Takes over a changed spec at this boundary; on failure the old one goes on.
     fn reconfigure(&mut self, spec: TrainerSpec, reach: Reach) -> Result<(), TrainError> {
         if reach == Reach::Rebuild {
-            let plan = Arc::new(self.objective.views(spec.augment.crop, spec.augment.colour));
-            self.feed = Feed::open(&spec, &plan, &self.tokenizer, self.cursor, &self.telemetry.pipeline)?;
+            let plan = Arc::new(self.words.plan(self.objective.views(spec.augment.crop, spec.augment.colour)));
+            self.feed = Feed::open(&spec, &plan, self.words.tokenizer(), self.cursor, &self.telemetry.pipeline)?;
             self.plan = plan;
         }
         self.objective.apply_live(&spec.objective)?;

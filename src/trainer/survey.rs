@@ -6,9 +6,8 @@ use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::sample::ViewMode;
-use splitmask_pipeline::tokenize::Tokenizer;
 use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, ViewPlan, ViewSpec};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::assemble::Trainer;
 use super::control::{State, uptime_s};
@@ -22,7 +21,6 @@ use crate::model::Vit;
 use crate::objective::Branch;
 use crate::picture;
 use crate::telemetry::metrics::{EvalTask, Phase};
-use crate::tensor::step_input;
 
 /// Images per batch of an evaluation.
 const EVAL_BATCH: usize = 128;
@@ -31,13 +29,7 @@ const EVAL_BATCH: usize = 128;
 ///
 /// # Errors
 /// Unreadable shards, or none with labels.
-pub fn knn(
-    vit: &Vit,
-    spec: &TrainerSpec,
-    tokenizer: &Arc<Tokenizer>,
-    device: Device,
-    mut progress: impl FnMut(&str, usize),
-) -> Result<Accuracy, FeatureError> {
+pub fn knn(vit: &Vit, spec: &TrainerSpec, device: Device, mut progress: impl FnMut(&str, usize)) -> Result<Accuracy, FeatureError> {
     let normalise = spec.train.normalise();
     let mut features = |set: &str, url: &str, most: u32| -> Result<Features, FeatureError> {
         let dataset = Dataset::open(url, &spec.data, &spec.pipeline, PipelineMetrics::default())?;
@@ -49,12 +41,13 @@ pub fn knn(
         let plan = Arc::new(ViewPlan {
             views: vec![view],
             words: None,
+            target: None,
             mask: None,
         });
         let mode = ViewMode::Eval {
             crop_ratio: spec.eval.crop_ratio as f32,
         };
-        let mut stream = open_batches(&dataset, spec, &plan, tokenizer, Order::Sequential, mode, EVAL_BATCH)?;
+        let mut stream = open_batches(&dataset, spec, &plan, None, Order::Sequential, mode, EVAL_BATCH)?;
         let bf16 = spec.train.precision == Precision::Bf16;
         extract(
             vit,
@@ -91,7 +84,7 @@ impl Trainer {
         self.clock.switch(Phase::Eval);
         let status = Arc::clone(&self.status);
         let alive = |_: &str, _: usize| status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_progress_s = uptime_s();
-        match knn(self.objective.backbone(), &self.spec, &self.tokenizer, self.device, alive) {
+        match knn(self.objective.backbone(), &self.spec, self.device, alive) {
             Ok(accuracy) => {
                 tracing::info!(
                     step = self.step,
@@ -131,16 +124,23 @@ impl Trainer {
         }
         let text = |e: &dyn std::fmt::Display| e.to_string();
         let batch = self.picture_batch().map_err(|e| text(&e))?;
-        let input = step_input(&batch, 0..batch.len, self.device, &self.spec.train.normalise()).map_err(|e| text(&e))?;
+        let normalise = self.spec.train.normalise();
+        let (mut input, target) = self
+            .words
+            .input(&batch, 0..batch.len, &self.plan, self.device, &normalise)
+            .map_err(|e| text(&e))?;
+        self.words.fill(&mut input, target.as_ref());
         let Some(predicted) = self.objective.predict(&input).map_err(|e| text(&e))? else {
             return Ok(());
         };
         let size = self.spec.model.image;
         let (pixels, patches) = (3 * (size * size) as usize, batch.parts.len() / batch.len);
         let slice = |all: &[u32], i: usize| all[i * patches..(i + 1) * patches].to_vec();
-        let words_of = |branch: &Branch| {
-            Vec::<i64>::try_from(branch.words.flatten(0, -1)).map(|w| w.into_iter().map(|w| w as u32).collect::<Vec<_>>())
-        };
+        let plain =
+            |words: &Tensor| Vec::<i64>::try_from(words.flatten(0, -1)).map(|w| w.into_iter().map(|w| w as u32).collect::<Vec<_>>());
+        let Some(true_words) = &input.words else { return Ok(()) };
+        let true_words = plain(true_words).map_err(|e| text(&e))?;
+        let words_of = |branch: &Branch| plain(&branch.words);
         let branches = predicted
             .branches
             .iter()
@@ -155,12 +155,11 @@ impl Trainer {
             .map(|i| picture::Row {
                 view: batch.views[0][i * pixels..(i + 1) * pixels].to_vec(),
                 parts: batch.parts[i * patches..(i + 1) * patches].to_vec(),
-                words: slice(&batch.words, i),
+                words: slice(&true_words, i),
                 predicted: [slice(a, i), slice(b, i)],
             })
             .collect();
-        let side = self.codebook.patch;
-        let sheet = picture::inpaint(&rows, size, &|word| (side, self.codebook.word_pixels(word as usize)));
+        let sheet = picture::inpaint(&rows, size, &|word| self.words.look(word as usize));
         let path = self.spec.run_dir.join("inpaint.png");
         let temporary = path.with_extension("tmp.png");
         sheet.save(&temporary).map_err(|e| format!("{}: {e}", temporary.display()))?;
@@ -177,7 +176,15 @@ impl Trainer {
             crop_ratio: self.spec.eval.crop_ratio as f32,
         };
         let rows = self.spec.picture.rows as usize;
-        let mut stream = open_batches(&dataset, &self.spec, &self.plan, &self.tokenizer, Order::Sequential, mode, rows)?;
+        let mut stream = open_batches(
+            &dataset,
+            &self.spec,
+            &self.plan,
+            self.words.tokenizer(),
+            Order::Sequential,
+            mode,
+            rows,
+        )?;
         stream.next().unwrap_or(Err(PipelineError::Empty {
             url: url.clone(),
             detail: "no image for the picture".into(),
