@@ -4,3 +4,4 @@ mod ground;
 mod operation;
 mod resume;
 mod store;
+mod words;
