@@ -20,6 +20,7 @@ use super::record::Interval;
 use super::spec::TrainerSpec;
 use super::words::Words;
 use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
+use crate::eval::watch::Watch;
 use crate::objective::{self, Objective};
 use crate::optim::AdamW;
 use crate::telemetry::metrics::{Phase, PhaseClock};
@@ -41,6 +42,7 @@ pub(super) struct Trainer {
     pub(super) usage: WordUsage,
     pub(super) interval: Interval,
     pub(super) nonfinite_run: u32,
+    pub(super) watch: Watch,
     pub(super) waiting_since: Option<Instant>,
     pub(super) journal: Journal,
     pub(super) keeper: Keeper,
@@ -51,7 +53,7 @@ pub(super) struct Trainer {
 
 impl Trainer {
     /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor.
-    pub(super) fn assemble(spec: TrainerSpec, status: StatusBoard, telemetry: Telemetry) -> Result<Self, TrainError> {
+    pub(super) fn assemble(mut spec: TrainerSpec, status: StatusBoard, telemetry: Telemetry) -> Result<Self, TrainError> {
         let (device, why_not_cuda) = choose_device(&spec.train.device)?;
         if let Some(reason) = why_not_cuda {
             tracing::info!(%reason, "training on the CPU");
@@ -89,6 +91,7 @@ impl Trainer {
         }
         let resumed = progress.as_ref().map(|p| p.step);
         let (step, cursor) = progress.as_ref().map_or((0, Cursor::default()), |p| (p.step, p.cursor));
+        let watch = progress.as_ref().map(|p| p.watch).unwrap_or_default();
         let (meter, usage) = match progress {
             None => (Meter::default(), WordUsage::new(words.len())),
             Some(p) => {
@@ -101,16 +104,28 @@ impl Trainer {
         };
         // Before anything is written: a bucket that cannot be read must leave no trace.
         let feed = Feed::open(&spec, &plan, words.tokenizer(), cursor, &telemetry.pipeline)?;
+        let epochs = fit_schedule(&mut spec, feed.samples())?;
         std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io {
             path: spec.run_dir.clone(),
             source,
         })?;
         let journal = Journal::open(&spec.run_dir, step)?;
+        tracing::info!(
+            steps = spec.optim.total_steps,
+            warmup_steps = spec.optim.warmup_steps,
+            samples = feed.samples(),
+            epochs,
+            "the schedule: {} steps of {} images{}",
+            spec.optim.total_steps,
+            spec.train.batch,
+            epochs.map_or_else(String::new, |e| format!(", {e:.1} epochs"))
+        );
         Ok(Self {
             keeper: Keeper::new(&spec.run_dir, telemetry.train.clone(), resumed),
             interval: Interval::begin(telemetry.train.phase(Phase::DataWait).get()),
             clock: PhaseClock::start(telemetry.train.clone(), Phase::Other),
             nonfinite_run: 0,
+            watch,
             waiting_since: None,
             spec,
             device,
@@ -147,6 +162,7 @@ impl Trainer {
             token_entropy,
             codebook_perplexity,
             codebook: self.words.id(),
+            watch: self.watch,
         };
         let snapshot = Snapshot {
             model,
@@ -159,6 +175,21 @@ impl Trainer {
         self.clock.switch(Phase::Other);
         Ok(())
     }
+}
+
+/// Cuts the schedule to `optim.max_epochs` passes over `samples` images; answers the passes that it takes.
+pub(super) fn fit_schedule(spec: &mut TrainerSpec, samples: Option<u64>) -> Result<Option<f64>, TrainError> {
+    if spec.optim.max_epochs > 0 && samples.is_none() {
+        return Err(TrainError::BadSetting {
+            key: "optim.max_epochs".into(),
+            value: spec.optim.max_epochs.to_string(),
+            detail: "the training data has no manifest.json, so nobody knows how many images an epoch has".into(),
+            hint: Some("`splitmask pack` writes one; or set optim.max_epochs = 0 and optim.total_steps to what you want".into()),
+        });
+    }
+    let fitted = spec.optim.fitted(spec.train.batch, samples);
+    spec.optim = fitted.optim;
+    Ok(fitted.epochs)
 }
 
 fn device_name(device: Device) -> String {

@@ -16,7 +16,10 @@ use splitmask_pipeline::types::{Batch, ViewPlan};
 use super::spec::TrainerSpec;
 
 /// A running stream of training batches.
-pub(super) struct Feed(BatchStream);
+pub(super) struct Feed {
+    stream: BatchStream,
+    samples: Option<u64>,
+}
 
 /// What the wait for a batch ended with.
 pub(super) enum Fed {
@@ -46,7 +49,8 @@ impl Feed {
             world: 1,
         };
         let stream = open_batches(&dataset, spec, plan, tokenizer, order, ViewMode::Train, spec.train.batch as usize)?;
-        Ok(Self(stream))
+        let samples = dataset.manifest().map(|m| (m.samples() as f64 * spec.data.fraction).round() as u64);
+        Ok(Self { stream, samples })
     }
 
     /// Waits for a batch, but not longer than `patience`, so that commands are heard while the bucket is slow.
@@ -54,7 +58,7 @@ impl Feed {
     /// # Errors
     /// The stream's last words; it yields nothing after them.
     pub(super) fn next(&mut self, patience: Duration) -> Result<Fed, PipelineError> {
-        match self.0.next_timeout(patience) {
+        match self.stream.next_timeout(patience) {
             Poll::Ready(Some(batch)) => batch.map(Fed::Batch),
             Poll::Pending => Ok(Fed::Waiting),
             Poll::Ready(None) => Err(PipelineError::Panicked {
@@ -66,13 +70,19 @@ impl Feed {
 
     /// Gives a consumed batch's buffers back.
     pub(super) fn recycle(&self, batch: Batch) {
-        self.0.recycle(batch);
+        self.stream.recycle(batch);
     }
 
     /// Batches waiting.
     #[must_use]
     pub(super) fn level(&self) -> usize {
-        self.0.queue_level().0
+        self.stream.queue_level().0
+    }
+
+    /// Samples of one epoch (about, with `data.fraction` < 1); none if the place has no manifest.
+    #[must_use]
+    pub(super) fn samples(&self) -> Option<u64> {
+        self.samples
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is looked at every so often: k-NN accuracy and pictures. Neither touches the training state.
+//! What is looked at every so often: k-NN accuracy or validation loss, and pictures. Neither touches the training state.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::sample::ViewMode;
 use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, ViewPlan, ViewSpec};
 use tch::{Device, Tensor};
+use torch_ext::Autocast;
 
 use super::assemble::Trainer;
 use super::control::{State, uptime_s};
@@ -17,6 +18,7 @@ use super::journal::Journal;
 use super::spec::{Precision, TrainerSpec};
 use crate::eval::features::{FeatureError, Features, extract};
 use crate::eval::knn::{Accuracy, Vote, classify};
+use crate::eval::watch::Watched;
 use crate::model::Vit;
 use crate::objective::Branch;
 use crate::picture;
@@ -78,32 +80,99 @@ pub fn knn(vit: &Vit, spec: &TrainerSpec, device: Device, mut progress: impl FnM
 }
 
 impl Trainer {
-    /// Measures k-NN accuracy now; a failure is logged and training goes on.
-    pub(super) fn evaluate(&mut self) -> Result<(), TrainError> {
+    /// Measures what `eval.watch` says; answers whether it is the best so far. A failure is logged and training goes on.
+    pub(super) fn evaluate(&mut self) -> Result<bool, TrainError> {
         self.set_state(State::Evaluating);
         self.clock.switch(Phase::Eval);
-        let status = Arc::clone(&self.status);
-        let alive = |_: &str, _: usize| status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_progress_s = uptime_s();
-        match knn(self.objective.backbone(), &self.spec, self.device, alive) {
-            Ok(accuracy) => {
-                tracing::info!(
-                    step = self.step,
-                    "k-NN {:.4} (chance {:.4}, commonest class {:.4})",
-                    accuracy.top1,
-                    accuracy.chance,
-                    accuracy.majority
-                );
-                self.telemetry.train.eval_accuracy.of(EvalTask::Knn).set(accuracy.top1);
-                let line = serde_json::json!({ "step": self.step, "knn_accuracy": accuracy.top1 });
+        let watched = self.spec.eval.watch;
+        let measured = match watched {
+            Watched::Knn => self.knn_accuracy(),
+            Watched::Loss => self.val_loss(),
+        };
+        let mut best = false;
+        match measured {
+            Ok(value) => {
+                let line = serde_json::json!({ "step": self.step, watched.label(): value });
                 self.journal.write(line.as_object().cloned().unwrap_or_default())?;
-                let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                status.evaluations = vec![("knn".into(), accuracy.top1, self.step)];
-                status.history.push((self.step, "knn_accuracy".into(), accuracy.top1));
+                {
+                    let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let task = if watched == Watched::Knn { "knn" } else { watched.label() };
+                    status.evaluations = vec![(task.into(), value, self.step)];
+                    status.history.push((self.step, watched.label().into(), value));
+                }
+                best = self.watch_evaluation(value);
             }
-            Err(e) => tracing::error!(error = %e, "the evaluation failed; training goes on"),
+            Err(reason) => tracing::error!(error = %reason, "the evaluation failed; training goes on"),
         }
         self.clock.switch(Phase::Other);
-        Ok(())
+        Ok(best)
+    }
+
+    fn knn_accuracy(&self) -> Result<f64, String> {
+        let status = Arc::clone(&self.status);
+        let alive = |_: &str, _: usize| status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_progress_s = uptime_s();
+        let accuracy = knn(self.objective.backbone(), &self.spec, self.device, alive).map_err(|e| e.to_string())?;
+        tracing::info!(
+            step = self.step,
+            "k-NN {:.4} (chance {:.4}, commonest class {:.4})",
+            accuracy.top1,
+            accuracy.chance,
+            accuracy.majority
+        );
+        self.telemetry.train.eval_accuracy.of(EvalTask::Knn).set(accuracy.top1);
+        Ok(accuracy.top1)
+    }
+
+    /// Mean total loss over `data.val`: centre crops, no drop path, masks that depend on the sample alone, in batches as large as those of
+    /// training's forward passes, for the match loss depends on their size. A rest that fills no batch is left out.
+    fn val_loss(&self) -> Result<f64, String> {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let (spec, val) = (&self.spec, &self.spec.data.val);
+        let dataset = Dataset::open(val, &spec.data, &spec.pipeline, PipelineMetrics::default()).map_err(|e| text(&e))?;
+        let mode = ViewMode::Eval {
+            crop_ratio: spec.eval.crop_ratio as f32,
+        };
+        let size = (spec.train.batch / spec.train.accumulate.max(1)) as usize;
+        let most = match spec.eval.max_queries {
+            0 => usize::MAX,
+            n => (n as usize / size).max(1),
+        };
+        let mut stream =
+            open_batches(&dataset, spec, &self.plan, self.words.tokenizer(), Order::Sequential, mode, size).map_err(|e| text(&e))?;
+        let (mut sum, mut batches) = (0.0, 0usize);
+        while batches < most {
+            let Some(batch) = stream.next() else { break };
+            let batch = batch.map_err(|e| text(&e))?;
+            if batch.len < size {
+                break;
+            }
+            let loss = tch::no_grad(|| -> Result<f64, TrainError> {
+                let (mut input, target) = self
+                    .words
+                    .input(&batch, 0..batch.len, &self.plan, self.device, &spec.train.normalise())?;
+                self.words.fill(&mut input, target.as_ref());
+                let _autocast = (spec.train.precision == Precision::Bf16)
+                    .then(|| Autocast::bf16(self.device))
+                    .transpose()?;
+                Ok(self.objective.forward_t(&input, false)?.total.double_value(&[]))
+            });
+            sum += loss.map_err(|e| text(&e))?;
+            batches += 1;
+            stream.recycle(batch);
+            self.status
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .last_progress_s = uptime_s();
+        }
+        if batches == 0 {
+            return Err(format!(
+                "data.val = {val}: fewer images than one forward pass of training takes ({size})"
+            ));
+        }
+        let loss = sum / batches as f64;
+        tracing::info!(step = self.step, images = batches * size, "validation loss {loss:.4}");
+        self.telemetry.train.eval_loss.set(loss);
+        Ok(loss)
     }
 
     /// Draws `inpaint.png` and `curves.svg`; a failure is logged and training goes on.
@@ -202,6 +271,7 @@ impl Trainer {
                 "token_accuracy",
                 "match_accuracy",
                 "knn_accuracy",
+                "val_loss",
             ] {
                 if let Some(value) = line[curve].as_f64() {
                     points.push(picture::Point {
