@@ -4,4 +4,5 @@ mod ground;
 mod operation;
 mod resume;
 mod store;
+mod watch;
 mod words;
