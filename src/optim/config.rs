@@ -151,7 +151,7 @@ mod tests {
         // Stanford Cars (arXiv 2112.10740 Table 3): 8144 images, 5000 epochs are 19,882 updates of 2048.
         let cars = config.fitted(2048, Some(8144));
         assert_eq!((cars.optim.total_steps, cars.optim.warmup_steps), (19_882, 662));
-        assert!((cars.epochs.unwrap() - 5000.0).abs() < 0.2);
+        assert!((cars.epochs.unwrap() - 5000.0).abs() < 0.5);
         cars.optim.validate().unwrap();
         // Food-101: 75,750 images; 187,500 updates are 5069 epochs, cut to 5000.
         assert_eq!(config.fitted(2048, Some(75_750)).optim.total_steps, 184_936);
