@@ -59,6 +59,13 @@ pub(super) fn divergence(logits: &Tensor) -> Tensor {
         .mean(Kind::Float)
 }
 
+/// Divergence, in nats, of the mean distribution of the words over all places of a batch from the uniform one: 0 if all words are used alike.
+pub(super) fn imbalance(logits: &Tensor) -> Tensor {
+    let words = logits.size()[1] as f64;
+    let mean = logits.softmax(1, Kind::Float).mean_dim([0i64, 2, 3].as_slice(), false, Kind::Float);
+    (&mean * (mean.clamp_min(1e-12).log() + words.ln())).sum(Kind::Float)
+}
+
 /// A draw of the Gumbel-softmax relaxation (arXiv 1611.01144) over dimension 1, from libtorch's generator of the device.
 pub(super) fn relaxed(logits: &Tensor, temperature: f64) -> Tensor {
     let noise = tch::no_grad(|| -logits.zeros_like().exponential_(1.0).log());
@@ -109,6 +116,11 @@ mod tests {
         assert!(divergence(&flat).double_value(&[]).abs() < 1e-6);
         let sure = Tensor::from_slice(&[1000f32, 0.0, 0.0, 0.0]).view([1, 4, 1, 1]);
         assert!((divergence(&sure).double_value(&[]) - 4f64.ln()).abs() < 1e-6);
+        // Sure at each place, but of another word: no imbalance, all divergence.
+        let each = Tensor::eye(4, (Kind::Float, Device::Cpu)).view([1, 4, 2, 2]) * 1000.0;
+        assert!(imbalance(&each).double_value(&[]).abs() < 1e-6);
+        assert!((divergence(&each).double_value(&[]) - 4f64.ln()).abs() < 1e-6);
+        assert!((imbalance(&sure).double_value(&[]) - 4f64.ln()).abs() < 1e-6);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Encoder and decoder (arXiv 2102.12092 appendix A.1), with the published parameter names.
 
-use tch::Tensor;
 use tch::nn::Path;
+use tch::{Kind, Tensor};
 
 use super::geometry::Geometry;
 use crate::model::{Init, parameter};
@@ -106,6 +106,20 @@ impl Encoder {
     pub fn new(vs: &Path<'_>, g: &Geometry) -> Self {
         let widths: Vec<i64> = (0..g.groups()).map(|i| g.channels(i)).collect();
         Self(Stack::new(vs, g, (3, g.width, 7), &widths, [3, 3, 3, 1], g.words))
+    }
+
+    /// Scales and shifts the output so that each word's logit has mean 0 and variance 1 over `x`, a first batch of mapped pixels: initialisation
+    /// from data (arXiv 1602.07868 §3). Without it one word wins everywhere before anything is learnt.
+    pub(super) fn standardise(&mut self, x: &Tensor) {
+        tch::no_grad(|| {
+            let logits = self.forward(x);
+            let over = [0i64, 2, 3];
+            let mean = logits.mean_dim(over.as_slice(), false, Kind::Float);
+            let std = logits.std_dim(over.as_slice(), false, false).clamp_min(1e-6);
+            let output = &mut self.0.output;
+            let _ = output.w.g_div_(&std.view([-1, 1, 1, 1]));
+            output.b.copy_(&((&output.b - mean) / std));
+        });
     }
 
     /// B×3×S×S mapped pixels ([`super::map_pixels`]) → B×V×(S÷stride)×(S÷stride).

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::DvaeError;
 use super::file::{self, Header};
 use super::geometry::Geometry;
-use super::loss::{Reconstruction, divergence, map_pixels, relaxed};
+use super::loss::{Reconstruction, divergence, imbalance, map_pixels, relaxed};
 use super::net::{Decoder, Encoder};
 use super::tokenizer::Dvae;
 use crate::optim::config::OptimConfig;
@@ -38,6 +38,9 @@ pub struct Options {
     pub anneal: f64,
     /// Weight β of the divergence from uniform words; it rises over a cosine in the first tenth of the steps.
     pub kl: f64,
+    /// Weight of the divergence of a batch's mean distribution of words from the uniform one. Deviation: DALL-E has no such term, and millions of
+    /// steps of 512 pictures; without it, short trainings with small batches end in a handful of words.
+    pub balance: f64,
     /// How a reconstruction is judged.
     pub reconstruction: Reconstruction,
     /// Seed of everything random.
@@ -91,7 +94,13 @@ impl Options {
                 "0 (off) or above".into(),
             ),
         ];
-        for (ok, key, value, allowed) in checks {
+        let balance = (
+            self.balance >= 0.0 && self.balance.is_finite(),
+            "balance",
+            self.balance.to_string(),
+            "0 (off) or above".to_owned(),
+        );
+        for (ok, key, value, allowed) in checks.into_iter().chain([balance]) {
             if !ok {
                 return Err(DvaeError::Setting { key, value, allowed });
             }
@@ -209,13 +218,16 @@ impl Training {
     pub fn step(&mut self, pictures: &Tensor, cursor: Cursor) -> Result<StepReport, DvaeError> {
         tch::manual_seed(derive(self.options.seed, Purpose::Step, self.step, 0, 0) as i64);
         let mapped = map_pixels(pictures);
+        if self.step == 0 {
+            self.encoder.standardise(&mapped);
+        }
         let logits = self.encoder.forward(&mapped);
         let relaxed = relaxed(&logits, self.options.temperature_at(self.step));
         let reconstruction = self.options.reconstruction.loss(&self.decoder.forward(&relaxed), &mapped);
         let divergence = divergence(&logits);
         // The bound divided by the numbers of a picture: β/192 for stride 8 (appendix A.3).
         let weight = self.options.kl_at(self.step) / (3 * self.options.geometry.stride.pow(2)) as f64;
-        (&reconstruction + &divergence * weight).f_backward()?;
+        (&reconstruction + &divergence * weight + imbalance(&logits) * self.options.balance).f_backward()?;
         let lr = learning_rate(&self.optim, self.step);
         let grad_norm = self.optimizer.clipped_step(lr, WEIGHT_DECAY, CLIP)?;
         self.optimizer.zero_grad()?;

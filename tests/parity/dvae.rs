@@ -128,6 +128,7 @@ fn options(reconstruction: Reconstruction) -> Options {
         temperature: [1.0, 0.0625],
         anneal: 0.5,
         kl: 0.1,
+        balance: 0.05,
         reconstruction,
         seed: 5,
     }

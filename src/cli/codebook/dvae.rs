@@ -56,9 +56,12 @@ pub(super) struct DvaeArgs {
     /// Share of the steps over which the temperature falls.
     #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
     anneal: f64,
-    /// Weight of the words' divergence from uniform ones (DALL-E: 6.6); too high for a short training, and words collapse.
+    /// Weight of each place's divergence from uniform words, in DALL-E's units (there 6.6).
     #[arg(long, default_value_t = 1.0)]
     kl: f64,
+    /// Weight of the divergence of a batch's mean word frequencies from uniform ones: keeps words in use (DALL-E: none).
+    #[arg(long, default_value_t = 0.05)]
+    balance: f64,
     /// How a reconstruction is judged.
     #[arg(long, value_enum, default_value_t)]
     reconstruction: Reconstruction,
@@ -145,6 +148,7 @@ fn options(args: &CodebookArgs) -> Options {
         temperature: [hot, cold],
         anneal: a.anneal,
         kl: a.kl,
+        balance: a.balance,
         reconstruction: a.reconstruction,
         seed: args.seed,
     }
@@ -346,7 +350,7 @@ fn table(dvae: &Dvae, usage: Option<Usage>, last: Option<Look>, args: &CodebookA
     if let Some(u) = usage {
         lines.extend(usage_lines(u, g.words as usize));
         if u.top_share > 0.3 || u.perplexity < 50.0 {
-            lines.push("a poor target: few words stand for most patches; lower --kl, or train longer".into());
+            lines.push("a poor target: few words stand for most patches; raise --balance, or train longer".into());
         }
     }
     if let (Some(path), Some(_)) = (&args.picture, usage) {
