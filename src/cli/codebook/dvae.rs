@@ -60,7 +60,7 @@ pub(super) struct DvaeArgs {
     #[arg(long, default_value_t = 1.0)]
     kl: f64,
     /// Weight of the divergence of a batch's mean word frequencies from uniform ones: keeps words in use (DALL-E: none).
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.1)]
     balance: f64,
     /// How a reconstruction is judged.
     #[arg(long, value_enum, default_value_t)]
