@@ -158,6 +158,7 @@ impl Bench {
                 colour,
             }],
             words: None,
+            target: None,
             mask: None,
         };
         let mut plan = self.plan.clone();
@@ -277,6 +278,7 @@ fn speck() -> ViewPlan {
             colour: ColourConfig::default(),
         }],
         words: None,
+        target: None,
         mask: None,
     }
 }
