@@ -65,14 +65,14 @@ fn max_epochs_cuts_the_schedule_and_check_config_says_so() {
     let checked = splitmask().arg("check-config").arg(ground.config()).args(three).output().unwrap();
     let text = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(
-        text.contains("24 steps × 16 images = 384 images = 3.0 epochs of 128; cut from 120 steps"),
+        text.contains("23 steps × 16 images = 368 images = 2.9 epochs of 125; cut from 120 steps"),
         "{text}"
     );
     let run = ground.train(&three).output().unwrap();
     let log = String::from_utf8_lossy(&run.stderr).into_owned();
-    assert!(run.status.success() && log.contains("24 steps of 16 images, 3.0 epochs"), "{log}");
+    assert!(run.status.success() && log.contains("23 steps of 16 images, 2.9 epochs"), "{log}");
     let trace = ground.trace("run");
-    assert_eq!(trace.last().unwrap()["step"], 24);
+    assert_eq!(trace.last().unwrap()["step"], 23);
     let rates: Vec<f64> = trace.iter().map(|l| l["learning_rate"].as_f64().unwrap()).collect();
     assert!(
         rates[0] > 0.9e-3 && rates[rates.len() - 1] < 0.1e-3,
