@@ -1,12 +1,13 @@
 //! SplitMask (arXiv 2112.10740): self-supervised pre-training of vision transformers on your own images.
 //!
 //! Floors, low to high; a module imports only from floors below it: `error` → `telemetry` → `tensor` → `loss` `optim` `model` →
-//! `head` → `objective` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
+//! `head` `dvae` → `objective` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
 
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod dvae;
 pub mod error;
 pub mod eval;
 pub mod head;

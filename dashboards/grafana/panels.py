@@ -71,6 +71,8 @@ LEARNING = [
     ),
     lines("Accuracy on the objective", "Share of absent words predicted right, and of images whose other half was recognised among the batch.", "percentunit", ("splitmask_train_token_accuracy_ratio{$S}", "words {{instance}}"), ("splitmask_train_match_accuracy_ratio{$S}", "match {{instance}}"), size=HALF, min=0),
     lines("Evaluation", "Accuracy of the frozen encoder: does it learn something useful? Steps down are over-fitting or a bad learning rate.", "percentunit", ("splitmask_eval_accuracy_ratio{$S}", "{{task}} {{instance}}"), min=0),
+    lines("Over-fitting watch", "Validation loss (where eval.watch = loss), evaluations since the best one, and whether eval.patience is used up (1).", "short", ("splitmask_eval_loss{$S}", "validation loss {{instance}}"), ("splitmask_eval_since_best{$S}", "since the best {{instance}}"), ("splitmask_eval_overfitting{$S}", "over-fitting {{instance}}"), min=0),
+    lines("Best evaluation", "Step of the best evaluation beside the step in training. Its checkpoint is checkpoints/best in the run folder.", "short", ("splitmask_eval_best_step{$S}", "best {{instance}}"), ("splitmask_train_steps_total{$S}", "training {{instance}}")),
     lines("Codebook perplexity", "How many visual words are in use, effectively. A fall means blank or broken images, or augmentation that wipes them out.", "short", ("splitmask_train_codebook_perplexity{$S}", "{{instance}}"), min=0),
     lines("Gradient norm", "Before clipping, on a log scale. A slow rise over hours often comes before divergence.", "short", ("splitmask_train_grad_norm{$S}", "{{instance}}"), log=True),
     lines("Learning rate", "Of the last step; shows the schedule and edits to it.", "sci", ("splitmask_train_learning_rate{$S}", "{{instance}}")),

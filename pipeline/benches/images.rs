@@ -115,6 +115,7 @@ fn decoding(c: &mut Criterion) {
         let plan = Arc::new(ViewPlan {
             views: vec![views(colour)],
             words: None,
+            target: None,
             mask: None,
         });
         let mut maker = SampleMaker::new(plan, ViewMode::Train, 1, Limits::default(), None).unwrap();

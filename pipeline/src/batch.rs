@@ -95,7 +95,7 @@ impl Batcher {
     fn fresh(&self) -> Batch {
         let plan = &self.plan;
         if let Ok(mut batch) = self.pool.take.try_recv()
-            && batch.sizes.iter().copied().eq(plan.views.iter().map(|v| v.size))
+            && batch.sizes.iter().copied().eq(plan.sizes())
         {
             batch.views.iter_mut().for_each(Vec::clear);
             batch.words.clear();
@@ -108,11 +108,10 @@ impl Batcher {
         let n = plan.patches() * self.capacity;
         Batch {
             len: 0,
-            sizes: plan.views.iter().map(|v| v.size).collect(),
+            sizes: plan.sizes().collect(),
             views: plan
-                .views
-                .iter()
-                .map(|v| Vec::with_capacity(self.capacity * view_bytes(v.size)))
+                .sizes()
+                .map(|side| Vec::with_capacity(self.capacity * view_bytes(side)))
                 .collect(),
             words: Vec::with_capacity(if plan.words.is_some() { n } else { 0 }),
             parts: Vec::with_capacity(if plan.mask.is_some() { n } else { 0 }),
@@ -129,9 +128,9 @@ impl Batcher {
             true => Ok(()),
             false => Err(format!("a sample came with {got} {what} where the plan has {want}")),
         };
-        same("views", sample.views.len(), plan.views.len())?;
-        for (view, spec) in sample.views.iter().zip(&plan.views) {
-            same("bytes of a view", view.len(), view_bytes(spec.size))?;
+        same("views", sample.views.len(), plan.sizes().count())?;
+        for (view, side) in sample.views.iter().zip(plan.sizes()) {
+            same("bytes of a view", view.len(), view_bytes(side))?;
         }
         same("words", sample.words.len(), if plan.words.is_some() { n } else { 0 })?;
         same("parts", sample.parts.len(), if plan.mask.is_some() { n } else { 0 })
@@ -156,6 +155,7 @@ mod tests {
         Arc::new(ViewPlan {
             views: vec![view(4), view(2)],
             words: Some(WordSpec { patch: 2 }),
+            target: None,
             mask: Some((2, MaskSpec::UniformSplit { keep: 0.5 })),
         })
     }

@@ -119,7 +119,12 @@ impl SampleMaker {
                 }
                 ViewMode::Eval { crop_ratio } => (CropDraw::centre(width, height, view.size, crop_ratio), ColourDraw::default()),
             };
-            reduction = reduction.min(header.reduction(crop.area.width, crop.area.height, view.size));
+            let side = if i == 0 {
+                view.size.max(self.plan.target.unwrap_or(0))
+            } else {
+                view.size
+            };
+            reduction = reduction.min(header.reduction(crop.area.width, crop.area.height, side));
             let seen = crop.seen(width, height);
             need = Some(need.map_or(seen, |n| n.union(seen)));
             self.draws.push((crop, colour));
@@ -130,10 +135,13 @@ impl SampleMaker {
         times.decode = start.elapsed();
 
         let start = Instant::now();
-        out.views.resize_with(self.plan.views.len(), Vec::new);
+        out.views.resize_with(self.plan.sizes().count(), Vec::new);
         for ((view, (crop, colour)), pixels) in self.plan.views.iter().zip(&self.draws).zip(&mut out.views) {
             self.resampler.view(&window, header.orientation, crop, view.size, pixels);
             self.painter.apply(colour, pixels, view.size as usize);
+        }
+        if let (Some(side), Some((crop, _)), Some(pixels)) = (self.plan.target, self.draws.first(), out.views.last_mut()) {
+            self.resampler.target(&window, header.orientation, crop, side, pixels);
         }
         out.parts.clear();
         if let Some((side, spec)) = &self.plan.mask {
@@ -170,6 +178,9 @@ fn require(key: &str, value: impl std::fmt::Debug, ok: bool, detail: &str) -> Re
 fn check_plan(plan: &ViewPlan) -> Result<(), PipelineError> {
     require("views", plan.views.len(), !plan.views.is_empty(), "at least one view")?;
     plan.views.iter().try_for_each(check_view)?;
+    if let Some(side) = plan.target {
+        require("target", side, (1..=4096).contains(&side), "1 to 4096 pixels")?;
+    }
     let size = plan.views[0].size;
     if let Some(words) = plan.words {
         let fits = words.patch >= 2 && words.patch.is_multiple_of(2) && size.is_multiple_of(words.patch);

@@ -165,6 +165,9 @@ pub struct ViewPlan {
     pub views: Vec<ViewSpec>,
     /// Visual words of view 0.
     pub words: Option<WordSpec>,
+    /// Side in pixels of one more picture, last in the batch: the crop and flip of view 0 resized to this side, colours as in the file.
+    /// For words that a network computes on the device (arXiv 2106.08254 §2.1: the tokenizer has its own resize of the same crop).
+    pub target: Option<u32>,
     /// Partition of the patch grid of view 0: `side` patches a side.
     pub mask: Option<(u32, MaskSpec)>,
 }
@@ -180,10 +183,15 @@ impl ViewPlan {
         }
     }
 
+    /// Sides of all pictures of a sample, pixels: the views, then the target.
+    pub fn sizes(&self) -> impl Iterator<Item = u32> + '_ {
+        self.views.iter().map(|v| v.size).chain(self.target)
+    }
+
     /// Bytes of one sample in a batch.
     #[must_use]
     pub fn sample_bytes(&self) -> usize {
-        let views: usize = self.views.iter().map(|v| 3 * (v.size as usize).pow(2)).sum();
+        let views: usize = self.sizes().map(|side| 3 * (side as usize).pow(2)).sum();
         let n = self.patches();
         views + n * 4 * usize::from(self.words.is_some()) + n * usize::from(self.mask.is_some()) + 8
     }
@@ -194,7 +202,7 @@ impl ViewPlan {
 pub struct Sample {
     /// Where it came from.
     pub id: Option<SampleId>,
-    /// One buffer per view: u8, planar 3×S×S, not normalised.
+    /// One buffer per view, then the target's: u8, planar 3×S×S, not normalised.
     pub views: Vec<Vec<u8>>,
     /// Visual word of each patch, row-major; empty if the plan asks for none.
     pub words: Vec<u32>,
@@ -222,9 +230,9 @@ pub struct StageTimes {
 pub struct Batch {
     /// Samples B.
     pub len: usize,
-    /// Sides of the views, pixels.
+    /// Sides of the views and of the target, pixels.
     pub sizes: Vec<u32>,
-    /// One buffer per view: u8, B×3×S×S.
+    /// One buffer per view, then the target's: u8, B×3×S×S.
     pub views: Vec<Vec<u8>>,
     /// Visual words B×n, or empty.
     pub words: Vec<u32>,

@@ -71,6 +71,7 @@ fn in_steady_state_only_the_resizers_tables_are_allocated() {
     let plan = Arc::new(ViewPlan {
         views,
         words: Some(WordSpec { patch: 16 }),
+        target: None,
         mask: Some((14, mask)),
     });
     let spec = BookSpec {

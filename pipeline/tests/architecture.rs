@@ -25,7 +25,7 @@ const SPLITMASK: &[&[&str]] = &[
     &["telemetry"],
     &["tensor"],
     &["loss", "optim", "model"],
-    &["head"],
+    &["head", "dvae"],
     &["objective"],
     &["checkpoint", "export", "eval", "picture"],
     &["trainer"],

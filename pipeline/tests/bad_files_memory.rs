@@ -40,6 +40,7 @@ fn bad_files_leak_nothing_and_bombs_cost_no_time() {
             colour: ColourConfig::default(),
         }],
         words: None,
+        target: None,
         mask: None,
     });
     let mut maker = SampleMaker::new(plan, ViewMode::Train, 1, Limits::default(), None).unwrap();

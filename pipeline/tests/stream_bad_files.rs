@@ -43,6 +43,7 @@ fn plan() -> Arc<ViewPlan> {
             colour: ColourConfig::default(),
         }],
         words: None,
+        target: None,
         mask: None,
     })
 }

@@ -203,6 +203,7 @@ fn two_global_and_six_local_views_go_through_maker_and_batch() {
     let plan = Arc::new(ViewPlan {
         views,
         words: None,
+        target: None,
         mask: Some((8, MaskSpec::UniformSplit { keep: 0.25 })),
     });
     let make = |plan: Arc<ViewPlan>| SampleMaker::new(plan, ViewMode::Train, 9, Limits::default(), None).unwrap();

@@ -62,6 +62,7 @@ fn speed(url: &str) -> f64 {
             colour: ColourConfig::default(),
         }],
         words: None,
+        target: None,
         mask: None,
     });
     let dataset = Dataset::open(url, &data(1024), &PipelineConfig::default(), PipelineMetrics::default()).unwrap();

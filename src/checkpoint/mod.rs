@@ -24,8 +24,10 @@ use splitmask_pipeline::cursor::Cursor;
 use tch::Tensor;
 use thiserror::Error;
 
+use crate::eval::watch::Watch;
+
 pub use retention::surplus;
-pub use store::{Found, folder_of, list, load, load_model, newest, save, steps};
+pub use store::{Found, folder_of, list, load, load_model, mark_best, newest, save, steps};
 
 /// Why a checkpoint could not be written or read.
 #[derive(Debug, Error)]
@@ -99,6 +101,9 @@ pub struct Progress {
     pub codebook_perplexity: f64,
     /// Identity of the codebook (hex SHA-256).
     pub codebook: String,
+    /// The best evaluation so far; a checkpoint of an older version has none.
+    #[serde(default)]
+    pub watch: Watch,
 }
 
 /// A whole checkpoint in memory.

@@ -16,6 +16,7 @@ const PROGRESS: &str = "progress.json";
 const CONFIG: &str = "config.toml";
 const COMPLETE: &str = "complete.json";
 const PREFIX: &str = "step-";
+const BEST: &str = "best";
 
 /// Folder of the checkpoints of a run.
 #[must_use]
@@ -100,6 +101,18 @@ fn write_into(folder: &Path, snapshot: &Snapshot) -> Result<(), CheckpointError>
     write_text(&complete, &serde_json::to_string_pretty(&sums).expect("plain data serialises"))?;
     sync(&complete)?;
     sync(folder)
+}
+
+/// Points the link `best` in `root` at the checkpoint of `step`.
+///
+/// # Errors
+/// [`CheckpointError::Io`]; an older link then stands.
+pub fn mark_best(root: &Path, step: u64) -> Result<(), CheckpointError> {
+    let (link, temporary) = (root.join(BEST), root.join(format!(".{BEST}-{}", std::process::id())));
+    let _ = fs::remove_file(&temporary);
+    let target = place(Path::new(""), step);
+    std::os::unix::fs::symlink(&target, &temporary).map_err(io(&temporary))?;
+    fs::rename(&temporary, &link).map_err(io(&link))
 }
 
 /// Steps of the checkpoints that stand in `root`, ascending, without looking inside.
@@ -236,6 +249,7 @@ mod tests {
                 token_entropy: 1.5,
                 codebook_perplexity: 4.5,
                 codebook: "c0de".into(),
+                watch: Default::default(),
             },
             config_toml: "[run]\n".into(),
         }
@@ -251,6 +265,28 @@ mod tests {
         assert_eq!(have.model[0].0, "a.weight");
         assert_eq!(have.model[0].1, want.model[0].1);
         assert_eq!(have.config_toml, want.config_toml);
+    }
+
+    #[test]
+    fn the_best_is_a_link_that_moves_and_that_no_search_takes_for_a_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        for step in [1, 2] {
+            save(dir.path(), &snapshot(step)).unwrap();
+            mark_best(dir.path(), step).unwrap();
+        }
+        assert_eq!(load(&dir.path().join("best")).unwrap().progress.step, 2);
+        mark_best(dir.path(), 1).unwrap();
+        assert_eq!(load(&dir.path().join("best")).unwrap().progress.step, 1);
+        assert_eq!(steps(dir.path()), [1, 2]);
+        assert!(newest(dir.path()).unwrap().folder.unwrap().ends_with("step-00000002"));
+    }
+
+    #[test]
+    fn a_progress_of_an_older_version_is_read() {
+        let mut value = serde_json::to_value(snapshot(3).progress).unwrap();
+        value.as_object_mut().unwrap().remove("watch");
+        let old: Progress = serde_json::from_value(value).unwrap();
+        assert_eq!(old, snapshot(3).progress);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use splitmask_pipeline::tokenize::{BookSpec, Codebook, PixelSpace, Tokenizer, bu
 use self::level::{Bench, Level, Measured};
 use crate::cli::answer::answer;
 use crate::config::{Config, Source};
+use crate::dvae::is_dvae;
 use crate::error::CliError;
 use crate::picture::{Point, plot};
 
@@ -139,6 +140,15 @@ fn settings(args: &PipelineArgs) -> Result<(Config, Option<Arc<Tokenizer>>), Cli
     };
     let book = match path {
         _ if !wants_words => None,
+        Some(path) if is_dvae(&path).unwrap_or(false) => {
+            return Err(CliError::usage(
+                format!(
+                    "{} is a dVAE: its words are made on the training device, not in the pipeline",
+                    path.display()
+                ),
+                Some("name a codebook of another kind to measure the pipeline with its words".into()),
+            ));
+        }
         Some(path) => {
             let book = Codebook::load(&path)?;
             book.check_fits(&path.display().to_string(), config.model.image, config.model.patch)?;

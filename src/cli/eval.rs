@@ -1,11 +1,9 @@
 //! `splitmask eval knn`: how good are the features of a checkpoint?
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
 use tch::nn;
 
 use crate::checkpoint::{self, folder_of};
@@ -122,18 +120,17 @@ pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, C
         ));
     }
     let (device, _) = choose_device(&spec.train.device).map_err(TrainError::from)?;
-    let codebook = Arc::new(Codebook::load(&spec.codebook)?);
+    let words = trainer::Words::load(&spec.codebook, &spec.data.train, &spec.model, device)?;
     tch::manual_seed(spec.seed as i64);
     let vars = nn::VarStore::new(device);
-    let objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root());
+    let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
     if let Some(folder) = weights {
         let tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
         trainer::put_weights(folder, &tensors, &vars)?;
     }
     let bar = ProgressBar::new_spinner()
         .with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"));
-    let tokenizer = Arc::new(Tokenizer::new(codebook));
-    let result = trainer::knn(objective.backbone(), &spec, &tokenizer, device, |set, n| {
+    let result = trainer::knn(objective.backbone(), &spec, device, |set, n| {
         bar.set_message(set.to_owned());
         bar.set_position(n as u64);
     });

@@ -1,6 +1,7 @@
 //! `splitmask inspect`: what a bucket of shards holds, as numbers and as a picture.
 
 mod sheet;
+mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,19 +25,20 @@ const FIRST_KEYS: usize = 5;
 
 const LONG_ABOUT: &str = "\
 Says what a folder or bucket of shards holds: shards, samples, bytes, classes and their balance, statistics of the pixels.
-Reads the first samples (--read) as training would, for image sizes, formats and faults, and draws a contact sheet of them.";
+Reads the first samples (--read) as training would, for image sizes, formats and faults, and draws a contact sheet of them. Of a codebook's file: its kind, size, origin and use.";
 
 const EXAMPLES: &str = "\
 Examples:
   splitmask inspect data/clipart/train --contact-sheet sheet.png
   splitmask inspect s3://bucket/photos/train --read 200
-  splitmask inspect 'data/other/{000000..000009}.tar' --read all --json";
+  splitmask inspect 'data/other/{000000..000009}.tar' --read all --json
+  splitmask inspect data/clipart/words.safetensors";
 
 /// Say what a bucket of shards holds; draw a contact sheet.
 #[derive(Args)]
 #[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
 pub(crate) struct InspectArgs {
-    /// Folder, bucket prefix, glob or range of shards, as for data.train.
+    /// Folder, bucket prefix, glob or range of shards, as for data.train; or the file of a codebook.
     url: String,
     /// Draw thumbnails of evenly spaced samples, with their classes, into this PNG file.
     #[arg(long, value_name = "FILE")]
@@ -126,6 +128,11 @@ impl Kept {
 
 /// Inspects and prints.
 pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
+    let file = Path::new(&args.url);
+    if file.extension().is_some_and(|e| e == "safetensors") && file.is_file() {
+        answer(&vocabulary::describe(file, args.json)?)?;
+        return Ok(());
+    }
     if let Some(file) = &args.contact_sheet {
         check_picture_path(file)?;
     }

@@ -64,7 +64,11 @@ pub static KEYS: &[Key] = &[
         "data.sources",
         "several places to mix instead of `data.train`: [[data.sources]] with name, url, weight; positions are kept by name",
     ),
-    key(Live, "data.val", "labelled shards for evaluation; empty = none"),
+    key(
+        Live,
+        "data.val",
+        "shards for evaluation, labelled unless eval.watch = `loss`; empty = none",
+    ),
     key(
         Rebuild,
         "data.endpoint",
@@ -203,6 +207,11 @@ pub static KEYS: &[Key] = &[
     key(Live, "optim.min_lr", "learning rate at the end of the cosine"),
     key(Live, "optim.warmup_steps", "steps of linear warm-up"),
     key(Live, "optim.total_steps", "steps of the schedule; training ends there"),
+    key(
+        Live,
+        "optim.max_epochs",
+        "passes over the data at most: cuts total_steps and warmup_steps to it in proportion; 0 = no bound",
+    ),
     key(Live, "optim.weight_decay", "decoupled weight decay of matrices"),
     key(Live, "optim.final_weight_decay", "weight decay at the end of its cosine"),
     key(Live, "optim.beta1", "decay rate of the first moment"),
@@ -240,6 +249,16 @@ pub static KEYS: &[Key] = &[
     key(Live, "eval.max_queries", "validation images at most; 0 = all"),
     key(Live, "eval.crop_ratio", "share of the image's side that the centre crop keeps"),
     key(Live, "eval.min_class", "classes with fewer labelled training images are left out"),
+    key(
+        Live,
+        "eval.watch",
+        "what an evaluation measures: `knn` (accuracy, needs labels) or `loss` (of the objective on data.val)",
+    ),
+    key(
+        Live,
+        "eval.patience",
+        "evaluations without a new best before the warning of over-fitting; 0 = never",
+    ),
     key(Live, "picture.every_steps", "steps between pictures; 0 = only at the end"),
     key(Live, "picture.rows", "images in the inpainting picture"),
     key(

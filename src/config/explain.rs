@@ -76,6 +76,42 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
     warnings
 }
 
+/// Images in the training data, where it is a local folder with a manifest; about, with `data.fraction` < 1.
+fn samples(config: &super::Config) -> Option<u64> {
+    let text = std::fs::read(std::path::Path::new(&config.data.train).join("manifest.json")).ok()?;
+    let manifest = splitmask_pipeline::bucket::manifest::Manifest::parse(&text, &config.data.train).ok()?;
+    Some((manifest.samples() as f64 * config.data.fraction).round() as u64)
+}
+
+/// The schedule in steps, images and, where the size of the data is known, epochs.
+fn length(config: &super::Config) -> String {
+    let samples = samples(config);
+    let fitted = config.optim.fitted(config.train.batch, samples);
+    let (steps, batch) = (fitted.optim.total_steps, u64::from(config.train.batch));
+    let mut text = format!("{steps} steps × {batch} images = {} images", steps.saturating_mul(batch));
+    match (samples, fitted.epochs) {
+        (Some(samples), Some(epochs)) => {
+            let _ = write!(text, " = {epochs:.1} epochs of {samples}");
+        }
+        _ if config.optim.max_epochs > 0 => {
+            let _ = write!(
+                text,
+                ", or fewer: at most {} epochs (data.train tells its size at the start)",
+                config.optim.max_epochs
+            );
+        }
+        _ => {}
+    }
+    if steps < config.optim.total_steps {
+        let _ = write!(
+            text,
+            "; cut from {} steps by optim.max_epochs = {}, warm-up from {} to {}",
+            config.optim.total_steps, config.optim.max_epochs, config.optim.warmup_steps, fitted.optim.warmup_steps
+        );
+    }
+    text
+}
+
 /// The explanation that `splitmask check-config` prints.
 #[must_use]
 pub fn explain(loaded: &Loaded) -> String {
@@ -98,7 +134,7 @@ pub fn explain(loaded: &Loaded) -> String {
             .map_or_else(|| "default of the kind".to_owned(), ToString::to_string);
         let _ = writeln!(text, "  {key} = {}  [{class}]  {place}", shown(&value));
     }
-    let (steps, batch) = (c.optim.total_steps, u64::from(c.train.batch));
+    let batch = u64::from(c.train.batch);
     let batch_mib = (batch * sample_bytes(c)) as f64 / f64::from(1 << 20);
     let held = batch_mib * c.pipeline.queue_batches as f64;
     let _ = writeln!(text, "what follows:");
@@ -115,11 +151,7 @@ pub fn explain(loaded: &Loaded) -> String {
         c.model.patch,
         backbone_parameters(c) as f64 / 1e6
     );
-    let _ = writeln!(
-        text,
-        "  length       {steps} steps × {batch} images = {} images",
-        steps.saturating_mul(batch)
-    );
+    let _ = writeln!(text, "  length       {}", length(c));
     let _ = writeln!(
         text,
         "  micro-batch  {} images, {} per step",

@@ -219,10 +219,11 @@ fn intervals(config: &Config, f: &mut Findings<'_>) {
         f.add(
             "eval.every_steps",
             e.every_steps,
-            "needs data.val, the labelled shards that are classified",
+            "needs data.val, the shards that are evaluated on",
             Some("set data.val, or eval.every_steps = 0"),
         );
     }
+    f.need(e.patience <= 1000, "eval.patience", e.patience, "0 (never) to 1000 evaluations");
     f.need(e.k >= 1, "eval.k", e.k, "at least 1 neighbour");
     f.need(e.temperature > 0.0, "eval.temperature", e.temperature, "above 0");
     f.need(

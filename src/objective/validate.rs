@@ -54,6 +54,7 @@ impl ObjectiveConfig {
                 colour,
             }],
             words: self.needs_words().then_some(WordSpec { patch: model.patch }),
+            target: None,
             mask: Some((model.image / model.patch, self.mask())),
         }
     }

@@ -14,6 +14,8 @@ pub struct OptimConfig {
     pub warmup_steps: u64,
     /// Steps of the whole schedule; training ends there.
     pub total_steps: u64,
+    /// Passes over the data at most; 0 = no bound. The paper keeps the number of updates and stops small sets at 5000 epochs (§5.1).
+    pub max_epochs: u32,
     /// Decoupled weight decay of matrices.
     pub weight_decay: f64,
     /// Weight decay at the end of a cosine; equal to `weight_decay` = constant.
@@ -37,6 +39,7 @@ impl Default for OptimConfig {
             min_lr: 1e-5,
             warmup_steps: 6250,
             total_steps: 187_500,
+            max_epochs: 0,
             weight_decay: 0.05,
             final_weight_decay: 0.05,
             beta1: 0.9,
@@ -48,7 +51,33 @@ impl Default for OptimConfig {
     }
 }
 
+/// A schedule and the passes over the data that it takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fitted {
+    /// The schedule, cut to `max_epochs` if that is less.
+    pub optim: OptimConfig,
+    /// Passes over the data; none where the number of samples is unknown.
+    pub epochs: Option<f64>,
+}
+
 impl OptimConfig {
+    /// The schedule for a set of `samples` images (none = unknown) in batches of `batch`: `total_steps`, or as many as make `max_epochs`
+    /// passes, and then the same share of warm-up.
+    #[must_use]
+    pub fn fitted(&self, batch: u32, samples: Option<u64>) -> Fitted {
+        let mut optim = self.clone();
+        let samples = samples.filter(|n| *n > 0);
+        if let (Some(samples), true) = (samples, self.max_epochs > 0) {
+            let most = (u128::from(self.max_epochs) * u128::from(samples) / u128::from(batch.max(1))).max(1);
+            if most < u128::from(self.total_steps) {
+                optim.warmup_steps = (u128::from(self.warmup_steps) * most / u128::from(self.total_steps)) as u64;
+                optim.total_steps = most as u64;
+            }
+        }
+        let epochs = samples.map(|n| optim.total_steps as f64 * f64::from(batch) / n as f64);
+        Fitted { optim, epochs }
+    }
+
     /// Checks ranges; answers (key, value, what is allowed) of the first violation.
     ///
     /// # Errors
@@ -106,5 +135,34 @@ impl OptimConfig {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_sets_stop_at_max_epochs_with_the_same_share_of_warm_up() {
+        let config = OptimConfig {
+            max_epochs: 5000,
+            ..OptimConfig::default()
+        };
+        // Stanford Cars (arXiv 2112.10740 Table 3): 8144 images, 5000 epochs are 19,882 updates of 2048.
+        let cars = config.fitted(2048, Some(8144));
+        assert_eq!((cars.optim.total_steps, cars.optim.warmup_steps), (19_882, 662));
+        assert!((cars.epochs.unwrap() - 5000.0).abs() < 0.5);
+        cars.optim.validate().unwrap();
+        // Food-101: 75,750 images; 187,500 updates are 5069 epochs, cut to 5000.
+        assert_eq!(config.fitted(2048, Some(75_750)).optim.total_steps, 184_936);
+        // ImageNet: 300 epochs, nothing to cut.
+        let imagenet = config.fitted(2048, Some(1_281_167));
+        assert_eq!(imagenet.optim, config);
+        assert!((imagenet.epochs.unwrap() - 299.7).abs() < 0.1);
+        let unbounded = OptimConfig::default().fitted(256, Some(10));
+        assert_eq!((unbounded.optim.total_steps, unbounded.epochs), (187_500, Some(4_800_000.0)));
+        let unknown = config.fitted(256, None);
+        assert_eq!((unknown.optim, unknown.epochs), (config.clone(), None));
+        assert_eq!(config.fitted(65_536, Some(1)).optim.total_steps, 1);
     }
 }

@@ -87,6 +87,14 @@ pub struct TrainMetrics {
     pub config_reloads: PerLabel<ReloadOutcome, IntCounter>,
     /// `splitmask_eval_accuracy_ratio`.
     pub eval_accuracy: PerLabel<EvalTask, Gauge>,
+    /// `splitmask_eval_loss`.
+    pub eval_loss: Gauge,
+    /// `splitmask_eval_best_step`.
+    pub eval_best_step: Gauge,
+    /// `splitmask_eval_since_best`.
+    pub eval_since_best: Gauge,
+    /// `splitmask_eval_overfitting`.
+    pub eval_overfitting: Gauge,
     /// `splitmask_device_memory_bytes`.
     pub device_memory: PerLabel<MemoryKind, Gauge>,
 }
@@ -229,6 +237,22 @@ impl TrainMetrics {
                 r,
                 "splitmask_eval_accuracy_ratio",
                 "Accuracy of the frozen encoder at the last evaluation, 0 to 1.",
+            )?,
+            eval_loss: gauge(
+                r,
+                "splitmask_eval_loss",
+                "Loss on the validation set at the last evaluation with eval.watch = loss; 0 = not measured.",
+            )?,
+            eval_best_step: gauge(
+                r,
+                "splitmask_eval_best_step",
+                "Step of the best evaluation so far, whose checkpoint is kept; 0 = none.",
+            )?,
+            eval_since_best: gauge(r, "splitmask_eval_since_best", "Evaluations since the best one.")?,
+            eval_overfitting: gauge(
+                r,
+                "splitmask_eval_overfitting",
+                "1 if eval.patience evaluations have passed without a new best, else 0.",
             )?,
             device_memory: gauge_per(
                 r,

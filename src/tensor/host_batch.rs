@@ -21,6 +21,33 @@ pub struct Normalise {
 /// # Errors
 /// Buffers that do not fit their shape; sets of unequal size; a range beyond the batch.
 pub fn step_input(batch: &Batch, range: Range<usize>, device: Device, normalise: &Normalise) -> Result<StepInput, TensorError> {
+    of_views(batch, batch.views.len(), range, device, normalise)
+}
+
+/// As [`step_input`] for a batch of a plan with a target: the target is no view, but comes by itself as u8 B×3×T×T, not normalised.
+///
+/// # Errors
+/// As there.
+pub fn step_input_with_target(
+    batch: &Batch,
+    range: Range<usize>,
+    device: Device,
+    normalise: &Normalise,
+) -> Result<(StepInput, Tensor), TensorError> {
+    let views = batch.views.len().saturating_sub(1);
+    let input = of_views(batch, views, range.clone(), device, normalise)?;
+    let (bytes, size) = (batch.views.get(views), batch.sizes.get(views).copied().unwrap_or(0));
+    let bytes = bytes.map_or(&[][..], Vec::as_slice);
+    let one = 3 * (size as usize).pow(2);
+    let bytes = rows(bytes, batch.len, one, &range, || format!("target ({}×3×{size}×{size})", batch.len))?;
+    let side = i64::from(size);
+    Ok((
+        input,
+        Tensor::from_slice(bytes).view([int(range.len()), 3, side, side]).to_device(device),
+    ))
+}
+
+fn of_views(batch: &Batch, views: usize, range: Range<usize>, device: Device, normalise: &Normalise) -> Result<StepInput, TensorError> {
     if range.start >= range.end || range.end > batch.len {
         return Err(TensorError::BadRange {
             start: range.start,
@@ -29,7 +56,7 @@ pub fn step_input(batch: &Batch, range: Range<usize>, device: Device, normalise:
         });
     }
     let len = range.len();
-    let views = batch.views.iter().zip(&batch.sizes).enumerate();
+    let views = batch.views.iter().zip(&batch.sizes).take(views).enumerate();
     let views = views.map(|(i, (bytes, &size))| {
         let one = 3 * (size as usize).pow(2);
         let bytes = rows(bytes, batch.len, one, &range, || {
@@ -217,6 +244,17 @@ mod tests {
             step_input(&batch(), 1..3, Device::Cpu, &PLAIN),
             Err(TensorError::BadRange { len: 2, .. })
         ));
+    }
+
+    #[test]
+    fn the_target_comes_by_itself_and_raw() {
+        let mut b = batch();
+        b.parts.clear();
+        b.sizes.push(1);
+        b.views.push(vec![1, 2, 3, 4, 5, 6]);
+        let (input, target) = step_input_with_target(&b, 1..2, Device::Cpu, &PLAIN).unwrap();
+        assert_eq!((input.views.len(), target.size()), (1, vec![1, 3, 1, 1]));
+        assert_eq!(Vec::<u8>::try_from(target.flatten(0, -1)).unwrap(), [4, 5, 6]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod rows;
 use tch::Tensor;
 
 pub use device::{choose_device, parse_device};
-pub use host_batch::{Normalise, step_input};
+pub use host_batch::{Normalise, step_input, step_input_with_target};
 pub use rows::{flat_rows, place_rows, take_rows};
 
 /// Why a batch cannot become a step's input, or a device cannot be had.

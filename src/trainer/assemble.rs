@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::error::PipelineError;
-use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
 use splitmask_pipeline::types::ViewPlan;
 use tch::{Device, Tensor, nn};
 
@@ -21,7 +19,9 @@ use super::meter::{Meter, WordUsage};
 use super::pause::Pause;
 use super::record::Interval;
 use super::spec::TrainerSpec;
+use super::words::Words;
 use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
+use crate::eval::watch::Watch;
 use crate::objective::{self, Objective};
 use crate::optim::AdamW;
 use crate::telemetry::metrics::{Phase, PhaseClock};
@@ -34,8 +34,7 @@ pub(super) struct Trainer {
     pub(super) vars: nn::VarStore,
     pub(super) objective: Box<dyn Objective>,
     pub(super) optimizer: AdamW,
-    pub(super) codebook: Arc<Codebook>,
-    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) words: Words,
     pub(super) plan: Arc<ViewPlan>,
     pub(super) feed: Feed,
     pub(super) step: u64,
@@ -44,6 +43,7 @@ pub(super) struct Trainer {
     pub(super) usage: WordUsage,
     pub(super) interval: Interval,
     pub(super) nonfinite_run: u32,
+    pub(super) watch: Watch,
     pub(super) waiting_since: Option<Instant>,
     pub(super) paused: Option<Pause>,
     pub(super) journal: Journal,
@@ -55,7 +55,7 @@ pub(super) struct Trainer {
 
 impl Trainer {
     /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor.
-    pub(super) fn assemble(spec: TrainerSpec, status: StatusBoard, telemetry: Telemetry) -> Result<Self, TrainError> {
+    pub(super) fn assemble(mut spec: TrainerSpec, status: StatusBoard, telemetry: Telemetry) -> Result<Self, TrainError> {
         let (device, why_not_cuda) = choose_device(&spec.train.device)?;
         if let Some(reason) = why_not_cuda {
             tracing::info!(%reason, "training on the CPU");
@@ -68,14 +68,13 @@ impl Trainer {
         tch::set_num_threads(threads as i32);
         telemetry.train.set_build_info(torch_ext::version(), &device_name(device));
 
-        let codebook = Arc::new(load_codebook(&spec)?);
-        let tokenizer = Arc::new(Tokenizer::new(Arc::clone(&codebook)));
+        let words = Words::load(&spec.codebook, &spec.data.train, &spec.model, device)?;
 
         tch::manual_seed(spec.seed as i64);
         let vars = nn::VarStore::new(device);
-        let objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root());
+        let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
         let mut optimizer = AdamW::new(vars.variables(), |name, dims| objective.param_rule(name, dims), &spec.optim);
-        let plan = Arc::new(objective.views(spec.augment.crop, spec.augment.colour));
+        let plan = Arc::new(words.plan(objective.views(spec.augment.crop, spec.augment.colour)));
 
         let root = folder_of(&spec.run_dir);
         let found = checkpoint::newest(&root)?;
@@ -85,7 +84,7 @@ impl Trainer {
         let mut progress = None;
         if let Some(folder) = found.folder {
             let snapshot = checkpoint::load(&folder)?;
-            restore(&folder, &snapshot, &vars, &mut optimizer, &codebook)?;
+            restore(&folder, &snapshot, &vars, &mut optimizer, &words)?;
             tracing::info!(step = snapshot.progress.step, from = %folder.display(), "resuming");
             progress = Some(snapshot.progress);
         } else if let Some(from) = &spec.init_from {
@@ -94,8 +93,9 @@ impl Trainer {
         }
         let resumed = progress.as_ref().map(|p| p.step);
         let (step, cursor) = progress.as_ref().map_or((0, Cursor::default()), |p| (p.step, p.cursor));
+        let watch = progress.as_ref().map(|p| p.watch).unwrap_or_default();
         let (meter, usage) = match progress {
-            None => (Meter::default(), WordUsage::new(codebook.len())),
+            None => (Meter::default(), WordUsage::new(words.len())),
             Some(p) => {
                 telemetry.train.restore(&p.counters);
                 (
@@ -105,17 +105,29 @@ impl Trainer {
             }
         };
         // Before anything is written: a bucket that cannot be read must leave no trace.
-        let feed = Feed::open(&spec, &plan, &tokenizer, cursor, &telemetry.pipeline)?;
+        let feed = Feed::open(&spec, &plan, words.tokenizer(), cursor, &telemetry.pipeline)?;
+        let epochs = fit_schedule(&mut spec, feed.samples())?;
         std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io {
             path: spec.run_dir.clone(),
             source,
         })?;
         let journal = Journal::open(&spec.run_dir, step)?;
+        tracing::info!(
+            steps = spec.optim.total_steps,
+            warmup_steps = spec.optim.warmup_steps,
+            samples = feed.samples(),
+            epochs,
+            "the schedule: {} steps of {} images{}",
+            spec.optim.total_steps,
+            spec.train.batch,
+            epochs.map_or_else(String::new, |e| format!(", {e:.1} epochs"))
+        );
         Ok(Self {
             keeper: Keeper::new(&spec.run_dir, telemetry.train.clone(), resumed),
             interval: Interval::begin(telemetry.train.phase(Phase::DataWait).get()),
             clock: PhaseClock::start(telemetry.train.clone(), Phase::Other),
             nonfinite_run: 0,
+            watch,
             waiting_since: None,
             paused: None,
             spec,
@@ -123,8 +135,7 @@ impl Trainer {
             vars,
             objective,
             optimizer,
-            codebook,
-            tokenizer,
+            words,
             plan,
             feed,
             step,
@@ -153,7 +164,8 @@ impl Trainer {
             word_counts,
             token_entropy,
             codebook_perplexity,
-            codebook: self.codebook.id(),
+            codebook: self.words.id(),
+            watch: self.watch,
         };
         let snapshot = Snapshot {
             model,
@@ -168,6 +180,21 @@ impl Trainer {
     }
 }
 
+/// Cuts the schedule to `optim.max_epochs` passes over `samples` images; answers the passes that it takes.
+pub(super) fn fit_schedule(spec: &mut TrainerSpec, samples: Option<u64>) -> Result<Option<f64>, TrainError> {
+    if spec.optim.max_epochs > 0 && samples.is_none() {
+        return Err(TrainError::BadSetting {
+            key: "optim.max_epochs".into(),
+            value: spec.optim.max_epochs.to_string(),
+            detail: "the training data has no manifest.json, so nobody knows how many images an epoch has".into(),
+            hint: Some("`splitmask pack` writes one; or set optim.max_epochs = 0 and optim.total_steps to what you want".into()),
+        });
+    }
+    let fitted = spec.optim.fitted(spec.train.batch, samples);
+    spec.optim = fitted.optim;
+    Ok(fitted.epochs)
+}
+
 fn device_name(device: Device) -> String {
     match device {
         Device::Cuda(n) => format!("cuda:{n}"),
@@ -175,32 +202,15 @@ fn device_name(device: Device) -> String {
     }
 }
 
-fn load_codebook(spec: &TrainerSpec) -> Result<Codebook, TrainError> {
-    let codebook = Codebook::load(&spec.codebook).map_err(|e| match e {
-        PipelineError::Io { source, .. } => TrainError::BadSetting {
-            key: "codebook.path".into(),
-            value: spec.codebook.display().to_string(),
-            detail: source.to_string(),
-            hint: Some(format!(
-                "make it with `splitmask codebook {} --out FILE …`",
-                spec.data.first_place()
-            )),
-        },
-        other => other.into(),
-    })?;
-    codebook.check_fits(&spec.codebook.display().to_string(), spec.model.image, spec.model.patch)?;
-    Ok(codebook)
-}
-
 /// Puts a checkpoint's tensors in place.
-fn restore(folder: &Path, snapshot: &Snapshot, vars: &nn::VarStore, optimizer: &mut AdamW, codebook: &Codebook) -> Result<(), TrainError> {
+fn restore(folder: &Path, snapshot: &Snapshot, vars: &nn::VarStore, optimizer: &mut AdamW, words: &Words) -> Result<(), TrainError> {
     let mismatch = |detail: String| {
         TrainError::from(CheckpointError::Mismatch {
             path: folder.to_owned(),
             detail,
         })
     };
-    if snapshot.progress.codebook != codebook.id() {
+    if snapshot.progress.codebook != words.id() {
         return Err(mismatch("it was trained with another codebook (codebook.path)".into()));
     }
     put_weights(folder, &snapshot.model, vars)?;

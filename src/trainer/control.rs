@@ -108,6 +108,10 @@ pub struct Status {
     pub last_checkpoint_step: Option<u64>,
     /// Last evaluation by task: (task, accuracy, step).
     pub evaluations: Vec<(String, f64, u64)>,
+    /// Best evaluation so far: (measure, value, step).
+    pub best: Option<(String, f64, u64)>,
+    /// Whether `eval.patience` evaluations have passed without a better one.
+    pub overfitting: bool,
     /// Samples dropped by reason.
     pub sample_errors: Vec<(String, u64)>,
     /// (batches, capacity) of the queue.

@@ -17,7 +17,10 @@ use splitmask_pipeline::types::{Batch, ViewPlan};
 use super::spec::TrainerSpec;
 
 /// A running stream of training batches.
-pub(super) struct Feed(BatchStream);
+pub(super) struct Feed {
+    stream: BatchStream,
+    samples: Option<u64>,
+}
 
 /// What the wait for a batch ended with.
 pub(super) enum Fed {
@@ -35,7 +38,7 @@ impl Feed {
     pub(super) fn open(
         spec: &TrainerSpec,
         plan: &Arc<ViewPlan>,
-        tokenizer: &Arc<Tokenizer>,
+        tokenizer: Option<&Arc<Tokenizer>>,
         start: Cursor,
         metrics: &PipelineMetrics,
     ) -> Result<Self, PipelineError> {
@@ -47,7 +50,8 @@ impl Feed {
             world: 1,
         };
         let stream = open_batches(&dataset, spec, plan, tokenizer, order, ViewMode::Train, spec.train.batch as usize)?;
-        Ok(Self(stream))
+        let samples = dataset.manifest().map(|m| (m.samples() as f64 * spec.data.fraction).round() as u64);
+        Ok(Self { stream, samples })
     }
 
     /// Waits for a batch, but not longer than `patience`, so that commands are heard while the bucket is slow.
@@ -55,7 +59,7 @@ impl Feed {
     /// # Errors
     /// The stream's last words; it yields nothing after them.
     pub(super) fn next(&mut self, patience: Duration) -> Result<Fed, PipelineError> {
-        match self.0.next_timeout(patience) {
+        match self.stream.next_timeout(patience) {
             Poll::Ready(Some(batch)) => batch.map(Fed::Batch),
             Poll::Pending => Ok(Fed::Waiting),
             Poll::Ready(None) => Err(PipelineError::Panicked {
@@ -67,13 +71,19 @@ impl Feed {
 
     /// Gives a consumed batch's buffers back.
     pub(super) fn recycle(&self, batch: Batch) {
-        self.0.recycle(batch);
+        self.stream.recycle(batch);
     }
 
     /// Batches waiting.
     #[must_use]
     pub(super) fn level(&self) -> usize {
-        self.0.queue_level().0
+        self.stream.queue_level().0
+    }
+
+    /// Samples of one epoch (about, with `data.fraction` < 1); none if the place has no manifest.
+    #[must_use]
+    pub(super) fn samples(&self) -> Option<u64> {
+        self.samples
     }
 }
 
@@ -85,7 +95,7 @@ pub(super) fn open_batches(
     dataset: &Dataset,
     spec: &TrainerSpec,
     plan: &Arc<ViewPlan>,
-    tokenizer: &Arc<Tokenizer>,
+    tokenizer: Option<&Arc<Tokenizer>>,
     order: Order,
     mode: ViewMode,
     batch: usize,
@@ -95,8 +105,8 @@ pub(super) fn open_batches(
         max_bytes: spec.data.max_member_bytes,
         keep_truncated: spec.data.truncated == Truncated::Keep,
     };
-    let (seed, plan_of, words) = (spec.seed, Arc::clone(plan), Arc::clone(tokenizer));
-    let make = move || SampleMaker::new(Arc::clone(&plan_of), mode, seed, limits, plan_of.words.map(|_| Arc::clone(&words)));
+    let (seed, plan_of, words) = (spec.seed, Arc::clone(plan), tokenizer.cloned());
+    let make = move || SampleMaker::new(Arc::clone(&plan_of), mode, seed, limits, plan_of.words.and(words.clone()));
     // Errors surface here rather than in a worker thread.
     make()?;
     let worker = move || {

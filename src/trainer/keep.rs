@@ -38,6 +38,7 @@ impl Keeper {
     pub(super) fn begin(&mut self, snapshot: Snapshot, keep: u32, keep_every: u64) {
         self.settle();
         let (root, metrics) = (self.root.clone(), self.metrics.clone());
+        let best = snapshot.progress.watch.best.map(|(_, step)| step);
         let write = move || {
             let began = Instant::now();
             let step = snapshot.progress.step;
@@ -46,9 +47,12 @@ impl Keeper {
             metrics.checkpoint_last_success_timestamp.set(unix_seconds());
             metrics.checkpoint_last_step.set(step as f64);
             metrics.checkpoint_bytes.set(folder_bytes(&path) as f64);
+            if best == Some(step) {
+                checkpoint::mark_best(&root, step)?;
+            }
             let existing = checkpoint::list(&root);
             let steps: Vec<u64> = existing.iter().map(|(s, _)| *s).collect();
-            let old = surplus(&steps, keep, keep_every);
+            let old = surplus(&steps, keep, keep_every, best);
             for (_, folder) in existing.iter().filter(|(s, _)| old.contains(s)) {
                 if let Err(e) = std::fs::remove_dir_all(folder) {
                     tracing::warn!(folder = %folder.display(), error = %e, "an old checkpoint could not be deleted");

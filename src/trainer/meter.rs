@@ -71,6 +71,8 @@ pub(super) struct WordUsage {
     seen: u64,
     entropy: f64,
     perplexity: f64,
+    /// Counts of words that were made on a device, not yet read.
+    on_device: Option<Tensor>,
 }
 
 impl WordUsage {
@@ -82,6 +84,7 @@ impl WordUsage {
             seen: 0,
             entropy: 0.0,
             perplexity: 0.0,
+            on_device: None,
         }
     }
 
@@ -93,6 +96,7 @@ impl WordUsage {
             counts,
             entropy,
             perplexity,
+            on_device: None,
         }
     }
 
@@ -103,8 +107,31 @@ impl WordUsage {
                 *count += 1;
             }
         }
-        self.seen += words.len() as u64;
+        self.saw(words.len());
+    }
+
+    /// As [`WordUsage::observe`] for words (i64, each below V) that lie on a device: they are counted there and read once a window.
+    pub(super) fn observe_on_device(&mut self, words: &Tensor) {
+        let counts = words.reshape([-1]).bincount::<Tensor>(None, self.counts.len() as i64);
+        self.on_device = Some(match self.on_device.take() {
+            Some(sum) => sum + counts,
+            None => counts,
+        });
+        self.saw(words.numel());
+    }
+
+    /// Reads what devices counted.
+    fn read(&mut self) {
+        if let Some(counts) = self.on_device.take() {
+            let counts = Vec::<i64>::try_from(counts).expect("counts are one dimension of i64");
+            self.counts.iter_mut().zip(counts).for_each(|(sum, c)| *sum += c.unsigned_abs());
+        }
+    }
+
+    fn saw(&mut self, words: usize) {
+        self.seen += words as u64;
         if self.seen >= 16 * self.counts.len() as u64 {
+            self.read();
             self.entropy = entropy(&self.counts);
             self.perplexity = self.entropy.exp();
             self.counts.fill(0);
@@ -115,7 +142,8 @@ impl WordUsage {
     /// Entropy of the marginal word distribution, nats: what a model that knows only frequencies would score (spec §2.3). Of the last full window, or
     /// of what has been seen before the first is full.
     #[must_use]
-    pub(super) fn entropy(&self) -> f64 {
+    pub(super) fn entropy(&mut self) -> f64 {
+        self.read();
         if self.perplexity == 0.0 {
             entropy(&self.counts)
         } else {
@@ -125,13 +153,14 @@ impl WordUsage {
 
     /// exp(entropy).
     #[must_use]
-    pub(super) fn perplexity(&self) -> f64 {
+    pub(super) fn perplexity(&mut self) -> f64 {
         self.entropy().exp()
     }
 
     /// (counts, entropy, perplexity) for the checkpoint.
     #[must_use]
-    pub(super) fn save(&self) -> (Vec<u64>, f64, f64) {
+    pub(super) fn save(&mut self) -> (Vec<u64>, f64, f64) {
+        self.read();
         (self.counts.clone(), self.entropy, self.perplexity)
     }
 }
@@ -167,6 +196,22 @@ mod tests {
         assert_eq!(a["loss"].to_bits(), b["loss"].to_bits());
         assert!((a["loss"] - 0.15).abs() < 1e-7);
         assert!(whole.take().is_empty());
+    }
+
+    #[test]
+    fn words_on_a_device_count_as_those_on_the_host() {
+        let (mut host, mut device) = (WordUsage::new(8), WordUsage::new(8));
+        for step in 0..20i64 {
+            let words: Vec<i64> = (0..10).map(|i| i * (step + 1) % 7).collect();
+            host.observe(&words.iter().map(|w| *w as u32).collect::<Vec<_>>());
+            device.observe_on_device(&Tensor::from_slice(&words).view([2, 5]));
+            if step == 5 {
+                let (counts, e, p) = device.save();
+                device = WordUsage::restore(counts, e, p);
+            }
+        }
+        assert_eq!(host.save(), device.save());
+        assert!(host.entropy() > 1.0);
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod record;
 pub mod spec;
 mod step;
 mod survey;
+mod watch;
+mod words;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,10 +28,11 @@ use splitmask_pipeline::types::Batch;
 pub use assemble::put_weights;
 pub use error::TrainError;
 pub use survey::knn;
+pub use words::Words;
 
 use crate::checkpoint::CheckpointError;
 use crate::telemetry::metrics::{Phase, TrainMetrics};
-use assemble::Trainer;
+use assemble::{Trainer, fit_schedule};
 use control::{Command, Commands, Outcome, Reach, State, StatusBoard};
 use feed::{Fed, Feed};
 use spec::TrainerSpec;
@@ -56,6 +59,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 impl Trainer {
     fn train(mut self, commands: &Commands) -> Result<Outcome, TrainError> {
+        self.show_watch();
         self.set_state(State::Training);
         while self.step < self.spec.optim.total_steps {
             if self.obey(commands)? {
@@ -102,7 +106,7 @@ impl Trainer {
         self.feed.recycle(batch);
         let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
         let last = self.step == self.spec.optim.total_steps;
-        let (log, picture, eval, checkpoint) = (
+        let (log, picture, eval, mut checkpoint) = (
             due(self.spec.log.every_steps) || last,
             due(self.spec.picture.every_steps) && !last,
             due(self.spec.eval.every_steps),
@@ -112,7 +116,8 @@ impl Trainer {
             self.record()?;
         }
         if eval {
-            self.evaluate()?;
+            // The best one so far is worth a checkpoint of its own.
+            checkpoint |= self.evaluate()?;
         }
         if picture {
             self.pictures();
@@ -145,16 +150,18 @@ impl Trainer {
     }
 
     /// Takes over a changed spec at this boundary; on failure the old one goes on.
-    fn reconfigure(&mut self, spec: TrainerSpec, reach: Reach) -> Result<(), TrainError> {
+    fn reconfigure(&mut self, mut spec: TrainerSpec, reach: Reach) -> Result<(), TrainError> {
         if reach == Reach::Rebuild {
-            let plan = Arc::new(self.objective.views(spec.augment.crop, spec.augment.colour));
-            self.feed = Feed::open(&spec, &plan, &self.tokenizer, self.cursor, &self.telemetry.pipeline)?;
+            let plan = Arc::new(self.words.plan(self.objective.views(spec.augment.crop, spec.augment.colour)));
+            self.feed = Feed::open(&spec, &plan, self.words.tokenizer(), self.cursor, &self.telemetry.pipeline)?;
             self.resume();
             self.plan = plan;
         }
+        fit_schedule(&mut spec, self.feed.samples())?;
         self.objective.apply_live(&spec.objective)?;
         self.optimizer.reconfigure(&spec.optim);
         self.spec = spec;
+        self.show_watch();
         Ok(())
     }
 

@@ -60,7 +60,13 @@ impl Trainer {
             return;
         }
         pause.again = Some(Instant::now() + pause.every);
-        match Feed::open(&self.spec, &self.plan, &self.tokenizer, self.cursor, &self.telemetry.pipeline) {
+        match Feed::open(
+            &self.spec,
+            &self.plan,
+            self.words.tokenizer(),
+            self.cursor,
+            &self.telemetry.pipeline,
+        ) {
             Ok(feed) => {
                 self.feed = feed;
                 self.resume();

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::types::{ColourConfig, CropConfig};
 
+use crate::eval::watch::Watched;
 use crate::model::config::VitConfig;
 use crate::objective::config::ObjectiveConfig;
 use crate::optim::config::OptimConfig;
@@ -102,7 +103,7 @@ impl Default for CheckpointConfig {
     }
 }
 
-/// `[eval]`: k-NN accuracy on `data.val` during training (arXiv 2104.14294 §4.1).
+/// `[eval]`: k-NN accuracy (arXiv 2104.14294 §4.1) or loss on `data.val` during training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {
@@ -120,6 +121,10 @@ pub struct EvalConfig {
     pub crop_ratio: f64,
     /// Classes with fewer labelled training images are left out.
     pub min_class: u32,
+    /// What an evaluation measures.
+    pub watch: Watched,
+    /// Evaluations without a new best after which the run warns of over-fitting; 0 = never.
+    pub patience: u32,
 }
 
 impl Default for EvalConfig {
@@ -132,6 +137,8 @@ impl Default for EvalConfig {
             max_queries: 0,
             crop_ratio: 0.875,
             min_class: 1,
+            watch: Watched::Knn,
+            patience: 3,
         }
     }
 }

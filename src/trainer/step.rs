@@ -10,7 +10,6 @@ use super::error::TrainError;
 use super::spec::Precision;
 use crate::optim::{learning_rate, weight_decay};
 use crate::telemetry::metrics::{Phase, unix_seconds};
-use crate::tensor::step_input;
 
 impl Trainer {
     /// Learning rate and weight decay of a step.
@@ -29,8 +28,13 @@ impl Trainer {
         self.meter.step();
         for part in 0..parts {
             self.clock.switch(Phase::Copy);
-            let share = step_input(batch, part * micro..(part + 1) * micro, self.device, &normalise)?;
+            let range = part * micro..(part + 1) * micro;
+            let (mut share, target) = self.words.input(batch, range, &self.plan, self.device, &normalise)?;
             self.clock.switch(Phase::Forward);
+            self.words.fill(&mut share, target.as_ref());
+            if let (Some(words), true) = (&share.words, target.is_some()) {
+                self.usage.observe_on_device(words);
+            }
             let losses = {
                 let _autocast = (self.spec.train.precision == Precision::Bf16)
                     .then(|| Autocast::bf16(self.device))

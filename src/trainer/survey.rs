@@ -1,4 +1,4 @@
-//! What is looked at every so often: k-NN accuracy and pictures. Neither touches the training state.
+//! What is looked at every so often: k-NN accuracy or validation loss, and pictures. Neither touches the training state.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::sample::ViewMode;
-use splitmask_pipeline::tokenize::Tokenizer;
 use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, ViewPlan, ViewSpec};
-use tch::Device;
+use tch::{Device, Tensor};
+use torch_ext::Autocast;
 
 use super::assemble::Trainer;
 use super::control::{State, uptime_s};
@@ -18,11 +18,11 @@ use super::journal::Journal;
 use super::spec::{Precision, TrainerSpec};
 use crate::eval::features::{FeatureError, Features, extract};
 use crate::eval::knn::{Accuracy, Vote, classify};
+use crate::eval::watch::Watched;
 use crate::model::Vit;
 use crate::objective::Branch;
 use crate::picture;
 use crate::telemetry::metrics::{EvalTask, Phase};
-use crate::tensor::step_input;
 
 /// Images per batch of an evaluation.
 const EVAL_BATCH: usize = 128;
@@ -31,13 +31,7 @@ const EVAL_BATCH: usize = 128;
 ///
 /// # Errors
 /// Unreadable shards, or none with labels.
-pub fn knn(
-    vit: &Vit,
-    spec: &TrainerSpec,
-    tokenizer: &Arc<Tokenizer>,
-    device: Device,
-    mut progress: impl FnMut(&str, usize),
-) -> Result<Accuracy, FeatureError> {
+pub fn knn(vit: &Vit, spec: &TrainerSpec, device: Device, mut progress: impl FnMut(&str, usize)) -> Result<Accuracy, FeatureError> {
     let normalise = spec.train.normalise();
     let mut features = |set: &str, url: &str, most: u32| -> Result<Features, FeatureError> {
         let dataset = Dataset::open(url, &spec.data, &spec.pipeline, PipelineMetrics::default())?;
@@ -49,12 +43,13 @@ pub fn knn(
         let plan = Arc::new(ViewPlan {
             views: vec![view],
             words: None,
+            target: None,
             mask: None,
         });
         let mode = ViewMode::Eval {
             crop_ratio: spec.eval.crop_ratio as f32,
         };
-        let mut stream = open_batches(&dataset, spec, &plan, tokenizer, Order::Sequential, mode, EVAL_BATCH)?;
+        let mut stream = open_batches(&dataset, spec, &plan, None, Order::Sequential, mode, EVAL_BATCH)?;
         let bf16 = spec.train.precision == Precision::Bf16;
         extract(
             vit,
@@ -85,32 +80,99 @@ pub fn knn(
 }
 
 impl Trainer {
-    /// Measures k-NN accuracy now; a failure is logged and training goes on.
-    pub(super) fn evaluate(&mut self) -> Result<(), TrainError> {
+    /// Measures what `eval.watch` says; answers whether it is the best so far. A failure is logged and training goes on.
+    pub(super) fn evaluate(&mut self) -> Result<bool, TrainError> {
         self.set_state(State::Evaluating);
         self.clock.switch(Phase::Eval);
-        let status = Arc::clone(&self.status);
-        let alive = |_: &str, _: usize| status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_progress_s = uptime_s();
-        match knn(self.objective.backbone(), &self.spec, &self.tokenizer, self.device, alive) {
-            Ok(accuracy) => {
-                tracing::info!(
-                    step = self.step,
-                    "k-NN {:.4} (chance {:.4}, commonest class {:.4})",
-                    accuracy.top1,
-                    accuracy.chance,
-                    accuracy.majority
-                );
-                self.telemetry.train.eval_accuracy.of(EvalTask::Knn).set(accuracy.top1);
-                let line = serde_json::json!({ "step": self.step, "knn_accuracy": accuracy.top1 });
+        let watched = self.spec.eval.watch;
+        let measured = match watched {
+            Watched::Knn => self.knn_accuracy(),
+            Watched::Loss => self.val_loss(),
+        };
+        let mut best = false;
+        match measured {
+            Ok(value) => {
+                let line = serde_json::json!({ "step": self.step, watched.label(): value });
                 self.journal.write(line.as_object().cloned().unwrap_or_default())?;
-                let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                status.evaluations = vec![("knn".into(), accuracy.top1, self.step)];
-                status.history.push((self.step, "knn_accuracy".into(), accuracy.top1));
+                {
+                    let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let task = if watched == Watched::Knn { "knn" } else { watched.label() };
+                    status.evaluations = vec![(task.into(), value, self.step)];
+                    status.history.push((self.step, watched.label().into(), value));
+                }
+                best = self.watch_evaluation(value);
             }
-            Err(e) => tracing::error!(error = %e, "the evaluation failed; training goes on"),
+            Err(reason) => tracing::error!(error = %reason, "the evaluation failed; training goes on"),
         }
         self.clock.switch(Phase::Other);
-        Ok(())
+        Ok(best)
+    }
+
+    fn knn_accuracy(&self) -> Result<f64, String> {
+        let status = Arc::clone(&self.status);
+        let alive = |_: &str, _: usize| status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_progress_s = uptime_s();
+        let accuracy = knn(self.objective.backbone(), &self.spec, self.device, alive).map_err(|e| e.to_string())?;
+        tracing::info!(
+            step = self.step,
+            "k-NN {:.4} (chance {:.4}, commonest class {:.4})",
+            accuracy.top1,
+            accuracy.chance,
+            accuracy.majority
+        );
+        self.telemetry.train.eval_accuracy.of(EvalTask::Knn).set(accuracy.top1);
+        Ok(accuracy.top1)
+    }
+
+    /// Mean total loss over `data.val`: centre crops, no drop path, masks that depend on the sample alone, in batches as large as those of
+    /// training's forward passes, for the match loss depends on their size. A rest that fills no batch is left out.
+    fn val_loss(&self) -> Result<f64, String> {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let (spec, val) = (&self.spec, &self.spec.data.val);
+        let dataset = Dataset::open(val, &spec.data, &spec.pipeline, PipelineMetrics::default()).map_err(|e| text(&e))?;
+        let mode = ViewMode::Eval {
+            crop_ratio: spec.eval.crop_ratio as f32,
+        };
+        let size = (spec.train.batch / spec.train.accumulate.max(1)) as usize;
+        let most = match spec.eval.max_queries {
+            0 => usize::MAX,
+            n => (n as usize / size).max(1),
+        };
+        let mut stream =
+            open_batches(&dataset, spec, &self.plan, self.words.tokenizer(), Order::Sequential, mode, size).map_err(|e| text(&e))?;
+        let (mut sum, mut batches) = (0.0, 0usize);
+        while batches < most {
+            let Some(batch) = stream.next() else { break };
+            let batch = batch.map_err(|e| text(&e))?;
+            if batch.len < size {
+                break;
+            }
+            let loss = tch::no_grad(|| -> Result<f64, TrainError> {
+                let (mut input, target) = self
+                    .words
+                    .input(&batch, 0..batch.len, &self.plan, self.device, &spec.train.normalise())?;
+                self.words.fill(&mut input, target.as_ref());
+                let _autocast = (spec.train.precision == Precision::Bf16)
+                    .then(|| Autocast::bf16(self.device))
+                    .transpose()?;
+                Ok(self.objective.forward_t(&input, false)?.total.double_value(&[]))
+            });
+            sum += loss.map_err(|e| text(&e))?;
+            batches += 1;
+            stream.recycle(batch);
+            self.status
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .last_progress_s = uptime_s();
+        }
+        if batches == 0 {
+            return Err(format!(
+                "data.val = {val}: fewer images than one forward pass of training takes ({size})"
+            ));
+        }
+        let loss = sum / batches as f64;
+        tracing::info!(step = self.step, images = batches * size, "validation loss {loss:.4}");
+        self.telemetry.train.eval_loss.set(loss);
+        Ok(loss)
     }
 
     /// Draws `inpaint.png` and `curves.svg`; a failure is logged and training goes on.
@@ -131,16 +193,23 @@ impl Trainer {
         }
         let text = |e: &dyn std::fmt::Display| e.to_string();
         let batch = self.picture_batch().map_err(|e| text(&e))?;
-        let input = step_input(&batch, 0..batch.len, self.device, &self.spec.train.normalise()).map_err(|e| text(&e))?;
+        let normalise = self.spec.train.normalise();
+        let (mut input, target) = self
+            .words
+            .input(&batch, 0..batch.len, &self.plan, self.device, &normalise)
+            .map_err(|e| text(&e))?;
+        self.words.fill(&mut input, target.as_ref());
         let Some(predicted) = self.objective.predict(&input).map_err(|e| text(&e))? else {
             return Ok(());
         };
         let size = self.spec.model.image;
         let (pixels, patches) = (3 * (size * size) as usize, batch.parts.len() / batch.len);
         let slice = |all: &[u32], i: usize| all[i * patches..(i + 1) * patches].to_vec();
-        let words_of = |branch: &Branch| {
-            Vec::<i64>::try_from(branch.words.flatten(0, -1)).map(|w| w.into_iter().map(|w| w as u32).collect::<Vec<_>>())
-        };
+        let plain =
+            |words: &Tensor| Vec::<i64>::try_from(words.flatten(0, -1)).map(|w| w.into_iter().map(|w| w as u32).collect::<Vec<_>>());
+        let Some(true_words) = &input.words else { return Ok(()) };
+        let true_words = plain(true_words).map_err(|e| text(&e))?;
+        let words_of = |branch: &Branch| plain(&branch.words);
         let branches = predicted
             .branches
             .iter()
@@ -155,12 +224,11 @@ impl Trainer {
             .map(|i| picture::Row {
                 view: batch.views[0][i * pixels..(i + 1) * pixels].to_vec(),
                 parts: batch.parts[i * patches..(i + 1) * patches].to_vec(),
-                words: slice(&batch.words, i),
+                words: slice(&true_words, i),
                 predicted: [slice(a, i), slice(b, i)],
             })
             .collect();
-        let side = self.codebook.patch;
-        let sheet = picture::inpaint(&rows, size, &|word| (side, self.codebook.word_pixels(word as usize)));
+        let sheet = picture::inpaint(&rows, size, &|word| self.words.look(word as usize));
         let path = self.spec.run_dir.join("inpaint.png");
         let temporary = path.with_extension("tmp.png");
         sheet.save(&temporary).map_err(|e| format!("{}: {e}", temporary.display()))?;
@@ -177,7 +245,15 @@ impl Trainer {
             crop_ratio: self.spec.eval.crop_ratio as f32,
         };
         let rows = self.spec.picture.rows as usize;
-        let mut stream = open_batches(&dataset, &self.spec, &self.plan, &self.tokenizer, Order::Sequential, mode, rows)?;
+        let mut stream = open_batches(
+            &dataset,
+            &self.spec,
+            &self.plan,
+            self.words.tokenizer(),
+            Order::Sequential,
+            mode,
+            rows,
+        )?;
         stream.next().unwrap_or(Err(PipelineError::Empty {
             url: url.to_owned(),
             detail: "no image for the picture".into(),
@@ -195,6 +271,7 @@ impl Trainer {
                 "token_accuracy",
                 "match_accuracy",
                 "knn_accuracy",
+                "val_loss",
             ] {
                 if let Some(value) = line[curve].as_f64() {
                     points.push(picture::Point {

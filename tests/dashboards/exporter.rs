@@ -138,6 +138,10 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
         train.checkpoint_last_step.set(t);
         train.eval_accuracy.of(EvalTask::Knn).set(0.45);
         train.eval_accuracy.of(EvalTask::Linear).set(0.52);
+        train.eval_loss.set(7.1);
+        train.eval_best_step.set(t);
+        train.eval_since_best.set(1.0);
+        train.eval_overfitting.set(0.0);
     }
 }
 

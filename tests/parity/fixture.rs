@@ -52,6 +52,11 @@ impl Fixture {
         self.0.get(name).unwrap_or_else(|| panic!("the fixture has no {name}"))
     }
 
+    /// All tensors.
+    pub(crate) fn all(&self) -> BTreeMap<&str, &Tensor> {
+        self.0.iter().map(|(k, v)| (k.as_str(), v)).collect()
+    }
+
     /// The tensors under `prefix.`, without it.
     pub(crate) fn under(&self, prefix: &str) -> BTreeMap<&str, &Tensor> {
         self.0

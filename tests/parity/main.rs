@@ -3,6 +3,7 @@
 mod against_pytorch;
 mod conformance;
 mod determinism;
+mod dvae;
 mod fixture;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

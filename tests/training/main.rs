@@ -11,3 +11,5 @@ mod resume;
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod servers;
 mod store;
+mod watch;
+mod words;

@@ -22,6 +22,7 @@ fn plan(views: Vec<ViewSpec>) -> ViewPlan {
     ViewPlan {
         views,
         words: None,
+        target: None,
         mask: None,
     }
 }
@@ -290,5 +291,39 @@ fn plans_that_cannot_be_made_are_refused_with_key_and_range() {
         ),
     ] {
         assert!(message.contains(expected), "{message:?} has no {expected:?}");
+    }
+}
+
+/// The network behind the words must see the very crop and flip of view 0, but none of its colour changes.
+#[test]
+fn the_target_is_view_0_resized_without_its_colours() {
+    let bytes = encode(&photo(300, 200), Jpeg::default());
+    let loud = ViewSpec {
+        colour: ColourConfig {
+            jitter: 1.0,
+            greyscale: 0.5,
+            blur: 1.0,
+            solarise: 1.0,
+            ..ColourConfig::default()
+        },
+        ..view(64)
+    };
+    let with = |view: ViewSpec| ViewPlan {
+        target: Some(32),
+        ..plan(vec![view])
+    };
+    for mode in [ViewMode::Train, ViewMode::Eval { crop_ratio: 0.875 }] {
+        let (mut quiet_maker, mut loud_maker) = (maker(with(view(64)), mode), maker(with(loud.clone()), mode));
+        for member in 0..12 {
+            let (mut quiet, mut loud) = (Sample::default(), Sample::default());
+            quiet_maker.make(&raw(bytes.clone(), member), &mut quiet).unwrap();
+            loud_maker.make(&raw(bytes.clone(), member), &mut loud).unwrap();
+            assert_eq!((quiet.views.len(), quiet.views[1].len()), (2, 3 * 32 * 32));
+            assert_eq!(quiet.views[1], loud.views[1], "colour draws must not reach the target");
+            let mut half = vec![];
+            half_size(&quiet.views[0], 64, &mut half);
+            let (psnr, _) = difference(&quiet.views[1], &half);
+            assert!(psnr > 30.0, "member {member}: {psnr}");
+        }
     }
 }

@@ -81,6 +81,7 @@ pub(crate) fn plan() -> Arc<ViewPlan> {
             colour: ColourConfig::default(),
         }],
         words: None,
+        target: None,
         mask: None,
     })
 }

@@ -166,6 +166,7 @@ impl Bench {
                 colour,
             }],
             words: None,
+            target: None,
             mask: None,
         };
         let mut plan = self.plan.clone();
@@ -294,6 +295,7 @@ fn speck() -> ViewPlan {
             colour: ColourConfig::default(),
         }],
         words: None,
+        target: None,
         mask: None,
     }
 }

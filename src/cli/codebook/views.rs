@@ -27,10 +27,6 @@ pub(super) struct Views {
 impl Views {
     /// Opens the place. Crops: `area` of the image, training's default aspect ratio and flip, no colour changes.
     pub(super) fn open(url: &str, endpoint: &str, size: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
-        let data = DataConfig {
-            endpoint: endpoint.into(),
-            ..DataConfig::default()
-        };
         let crop = CropConfig {
             area,
             ..CropConfig::default()
@@ -42,7 +38,36 @@ impl Views {
                 colour: ColourConfig::default(),
             }],
             words: None,
+            target: None,
             mask: None,
+        };
+        Self::of_plan(url, endpoint, plan, seed)
+    }
+
+    /// As [`Views::open`] with crops as the target of a dVAE, of `side` pixels (see [`ViewPlan::target`]).
+    pub(super) fn open_targets(url: &str, endpoint: &str, side: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
+        let crop = CropConfig {
+            area,
+            ..CropConfig::default()
+        };
+        // A target is the crop of a view; this one is small, for nobody looks at it.
+        let plan = ViewPlan {
+            views: vec![ViewSpec {
+                size: 8,
+                crop,
+                colour: ColourConfig::default(),
+            }],
+            words: None,
+            target: Some(side),
+            mask: None,
+        };
+        Self::of_plan(url, endpoint, plan, seed)
+    }
+
+    fn of_plan(url: &str, endpoint: &str, plan: ViewPlan, seed: u64) -> Result<Self, PipelineError> {
+        let data = DataConfig {
+            endpoint: endpoint.into(),
+            ..DataConfig::default()
         };
         let limits = Limits {
             max_pixels: data.max_pixels,
@@ -67,30 +92,34 @@ impl Views {
 
     /// One crop of each image, in random order, once. `lane` 0, 1, … give other orders and crops.
     pub(super) fn images(&self, lane: u64) -> Result<Images, PipelineError> {
+        Ok(Images {
+            stream: self.batches(lane, Cursor::default(), 16)?,
+            batch: None,
+            at: 0,
+            side: self.plan.views[0].size as usize,
+        })
+    }
+
+    /// Batches of crops of each image, in random order, epoch after epoch, from `start` on. Lanes as for [`Views::images`].
+    pub(super) fn batches(&self, lane: u64, start: Cursor, batch: usize) -> Result<BatchStream, PipelineError> {
         let seed = self.seed.wrapping_add(lane.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let order = Order::Shuffled {
             seed,
-            start: Cursor::default(),
+            start,
             rank: 0,
             world: 1,
         };
         let spec = BatchSpec {
             order,
             plan: Arc::clone(&self.plan),
-            batch: 16,
+            batch,
             last_partial: true,
         };
         // Opened once already: a plan that does not fit was refused there.
         self.maker(seed)?;
-        let stream = self.dataset.batches(spec, || {
+        self.dataset.batches(spec, || {
             let mut maker = self.maker(seed).expect("made before");
             Box::new(move |raw: &_, out: &mut _| maker.make(raw, out))
-        })?;
-        Ok(Images {
-            stream,
-            batch: None,
-            at: 0,
-            side: self.plan.views[0].size as usize,
         })
     }
 

@@ -144,6 +144,8 @@ async fn status(State(shared): Seen) -> Json<Value> {
         "grad_norm": status.grad_norm,
         "last_checkpoint_step": status.last_checkpoint_step,
         "evaluations": status.evaluations.iter().map(|(task, accuracy, step)| json!({ "task": task, "accuracy": accuracy, "step": step })).collect::<Vec<_>>(),
+        "best": status.best.as_ref().map(|(measure, value, step)| json!({ "measure": measure, "value": value, "step": step })),
+        "overfitting": status.overfitting,
         "faults": status.sample_errors.iter().cloned().collect::<BTreeMap<_, _>>(),
         "queue": { "batches": status.queue.0, "capacity": status.queue.1 },
         "config": { "generation": board.generation, "sha256": board.config_sha256, "last_reload": board.last_reload },

@@ -1,0 +1,117 @@
+//! Over-fitting watch: the best evaluation so far, and how long ago it was.
+
+use serde::{Deserialize, Serialize};
+
+/// What an evaluation during training measures; its best is what the over-fitting watch waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Watched {
+    /// k-NN accuracy on `data.val`, which must have labels.
+    #[default]
+    Knn,
+    /// The objective's loss on `data.val`: centre crops, the same masks each time. Needs no labels.
+    Loss,
+}
+
+impl Watched {
+    /// As it stands in log lines and `metrics.jsonl`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Knn => "knn_accuracy",
+            Self::Loss => "val_loss",
+        }
+    }
+}
+
+/// State of the watch; part of the checkpoint, so a resumed run warns when an undisturbed one would.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Watch {
+    /// What the scores are of; another one begins anew.
+    pub watched: Watched,
+    /// Best value and its step.
+    pub best: Option<(f64, u64)>,
+    /// Evaluations since then.
+    pub since: u32,
+}
+
+/// What an evaluation means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Better than all before.
+    Best,
+    /// Not better, within the patience.
+    Waiting,
+    /// The patience is used up by this very evaluation: worth a warning, once.
+    Overfitting,
+    /// It was used up before.
+    StillOverfitting,
+}
+
+impl Watch {
+    /// Takes an evaluation in. `patience` = evaluations without a new best until the warning; 0 = never. A value that is not finite is
+    /// worse than any.
+    pub fn observe(&mut self, watched: Watched, value: f64, step: u64, patience: u32) -> Verdict {
+        if self.watched != watched {
+            *self = Self {
+                watched,
+                ..Self::default()
+            };
+        }
+        let better = match (self.best, watched) {
+            (None, _) => value.is_finite(),
+            (Some((best, _)), Watched::Knn) => value > best,
+            (Some((best, _)), Watched::Loss) => value < best,
+        };
+        if better {
+            self.best = Some((value, step));
+            self.since = 0;
+            return Verdict::Best;
+        }
+        self.since += 1;
+        match patience {
+            0 => Verdict::Waiting,
+            p if self.since < p => Verdict::Waiting,
+            p if self.since == p => Verdict::Overfitting,
+            _ => Verdict::StillOverfitting,
+        }
+    }
+
+    /// Whether the patience is used up.
+    #[must_use]
+    pub fn overfitting(&self, patience: u32) -> bool {
+        patience > 0 && self.since >= patience
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdicts(watched: Watched, values: &[f64], patience: u32) -> Vec<Verdict> {
+        let mut watch = Watch::default();
+        let observed = values.iter().enumerate();
+        observed.map(|(i, v)| watch.observe(watched, *v, i as u64, patience)).collect()
+    }
+
+    #[test]
+    fn warns_once_when_the_patience_is_used_up() {
+        use Verdict::{Best, Overfitting, StillOverfitting, Waiting};
+        let accuracy = [0.2, 0.3, 0.29, 0.30, 0.25, 0.31, 0.1];
+        let want = [Best, Best, Waiting, Overfitting, StillOverfitting, Best, Waiting];
+        assert_eq!(verdicts(Watched::Knn, &accuracy, 2), want);
+        let loss: Vec<f64> = accuracy.iter().map(|a| 1.0 - a).collect();
+        assert_eq!(verdicts(Watched::Loss, &loss, 2), want);
+        assert!(!verdicts(Watched::Knn, &accuracy, 0).contains(&Overfitting));
+    }
+
+    #[test]
+    fn not_a_number_is_never_the_best_and_another_measure_begins_anew() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.observe(Watched::Loss, f64::NAN, 1, 1), Verdict::Overfitting);
+        assert_eq!(watch.observe(Watched::Loss, 2.0, 2, 1), Verdict::Best);
+        assert_eq!(watch.observe(Watched::Loss, f64::NAN, 3, 1), Verdict::Overfitting);
+        assert_eq!(watch.observe(Watched::Knn, 0.1, 4, 1), Verdict::Best);
+        assert_eq!(watch.best, Some((0.1, 4)));
+    }
+}

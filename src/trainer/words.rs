@@ -1,0 +1,141 @@
+//! Where visual words come from: a codebook, searched by the pipeline's workers, or a dVAE, run on the device. One file, one key.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
+use splitmask_pipeline::types::{Batch, ViewPlan};
+use tch::{Device, Tensor};
+
+use super::error::TrainError;
+use crate::dvae::{Dvae, DvaeError, is_dvae};
+use crate::model::config::VitConfig;
+use crate::tensor::{Normalise, StepInput, TensorError, step_input, step_input_with_target};
+
+/// The vocabulary of a run.
+#[derive(Debug)]
+pub enum Words {
+    /// Unit vectors; each patch of the half-size view gets the nearest.
+    Book(Arc<Codebook>, Arc<Tokenizer>),
+    /// An encoder with its own picture of each crop.
+    Dvae(Box<Dvae>),
+}
+
+impl Words {
+    /// Reads the file of `codebook.path`; its head tells the kind. `train` is the address of the training data, for the hint.
+    ///
+    /// Draws from libtorch's CPU generator: seed it afterwards.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or does not fit the model.
+    pub fn load(path: &Path, train: &str, model: &VitConfig, device: Device) -> Result<Self, TrainError> {
+        let unreadable = |source: std::io::Error| TrainError::BadSetting {
+            key: "codebook.path".into(),
+            value: path.display().to_string(),
+            detail: source.to_string(),
+            hint: Some(format!("make it with `splitmask codebook {train} --out FILE …`")),
+        };
+        if is_dvae(path).map_err(unreadable)? {
+            let dvae = Dvae::load(path, device).map_err(|e| match e {
+                DvaeError::Io { source, .. } => unreadable(source),
+                other => TrainError::BadSetting {
+                    key: "codebook.path".into(),
+                    value: path.display().to_string(),
+                    detail: other.to_string(),
+                    hint: Some("make it anew with `splitmask codebook … --kind dvae`".into()),
+                },
+            })?;
+            return Ok(Self::Dvae(Box::new(dvae)));
+        }
+        let book = Codebook::load(path).map_err(|e| match e {
+            PipelineError::Io { source, .. } => unreadable(source),
+            other => other.into(),
+        })?;
+        book.check_fits(&path.display().to_string(), model.image, model.patch)?;
+        let book = Arc::new(book);
+        Ok(Self::Book(Arc::clone(&book), Arc::new(Tokenizer::new(book))))
+    }
+
+    /// Words V.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Book(book, _) => book.len(),
+            Self::Dvae(dvae) => dvae.header.geometry.words as usize,
+        }
+    }
+
+    /// Whether there is no word (never true of a valid vocabulary).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Identity, stored in checkpoints.
+    #[must_use]
+    pub fn id(&self) -> String {
+        match self {
+            Self::Book(book, _) => book.id(),
+            Self::Dvae(dvae) => dvae.id().to_owned(),
+        }
+    }
+
+    /// For the pipeline's workers, where they make the words.
+    #[must_use]
+    pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+        match self {
+            Self::Book(_, tokenizer) => Some(tokenizer),
+            Self::Dvae(_) => None,
+        }
+    }
+
+    /// What the pipeline must make so that the words which an objective's plan asks for can be had: a dVAE's are made here from a target of
+    /// `stride` pixels a side for each patch, instead of there.
+    #[must_use]
+    pub fn plan(&self, mut plan: ViewPlan) -> ViewPlan {
+        if let (Self::Dvae(dvae), Some(words)) = (self, plan.words) {
+            plan.words = None;
+            plan.target = Some(plan.views[0].size / words.patch * dvae.header.geometry.stride as u32);
+        }
+        plan
+    }
+
+    /// Samples `range` of a batch of `plan` on `device`, and the target that [`Words::fill`] reads.
+    ///
+    /// # Errors
+    /// As [`step_input`].
+    pub fn input(
+        &self,
+        batch: &Batch,
+        range: Range<usize>,
+        plan: &ViewPlan,
+        device: Device,
+        normalise: &Normalise,
+    ) -> Result<(StepInput, Option<Tensor>), TensorError> {
+        if plan.target.is_none() {
+            return Ok((step_input(batch, range, device, normalise)?, None));
+        }
+        let (input, target) = step_input_with_target(batch, range, device, normalise)?;
+        Ok((input, Some(target)))
+    }
+
+    /// Puts the words of `target` into `input`, computed in f32 without gradient; nothing to do for a codebook. Call it outside autocast.
+    pub fn fill(&self, input: &mut StepInput, target: Option<&Tensor>) {
+        if let (Self::Dvae(dvae), Some(target)) = (self, target) {
+            input.words = Some(dvae.words(target));
+            // An argmax over V logits: no look at the device is needed to know the bound.
+            input.largest_word = (self.len() - 1) as u32;
+        }
+    }
+
+    /// What a word looks like: (side, planar 3×side×side bytes).
+    #[must_use]
+    pub fn look(&self, word: usize) -> (u32, Vec<u8>) {
+        match self {
+            Self::Book(book, _) => (book.patch, book.word_pixels(word)),
+            Self::Dvae(dvae) => (dvae.header.geometry.stride as u32, dvae.look(word)),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The small-data recipe's safeguards: a bound on epochs, a warning of over-fitting, the best checkpoint kept.
+
+use std::fs;
+
+use crate::ground::{Ground, splitmask};
+
+#[test]
+fn the_best_checkpoint_outlives_the_newer_ones_and_a_worse_loss_is_warned_of_once() {
+    let ground = Ground::new();
+    let loss = [
+        "--set",
+        "eval.watch=\"loss\"",
+        "--set",
+        "eval.every_steps=10",
+        "--set",
+        "eval.patience=2",
+    ];
+    let first = ground.train(&loss).args(["--set", "optim.total_steps=20"]).output().unwrap();
+    let log = String::from_utf8_lossy(&first.stderr).into_owned();
+    assert!(first.status.success() && log.contains("validation loss"), "{log}");
+    assert!(!log.contains("over-fitting"), "{log}");
+    let best = ground.path("run/checkpoints/best");
+    let of = |path: &std::path::Path| fs::canonicalize(path).unwrap().file_name().unwrap().to_string_lossy().into_owned();
+    assert_eq!(of(&best), "step-00000020", "20 steps of learning are better than 10");
+
+    // Ten times the weight is ten times the loss: from here on nothing is better. The watch's state came with the checkpoint.
+    let more = ["--set", "optim.total_steps=80", "--set", "objective.inpaint_weight=10"];
+    let second = ground.train(&loss).args(more).output().unwrap();
+    let log = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(second.status.success(), "{log}");
+    assert_eq!(log.matches("over-fitting").count(), 1, "{log}");
+    assert_eq!(of(&best), "step-00000020");
+    let mut left: Vec<String> = fs::read_dir(ground.path("run/checkpoints"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    left.sort();
+    assert_eq!(
+        left,
+        ["best", "step-00000020", "step-00000075", "step-00000080"],
+        "the newest two and the best"
+    );
+    let losses: Vec<(u64, f64)> = ground
+        .trace("run")
+        .iter()
+        .filter_map(|l| Some((l["step"].as_u64()?, l["val_loss"].as_f64()?)))
+        .collect();
+    assert_eq!(losses.len(), 8, "{losses:?}");
+    assert!(losses[1].1 < losses[0].1 && losses[2].1 > 3.0 * losses[1].1, "{losses:?}");
+    // The link is a checkpoint like any other.
+    let again = format!("run.init_from=\"{}\"", best.display());
+    let run = format!("run.dir=\"{}\"", ground.path("again").display());
+    let third = ground
+        .train(&["--set", &again, "--set", &run, "--set", "optim.total_steps=10"])
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&third.stderr).into_owned();
+    assert!(third.status.success() && log.contains("initialised from weights"), "{log}");
+}
+
+#[test]
+fn max_epochs_cuts_the_schedule_and_check_config_says_so() {
+    let ground = Ground::new();
+    let three = ["--set", "optim.max_epochs=3"];
+    let checked = splitmask().arg("check-config").arg(ground.config()).args(three).output().unwrap();
+    let text = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(
+        text.contains("23 steps × 16 images = 368 images = 2.9 epochs of 125; cut from 120 steps"),
+        "{text}"
+    );
+    let run = ground.train(&three).output().unwrap();
+    let log = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.success() && log.contains("23 steps of 16 images, 2.9 epochs"), "{log}");
+    let trace = ground.trace("run");
+    assert_eq!(trace.last().unwrap()["step"], 23);
+    let rates: Vec<f64> = trace.iter().map(|l| l["learning_rate"].as_f64().unwrap()).collect();
+    assert!(
+        rates[0] > 0.9e-3 && rates[rates.len() - 1] < 0.1e-3,
+        "warm-up and cosine are cut too: {rates:?}"
+    );
+
+    fs::remove_file(ground.path("data/train/manifest.json")).unwrap();
+    let unknown = ground.train(&three).args(["--set", "run.name=\"other\""]).output().unwrap();
+    let log = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!(unknown.status.code(), Some(64), "{log}");
+    assert!(log.contains("optim.max_epochs = 3") && log.contains("manifest.json"), "{log}");
+}
