@@ -9,6 +9,7 @@ pub mod config;
 pub mod daemon;
 pub mod error;
 pub mod eval;
+pub mod export;
 pub mod head;
 pub mod loss;
 pub mod model;
