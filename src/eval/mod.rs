@@ -2,3 +2,5 @@
 
 pub mod features;
 pub mod knn;
+pub mod lbfgs;
+pub mod linear;

@@ -9,6 +9,7 @@ mod feed;
 pub mod journal;
 mod keep;
 mod meter;
+mod probe;
 mod record;
 pub mod spec;
 mod step;
@@ -24,6 +25,7 @@ use splitmask_pipeline::types::Batch;
 
 pub use assemble::put_weights;
 pub use error::TrainError;
+pub use probe::{ProbeStage, linear};
 pub use survey::knn;
 
 use crate::checkpoint::CheckpointError;
@@ -96,10 +98,11 @@ impl Trainer {
         self.feed.recycle(batch);
         let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
         let last = self.step == self.spec.optim.total_steps;
-        let (log, picture, eval, checkpoint) = (
+        let (log, picture, eval, linear, checkpoint) = (
             due(self.spec.log.every_steps) || last,
             due(self.spec.picture.every_steps) && !last,
             due(self.spec.eval.every_steps),
+            due(self.spec.eval.linear_every_steps),
             due(self.spec.checkpoint.every_steps),
         );
         if log {
@@ -107,6 +110,9 @@ impl Trainer {
         }
         if eval {
             self.evaluate()?;
+        }
+        if linear {
+            self.evaluate_linear()?;
         }
         if picture {
             self.pictures();

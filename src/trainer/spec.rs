@@ -102,7 +102,7 @@ impl Default for CheckpointConfig {
     }
 }
 
-/// `[eval]`: k-NN accuracy on `data.val` during training (arXiv 2104.14294 §4.1).
+/// `[eval]`: accuracy on `data.val` during training, by k-NN (arXiv 2104.14294 §4.1) and a linear probe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {
@@ -120,6 +120,10 @@ pub struct EvalConfig {
     pub crop_ratio: f64,
     /// Classes with fewer labelled training images are left out.
     pub min_class: u32,
+    /// Steps between linear probes of the last layer; 0 = only by command.
+    pub linear_every_steps: u64,
+    /// Seconds after which a linear probe is given up and training goes on.
+    pub linear_budget_s: f64,
 }
 
 impl Default for EvalConfig {
@@ -132,6 +136,8 @@ impl Default for EvalConfig {
             max_queries: 0,
             crop_ratio: 0.875,
             min_class: 1,
+            linear_every_steps: 0,
+            linear_budget_s: 60.0,
         }
     }
 }

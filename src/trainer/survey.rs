@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use splitmask_pipeline::config::DataConfig;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
-use splitmask_pipeline::run::{Dataset, Order};
+use splitmask_pipeline::run::{BatchStream, Dataset, Order};
 use splitmask_pipeline::sample::ViewMode;
 use splitmask_pipeline::tokenize::Tokenizer;
 use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, ViewPlan, ViewSpec};
@@ -16,7 +17,7 @@ use super::error::TrainError;
 use super::feed::open_batches;
 use super::journal::Journal;
 use super::spec::{Precision, TrainerSpec};
-use crate::eval::features::{FeatureError, Features, extract};
+use crate::eval::features::{FeatureError, Features, Pass, extract};
 use crate::eval::knn::{Accuracy, Vote, classify};
 use crate::model::Vit;
 use crate::objective::Branch;
@@ -26,6 +27,30 @@ use crate::tensor::step_input;
 
 /// Images per batch of an evaluation.
 const EVAL_BATCH: usize = 128;
+
+/// Centre crops of a labelled set, in the order of its shards: all of it, whatever share `data.fraction` leaves for training, so that
+/// runs on different shares are measured alike.
+pub(super) fn eval_stream(spec: &TrainerSpec, url: &str, tokenizer: &Arc<Tokenizer>) -> Result<BatchStream, PipelineError> {
+    let data = DataConfig {
+        fraction: 1.0,
+        ..spec.data.clone()
+    };
+    let dataset = Dataset::open(url, &data, &spec.pipeline, PipelineMetrics::default())?;
+    let view = ViewSpec {
+        size: spec.model.image,
+        crop: CropConfig::default(),
+        colour: ColourConfig::default(),
+    };
+    let plan = Arc::new(ViewPlan {
+        views: vec![view],
+        words: None,
+        mask: None,
+    });
+    let mode = ViewMode::Eval {
+        crop_ratio: spec.eval.crop_ratio as f32,
+    };
+    open_batches(&dataset, spec, &plan, tokenizer, Order::Sequential, mode, EVAL_BATCH)
+}
 
 /// k-NN accuracy of a backbone on `data.val`, searched in `data.train` (spec §4.3).
 ///
@@ -40,31 +65,18 @@ pub fn knn(
 ) -> Result<Accuracy, FeatureError> {
     let normalise = spec.train.normalise();
     let mut features = |set: &str, url: &str, most: u32| -> Result<Features, FeatureError> {
-        let dataset = Dataset::open(url, &spec.data, &spec.pipeline, PipelineMetrics::default())?;
-        let view = ViewSpec {
-            size: spec.model.image,
-            crop: CropConfig::default(),
-            colour: ColourConfig::default(),
-        };
-        let plan = Arc::new(ViewPlan {
-            views: vec![view],
-            words: None,
-            mask: None,
-        });
-        let mode = ViewMode::Eval {
-            crop_ratio: spec.eval.crop_ratio as f32,
-        };
-        let mut stream = open_batches(&dataset, spec, &plan, tokenizer, Order::Sequential, mode, EVAL_BATCH)?;
-        let bf16 = spec.train.precision == Precision::Bf16;
-        extract(
-            vit,
-            std::iter::from_fn(|| stream.next()),
-            &normalise,
+        let mut stream = eval_stream(spec, url, tokenizer)?;
+        let pass = Pass {
+            normalise: &normalise,
             device,
-            bf16,
-            most as usize,
-            |n| progress(set, n),
-        )
+            bf16: spec.train.precision == Precision::Bf16,
+            most: most as usize,
+        };
+        let batches = std::iter::from_fn(|| stream.next());
+        extract(vit, pass, batches, |n| {
+            progress(set, n);
+            true
+        })
     };
     let references = features("train", &spec.data.train, spec.eval.max_reference)?;
     let queries = features("val", &spec.data.val, spec.eval.max_queries)?;
@@ -100,16 +112,24 @@ impl Trainer {
                     accuracy.chance,
                     accuracy.majority
                 );
-                self.telemetry.train.eval_accuracy.of(EvalTask::Knn).set(accuracy.top1);
-                let line = serde_json::json!({ "step": self.step, "knn_accuracy": accuracy.top1 });
-                self.journal.write(line.as_object().cloned().unwrap_or_default())?;
-                let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                status.evaluations = vec![("knn".into(), accuracy.top1, self.step)];
-                status.history.push((self.step, "knn_accuracy".into(), accuracy.top1));
+                self.note_accuracy(EvalTask::Knn, accuracy.top1)?;
             }
             Err(e) => tracing::error!(error = %e, "the evaluation failed; training goes on"),
         }
         self.clock.switch(Phase::Other);
+        Ok(())
+    }
+
+    /// Puts an accuracy where it is looked for: gauge, journal, status.
+    pub(super) fn note_accuracy(&mut self, task: EvalTask, accuracy: f64) -> Result<(), TrainError> {
+        self.telemetry.train.eval_accuracy.of(task).set(accuracy);
+        let (name, key) = (task.label(), format!("{}_accuracy", task.label()));
+        let line = serde_json::json!({ "step": self.step, key.as_str(): accuracy });
+        self.journal.write(line.as_object().cloned().unwrap_or_default())?;
+        let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        status.evaluations.retain(|(done, _, _)| done != name);
+        status.evaluations.push((name.into(), accuracy, self.step));
+        status.history.push((self.step, key, accuracy));
         Ok(())
     }
 
@@ -195,6 +215,7 @@ impl Trainer {
                 "token_accuracy",
                 "match_accuracy",
                 "knn_accuracy",
+                "linear_accuracy",
             ] {
                 if let Some(value) = line[curve].as_f64() {
                     points.push(picture::Point {
