@@ -66,7 +66,11 @@ pub static KEYS: &[Key] = &[
         "object store endpoint instead of the provider's; empty = the provider's",
     ),
     key(Rebuild, "data.shuffle_window", "samples shuffled among each other"),
-    key(Rebuild, "data.fraction", "class-balanced share of the samples to train on, 0 to 1; evaluations use all"),
+    key(
+        Rebuild,
+        "data.fraction",
+        "class-balanced share of the samples to train on, 0 to 1; evaluations use all",
+    ),
     key(
         Rebuild,
         "data.failure_budget",

@@ -207,7 +207,10 @@ fn intervals(config: &Config, f: &mut Findings<'_>) {
     );
     f.need(config.checkpoint.keep >= 1, "checkpoint.keep", config.checkpoint.keep, "at least 1");
     let e = &config.eval;
-    for (key, steps) in [("eval.every_steps", e.every_steps), ("eval.linear_every_steps", e.linear_every_steps)] {
+    for (key, steps) in [
+        ("eval.every_steps", e.every_steps),
+        ("eval.linear_every_steps", e.linear_every_steps),
+    ] {
         if steps > 0 && config.data.val.is_empty() {
             let hint = format!("set data.val, or {key} = 0");
             f.add(key, steps, "needs data.val, the labelled shards that are classified", Some(&hint));

@@ -109,7 +109,10 @@ impl Regression<'_> {
             return f64::NAN;
         }
         let said = self.x_nd.matmul(w).argmax(1, false);
-        said.eq_tensor(self.labels).to_kind(Kind::Double).mean(Kind::Double).double_value(&[])
+        said.eq_tensor(self.labels)
+            .to_kind(Kind::Double)
+            .mean(Kind::Double)
+            .double_value(&[])
     }
 }
 
