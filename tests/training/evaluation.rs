@@ -32,7 +32,7 @@ fn a_run_is_probed_exported_imported_and_started_from() {
     assert_eq!(probes.len(), 4, "{out}");
     assert_eq!(probes[2]["top1"], probed[1]["linear_accuracy"], "{out}");
     assert_eq!(json["linear"]["classes"], 4);
-    assert!(json["linear"]["best"]["top1"].as_f64().unwrap() > 0.5, "{out}");
+    assert!(json["linear"]["best"]["top1"].as_f64().unwrap() > 0.4, "{out}");
     let (_, table, _) = answer(&["eval", "linear", &run, "--layers", "1"]);
     assert!(table.contains("weight decay") && table.contains("best"), "{table}");
     let (code, _, err) = answer(&["eval", "linear", &run, "--layers", "3"]);
@@ -75,7 +75,7 @@ fn a_run_is_probed_exported_imported_and_started_from() {
     let output = ground
         .train(&[
             "--set",
-            "optim.total_steps=1",
+            "optim.total_steps=10",
             "--run-dir",
             &again,
             "--set",
@@ -95,9 +95,9 @@ fn a_probe_over_its_budget_is_given_up_and_training_goes_on() {
     let output = ground
         .train(&[
             "--set",
-            "optim.total_steps=6",
+            "optim.total_steps=12",
             "--set",
-            "eval.linear_every_steps=3",
+            "eval.linear_every_steps=6",
             "--set",
             "eval.linear_budget_s=0.001",
         ])
