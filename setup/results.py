@@ -53,7 +53,7 @@ def codebook(kind: str) -> Path:
         say(f"making a codebook: {kind}")
         # Pixels as they are for words that are pixels; the default space for random vectors.
         pixels = [] if kind in ("random-projection", "dvae") else ["--pixels", "raw"]
-        if f"{kind}" not in subprocess.run([SPLITMASK, "codebook", "--help"], capture_output=True, text=True).stdout:
+        if kind not in subprocess.run([SPLITMASK, "codebook", "--help"], capture_output=True, text=True).stdout:
             raise Unknown(f"this build has no `codebook --kind {kind}`")
         splitmask("codebook", str(DATA / "train"), "--out", str(path), "--kind", kind, *WORDS, *pixels)
     return path

@@ -122,7 +122,7 @@ pub struct EvalConfig {
     pub min_class: u32,
     /// Steps between linear probes of the last layer; 0 = only by command.
     pub linear_every_steps: u64,
-    /// Seconds after which a linear probe is given up and training goes on.
+    /// Seconds after which a linear probe is given up and training goes on; looked at between batches and between iterations of a fit.
     pub linear_budget_s: f64,
 }
 
