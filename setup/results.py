@@ -65,7 +65,10 @@ def trained(args, seed: int, objective: str, tokenizer: str, fraction: float) ->
     folder = args.runs / f"{objective}-{tokenizer}-{round(100 * fraction)}pc-s{seed}"
     results = folder / "results.json"
     if results.exists():
-        return json.loads(results.read_text())
+        found = json.loads(results.read_text())
+        if found["steps"] != args.steps:
+            sys.exit(f"{results}: of {found['steps']} updates, not {args.steps}; name another folder with --runs")
+        return found
     say(f"training {folder.name}")
     began = time.monotonic()
     # fmt: off
@@ -174,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=["objectives", "tokenizers", "fractions", "all"])
     parser.add_argument("--seeds", default=[0, 1, 2], type=lambda text: [int(s) for s in text.split(",")])
-    parser.add_argument("--steps", default=200, type=int, help="updates of each run (default: 200)")
+    parser.add_argument("--steps", default=150, type=int, help="updates of each run (default: 150)")
     parser.add_argument("--runs", default=Path("runs/results"), type=Path, help="where the runs go; another folder for other --steps")
     parser.add_argument("--out", default=Path("docs/results.md"), type=Path)
     args = parser.parse_args()
