@@ -1,5 +1,5 @@
 # The front door. Every line is also a plain command you can type.
-.PHONY: help setup demo test lint bench clean-demo
+.PHONY: help setup demo test lint bench results clean-demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,10 @@ lint: ## formatting and clippy, warnings are errors
 bench: ## the numbers of docs/benchmarks.md
 	cargo bench -p splitmask-pipeline
 	cargo bench --bench step
+
+results: ## a table of docs/results.md (TABLE=objectives|tokenizers|fractions|all; data of `make demo`)
+	cargo build --quiet
+	@setup/results.py "$(TABLE)"
 
 clean-demo: ## removes what the demo made (data/clipart, runs/demo)
 	rm -rf data/clipart runs/demo

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod dvae;
 pub mod error;
 pub mod eval;
+pub mod export;
 pub mod head;
 pub mod loss;
 pub mod model;

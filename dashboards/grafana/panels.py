@@ -45,7 +45,15 @@ STATUS = [
         'splitmask_train_token_entropy_nats{$S} - ignoring (term) splitmask_train_loss{$S,term="inpaint"}',
         decimals=2,
     ),
-    stat("k-NN accuracy", "Accuracy of the frozen encoder on the labelled validation set, last measured. 0 = not yet measured.", "percentunit", 'splitmask_eval_accuracy_ratio{$S,task="knn"}', decimals=1),
+    panel(
+        "stat",
+        "Accuracy",
+        "Accuracy of the frozen encoder on the labelled validation set, last measured, by k-NN and by a linear probe. 0 = not yet measured.",
+        "percentunit",
+        [('splitmask_eval_accuracy_ratio{$S,task="knn"}', "k-NN"), ('splitmask_eval_accuracy_ratio{$S,task="linear"}', "linear")],
+        SMALL,
+        decimals=1,
+    ),
     stat(
         "Since the last checkpoint",
         "Age of the newest checkpoint; before the first one, of the process. This much work is lost if the machine dies now.",

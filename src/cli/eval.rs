@@ -1,18 +1,22 @@
-//! `splitmask eval knn`: how good are the features of a checkpoint?
+//! `splitmask eval`: how good are the features of a checkpoint?
+
+mod linear;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use tch::nn;
+use tch::{Device, nn};
 
 use crate::checkpoint::{self, folder_of};
 use crate::cli::answer::say;
 use crate::config::{Config, Source};
 use crate::error::{CliError, ExitCode};
+use crate::eval::features::FeatureError;
 use crate::eval::knn::Accuracy;
-use crate::objective;
+use crate::objective::{self, Objective};
 use crate::tensor::choose_device;
+use crate::trainer::spec::TrainerSpec;
 use crate::trainer::{self, TrainError};
 
 /// Measure the features of a checkpoint on labelled images.
@@ -25,6 +29,7 @@ pub(crate) struct EvalArgs {
 #[derive(Subcommand)]
 enum Task {
     Knn(KnnArgs),
+    Linear(linear::LinearArgs),
 }
 
 /// k-nearest-neighbour accuracy of frozen features: no training, a minute on a CPU (DINO's protocol, arXiv 2104.14294).
@@ -54,6 +59,7 @@ struct KnnArgs {
 
 pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
     match args.task {
+        Task::Linear(args) => linear::run(args),
         Task::Knn(args) => {
             let folder = checkpoint_folder(&args.run)?;
             let mut config = config_of(&folder)?;
@@ -110,34 +116,58 @@ pub(super) fn config_of(folder: &Path) -> Result<Config, CliError> {
     Ok(source.load()?.config)
 }
 
+/// An encoder to evaluate, and what evaluations need beside it.
+struct Subject {
+    objective: Box<dyn Objective>,
+    spec: TrainerSpec,
+    device: Device,
+}
+
+impl Subject {
+    /// A checkpoint's weights, or the random initialisation of its config.
+    fn of(config: &Config, weights: Option<&Path>) -> Result<Self, CliError> {
+        let spec = config.trainer_spec();
+        if spec.data.val.is_empty() {
+            return Err(CliError::usage(
+                "data.val is empty: there is nothing to classify",
+                "name labelled shards: --val URL".to_owned(),
+            ));
+        }
+        let (device, _) = choose_device(&spec.train.device).map_err(TrainError::from)?;
+        let words = trainer::Words::load(&spec.codebook, &spec.data.train, &spec.model, device)?;
+        tch::manual_seed(spec.seed as i64);
+        let vars = nn::VarStore::new(device);
+        let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
+        if let Some(folder) = weights {
+            let tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
+            trainer::put_weights(folder, &tensors, &vars)?;
+        }
+        Ok(Self { objective, spec, device })
+    }
+}
+
+fn spinner() -> ProgressBar {
+    ProgressBar::new_spinner()
+        .with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"))
+}
+
+fn unmeasured(e: &FeatureError) -> CliError {
+    CliError {
+        code: ExitCode::Usage,
+        message: e.to_string(),
+        hint: None,
+    }
+}
+
 /// k-NN accuracy of a checkpoint's weights, or of the random initialisation of its config.
 pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, CliError> {
-    let spec = config.trainer_spec();
-    if spec.data.val.is_empty() {
-        return Err(CliError::usage(
-            "data.val is empty: there is nothing to classify",
-            "name labelled shards: --val URL".to_owned(),
-        ));
-    }
-    let (device, _) = choose_device(&spec.train.device).map_err(TrainError::from)?;
-    let words = trainer::Words::load(&spec.codebook, &spec.data.train, &spec.model, device)?;
-    tch::manual_seed(spec.seed as i64);
-    let vars = nn::VarStore::new(device);
-    let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
-    if let Some(folder) = weights {
-        let tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
-        trainer::put_weights(folder, &tensors, &vars)?;
-    }
-    let bar = ProgressBar::new_spinner()
-        .with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"));
-    let result = trainer::knn(objective.backbone(), &spec, device, |set, n| {
+    let subject = Subject::of(config, weights)?;
+    let bar = spinner();
+    let backbone = subject.objective.backbone();
+    let result = trainer::knn(backbone, &subject.spec, subject.device, |set, n| {
         bar.set_message(set.to_owned());
         bar.set_position(n as u64);
     });
     bar.finish_and_clear();
-    result.map_err(|e| CliError {
-        code: ExitCode::Usage,
-        message: e.to_string(),
-        hint: None,
-    })
+    result.map_err(|e| unmeasured(&e))
 }

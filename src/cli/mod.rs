@@ -7,6 +7,8 @@ mod check_config;
 mod codebook;
 mod doctor;
 mod eval;
+mod export;
+mod import;
 mod inspect;
 mod pack;
 mod report;
@@ -38,6 +40,8 @@ enum Verb {
     Report(report::ReportArgs),
     Eval(eval::EvalArgs),
     Bench(bench::BenchArgs),
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -60,6 +64,8 @@ pub fn main() -> ExitCode {
         Verb::Report(args) => report::run(&args),
         Verb::Eval(args) => eval::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Export(args) => export::run(&args),
+        Verb::Import(args) => import::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

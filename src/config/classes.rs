@@ -75,7 +75,11 @@ pub static KEYS: &[Key] = &[
         "object store endpoint instead of the provider's; empty = the provider's",
     ),
     key(Rebuild, "data.shuffle_window", "samples shuffled among each other"),
-    key(Rebuild, "data.fraction", "class-balanced share of the samples to use, 0 to 1"),
+    key(
+        Rebuild,
+        "data.fraction",
+        "class-balanced share of the samples to train on, 0 to 1; evaluations use all",
+    ),
     key(
         Rebuild,
         "data.failure_budget",
@@ -258,6 +262,16 @@ pub static KEYS: &[Key] = &[
         Live,
         "eval.patience",
         "evaluations without a new best before the warning of over-fitting; 0 = never",
+    ),
+    key(
+        Live,
+        "eval.linear_every_steps",
+        "steps between linear probes of the last layer; 0 = only by command",
+    ),
+    key(
+        Live,
+        "eval.linear_budget_s",
+        "seconds after which a linear probe is given up and training goes on",
     ),
     key(Live, "picture.every_steps", "steps between pictures; 0 = only at the end"),
     key(Live, "picture.rows", "images in the inpainting picture"),

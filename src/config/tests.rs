@@ -361,9 +361,13 @@ fn backbone_of_the_papers_size_has_the_papers_parameters() {
 #[test]
 fn every_recipe_loads() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-    let mut recipes: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let files = |folder: &std::path::Path| -> Vec<_> { std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect() };
+    let mut recipes: Vec<_> = files(&folder)
+        .into_iter()
+        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
+        .collect();
     recipes.sort();
-    assert!(recipes.len() >= 5, "{recipes:?}");
+    assert!(recipes.len() >= 9, "{recipes:?}");
     for file in recipes {
         let source = Source {
             file: file.clone(),

@@ -215,15 +215,22 @@ fn intervals(config: &Config, f: &mut Findings<'_>) {
     );
     f.need(config.checkpoint.keep >= 1, "checkpoint.keep", config.checkpoint.keep, "at least 1");
     let e = &config.eval;
-    if e.every_steps > 0 && config.data.val.is_empty() {
-        f.add(
-            "eval.every_steps",
-            e.every_steps,
-            "needs data.val, the shards that are evaluated on",
-            Some("set data.val, or eval.every_steps = 0"),
-        );
+    for (key, steps) in [
+        ("eval.every_steps", e.every_steps),
+        ("eval.linear_every_steps", e.linear_every_steps),
+    ] {
+        if steps > 0 && config.data.val.is_empty() {
+            let hint = format!("set data.val, or {key} = 0");
+            f.add(key, steps, "needs data.val, the shards that are evaluated on", Some(&hint));
+        }
     }
     f.need(e.patience <= 1000, "eval.patience", e.patience, "0 (never) to 1000 evaluations");
+    f.need(
+        e.linear_budget_s > 0.0 && e.linear_budget_s <= 86_400.0,
+        "eval.linear_budget_s",
+        e.linear_budget_s,
+        "above 0, at most 86400 seconds",
+    );
     f.need(e.k >= 1, "eval.k", e.k, "at least 1 neighbour");
     f.need(e.temperature > 0.0, "eval.temperature", e.temperature, "above 0");
     f.need(

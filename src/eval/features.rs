@@ -1,5 +1,6 @@
 //! Features of a labelled set of shards, from a frozen backbone: what k-NN and probes classify.
 
+use serde::Serialize;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::types::Batch;
 use tch::{Device, Kind, Tensor};
@@ -18,62 +19,181 @@ pub struct Features {
     pub labels: Tensor,
 }
 
-/// Runs labelled batches through the backbone; samples without a label are left out.
-///
-/// The feature is the mean of the last layer's patch tokens after the final norm (spec §4.1; the class token had no loss), L2-normalised. `most` > 0
-/// stops after that many samples.
-///
-/// # Errors
-/// The stream's error, or libtorch's.
-pub fn extract(
-    vit: &Vit,
+/// What of a layer's tokens is a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pool {
+    /// Mean of the patch tokens.
+    Mean,
+    /// Class token. SplitMask gives it no loss of its own.
+    Cls,
+    /// Both, one behind the other (the released BEiT probe).
+    Both,
+}
+
+impl Pool {
+    /// Tokens B×(1+N)×D to B×D, or B×2D for [`Pool::Both`]; f32.
+    #[must_use]
+    pub fn of(self, tokens: &Tensor) -> Tensor {
+        let class = || tokens.select(1, 0).to_kind(Kind::Float);
+        let mean = || {
+            let patches = tokens.narrow(1, 1, tokens.size()[1] - 1);
+            patches.to_kind(Kind::Float).mean_dim(1i64, false, Kind::Float)
+        };
+        match self {
+            Self::Mean => mean(),
+            Self::Cls => class(),
+            Self::Both => Tensor::cat(&[class(), mean()], 1),
+        }
+    }
+}
+
+/// Features of several layers, not normalised: one N×D tensor (f32, on the device) for each place, and labels `n_N` (i64, CPU).
+#[derive(Debug)]
+pub struct Layered {
+    /// (layer from 1, what of its tokens).
+    pub places: Vec<(usize, Pool)>,
+    /// One per place.
+    pub vectors: Vec<Tensor>,
+    /// N.
+    pub labels: Tensor,
+}
+
+/// How pictures go through the backbone.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// Of pixels.
+    pub normalise: &'a Normalise,
+    /// Where.
+    pub device: Device,
+    /// Under bf16 autocast.
+    pub bf16: bool,
+    /// Samples after which to stop; 0 = none.
+    pub most: usize,
+}
+
+/// Runs labelled batches through `of`, which answers features B×D of images, one per place; samples without a label are left out.
+/// `go_on` hears the number of samples after each batch and may end it.
+fn labelled(
+    pass: Pass<'_>,
     batches: impl Iterator<Item = Result<Batch, PipelineError>>,
-    normalise: &Normalise,
-    device: Device,
-    bf16: bool,
-    most: usize,
-    mut progress: impl FnMut(usize),
-) -> Result<Features, FeatureError> {
+    of: impl Fn(&Tensor) -> Vec<Tensor>,
+    mut go_on: impl FnMut(usize) -> bool,
+) -> Result<(Vec<Tensor>, Tensor), FeatureError> {
     let _guard = tch::no_grad_guard();
-    let _autocast = bf16.then(|| Autocast::bf16(device)).transpose()?;
-    let (mut vectors, mut labels, mut seen) = (Vec::new(), Vec::new(), 0usize);
+    let _autocast = pass.bf16.then(|| Autocast::bf16(pass.device)).transpose()?;
+    let (mut places, mut labels, mut seen) = (Vec::<Vec<Tensor>>::new(), Vec::new(), 0usize);
     for batch in batches {
         let batch = batch?;
         let keep: Vec<i64> = (0..batch.len as i64).filter(|i| batch.labels[*i as usize] >= 0).collect();
         if !keep.is_empty() {
             let keep = Tensor::from_slice(&keep);
-            let input = step_input(&batch, 0..batch.len, device, normalise)?;
-            let tokens = vit.forward_features(&input.views[0], false);
-            let patches = tokens
-                .narrow(1, 1, tokens.size()[1] - 1)
-                .to_kind(Kind::Float)
-                .mean_dim(1i64, false, Kind::Float);
-            let norm = patches.norm_scalaropt_dim(2.0, [1i64], true).clamp_min(1e-12);
-            vectors.push((patches / norm).to_device(Device::Cpu).index_select(0, &keep));
+            let input = step_input(&batch, 0..batch.len, pass.device, pass.normalise)?;
+            let rows = keep.to_device(pass.device);
+            let features = of(&input.views[0]);
+            places.resize_with(features.len(), Vec::new);
+            for (place, feature) in places.iter_mut().zip(features) {
+                place.push(feature.index_select(0, &rows));
+            }
             labels.push(Tensor::from_slice(&batch.labels).index_select(0, &keep));
         }
         seen += batch.len;
-        progress(seen);
-        if most > 0 && seen >= most {
+        if !go_on(seen) {
+            return Err(FeatureError::OutOfTime);
+        }
+        if pass.most > 0 && seen >= pass.most {
             break;
         }
     }
-    if vectors.is_empty() {
+    if labels.is_empty() {
         return Err(FeatureError::NoLabels);
     }
+    Ok((places.iter().map(|p| Tensor::cat(p, 0)).collect(), Tensor::cat(&labels, 0)))
+}
+
+/// Runs labelled batches through the backbone; samples without a label are left out.
+///
+/// The feature is the mean of the last layer's patch tokens after the final norm (spec §4.1; the class token had no loss), L2-normalised.
+/// `progress` hears the number of samples and may end it.
+///
+/// # Errors
+/// The stream's error, or libtorch's.
+pub fn extract(
+    vit: &Vit,
+    pass: Pass<'_>,
+    batches: impl Iterator<Item = Result<Batch, PipelineError>>,
+    progress: impl FnMut(usize) -> bool,
+) -> Result<Features, FeatureError> {
+    let of = |images: &Tensor| {
+        let patches = Pool::Mean.of(&vit.forward_features(images, false));
+        let norm = patches.norm_scalaropt_dim(2.0, [1i64], true).clamp_min(1e-12);
+        vec![patches / norm]
+    };
+    let (vectors, labels) = labelled(pass, batches, of, progress)?;
     Ok(Features {
-        vectors: Tensor::cat(&vectors, 0),
-        labels: Tensor::cat(&labels, 0),
+        vectors: vectors[0].to_device(Device::Cpu),
+        labels,
     })
+}
+
+/// Features of the layers `places` of labelled batches. The last layer is taken after the final norm, as it is exported; the others as
+/// their block leaves them.
+///
+/// # Errors
+/// The stream's error, libtorch's, or [`FeatureError::OutOfTime`].
+pub fn extract_layers(
+    vit: &Vit,
+    pass: Pass<'_>,
+    places: &[(usize, Pool)],
+    batches: impl Iterator<Item = Result<Batch, PipelineError>>,
+    progress: impl FnMut(usize) -> bool,
+) -> Result<Layered, FeatureError> {
+    let of = |images: &Tensor| {
+        let mut layers = vit.layer_features(images);
+        if let Some(last) = layers.last_mut() {
+            *last = vit.normed(last);
+        }
+        places.iter().map(|(layer, pool)| pool.of(&layers[layer - 1])).collect()
+    };
+    let (vectors, labels) = labelled(pass, batches, of, progress)?;
+    Ok(Layered {
+        places: places.to_vec(),
+        vectors,
+        labels,
+    })
+}
+
+/// Rows whose class has at least `least` samples in `reference`.
+fn frequent(labels: &Tensor, reference: &Tensor, least: i64) -> Tensor {
+    let slots = reference.max().int64_value(&[]).max(labels.max().int64_value(&[])) + 1;
+    let counts = reference.bincount::<Tensor>(None, slots);
+    counts.index_select(0, labels).ge(least).nonzero().squeeze_dim(1)
+}
+
+impl Layered {
+    /// Without the classes that have fewer than `least` samples in `reference`.
+    ///
+    /// # Errors
+    /// [`FeatureError::TooFew`] if nothing is left.
+    pub fn of_frequent_classes(&self, reference: &Tensor, least: i64) -> Result<Self, FeatureError> {
+        let keep = frequent(&self.labels, reference, least);
+        if keep.size()[0] == 0 {
+            return Err(FeatureError::TooFew);
+        }
+        let rows = keep.to_device(self.vectors[0].device());
+        Ok(Self {
+            places: self.places.clone(),
+            vectors: self.vectors.iter().map(|v| v.index_select(0, &rows)).collect(),
+            labels: self.labels.index_select(0, &keep),
+        })
+    }
 }
 
 impl Features {
     /// Without the classes that have fewer than `least` samples in `reference`.
     #[must_use]
     pub fn of_frequent_classes(&self, reference: &Tensor, least: i64) -> Self {
-        let slots = reference.max().int64_value(&[]).max(self.labels.max().int64_value(&[])) + 1;
-        let counts = reference.bincount::<Tensor>(None, slots);
-        let keep = counts.index_select(0, &self.labels).ge(least).nonzero().squeeze_dim(1);
+        let keep = frequent(&self.labels, reference, least);
         Self {
             vectors: self.vectors.index_select(0, &keep),
             labels: self.labels.index_select(0, &keep),
@@ -85,8 +205,14 @@ impl Features {
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {
     /// The shards hold no `.cls` member.
-    #[error("no sample has a label: k-NN needs shards with .cls members (`splitmask pack` writes them from folder names)")]
+    #[error("no sample has a label: evaluations need shards with .cls members (`splitmask pack` writes them from folder names)")]
     NoLabels,
+    /// No class is frequent enough.
+    #[error("no class has eval.min_class labelled training images, or none of those is in the validation set")]
+    TooFew,
+    /// The time for it was over.
+    #[error("the time for the evaluation was over before it was done")]
+    OutOfTime,
     /// Reading the shards failed.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),

@@ -2,4 +2,6 @@
 
 pub mod features;
 pub mod knn;
+pub mod lbfgs;
+pub mod linear;
 pub mod watch;

@@ -201,6 +201,12 @@ impl Vit {
         out
     }
 
+    /// Tokens of the last block after the final norm.
+    #[must_use]
+    pub fn normed(&self, tokens: &Tensor) -> Tensor {
+        self.norm.forward(tokens)
+    }
+
     /// How far below the top a backbone parameter lies: 1 for the last block, depth + 1 for the embeddings, 0 for all else.
     #[must_use]
     pub fn layers_below_top(&self, name: &str) -> u32 {

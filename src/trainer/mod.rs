@@ -10,6 +10,7 @@ pub mod journal;
 mod keep;
 mod meter;
 mod pause;
+mod probe;
 mod record;
 pub mod spec;
 mod step;
@@ -27,6 +28,7 @@ use splitmask_pipeline::types::Batch;
 
 pub use assemble::put_weights;
 pub use error::TrainError;
+pub use probe::{ProbeStage, linear};
 pub use survey::knn;
 pub use words::Words;
 
@@ -106,10 +108,11 @@ impl Trainer {
         self.feed.recycle(batch);
         let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
         let last = self.step == self.spec.optim.total_steps;
-        let (log, picture, eval, mut checkpoint) = (
+        let (log, picture, eval, linear, mut checkpoint) = (
             due(self.spec.log.every_steps) || last,
             due(self.spec.picture.every_steps) && !last,
             due(self.spec.eval.every_steps),
+            due(self.spec.eval.linear_every_steps),
             due(self.spec.checkpoint.every_steps),
         );
         if log {
@@ -118,6 +121,9 @@ impl Trainer {
         if eval {
             // The best one so far is worth a checkpoint of its own.
             checkpoint |= self.evaluate()?;
+        }
+        if linear {
+            self.evaluate_linear()?;
         }
         if picture {
             self.pictures();

@@ -103,7 +103,7 @@ impl Default for CheckpointConfig {
     }
 }
 
-/// `[eval]`: k-NN accuracy (arXiv 2104.14294 §4.1) or loss on `data.val` during training.
+/// `[eval]`: k-NN accuracy (arXiv 2104.14294 §4.1) or loss on `data.val` during training, and a linear probe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {
@@ -125,6 +125,10 @@ pub struct EvalConfig {
     pub watch: Watched,
     /// Evaluations without a new best after which the run warns of over-fitting; 0 = never.
     pub patience: u32,
+    /// Steps between linear probes of the last layer; 0 = only by command.
+    pub linear_every_steps: u64,
+    /// Seconds after which a linear probe is given up and training goes on; looked at between batches and between iterations of a fit.
+    pub linear_budget_s: f64,
 }
 
 impl Default for EvalConfig {
@@ -139,6 +143,8 @@ impl Default for EvalConfig {
             min_class: 1,
             watch: Watched::Knn,
             patience: 3,
+            linear_every_steps: 0,
+            linear_budget_s: 60.0,
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use splitmask_pipeline::config::DataConfig;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
-use splitmask_pipeline::run::{Dataset, Order};
+use splitmask_pipeline::run::{BatchStream, Dataset, Order};
 use splitmask_pipeline::sample::ViewMode;
 use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, ViewPlan, ViewSpec};
 use tch::{Device, Tensor};
@@ -16,7 +17,7 @@ use super::error::TrainError;
 use super::feed::open_batches;
 use super::journal::Journal;
 use super::spec::{Precision, TrainerSpec};
-use crate::eval::features::{FeatureError, Features, extract};
+use crate::eval::features::{FeatureError, Features, Pass, extract};
 use crate::eval::knn::{Accuracy, Vote, classify};
 use crate::eval::watch::Watched;
 use crate::model::Vit;
@@ -27,6 +28,31 @@ use crate::telemetry::metrics::{EvalTask, Phase};
 /// Images per batch of an evaluation.
 const EVAL_BATCH: usize = 128;
 
+/// Centre crops of a labelled set, in the order of its shards: all of it, whatever share `data.fraction` leaves for training, so that
+/// runs on different shares are measured alike.
+pub(super) fn eval_stream(spec: &TrainerSpec, url: &str) -> Result<BatchStream, PipelineError> {
+    let data = DataConfig {
+        fraction: 1.0,
+        ..spec.data.clone()
+    };
+    let dataset = Dataset::open(url, &data, &spec.pipeline, PipelineMetrics::default())?;
+    let view = ViewSpec {
+        size: spec.model.image,
+        crop: CropConfig::default(),
+        colour: ColourConfig::default(),
+    };
+    let plan = Arc::new(ViewPlan {
+        views: vec![view],
+        words: None,
+        target: None,
+        mask: None,
+    });
+    let mode = ViewMode::Eval {
+        crop_ratio: spec.eval.crop_ratio as f32,
+    };
+    open_batches(&dataset, spec, &plan, None, Order::Sequential, mode, EVAL_BATCH)
+}
+
 /// k-NN accuracy of a backbone on `data.val`, searched in `data.train` (spec §4.3).
 ///
 /// # Errors
@@ -34,32 +60,18 @@ const EVAL_BATCH: usize = 128;
 pub fn knn(vit: &Vit, spec: &TrainerSpec, device: Device, mut progress: impl FnMut(&str, usize)) -> Result<Accuracy, FeatureError> {
     let normalise = spec.train.normalise();
     let mut features = |set: &str, url: &str, most: u32| -> Result<Features, FeatureError> {
-        let dataset = Dataset::open(url, &spec.data, &spec.pipeline, PipelineMetrics::default())?;
-        let view = ViewSpec {
-            size: spec.model.image,
-            crop: CropConfig::default(),
-            colour: ColourConfig::default(),
-        };
-        let plan = Arc::new(ViewPlan {
-            views: vec![view],
-            words: None,
-            target: None,
-            mask: None,
-        });
-        let mode = ViewMode::Eval {
-            crop_ratio: spec.eval.crop_ratio as f32,
-        };
-        let mut stream = open_batches(&dataset, spec, &plan, None, Order::Sequential, mode, EVAL_BATCH)?;
-        let bf16 = spec.train.precision == Precision::Bf16;
-        extract(
-            vit,
-            std::iter::from_fn(|| stream.next()),
-            &normalise,
+        let mut stream = eval_stream(spec, url)?;
+        let pass = Pass {
+            normalise: &normalise,
             device,
-            bf16,
-            most as usize,
-            |n| progress(set, n),
-        )
+            bf16: spec.train.precision == Precision::Bf16,
+            most: most as usize,
+        };
+        let batches = std::iter::from_fn(|| stream.next());
+        extract(vit, pass, batches, |n| {
+            progress(set, n);
+            true
+        })
     };
     let references = features("train", spec.data.first_place(), spec.eval.max_reference)?;
     let queries = features("val", &spec.data.val, spec.eval.max_queries)?;
@@ -92,14 +104,8 @@ impl Trainer {
         let mut best = false;
         match measured {
             Ok(value) => {
-                let line = serde_json::json!({ "step": self.step, watched.label(): value });
-                self.journal.write(line.as_object().cloned().unwrap_or_default())?;
-                {
-                    let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    let task = if watched == Watched::Knn { "knn" } else { watched.label() };
-                    status.evaluations = vec![(task.into(), value, self.step)];
-                    status.history.push((self.step, watched.label().into(), value));
-                }
+                let task = if watched == Watched::Knn { "knn" } else { watched.label() };
+                self.note_evaluation(task, watched.label(), value)?;
                 best = self.watch_evaluation(value);
             }
             Err(reason) => tracing::error!(error = %reason, "the evaluation failed; training goes on"),
@@ -173,6 +179,17 @@ impl Trainer {
         tracing::info!(step = self.step, images = batches * size, "validation loss {loss:.4}");
         self.telemetry.train.eval_loss.set(loss);
         Ok(loss)
+    }
+
+    /// Puts a result where it is looked for: journal and status.
+    pub(super) fn note_evaluation(&mut self, task: &str, key: &str, value: f64) -> Result<(), TrainError> {
+        let line = serde_json::json!({ "step": self.step, key: value });
+        self.journal.write(line.as_object().cloned().unwrap_or_default())?;
+        let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        status.evaluations.retain(|(done, _, _)| done != task);
+        status.evaluations.push((task.into(), value, self.step));
+        status.history.push((self.step, key.into(), value));
+        Ok(())
     }
 
     /// Draws `inpaint.png` and `curves.svg`; a failure is logged and training goes on.
@@ -272,6 +289,7 @@ impl Trainer {
                 "match_accuracy",
                 "knn_accuracy",
                 "val_loss",
+                "linear_accuracy",
             ] {
                 if let Some(value) = line[curve].as_f64() {
                     points.push(picture::Point {

@@ -1,6 +1,7 @@
 //! Promises of the daemon, kept on real processes: the binary is started, killed, reloaded and asked, as an operator would.
 
 mod bucket_trouble;
+mod evaluation;
 #[path = "../../pipeline/tests/stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod fault_server;

@@ -1,0 +1,237 @@
+//! `splitmask export`: a pre-trained encoder as timm or transformers load it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+
+use super::eval::{checkpoint_folder, config_of};
+use crate::checkpoint::{self, Progress};
+use crate::cli::answer::say;
+use crate::config::Config;
+use crate::error::{CliError, ExitCode};
+use crate::export::{self, Card, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Verified, Weights};
+use crate::objective::OBJECTIVES;
+use crate::trainer::TrainError;
+use crate::trainer::journal::Journal;
+
+const LONG_ABOUT: &str = "\
+Writes the encoder of a checkpoint into a folder that timm or transformers load: weights (safetensors), config, a model card that says
+how it was trained and how to load it. Decoder and heads go to a file of their own.";
+
+const EXAMPLES: &str = "\
+Examples:
+  splitmask export runs/demo --format timm --out exports/demo-timm
+  splitmask export runs/demo --format hf-vit --out exports/demo-hf --verify
+  splitmask export runs/demo/checkpoints/step-00000400 --format hf-beit --out exports/demo-beit --dtype bf16 --verify --python python3
+Each format has its own config.json: use one folder for each.";
+
+/// Write a pre-trained encoder as timm or transformers load it.
+#[derive(Args)]
+#[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
+pub(crate) struct ExportArgs {
+    /// Run folder (its newest checkpoint is taken) or checkpoint folder.
+    run: PathBuf,
+    /// What the folder is for.
+    #[arg(long)]
+    format: Format,
+    /// Folder to write; must be new or empty.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Which weights: those of the last step, or their moving average.
+    #[arg(long, value_enum, default_value_t = WeightsArg::Raw)]
+    weights: WeightsArg,
+    /// Number format of the file.
+    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
+    dtype: DtypeArg,
+    /// Replace a former export in the folder.
+    #[arg(long)]
+    force: bool,
+    /// Read the folder again, compare names, shapes and features with the checkpoint, and leave verify.safetensors for other loaders.
+    #[arg(long)]
+    verify: bool,
+    /// Also load the folder with the library itself, by this Python interpreter (with --verify).
+    #[arg(long, value_name = "PYTHON", requires = "verify")]
+    python: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WeightsArg {
+    /// Those of the last step.
+    Raw,
+    /// Their moving average.
+    Ema,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DtypeArg {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16: half the size.
+    Bf16,
+}
+
+/// An entry of the registry as a value of `--format`.
+#[derive(Clone, Copy)]
+struct Format(&'static dyn Exporter);
+
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: std::sync::OnceLock<Vec<Format>> = std::sync::OnceLock::new();
+        ALL.get_or_init(|| EXPORTERS.iter().map(|e| Format(*e)).collect())
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.name()).help(self.0.doc()))
+    }
+}
+
+/// The check that needs the libraries themselves; also a file of the repository.
+const SCRIPT: &str = include_str!("../../setup/verify_export.py");
+
+pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
+    let folder = checkpoint_folder(&args.run)?;
+    let config = config_of(&folder)?;
+    let weights = match args.weights {
+        WeightsArg::Raw => Weights::Raw,
+        WeightsArg::Ema => Weights::Ema,
+    };
+    let dtype = match args.dtype {
+        DtypeArg::F32 => Dtype::F32,
+        DtypeArg::Bf16 => Dtype::Bf16,
+    };
+    let snapshot = checkpoint::load(&folder).map_err(TrainError::from)?;
+    let card = card(&folder, &config, &snapshot.progress, weights);
+    let (encoder, rest) = Parts::of(snapshot.model, weights, &folder)?.into_encoder(config.model.clone());
+    let what = Export {
+        format: args.format.0,
+        encoder: &encoder,
+        rest: &rest,
+        card: &card,
+        dtype,
+    };
+    export::export(&what, &args.out, args.force)?;
+    say!(
+        "{}: {} for {} (step {}, {} weights, {})",
+        args.out.display(),
+        config.run.name,
+        args.format.0.name(),
+        card.step,
+        card.weights_name(),
+        dtype.torch()
+    );
+    if !args.verify {
+        return Ok(());
+    }
+    let Verified {
+        tensors,
+        values,
+        difference,
+    } = export::verify(&args.out, args.format.0, &encoder, &card, dtype)?;
+    say!("verified: {tensors} tensors, {values} values, names and shapes as the format asks; features differ by {difference:.1e} at most");
+    match &args.python {
+        Some(python) => check_with(python, &args.out),
+        None if args.format.0.library().is_some() => {
+            say!("the library itself: python3 setup/verify_export.py {}", args.out.display());
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Runs the Python check, whose lines go to our stdout.
+fn check_with(python: &Path, folder: &Path) -> Result<(), CliError> {
+    let failed = |why: String| CliError {
+        code: ExitCode::Usage,
+        message: format!("{}: the check in Python {why}", folder.display()),
+        hint: Some("it needs torch, safetensors and timm or transformers in that interpreter; its own lines above say more".into()),
+    };
+    let spawned = Command::new(python).arg("-").arg(folder).stdin(Stdio::piped()).spawn();
+    let mut child = spawned.map_err(|e| failed(format!("could not be started with {}: {e}", python.display())))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A child that ends early closes its end; its exit code tells.
+        let _ = std::io::Write::write_all(&mut stdin, SCRIPT.as_bytes());
+    }
+    let status = child.wait().map_err(|e| failed(e.to_string()))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(failed(format!("failed ({status})")))
+    }
+}
+
+/// What is known about a checkpoint.
+fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -> Card {
+    let kind = config.objective.kind();
+    let entry = OBJECTIVES.iter().find(|o| o.name == kind);
+    let images = progress
+        .counters
+        .iter()
+        .find(|(name, _)| name.contains("images"))
+        .map_or(progress.step * u64::from(config.train.batch), |(_, n)| *n as u64);
+    let run = folder.parent().and_then(Path::parent).unwrap_or(folder);
+    Card {
+        run: config.run.name.clone(),
+        step: progress.step,
+        images,
+        batch: config.train.batch,
+        seed: config.run.seed,
+        objective: kind.to_owned(),
+        objective_doc: entry.map_or_else(String::new, |o| format!("{} ({})", o.doc, o.reference)),
+        data: config.data.train.clone(),
+        fraction: config.data.fraction,
+        codebook: progress.codebook.clone(),
+        weights,
+        config_sha256: config.sha256(),
+        config_toml: config.to_toml(),
+        mean: config.train.mean,
+        std: config.train.std,
+        crop_ratio: config.eval.crop_ratio,
+        measured: measured(run, progress.step),
+        version: concat!(env!("CARGO_PKG_VERSION"), " (", env!("SPLITMASK_REVISION"), ")").to_owned(),
+    }
+}
+
+/// The last losses and accuracies that the run's journal holds up to `step`.
+fn measured(run: &Path, step: u64) -> Vec<Measured> {
+    let lines = Journal::read(run);
+    let last = |key: &str, what: &str| {
+        lines.iter().rev().find_map(|line| {
+            let at = line["step"].as_u64().filter(|s| *s <= step)?;
+            Some(Measured {
+                what: what.to_owned(),
+                value: line[key].as_f64()?,
+                step: at,
+            })
+        })
+    };
+    [
+        ("inpaint", "inpainting loss, nats"),
+        (
+            "token_entropy",
+            "marginal entropy of the visual words, nats: the loss of knowing only their frequencies",
+        ),
+        ("match", "match loss, nats"),
+        ("knn_accuracy", "k-NN accuracy on the validation set"),
+        ("linear_accuracy", "accuracy of a linear probe on the validation set"),
+    ]
+    .into_iter()
+    .filter_map(|(key, what)| last(key, what))
+    .collect()
+}
+
+impl From<ExportError> for CliError {
+    fn from(e: ExportError) -> Self {
+        let code = match &e {
+            ExportError::Io { .. } => ExitCode::Io,
+            ExportError::Tensors(_) | ExportError::Torch(_) => ExitCode::Internal,
+            ExportError::Cannot { .. } | ExportError::NoAverage { .. } | ExportError::Bad { .. } => ExitCode::Usage,
+        };
+        Self {
+            code,
+            hint: e.hint(),
+            message: e.to_string(),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! transformers' `BeitModel`: no key bias; LayerScale and a shared relative bias have a place.
+
+use serde_json::json;
+use tch::Tensor;
+
+use super::names::{layout, renamed, restored};
+use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Tensors, hidden, preprocessor};
+
+/// `--format hf-beit`.
+pub(super) struct HfBeit;
+
+/// (ours, theirs) of the relative bias that all layers share.
+const RELATIVE: (&str, &str) = (
+    "rel_pos_bias.relative_position_bias_table",
+    "encoder.relative_position_bias.relative_position_bias_table",
+);
+
+/// (ours, theirs) of what a BEiT has and a ViT has not.
+fn extras(encoder: &Encoder) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    if encoder.model.layer_scale > 0.0 {
+        for i in 0..encoder.model.layers() {
+            for (ours, theirs) in [("ls1", "lambda_1"), ("ls2", "lambda_2")] {
+                all.push((format!("blocks.{i}.{ours}.gamma"), format!("encoder.layer.{i}.{theirs}")));
+            }
+        }
+    }
+    if encoder.model.relative_bias {
+        all.push((RELATIVE.0.into(), RELATIVE.1.into()));
+    }
+    all
+}
+
+impl Exporter for HfBeit {
+    fn name(&self) -> &'static str {
+        "hf-beit"
+    }
+
+    fn doc(&self) -> &'static str {
+        "transformers' BEiT, with LayerScale and shared relative bias if the model has them"
+    }
+
+    fn express(&self, encoder: &Encoder) -> Result<Encoder, ExportError> {
+        let mut joined = encoder.with_joined_biases()?;
+        // A key bias has no place and no effect: softmax over the keys ignores what is equal for all of them.
+        let width = joined.model.dim();
+        for i in 0..joined.model.layers() {
+            if let Some(bias) = joined.tensors.get_mut(&format!("blocks.{i}.attn.qkv.bias")) {
+                let thirds = bias.chunk(3, 0);
+                *bias = Tensor::cat(&[&thirds[0], &thirds[1].zeros_like(), &thirds[2]], 0).view([3 * width]);
+            }
+        }
+        Ok(joined)
+    }
+
+    fn tensors(&self, encoder: &Encoder) -> Tensors {
+        let mut out = renamed(encoder, false);
+        for (ours, theirs) in extras(encoder) {
+            if let Some(t) = encoder.tensors.get(&ours) {
+                out.insert(theirs, t.shallow_clone());
+            }
+        }
+        out
+    }
+
+    fn layout(&self, encoder: &Encoder) -> Layout {
+        let m = &encoder.model;
+        let mut all = layout(m, false);
+        if m.layer_scale > 0.0 {
+            for i in 0..m.layers() {
+                all.insert(format!("encoder.layer.{i}.lambda_1"), vec![m.dim()]);
+                all.insert(format!("encoder.layer.{i}.lambda_2"), vec![m.dim()]);
+            }
+        }
+        if m.relative_bias {
+            all.insert(RELATIVE.1.into(), vec![(2 * m.grid() - 1).pow(2) + 3, m.head_count()]);
+        }
+        all
+    }
+
+    fn read(&self, tensors: &Tensors, like: &Encoder) -> Result<Encoder, ExportError> {
+        let mut out = restored(tensors, &like.model)?;
+        for (ours, theirs) in extras(like) {
+            let t = tensors
+                .get(&theirs)
+                .ok_or_else(|| ExportError::Tensors(format!("there is no {theirs}")))?;
+            out.insert(ours, t.shallow_clone());
+        }
+        Ok(Encoder {
+            model: like.model.clone(),
+            tensors: out,
+        })
+    }
+
+    fn settings(&self, encoder: &Encoder, card: &Card, dtype: Dtype) -> Vec<(&'static str, String)> {
+        let m = &encoder.model;
+        let config = json!({
+            "architectures": ["BeitModel"], "model_type": "beit", "hidden_size": m.dim(), "num_hidden_layers": m.layers(),
+            "num_attention_heads": m.head_count(), "intermediate_size": hidden(m), "layer_norm_eps": 1e-6, "image_size": m.image,
+            "patch_size": m.patch, "num_channels": 3, "hidden_act": "gelu", "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0, "drop_path_rate": 0.0, "use_mask_token": false, "use_absolute_position_embeddings": true,
+            "use_relative_position_bias": false, "use_shared_relative_position_bias": m.relative_bias,
+            "layer_scale_init_value": m.layer_scale, "use_mean_pooling": false, "torch_dtype": dtype.torch(),
+        });
+        vec![
+            ("config.json", format!("{config:#}\n")),
+            ("preprocessor_config.json", preprocessor(encoder, card)),
+        ]
+    }
+
+    fn snippet(&self, folder: &str) -> String {
+        format!(
+            "from transformers import AutoImageProcessor, BeitModel\n\
+             model = BeitModel.from_pretrained(\"{folder}\", add_pooling_layer=False).eval()\n\
+             processor = AutoImageProcessor.from_pretrained(\"{folder}\")\n\
+             tokens = model(**processor(images, return_tensors=\"pt\")).last_hidden_state\n\
+             features = tokens[:, 1:].mean(1)   # the class token comes first"
+        )
+    }
+
+    fn library(&self) -> Option<&'static str> {
+        Some("transformers")
+    }
+}

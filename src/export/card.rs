@@ -1,0 +1,133 @@
+//! The model card: where an encoder comes from and how to load it.
+
+use std::fmt::Write;
+
+use super::{Dtype, Encoder, Exporter, Weights, hidden};
+
+/// A number that was measured on the way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// What, in words.
+    pub what: String,
+    /// Value.
+    pub value: f64,
+    /// Step at which it was measured.
+    pub step: u64,
+}
+
+/// How an encoder came to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Card {
+    /// Name of the run.
+    pub run: String,
+    /// Step of the checkpoint.
+    pub step: u64,
+    /// Images seen up to there.
+    pub images: u64,
+    /// Images of a step.
+    pub batch: u32,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Objective.
+    pub objective: String,
+    /// What that is, and where it is described.
+    pub objective_doc: String,
+    /// Address of the training shards.
+    pub data: String,
+    /// Share of them that was used.
+    pub fraction: f64,
+    /// Hex SHA-256 of the codebook of visual words.
+    pub codebook: String,
+    /// Which weights.
+    pub weights: Weights,
+    /// Hex SHA-256 of the effective config.
+    pub config_sha256: String,
+    /// The effective config.
+    pub config_toml: String,
+    /// Per-channel mean of pixels in 0..1.
+    pub mean: [f64; 3],
+    /// Per-channel standard deviation.
+    pub std: [f64; 3],
+    /// Share of the side that the centre crop of evaluations keeps.
+    pub crop_ratio: f64,
+    /// Losses and accuracies that are known.
+    pub measured: Vec<Measured>,
+    /// Version and commit of this program.
+    pub version: String,
+}
+
+impl Card {
+    /// `raw` or `ema`.
+    #[must_use]
+    pub fn weights_name(&self) -> &'static str {
+        match self.weights {
+            Weights::Raw => "raw",
+            Weights::Ema => "ema",
+        }
+    }
+
+    /// The card as Markdown.
+    pub(super) fn text(&self, format: &dyn Exporter, encoder: &Encoder, folder: &str, dtype: Dtype) -> String {
+        let m = &encoder.model;
+        let mut out = String::new();
+        let mut line = |text: String| {
+            let _ = writeln!(out, "{text}");
+        };
+        if let Some(library) = format.library() {
+            line(format!(
+                "---\nlibrary_name: {library}\npipeline_tag: image-feature-extraction\ntags:\n- self-supervised\n- {}\n---\n",
+                self.objective
+            ));
+        }
+        line(format!("# {}: a vision transformer pre-trained without labels\n", self.run));
+        line(format!(
+            "{} px images in patches of {} px, {} wide, {} layers, {} heads, MLP {} wide. The last norm is part of the encoder; it has no head.\n",
+            m.image,
+            m.patch,
+            m.dim(),
+            m.layers(),
+            m.head_count(),
+            hidden(m)
+        ));
+        line("## How it was trained\n\n| | |\n| --- | --- |".into());
+        let three = |v: [f64; 3]| v.map(|x| x.to_string()).join(", ");
+        let weights = match self.weights {
+            Weights::Raw => "those of the last step",
+            Weights::Ema => "moving average over the steps",
+        };
+        for (what, value) in [
+            ("objective", format!("{}: {}", self.objective, self.objective_doc)),
+            (
+                "data",
+                match self.fraction {
+                    1.0 => format!("`{}`", self.data),
+                    share => format!("`{}`, {} % of it", self.data, 100.0 * share),
+                },
+            ),
+            ("steps", format!("{} of batch {}", self.step, self.batch)),
+            ("images seen", self.images.to_string()),
+            ("seed", self.seed.to_string()),
+            ("weights", format!("{weights}, {}", dtype.torch())),
+            ("codebook", format!("sha256 `{}`", self.codebook)),
+            ("config", format!("sha256 `{}`", self.config_sha256)),
+            ("program", format!("splitmask {}", self.version)),
+            (
+                "pixels",
+                format!("bicubic; mean {}; std {} of values in 0..1", three(self.mean), three(self.std)),
+            ),
+        ] {
+            line(format!("| {what} | {value} |"));
+        }
+        if !self.measured.is_empty() {
+            line("\n## What was measured\n\n| what | value | at step |\n| --- | --- | --- |".into());
+            for m in &self.measured {
+                line(format!("| {} | {:.4} | {} |", m.what, m.value, m.step));
+            }
+        }
+        line(format!("\n## Load it\n\n```python\n{}\n```\n", format.snippet(folder)));
+        line(
+            "`model.safetensors` holds the encoder alone; what was trained beside it (decoder, heads) is in `decoder.safetensors`.".into(),
+        );
+        out
+    }
+}

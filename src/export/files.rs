@@ -1,0 +1,205 @@
+//! Export folders on disk: written beside their place and renamed, equal bytes for equal weights.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tch::{Device, Kind};
+
+use super::{Card, Encoder, ExportError, Exporter, Tensors};
+
+/// File of the encoder's tensors.
+pub const MODEL: &str = "model.safetensors";
+/// File of everything else that was trained.
+const REST: &str = "decoder.safetensors";
+const CARD: &str = "README.md";
+/// Longest header that is read: that of a model with some thousand tensors is below a MiB.
+const LONGEST_HEADER: u64 = 64 << 20;
+
+/// Number format of exported weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32-bit floats, as trained.
+    F32,
+    /// bfloat16: half the size, 8 bits of precision.
+    Bf16,
+}
+
+impl Dtype {
+    fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+
+    /// PyTorch's name.
+    #[must_use]
+    pub fn torch(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ExportError + '_ {
+    move |source| ExportError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Writes a safetensors file with metadata. Written here because the crate keeps metadata in a hash map, so that two exports of one
+/// checkpoint would differ, and tch writes none.
+///
+/// # Errors
+/// [`ExportError::Io`].
+pub fn write_tensors(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>) -> Result<(), ExportError> {
+    let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), json!(metadata))]);
+    let mut end = 0;
+    for (name, t) in tensors {
+        let start = end;
+        end += t.numel() * t.kind().elt_size_in_bytes();
+        let dtype = match t.kind() {
+            Kind::Float => "F32",
+            Kind::BFloat16 => "BF16",
+            Kind::Uint8 => "U8",
+            other => return Err(ExportError::Tensors(format!("{name} holds {other:?}, which is not exported"))),
+        };
+        header.insert(
+            name.clone(),
+            json!({ "dtype": dtype, "shape": t.size(), "data_offsets": [start, end] }),
+        );
+    }
+    let mut text = Value::Object(header).to_string();
+    // The data starts at a multiple of 8 bytes.
+    while text.len() % 8 != 0 {
+        text.push(' ');
+    }
+    let file = File::create(path).map_err(io(path))?;
+    let mut out = BufWriter::new(&file);
+    let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(io(path));
+    put(&(text.len() as u64).to_le_bytes())?;
+    put(text.as_bytes())?;
+    for t in tensors.values() {
+        let t = t.detach().to_device(Device::Cpu).contiguous();
+        let mut bytes = vec![0u8; t.numel() * t.kind().elt_size_in_bytes()];
+        t.f_copy_data_u8(&mut bytes, t.numel())?;
+        put(&bytes)?;
+    }
+    out.flush().map_err(io(path))?;
+    drop(out);
+    file.sync_all().map_err(io(path))
+}
+
+/// The metadata of a safetensors file; empty if it has none.
+///
+/// # Errors
+/// [`ExportError::Io`], or [`ExportError::Bad`] for another kind of file.
+pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>, ExportError> {
+    let bad = |detail: String| ExportError::Bad {
+        path: path.to_owned(),
+        detail,
+        hint: None,
+    };
+    let mut file = File::open(path).map_err(io(path))?;
+    let mut length = [0u8; 8];
+    file.read_exact(&mut length).map_err(|_| bad("not a safetensors file".into()))?;
+    let length = u64::from_le_bytes(length);
+    let mut text = Vec::new();
+    file.take(length.min(LONGEST_HEADER)).read_to_end(&mut text).map_err(io(path))?;
+    let header: Value = serde_json::from_slice(&text).map_err(|_| bad("not a safetensors file".into()))?;
+    let pairs = header["__metadata__"].as_object().into_iter().flatten();
+    Ok(pairs.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect())
+}
+
+/// What is to be exported.
+pub struct Export<'a> {
+    /// The format.
+    pub format: &'a dyn Exporter,
+    /// The encoder, not yet expressed in the format.
+    pub encoder: &'a Encoder,
+    /// Decoder and heads.
+    pub rest: &'a Tensors,
+    /// How it came to be.
+    pub card: &'a Card,
+    /// Number format.
+    pub dtype: Dtype,
+}
+
+impl Export<'_> {
+    /// Metadata of the tensor files.
+    fn metadata(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("format".into(), "pt".into()),
+            ("run".into(), self.card.run.clone()),
+            ("step".into(), self.card.step.to_string()),
+            ("config_sha256".into(), self.card.config_sha256.clone()),
+            ("weights".into(), self.card.weights_name().into()),
+        ])
+    }
+
+    fn write_into(&self, folder: &Path, name: &str) -> Result<(), ExportError> {
+        let expressed = self.format.express(self.encoder)?;
+        let cast = |tensors: Tensors| -> Tensors { tensors.into_iter().map(|(n, t)| (n, t.to_kind(self.dtype.kind()))).collect() };
+        let rest = self.rest.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
+        let metadata = self.metadata();
+        write_tensors(&folder.join(MODEL), &cast(self.format.tensors(&expressed)), &metadata)?;
+        write_tensors(&folder.join(REST), &cast(rest), &metadata)?;
+        let card = self.card.text(self.format, &expressed, name, self.dtype);
+        let settings = self.format.settings(&expressed, self.card, self.dtype);
+        for (file, text) in settings.into_iter().chain([(CARD, card)]) {
+            let path = folder.join(file);
+            fs::write(&path, text).map_err(io(&path))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes an export into `folder`, which must be absent or empty, or a former export with `replace`.
+///
+/// # Errors
+/// [`ExportError`]; then nothing of the new export is left and what stood in the folder still does.
+pub fn export(what: &Export<'_>, folder: &Path, replace: bool) -> Result<(), ExportError> {
+    let occupied = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    let bad = |detail: &str, hint: Option<&str>| ExportError::Bad {
+        path: folder.to_owned(),
+        detail: detail.into(),
+        hint: hint.map(Into::into),
+    };
+    if folder.exists() && !folder.is_dir() {
+        return Err(bad("is a file; an export is a folder", None));
+    }
+    if occupied && !replace {
+        return Err(bad(
+            "the folder is not empty",
+            Some("name another --out, or give --force to replace an export"),
+        ));
+    }
+    if occupied && !(folder.join(MODEL).exists() && folder.join(CARD).exists()) {
+        return Err(bad(
+            "the folder holds something that is no export; it is not replaced",
+            Some("name another --out"),
+        ));
+    }
+    let name = folder
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .ok_or_else(|| bad("names no folder", None))?;
+    let temporary = folder.with_file_name(format!(".{name}.partial-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&temporary);
+    fs::create_dir_all(&temporary).map_err(io(&temporary))?;
+    let written = what.write_into(&temporary, &name).and_then(|()| {
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(io(folder))?;
+        }
+        fs::rename(&temporary, folder).map_err(io(folder))
+    });
+    if written.is_err() {
+        let _ = fs::remove_dir_all(&temporary);
+    }
+    written
+}

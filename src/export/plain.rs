@@ -1,0 +1,74 @@
+//! Our own names, for `run.init_from` and for readers without a library.
+
+use super::timm::layout;
+use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Tensors};
+use crate::model::QkvBias;
+
+/// `--format safetensors`.
+pub(super) struct Plain;
+
+fn same(tensors: &Tensors) -> Tensors {
+    tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect()
+}
+
+impl Exporter for Plain {
+    fn name(&self) -> &'static str {
+        "safetensors"
+    }
+
+    fn doc(&self) -> &'static str {
+        "the tensors under our own names, for run.init_from and readers without a library"
+    }
+
+    fn express(&self, encoder: &Encoder) -> Result<Encoder, ExportError> {
+        Ok(Encoder {
+            model: encoder.model.clone(),
+            tensors: same(&encoder.tensors),
+        })
+    }
+
+    fn tensors(&self, encoder: &Encoder) -> Tensors {
+        same(&encoder.tensors)
+    }
+
+    fn layout(&self, encoder: &Encoder) -> Layout {
+        let m = &encoder.model;
+        let mut all = layout(m);
+        if encoder.qkv_bias() == QkvBias::QueryValue {
+            for i in 0..m.layers() {
+                all.remove(&format!("blocks.{i}.attn.qkv.bias"));
+                all.insert(format!("blocks.{i}.attn.q_bias"), vec![m.dim()]);
+                all.insert(format!("blocks.{i}.attn.v_bias"), vec![m.dim()]);
+            }
+        }
+        if m.relative_bias {
+            let rows = (2 * m.grid() - 1).pow(2) + 3;
+            all.insert("rel_pos_bias.relative_position_bias_table".into(), vec![rows, m.head_count()]);
+        }
+        all
+    }
+
+    fn read(&self, tensors: &Tensors, like: &Encoder) -> Result<Encoder, ExportError> {
+        Ok(Encoder {
+            model: like.model.clone(),
+            tensors: same(tensors),
+        })
+    }
+
+    fn settings(&self, _encoder: &Encoder, card: &Card, _dtype: Dtype) -> Vec<(&'static str, String)> {
+        vec![("config.toml", card.config_toml.clone())]
+    }
+
+    fn snippet(&self, folder: &str) -> String {
+        format!(
+            "from safetensors.torch import load_file\n\
+             encoder = load_file(\"{folder}/model.safetensors\")      # names of timm's VisionTransformer; config.toml has the geometry\n\
+             decoder = load_file(\"{folder}/decoder.safetensors\")\n\
+             # to start another run from it: splitmask train … --set run.init_from={folder}/model.safetensors"
+        )
+    }
+
+    fn library(&self) -> Option<&'static str> {
+        None
+    }
+}

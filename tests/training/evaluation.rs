@@ -1,0 +1,110 @@
+//! Probes of a trained encoder, within the run and after it, and its way out and back in.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::ground::{Ground, splitmask};
+
+fn answer(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = splitmask().args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_run_is_probed_exported_imported_and_started_from() {
+    let ground = Ground::new();
+    let output = ground
+        .train(&["--set", "optim.total_steps=12", "--set", "eval.linear_every_steps=6"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let probed: Vec<Value> = ground.trace("run").into_iter().filter(|l| l["linear_accuracy"].is_f64()).collect();
+    assert_eq!(probed.iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>(), [6, 12]);
+
+    // The command finds for the last layer what the run found at its end; 4 classes of drawn shapes are no riddle.
+    let run = ground.path("run").display().to_string();
+    let (code, out, err) = answer(&["eval", "linear", &run, "--pool", "mean,both", "--json"]);
+    assert_eq!(code, Some(0), "{err}");
+    let json: Value = serde_json::from_str(&out).unwrap();
+    let probes = json["linear"]["probes"].as_array().unwrap();
+    assert_eq!(probes.len(), 4, "{out}");
+    assert_eq!(probes[2]["top1"], probed[1]["linear_accuracy"], "{out}");
+    assert_eq!(json["linear"]["classes"], 4);
+    assert!(json["linear"]["best"]["top1"].as_f64().unwrap() > 0.4, "{out}");
+    let (_, table, _) = answer(&["eval", "linear", &run, "--layers", "1"]);
+    assert!(table.contains("weight decay") && table.contains("best"), "{table}");
+    let (code, _, err) = answer(&["eval", "linear", &run, "--layers", "3"]);
+    assert!(code == Some(64) && err.contains("1 to 2"), "{err}");
+
+    for format in ["timm", "hf-vit", "hf-beit", "safetensors"] {
+        let out = ground.path(format).display().to_string();
+        let (code, said, err) = answer(&["export", &run, "--format", format, "--out", &out, "--verify"]);
+        assert_eq!(code, Some(0), "{format}: {err}");
+        assert!(said.contains("verified"), "{format}: {said}");
+        let card = fs::read_to_string(ground.path(format).join("README.md")).unwrap();
+        assert!(card.contains("linear probe") && card.contains("12 of batch 16"), "{card}");
+    }
+    let (code, _, err) = answer(&[
+        "export",
+        &run,
+        "--format",
+        "timm",
+        "--out",
+        &ground.path("ema").display().to_string(),
+        "--weights",
+        "ema",
+    ]);
+    assert!(code == Some(64) && err.contains("ema.*") && !ground.path("ema").exists(), "{err}");
+
+    let start = ground.path("start.safetensors").display().to_string();
+    let file = ground.path("hf-vit").join("model.safetensors").display().to_string();
+    let (code, _, err) = answer(&[
+        "import",
+        &file,
+        "--format",
+        "hf-vit",
+        "--out",
+        &start,
+        "--config",
+        &ground.config().display().to_string(),
+    ]);
+    assert_eq!(code, Some(0), "{err}");
+    let again = ground.path("again").display().to_string();
+    let output = ground
+        .train(&[
+            "--set",
+            "optim.total_steps=10",
+            "--run-dir",
+            &again,
+            "--set",
+            &format!("run.init_from={start}"),
+        ])
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{log}");
+    // cls_token, pos_embed, patch (2), norm (2), 12 a block.
+    assert!(log.contains("tensors=30"), "{log}");
+}
+
+#[test]
+fn a_probe_over_its_budget_is_given_up_and_training_goes_on() {
+    let ground = Ground::new();
+    let output = ground
+        .train(&[
+            "--set",
+            "optim.total_steps=12",
+            "--set",
+            "eval.linear_every_steps=6",
+            "--set",
+            "eval.linear_budget_s=0.001",
+        ])
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{log}");
+    assert!(log.contains("eval.linear_budget_s"), "{log}");
+    assert!(ground.trace("run").iter().all(|l| !l["linear_accuracy"].is_f64()));
+}
