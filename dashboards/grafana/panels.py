@@ -75,7 +75,7 @@ LEARNING = [
     lines("Gradient norm", "Before clipping, on a log scale. A slow rise over hours often comes before divergence.", "short", ("splitmask_train_grad_norm{$S}", "{{instance}}"), log=True),
     lines("Learning rate", "Of the last step; shows the schedule and edits to it.", "sci", ("splitmask_train_learning_rate{$S}", "{{instance}}")),
     lines("Weight decay and averaging", "Weight decay of the last step, and momentum of the averaged weights (0 = none).", "short", ("splitmask_train_weight_decay{$S}", "weight decay {{instance}}"), ("splitmask_train_ema_momentum{$S}", "momentum {{instance}}")),
-    lines("Skipped steps and rollbacks", "Steps skipped for a non-finite loss or gradient, and returns to an older checkpoint, in the rate interval.", "short", ("increase(splitmask_train_nonfinite_steps_total{$S}[$I])", "non-finite {{instance}}"), ("increase(splitmask_train_rollbacks_total{$S}[$I])", "rollbacks {{instance}}"), min=0),
+    lines("Skipped steps and rollbacks", "Steps skipped for a non-finite loss or gradient, loss spikes, and returns to an older checkpoint, in the rate interval.", "short", ("increase(splitmask_train_nonfinite_steps_total{$S}[$I])", "non-finite {{instance}}"), ("increase(splitmask_train_loss_spikes_total{$S}[$I])", "loss spikes {{instance}}"), ("increase(splitmask_train_rollbacks_total{$S}[$I])", "rollbacks {{instance}}"), min=0),
 ]
 
 TIME = [

@@ -14,6 +14,7 @@
 //! checkpoint is there whole or not at all. On start the newest one whose checksums hold is taken; a damaged one is set aside.
 
 mod retention;
+mod stability;
 mod store;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use tch::Tensor;
 use thiserror::Error;
 
 pub use retention::surplus;
+pub use stability::{Rollback, Stability};
 pub use store::{Found, folder_of, list, load, load_model, newest, save, steps};
 
 /// Why a checkpoint could not be written or read.
@@ -99,6 +101,12 @@ pub struct Progress {
     pub codebook_perplexity: f64,
     /// Identity of the codebook (hex SHA-256).
     pub codebook: String,
+    /// Recent steps and rollbacks.
+    #[serde(default)]
+    pub stability: Stability,
+    /// Parts that a batch is processed in, as found by `train.accumulate = 0` or after a lack of memory; 0 = as the config says.
+    #[serde(default)]
+    pub parts: u32,
 }
 
 /// A whole checkpoint in memory.

@@ -9,6 +9,7 @@ mod doctor;
 mod eval;
 mod inspect;
 mod pack;
+mod replay;
 mod report;
 mod train;
 
@@ -38,6 +39,7 @@ enum Verb {
     Report(report::ReportArgs),
     Eval(eval::EvalArgs),
     Bench(bench::BenchArgs),
+    Replay(replay::ReplayArgs),
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -60,6 +62,7 @@ pub fn main() -> ExitCode {
         Verb::Report(args) => report::run(&args),
         Verb::Eval(args) => eval::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Replay(args) => replay::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -225,7 +225,39 @@ pub static KEYS: &[Key] = &[
     key(Restart, "train.threads", "libtorch's threads on the CPU; 0 = one per core"),
     key(Restart, "train.mean", "per-channel mean of pixels in 0..1"),
     key(Restart, "train.std", "per-channel standard deviation"),
-    key(Live, "train.nonfinite_limit", "skipped steps in a row before exit 76"),
+    key(
+        Live,
+        "stability.check_every_steps",
+        "steps between two looks at losses and gradient norms; between them no step waits for the device",
+    ),
+    key(
+        Live,
+        "stability.nonfinite_run",
+        "skipped non-finite steps in a row that lead to a rollback",
+    ),
+    key(
+        Live,
+        "stability.nonfinite_count",
+        "skipped steps among the last stability.window that lead to a rollback",
+    ),
+    key(Live, "stability.window", "latest steps that are remembered"),
+    key(
+        Live,
+        "stability.rollback_limit",
+        "rollbacks within stability.rollback_window of which the last one is a stop with exit code 76; 1 = never roll back",
+    ),
+    key(Live, "stability.rollback_window", "steps over which rollbacks are counted"),
+    key(
+        Live,
+        "stability.spike_sigma",
+        "standard deviations above the window's mean at which a loss is a spike; 0 = none is",
+    ),
+    key(
+        Live,
+        "stability.spike_norm",
+        "times the window's median that the gradient norm of a spike must exceed",
+    ),
+    key(Live, "stability.spike_action", "what a loss spike leads to: `warn` or `rollback`"),
     key(Live, "checkpoint.every_steps", "steps between checkpoints"),
     key(Live, "checkpoint.keep", "newest checkpoints that are kept"),
     key(
@@ -258,6 +290,11 @@ pub static KEYS: &[Key] = &[
     key(Live, "admin.hosts", "host names under which POSTs without a token may come"),
     key(Live, "admin.grace_s", "seconds from SIGTERM to the end at most"),
     key(Live, "admin.watch", "whether a change of the file's content reloads it"),
+    key(
+        Live,
+        "debug.inject",
+        "faults to inject, for tests only; counted in batches consumed: `nan@120`, `nan@120-130`, `nan@120-`, `spike@50`; several with commas",
+    ),
 ];
 
 /// The entry of a key.

@@ -21,7 +21,9 @@ use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use crate::model::config::VitConfig;
 use crate::objective::config::ObjectiveConfig;
 use crate::optim::config::OptimConfig;
-use crate::trainer::spec::{AugmentConfig, CheckpointConfig, EvalConfig, LogConfig, PictureConfig, TrainConfig, TrainerSpec};
+use crate::trainer::spec::{
+    AugmentConfig, CheckpointConfig, DebugConfig, EvalConfig, LogConfig, PictureConfig, StabilityConfig, TrainConfig, TrainerSpec,
+};
 
 pub use classes::Class;
 pub use diff::{Change, diff};
@@ -114,6 +116,8 @@ pub struct Config {
     pub optim: OptimConfig,
     /// `[train]`.
     pub train: TrainConfig,
+    /// `[stability]`.
+    pub stability: StabilityConfig,
     /// `[checkpoint]`.
     pub checkpoint: CheckpointConfig,
     /// `[eval]`.
@@ -124,6 +128,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[admin]`.
     pub admin: AdminConfig,
+    /// `[debug]`.
+    pub debug: DebugConfig,
 }
 
 impl Config {
@@ -164,6 +170,8 @@ impl Config {
             objective: self.objective.clone(),
             optim: self.optim.clone(),
             train: self.train.clone(),
+            stability: self.stability.clone(),
+            debug: self.debug.clone(),
             checkpoint: self.checkpoint.clone(),
             eval: self.eval.clone(),
             picture: self.picture.clone(),

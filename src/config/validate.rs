@@ -70,6 +70,8 @@ pub fn across(config: &Config, places: &BTreeMap<String, Place>) -> Vec<Problem>
         objective::check(config, &mut f);
     }
     train(config, &mut f);
+    f.section(config.stability.validate());
+    f.section(config.debug.validate());
     intervals(config, &mut f);
     admin(config, &mut f);
     f.problems
@@ -203,7 +205,6 @@ fn train(config: &Config, f: &mut Findings<'_>) {
         format!("{:?}", t.std),
         "three values above 0, at most 1",
     );
-    f.need(t.nonfinite_limit >= 1, "train.nonfinite_limit", t.nonfinite_limit, "at least 1");
 }
 
 fn intervals(config: &Config, f: &mut Findings<'_>) {

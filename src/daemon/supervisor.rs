@@ -62,6 +62,8 @@ pub(super) struct Supervisor<T> {
     pub(super) manager: ServiceManager,
     watchdog: Watchdog,
     draining: Option<Draining>,
+    /// Batches consumed at the last rollback that the journal tells of.
+    rollback_told: Option<u64>,
     /// The first trainer took its first batch: the start is accepted.
     accepted: bool,
 }
@@ -80,6 +82,7 @@ impl<T: Train> Supervisor<T> {
             manager: ServiceManager::from_environment(),
             watchdog: Watchdog::new(Instant::now()),
             draining: None,
+            rollback_told: None,
             accepted: false,
         }
     }
@@ -227,6 +230,7 @@ impl<T: Train> Supervisor<T> {
             self.accept();
         }
         self.reload_progress(status.ready);
+        self.tell_rollback(&status);
         let stuck = self.watchdog.look(&status, Instant::now());
         {
             let mut board = held(&self.parts.board);
@@ -249,6 +253,22 @@ impl<T: Train> Supervisor<T> {
             && let Some(trigger) = self.again.take()
         {
             self.reload_unasked(trigger);
+        }
+    }
+
+    fn tell_rollback(&mut self, status: &Status) {
+        if let Some(rollback) = &status.last_rollback
+            && self.rollback_told.replace(rollback.consumed) != Some(rollback.consumed)
+        {
+            let what = format!(
+                "{}: from step {} to the checkpoint at step {}, images {} to {} are left out",
+                rollback.reason,
+                rollback.from_step,
+                rollback.to_step,
+                rollback.skipped_from.samples(),
+                rollback.skipped_to.samples()
+            );
+            self.note("rollback", "trainer", "applied", &[], Some(&what));
         }
     }
 

@@ -4,7 +4,7 @@ use tch::nn::{self, Module, Path};
 use tch::{Kind, Tensor};
 
 use crate::model::{Block, BlockOptions, Init, linear_drop_path, parameter};
-use crate::tensor::{flat_rows, place_rows};
+use crate::tensor::{flat_rows, look, place_rows};
 
 /// Choices of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,10 +70,13 @@ impl Decoder {
     /// says where positions are added, if not everywhere.
     pub fn forward_t(&self, encoded: &Tensor, seen_mk: &Tensor, train: bool) -> Tensor {
         let mut x = self.place(&encoded.to_kind(Kind::Float), seen_mk);
-        for block in &self.blocks {
+        for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward_t(&x, None, train);
+            look(|| format!("decoder.blocks.{i}"), &x);
         }
-        self.norm.forward(&x)
+        let x = self.norm.forward(&x);
+        look(|| "decoder.norm".into(), &x);
+        x
     }
 
     fn place(&self, encoded: &Tensor, seen_mk: &Tensor) -> Tensor {

@@ -7,6 +7,7 @@ use crate::model::block::{Block, BlockOptions, QkvBias, layer_norm, linear_drop_
 use crate::model::config::VitConfig;
 use crate::model::init::{Init, parameter};
 use crate::model::positions::{RelativeBias, interpolate_positions};
+use crate::tensor::look;
 
 /// What an objective may choose about its backbone.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -172,10 +173,14 @@ impl Vit {
     /// patches they are, if not all in order (needed for the relative bias only).
     pub fn encode(&self, tokens: &Tensor, seen_bk: Option<&Tensor>, train: bool) -> Tensor {
         let (mut x, bias) = self.start(tokens, seen_bk);
-        for block in &self.blocks {
+        look(|| "encoder input".into(), &x);
+        for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward_t(&x, bias.as_ref(), train);
+            look(|| format!("blocks.{i}"), &x);
         }
-        self.norm.forward(&x)
+        let x = self.norm.forward(&x);
+        look(|| "norm".into(), &x);
+        x
     }
 
     fn start(&self, tokens: &Tensor, seen_bk: Option<&Tensor>) -> (Tensor, Option<Tensor>) {

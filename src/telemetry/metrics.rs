@@ -59,6 +59,8 @@ pub struct TrainMetrics {
     pub nonfinite_steps: IntCounter,
     /// `splitmask_train_rollbacks_total`.
     pub rollbacks: IntCounter,
+    /// `splitmask_train_loss_spikes_total`.
+    pub loss_spikes: IntCounter,
     /// `splitmask_train_model_flops_utilization_ratio`.
     pub model_flops_utilization: Gauge,
     /// `splitmask_train_tokens_per_second`.
@@ -170,6 +172,11 @@ impl TrainMetrics {
                 r,
                 "splitmask_train_rollbacks_total",
                 "Returns to an older checkpoint after a failure of training.",
+            )?,
+            loss_spikes: counter(
+                r,
+                "splitmask_train_loss_spikes_total",
+                "Steps whose loss and gradient norm stood far above those of the steps before.",
             )?,
             model_flops_utilization: gauge(
                 r,
@@ -305,9 +312,16 @@ impl TrainMetrics {
     }
 
     fn run_counters(&self) -> impl Iterator<Item = (String, &IntCounter)> {
-        [&self.steps, &self.images, &self.epochs, &self.nonfinite_steps, &self.rollbacks]
-            .into_iter()
-            .map(|c| (c.desc()[0].fq_name.clone(), c))
+        [
+            &self.steps,
+            &self.images,
+            &self.epochs,
+            &self.nonfinite_steps,
+            &self.rollbacks,
+            &self.loss_spikes,
+        ]
+        .into_iter()
+        .map(|c| (c.desc()[0].fq_name.clone(), c))
     }
 
     fn run_seconds(&self) -> impl Iterator<Item = (String, &Counter)> {

@@ -1,6 +1,6 @@
 //! Builds a trainer out of its spec, and restores it from the newest checkpoint of its run folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +20,9 @@ use super::keep::Keeper;
 use super::meter::{Meter, WordUsage};
 use super::pause::Pause;
 use super::record::Interval;
+use super::rollback::Detour;
 use super::spec::TrainerSpec;
+use super::stability::Ladder;
 use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
 use crate::objective::{self, Objective};
 use crate::optim::AdamW;
@@ -43,7 +45,11 @@ pub(super) struct Trainer {
     pub(super) meter: Meter,
     pub(super) usage: WordUsage,
     pub(super) interval: Interval,
-    pub(super) nonfinite_run: u32,
+    pub(super) ladder: Ladder,
+    /// Where the latest batches began, oldest first: as many as can be unjudged.
+    pub(super) trail: VecDeque<Cursor>,
+    /// Parts that a batch is processed in.
+    pub(super) parts: usize,
     pub(super) waiting_since: Option<Instant>,
     pub(super) paused: Option<Pause>,
     pub(super) journal: Journal,
@@ -54,8 +60,14 @@ pub(super) struct Trainer {
 }
 
 impl Trainer {
-    /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor.
-    pub(super) fn assemble(spec: TrainerSpec, status: StatusBoard, telemetry: Telemetry) -> Result<Self, TrainError> {
+    /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor; after a rollback where and with the
+    /// memory that `detour` says instead.
+    pub(super) fn assemble(
+        spec: TrainerSpec,
+        status: StatusBoard,
+        telemetry: Telemetry,
+        detour: Option<Detour>,
+    ) -> Result<Self, TrainError> {
         let (device, why_not_cuda) = choose_device(&spec.train.device)?;
         if let Some(reason) = why_not_cuda {
             tracing::info!(%reason, "training on the CPU");
@@ -93,7 +105,12 @@ impl Trainer {
             tracing::info!(tensors = count, from = %from.display(), "initialised from weights");
         }
         let resumed = progress.as_ref().map(|p| p.step);
-        let (step, cursor) = progress.as_ref().map_or((0, Cursor::default()), |p| (p.step, p.cursor));
+        let (step, mut cursor) = progress.as_ref().map_or((0, Cursor::default()), |p| (p.step, p.cursor));
+        let mut stability = progress.as_ref().map(|p| p.stability.clone()).unwrap_or_default();
+        if let Some(detour) = detour {
+            let from = std::mem::replace(&mut cursor, detour.cursor);
+            stability = detour.memory(step, from);
+        }
         let (meter, usage) = match progress {
             None => (Meter::default(), WordUsage::new(codebook.len())),
             Some(p) => {
@@ -110,12 +127,14 @@ impl Trainer {
             path: spec.run_dir.clone(),
             source,
         })?;
-        let journal = Journal::open(&spec.run_dir, step)?;
+        let journal = Journal::open(&spec.run_dir, step, &stability.rollbacks)?;
         Ok(Self {
             keeper: Keeper::new(&spec.run_dir, telemetry.train.clone(), resumed),
             interval: Interval::begin(telemetry.train.phase(Phase::DataWait).get()),
             clock: PhaseClock::start(telemetry.train.clone(), Phase::Other),
-            nonfinite_run: 0,
+            ladder: Ladder::restore(stability),
+            trail: VecDeque::new(),
+            parts: spec.train.accumulate.max(1) as usize,
             waiting_since: None,
             paused: None,
             spec,
@@ -140,6 +159,7 @@ impl Trainer {
     /// Copies everything that changes to the CPU and hands it to the checkpoint thread.
     pub(super) fn checkpoint_in_background(&mut self) -> Result<(), TrainError> {
         self.clock.switch(Phase::Checkpoint);
+        self.read_ladder()?;
         let copy = |t: &Tensor| t.detach().to_device(Device::Cpu).copy();
         let mut model: Vec<(String, Tensor)> = self.vars.variables().iter().map(|(name, t)| (name.clone(), copy(t))).collect();
         model.sort_by(|a, b| a.0.cmp(&b.0));
@@ -154,6 +174,8 @@ impl Trainer {
             token_entropy,
             codebook_perplexity,
             codebook: self.codebook.id(),
+            stability: self.ladder.save(),
+            parts: 0,
         };
         let snapshot = Snapshot {
             model,

@@ -35,15 +35,17 @@ pub enum TrainError {
     /// A device that is not there, or a batch that is not what the objective needs.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// Loss or gradient was not finite too often in a row.
-    #[error(
-        "loss or gradient was not finite for {run} steps in a row, up to step {step}; the weights are those of step {step} without these updates"
-    )]
+    /// Training goes wrong again and again.
+    #[error("{reason}, up to step {step}, and that was the last rollback of stability.rollback_limit = {limit}")]
     NonFinite {
+        /// What happened.
+        reason: String,
         /// Step.
         step: u64,
-        /// Bad steps in a row.
-        run: u32,
+        /// The limit.
+        limit: u32,
+        /// Folder with what is needed to take the bad step again, if it could be written.
+        replay: Option<PathBuf>,
     },
     /// A file of the run folder.
     #[error("{path}: {source}")]
@@ -96,8 +98,17 @@ impl TrainError {
             Self::Checkpoint(CheckpointError::Mismatch { .. }) => {
                 Some("geometry is frozen for the life of a run: take another run.dir, or start from the weights with run.init_from".into())
             }
-            Self::NonFinite { .. } => {
-                Some("lower optim.lr or optim.clip, or set train.precision = \"f32\"; the run goes on from its last checkpoint".into())
+            Self::NonFinite { replay, .. } => {
+                let mut hint = String::from(
+                    "lower optim.lr or optim.clip, or set train.precision = \"f32\"; the run goes on from its last checkpoint",
+                );
+                if let Some(folder) = replay {
+                    hint.push_str(&format!(
+                        "\n`splitmask replay {}` takes the bad step again and says what becomes non-finite first",
+                        folder.display()
+                    ));
+                }
+                Some(hint)
             }
             Self::Torch(text) if text.contains("out of memory") => Some("lower train.batch or raise train.accumulate".into()),
             Self::Tensor(TensorError::BadDevice(_) | TensorError::NoDevice { .. }) => {

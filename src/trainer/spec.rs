@@ -11,6 +11,9 @@ use crate::objective::config::ObjectiveConfig;
 use crate::optim::config::OptimConfig;
 use crate::tensor::Normalise;
 
+pub use super::inject::DebugConfig;
+pub use super::stability::{SpikeAction, StabilityConfig};
+
 /// Number format of the matrix products; weights and optimizer state are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
@@ -50,8 +53,6 @@ pub struct TrainConfig {
     pub mean: [f64; 3],
     /// Per-channel standard deviation.
     pub std: [f64; 3],
-    /// Steps in a row with a non-finite loss or gradient (skipped) before the run stops with exit code 76.
-    pub nonfinite_limit: u32,
 }
 
 impl Default for TrainConfig {
@@ -64,7 +65,6 @@ impl Default for TrainConfig {
             threads: 0,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
-            nonfinite_limit: 5,
         }
     }
 }
@@ -199,6 +199,10 @@ pub struct TrainerSpec {
     pub optim: OptimConfig,
     /// `[train]`.
     pub train: TrainConfig,
+    /// `[stability]`.
+    pub stability: StabilityConfig,
+    /// `[debug]`.
+    pub debug: DebugConfig,
     /// `[checkpoint]`.
     pub checkpoint: CheckpointConfig,
     /// `[eval]`.

@@ -1,0 +1,110 @@
+//! `[debug]`: faults on purpose, so that what the trainer does about them can be tested on a real run. Nothing is injected by default.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::tensor::StepInput;
+
+/// `[debug]`: for tests only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct DebugConfig {
+    /// Faults with commas between them: `KIND@N`, `KIND@N-M` or `KIND@N-`; N counts the batches that the run has consumed, from 1. It never goes
+    /// back, so a rollback does not meet the same fault again.
+    pub inject: String,
+}
+
+/// What can be injected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The pixels of the first image are NaN.
+    Nan,
+    /// The loss is a thousand times as large.
+    Spike,
+}
+
+impl Fault {
+    const ALL: [(&'static str, Self); 2] = [("nan", Self::Nan), ("spike", Self::Spike)];
+}
+
+/// Faults by consumed batch.
+type Plan = Vec<(Fault, std::ops::RangeInclusive<u64>)>;
+
+impl DebugConfig {
+    fn plan(&self) -> Result<Plan, ()> {
+        let faults = self.inject.split(',').map(str::trim).filter(|f| !f.is_empty());
+        faults
+            .map(|text| {
+                let (kind, place) = text.split_once('@').ok_or(())?;
+                let fault = Fault::ALL.iter().find(|(name, _)| *name == kind).ok_or(())?.1;
+                let number = |n: &str| n.parse::<u64>().map_err(|_| ());
+                let range = match place.split_once('-') {
+                    None => number(place)?..=number(place)?,
+                    Some((first, "")) => number(first)?..=u64::MAX,
+                    Some((first, last)) => number(first)?..=number(last)?,
+                };
+                Ok((fault, range))
+            })
+            .collect()
+    }
+
+    /// Checks the form; answers (key, value, what is allowed).
+    ///
+    /// # Errors
+    /// The offending key.
+    pub fn validate(&self) -> Result<(), (&'static str, String, String)> {
+        self.plan().map(drop).map_err(|()| {
+            let kinds = Fault::ALL.map(|(name, _)| name).join(", ");
+            let allowed =
+                format!("faults such as \"nan@120\", \"nan@120-130\" or \"nan@120-\" of the kinds {kinds}, with commas between them");
+            ("debug.inject", format!("{:?}", self.inject), allowed)
+        })
+    }
+
+    /// Whether `fault` strikes the batch that is the `consumed`-th of the run.
+    #[must_use]
+    pub fn strikes(&self, fault: Fault, consumed: u64) -> bool {
+        !self.inject.is_empty()
+            && self
+                .plan()
+                .is_ok_and(|plan| plan.iter().any(|(f, range)| *f == fault && range.contains(&consumed)))
+    }
+
+    /// Spoils the input of the `consumed`-th batch if a fault strikes it.
+    pub(super) fn spoil(&self, input: &StepInput, consumed: u64) {
+        if self.strikes(Fault::Nan, consumed)
+            && let Some(view) = input.views.first()
+        {
+            let _ = tch::no_grad(|| view.select(0, 0).fill_(f64::NAN));
+        }
+    }
+
+    /// The total loss of the `consumed`-th batch, or what a fault makes of it.
+    #[must_use]
+    pub(super) fn loss(&self, total: Tensor, consumed: u64) -> Tensor {
+        if self.strikes(Fault::Spike, consumed) {
+            return total * 1000.0;
+        }
+        total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_strike_where_they_are_told_to() {
+        let debug = |inject: &str| DebugConfig { inject: inject.into() };
+        let d = debug("nan@3, nan@7-8,spike@9-");
+        assert!(d.validate().is_ok());
+        let struck: Vec<u64> = (0..12).filter(|&n| d.strikes(Fault::Nan, n)).collect();
+        assert_eq!(struck, [3, 7, 8]);
+        assert!(d.strikes(Fault::Spike, 1_000_000) && !d.strikes(Fault::Spike, 8));
+        assert!(debug("").validate().is_ok());
+        for bad in ["nan", "nan@", "nan@x", "nan@3-x", "noon@3", "nan@3;nan@4"] {
+            let (key, _, allowed) = debug(bad).validate().unwrap_err();
+            assert!(key == "debug.inject" && allowed.contains("nan@120"), "{bad}");
+        }
+    }
+}
