@@ -100,7 +100,7 @@ TIME = [
         min=0,
     ),
     lines("Patches through the encoder", "Patches per second, the model-side measure of throughput: comparable over image and patch sizes.", "short", ("splitmask_train_tokens_per_second{$S}", "{{instance}}"), min=0),
-    lines("Model FLOPs utilization", "Floating point operations of the model over the device's peak. 0 where the peak is unknown, such as on a CPU.", "percentunit", ("splitmask_train_model_flops_utilization_ratio{$S}", "{{instance}}"), min=0),
+    lines("Model FLOPs utilization", "Floating point operations of the model (three forward passes a step) over the device's peak: by its name, by train.peak_tflops, or on a CPU by a measurement at the start. 0 where the peak is unknown.", "percentunit", ("splitmask_train_model_flops_utilization_ratio{$S}", "{{instance}}"), min=0),
     lines("Progress", "Images of the run, resumes included.", "short", ("splitmask_train_images_total{$S}", "{{instance}}")),
 ]
 
@@ -164,6 +164,7 @@ STORAGE = [
 MACHINE = [
     lines("CPU", "Cores that the process keeps busy.", "short", (rate("process_cpu_seconds_total"), "{{instance}}"), min=0),
     lines("Memory of the process", "Resident and virtual size.", "bytes", ("process_resident_memory_bytes{$S}", "resident {{instance}}"), ("process_virtual_memory_bytes{$S}", "virtual {{instance}}"), min=0),
+    lines("Memory splits", "Times that a step did not fit into memory and the batch was divided into more parts, of the run.", "short", ("splitmask_train_memory_splits_total{$S}", "{{instance}}"), min=0),
     lines("Memory of the device", "Accelerator memory held by tensors, held by the allocator, and there is. 0 on a CPU.", "bytes", ("splitmask_device_memory_bytes{$S}", "{{kind}} {{instance}}"), min=0),
     lines("File descriptors", "Open descriptors and their limit, on a log scale.", "short", ("process_open_fds{$S}", "open {{instance}}"), ("process_max_fds{$S}", "limit {{instance}}"), log=True),
     lines("Threads", "Threads of the process. They are fixed at the start: a rise is a leak.", "short", ("process_threads{$S}", "{{instance}}"), min=0),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
-use tch::nn;
+use tch::{Tensor, nn};
 
 use crate::checkpoint::{self, folder_of};
 use crate::cli::answer::say;
@@ -14,7 +14,9 @@ use crate::config::{Config, Source};
 use crate::error::{CliError, ExitCode};
 use crate::eval::knn::Accuracy;
 use crate::objective;
+use crate::optim::EMA_PREFIX;
 use crate::tensor::choose_device;
+use crate::trainer::spec::Weights;
 use crate::trainer::{self, TrainError};
 
 /// Measure the features of a checkpoint on labelled images.
@@ -49,6 +51,9 @@ struct KnnArgs {
     /// Labelled shards to classify; default: data.val of the run's config.
     #[arg(long, value_name = "URL")]
     val: Option<String>,
+    /// Take the averaged weights (needs a run with ema.decay); default: eval.weights of the run's config.
+    #[arg(long)]
+    ema: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -64,6 +69,15 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             }
             if let Some(val) = args.val {
                 config.data.val = val;
+            }
+            if args.ema {
+                if config.ema.decay == 0.0 {
+                    return Err(CliError::usage(
+                        format!("--ema: {} has no averaged weights (ema.decay = 0)", folder.display()),
+                        "train with ema.decay, for example 0.999".to_owned(),
+                    ));
+                }
+                config.eval.weights = Weights::Ema;
             }
             let accuracy = knn(&config, (!args.random_init).then_some(folder.as_path()))?;
             if args.json {
@@ -127,7 +141,12 @@ pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, C
     let vars = nn::VarStore::new(device);
     let objective = objective::build(&spec.objective, &spec.model, codebook.len() as i64, &vars.root());
     if let Some(folder) = weights {
-        let tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
+        let mut tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
+        if spec.eval.weights == Weights::Ema {
+            // Only the averages, under their weights' names.
+            let averaged = |(name, t): (String, Tensor)| name.strip_prefix(EMA_PREFIX).map(|n| (n.to_owned(), t));
+            tensors = tensors.into_iter().filter_map(averaged).collect();
+        }
         trainer::put_weights(folder, &tensors, &vars)?;
     }
     let bar = ProgressBar::new_spinner()

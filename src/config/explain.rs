@@ -120,12 +120,10 @@ pub fn explain(loaded: &Loaded) -> String {
         "  length       {steps} steps × {batch} images = {} images",
         steps.saturating_mul(batch)
     );
-    let _ = writeln!(
-        text,
-        "  micro-batch  {} images, {} per step",
-        batch / u64::from(c.train.accumulate.max(1)),
-        c.train.accumulate
-    );
+    let _ = match u64::from(c.train.accumulate) {
+        0 => writeln!(text, "  micro-batch  as many images as fit into memory"),
+        parts => writeln!(text, "  micro-batch  {} images, {parts} per step", batch / parts),
+    };
     let _ = writeln!(
         text,
         "  queue        {} batches × {batch_mib:.1} MiB ({batch} × (3·{}² pixels + words and parts)) = {held:.0} MiB, bound {} MiB",

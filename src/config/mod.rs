@@ -20,6 +20,7 @@ use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 
 use crate::model::config::VitConfig;
 use crate::objective::config::ObjectiveConfig;
+use crate::optim::EmaConfig;
 use crate::optim::config::OptimConfig;
 use crate::trainer::spec::{
     AugmentConfig, CheckpointConfig, DebugConfig, EvalConfig, LogConfig, PictureConfig, StabilityConfig, TrainConfig, TrainerSpec,
@@ -79,6 +80,8 @@ pub struct AdminConfig {
     pub grace_s: f64,
     /// Whether a change of the config file's content reloads it.
     pub watch: bool,
+    /// Seconds without a step, outside of slow phases, after which the trainer counts as stuck; ten median steps if those are longer.
+    pub watchdog_s: f64,
 }
 
 impl Default for AdminConfig {
@@ -90,6 +93,7 @@ impl Default for AdminConfig {
             hosts: Vec::new(),
             grace_s: 60.0,
             watch: true,
+            watchdog_s: 300.0,
         }
     }
 }
@@ -114,6 +118,8 @@ pub struct Config {
     pub objective: ObjectiveConfig,
     /// `[optim]`.
     pub optim: OptimConfig,
+    /// `[ema]`.
+    pub ema: EmaConfig,
     /// `[train]`.
     pub train: TrainConfig,
     /// `[stability]`.
@@ -169,6 +175,7 @@ impl Config {
             model: self.model.clone(),
             objective: self.objective.clone(),
             optim: self.optim.clone(),
+            ema: self.ema.clone(),
             train: self.train.clone(),
             stability: self.stability.clone(),
             debug: self.debug.clone(),

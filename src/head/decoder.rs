@@ -114,6 +114,7 @@ mod tests {
             layer_scale: 0.0,
             qkv_bias: QkvBias::Full,
             weights: Init::Normal { std: 0.02 },
+            recompute: false,
         };
         let config = DecoderConfig {
             depth: 1,
@@ -139,6 +140,7 @@ mod tests {
 
     #[test]
     fn tokens_go_to_their_places() {
+        let _turn = crate::tensor::alone();
         let encoded = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0])
             .view([2, 3, 1])
             .expand([2, 3, 4], false);
@@ -157,6 +159,7 @@ mod tests {
 
     #[test]
     fn whole_sequences_are_left_in_order() {
+        let _turn = crate::tensor::alone();
         let encoded = Tensor::ones([1, 4, 4], (Kind::Float, Device::Cpu));
         let seen = Tensor::from_slice(&[0i64, 2]).view([1, 2]);
         let (_vs, d) = decoder(false, true);

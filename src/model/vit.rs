@@ -108,10 +108,11 @@ impl Vit {
         BlockOptions {
             dim,
             heads: config.head_count(),
-            hidden: (dim as f64 * config.mlp_ratio).round() as i64,
+            hidden: config.hidden(),
             layer_scale: config.layer_scale,
             qkv_bias: options.qkv_bias,
             weights: options.weights,
+            recompute: config.checkpoint_activations,
         }
     }
 
@@ -251,6 +252,7 @@ mod tests {
 
     #[test]
     fn names_are_timms() {
+        let _turn = crate::tensor::alone();
         let vs = nn::VarStore::new(Device::Cpu);
         let _vit = Vit::new(&vs.root(), &small(), 0.0);
         let mut names: Vec<String> = vs.variables().into_keys().filter(|n| !n.starts_with("blocks.1")).collect();
@@ -266,6 +268,7 @@ mod tests {
 
     #[test]
     fn other_sizes_and_layers() {
+        let _turn = crate::tensor::alone();
         let vs = nn::VarStore::new(Device::Cpu);
         let vit = Vit::new(
             &vs.root(),
@@ -289,6 +292,7 @@ mod tests {
 
     #[test]
     fn beit_choices_change_the_start() {
+        let _turn = crate::tensor::alone();
         tch::manual_seed(4);
         let vs = nn::VarStore::new(Device::Cpu);
         let options = VitOptions {

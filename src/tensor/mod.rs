@@ -106,3 +106,10 @@ pub struct StepInput {
     /// i64 B: class index, −1 if unknown.
     pub labels: Tensor,
 }
+
+/// libtorch's random generator is one per process: tests that draw from it take turns.
+#[cfg(test)]
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

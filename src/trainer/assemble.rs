@@ -22,10 +22,11 @@ use super::pause::Pause;
 use super::record::Interval;
 use super::rollback::Detour;
 use super::spec::TrainerSpec;
+use super::speed;
 use super::stability::Ladder;
 use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
 use crate::objective::{self, Objective};
-use crate::optim::AdamW;
+use crate::optim::{AdamW, EMA_PREFIX, Ema};
 use crate::telemetry::metrics::{Phase, PhaseClock};
 use crate::tensor::choose_device;
 
@@ -36,6 +37,7 @@ pub(super) struct Trainer {
     pub(super) vars: nn::VarStore,
     pub(super) objective: Box<dyn Objective>,
     pub(super) optimizer: AdamW,
+    pub(super) ema: Option<Ema>,
     pub(super) codebook: Arc<Codebook>,
     pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) plan: Arc<ViewPlan>,
@@ -48,8 +50,12 @@ pub(super) struct Trainer {
     pub(super) ladder: Ladder,
     /// Where the latest batches began, oldest first: as many as can be unjudged.
     pub(super) trail: VecDeque<Cursor>,
-    /// Parts that a batch is processed in.
+    /// Parts that a batch is processed in; 0 = to be found.
     pub(super) parts: usize,
+    /// Switches of the clock during a pass; kept for its memory.
+    pub(super) phase_switches: Vec<(Phase, Instant)>,
+    /// Peak of the device, operations per second, if it is known.
+    pub(super) peak: Option<f64>,
     pub(super) waiting_since: Option<Instant>,
     pub(super) paused: Option<Pause>,
     pub(super) journal: Journal,
@@ -95,15 +101,22 @@ impl Trainer {
             tracing::error!(moved_to = %aside.display(), %reason, "a damaged checkpoint was set aside");
         }
         let mut progress = None;
+        let mut averages = Vec::new();
         if let Some(folder) = found.folder {
             let snapshot = checkpoint::load(&folder)?;
             restore(&folder, &snapshot, &vars, &mut optimizer, &codebook)?;
             tracing::info!(step = snapshot.progress.step, from = %folder.display(), "resuming");
             progress = Some(snapshot.progress);
+            averages = snapshot.model;
         } else if let Some(from) = &spec.init_from {
             let count = start_from(from, &vars)?;
             tracing::info!(tensors = count, from = %from.display(), "initialised from weights");
         }
+        let mut ema = (spec.ema.decay > 0.0).then(|| Ema::new(vars.variables()));
+        if let Some(ema) = &mut ema {
+            ema.load(&averages)?;
+        }
+        drop(averages);
         let resumed = progress.as_ref().map(|p| p.step);
         let (step, mut cursor) = progress.as_ref().map_or((0, Cursor::default()), |p| (p.step, p.cursor));
         let mut stability = progress.as_ref().map(|p| p.stability.clone()).unwrap_or_default();
@@ -111,6 +124,13 @@ impl Trainer {
             let from = std::mem::replace(&mut cursor, detour.cursor);
             stability = detour.memory(step, from);
         }
+        // A number that was found once stays, so that a resumed run computes alike; one that the config names is taken anew.
+        let found = progress.as_ref().map_or(0, |p| p.parts).max(spec.train.accumulate);
+        let parts = if spec.train.batch.is_multiple_of(found.max(1)) {
+            found
+        } else {
+            spec.train.accumulate
+        } as usize;
         let (meter, usage) = match progress {
             None => (Meter::default(), WordUsage::new(codebook.len())),
             Some(p) => {
@@ -134,7 +154,9 @@ impl Trainer {
             clock: PhaseClock::start(telemetry.train.clone(), Phase::Other),
             ladder: Ladder::restore(stability),
             trail: VecDeque::new(),
-            parts: spec.train.accumulate.max(1) as usize,
+            parts,
+            phase_switches: Vec::new(),
+            peak: speed::peak(device, spec.train.precision, spec.train.peak_tflops),
             waiting_since: None,
             paused: None,
             spec,
@@ -142,6 +164,7 @@ impl Trainer {
             vars,
             objective,
             optimizer,
+            ema,
             codebook,
             tokenizer,
             plan,
@@ -162,6 +185,7 @@ impl Trainer {
         self.read_ladder()?;
         let copy = |t: &Tensor| t.detach().to_device(Device::Cpu).copy();
         let mut model: Vec<(String, Tensor)> = self.vars.variables().iter().map(|(name, t)| (name.clone(), copy(t))).collect();
+        model.extend(self.ema.iter().flat_map(Ema::state).map(|(name, t)| (name, copy(&t))));
         model.sort_by(|a, b| a.0.cmp(&b.0));
         let optimizer = self.optimizer.state().into_iter().map(|(name, t)| (name, copy(&t))).collect();
         let (word_counts, token_entropy, codebook_perplexity) = self.usage.save();
@@ -175,7 +199,12 @@ impl Trainer {
             codebook_perplexity,
             codebook: self.codebook.id(),
             stability: self.ladder.save(),
-            parts: 0,
+            // Only where it is not the config's own.
+            parts: if self.parts == self.spec.train.accumulate as usize {
+                0
+            } else {
+                self.parts as u32
+            },
         };
         let snapshot = Snapshot {
             model,
@@ -257,7 +286,7 @@ fn start_from(from: &Path, vars: &nn::VarStore) -> Result<usize, TrainError> {
     Ok(count)
 }
 
-/// Puts a checkpoint's parameters in place: all of them, and no other.
+/// Puts a checkpoint's trained parameters in place: all of them, and no other. Averaged ones beside them are passed over.
 ///
 /// # Errors
 /// [`CheckpointError::Mismatch`] naming the first parameter that differs.
@@ -268,7 +297,8 @@ pub fn put_weights(folder: &Path, weights: &[(String, Tensor)], vars: &nn::VarSt
             detail,
         })
     };
-    let mut saved: BTreeMap<&str, &Tensor> = weights.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    let raw = weights.iter().filter(|(n, _)| !n.starts_with(EMA_PREFIX));
+    let mut saved: BTreeMap<&str, &Tensor> = raw.map(|(n, t)| (n.as_str(), t)).collect();
     let variables: BTreeMap<String, Tensor> = vars.variables().into_iter().collect();
     for (name, variable) in &variables {
         let Some(tensor) = saved.remove(name.as_str()) else {

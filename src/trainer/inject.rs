@@ -1,9 +1,8 @@
 //! `[debug]`: faults on purpose, so that what the trainer does about them can be tested on a real run. Nothing is injected by default.
 
-use serde::{Deserialize, Serialize};
-use tch::Tensor;
-
+use super::error::TrainError;
 use crate::tensor::StepInput;
+use serde::{Deserialize, Serialize};
 
 /// `[debug]`: for tests only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -21,10 +20,22 @@ pub enum Fault {
     Nan,
     /// The loss is a thousand times as large.
     Spike,
+    /// The device has no memory for the batch as a whole; in parts it has.
+    Oom,
+    /// The device is gone.
+    DeviceLost,
+    /// The step never ends.
+    Hang,
 }
 
 impl Fault {
-    const ALL: [(&'static str, Self); 2] = [("nan", Self::Nan), ("spike", Self::Spike)];
+    const ALL: [(&'static str, Self); 5] = [
+        ("nan", Self::Nan),
+        ("spike", Self::Spike),
+        ("oom", Self::Oom),
+        ("device-lost", Self::DeviceLost),
+        ("hang", Self::Hang),
+    ];
 }
 
 /// Faults by consumed batch.
@@ -79,13 +90,28 @@ impl DebugConfig {
         }
     }
 
-    /// The total loss of the `consumed`-th batch, or what a fault makes of it.
+    /// What the total loss of the `consumed`-th batch is multiplied by: 1 where no fault strikes it.
     #[must_use]
-    pub(super) fn loss(&self, total: Tensor, consumed: u64) -> Tensor {
-        if self.strikes(Fault::Spike, consumed) {
-            return total * 1000.0;
+    pub(super) fn loss_factor(&self, consumed: u64) -> f64 {
+        if self.strikes(Fault::Spike, consumed) { 1000.0 } else { 1.0 }
+    }
+
+    /// Fails the forward pass of the `consumed`-th batch if a fault strikes it: as libtorch and tch fail, in their words.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub(super) fn fail_in_forward(&self, consumed: u64, parts: usize) -> Result<(), TrainError> {
+        if parts == 1 && self.strikes(Fault::Oom, consumed) {
+            let text = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. (injected by debug.inject)\")";
+            std::panic::resume_unwind(Box::new(text.to_owned()));
         }
-        total
+        if self.strikes(Fault::DeviceLost, consumed) {
+            return Err(tch::TchError::Torch("CUDA error: unspecified launch failure (injected by debug.inject)".into()).into());
+        }
+        while self.strikes(Fault::Hang, consumed) {
+            std::thread::park();
+        }
+        Ok(())
     }
 }
 

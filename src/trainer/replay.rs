@@ -71,7 +71,7 @@ impl Trainer {
             step,
             consumed,
             seed: self.spec.seed,
-            parts: self.parts,
+            parts: self.parts.max(1),
             cursor,
             exact: self.ladder.ends_badly() && back < self.trail.len(),
             recent: self.ladder.save().recent.into(),

@@ -8,6 +8,7 @@ use splitmask_pipeline::types::{ColourConfig, CropConfig};
 
 use crate::model::config::VitConfig;
 use crate::objective::config::ObjectiveConfig;
+use crate::optim::EmaConfig;
 use crate::optim::config::OptimConfig;
 use crate::tensor::Normalise;
 
@@ -23,6 +24,28 @@ pub enum Precision {
     /// bfloat16 autocast; softmax, norms and losses stay f32.
     #[default]
     Bf16,
+}
+
+/// Which weights of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weights {
+    /// Those that are trained.
+    #[default]
+    Raw,
+    /// Their moving average.
+    Ema,
+}
+
+/// What happens when a step does not fit into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnOom {
+    /// The batch is processed in more parts from then on; same batch, same random numbers.
+    #[default]
+    Split,
+    /// The run ends with an error that says what to lower.
+    Stop,
 }
 
 /// `[augment]`: crop, flip and colour of the training views.
@@ -41,8 +64,13 @@ pub struct AugmentConfig {
 pub struct TrainConfig {
     /// Images of one optimizer step.
     pub batch: u32,
-    /// Parts that a batch is processed in, one after the other; divides `batch`.
+    /// Parts that a batch is processed in, one after the other; divides `batch`. 0 = as few as fit into memory, found at the first step and kept
+    /// for the run. The gradients are those of the whole batch either way: a loss between images sees all of them.
     pub accumulate: u32,
+    /// What happens when a step does not fit into memory.
+    pub on_oom: OnOom,
+    /// Peak of the device in 10¹² operations per second, for the utilisation metric; 0 = known devices' table, or measured on a CPU.
+    pub peak_tflops: f64,
     /// Number format.
     pub precision: Precision,
     /// `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.
@@ -60,6 +88,8 @@ impl Default for TrainConfig {
         Self {
             batch: 128,
             accumulate: 1,
+            on_oom: OnOom::Split,
+            peak_tflops: 0.0,
             precision: Precision::Bf16,
             device: "auto".into(),
             threads: 0,
@@ -120,6 +150,8 @@ pub struct EvalConfig {
     pub crop_ratio: f64,
     /// Classes with fewer labelled training images are left out.
     pub min_class: u32,
+    /// Which weights are evaluated.
+    pub weights: Weights,
 }
 
 impl Default for EvalConfig {
@@ -132,6 +164,7 @@ impl Default for EvalConfig {
             max_queries: 0,
             crop_ratio: 0.875,
             min_class: 1,
+            weights: Weights::Raw,
         }
     }
 }
@@ -197,6 +230,8 @@ pub struct TrainerSpec {
     pub objective: ObjectiveConfig,
     /// `[optim]`.
     pub optim: OptimConfig,
+    /// `[ema]`.
+    pub ema: EmaConfig,
     /// `[train]`.
     pub train: TrainConfig,
     /// `[stability]`.

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::assemble::Trainer;
 use super::error::TrainError;
-use super::pass::{Pass, scalar};
+use super::pass::scalar;
 use crate::optim::{learning_rate, weight_decay};
 use crate::telemetry::metrics::{Phase, unix_seconds};
 
@@ -23,6 +23,9 @@ impl Trainer {
         self.clock.switch(Phase::Optimizer);
         let (lr, wd) = self.schedule(self.step);
         let stepped = self.optimizer.step_unless_nonfinite(lr, wd, self.spec.optim.clip, &total)?;
+        if let Some(ema) = &self.ema {
+            ema.update(self.spec.ema.decay, &stepped.skipped)?;
+        }
         self.meter.add("grad_norm", &stepped.norm.nan_to_num(0.0, 0.0, 0.0));
         self.ladder.observe(&total, &stepped.norm);
         self.optimizer.zero_grad()?;
@@ -48,18 +51,7 @@ impl Trainer {
 
     /// Leaves the gradients of a batch with the parameters and answers its total loss, a scalar on the device.
     fn gradients(&mut self, batch: &Batch) -> Result<Tensor, TrainError> {
-        let pass = Pass {
-            objective: self.objective.as_ref(),
-            spec: &self.spec,
-            device: self.device,
-            step: self.step,
-            consumed: self.ladder.consumed() + 1,
-            parts: self.parts,
-        };
-        let clock = &mut self.clock;
-        let scalars = pass.gradients(batch, |phase| {
-            clock.switch(phase);
-        })?;
+        let scalars = self.gradients_that_fit(batch)?;
         self.meter.step();
         for (name, value) in &scalars {
             self.meter.add(name, value);

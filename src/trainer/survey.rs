@@ -15,7 +15,7 @@ use super::control::{State, uptime_s};
 use super::error::TrainError;
 use super::feed::open_batches;
 use super::journal::Journal;
-use super::spec::{Precision, TrainerSpec};
+use super::spec::{Precision, TrainerSpec, Weights};
 use crate::eval::features::{FeatureError, Features, extract};
 use crate::eval::knn::{Accuracy, Vote, classify};
 use crate::model::Vit;
@@ -91,7 +91,16 @@ impl Trainer {
         self.clock.switch(Phase::Eval);
         let status = Arc::clone(&self.status);
         let alive = |_: &str, _: usize| status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_progress_s = uptime_s();
-        match knn(self.objective.backbone(), &self.spec, &self.tokenizer, self.device, alive) {
+        // Averages take the weights' place for the evaluation.
+        let mut averaged = self.ema.as_mut().filter(|_| self.spec.eval.weights == Weights::Ema);
+        if let Some(ema) = &mut averaged {
+            ema.swap();
+        }
+        let measured = knn(self.objective.backbone(), &self.spec, &self.tokenizer, self.device, alive);
+        if let Some(ema) = &mut averaged {
+            ema.swap();
+        }
+        match measured {
             Ok(accuracy) => {
                 tracing::info!(
                     step = self.step,

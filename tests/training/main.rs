@@ -5,6 +5,7 @@ mod bucket_trouble;
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod fault_server;
 mod ground;
+mod memory;
 mod operation;
 mod resume;
 #[path = "../../pipeline/tests/stream_support/servers.rs"]

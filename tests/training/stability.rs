@@ -207,3 +207,30 @@ fn a_loss_spike_is_told_and_undone_if_asked() {
         text(&output)
     );
 }
+
+#[test]
+fn a_hung_step_is_told_with_all_threads() {
+    let ground = Ground::new();
+    let arguments = [
+        "--set",
+        "debug.inject=\"hang@6\"",
+        "--set",
+        "admin.watchdog_s=1",
+        "--set",
+        "admin.grace_s=0.5",
+    ];
+    let mut daemon = Daemon::start(ground.train(&arguments), &ground.path("log"));
+    daemon.until("the watchdog fires", |d| {
+        d.ask("GET", "/-/healthy").is_some_and(|(code, _)| code == 503)
+    });
+    let (_, reason) = daemon.ask("GET", "/-/healthy").unwrap();
+    assert!(reason.contains("no progress since step 5"), "{reason}");
+    let file = ground.path("run/hang-step-00000005.txt");
+    daemon.until("the threads are written", |_| file.exists());
+    let text = fs::read_to_string(&file).unwrap();
+    for word in ["no progress since step 5", "\"queue_batches\"", "\"trainer\": state S", "\"admin\""] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().code(), Some(75));
+}
