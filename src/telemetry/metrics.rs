@@ -1,7 +1,6 @@
 //! Every metric of the trainer and the daemon, in one place: names, help texts with units, closed labels, histogram buckets.
 //!
-//! The pipeline has its own inventory, `splitmask_pipeline::metrics::PipelineMetrics`; the daemon registers both in one
-//! [`Registry`] and serves [`render`]'s text. All series exist from the start, at 0, so that `rate()` and alerts see the first event.
+//! The pipeline has its own, `splitmask_pipeline::metrics`; one [`Registry`] holds both. All series exist from the start, at 0, for `rate()`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
