@@ -220,6 +220,7 @@ fn every_alert_has_a_case_that_fires_one_that_does_not_and_a_page() {
         "CheckpointFailing",
         "ConfigReloadFailed",
         "CodebookCollapse",
+        "MatchCollapse",
         "StoreThrottled",
         "DiskNearlyFull",
     ];

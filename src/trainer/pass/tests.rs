@@ -3,27 +3,44 @@ use splitmask_pipeline::types::{MaskSpec, SampleId};
 use tch::nn;
 
 use super::*;
-use crate::config::Config;
 use crate::objective;
 use crate::objective::config::{BeitConfig, ObjectiveConfig, SplitMaskConfig};
+use crate::trainer::spec::TrainConfig;
 
 const IMAGES: usize = 12;
 
 fn spec(objective: ObjectiveConfig) -> TrainerSpec {
-    let mut config = Config {
+    TrainerSpec {
+        seed: 0,
+        run_dir: Default::default(),
+        codebook: Default::default(),
+        init_from: None,
+        data: Default::default(),
+        pipeline: Default::default(),
+        augment: Default::default(),
+        model: crate::model::config::VitConfig {
+            image: 16,
+            patch: 4,
+            width: 24,
+            depth: 3,
+            heads: 2,
+            ..Default::default()
+        },
         objective,
-        ..Config::default()
-    };
-    config.train.precision = Precision::F32;
-    config.model = crate::model::config::VitConfig {
-        image: 16,
-        patch: 4,
-        width: 24,
-        depth: 3,
-        heads: 2,
-        ..Default::default()
-    };
-    config.trainer_spec()
+        optim: Default::default(),
+        ema: Default::default(),
+        train: TrainConfig {
+            precision: Precision::F32,
+            ..Default::default()
+        },
+        stability: Default::default(),
+        debug: Default::default(),
+        checkpoint: Default::default(),
+        eval: Default::default(),
+        picture: Default::default(),
+        log: Default::default(),
+        config_toml: String::new(),
+    }
 }
 
 fn batch() -> Batch {
@@ -47,8 +64,10 @@ fn batch() -> Batch {
     }
 }
 
-/// Gradients by name and the scalars of one batch in that many parts.
-fn pass(spec: &TrainerSpec, parts: usize) -> (Vec<(String, Tensor)>, Vec<(String, f64)>) {
+type ByName<T> = Vec<(String, T)>;
+
+/// Gradients and scalars of one batch in that many parts.
+fn pass(spec: &TrainerSpec, parts: usize) -> (ByName<Tensor>, ByName<f64>) {
     tch::manual_seed(1);
     let vars = nn::VarStore::new(Device::Cpu);
     let objective = objective::build(&spec.objective, &spec.model, 32, &vars.root());
