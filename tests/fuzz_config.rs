@@ -9,7 +9,9 @@ use splitmask::config::Source;
 fn hostile_configs() {
     let mut seeds: Vec<Vec<u8>> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/configs"))
         .unwrap()
-        .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .map(|path| std::fs::read(path).unwrap())
         .collect();
     seeds.sort();
     let mixed = r#"

@@ -85,7 +85,7 @@ LEARNING = [
     lines("Gradient norm", "Before clipping, on a log scale. A slow rise over hours often comes before divergence.", "short", ("splitmask_train_grad_norm{$S}", "{{instance}}"), log=True),
     lines("Learning rate", "Of the last step; shows the schedule and edits to it.", "sci", ("splitmask_train_learning_rate{$S}", "{{instance}}")),
     lines("Weight decay and averaging", "Weight decay of the last step, and momentum of the averaged weights (0 = none).", "short", ("splitmask_train_weight_decay{$S}", "weight decay {{instance}}"), ("splitmask_train_ema_momentum{$S}", "momentum {{instance}}")),
-    lines("Skipped steps and rollbacks", "Steps skipped for a non-finite loss or gradient, and returns to an older checkpoint, in the rate interval.", "short", ("increase(splitmask_train_nonfinite_steps_total{$S}[$I])", "non-finite {{instance}}"), ("increase(splitmask_train_rollbacks_total{$S}[$I])", "rollbacks {{instance}}"), min=0),
+    lines("Skipped steps and rollbacks", "Steps skipped for a non-finite loss or gradient, loss spikes, and returns to an older checkpoint, in the rate interval.", "short", ("increase(splitmask_train_nonfinite_steps_total{$S}[$I])", "non-finite {{instance}}"), ("increase(splitmask_train_loss_spikes_total{$S}[$I])", "loss spikes {{instance}}"), ("increase(splitmask_train_rollbacks_total{$S}[$I])", "rollbacks {{instance}}"), min=0),
 ]
 
 TIME = [
@@ -110,7 +110,7 @@ TIME = [
         min=0,
     ),
     lines("Patches through the encoder", "Patches per second, the model-side measure of throughput: comparable over image and patch sizes.", "short", ("splitmask_train_tokens_per_second{$S}", "{{instance}}"), min=0),
-    lines("Model FLOPs utilization", "Floating point operations of the model over the device's peak. 0 where the peak is unknown, such as on a CPU.", "percentunit", ("splitmask_train_model_flops_utilization_ratio{$S}", "{{instance}}"), min=0),
+    lines("Model FLOPs utilization", "Floating point operations of the model (three forward passes a step) over the device's peak: by its name, by train.peak_tflops, or on a CPU by a measurement at the start. 0 where the peak is unknown.", "percentunit", ("splitmask_train_model_flops_utilization_ratio{$S}", "{{instance}}"), min=0),
     lines("Progress", "Images of the run, resumes included.", "short", ("splitmask_train_images_total{$S}", "{{instance}}")),
 ]
 
@@ -174,6 +174,7 @@ STORAGE = [
 MACHINE = [
     lines("CPU", "Cores that the process keeps busy.", "short", (rate("process_cpu_seconds_total"), "{{instance}}"), min=0),
     lines("Memory of the process", "Resident and virtual size.", "bytes", ("process_resident_memory_bytes{$S}", "resident {{instance}}"), ("process_virtual_memory_bytes{$S}", "virtual {{instance}}"), min=0),
+    lines("Memory splits", "Times that a step did not fit into memory and the batch was divided into more parts, of the run.", "short", ("splitmask_train_memory_splits_total{$S}", "{{instance}}"), min=0),
     lines("Memory of the device", "Accelerator memory held by tensors, held by the allocator, and there is. 0 on a CPU.", "bytes", ("splitmask_device_memory_bytes{$S}", "{{kind}} {{instance}}"), min=0),
     lines("File descriptors", "Open descriptors and their limit, on a log scale.", "short", ("process_open_fds{$S}", "open {{instance}}"), ("process_max_fds{$S}", "limit {{instance}}"), log=True),
     lines("Threads", "Threads of the process. They are fixed at the start: a rise is a leak.", "short", ("process_threads{$S}", "{{instance}}"), min=0),

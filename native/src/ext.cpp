@@ -13,12 +13,15 @@
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_sub.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/version.h>
 
 namespace {
@@ -54,6 +57,51 @@ at::Generator generator(int cuda_index) {
   if (cuda_index < 0) return at::detail::getDefaultCPUGenerator();
   return at::globalContext().defaultGenerator(at::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(cuda_index)));
 }
+
+// A function of the caller's: answers null and stores a `new at::Tensor`, or a malloc'ed message. `y` of (x, extra); extra may be null.
+using Body = char* (*)(void* data, at::Tensor* x, at::Tensor* extra, at::Tensor** y);
+
+struct Closure : torch::CustomClassHolder {
+  Closure(void* data, Body body, void (*drop)(void*)) : data(data), body(body), drop(drop) {}
+  ~Closure() override { drop(data); }
+  at::Tensor operator()(at::Tensor x, at::Tensor extra) const {
+    at::Tensor* y = nullptr;
+    if (char* text = body(data, &x, extra.defined() ? &extra : nullptr, &y)) {
+      const std::string copy(text);
+      free(text);
+      throw std::runtime_error(copy);
+    }
+    at::Tensor owned = *y;
+    delete y;
+    return owned;
+  }
+  void* data;
+  Body body;
+  void (*drop)(void*);
+};
+
+// y = body(x, extra) without keeping what is inside; backward runs the body again.
+struct Recompute : torch::autograd::Function<Recompute> {
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const std::optional<at::Tensor>& extra,
+                            const c10::intrusive_ptr<Closure>& closure) {
+    const auto second = extra.value_or(at::Tensor());
+    ctx->save_for_backward({x, second});
+    ctx->saved_data["body"] = c10::IValue::make_capsule(closure);
+    return (*closure)(x, second);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto leaf = [](const at::Tensor& t) { return t.defined() ? t.detach().requires_grad_(t.requires_grad()) : at::Tensor(); };
+    const auto x = leaf(saved[0]), extra = leaf(saved[1]);
+    const auto body = c10::static_intrusive_pointer_cast<Closure>(ctx->saved_data["body"].toCapsule());
+    {
+      at::AutoGradMode on(true);
+      const auto y = (*body)(x, extra);
+      torch::autograd::backward({y}, {grads[0]});
+    }
+    return {x.grad(), extra.defined() ? extra.grad() : at::Tensor(), at::Tensor()};
+  }
+};
 
 }  // namespace
 
@@ -140,6 +188,34 @@ char* te_fused_adamw(at::Tensor** params, at::Tensor** grads, at::Tensor** exp_a
     at::_fused_adamw_(list(params, n), list(grads, n), list(exp_avgs, n), list(exp_avg_sqs, n), {}, step_list, lr, beta1, beta2,
                       weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false, optional(scale), optional(skip));
   });
+}
+
+// averages += weight * (values - averages); `weight` is a scalar tensor on their device.
+char* te_lerp(at::Tensor** averages, at::Tensor** values, size_t n, at::Tensor* weight) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    const auto to = list(averages, n);
+    auto difference = at::_foreach_sub(list(values, n), to);
+    at::_foreach_mul_(difference, *weight);
+    at::_foreach_add_(to, difference);
+  });
+}
+
+// A malloc'ed copy of a text that is not NUL-terminated.
+char* te_text(const char* text, size_t n) { return strndup(text, n); }
+
+// Takes `data` over and drops it when no graph needs it any more, also on failure.
+char* te_recompute(at::Tensor* x, at::Tensor* extra, void* data, Body body, void (*drop)(void*), at::Tensor** out) {
+  const auto closure = c10::make_intrusive<Closure>(data, body, drop);
+  return guarded([&] {
+    const auto second = extra ? std::optional<at::Tensor>(*extra) : std::nullopt;
+    *out = new at::Tensor(Recompute::apply(*x, second, closure));
+  });
+}
+
+// Gives memory that no tensor uses back to the driver.
+char* te_cuda_empty_cache() {
+  return guarded([&] { c10::getDeviceAllocator(c10::kCUDA)->emptyCache(); });
 }
 
 char* te_rng_state(int cuda_index, at::Tensor** out) {

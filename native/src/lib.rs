@@ -6,13 +6,15 @@
 mod cuda;
 mod ffi;
 mod memory;
+mod recompute;
 
 use std::marker::PhantomData;
 
 use tch::{Device, Tensor};
 
 pub use cuda::{CudaUnavailable, library_path, load_cuda};
-pub use memory::{CudaMemory, cuda_memory};
+pub use memory::{CudaMemory, cuda_empty_cache, cuda_memory};
+pub use recompute::recomputed;
 
 /// What libtorch said.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -154,6 +156,15 @@ pub struct AdamWLists<'a> {
 /// Lists of different length, or what libtorch said.
 pub fn fused_adamw(lists: AdamWLists<'_>, numbers: AdamW, scale: Option<&Tensor>, skip: Option<&Tensor>) -> Result<(), TorchError> {
     ffi::fused_adamw(lists, numbers, scale, skip)
+}
+
+/// `averages += weight × (values − averages)`, tensor by tensor, in place. `weight` is a scalar f32 tensor on their device, so that a step that
+/// was skipped there (weight 0) needs no host sync.
+///
+/// # Errors
+/// Lists of different length, or what libtorch said.
+pub fn lerp(averages: &[Tensor], values: &[Tensor], weight: &Tensor) -> Result<(), TorchError> {
+    ffi::lerp(averages, values, weight)
 }
 
 /// State of the random generator of `device` as a u8 tensor on the CPU.

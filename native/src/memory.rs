@@ -26,3 +26,14 @@ pub fn cuda_memory(index: usize) -> Result<CudaMemory, TorchError> {
     }
     ffi::cuda_memory(index).map(|[allocated, peak, reserved]| CudaMemory { allocated, peak, reserved })
 }
+
+/// Gives device memory that no tensor uses back to the driver; without CUDA nothing happens.
+///
+/// # Errors
+/// What libtorch said.
+pub fn cuda_empty_cache() -> Result<(), TorchError> {
+    if !tch::Cuda::is_available() {
+        return Ok(());
+    }
+    ffi::cuda_empty_cache()
+}

@@ -4,6 +4,9 @@ use super::*;
 
 const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
+/// libtorch's random generator is one per process: tests that draw from it take turns.
+static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[test]
 fn autocast_casts_products_nests_and_ends() {
     let a = Tensor::ones([2, 2], CPU);
@@ -123,6 +126,7 @@ fn adamw_refuses_uneven_lists() {
 
 #[test]
 fn random_state_is_restored() {
+    let _turn = TURN.lock();
     let state = rng_state(Device::Cpu).unwrap();
     assert_eq!(state.kind(), Kind::Uint8);
     let a = Tensor::rand([4], CPU);
@@ -151,4 +155,57 @@ fn cuda_state_without_cuda_is_an_error() {
         assert!(rng_state(Device::Cuda(0)).is_err());
         assert!(cuda_memory(0).is_err());
     }
+}
+
+#[test]
+fn averages_move_by_the_weight_and_not_at_all_by_none() {
+    let (a, v) = (Tensor::from_slice(&[0f32, 1.0]), Tensor::from_slice(&[1f32, 3.0]));
+    let lists = || ([a.shallow_clone()], [v.shallow_clone()]);
+    let (averages, values) = lists();
+    lerp(&averages, &values, &Tensor::from(0.25f32)).unwrap();
+    assert_eq!(a, Tensor::from_slice(&[0.25f32, 1.5]));
+    lerp(&averages, &values, &Tensor::from(0f32)).unwrap();
+    assert_eq!(a, Tensor::from_slice(&[0.25f32, 1.5]));
+    assert!(lerp(&averages, &[], &Tensor::from(0f32)).is_err());
+}
+
+#[test]
+fn what_is_recomputed_has_the_same_gradients_and_random_numbers() {
+    let _turn = TURN.lock();
+    let run = |again: bool| {
+        tch::manual_seed(3);
+        let w = Tensor::randn([8, 8], CPU).set_requires_grad(true);
+        let x = Tensor::randn([4, 8], CPU).set_requires_grad(true);
+        let extra = Tensor::randn([4, 8], CPU).set_requires_grad(true);
+        let weight = w.shallow_clone();
+        let body = move |x: &Tensor, extra: Option<&Tensor>| {
+            let noise = x.empty_like().bernoulli_float_(0.5);
+            (x.matmul(&weight) * noise + extra.unwrap()).tanh()
+        };
+        // x and extra are no leaves, as in a network.
+        let (x2, extra2) = (&x * 1.0, &extra * 2.0);
+        let y = if again {
+            recomputed(&x2, Some(&extra2), body).unwrap()
+        } else {
+            body(&x2, Some(&extra2))
+        };
+        let after = Tensor::rand([3], CPU);
+        (y.square().sum(Kind::Float) + after.sum(Kind::Float)).backward();
+        [y.detach(), after, w.grad(), x.grad(), extra.grad()]
+    };
+    assert_eq!(run(true), run(false));
+}
+
+#[test]
+fn a_panic_in_a_recomputed_body_is_an_error() {
+    let x = Tensor::ones([2], CPU).set_requires_grad(true);
+    let e = recomputed(&(&x * 1.0), None, |_, _| panic!("planted")).unwrap_err();
+    assert!(e.to_string().contains("planted"), "{e}");
+    let first = std::cell::Cell::new(true);
+    let y = recomputed(&(&x * 1.0), None, move |x, _| {
+        assert!(first.replace(false), "planted in backward");
+        x * 2.0
+    });
+    let e = y.unwrap().sum(Kind::Float).f_backward().unwrap_err();
+    assert!(e.to_string().contains("planted in backward"), "{e}");
 }

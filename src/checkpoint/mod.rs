@@ -14,6 +14,7 @@
 //! checkpoint is there whole or not at all. On start the newest one whose checksums hold is taken; a damaged one is set aside.
 
 mod retention;
+mod stability;
 mod store;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use thiserror::Error;
 use crate::eval::watch::Watch;
 
 pub use retention::surplus;
+pub use stability::{Rollback, Stability};
 pub use store::{Found, folder_of, list, load, load_model, mark_best, newest, save, steps};
 
 /// Why a checkpoint could not be written or read.
@@ -104,6 +106,12 @@ pub struct Progress {
     /// The best evaluation so far; a checkpoint of an older version has none.
     #[serde(default)]
     pub watch: Watch,
+    /// Recent steps and rollbacks.
+    #[serde(default)]
+    pub stability: Stability,
+    /// Parts that a batch is processed in, as found by `train.accumulate = 0` or after a lack of memory; 0 = as the config says.
+    #[serde(default)]
+    pub parts: u32,
 }
 
 /// A whole checkpoint in memory.

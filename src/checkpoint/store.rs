@@ -67,16 +67,26 @@ pub fn save(root: &Path, snapshot: &Snapshot) -> Result<PathBuf, CheckpointError
     let target = place(root, snapshot.progress.step);
     let temporary = root.join(format!(".tmp-{}-{:08}", std::process::id(), snapshot.progress.step));
     let written = write_into(&temporary, snapshot).and_then(|()| {
-        if target.exists() {
-            fs::remove_dir_all(&target).map_err(io(&target))?;
-        }
-        fs::rename(&temporary, &target).map_err(io(&target))?;
+        put_in_place(&temporary, &target)?;
         sync(root)
     });
     if written.is_err() {
         let _ = fs::remove_dir_all(&temporary);
     }
     written.map(|()| target)
+}
+
+/// Renames `temporary` to `target`. An older folder of that name is exchanged in one act where the file system can, so that no moment
+/// is without one.
+fn put_in_place(temporary: &Path, target: &Path) -> Result<(), CheckpointError> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    if target.exists() {
+        if renameat_with(CWD, temporary, CWD, target, RenameFlags::EXCHANGE).is_ok() {
+            return fs::remove_dir_all(temporary).map_err(io(temporary));
+        }
+        fs::remove_dir_all(target).map_err(io(target))?;
+    }
+    fs::rename(temporary, target).map_err(io(target))
 }
 
 fn write_into(folder: &Path, snapshot: &Snapshot) -> Result<(), CheckpointError> {
@@ -250,6 +260,8 @@ mod tests {
                 codebook_perplexity: 4.5,
                 codebook: "c0de".into(),
                 watch: Default::default(),
+                stability: Default::default(),
+                parts: 0,
             },
             config_toml: "[run]\n".into(),
         }

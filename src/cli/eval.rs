@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use tch::{Device, nn};
+use tch::{Device, Tensor, nn};
 
 use crate::checkpoint::{self, folder_of};
 use crate::cli::answer::say;
@@ -15,8 +15,9 @@ use crate::error::{CliError, ExitCode};
 use crate::eval::features::FeatureError;
 use crate::eval::knn::Accuracy;
 use crate::objective::{self, Objective};
+use crate::optim::EMA_PREFIX;
 use crate::tensor::choose_device;
-use crate::trainer::spec::TrainerSpec;
+use crate::trainer::spec::{TrainerSpec, Weights};
 use crate::trainer::{self, TrainError};
 
 /// Measure the features of a checkpoint on labelled images.
@@ -52,6 +53,9 @@ struct KnnArgs {
     /// Labelled shards to classify; default: data.val of the run's config.
     #[arg(long, value_name = "URL")]
     val: Option<String>,
+    /// Take the averaged weights (needs a run with ema.decay); default: eval.weights of the run's config.
+    #[arg(long)]
+    ema: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -68,6 +72,15 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             }
             if let Some(val) = args.val {
                 config.data.val = val;
+            }
+            if args.ema {
+                if config.ema.decay == 0.0 {
+                    return Err(CliError::usage(
+                        format!("--ema: {} has no averaged weights (ema.decay = 0)", folder.display()),
+                        "train with ema.decay, for example 0.999".to_owned(),
+                    ));
+                }
+                config.eval.weights = Weights::Ema;
             }
             let accuracy = knn(&config, (!args.random_init).then_some(folder.as_path()))?;
             if args.json {
@@ -139,7 +152,12 @@ impl Subject {
         let vars = nn::VarStore::new(device);
         let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
         if let Some(folder) = weights {
-            let tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
+            let mut tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
+            if spec.eval.weights == Weights::Ema {
+                // Only the averages, under their weights' names.
+                let averaged = |(name, t): (String, Tensor)| name.strip_prefix(EMA_PREFIX).map(|n| (n.to_owned(), t));
+                tensors = tensors.into_iter().filter_map(averaged).collect();
+            }
             trainer::put_weights(folder, &tensors, &vars)?;
         }
         Ok(Self { objective, spec, device })

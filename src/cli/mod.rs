@@ -11,6 +11,7 @@ mod export;
 mod import;
 mod inspect;
 mod pack;
+mod replay;
 mod report;
 mod train;
 
@@ -42,6 +43,7 @@ enum Verb {
     Bench(bench::BenchArgs),
     Export(export::ExportArgs),
     Import(import::ImportArgs),
+    Replay(replay::ReplayArgs),
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -66,6 +68,7 @@ pub fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(args),
         Verb::Export(args) => export::run(&args),
         Verb::Import(args) => import::run(&args),
+        Verb::Replay(args) => replay::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -161,6 +161,11 @@ pub static KEYS: &[Key] = &[
     key(Frozen, "model.mlp_ratio", "hidden width of the MLP ÷ width"),
     key(Frozen, "model.layer_scale", "initial LayerScale; 0 = none"),
     key(Frozen, "model.relative_bias", "shared relative position bias"),
+    key(
+        Restart,
+        "model.checkpoint_activations",
+        "make a block's activations again in backward instead of keeping them: less memory, about a third more time",
+    ),
     key(Frozen, "objective.kind", "what is learnt: `splitmask` or `beit`"),
     key(
         Restart,
@@ -231,14 +236,65 @@ pub static KEYS: &[Key] = &[
         "optim.layer_decay",
         "learning-rate factor per layer from the top; 1 = none",
     ),
+    key(
+        Live,
+        "ema.decay",
+        "share of the averaged weights that a step keeps; 0 = no averaging; turning it on or off is a restart",
+    ),
     key(Restart, "train.batch", "images of one optimizer step"),
-    key(Restart, "train.accumulate", "parts a batch is processed in"),
+    key(
+        Restart,
+        "train.accumulate",
+        "parts a batch is processed in; 0 = as few as fit into memory",
+    ),
+    key(
+        Live,
+        "train.on_oom",
+        "`split` the batch into more parts, or `stop`, when a step does not fit into memory",
+    ),
+    key(
+        Restart,
+        "train.peak_tflops",
+        "peak of the device, 10¹² operations per second; 0 = by its name, or measured on a CPU",
+    ),
     key(Restart, "train.precision", "`bf16` autocast or `f32`"),
     key(Restart, "train.device", "`auto`, `cpu`, `cuda` or `cuda:N`"),
     key(Restart, "train.threads", "libtorch's threads on the CPU; 0 = one per core"),
     key(Restart, "train.mean", "per-channel mean of pixels in 0..1"),
     key(Restart, "train.std", "per-channel standard deviation"),
-    key(Live, "train.nonfinite_limit", "skipped steps in a row before exit 76"),
+    key(
+        Live,
+        "stability.check_every_steps",
+        "steps between two looks at losses and gradient norms; between them no step waits for the device",
+    ),
+    key(
+        Live,
+        "stability.nonfinite_run",
+        "skipped non-finite steps in a row that lead to a rollback",
+    ),
+    key(
+        Live,
+        "stability.nonfinite_count",
+        "skipped steps among the last stability.window that lead to a rollback",
+    ),
+    key(Live, "stability.window", "latest steps that are remembered"),
+    key(
+        Live,
+        "stability.rollback_limit",
+        "rollbacks within stability.rollback_window of which the last one is a stop with exit code 76; 1 = never roll back",
+    ),
+    key(Live, "stability.rollback_window", "steps over which rollbacks are counted"),
+    key(
+        Live,
+        "stability.spike_sigma",
+        "standard deviations above the window's mean at which a loss is a spike; 0 = none is",
+    ),
+    key(
+        Live,
+        "stability.spike_norm",
+        "times the window's median that the gradient norm of a spike must exceed",
+    ),
+    key(Live, "stability.spike_action", "what a loss spike leads to: `warn` or `rollback`"),
     key(Live, "checkpoint.every_steps", "steps between checkpoints"),
     key(Live, "checkpoint.keep", "newest checkpoints that are kept"),
     key(
@@ -273,6 +329,7 @@ pub static KEYS: &[Key] = &[
         "eval.linear_budget_s",
         "seconds after which a linear probe is given up and training goes on",
     ),
+    key(Live, "eval.weights", "which weights are evaluated: `raw` or `ema`"),
     key(Live, "picture.every_steps", "steps between pictures; 0 = only at the end"),
     key(Live, "picture.rows", "images in the inpainting picture"),
     key(
@@ -291,12 +348,34 @@ pub static KEYS: &[Key] = &[
     key(Live, "admin.hosts", "host names under which POSTs without a token may come"),
     key(Live, "admin.grace_s", "seconds from SIGTERM to the end at most"),
     key(Live, "admin.watch", "whether a change of the file's content reloads it"),
+    key(
+        Live,
+        "admin.watchdog_s",
+        "seconds without a step after which the trainer counts as stuck; ten median steps if those are longer",
+    ),
+    key(
+        Live,
+        "debug.inject",
+        "faults to inject, for tests only; counted in batches consumed: `nan@120`, `nan@120-130`, `nan@120-`, `spike@50`, `oom@5`, `device-lost@9`, `hang@7`; several with commas",
+    ),
 ];
 
 /// The entry of a key.
 #[must_use]
 pub fn of(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|k| k.path == path)
+}
+
+/// How far a change of one key from `old` to `new` reaches: its class, or farther where the two values say so.
+#[must_use]
+pub fn reach(path: &str, old: Option<&toml::Value>, new: Option<&toml::Value>) -> Class {
+    let off = |value: Option<&toml::Value>| value.and_then(toml::Value::as_float) == Some(0.0);
+    match of(path) {
+        // Averages come into being, or go.
+        Some(_) if path == "ema.decay" && off(old) != off(new) => Restart,
+        Some(key) => key.class,
+        None => Frozen,
+    }
 }
 
 /// `docs/reload.md`.

@@ -69,7 +69,7 @@ fn compare(old: &Flat, new: &Flat) -> Vec<Change> {
             path: key.clone(),
             old: text(old.get(key)),
             new: text(new.get(key)),
-            class: classes::of(key).map_or(Class::Frozen, |k| k.class),
+            class: classes::reach(key, old.get(key), new.get(key)),
         })
         .collect()
 }

@@ -152,12 +152,10 @@ pub fn explain(loaded: &Loaded) -> String {
         backbone_parameters(c) as f64 / 1e6
     );
     let _ = writeln!(text, "  length       {}", length(c));
-    let _ = writeln!(
-        text,
-        "  micro-batch  {} images, {} per step",
-        batch / u64::from(c.train.accumulate.max(1)),
-        c.train.accumulate
-    );
+    let _ = match u64::from(c.train.accumulate) {
+        0 => writeln!(text, "  micro-batch  as many images as fit into memory"),
+        parts => writeln!(text, "  micro-batch  {} images, {parts} per step", batch / parts),
+    };
     let _ = writeln!(
         text,
         "  queue        {} batches × {batch_mib:.1} MiB ({batch} × (3·{}² pixels + words and parts)) = {held:.0} MiB, bound {} MiB",

@@ -20,8 +20,11 @@ use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 
 use crate::model::config::VitConfig;
 use crate::objective::config::ObjectiveConfig;
+use crate::optim::EmaConfig;
 use crate::optim::config::OptimConfig;
-use crate::trainer::spec::{AugmentConfig, CheckpointConfig, EvalConfig, LogConfig, PictureConfig, TrainConfig, TrainerSpec};
+use crate::trainer::spec::{
+    AugmentConfig, CheckpointConfig, DebugConfig, EvalConfig, LogConfig, PictureConfig, StabilityConfig, TrainConfig, TrainerSpec,
+};
 
 pub use classes::Class;
 pub use diff::{Change, diff};
@@ -77,6 +80,8 @@ pub struct AdminConfig {
     pub grace_s: f64,
     /// Whether a change of the config file's content reloads it.
     pub watch: bool,
+    /// Seconds without a step, outside of slow phases, after which the trainer counts as stuck; ten median steps if those are longer.
+    pub watchdog_s: f64,
 }
 
 impl Default for AdminConfig {
@@ -88,6 +93,7 @@ impl Default for AdminConfig {
             hosts: Vec::new(),
             grace_s: 60.0,
             watch: true,
+            watchdog_s: 300.0,
         }
     }
 }
@@ -112,8 +118,12 @@ pub struct Config {
     pub objective: ObjectiveConfig,
     /// `[optim]`.
     pub optim: OptimConfig,
+    /// `[ema]`.
+    pub ema: EmaConfig,
     /// `[train]`.
     pub train: TrainConfig,
+    /// `[stability]`.
+    pub stability: StabilityConfig,
     /// `[checkpoint]`.
     pub checkpoint: CheckpointConfig,
     /// `[eval]`.
@@ -124,6 +134,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[admin]`.
     pub admin: AdminConfig,
+    /// `[debug]`.
+    pub debug: DebugConfig,
 }
 
 impl Config {
@@ -163,7 +175,10 @@ impl Config {
             model: self.model.clone(),
             objective: self.objective.clone(),
             optim: self.optim.clone(),
+            ema: self.ema.clone(),
             train: self.train.clone(),
+            stability: self.stability.clone(),
+            debug: self.debug.clone(),
             checkpoint: self.checkpoint.clone(),
             eval: self.eval.clone(),
             picture: self.picture.clone(),

@@ -118,7 +118,12 @@ fn bad_files_are_refused_with_place_key_and_remedy() {
         ("[train]\nmean = [0.5, 0.5]\n", &["train.mean", "expected 3 values, found 2"]),
         ("[train]\nstd = [0.0, 0.5, 0.5]\n", &["train.std", "above 0"]),
         ("[train]\nstd = 0.5\n", &["train.std = 0.5", "expected an array"]),
-        ("[train]\nnonfinite_limit = 0\n", &["train.nonfinite_limit = 0"]),
+        ("[ema]\ndecay = 1.0\n", &["ema.decay = 1", "below 1"]),
+        ("[eval]\nweights = \"ema\"\n", &["eval.weights", "ema.decay"]),
+        ("[train]\npeak_tflops = -1.0\n", &["train.peak_tflops"]),
+        ("[stability]\nnonfinite_run = 0\n", &["stability.nonfinite_run = 0"]),
+        ("[stability]\nspike_norm = 0.5\n", &["stability.spike_norm = 0.5"]),
+        ("[debug]\ninject = \"nan\"\n", &["debug.inject", "nan@120"]),
         (
             "[model]\nsize = \"smal\"\n",
             &[

@@ -9,6 +9,7 @@ use splitmask_pipeline::error::PipelineError;
 
 use super::problem::{shown, without_credentials};
 use super::{Config, Place, Problem, tree};
+use crate::trainer::spec::Weights;
 
 struct Findings<'a> {
     places: &'a BTreeMap<String, Place>,
@@ -70,6 +71,9 @@ pub fn across(config: &Config, places: &BTreeMap<String, Place>) -> Vec<Problem>
         objective::check(config, &mut f);
     }
     train(config, &mut f);
+    f.section(config.ema.validate());
+    f.section(config.stability.validate());
+    f.section(config.debug.validate());
     intervals(config, &mut f);
     admin(config, &mut f);
     f.problems
@@ -171,11 +175,11 @@ fn augment(config: &Config, f: &mut Findings<'_>) {
 fn train(config: &Config, f: &mut Findings<'_>) {
     let t = &config.train;
     f.need((1..=65_536).contains(&t.batch), "train.batch", t.batch, "1 to 65536 images");
-    if t.accumulate == 0 || !t.batch.is_multiple_of(t.accumulate) {
+    if t.accumulate > 0 && !t.batch.is_multiple_of(t.accumulate) {
         f.add(
             "train.accumulate",
             t.accumulate,
-            format!("expected a divisor of train.batch = {}", t.batch),
+            format!("expected 0 (as few as fit into memory) or a divisor of train.batch = {}", t.batch),
             None,
         );
     }
@@ -190,6 +194,12 @@ fn train(config: &Config, f: &mut Findings<'_>) {
             hint.as_deref(),
         );
     }
+    f.need(
+        t.peak_tflops >= 0.0 && t.peak_tflops.is_finite(),
+        "train.peak_tflops",
+        t.peak_tflops,
+        "0 (unset) or above",
+    );
     f.need(t.threads <= 1024, "train.threads", t.threads, "0 (one per core) to 1024");
     f.need(
         t.mean.iter().all(|m| (0.0..=1.0).contains(m)),
@@ -203,7 +213,6 @@ fn train(config: &Config, f: &mut Findings<'_>) {
         format!("{:?}", t.std),
         "three values above 0, at most 1",
     );
-    f.need(t.nonfinite_limit >= 1, "train.nonfinite_limit", t.nonfinite_limit, "at least 1");
 }
 
 fn intervals(config: &Config, f: &mut Findings<'_>) {
@@ -231,6 +240,14 @@ fn intervals(config: &Config, f: &mut Findings<'_>) {
         e.linear_budget_s,
         "above 0, at most 86400 seconds",
     );
+    if e.weights == Weights::Ema && config.ema.decay == 0.0 {
+        f.add(
+            "eval.weights",
+            "\"ema\"",
+            "needs averaged weights",
+            Some("set ema.decay, for example to 0.999, or eval.weights = \"raw\""),
+        );
+    }
     f.need(e.k >= 1, "eval.k", e.k, "at least 1 neighbour");
     f.need(e.temperature > 0.0, "eval.temperature", e.temperature, "above 0");
     f.need(
@@ -268,6 +285,12 @@ fn admin(config: &Config, f: &mut Findings<'_>) {
         "admin.grace_s",
         a.grace_s,
         "0 to 86400 seconds",
+    );
+    f.need(
+        (1.0..=86_400.0).contains(&a.watchdog_s),
+        "admin.watchdog_s",
+        a.watchdog_s,
+        "1 to 86400 seconds",
     );
     if a.bind.is_empty() {
         return;

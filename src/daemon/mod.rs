@@ -15,6 +15,7 @@ mod signals;
 pub mod start;
 mod supervisor;
 pub mod systemd;
+pub mod threads;
 pub mod watch;
 pub mod watchdog;
 

@@ -15,7 +15,7 @@ use super::progress::{self, Progress};
 use super::reload::Pending;
 use super::systemd::ServiceManager;
 use super::watchdog::Watchdog;
-use super::{Train, start};
+use super::{Train, start, threads};
 use crate::config::{Change, Config, Source};
 use crate::error::{CliError, ExitCode};
 use crate::telemetry::metrics::{ReloadOutcome, TrainMetrics, unix_seconds};
@@ -62,6 +62,8 @@ pub(super) struct Supervisor<T> {
     pub(super) manager: ServiceManager,
     watchdog: Watchdog,
     draining: Option<Draining>,
+    /// Batches consumed at the last rollback that the journal tells of.
+    rollback_told: Option<u64>,
     /// The first trainer took its first batch: the start is accepted.
     accepted: bool,
 }
@@ -69,6 +71,7 @@ pub(super) struct Supervisor<T> {
 impl<T: Train> Supervisor<T> {
     pub(super) fn new(parts: Parts<T>) -> Self {
         let (commands, _) = channel();
+        let watchdog = Watchdog::new(Instant::now(), Duration::from_secs_f64(parts.config.admin.watchdog_s));
         Self {
             journal: Journal::of(&parts.config.run_dir()),
             parts,
@@ -78,8 +81,9 @@ impl<T: Train> Supervisor<T> {
             attempted: None,
             generation: 0,
             manager: ServiceManager::from_environment(),
-            watchdog: Watchdog::new(Instant::now()),
+            watchdog,
             draining: None,
+            rollback_told: None,
             accepted: false,
         }
     }
@@ -227,15 +231,16 @@ impl<T: Train> Supervisor<T> {
             self.accept();
         }
         self.reload_progress(status.ready);
+        self.tell_rollback(&status);
+        self.watchdog.set_floor(Duration::from_secs_f64(self.parts.config.admin.watchdog_s));
         let stuck = self.watchdog.look(&status, Instant::now());
-        {
-            let mut board = held(&self.parts.board);
-            if let Some(reason) = &stuck
-                && board.stuck.is_none()
-            {
-                tracing::error!(reason, "watchdog: the trainer is stuck");
+        let before = std::mem::replace(&mut held(&self.parts.board).stuck, stuck.clone());
+        if let Some(reason) = stuck.as_ref().filter(|_| before.is_none()) {
+            match threads::write(&self.parts.config.run_dir(), reason, &status) {
+                Ok(file) => tracing::error!(reason, threads = %file.display(), "watchdog: the trainer is stuck"),
+                Err(error) => tracing::error!(reason, %error, "watchdog: the trainer is stuck; {}", threads::report()),
             }
-            board.stuck.clone_from(&stuck);
+            self.note("stuck", "watchdog", "failed", &[], Some(reason));
         }
         self.manager.tick(stuck.is_none(), || {
             format!("step {}/{} · {}", status.step, status.total_steps, progress::line(&status))
@@ -249,6 +254,22 @@ impl<T: Train> Supervisor<T> {
             && let Some(trigger) = self.again.take()
         {
             self.reload_unasked(trigger);
+        }
+    }
+
+    fn tell_rollback(&mut self, status: &Status) {
+        if let Some(rollback) = &status.last_rollback
+            && self.rollback_told.replace(rollback.consumed) != Some(rollback.consumed)
+        {
+            let what = format!(
+                "{}: from step {} to the checkpoint at step {}, images {} to {} are left out",
+                rollback.reason,
+                rollback.from_step,
+                rollback.to_step,
+                rollback.skipped_from.samples(),
+                rollback.skipped_to.samples()
+            );
+            self.note("rollback", "trainer", "applied", &[], Some(&what));
         }
     }
 

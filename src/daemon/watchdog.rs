@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::trainer::control::{State, Status};
 
-/// Shortest time without progress that counts as stuck.
-const FLOOR: Duration = Duration::from_secs(300);
 /// Times the median step.
 const FACTOR: u32 = 10;
 /// Steps that the median is taken over.
@@ -23,13 +21,9 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts now.
+    /// Starts now; `floor` is the shortest time without progress that counts as stuck.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
-        Self::with_floor(now, FLOOR)
-    }
-
-    fn with_floor(now: Instant, floor: Duration) -> Self {
+    pub fn new(now: Instant, floor: Duration) -> Self {
         Self {
             floor,
             last_value: 0.0,
@@ -39,7 +33,12 @@ impl Watchdog {
         }
     }
 
-    /// Time without progress that counts as stuck: ten median steps, at least five minutes.
+    /// Changes the floor.
+    pub fn set_floor(&mut self, floor: Duration) {
+        self.floor = floor;
+    }
+
+    /// Time without progress that counts as stuck: ten median steps, at least the floor.
     #[must_use]
     pub fn limit(&self) -> Duration {
         let mut steps: Vec<Duration> = self.steps.iter().copied().collect();
@@ -96,7 +95,7 @@ mod tests {
     fn fires_after_the_limit_and_recovers() {
         let start = Instant::now();
         let after = |s: u64| start + Duration::from_secs(s);
-        let mut dog = Watchdog::new(start);
+        let mut dog = Watchdog::new(start, Duration::from_secs(300));
         assert_eq!(dog.look(&status(State::Training, 1, 1.0), after(1)), None);
         assert_eq!(dog.look(&status(State::Training, 1, 1.0), after(300)), None);
         let reason = dog.look(&status(State::Training, 1, 1.0), after(302)).unwrap();
@@ -107,7 +106,7 @@ mod tests {
     #[test]
     fn slow_phases_and_outages_are_no_reason() {
         let start = Instant::now();
-        let mut dog = Watchdog::new(start);
+        let mut dog = Watchdog::new(start, Duration::from_secs(300));
         for state in [
             State::Starting,
             State::WaitingForData,
@@ -126,7 +125,7 @@ mod tests {
     #[test]
     fn long_steps_stretch_the_limit() {
         let start = Instant::now();
-        let mut dog = Watchdog::with_floor(start, Duration::from_secs(1));
+        let mut dog = Watchdog::new(start, Duration::from_secs(1));
         for step in 1..=20 {
             assert_eq!(
                 dog.look(&status(State::Training, step, step as f64), start + Duration::from_secs(60 * step)),

@@ -4,7 +4,7 @@ use tch::nn::{self, Module, Path};
 use tch::{Kind, Tensor};
 
 use crate::model::{Block, BlockOptions, Init, linear_drop_path, parameter};
-use crate::tensor::{flat_rows, place_rows};
+use crate::tensor::{flat_rows, look, place_rows};
 
 /// Choices of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,10 +70,13 @@ impl Decoder {
     /// says where positions are added, if not everywhere.
     pub fn forward_t(&self, encoded: &Tensor, seen_mk: &Tensor, train: bool) -> Tensor {
         let mut x = self.place(&encoded.to_kind(Kind::Float), seen_mk);
-        for block in &self.blocks {
+        for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward_t(&x, None, train);
+            look(|| format!("decoder.blocks.{i}"), &x);
         }
-        self.norm.forward(&x)
+        let x = self.norm.forward(&x);
+        look(|| "decoder.norm".into(), &x);
+        x
     }
 
     fn place(&self, encoded: &Tensor, seen_mk: &Tensor) -> Tensor {
@@ -111,6 +114,7 @@ mod tests {
             layer_scale: 0.0,
             qkv_bias: QkvBias::Full,
             weights: Init::Normal { std: 0.02 },
+            recompute: false,
         };
         let config = DecoderConfig {
             depth: 1,
@@ -136,6 +140,7 @@ mod tests {
 
     #[test]
     fn tokens_go_to_their_places() {
+        let _turn = crate::tensor::alone();
         let encoded = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0])
             .view([2, 3, 1])
             .expand([2, 3, 4], false);
@@ -154,6 +159,7 @@ mod tests {
 
     #[test]
     fn whole_sequences_are_left_in_order() {
+        let _turn = crate::tensor::alone();
         let encoded = Tensor::ones([1, 4, 4], (Kind::Float, Device::Cpu));
         let seen = Tensor::from_slice(&[0i64, 2]).view([1, 2]);
         let (_vs, d) = decoder(false, true);

@@ -8,6 +8,7 @@ use tch::nn::{self, Module, Path};
 pub use decoder::{Decoder, DecoderConfig};
 
 use crate::model::{Init, linear};
+use crate::tensor::look;
 
 /// Linear classifier over visual words: …×D → …×V.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ impl MimHead {
 
     /// Logits of the words.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.0.forward(x)
+        let logits = self.0.forward(x);
+        look(|| "mim_head".into(), &logits);
+        logits
     }
 }

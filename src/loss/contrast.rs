@@ -82,6 +82,7 @@ mod tests {
 
     #[test]
     fn stays_f32_under_autocast() {
+        let _turn = crate::tensor::alone();
         tch::manual_seed(5);
         let a = Tensor::randn([16, 32], (Kind::Float, Device::Cpu));
         let b = Tensor::randn([16, 32], (Kind::Float, Device::Cpu));

@@ -2,8 +2,9 @@
 
 use tch::nn::{self, Module, Path};
 use tch::{Device, Kind, Tensor};
-use torch_ext::Autocast;
+use torch_ext::{Autocast, recomputed};
 
+use crate::model::drop_path::{DropRows, drop_path};
 use crate::model::init::{Init, linear, parameter};
 
 /// Where the projections to query, key and value have a bias.
@@ -30,7 +31,11 @@ pub struct BlockOptions {
     pub qkv_bias: QkvBias,
     /// Distribution of the matrices.
     pub weights: Init,
+    /// Make activations again in backward instead of keeping them.
+    pub recompute: bool,
 }
+
+const EPSILON: f64 = 1e-6;
 
 /// LayerNorm with the vision transformer's epsilon.
 pub(crate) fn layer_norm(vs: &Path<'_>, dim: i64) -> nn::LayerNorm {
@@ -38,10 +43,44 @@ pub(crate) fn layer_norm(vs: &Path<'_>, dim: i64) -> nn::LayerNorm {
         vs,
         vec![dim],
         nn::LayerNormConfig {
-            eps: 1e-6,
+            eps: EPSILON,
             ..Default::default()
         },
     )
+}
+
+/// The same as tensors, so that a second owner can be made.
+#[derive(Debug)]
+struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Norm {
+    fn new(vs: &Path<'_>, dim: i64) -> Self {
+        let made = layer_norm(vs, dim);
+        let both = made.ws.zip(made.bs);
+        let (weight, bias) = both.expect("a norm with elementwise_affine has weight and bias");
+        Self { weight, bias }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), EPSILON, true)
+    }
+
+    fn shared(&self) -> Self {
+        Self {
+            weight: self.weight.shallow_clone(),
+            bias: self.bias.shallow_clone(),
+        }
+    }
+}
+
+fn shared_linear(layer: &nn::Linear) -> nn::Linear {
+    nn::Linear {
+        ws: layer.ws.shallow_clone(),
+        bs: layer.bs.as_ref().map(Tensor::shallow_clone),
+    }
 }
 
 #[derive(Debug)]
@@ -71,6 +110,18 @@ impl Attention {
             bias,
             proj: linear(&(vs / "proj"), o.dim, o.dim, true, o.weights),
             heads: o.heads,
+        }
+    }
+
+    fn shared(&self) -> Self {
+        Self {
+            qkv: self.qkv.shallow_clone(),
+            bias: match &self.bias {
+                Biases::Full(bias) => Biases::Full(bias.shallow_clone()),
+                Biases::QueryValue(q, v) => Biases::QueryValue(q.shallow_clone(), v.shallow_clone()),
+            },
+            proj: shared_linear(&self.proj),
+            heads: self.heads,
         }
     }
 
@@ -105,14 +156,15 @@ fn attend(qkv: &Tensor, position_bias: Option<&Tensor>) -> Tensor {
 /// Attention and MLP, each with LayerNorm before, optional LayerScale after, and drop path (arXiv 1603.09382).
 #[derive(Debug)]
 pub struct Block {
-    norm1: nn::LayerNorm,
+    norm1: Norm,
     attn: Attention,
     scale1: Option<Tensor>,
-    norm2: nn::LayerNorm,
+    norm2: Norm,
     fc1: nn::Linear,
     fc2: nn::Linear,
     scale2: Option<Tensor>,
     drop_path: f64,
+    recompute: bool,
 }
 
 impl Block {
@@ -121,14 +173,15 @@ impl Block {
     pub fn new(vs: &Path<'_>, o: &BlockOptions, drop_path: f64) -> Self {
         let scale = |name: &str| (o.layer_scale > 0.0).then(|| parameter(&(vs / name), "gamma", &[o.dim], Init::Const(o.layer_scale)));
         Self {
-            norm1: layer_norm(&(vs / "norm1"), o.dim),
+            norm1: Norm::new(&(vs / "norm1"), o.dim),
             attn: Attention::new(&(vs / "attn"), o),
             scale1: scale("ls1"),
-            norm2: layer_norm(&(vs / "norm2"), o.dim),
+            norm2: Norm::new(&(vs / "norm2"), o.dim),
             fc1: linear(&(vs / "mlp" / "fc1"), o.dim, o.hidden, true, o.weights),
             fc2: linear(&(vs / "mlp" / "fc2"), o.hidden, o.dim, true, o.weights),
             scale2: scale("ls2"),
             drop_path,
+            recompute: o.recompute,
         }
     }
 
@@ -145,9 +198,32 @@ impl Block {
         self.drop_path = rate;
     }
 
+    /// The same parameters, owned a second time.
+    fn shared(&self) -> Self {
+        Self {
+            norm1: self.norm1.shared(),
+            attn: self.attn.shared(),
+            scale1: self.scale1.as_ref().map(Tensor::shallow_clone),
+            norm2: self.norm2.shared(),
+            fc1: shared_linear(&self.fc1),
+            fc2: shared_linear(&self.fc2),
+            scale2: self.scale2.as_ref().map(Tensor::shallow_clone),
+            drop_path: self.drop_path,
+            recompute: false,
+        }
+    }
+
     /// Tokens B×N×D to the same shape. `position_bias` (broadcast to B×H×N×N) is added to the attention logits. In training, drop
     /// path draws from libtorch's generator of the device.
     pub fn forward_t(&self, x: &Tensor, position_bias: Option<&Tensor>, train: bool) -> Tensor {
+        if self.recompute && train && x.requires_grad() {
+            let (block, rows) = (self.shared(), DropRows::current());
+            let body = move |x: &Tensor, bias: Option<&Tensor>| {
+                let _rows = rows.map(DropRows::enter);
+                block.forward_t(x, bias, true)
+            };
+            return recomputed(x, position_bias, body).unwrap_or_else(|e| panic!("{e}"));
+        }
         let scaled = |y: Tensor, s: &Option<Tensor>| s.as_ref().map_or_else(|| y.shallow_clone(), |s| &y * s);
         let drop = |y: Tensor| if train { drop_path(y, self.drop_path) } else { y };
         let y = self.attn.forward(&self.norm1.forward(x), position_bias);
@@ -155,16 +231,6 @@ impl Block {
         let y = self.fc2.forward(&self.fc1.forward(&self.norm2.forward(&x)).gelu("none"));
         &x + drop(scaled(y, &self.scale2))
     }
-}
-
-/// Zeroes whole samples of B×N×D with probability `rate` and scales the others by 1/(1 − rate).
-fn drop_path(y: Tensor, rate: f64) -> Tensor {
-    if rate <= 0.0 {
-        return y;
-    }
-    let keep = 1.0 - rate;
-    let mask = Tensor::empty([y.size()[0], 1, 1], (y.kind(), y.device())).bernoulli_float_(keep) / keep;
-    y * mask
 }
 
 /// Drop-path rates of `depth` blocks: from 0 linearly to `last`.
@@ -180,24 +246,61 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drop_path_drops_whole_samples_and_keeps_the_mean() {
-        tch::manual_seed(1);
-        let y = drop_path(Tensor::ones([4000, 2, 3], (Kind::Float, Device::Cpu)), 0.25);
-        let per_sample = y.view([4000, 6]);
-        assert_eq!(per_sample.std_dim(1, true, false).max().double_value(&[]), 0.0);
-        let mean = y.mean(Kind::Float).double_value(&[]);
-        assert!((mean - 1.0).abs() < 0.03, "{mean}");
-        assert_eq!(y.max().double_value(&[]) as f32, 1.0 / 0.75);
-    }
-
-    #[test]
     fn rates_grow_linearly() {
         assert_eq!(linear_drop_path(3, 0.2), [0.0, 0.1, 0.2]);
         assert_eq!(linear_drop_path(1, 0.2), [0.2]);
     }
 
     #[test]
+    fn recomputed_blocks_have_the_same_gradients_bit_for_bit() {
+        let _turn = crate::tensor::alone();
+        for (bf16, relative) in [(false, false), (true, false), (false, true)] {
+            let run = |recompute: bool| {
+                tch::manual_seed(6);
+                let vs = nn::VarStore::new(Device::Cpu);
+                let o = BlockOptions {
+                    dim: 16,
+                    heads: 2,
+                    hidden: 32,
+                    layer_scale: 0.1,
+                    qkv_bias: QkvBias::QueryValue,
+                    weights: Init::Normal { std: 0.2 },
+                    recompute,
+                };
+                let blocks: Vec<Block> = (0..3).map(|i| Block::new(&(vs.root() / i), &o, 0.5)).collect();
+                let x = Tensor::randn([6, 5, 16], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+                let table = Tensor::randn([1, 2, 5, 5], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+                let bias = &table * 1.0;
+                tch::manual_seed(7);
+                let y = {
+                    let _rows = DropRows::enter(DropRows {
+                        start: 3,
+                        len: 3,
+                        total: 9,
+                    });
+                    let _autocast = bf16.then(|| Autocast::bf16(Device::Cpu).unwrap());
+                    let mut y = &x * 1.0;
+                    for block in &blocks {
+                        y = block.forward_t(&y, relative.then_some(&bias), true);
+                    }
+                    y
+                };
+                y.square().mean(Kind::Float).backward();
+                let mut all: Vec<(String, Tensor)> = vs.variables().into_iter().map(|(n, t)| (n, t.grad())).collect();
+                all.sort_by(|a, b| a.0.cmp(&b.0));
+                all.push(("x".into(), x.grad()));
+                if relative {
+                    all.push(("table".into(), table.grad()));
+                }
+                all
+            };
+            assert_eq!(run(true), run(false), "bf16 {bf16}, relative {relative}");
+        }
+    }
+
+    #[test]
     fn attention_under_autocast_is_close_to_f32() {
+        let _turn = crate::tensor::alone();
         tch::manual_seed(2);
         let vs = nn::VarStore::new(Device::Cpu);
         let o = BlockOptions {
@@ -207,6 +310,7 @@ mod tests {
             layer_scale: 0.0,
             qkv_bias: QkvBias::Full,
             weights: Init::Normal { std: 0.2 },
+            recompute: false,
         };
         let block = Block::new(&vs.root(), &o, 0.0);
         let x = Tensor::randn([2, 5, 16], (Kind::Float, Device::Cpu));

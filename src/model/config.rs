@@ -17,7 +17,7 @@ pub enum VitSize {
     Base,
 }
 
-/// `[model]`: the backbone. All keys are frozen for the life of a run.
+/// `[model]`: the backbone. The keys of its geometry are frozen for the life of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VitConfig {
@@ -39,6 +39,8 @@ pub struct VitConfig {
     pub layer_scale: f64,
     /// Learned relative position bias, shared by all layers (BEiT's code; spec §5.1).
     pub relative_bias: bool,
+    /// Make a block's activations again in backward instead of keeping them (arXiv 1604.06174). Not part of the geometry: it may change.
+    pub checkpoint_activations: bool,
 }
 
 impl Default for VitConfig {
@@ -53,6 +55,7 @@ impl Default for VitConfig {
             mlp_ratio: 4.0,
             layer_scale: 0.0,
             relative_bias: false,
+            checkpoint_activations: false,
         }
     }
 }
@@ -71,6 +74,12 @@ impl VitConfig {
     #[must_use]
     pub fn dim(&self) -> i64 {
         i64::from(if self.width == 0 { self.preset().0 } else { self.width })
+    }
+
+    /// Hidden width of the MLP.
+    #[must_use]
+    pub fn hidden(&self) -> i64 {
+        (self.dim() as f64 * self.mlp_ratio).round() as i64
     }
 
     /// Number of blocks.

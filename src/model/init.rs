@@ -60,6 +60,7 @@ mod tests {
 
     #[test]
     fn the_cut_normal_is_cut_and_has_its_spread() {
+        let _turn = crate::tensor::alone();
         let x = Init::CutNormal { std: 0.02 }.draw(&[100_000]);
         assert!(x.abs().max().double_value(&[]) <= 0.02 * (1.0 + 1e-5));
         let spread = x.std(true).double_value(&[]) / 0.02;
@@ -68,6 +69,7 @@ mod tests {
 
     #[test]
     fn the_others_have_their_spread() {
+        let _turn = crate::tensor::alone();
         let std = |i: Init| i.draw(&[100_000]).std(true).double_value(&[]);
         assert!((std(Init::Normal { std: 0.02 }) - 0.02).abs() < 5e-4);
         assert!((std(Init::Uniform { bound: 3.0 }) - 3f64.sqrt()).abs() < 0.02);

@@ -89,6 +89,7 @@ mod tests {
 
     #[test]
     fn relative_bias_depends_on_offsets_only() {
+        let _turn = crate::tensor::alone();
         let vs = nn::VarStore::new(Device::Cpu);
         let bias = RelativeBias::new(&vs.root(), 3, 2);
         let mut table = bias.table.shallow_clone();

@@ -7,6 +7,7 @@ use crate::model::block::{Block, BlockOptions, QkvBias, layer_norm, linear_drop_
 use crate::model::config::VitConfig;
 use crate::model::init::{Init, parameter};
 use crate::model::positions::{RelativeBias, interpolate_positions};
+use crate::tensor::look;
 
 /// What an objective may choose about its backbone.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,10 +108,11 @@ impl Vit {
         BlockOptions {
             dim,
             heads: config.head_count(),
-            hidden: (dim as f64 * config.mlp_ratio).round() as i64,
+            hidden: config.hidden(),
             layer_scale: config.layer_scale,
             qkv_bias: options.qkv_bias,
             weights: options.weights,
+            recompute: config.checkpoint_activations,
         }
     }
 
@@ -172,10 +174,14 @@ impl Vit {
     /// patches they are, if not all in order (needed for the relative bias only).
     pub fn encode(&self, tokens: &Tensor, seen_bk: Option<&Tensor>, train: bool) -> Tensor {
         let (mut x, bias) = self.start(tokens, seen_bk);
-        for block in &self.blocks {
+        look(|| "encoder input".into(), &x);
+        for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward_t(&x, bias.as_ref(), train);
+            look(|| format!("blocks.{i}"), &x);
         }
-        self.norm.forward(&x)
+        let x = self.norm.forward(&x);
+        look(|| "norm".into(), &x);
+        x
     }
 
     fn start(&self, tokens: &Tensor, seen_bk: Option<&Tensor>) -> (Tensor, Option<Tensor>) {
@@ -252,6 +258,7 @@ mod tests {
 
     #[test]
     fn names_are_timms() {
+        let _turn = crate::tensor::alone();
         let vs = nn::VarStore::new(Device::Cpu);
         let _vit = Vit::new(&vs.root(), &small(), 0.0);
         let mut names: Vec<String> = vs.variables().into_keys().filter(|n| !n.starts_with("blocks.1")).collect();
@@ -267,6 +274,7 @@ mod tests {
 
     #[test]
     fn other_sizes_and_layers() {
+        let _turn = crate::tensor::alone();
         let vs = nn::VarStore::new(Device::Cpu);
         let vit = Vit::new(
             &vs.root(),
@@ -290,6 +298,7 @@ mod tests {
 
     #[test]
     fn beit_choices_change_the_start() {
+        let _turn = crate::tensor::alone();
         tch::manual_seed(4);
         let vs = nn::VarStore::new(Device::Cpu);
         let options = VitOptions {

@@ -1,13 +1,13 @@
 //! BEiT: masked image modelling over all positions (arXiv 2106.08254 §2).
 
-use splitmask_pipeline::types::{ColourConfig, CropConfig, ViewPlan};
+use splitmask_pipeline::types::{ColourConfig, CropConfig, MaskSpec, ViewPlan};
 use tch::Tensor;
 use tch::nn::Path;
 
 use crate::head::MimHead;
 use crate::loss::{token_accuracy, token_cross_entropy};
 use crate::model::config::VitConfig;
-use crate::model::{Init, QkvBias, Vit, VitOptions, parameter};
+use crate::model::{Init, QkvBias, Vit, VitOptions, block_flops, linear_flops, parameter};
 use crate::objective::config::{BeitConfig, ObjectiveConfig};
 use crate::objective::{Branch, Losses, MaskedInput, Objective, ObjectiveError, Prediction, masked_input};
 use crate::tensor::{StepInput, flat_rows, place_rows, take_rows};
@@ -97,6 +97,18 @@ impl Objective for Beit {
         self.vit.set_drop_path(new.drop_path);
         self.config.drop_path = new.drop_path;
         Ok(())
+    }
+
+    fn forward_flops(&self) -> f64 {
+        let m = &self.model;
+        let (n, d) = (m.patches(), m.dim());
+        let masked = match self.config.mask {
+            MaskSpec::BlockwiseMask { count, .. } => i64::from(count),
+            MaskSpec::BlockwiseSplit { .. } | MaskSpec::UniformSplit { .. } => n / 2,
+        };
+        linear_flops(n, 3 * i64::from(m.patch).pow(2), d)
+            + m.layers() as f64 * block_flops(1 + n, d, m.hidden())
+            + linear_flops(masked, d, self.vocabulary)
     }
 
     fn backbone(&self) -> &Vit {

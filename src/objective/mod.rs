@@ -90,6 +90,19 @@ pub enum ObjectiveError {
     },
 }
 
+/// A loss between the images of a batch that needs no more of each than a descriptor. Its gradient is taken in two passes (gradient cache, arXiv
+/// 2101.06983): all descriptors without graph, the loss's gradient for them, then each part again, with its share of that gradient.
+pub trait Coupling {
+    /// Losses of a part without the coupling term, and its descriptors: f32, branches × images × width, with their graph.
+    ///
+    /// # Errors
+    /// As [`Objective::forward_t`].
+    fn separable(&self, input: &StepInput, train: bool) -> Result<(Losses, Tensor), ObjectiveError>;
+
+    /// The coupling term of a whole batch's descriptors.
+    fn couple(&self, descriptors: &Tensor) -> Losses;
+}
+
 /// One way to learn from unlabelled images. Owns its modules; sees no queue, clock or file.
 pub trait Objective: Send + std::fmt::Debug {
     /// Name in settings and checkpoints.
@@ -109,6 +122,14 @@ pub trait Objective: Send + std::fmt::Debug {
     /// # Errors
     /// Settings of another kind.
     fn apply_live(&mut self, config: &ObjectiveConfig) -> Result<(), ObjectiveError>;
+
+    /// The term that couples the images of a batch, if there is one: with it a batch can be processed in parts and every image still sees all others.
+    fn coupling(&self) -> Option<&dyn Coupling> {
+        None
+    }
+
+    /// Floating point operations of a forward pass over one image, losses left out; see [`crate::model::block_flops`].
+    fn forward_flops(&self) -> f64;
 
     /// The encoder that is evaluated and exported.
     fn backbone(&self) -> &Vit;

@@ -1,15 +1,15 @@
 //! SplitMask: split, inpaint, match (arXiv 2112.10740 §4).
 
-use splitmask_pipeline::types::{ColourConfig, CropConfig, ViewPlan};
+use splitmask_pipeline::types::{ColourConfig, CropConfig, MaskSpec, ViewPlan};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 use crate::head::{Decoder, DecoderConfig, MimHead};
 use crate::loss::{info_nce, token_accuracy, token_cross_entropy};
 use crate::model::config::VitConfig;
-use crate::model::{Init, Vit, VitOptions, parameter};
+use crate::model::{Init, Vit, VitOptions, block_flops, linear_flops, parameter};
 use crate::objective::config::{ObjectiveConfig, SplitMaskConfig};
-use crate::objective::{Branch, Losses, MaskedInput, Objective, ObjectiveError, Prediction, masked_input};
+use crate::objective::{Branch, Coupling, Losses, MaskedInput, Objective, ObjectiveError, Prediction, masked_input};
 use crate::tensor::{Parts, StepInput, flat_rows, place_rows, take_rows};
 
 pub(crate) const NAME: &str = "splitmask";
@@ -111,16 +111,9 @@ impl SplitMask {
     }
 }
 
-impl Objective for SplitMask {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn views(&self, crop: CropConfig, colour: ColourConfig) -> ViewPlan {
-        ObjectiveConfig::Splitmask(self.config.clone()).views(&self.model, crop, colour)
-    }
-
-    fn forward_t(&self, input: &StepInput, train: bool) -> Result<Losses, ObjectiveError> {
+impl SplitMask {
+    /// The inpaint term alone, and both branches completed: 2B×(1+N)×D.
+    fn inpaint(&self, input: &StepInput, train: bool) -> Result<(Losses, Tensor), ObjectiveError> {
         let MaskedInput { image, words, parts } = self.checked(input)?;
         let b = input.len;
         let n = self.model.patches();
@@ -137,19 +130,74 @@ impl Objective for SplitMask {
             terms.push(("inpaint", loss.detach()));
             stats.push(("token_accuracy", token_accuracy(&logits, &targets)));
         }
-        if self.config.match_ {
-            let described = completed.narrow(1, 1, n).mean_dim([1i64].as_slice(), false, Kind::Float);
-            let contrast = info_nce(
-                &described.narrow(0, 0, b),
-                &described.narrow(0, b, b),
-                self.config.temperature,
-                self.config.both_branch_negatives,
-            );
-            total += &contrast.loss * self.config.match_weight;
-            terms.push(("match", contrast.loss.detach()));
-            stats.push(("match_accuracy", contrast.accuracy));
+        Ok((Losses { total, terms, stats }, completed))
+    }
+
+    /// Mean of the patches of each branch, f32 2×B×D.
+    fn describe(&self, completed: &Tensor) -> Tensor {
+        let n = self.model.patches();
+        let described = completed.narrow(1, 1, n).mean_dim([1i64].as_slice(), false, Kind::Float);
+        described.view([2, -1, self.model.dim()])
+    }
+}
+
+impl Coupling for SplitMask {
+    fn separable(&self, input: &StepInput, train: bool) -> Result<(Losses, Tensor), ObjectiveError> {
+        let (losses, completed) = self.inpaint(input, train)?;
+        let described = self.describe(&completed);
+        Ok((losses, described))
+    }
+
+    fn couple(&self, descriptors: &Tensor) -> Losses {
+        let contrast = info_nce(
+            &descriptors.select(0, 0),
+            &descriptors.select(0, 1),
+            self.config.temperature,
+            self.config.both_branch_negatives,
+        );
+        Losses {
+            terms: vec![("match", contrast.loss.detach())],
+            stats: vec![("match_accuracy", contrast.accuracy)],
+            total: contrast.loss * self.config.match_weight,
         }
-        Ok(Losses { total, terms, stats })
+    }
+}
+
+impl Objective for SplitMask {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn views(&self, crop: CropConfig, colour: ColourConfig) -> ViewPlan {
+        ObjectiveConfig::Splitmask(self.config.clone()).views(&self.model, crop, colour)
+    }
+
+    fn forward_t(&self, input: &StepInput, train: bool) -> Result<Losses, ObjectiveError> {
+        let (mut losses, completed) = self.inpaint(input, train)?;
+        if self.config.match_ {
+            let coupled = self.couple(&self.describe(&completed));
+            losses.total += coupled.total;
+            losses.terms.extend(coupled.terms);
+            losses.stats.extend(coupled.stats);
+        }
+        Ok(losses)
+    }
+
+    fn coupling(&self) -> Option<&dyn Coupling> {
+        self.config.match_.then_some(self)
+    }
+
+    fn forward_flops(&self) -> f64 {
+        let m = &self.model;
+        let (n, d, h) = (m.patches(), m.dim(), m.hidden());
+        let seen = match self.config.mask {
+            MaskSpec::UniformSplit { keep } => (f64::from(keep) * n as f64).round() as i64,
+            MaskSpec::BlockwiseSplit { .. } | MaskSpec::BlockwiseMask { .. } => n / 2,
+        };
+        let encoded = if self.config.split { seen } else { n };
+        let branch = m.layers() as f64 * block_flops(1 + encoded, d, h) + f64::from(self.config.decoder_depth) * block_flops(1 + n, d, h);
+        let head = self.head.as_ref().map_or(0.0, |_| linear_flops(n - seen, d, self.vocabulary));
+        linear_flops(n, 3 * i64::from(m.patch).pow(2), d) + 2.0 * (branch + head)
     }
 
     fn apply_live(&mut self, config: &ObjectiveConfig) -> Result<(), ObjectiveError> {

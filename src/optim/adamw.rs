@@ -61,6 +61,15 @@ impl Group {
     }
 }
 
+/// What a guarded step answers: scalars on the device, not read by the host.
+#[derive(Debug)]
+pub struct Stepped {
+    /// Global gradient norm before clipping.
+    pub norm: Tensor,
+    /// f32: 1 if loss or norm was not finite and nothing was changed, else 0.
+    pub skipped: Tensor,
+}
+
 /// Optimizer of named parameters. Weights and state are f32 on the parameters' device.
 #[derive(Debug)]
 pub struct AdamW {
@@ -144,14 +153,35 @@ impl AdamW {
     /// No gradients, or what libtorch said.
     pub fn clipped_step(&mut self, lr: f64, weight_decay: f64, max_norm: f64) -> Result<Tensor, OptimError> {
         let norm = grad_norm(&self.params())?;
-        let (scale, skip) = tch::no_grad(|| {
-            let skip = norm.isfinite().logical_not().to_kind(Kind::Float);
+        self.guarded_step(lr, weight_decay, max_norm, norm, None).map(|done| done.norm)
+    }
+
+    /// As [`AdamW::clipped_step`]; a `loss` (a scalar on the device) that is not finite holds the step back too.
+    ///
+    /// # Errors
+    /// No gradients, or what libtorch said.
+    pub fn step_unless_nonfinite(&mut self, lr: f64, weight_decay: f64, max_norm: f64, loss: &Tensor) -> Result<Stepped, OptimError> {
+        let norm = grad_norm(&self.params())?;
+        self.guarded_step(lr, weight_decay, max_norm, norm, Some(loss))
+    }
+
+    fn guarded_step(
+        &mut self,
+        lr: f64,
+        weight_decay: f64,
+        max_norm: f64,
+        norm: Tensor,
+        loss: Option<&Tensor>,
+    ) -> Result<Stepped, OptimError> {
+        let (scale, skipped) = tch::no_grad(|| {
+            let finite = loss.map_or_else(|| norm.isfinite(), |l| norm.isfinite().logical_and(&l.detach().isfinite()));
+            let skipped = finite.logical_not().to_kind(Kind::Float);
             // PyTorch multiplies by min(1, max/(norm + 1e-6)); the kernel divides.
             let scale = (max_norm > 0.0).then(|| ((&norm + 1e-6) / max_norm).clamp_min(1.0));
-            (scale, skip)
+            (scale, skipped)
         });
-        self.update(lr, weight_decay, Some((scale.as_ref(), &skip)))?;
-        Ok(norm)
+        self.update(lr, weight_decay, Some((scale.as_ref(), &skipped)))?;
+        Ok(Stepped { norm, skipped })
     }
 
     fn update(&mut self, lr: f64, weight_decay: f64, guard: Option<(Option<&Tensor>, &Tensor)>) -> Result<(), OptimError> {
@@ -321,10 +351,27 @@ mod tests {
     }
 
     #[test]
-    fn no_gradient_is_an_error() {
+    fn a_non_finite_loss_holds_back_finite_gradients() {
         let w = variable(&[1.0], &[1, 1]);
         let mut o = optimizer(&[("w", &w)], &OptimConfig::default());
-        assert!(matches!(o.clipped_step(0.1, 0.0, 1.0), Err(OptimError::NoGradient)));
+        let step = |o: &mut AdamW, loss| {
+            o.zero_grad().unwrap();
+            (&w * 2.0).sum(Kind::Float).backward();
+            o.step_unless_nonfinite(0.1, 0.05, 3.0, &Tensor::from(loss))
+                .unwrap()
+                .skipped
+                .double_value(&[])
+        };
+        assert_eq!(step(&mut o, f64::INFINITY), 1.0);
+        assert_eq!(w.double_value(&[0, 0]), 1.0);
+        assert_eq!(step(&mut o, 4.0), 0.0);
+        assert!(w.double_value(&[0, 0]) < 1.0);
+    }
+
+    #[test]
+    fn no_gradient_is_an_error() {
+        let w = variable(&[1.0], &[1, 1]);
+        assert!(matches!(clip_grad_norm(&[w], 1.0), Err(OptimError::NoGradient)));
     }
 
     #[test]

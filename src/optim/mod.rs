@@ -2,9 +2,11 @@
 
 mod adamw;
 pub mod config;
+mod ema;
 mod schedule;
 
-pub use adamw::{AdamW, ParamRule, clip_grad_norm};
+pub use adamw::{AdamW, ParamRule, Stepped, clip_grad_norm};
+pub use ema::{EMA_PREFIX, Ema, EmaConfig};
 pub use schedule::{learning_rate, weight_decay};
 
 /// Why a step could not be taken or a state not be restored.

@@ -1,7 +1,6 @@
 //! Every metric of the trainer and the daemon, in one place: names, help texts with units, closed labels, histogram buckets.
 //!
-//! The pipeline has its own inventory, `splitmask_pipeline::metrics::PipelineMetrics`; the daemon registers both in one
-//! [`Registry`] and serves [`render`]'s text. All series exist from the start, at 0, so that `rate()` and alerts see the first event.
+//! The pipeline has its own, `splitmask_pipeline::metrics`; one [`Registry`] holds both. All series exist from the start, at 0, for `rate()`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -47,6 +46,8 @@ pub struct TrainMetrics {
     pub token_accuracy: Gauge,
     /// `splitmask_train_match_accuracy_ratio`.
     pub match_accuracy: Gauge,
+    /// `splitmask_train_match_at_chance_intervals`.
+    pub match_at_chance: Gauge,
     /// `splitmask_train_grad_norm`.
     pub grad_norm: Gauge,
     /// `splitmask_train_learning_rate`.
@@ -59,6 +60,10 @@ pub struct TrainMetrics {
     pub nonfinite_steps: IntCounter,
     /// `splitmask_train_rollbacks_total`.
     pub rollbacks: IntCounter,
+    /// `splitmask_train_loss_spikes_total`.
+    pub loss_spikes: IntCounter,
+    /// `splitmask_train_memory_splits_total`.
+    pub memory_splits: IntCounter,
     /// `splitmask_train_model_flops_utilization_ratio`.
     pub model_flops_utilization: Gauge,
     /// `splitmask_train_tokens_per_second`.
@@ -161,6 +166,11 @@ impl TrainMetrics {
                 "splitmask_train_match_accuracy_ratio",
                 "Share of images whose other half was recognised among the batch, 0 to 1.",
             )?,
+            match_at_chance: gauge(
+                r,
+                "splitmask_train_match_at_chance_intervals",
+                "Log intervals in a row, after the warm-up, in which the match accuracy was under twice that of guessing.",
+            )?,
             grad_norm: gauge(r, "splitmask_train_grad_norm", "L2 norm of all gradients before clipping.")?,
             learning_rate: gauge(r, "splitmask_train_learning_rate", "Learning rate of the last step.")?,
             weight_decay: gauge(r, "splitmask_train_weight_decay", "Weight decay of the last step.")?,
@@ -178,6 +188,16 @@ impl TrainMetrics {
                 r,
                 "splitmask_train_rollbacks_total",
                 "Returns to an older checkpoint after a failure of training.",
+            )?,
+            loss_spikes: counter(
+                r,
+                "splitmask_train_loss_spikes_total",
+                "Steps whose loss and gradient norm stood far above those of the steps before.",
+            )?,
+            memory_splits: counter(
+                r,
+                "splitmask_train_memory_splits_total",
+                "Times that a step did not fit into memory and the batch was divided into more parts.",
             )?,
             model_flops_utilization: gauge(
                 r,
@@ -329,9 +349,17 @@ impl TrainMetrics {
     }
 
     fn run_counters(&self) -> impl Iterator<Item = (String, &IntCounter)> {
-        [&self.steps, &self.images, &self.epochs, &self.nonfinite_steps, &self.rollbacks]
-            .into_iter()
-            .map(|c| (c.desc()[0].fq_name.clone(), c))
+        [
+            &self.steps,
+            &self.images,
+            &self.epochs,
+            &self.nonfinite_steps,
+            &self.rollbacks,
+            &self.loss_spikes,
+            &self.memory_splits,
+        ]
+        .into_iter()
+        .map(|c| (c.desc()[0].fq_name.clone(), c))
     }
 
     fn run_seconds(&self) -> impl Iterator<Item = (String, &Counter)> {

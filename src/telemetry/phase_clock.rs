@@ -24,7 +24,11 @@ impl PhaseClock {
 
     /// Books the time since the last switch and goes on in `phase`; answers the phase that ended and its seconds.
     pub fn switch(&mut self, phase: Phase) -> (Phase, f64) {
-        let now = Instant::now();
+        self.switch_at(phase, Instant::now())
+    }
+
+    /// As [`PhaseClock::switch`], for a moment that has passed; not before the last one.
+    pub fn switch_at(&mut self, phase: Phase, now: Instant) -> (Phase, f64) {
         let seconds = now.duration_since(self.since).as_secs_f64();
         self.metrics.phase(self.phase).inc_by(seconds);
         self.since = now;

@@ -4,14 +4,18 @@
 //! one set sees, `D` width, `V` visual words, `H` heads.
 
 mod device;
+mod finite;
 mod host_batch;
 mod rows;
+mod stored_batch;
 
 use tch::Tensor;
 
 pub use device::{choose_device, parse_device};
+pub use finite::{Look, look, watched};
 pub use host_batch::{Normalise, step_input, step_input_with_target};
 pub use rows::{flat_rows, place_rows, take_rows};
+pub use stored_batch::{load_batch, save_batch};
 
 /// Why a batch cannot become a step's input, or a device cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,4 +105,11 @@ pub struct StepInput {
     pub parts: Option<Parts>,
     /// i64 B: class index, −1 if unknown.
     pub labels: Tensor,
+}
+
+/// libtorch's random generator is one per process: tests that draw from it take turns.
+#[cfg(test)]
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

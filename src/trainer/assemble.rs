@@ -1,6 +1,6 @@
 //! Builds a trainer out of its spec, and restores it from the newest checkpoint of its run folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,12 +18,15 @@ use super::keep::Keeper;
 use super::meter::{Meter, WordUsage};
 use super::pause::Pause;
 use super::record::Interval;
+use super::rollback::Detour;
 use super::spec::TrainerSpec;
+use super::speed;
+use super::stability::Ladder;
 use super::words::Words;
 use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
 use crate::eval::watch::Watch;
 use crate::objective::{self, Objective};
-use crate::optim::AdamW;
+use crate::optim::{AdamW, EMA_PREFIX, Ema};
 use crate::telemetry::metrics::{Phase, PhaseClock};
 use crate::tensor::choose_device;
 
@@ -35,6 +38,7 @@ pub(super) struct Trainer {
     pub(super) objective: Box<dyn Objective>,
     pub(super) optimizer: AdamW,
     pub(super) words: Words,
+    pub(super) ema: Option<Ema>,
     pub(super) plan: Arc<ViewPlan>,
     pub(super) feed: Feed,
     pub(super) step: u64,
@@ -42,8 +46,16 @@ pub(super) struct Trainer {
     pub(super) meter: Meter,
     pub(super) usage: WordUsage,
     pub(super) interval: Interval,
-    pub(super) nonfinite_run: u32,
     pub(super) watch: Watch,
+    pub(super) ladder: Ladder,
+    /// Where the latest batches began, oldest first: as many as can be unjudged.
+    pub(super) trail: VecDeque<Cursor>,
+    /// Parts that a batch is processed in; 0 = to be found.
+    pub(super) parts: usize,
+    /// Switches of the clock during a pass; kept for its memory.
+    pub(super) phase_switches: Vec<(Phase, Instant)>,
+    /// Peak of the device, operations per second, if it is known.
+    pub(super) peak: Option<f64>,
     pub(super) waiting_since: Option<Instant>,
     pub(super) paused: Option<Pause>,
     pub(super) journal: Journal,
@@ -54,8 +66,14 @@ pub(super) struct Trainer {
 }
 
 impl Trainer {
-    /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor.
-    pub(super) fn assemble(mut spec: TrainerSpec, status: StatusBoard, telemetry: Telemetry) -> Result<Self, TrainError> {
+    /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor; after a rollback where and with the
+    /// memory that `detour` says instead.
+    pub(super) fn assemble(
+        mut spec: TrainerSpec,
+        status: StatusBoard,
+        telemetry: Telemetry,
+        detour: Option<Detour>,
+    ) -> Result<Self, TrainError> {
         let (device, why_not_cuda) = choose_device(&spec.train.device)?;
         if let Some(reason) = why_not_cuda {
             tracing::info!(%reason, "training on the CPU");
@@ -82,18 +100,37 @@ impl Trainer {
             tracing::error!(moved_to = %aside.display(), %reason, "a damaged checkpoint was set aside");
         }
         let mut progress = None;
+        let mut averages = Vec::new();
         if let Some(folder) = found.folder {
             let snapshot = checkpoint::load(&folder)?;
             restore(&folder, &snapshot, &vars, &mut optimizer, &words)?;
             tracing::info!(step = snapshot.progress.step, from = %folder.display(), "resuming");
             progress = Some(snapshot.progress);
+            averages = snapshot.model;
         } else if let Some(from) = &spec.init_from {
             let count = start_from(from, &vars)?;
             tracing::info!(tensors = count, from = %from.display(), "initialised from weights");
         }
+        let mut ema = (spec.ema.decay > 0.0).then(|| Ema::new(vars.variables()));
+        if let Some(ema) = &mut ema {
+            ema.load(&averages)?;
+        }
+        drop(averages);
         let resumed = progress.as_ref().map(|p| p.step);
-        let (step, cursor) = progress.as_ref().map_or((0, Cursor::default()), |p| (p.step, p.cursor));
         let watch = progress.as_ref().map(|p| p.watch).unwrap_or_default();
+        let (step, mut cursor) = progress.as_ref().map_or((0, Cursor::default()), |p| (p.step, p.cursor));
+        let mut stability = progress.as_ref().map(|p| p.stability.clone()).unwrap_or_default();
+        if let Some(detour) = detour {
+            let from = std::mem::replace(&mut cursor, detour.cursor);
+            stability = detour.memory(step, from);
+        }
+        // A number that was found once stays, so that a resumed run computes alike; one that the config names is taken anew.
+        let found = progress.as_ref().map_or(0, |p| p.parts).max(spec.train.accumulate);
+        let parts = if spec.train.batch.is_multiple_of(found.max(1)) {
+            found
+        } else {
+            spec.train.accumulate
+        } as usize;
         let (meter, usage) = match progress {
             None => (Meter::default(), WordUsage::new(words.len())),
             Some(p) => {
@@ -111,7 +148,7 @@ impl Trainer {
             path: spec.run_dir.clone(),
             source,
         })?;
-        let journal = Journal::open(&spec.run_dir, step)?;
+        let journal = Journal::open(&spec.run_dir, step, &stability.rollbacks)?;
         tracing::info!(
             steps = spec.optim.total_steps,
             warmup_steps = spec.optim.warmup_steps,
@@ -126,8 +163,12 @@ impl Trainer {
             keeper: Keeper::new(&spec.run_dir, telemetry.train.clone(), resumed),
             interval: Interval::begin(telemetry.train.phase(Phase::DataWait).get()),
             clock: PhaseClock::start(telemetry.train.clone(), Phase::Other),
-            nonfinite_run: 0,
             watch,
+            ladder: Ladder::restore(stability),
+            trail: VecDeque::new(),
+            parts,
+            phase_switches: Vec::new(),
+            peak: speed::peak(device, spec.train.precision, spec.train.peak_tflops),
             waiting_since: None,
             paused: None,
             spec,
@@ -136,6 +177,7 @@ impl Trainer {
             objective,
             optimizer,
             words,
+            ema,
             plan,
             feed,
             step,
@@ -151,8 +193,10 @@ impl Trainer {
     /// Copies everything that changes to the CPU and hands it to the checkpoint thread.
     pub(super) fn checkpoint_in_background(&mut self) -> Result<(), TrainError> {
         self.clock.switch(Phase::Checkpoint);
+        self.read_ladder()?;
         let copy = |t: &Tensor| t.detach().to_device(Device::Cpu).copy();
         let mut model: Vec<(String, Tensor)> = self.vars.variables().iter().map(|(name, t)| (name.clone(), copy(t))).collect();
+        model.extend(self.ema.iter().flat_map(Ema::state).map(|(name, t)| (name, copy(&t))));
         model.sort_by(|a, b| a.0.cmp(&b.0));
         let optimizer = self.optimizer.state().into_iter().map(|(name, t)| (name, copy(&t))).collect();
         let (word_counts, token_entropy, codebook_perplexity) = self.usage.save();
@@ -166,6 +210,13 @@ impl Trainer {
             codebook_perplexity,
             codebook: self.words.id(),
             watch: self.watch,
+            stability: self.ladder.save(),
+            // Only where it is not the config's own.
+            parts: if self.parts == self.spec.train.accumulate as usize {
+                0
+            } else {
+                self.parts as u32
+            },
         };
         let snapshot = Snapshot {
             model,
@@ -245,7 +296,7 @@ fn start_from(from: &Path, vars: &nn::VarStore) -> Result<usize, TrainError> {
     Ok(count)
 }
 
-/// Puts a checkpoint's parameters in place: all of them, and no other.
+/// Puts a checkpoint's trained parameters in place: all of them, and no other. Averaged ones beside them are passed over.
 ///
 /// # Errors
 /// [`CheckpointError::Mismatch`] naming the first parameter that differs.
@@ -256,7 +307,8 @@ pub fn put_weights(folder: &Path, weights: &[(String, Tensor)], vars: &nn::VarSt
             detail,
         })
     };
-    let mut saved: BTreeMap<&str, &Tensor> = weights.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    let raw = weights.iter().filter(|(n, _)| !n.starts_with(EMA_PREFIX));
+    let mut saved: BTreeMap<&str, &Tensor> = raw.map(|(n, t)| (n.as_str(), t)).collect();
     let variables: BTreeMap<String, Tensor> = vars.variables().into_iter().collect();
     for (name, variable) in &variables {
         let Some(tensor) = saved.remove(name.as_str()) else {

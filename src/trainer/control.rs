@@ -106,6 +106,8 @@ pub struct Status {
     pub grad_norm: f64,
     /// Newest checkpoint's step, if any.
     pub last_checkpoint_step: Option<u64>,
+    /// The last return to an older checkpoint, if any by this trainer.
+    pub last_rollback: Option<crate::checkpoint::Rollback>,
     /// Last evaluation by task: (task, accuracy, step).
     pub evaluations: Vec<(String, f64, u64)>,
     /// Best evaluation so far: (measure, value, step).

@@ -35,15 +35,17 @@ pub enum TrainError {
     /// A device that is not there, or a batch that is not what the objective needs.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// Loss or gradient was not finite too often in a row.
-    #[error(
-        "loss or gradient was not finite for {run} steps in a row, up to step {step}; the weights are those of step {step} without these updates"
-    )]
+    /// Training goes wrong again and again.
+    #[error("{reason}, up to step {step}, and that was the last rollback of stability.rollback_limit = {limit}")]
     NonFinite {
+        /// What happened.
+        reason: String,
         /// Step.
         step: u64,
-        /// Bad steps in a row.
-        run: u32,
+        /// The limit.
+        limit: u32,
+        /// Folder with what is needed to take the bad step again, if it could be written.
+        replay: Option<PathBuf>,
     },
     /// A file of the run folder.
     #[error("{path}: {source}")]
@@ -53,7 +55,23 @@ pub enum TrainError {
         /// Cause.
         source: std::io::Error,
     },
-    /// libtorch said no (out of memory, a missing operator).
+    /// A step does not fit into memory.
+    #[error("out of memory in a step of {batch} images in {parts} parts: {detail}")]
+    OutOfMemory {
+        /// What libtorch said.
+        detail: String,
+        /// Images of the batch.
+        batch: usize,
+        /// Parts that it was processed in.
+        parts: usize,
+    },
+    /// The device fails for good in this process (an ECC error, an illegal access, a lost bus): what it holds cannot be read any more.
+    #[error("the device is lost: {detail}")]
+    DeviceLost {
+        /// What libtorch said.
+        detail: String,
+    },
+    /// libtorch said no (a missing operator, a wrong shape).
     #[error("libtorch: {0}")]
     Torch(String),
 }
@@ -66,7 +84,9 @@ impl TrainError {
             Self::BadSetting { .. } | Self::Checkpoint(CheckpointError::Mismatch { .. }) => ExitCode::Usage,
             Self::Checkpoint(_) | Self::Io { .. } => ExitCode::Io,
             Self::NonFinite { .. } => ExitCode::NonFinite,
-            Self::Torch(_) => ExitCode::Internal,
+            // For the supervisor to start again: a new process gets the device back, if anything does.
+            Self::DeviceLost { .. } => ExitCode::Stopped,
+            Self::Torch(_) | Self::OutOfMemory { .. } => ExitCode::Internal,
             Self::Tensor(e) => match e {
                 TensorError::BadDevice(_) | TensorError::NoDevice { .. } => ExitCode::Usage,
                 _ => ExitCode::Internal,
@@ -96,10 +116,24 @@ impl TrainError {
             Self::Checkpoint(CheckpointError::Mismatch { .. }) => {
                 Some("geometry is frozen for the life of a run: take another run.dir, or start from the weights with run.init_from".into())
             }
-            Self::NonFinite { .. } => {
-                Some("lower optim.lr or optim.clip, or set train.precision = \"f32\"; the run goes on from its last checkpoint".into())
+            Self::NonFinite { replay, .. } => {
+                let mut hint = String::from(
+                    "lower optim.lr or optim.clip, or set train.precision = \"f32\"; the run goes on from its last checkpoint",
+                );
+                if let Some(folder) = replay {
+                    hint.push_str(&format!(
+                        "\n`splitmask replay {}` takes the bad step again and says what becomes non-finite first",
+                        folder.display()
+                    ));
+                }
+                Some(hint)
             }
-            Self::Torch(text) if text.contains("out of memory") => Some("lower train.batch or raise train.accumulate".into()),
+            Self::OutOfMemory { .. } => Some(
+                "raise train.accumulate (0 = as many parts as it takes), set model.checkpoint_activations = true or train.on_oom = \"split\", or lower train.batch; \
+                 none of them but the last changes the result"
+                    .into(),
+            ),
+            Self::DeviceLost { .. } => Some("the same command goes on from the last complete checkpoint; if it comes again, `dmesg` and nvidia-smi may say why".into()),
             Self::Tensor(TensorError::BadDevice(_) | TensorError::NoDevice { .. }) => {
                 Some("`splitmask doctor` says which devices there are; train.device = \"auto\" takes the best".into())
             }
@@ -108,21 +142,52 @@ impl TrainError {
     }
 }
 
+impl TrainError {
+    /// What a text of libtorch's says about the device: out of memory, or lost. `None` = neither.
+    #[must_use]
+    pub fn of_device(text: &str) -> Option<Self> {
+        let has = |part: &str| text.contains(part);
+        let detail = || {
+            let from = text.find("CUDA").or_else(|| text.find("DefaultCPUAllocator")).unwrap_or(0);
+            text[from..]
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches(['"', ')'])
+                .to_owned()
+        };
+        if has("out of memory") || has("not enough memory") || has("can't allocate memory") {
+            return Some(Self::OutOfMemory {
+                detail: detail(),
+                batch: 0,
+                parts: 0,
+            });
+        }
+        // Every other error of the driver sticks to the process.
+        (has("CUDA error:") || has("CUDNN_STATUS_EXECUTION_FAILED") || has("CUBLAS_STATUS_EXECUTION_FAILED"))
+            .then(|| Self::DeviceLost { detail: detail() })
+    }
+
+    fn of_torch(text: &str) -> Self {
+        Self::of_device(text).unwrap_or_else(|| Self::Torch(text.lines().next().unwrap_or_default().to_owned()))
+    }
+}
+
 impl From<tch::TchError> for TrainError {
     fn from(e: tch::TchError) -> Self {
-        Self::Torch(e.to_string().lines().next().unwrap_or_default().to_owned())
+        Self::of_torch(&e.to_string())
     }
 }
 
 impl From<torch_ext::TorchError> for TrainError {
     fn from(e: torch_ext::TorchError) -> Self {
-        Self::Torch(e.to_string())
+        Self::of_torch(&e.to_string())
     }
 }
 
 impl From<OptimError> for TrainError {
     fn from(e: OptimError) -> Self {
-        Self::Torch(e.to_string())
+        Self::of_torch(&e.to_string())
     }
 }
 
@@ -139,5 +204,36 @@ impl From<TrainError> for CliError {
             hint: e.hint(),
             message: e.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtorchs_words_are_understood() {
+        let oom = [
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB",
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 123 bytes. Error code 12",
+            "CUDA error: out of memory",
+        ];
+        for text in oom {
+            assert!(
+                matches!(TrainError::of_device(text), Some(TrainError::OutOfMemory { .. })),
+                "{text}"
+            );
+        }
+        for text in [
+            "CUDA error: an illegal memory access was encountered",
+            "CUDA error: uncorrectable ECC error encountered",
+        ] {
+            let error = TrainError::of_device(text).unwrap();
+            assert!(
+                matches!(error, TrainError::DeviceLost { .. }) && error.exit_code() == ExitCode::Stopped,
+                "{text}"
+            );
+        }
+        assert!(TrainError::of_device("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)").is_none());
     }
 }

@@ -6,13 +6,20 @@ mod assemble;
 pub mod control;
 mod error;
 mod feed;
+mod inject;
 pub mod journal;
 mod keep;
+mod memory;
 mod meter;
+mod pass;
 mod pause;
 mod probe;
 mod record;
+pub mod replay;
+mod rollback;
 pub mod spec;
+mod speed;
+mod stability;
 mod step;
 mod survey;
 mod watch;
@@ -38,6 +45,7 @@ use assemble::{Trainer, fit_schedule};
 use control::{Command, Commands, Outcome, Reach, State, StatusBoard};
 use feed::{Fed, Feed};
 use spec::TrainerSpec;
+use stability::Trouble;
 
 /// Where a trainer reports to.
 #[derive(Clone)]
@@ -53,7 +61,7 @@ pub struct Telemetry {
 /// # Errors
 /// [`TrainError`]; where a model exists by then, a checkpoint was written first.
 pub fn run(spec: TrainerSpec, commands: &Commands, status: StatusBoard, telemetry: Telemetry) -> Result<Outcome, TrainError> {
-    Trainer::assemble(spec, status, telemetry)?.train(commands)
+    Trainer::assemble(spec, status, telemetry, None)?.train(commands)
 }
 
 /// Longest time for which commands go unheard while a batch is awaited.
@@ -77,7 +85,9 @@ impl Trainer {
             match self.feed.next(PATIENCE) {
                 Ok(Fed::Batch(batch)) => {
                     self.waiting_since = None;
-                    self.boundary(batch)?;
+                    if let Some(trouble) = self.boundary(batch)? {
+                        self = self.roll_back(&trouble)?;
+                    }
                 }
                 Ok(Fed::Waiting) => {
                     let since = *self.waiting_since.get_or_insert_with(Instant::now);
@@ -100,8 +110,8 @@ impl Trainer {
         Ok(Outcome::Finished { step: self.step })
     }
 
-    /// One step and what is due after it.
-    fn boundary(&mut self, batch: Batch) -> Result<(), TrainError> {
+    /// One step and what is due after it. Answers why to go back, if so.
+    fn boundary(&mut self, batch: Batch) -> Result<Option<Trouble>, TrainError> {
         self.keeper.poll();
         self.set_state(State::Training);
         self.take_step(&batch)?;
@@ -115,6 +125,11 @@ impl Trainer {
             due(self.spec.eval.linear_every_steps),
             due(self.spec.checkpoint.every_steps),
         );
+        if (due(self.spec.stability.check_every_steps) || checkpoint || last)
+            && let Some(trouble) = self.look()?
+        {
+            return Ok(Some(trouble));
+        }
         if log {
             self.record()?;
         }
@@ -132,7 +147,7 @@ impl Trainer {
             self.checkpoint_in_background()?;
         }
         self.clock.switch(Phase::Other);
-        Ok(())
+        Ok(None)
     }
 
     /// Handles waiting commands; answers whether to stop.

@@ -93,9 +93,12 @@ impl Trainer {
             status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_progress_s = uptime_s();
             Instant::now() < deadline
         };
+        self.swap_averages();
         let vit = self.objective.backbone();
         let places = [(vit.depth(), Pool::Mean)];
-        match linear(vit, &self.spec, self.device, &places, alive) {
+        let measured = linear(vit, &self.spec, self.device, &places, alive);
+        self.swap_averages();
+        match measured {
             Ok(found) => {
                 tracing::info!(
                     step = self.step,

@@ -7,8 +7,11 @@ use serde_json::{Map, Value, json};
 use super::assemble::Trainer;
 use super::control::{State, uptime_s};
 use super::error::TrainError;
+use super::speed;
 use crate::telemetry::metrics::{LossTerm, Phase};
 
+/// Log intervals in a row at the accuracy of guessing that are told as a collapse; the alert MatchCollapse has the same number.
+const COLLAPSE_INTERVALS: f64 = 20.0;
 /// Most points of one curve on the status page.
 const HISTORY: usize = 500;
 
@@ -54,9 +57,28 @@ impl Trainer {
         m.codebook_perplexity.set(self.usage.perplexity());
         m.token_accuracy.set(mean("token_accuracy").unwrap_or(0.0));
         m.match_accuracy.set(mean("match_accuracy").unwrap_or(0.0));
+        let guessing = 1.0 / f64::from(self.spec.train.batch);
+        let warm = self.step > self.spec.optim.warmup_steps;
+        match mean("match_accuracy") {
+            Some(accuracy) if warm && accuracy < 2.0 * guessing => {
+                m.match_at_chance.inc();
+                if m.match_at_chance.get() == COLLAPSE_INTERVALS {
+                    tracing::warn!(
+                        step = self.step,
+                        accuracy,
+                        guessing,
+                        "the match accuracy has been that of guessing for {COLLAPSE_INTERVALS} log intervals: the descriptors have collapsed"
+                    );
+                }
+            }
+            _ => m.match_at_chance.set(0.0),
+        }
         m.grad_norm.set(mean("grad_norm").unwrap_or(0.0));
         m.learning_rate.set(lr);
         m.weight_decay.set(wd);
+        m.ema_momentum.set(self.spec.ema.decay);
+        let flops = images_per_second * self.objective.forward_flops() * speed::STEP_OVER_FORWARD;
+        m.model_flops_utilization.set(self.peak.map_or(0.0, |peak| flops / peak));
         m.tokens_per_second.set(images_per_second * self.spec.model.patches() as f64);
         if let Err(e) = m.measure_disk(&self.spec.run_dir) {
             tracing::debug!(error = %e, "the run folder's disk cannot be measured");

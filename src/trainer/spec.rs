@@ -9,8 +9,12 @@ use splitmask_pipeline::types::{ColourConfig, CropConfig};
 use crate::eval::watch::Watched;
 use crate::model::config::VitConfig;
 use crate::objective::config::ObjectiveConfig;
+use crate::optim::EmaConfig;
 use crate::optim::config::OptimConfig;
 use crate::tensor::Normalise;
+
+pub use super::inject::DebugConfig;
+pub use super::stability::{SpikeAction, StabilityConfig};
 
 /// Number format of the matrix products; weights and optimizer state are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -21,6 +25,28 @@ pub enum Precision {
     /// bfloat16 autocast; softmax, norms and losses stay f32.
     #[default]
     Bf16,
+}
+
+/// Which weights of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weights {
+    /// Those that are trained.
+    #[default]
+    Raw,
+    /// Their moving average.
+    Ema,
+}
+
+/// What happens when a step does not fit into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnOom {
+    /// The batch is processed in more parts from then on; same batch, same random numbers.
+    #[default]
+    Split,
+    /// The run ends with an error that says what to lower.
+    Stop,
 }
 
 /// `[augment]`: crop, flip and colour of the training views.
@@ -39,8 +65,13 @@ pub struct AugmentConfig {
 pub struct TrainConfig {
     /// Images of one optimizer step.
     pub batch: u32,
-    /// Parts that a batch is processed in, one after the other; divides `batch`.
+    /// Parts that a batch is processed in, one after the other; divides `batch`. 0 = as few as fit into memory, found at the first step and kept
+    /// for the run. The gradients are those of the whole batch either way: a loss between images sees all of them.
     pub accumulate: u32,
+    /// What happens when a step does not fit into memory.
+    pub on_oom: OnOom,
+    /// Peak of the device in 10¹² operations per second, for the utilisation metric; 0 = known devices' table, or measured on a CPU.
+    pub peak_tflops: f64,
     /// Number format.
     pub precision: Precision,
     /// `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.
@@ -51,8 +82,6 @@ pub struct TrainConfig {
     pub mean: [f64; 3],
     /// Per-channel standard deviation.
     pub std: [f64; 3],
-    /// Steps in a row with a non-finite loss or gradient (skipped) before the run stops with exit code 76.
-    pub nonfinite_limit: u32,
 }
 
 impl Default for TrainConfig {
@@ -60,12 +89,13 @@ impl Default for TrainConfig {
         Self {
             batch: 128,
             accumulate: 1,
+            on_oom: OnOom::Split,
+            peak_tflops: 0.0,
             precision: Precision::Bf16,
             device: "auto".into(),
             threads: 0,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
-            nonfinite_limit: 5,
         }
     }
 }
@@ -129,6 +159,8 @@ pub struct EvalConfig {
     pub linear_every_steps: u64,
     /// Seconds after which a linear probe is given up and training goes on; looked at between batches and between iterations of a fit.
     pub linear_budget_s: f64,
+    /// Which weights are evaluated.
+    pub weights: Weights,
 }
 
 impl Default for EvalConfig {
@@ -145,6 +177,7 @@ impl Default for EvalConfig {
             patience: 3,
             linear_every_steps: 0,
             linear_budget_s: 60.0,
+            weights: Weights::Raw,
         }
     }
 }
@@ -210,8 +243,14 @@ pub struct TrainerSpec {
     pub objective: ObjectiveConfig,
     /// `[optim]`.
     pub optim: OptimConfig,
+    /// `[ema]`.
+    pub ema: EmaConfig,
     /// `[train]`.
     pub train: TrainConfig,
+    /// `[stability]`.
+    pub stability: StabilityConfig,
+    /// `[debug]`.
+    pub debug: DebugConfig,
     /// `[checkpoint]`.
     pub checkpoint: CheckpointConfig,
     /// `[eval]`.

@@ -16,7 +16,7 @@ use super::control::{State, uptime_s};
 use super::error::TrainError;
 use super::feed::open_batches;
 use super::journal::Journal;
-use super::spec::{Precision, TrainerSpec};
+use super::spec::{Precision, TrainerSpec, Weights};
 use crate::eval::features::{FeatureError, Features, Pass, extract};
 use crate::eval::knn::{Accuracy, Vote, classify};
 use crate::eval::watch::Watched;
@@ -97,10 +97,12 @@ impl Trainer {
         self.set_state(State::Evaluating);
         self.clock.switch(Phase::Eval);
         let watched = self.spec.eval.watch;
+        self.swap_averages();
         let measured = match watched {
             Watched::Knn => self.knn_accuracy(),
             Watched::Loss => self.val_loss(),
         };
+        self.swap_averages();
         let mut best = false;
         match measured {
             Ok(value) => {
@@ -112,6 +114,13 @@ impl Trainer {
         }
         self.clock.switch(Phase::Other);
         Ok(best)
+    }
+
+    /// With `eval.weights = "ema"` averages take the weights' place for an evaluation, and give it back at the next call.
+    pub(super) fn swap_averages(&mut self) {
+        if let (Some(ema), Weights::Ema) = (&mut self.ema, self.spec.eval.weights) {
+            ema.swap();
+        }
     }
 
     fn knn_accuracy(&self) -> Result<f64, String> {
@@ -138,7 +147,7 @@ impl Trainer {
         let mode = ViewMode::Eval {
             crop_ratio: spec.eval.crop_ratio as f32,
         };
-        let size = (spec.train.batch / spec.train.accumulate.max(1)) as usize;
+        let size = spec.train.batch as usize / self.parts.max(1);
         let most = match spec.eval.max_queries {
             0 => usize::MAX,
             n => (n as usize / size).max(1),

@@ -6,11 +6,13 @@ mod evaluation;
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod fault_server;
 mod ground;
+mod memory;
 mod operation;
 mod resume;
 #[path = "../../pipeline/tests/stream_support/servers.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod servers;
+mod stability;
 mod store;
 mod watch;
 mod words;

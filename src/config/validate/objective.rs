@@ -38,12 +38,11 @@ pub(super) fn check(config: &Config, f: &mut Findings<'_>) {
                 "a positive weight on some loss that is on",
             );
             f.need(c.temperature > 0.0, "objective.temperature", c.temperature, "above 0");
-            let part = config.train.batch / config.train.accumulate.max(1);
             f.need(
-                !c.match_ || part >= 2,
+                !c.match_ || config.train.batch >= 2,
                 "train.batch",
                 config.train.batch,
-                "at least 2 images in each accumulated part with objective.match = true",
+                "at least 2 images with objective.match = true",
             );
             f.need(
                 !c.inpaint || (1..=48).contains(&c.decoder_depth),

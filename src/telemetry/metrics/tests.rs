@@ -133,7 +133,7 @@ fn run_counters_survive_a_restart() {
     before.phase(Phase::DataWait).inc_by(0.25);
     before.nonfinite_steps.inc();
     let saved = before.snapshot();
-    assert_eq!(saved.len(), 5 + Phase::ALL.len());
+    assert_eq!(saved.len(), 7 + Phase::ALL.len());
     // As it goes through a checkpoint's JSON.
     let saved: BTreeMap<String, f64> = serde_json::from_str(&serde_json::to_string(&saved).expect("json")).expect("json");
 

@@ -1,0 +1,101 @@
+//! Drop path: whole samples skip a branch (arXiv 1603.09382), drawn alike however a batch is divided.
+
+use std::cell::Cell;
+
+use tch::Tensor;
+
+thread_local! {
+    static ROWS: Cell<Option<DropRows>> = const { Cell::new(None) };
+}
+
+/// Which images of a batch a forward pass sees. While a guard lives, drop path draws for the whole batch and takes its images' share, so that the
+/// same seed gives an image the same fate in any part. Like the generator it draws from, a state of the thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DropRows {
+    /// First image.
+    pub start: i64,
+    /// Images of this pass.
+    pub len: i64,
+    /// Images of the batch.
+    pub total: i64,
+}
+
+/// Goes back to what was before when dropped.
+#[derive(Debug)]
+pub struct DropRowsGuard(Option<DropRows>);
+
+impl DropRows {
+    /// Draws for these rows from now on.
+    #[must_use]
+    pub fn enter(self) -> DropRowsGuard {
+        DropRowsGuard(ROWS.replace(Some(self)))
+    }
+
+    /// Those that are in force.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        ROWS.get()
+    }
+}
+
+impl Drop for DropRowsGuard {
+    fn drop(&mut self) {
+        ROWS.set(self.0);
+    }
+}
+
+/// Zeroes whole samples of M×N×D with probability `rate` and scales the others by 1/(1 − rate). M may be a multiple of the images: branches
+/// one after the other.
+pub(super) fn drop_path(y: Tensor, rate: f64) -> Tensor {
+    if rate <= 0.0 {
+        return y;
+    }
+    let keep = 1.0 - rate;
+    let m = y.size()[0];
+    let draw = |n: i64| Tensor::empty([n, 1, 1], (y.kind(), y.device())).bernoulli_float_(keep) / keep;
+    let mask = match DropRows::current() {
+        Some(rows) if rows.len < rows.total && m % rows.len == 0 => {
+            let branches = m / rows.len;
+            let whole = draw(branches * rows.total).view([branches, rows.total]);
+            whole.narrow(1, rows.start, rows.len).reshape([m, 1, 1])
+        }
+        _ => draw(m),
+    };
+    y * mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn drops_whole_samples_and_keeps_the_mean() {
+        let _turn = crate::tensor::alone();
+        tch::manual_seed(1);
+        let y = drop_path(Tensor::ones([4000, 2, 3], (Kind::Float, Device::Cpu)), 0.25);
+        let per_sample = y.view([4000, 6]);
+        assert_eq!(per_sample.std_dim(1, true, false).max().double_value(&[]), 0.0);
+        let mean = y.mean(Kind::Float).double_value(&[]);
+        assert!((mean - 1.0).abs() < 0.03, "{mean}");
+        assert_eq!(y.max().double_value(&[]) as f32, 1.0 / 0.75);
+    }
+
+    #[test]
+    fn an_image_has_the_same_fate_in_any_part() {
+        let _turn = crate::tensor::alone();
+        let whole = {
+            tch::manual_seed(2);
+            drop_path(Tensor::ones([24, 1, 1], (Kind::Float, Device::Cpu)), 0.5).view([2, 12])
+        };
+        for len in [1, 3, 6] {
+            for start in (0..12).step_by(len as usize) {
+                let _rows = DropRows { start, len, total: 12 }.enter();
+                tch::manual_seed(2);
+                let part = drop_path(Tensor::ones([2 * len, 1, 1], (Kind::Float, Device::Cpu)), 0.5).view([2, len]);
+                assert_eq!(part, whole.narrow(1, start, len), "{start} {len}");
+            }
+        }
+        assert_eq!(DropRows::current(), None);
+    }
+}

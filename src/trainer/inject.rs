@@ -1,0 +1,136 @@
+//! `[debug]`: faults on purpose, so that what the trainer does about them can be tested on a real run. Nothing is injected by default.
+
+use super::error::TrainError;
+use crate::tensor::StepInput;
+use serde::{Deserialize, Serialize};
+
+/// `[debug]`: for tests only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct DebugConfig {
+    /// Faults with commas between them: `KIND@N`, `KIND@N-M` or `KIND@N-`; N counts the batches that the run has consumed, from 1. It never goes
+    /// back, so a rollback does not meet the same fault again.
+    pub inject: String,
+}
+
+/// What can be injected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The pixels of the first image are NaN.
+    Nan,
+    /// The loss is a thousand times as large.
+    Spike,
+    /// The device has no memory for the batch as a whole; in parts it has.
+    Oom,
+    /// The device is gone.
+    DeviceLost,
+    /// The step never ends.
+    Hang,
+}
+
+impl Fault {
+    const ALL: [(&'static str, Self); 5] = [
+        ("nan", Self::Nan),
+        ("spike", Self::Spike),
+        ("oom", Self::Oom),
+        ("device-lost", Self::DeviceLost),
+        ("hang", Self::Hang),
+    ];
+}
+
+/// Faults by consumed batch.
+type Plan = Vec<(Fault, std::ops::RangeInclusive<u64>)>;
+
+impl DebugConfig {
+    fn plan(&self) -> Result<Plan, ()> {
+        let faults = self.inject.split(',').map(str::trim).filter(|f| !f.is_empty());
+        faults
+            .map(|text| {
+                let (kind, place) = text.split_once('@').ok_or(())?;
+                let fault = Fault::ALL.iter().find(|(name, _)| *name == kind).ok_or(())?.1;
+                let number = |n: &str| n.parse::<u64>().map_err(|_| ());
+                let range = match place.split_once('-') {
+                    None => number(place)?..=number(place)?,
+                    Some((first, "")) => number(first)?..=u64::MAX,
+                    Some((first, last)) => number(first)?..=number(last)?,
+                };
+                Ok((fault, range))
+            })
+            .collect()
+    }
+
+    /// Checks the form; answers (key, value, what is allowed).
+    ///
+    /// # Errors
+    /// The offending key.
+    pub fn validate(&self) -> Result<(), (&'static str, String, String)> {
+        self.plan().map(drop).map_err(|()| {
+            let kinds = Fault::ALL.map(|(name, _)| name).join(", ");
+            let allowed =
+                format!("faults such as \"nan@120\", \"nan@120-130\" or \"nan@120-\" of the kinds {kinds}, with commas between them");
+            ("debug.inject", format!("{:?}", self.inject), allowed)
+        })
+    }
+
+    /// Whether `fault` strikes the batch that is the `consumed`-th of the run.
+    #[must_use]
+    pub fn strikes(&self, fault: Fault, consumed: u64) -> bool {
+        !self.inject.is_empty()
+            && self
+                .plan()
+                .is_ok_and(|plan| plan.iter().any(|(f, range)| *f == fault && range.contains(&consumed)))
+    }
+
+    /// Spoils the input of the `consumed`-th batch if a fault strikes it.
+    pub(super) fn spoil(&self, input: &StepInput, consumed: u64) {
+        if self.strikes(Fault::Nan, consumed)
+            && let Some(view) = input.views.first()
+        {
+            let _ = tch::no_grad(|| view.select(0, 0).fill_(f64::NAN));
+        }
+    }
+
+    /// What the total loss of the `consumed`-th batch is multiplied by: 1 where no fault strikes it.
+    #[must_use]
+    pub(super) fn loss_factor(&self, consumed: u64) -> f64 {
+        if self.strikes(Fault::Spike, consumed) { 1000.0 } else { 1.0 }
+    }
+
+    /// Fails the forward pass of the `consumed`-th batch if a fault strikes it: as libtorch and tch fail, in their words.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub(super) fn fail_in_forward(&self, consumed: u64, parts: usize) -> Result<(), TrainError> {
+        if parts == 1 && self.strikes(Fault::Oom, consumed) {
+            let text = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. (injected by debug.inject)\")";
+            std::panic::resume_unwind(Box::new(text.to_owned()));
+        }
+        if self.strikes(Fault::DeviceLost, consumed) {
+            return Err(tch::TchError::Torch("CUDA error: unspecified launch failure (injected by debug.inject)".into()).into());
+        }
+        while self.strikes(Fault::Hang, consumed) {
+            std::thread::park();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_strike_where_they_are_told_to() {
+        let debug = |inject: &str| DebugConfig { inject: inject.into() };
+        let d = debug("nan@3, nan@7-8,spike@9-");
+        assert!(d.validate().is_ok());
+        let struck: Vec<u64> = (0..12).filter(|&n| d.strikes(Fault::Nan, n)).collect();
+        assert_eq!(struck, [3, 7, 8]);
+        assert!(d.strikes(Fault::Spike, 1_000_000) && !d.strikes(Fault::Spike, 8));
+        assert!(debug("").validate().is_ok());
+        for bad in ["nan", "nan@", "nan@x", "nan@3-x", "noon@3", "nan@3;nan@4"] {
+            let (key, _, allowed) = debug(bad).validate().unwrap_err();
+            assert!(key == "debug.inject" && allowed.contains("nan@120"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Forward and backward over one batch, part by part: what a step and its replay have in common.
+//!
+//! The parts change no result: drop path gives an image the same fate in any of them, and a loss between images is taken over the whole batch
+//! (gradient cache, arXiv 2101.06983).
+
+use splitmask_pipeline::seed::{Purpose, derive};
+use splitmask_pipeline::types::{Batch, ViewPlan};
+use tch::{Device, Kind, Tensor};
+use torch_ext::Autocast;
+
+use super::error::TrainError;
+use super::spec::{Precision, TrainerSpec};
+use super::words::Words;
+use crate::model::DropRows;
+use crate::objective::{Coupling, Losses, Objective, ObjectiveError};
+use crate::telemetry::metrics::Phase;
+use crate::tensor::{StepInput, look, step_input};
+
+/// A batch's numbers by name, over all its parts; f64 scalars on the device.
+pub(super) type Scalars = Vec<(&'static str, Tensor)>;
+
+/// Everything besides the batch that a pass depends on; the same values and weights give the same gradients.
+pub(super) struct Pass<'a> {
+    pub(super) objective: &'a dyn Objective,
+    pub(super) spec: &'a TrainerSpec,
+    pub(super) device: Device,
+    /// Optimizer steps done before.
+    pub(super) step: u64,
+    /// Number of the batch among all that the run consumed, from 1.
+    pub(super) consumed: u64,
+    /// Parts that the batch is processed in.
+    pub(super) parts: usize,
+    /// Where words come from, and what the pipeline made; `None` for a batch that brings its words.
+    pub(super) words: Option<(&'a Words, &'a ViewPlan)>,
+}
+
+/// What a pass leaves besides gradients.
+pub(super) struct Passed {
+    /// The batch's numbers, its total under `total`.
+    pub(super) scalars: Scalars,
+    /// Words that were made on the device, part by part.
+    pub(super) made: Vec<Tensor>,
+}
+
+impl Pass<'_> {
+    /// Leaves the gradients of a batch's mean loss with the parameters (on top of what is there) and answers its numbers, the total under `total`.
+    ///
+    /// # Errors
+    /// The batch does not fit the objective, or what libtorch said.
+    pub(super) fn gradients(&self, batch: &Batch, mut phase: impl FnMut(Phase)) -> Result<Passed, TrainError> {
+        let (mut scalars, mut made) = (Scalars::new(), Vec::new());
+        let coupled = match self.objective.coupling() {
+            Some(coupling) if self.parts > 1 => Some(self.coupled(coupling, batch, &mut scalars, &mut phase)?),
+            _ => None,
+        };
+        for part in 0..self.parts {
+            made.extend(self.part(part, batch, coupled.as_ref(), &mut scalars, &mut phase)?);
+        }
+        Ok(Passed { scalars, made })
+    }
+
+    /// Forward and backward of one part, as if the others did not exist: what the memory of a part is measured with.
+    ///
+    /// # Errors
+    /// As [`Pass::gradients`].
+    pub(super) fn first_part(&self, batch: &Batch) -> Result<(), TrainError> {
+        self.part(0, batch, None, &mut Scalars::new(), &mut |_| {}).map(drop)
+    }
+
+    /// First pass: the descriptors of all parts, and the gradient of the coupling term for them.
+    fn coupled(
+        &self,
+        coupling: &dyn Coupling,
+        batch: &Batch,
+        scalars: &mut Scalars,
+        phase: &mut impl FnMut(Phase),
+    ) -> Result<Tensor, TrainError> {
+        let mut described = Vec::new();
+        for part in 0..self.parts {
+            phase(Phase::Copy);
+            let (input, _) = self.input(batch, part, phase)?;
+            let _rows = self.begin(part, batch.len);
+            described.push(tch::no_grad(|| self.autocast(|| coupling.separable(&input, true)))?.1);
+        }
+        let leaf = Tensor::f_cat(&described, 1)?.set_requires_grad(true);
+        let losses = coupling.couple(&leaf);
+        phase(Phase::Backward);
+        losses.total.f_backward()?;
+        for (name, value) in losses
+            .terms
+            .iter()
+            .chain(&losses.stats)
+            .map(|(n, v)| (*n, v))
+            .chain([("total", &losses.total)])
+        {
+            add(scalars, name, value.detach().to_kind(Kind::Double));
+        }
+        Ok(leaf.grad())
+    }
+
+    /// Second pass, or the only one: a part's own losses, and its share of the coupling term's gradient.
+    fn part(
+        &self,
+        part: usize,
+        batch: &Batch,
+        coupled: Option<&Tensor>,
+        scalars: &mut Scalars,
+        phase: &mut impl FnMut(Phase),
+    ) -> Result<Option<Tensor>, TrainError> {
+        phase(Phase::Copy);
+        let (input, made) = self.input(batch, part, phase)?;
+        let _rows = self.begin(part, batch.len);
+        self.spec.debug.fail_in_forward(self.consumed, self.parts)?;
+        let parts = self.parts as f64;
+        let (losses, target) = match (coupled, self.objective.coupling()) {
+            (Some(gradient), Some(coupling)) => {
+                let (losses, described) = self.autocast(|| coupling.separable(&input, true))?;
+                let gradient = gradient.narrow(1, part as i64 * input.len, input.len);
+                let target = &losses.total / parts + (described * gradient).sum(Kind::Float);
+                (losses, target)
+            }
+            _ => {
+                let losses = self.autocast(|| self.objective.forward_t(&input, true))?;
+                let target = &losses.total / parts;
+                (losses, target)
+            }
+        };
+        phase(Phase::Backward);
+        let factor = self.spec.debug.loss_factor(self.consumed);
+        if factor == 1.0 {
+            target.f_backward()?;
+        } else {
+            (target * factor).f_backward()?;
+        }
+        self.sum_up(scalars, &losses, factor);
+        Ok(made)
+    }
+
+    /// Sets the generator and the rows of a part. Drop path draws from libtorch's generator; seeding it by step makes a step a function of
+    /// (seed, step, batch, weights) alone.
+    fn begin(&self, part: usize, total: usize) -> crate::model::DropRowsGuard {
+        tch::manual_seed(derive(self.spec.seed, Purpose::Step, self.step, 0, 0) as i64);
+        let len = total / self.parts;
+        let rows = DropRows {
+            start: (part * len) as i64,
+            len: len as i64,
+            total: total as i64,
+        };
+        rows.enter()
+    }
+
+    /// A part on the device, and its words if they were made there.
+    fn input(&self, batch: &Batch, part: usize, phase: &mut impl FnMut(Phase)) -> Result<(StepInput, Option<Tensor>), TrainError> {
+        let size = batch.len / self.parts;
+        let (range, normalise) = (part * size..(part + 1) * size, self.spec.train.normalise());
+        let (mut input, target) = match self.words {
+            Some((words, plan)) => words.input(batch, range, plan, self.device, &normalise)?,
+            None => (step_input(batch, range, self.device, &normalise)?, None),
+        };
+        phase(Phase::Forward);
+        if let Some((words, _)) = self.words {
+            words.fill(&mut input, target.as_ref());
+        }
+        self.spec.debug.spoil(&input, self.consumed);
+        for (i, view) in input.views.iter().enumerate() {
+            look(|| format!("input view {i}"), view);
+        }
+        let made = target.and(input.words.as_ref().map(Tensor::shallow_clone));
+        Ok((input, made))
+    }
+
+    fn autocast<T>(&self, forward: impl FnOnce() -> Result<T, ObjectiveError>) -> Result<T, TrainError> {
+        let bf16 = self.spec.train.precision == Precision::Bf16;
+        let _autocast = bf16.then(|| Autocast::bf16(self.device)).transpose()?;
+        Ok(forward()?)
+    }
+
+    fn sum_up(&self, scalars: &mut Scalars, losses: &Losses, factor: f64) {
+        let share = |value: &Tensor| value.detach().to_kind(Kind::Double) / self.parts as f64;
+        for (name, value) in losses.terms.iter().chain(&losses.stats) {
+            add(scalars, name, share(value));
+        }
+        add(scalars, "total", share(&losses.total) * factor);
+    }
+}
+
+fn add(scalars: &mut Scalars, name: &'static str, value: Tensor) {
+    match scalars.iter_mut().find(|(n, _)| *n == name) {
+        Some((_, sum)) => *sum += value,
+        None => scalars.push((name, value)),
+    }
+}
+
+/// The number of that name.
+pub(super) fn scalar<'a>(scalars: &'a Scalars, name: &str) -> Option<&'a Tensor> {
+    scalars.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::types::{MaskSpec, SampleId};
+use tch::nn;
+
+use super::*;
+use crate::objective;
+use crate::objective::config::{BeitConfig, ObjectiveConfig, SplitMaskConfig};
+use crate::trainer::spec::TrainConfig;
+
+const IMAGES: usize = 12;
+
+fn spec(objective: ObjectiveConfig) -> TrainerSpec {
+    TrainerSpec {
+        seed: 0,
+        run_dir: Default::default(),
+        codebook: Default::default(),
+        init_from: None,
+        data: Default::default(),
+        pipeline: Default::default(),
+        augment: Default::default(),
+        model: crate::model::config::VitConfig {
+            image: 16,
+            patch: 4,
+            width: 24,
+            depth: 3,
+            heads: 2,
+            ..Default::default()
+        },
+        objective,
+        optim: Default::default(),
+        ema: Default::default(),
+        train: TrainConfig {
+            precision: Precision::F32,
+            ..Default::default()
+        },
+        stability: Default::default(),
+        debug: Default::default(),
+        checkpoint: Default::default(),
+        eval: Default::default(),
+        picture: Default::default(),
+        log: Default::default(),
+        config_toml: String::new(),
+    }
+}
+
+fn batch() -> Batch {
+    let parts = |i: usize| (0..16).map(move |p| 1 + ((p * 7 + i * 3) % 16 / 8) as u8);
+    Batch {
+        len: IMAGES,
+        sizes: vec![16],
+        views: vec![(0..IMAGES * 3 * 256).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect()],
+        words: (0..IMAGES as u32 * 16).map(|i| i * 7919 % 32).collect(),
+        parts: (0..IMAGES).flat_map(parts).collect(),
+        labels: vec![-1; IMAGES],
+        ids: vec![
+            SampleId {
+                epoch: 0,
+                shard: 0,
+                member: 0
+            };
+            IMAGES
+        ],
+        cursor: Cursor::default(),
+    }
+}
+
+type ByName<T> = Vec<(String, T)>;
+
+/// Gradients and scalars of one batch in that many parts.
+fn pass(spec: &TrainerSpec, parts: usize) -> (ByName<Tensor>, ByName<f64>) {
+    tch::manual_seed(1);
+    let vars = nn::VarStore::new(Device::Cpu);
+    let objective = objective::build(&spec.objective, &spec.model, 32, &vars.root());
+    let pass = Pass {
+        objective: objective.as_ref(),
+        spec,
+        device: Device::Cpu,
+        step: 5,
+        consumed: 6,
+        parts,
+        words: None,
+    };
+    let scalars = pass.gradients(&batch(), |_| {}).unwrap().scalars;
+    let mut grads: Vec<(String, Tensor)> = vars.variables().into_iter().map(|(n, t)| (n, t.grad())).collect();
+    grads.sort_by(|a, b| a.0.cmp(&b.0));
+    let scalars = scalars.into_iter().map(|(n, t)| (n.to_owned(), t.double_value(&[]))).collect();
+    (grads, scalars)
+}
+
+#[test]
+fn a_batch_in_parts_has_the_gradients_of_the_whole() {
+    let _turn = crate::tensor::alone();
+    let mask = MaskSpec::UniformSplit { keep: 0.5 };
+    let base = || SplitMaskConfig {
+        mask,
+        drop_path: 0.3,
+        decoder_drop_path: 0.2,
+        ..SplitMaskConfig::default()
+    };
+    let cases = [
+        ("both terms", base()),
+        (
+            "match alone",
+            SplitMaskConfig {
+                inpaint_weight: 0.0,
+                ..base()
+            },
+        ),
+        (
+            "inpaint alone",
+            SplitMaskConfig {
+                match_weight: 0.0,
+                ..base()
+            },
+        ),
+        (
+            "all negatives",
+            SplitMaskConfig {
+                both_branch_negatives: true,
+                match_weight: 2.5,
+                ..base()
+            },
+        ),
+    ];
+    let cases = cases.map(|(name, c)| (name, ObjectiveConfig::Splitmask(c)));
+    let beit = ObjectiveConfig::Beit(BeitConfig {
+        mask: MaskSpec::BlockwiseMask {
+            count: 8,
+            min_block: 2,
+            max_block: 6,
+        },
+        ..BeitConfig::default()
+    });
+    for (name, objective) in cases.into_iter().chain([("beit", beit)]) {
+        let spec = spec(objective);
+        let (whole, numbers) = pass(&spec, 1);
+        for parts in [2, 3, 12] {
+            let (grads, same) = pass(&spec, parts);
+            for ((param, have), (_, want)) in grads.iter().zip(&whole) {
+                let norm = |t: &Tensor| t.norm().double_value(&[]);
+                let relative = norm(&(have - want)) / norm(want).max(1e-4);
+                assert!(relative < 1e-5, "{name}, {parts} parts, {param}: {relative:e}");
+            }
+            for (scalar, want) in &numbers {
+                let have = same.iter().find(|(n, _)| n == scalar).unwrap().1;
+                assert!(
+                    (have - want).abs() < 1e-5 * want.abs().max(1.0),
+                    "{name}, {parts} parts, {scalar}: {have} {want}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn recomputed_activations_change_no_bit() {
+    let _turn = crate::tensor::alone();
+    let objective = ObjectiveConfig::Splitmask(SplitMaskConfig {
+        mask: MaskSpec::UniformSplit { keep: 0.5 },
+        drop_path: 0.3,
+        decoder_drop_path: 0.2,
+        ..SplitMaskConfig::default()
+    });
+    let mut spec = spec(objective);
+    for (precision, parts) in [(Precision::F32, 1), (Precision::F32, 3), (Precision::Bf16, 2)] {
+        spec.train.precision = precision;
+        spec.model.checkpoint_activations = false;
+        let kept = pass(&spec, parts);
+        spec.model.checkpoint_activations = true;
+        assert_eq!(pass(&spec, parts), kept, "{precision:?} in {parts} parts");
+    }
+}

@@ -1,0 +1,177 @@
+//! The replay folder of a run that gave up: the bad batch, the weights it met, and how to take that step again.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::types::{Batch, SampleId};
+use tch::{Device, Tensor, nn};
+
+use super::assemble::{Trainer, put_weights};
+use super::error::TrainError;
+use super::feed::{Fed, Feed};
+use super::pass::Pass;
+use super::rollback::REREAD_PATIENCE;
+use super::spec::TrainerSpec;
+use super::stability::Trouble;
+use super::words::Words;
+use crate::objective;
+use crate::tensor::{Look, choose_device, load_batch, save_batch, watched};
+
+/// What a replay folder says of its step; the file `replay.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Replay {
+    /// Why the run gave up.
+    pub reason: String,
+    /// Optimizer steps before the bad one.
+    pub step: u64,
+    /// Number of the batch among all that the run consumed, from 1.
+    pub consumed: u64,
+    /// Seed of the run; that of the step follows from it and `step`.
+    pub seed: u64,
+    /// Parts that the batch was processed in.
+    pub parts: usize,
+    /// Where the batch begins in the data.
+    pub cursor: Cursor,
+    /// Whether the weights are those that the step met; false if good steps followed before the host read of the bad one.
+    pub exact: bool,
+    /// (total loss, gradient norm) of the latest steps, oldest first; null = not finite.
+    pub recent: Vec<Option<(f64, f64)>>,
+    /// The samples of the batch.
+    pub samples: Vec<SampleId>,
+}
+
+const FACTS: &str = "replay.json";
+const CONFIG: &str = "config.toml";
+const WEIGHTS: &str = "model.safetensors";
+const BATCH: &str = "batch.safetensors";
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError + '_ {
+    move |source| TrainError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+impl Trainer {
+    /// Writes `RUN/replay/step-…` with the latest bad step; answers the folder.
+    pub(super) fn write_replay(&mut self, trouble: &Trouble) -> Result<PathBuf, TrainError> {
+        let consumed = self.ladder.last_bad().unwrap_or(trouble.first_bad);
+        let step = self.step_of(consumed).saturating_sub(1);
+        let back = (self.ladder.consumed() - consumed) as usize;
+        let cursor = self.trail.iter().rev().nth(back).copied().unwrap_or(self.cursor);
+        let batch = self.read_again(cursor)?;
+        let folder = self.spec.run_dir.join("replay").join(format!("step-{step:08}"));
+        std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+        let facts = Replay {
+            reason: trouble.reason.clone(),
+            step,
+            consumed,
+            seed: self.spec.seed,
+            parts: self.parts.max(1),
+            cursor,
+            exact: self.ladder.ends_badly() && back < self.trail.len(),
+            recent: self.ladder.save().recent.into(),
+            samples: batch.ids.clone(),
+        };
+        let mut weights: Vec<(String, Tensor)> = self
+            .vars
+            .variables()
+            .into_iter()
+            .map(|(n, t)| (n, t.detach().to_device(Device::Cpu)))
+            .collect();
+        weights.sort_by(|a, b| a.0.cmp(&b.0));
+        Tensor::write_safetensors(&weights, folder.join(WEIGHTS))?;
+        save_batch(&batch, &folder.join(BATCH))?;
+        let config = folder.join(CONFIG);
+        std::fs::write(&config, &self.spec.config_toml).map_err(io(&config))?;
+        let text = serde_json::to_string_pretty(&facts).expect("plain data serialises");
+        let path = folder.join(FACTS);
+        std::fs::write(&path, text).map_err(io(&path))?;
+        Ok(folder)
+    }
+
+    /// The batch that begins at `cursor`, made anew; the same bytes, since a batch is a function of seed and position.
+    fn read_again(&self, cursor: Cursor) -> Result<Batch, TrainError> {
+        let mut feed = Feed::open(&self.spec, &self.plan, self.words.tokenizer(), cursor, &PipelineMetrics::default())?;
+        let began = Instant::now();
+        while began.elapsed() < REREAD_PATIENCE {
+            if let Fed::Batch(batch) = feed.next(super::PATIENCE)? {
+                return Ok(batch);
+            }
+        }
+        Err(PipelineError::Panicked {
+            stage: "batch",
+            detail: format!("the bad batch could not be read again within {} s", REREAD_PATIENCE.as_secs()),
+        }
+        .into())
+    }
+}
+
+/// What taking a step again showed: every tensor that was looked at, in order of its making.
+#[derive(Debug)]
+pub struct Retaken {
+    /// The folder's facts.
+    pub facts: Replay,
+    /// Weights, then the input and the activations of the forward pass, the losses, the gradients.
+    pub looks: Vec<Look>,
+}
+
+impl Retaken {
+    /// The first tensor that holds NaN or infinity.
+    #[must_use]
+    pub fn first_nonfinite(&self) -> Option<&Look> {
+        self.looks.iter().find(|l| l.nonfinite > 0)
+    }
+}
+
+/// The config of a replay folder, as text.
+///
+/// # Errors
+/// It cannot be read.
+pub fn config_text(folder: &Path) -> Result<String, TrainError> {
+    let path = folder.join(CONFIG);
+    std::fs::read_to_string(&path).map_err(io(&path))
+}
+
+/// Takes the step of a replay folder again with its batch, weights and seed, and looks at every tensor on the way. Changes nothing on disk.
+///
+/// # Errors
+/// Unreadable files, or what libtorch said.
+pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> {
+    let path = folder.join(FACTS);
+    let text = std::fs::read_to_string(&path).map_err(io(&path))?;
+    let facts: Replay = serde_json::from_str(&text).map_err(|e| TrainError::Io {
+        path: path.clone(),
+        source: std::io::Error::other(e),
+    })?;
+    let batch = load_batch(&folder.join(BATCH))?;
+    let (device, _) = choose_device(&spec.train.device)?;
+    let words = Words::load(&spec.codebook, spec.data.first_place(), &spec.model, device)?;
+    let vars = nn::VarStore::new(device);
+    let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
+    let plan = words.plan(objective.views(spec.augment.crop, spec.augment.colour));
+    put_weights(folder, &Tensor::read_safetensors(folder.join(WEIGHTS))?, &vars)?;
+    let mut variables: Vec<(String, Tensor)> = vars.variables().into_iter().collect();
+    variables.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut looks: Vec<Look> = variables.iter().map(|(name, t)| Look::at(format!("weight {name}"), t)).collect();
+    let pass = Pass {
+        objective: objective.as_ref(),
+        spec,
+        device,
+        step: facts.step,
+        consumed: facts.consumed,
+        parts: facts.parts,
+        words: Some((&words, &plan)),
+    };
+    let (scalars, seen) = watched(|| pass.gradients(&batch, |_| {}));
+    looks.extend(seen);
+    looks.extend(scalars?.scalars.iter().map(|(name, value)| Look::at(format!("loss {name}"), value)));
+    // Backward makes them from the top down.
+    let gradients = variables.iter().rev().filter(|(_, t)| torch_ext::has_grad(t));
+    looks.extend(gradients.map(|(name, t)| Look::at(format!("gradient {name}"), &t.grad())));
+    Ok(Retaken { facts, looks })
+}

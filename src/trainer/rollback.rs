@@ -1,0 +1,155 @@
+//! Looking at the latest steps, and going back to an older checkpoint past the data that went wrong.
+
+use std::time::Duration;
+
+use splitmask_pipeline::cursor::Cursor;
+
+use super::assemble::Trainer;
+use super::control::State;
+use super::error::TrainError;
+use super::stability::Trouble;
+use crate::checkpoint::{self, Rollback, Stability, folder_of};
+use crate::telemetry::metrics::unix_seconds;
+
+/// Longest time for which the bad batch is awaited for the replay folder.
+pub(super) const REREAD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A start from an older checkpoint, but with the data and the memory of the run that failed.
+pub(super) struct Detour {
+    /// Where the data goes on.
+    pub(super) cursor: Cursor,
+    /// What the run remembered.
+    stability: Stability,
+    rollback: Rollback,
+}
+
+impl Detour {
+    /// What the run remembers after it: starting at `to_step`, whose checkpoint stood at `from` in the data.
+    pub(super) fn memory(self, to_step: u64, from: Cursor) -> Stability {
+        let mut stability = self.stability;
+        stability.recent.clear();
+        stability.judged = stability.consumed;
+        stability.rollbacks.push(Rollback {
+            to_step,
+            skipped_from: from,
+            ..self.rollback
+        });
+        stability
+    }
+}
+
+impl Trainer {
+    /// Number, counted from 1, of the step that took the batch `consumed`. Holds for batches since the last rollback.
+    pub(super) fn step_of(&self, consumed: u64) -> u64 {
+        self.step.saturating_sub(self.ladder.consumed().saturating_sub(consumed))
+    }
+
+    /// Reads the losses and norms that are on the device; skipped steps are counted and logged.
+    pub(super) fn read_ladder(&mut self) -> Result<(), TrainError> {
+        for consumed in self.ladder.read(self.spec.stability.window)? {
+            self.telemetry.train.nonfinite_steps.inc();
+            tracing::warn!(
+                step = self.step_of(consumed),
+                "loss or gradient was not finite: the step was skipped"
+            );
+        }
+        Ok(())
+    }
+
+    /// Judges the steps since the last look; answers why to go back, if so.
+    pub(super) fn look(&mut self) -> Result<Option<Trouble>, TrainError> {
+        self.read_ladder()?;
+        let finding = self.ladder.judge(&self.spec.stability);
+        for spike in &finding.spikes {
+            self.telemetry.train.loss_spikes.inc();
+            tracing::warn!(
+                step = self.step_of(spike.consumed),
+                loss = spike.loss,
+                grad_norm = spike.norm,
+                "loss spike: the window has a loss of {:.4} ± {:.4} and a median norm of {:.3}",
+                spike.mean,
+                spike.sigma,
+                spike.median_norm
+            );
+        }
+        Ok(finding.trouble)
+    }
+
+    /// Goes back to the newest checkpoint from before the trouble (or to the oldest there is, or to the start), and on with the data behind it.
+    ///
+    /// # Errors
+    /// [`TrainError::NonFinite`] if that was done too often, with a replay folder; or a failure to restore.
+    pub(super) fn roll_back(mut self, trouble: &Trouble) -> Result<Self, TrainError> {
+        if self.ladder.at_the_limit(&self.spec.stability) {
+            return Err(self.give_up(trouble));
+        }
+        self.set_state(State::Starting);
+        if let Err(e) = self.keeper.wait() {
+            tracing::error!(error = %e, "a checkpoint could not be written; the older one stands");
+        }
+        let first_bad_step = self.step_of(trouble.first_bad);
+        let root = folder_of(&self.spec.run_dir);
+        let all = checkpoint::list(&root);
+        let target = all.iter().rev().find(|(step, _)| *step < first_bad_step).or(all.first());
+        let to_step = target.map_or(0, |(step, _)| *step);
+        // First of all: a process killed from here on starts at the target, meets the same trouble and decides the same.
+        for (step, folder) in all.iter().filter(|(step, _)| *step > to_step) {
+            tracing::warn!(step, "the checkpoint of the failed steps is deleted");
+            std::fs::remove_dir_all(folder).map_err(|source| TrainError::Io {
+                path: folder.clone(),
+                source,
+            })?;
+        }
+        let m = &self.telemetry.train;
+        m.rollbacks.inc();
+        m.last_rollback_timestamp.set(unix_seconds());
+        let images = self.cursor.samples();
+        tracing::error!(
+            from_step = self.step,
+            to_step,
+            first_bad_step,
+            reason = trouble.reason,
+            "rollback: training goes on from the older checkpoint, behind the data consumed so far ({images} images)"
+        );
+        let detour = Detour {
+            cursor: self.cursor,
+            stability: self.ladder.save(),
+            rollback: Rollback {
+                consumed: self.ladder.consumed(),
+                from_step: self.step,
+                to_step,
+                first_bad_step,
+                reason: trouble.reason.clone(),
+                skipped_from: Cursor::default(),
+                skipped_to: self.cursor,
+            },
+        };
+        let (spec, status, telemetry) = (self.spec.clone(), self.status.clone(), self.telemetry.clone());
+        drop(self);
+        let mut next = Self::assemble(spec, status, telemetry, Some(detour))?;
+        {
+            let mut status = next.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            status.history.retain(|(step, ..)| *step <= next.step);
+            status.last_rollback = next.ladder.save().rollbacks.pop();
+        }
+        // From here on a resume knows of the rollback.
+        next.checkpoint()?;
+        Ok(next)
+    }
+
+    fn give_up(&mut self, trouble: &Trouble) -> TrainError {
+        let replay = match self.write_replay(trouble) {
+            Ok(folder) => Some(folder),
+            Err(e) => {
+                tracing::error!(error = %e, "the replay folder could not be written");
+                None
+            }
+        };
+        TrainError::NonFinite {
+            reason: trouble.reason.clone(),
+            step: self.step,
+            limit: self.spec.stability.rollback_limit,
+            replay,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! How well the device is used: floating point operations of the model against the device's peak.
+
+use std::time::Instant;
+
+use tch::{Device, Kind, Tensor};
+
+use super::spec::Precision;
+
+/// Backward costs two forward passes: the gradients for inputs and for weights.
+pub(super) const STEP_OVER_FORWARD: f64 = 3.0;
+
+/// Peak dense bf16 and f32 (TF32 off) operations per second of known devices, by a part of their name (makers' data sheets, without sparsity).
+const KNOWN: [(&str, f64, f64); 9] = [
+    ("H200", 989e12, 67e12),
+    ("H100 PCIe", 756e12, 51e12),
+    ("H100", 989e12, 67e12),
+    ("A100", 312e12, 19.5e12),
+    ("A10G", 70e12, 35e12),
+    ("L40S", 362e12, 91.6e12),
+    ("L4", 121e12, 30.3e12),
+    ("RTX 4090", 165e12, 82.6e12),
+    ("RTX 3090", 71e12, 35.6e12),
+];
+
+/// Peak of a device by its name, operations per second.
+#[must_use]
+fn known_peak(name: &str, precision: Precision) -> Option<f64> {
+    let (_, bf16, f32) = KNOWN.iter().find(|(part, ..)| name.contains(part))?;
+    Some(if precision == Precision::Bf16 { *bf16 } else { *f32 })
+}
+
+/// Model names of the NVIDIA devices, as their driver tells them.
+fn nvidia_names() -> Vec<String> {
+    let folders = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
+    let texts = folders.filter_map(|f| std::fs::read_to_string(f.path().join("information")).ok());
+    texts
+        .filter_map(|text| {
+            let line = text.lines().find_map(|l| l.strip_prefix("Model:"))?;
+            Some(line.trim().to_owned())
+        })
+        .collect()
+}
+
+/// Operations per second of large matrix products on the CPU: the best of three.
+fn measured_peak(precision: Precision) -> f64 {
+    const SIDE: i64 = 640;
+    let kind = if precision == Precision::Bf16 {
+        Kind::BFloat16
+    } else {
+        Kind::Float
+    };
+    tch::no_grad(|| {
+        let x = Tensor::ones([SIDE, SIDE], (kind, Device::Cpu));
+        let mut best = 0f64;
+        for _ in 0..3 {
+            let began = Instant::now();
+            let _ = x.matmul(&x);
+            best = best.max(2.0 * (SIDE as f64).powi(3) / began.elapsed().as_secs_f64());
+        }
+        best
+    })
+}
+
+/// Peak of the training device, operations per second: as set (in 10¹²), by its name, or on a CPU measured. `None` = unknown.
+#[must_use]
+pub(super) fn peak(device: Device, precision: Precision, set_tflops: f64) -> Option<f64> {
+    if set_tflops > 0.0 {
+        return Some(set_tflops * 1e12);
+    }
+    match device {
+        Device::Cpu => Some(measured_peak(precision)),
+        Device::Cuda(_) => {
+            let names = nvidia_names();
+            // The order of devices need not be the driver's, so only machines of one kind tell.
+            names
+                .windows(2)
+                .all(|w| w[0] == w[1])
+                .then(|| known_peak(names.first()?, precision))
+                .flatten()
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_names_have_a_peak() {
+        assert_eq!(known_peak("NVIDIA H100 80GB HBM3", Precision::Bf16), Some(989e12));
+        assert_eq!(known_peak("NVIDIA H100 PCIe", Precision::Bf16), Some(756e12));
+        assert_eq!(known_peak("NVIDIA A100-SXM4-40GB", Precision::F32), Some(19.5e12));
+        assert_eq!(known_peak("NVIDIA L4", Precision::Bf16), Some(121e12));
+        assert_eq!(known_peak("Voodoo 2", Precision::Bf16), None);
+    }
+
+    #[test]
+    fn a_setting_wins_and_a_cpu_is_measured() {
+        assert_eq!(peak(Device::Cpu, Precision::F32, 2.5), Some(2.5e12));
+        let measured = peak(Device::Cpu, Precision::F32, 0.0).unwrap();
+        assert!((1e8..1e14).contains(&measured), "{measured:e}");
+    }
+}
