@@ -80,6 +80,7 @@ mod tests {
 
     #[test]
     fn bytes_survive_the_map() {
+        let _turn = crate::tensor::alone();
         let bytes = Tensor::arange(256, (Kind::Uint8, Device::Cpu));
         assert_eq!(unmap_pixels(&map_pixels(&bytes)), bytes);
         let mapped = map_pixels(&bytes);
@@ -88,6 +89,7 @@ mod tests {
 
     #[test]
     fn logit_laplace_is_a_density() {
+        let _turn = crate::tensor::alone();
         // Its exponential must integrate to 1 over (0, 1).
         let n = 200_000;
         let x = (Tensor::arange(n, (Kind::Double, Device::Cpu)) + 0.5) / n as f64;
@@ -112,6 +114,7 @@ mod tests {
 
     #[test]
     fn divergence_of_known_distributions() {
+        let _turn = crate::tensor::alone();
         let flat = Tensor::zeros([1, 8, 2, 2], (Kind::Float, Device::Cpu));
         assert!(divergence(&flat).double_value(&[]).abs() < 1e-6);
         let sure = Tensor::from_slice(&[1000f32, 0.0, 0.0, 0.0]).view([1, 4, 1, 1]);
@@ -125,6 +128,7 @@ mod tests {
 
     #[test]
     fn a_cold_draw_is_one_hot_and_follows_the_logits() {
+        let _turn = crate::tensor::alone();
         tch::manual_seed(1);
         let logits = Tensor::from_slice(&[3f32.ln(), 0.0])
             .view([1, 2, 1, 1])

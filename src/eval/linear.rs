@@ -236,6 +236,7 @@ mod tests {
 
     #[test]
     fn separable_classes_are_separated_and_noise_is_not() {
+        let _turn = crate::tensor::alone();
         let (references, queries) = (layered(300, 1), layered(90, 2));
         let got = probe(&references, &queries, |_, _| true).unwrap();
         assert_eq!((got.classes, got.references, got.queries), (3, 300, 90));
@@ -248,6 +249,7 @@ mod tests {
 
     #[test]
     fn ends_when_told_and_survives_classes_without_references() {
+        let _turn = crate::tensor::alone();
         let (references, queries) = (layered(300, 1), layered(90, 2));
         assert!(matches!(probe(&references, &queries, |_, _| false), Err(FeatureError::OutOfTime)));
         let _ = queries.labels.i(0..45).fill_(12);
@@ -257,6 +259,7 @@ mod tests {
 
     #[test]
     fn the_fit_is_the_minimum() {
+        let _turn = crate::tensor::alone();
         let data = layered(300, 1);
         let (x, _) = standardised(&data.vectors[1], &data.vectors[1]);
         let (labels, _, classes) = compact(&data.labels, &data.labels);

@@ -100,6 +100,7 @@ fn write(format: &dyn Exporter, encoder: &Encoder, dtype: Dtype, folder: &Path) 
 /// it is loaded; else it refuses with a hint.
 #[test]
 fn every_format_keeps_the_features_of_every_encoder() {
+    let _turn = crate::tensor::alone();
     let dir = tempfile::tempdir().unwrap();
     for format in EXPORTERS {
         for (n, (kind, encoder)) in kinds().iter().enumerate() {
@@ -133,6 +134,7 @@ fn every_format_keeps_the_features_of_every_encoder() {
 
 #[test]
 fn names_are_unique_and_found() {
+    let _turn = crate::tensor::alone();
     for format in EXPORTERS {
         assert_eq!(exporter(format.name()).unwrap().doc(), format.doc());
     }
@@ -146,6 +148,7 @@ fn golden(name: &str) -> Layout {
 
 #[test]
 fn layouts_of_the_papers_sizes_are_the_libraries_own() {
+    let _turn = crate::tensor::alone();
     for (size, name) in [(VitSize::Small, "small"), (VitSize::Base, "base")] {
         let encoder = Encoder {
             model: VitConfig {
@@ -169,6 +172,7 @@ fn layouts_of_the_papers_sizes_are_the_libraries_own() {
 
 #[test]
 fn a_damaged_export_is_found() {
+    let _turn = crate::tensor::alone();
     let dir = tempfile::tempdir().unwrap();
     let (encoder, format) = (encoder(tiny(), QkvBias::Full), exporter("hf-vit").unwrap());
     let spoil: [(&str, &dyn Fn(&mut Tensors)); 4] = [
@@ -196,6 +200,7 @@ fn a_damaged_export_is_found() {
 
 #[test]
 fn equal_weights_give_equal_bytes_and_nothing_is_overwritten() {
+    let _turn = crate::tensor::alone();
     let dir = tempfile::tempdir().unwrap();
     let (encoder, format) = (encoder(tiny(), QkvBias::Full), exporter("timm").unwrap());
     let (a, b) = (dir.path().join("x/same"), dir.path().join("y/same"));
@@ -228,6 +233,7 @@ fn equal_weights_give_equal_bytes_and_nothing_is_overwritten() {
 
 #[test]
 fn weights_are_chosen_and_divided() {
+    let _turn = crate::tensor::alone();
     let t = |v: f64| Tensor::full([1], v, (Kind::Float, Device::Cpu));
     let all = || {
         vec![
@@ -260,6 +266,7 @@ fn weights_are_chosen_and_divided() {
 /// Export, import, the same features; at another side the positions are interpolated.
 #[test]
 fn imports_undo_exports() {
+    let _turn = crate::tensor::alone();
     let dir = tempfile::tempdir().unwrap();
     let images = Tensor::randn([2, 3, 24, 24], (Kind::Float, Device::Cpu));
     for (format, foreign) in [("timm", Foreign::Timm), ("timm", Foreign::Deit), ("hf-vit", Foreign::HfVit)] {
@@ -287,6 +294,7 @@ fn imports_undo_exports() {
 
 #[test]
 fn imports_take_models_with_heads_and_refuse_what_is_no_vit() {
+    let _turn = crate::tensor::alone();
     let dir = tempfile::tempdir().unwrap();
     let encoder = encoder(tiny(), QkvBias::Full);
     let file = |name: &str| dir.path().join(name);

@@ -132,6 +132,13 @@ impl Trainer {
             status.history.retain(|(step, ..)| *step <= next.step);
             status.last_rollback = next.ladder.save().rollbacks.pop();
         }
+        next.show_watch();
+        // The link may have led to a checkpoint that is gone.
+        if let Some((_, step)) = next.watch.best
+            && let Err(error) = checkpoint::mark_best(&root, step)
+        {
+            tracing::warn!(step, %error, "checkpoints/best could not be put back");
+        }
         // From here on a resume knows of the rollback.
         next.checkpoint()?;
         Ok(next)

@@ -80,7 +80,8 @@ fn max_epochs_cuts_the_schedule_and_check_config_says_so() {
     );
 
     fs::remove_file(ground.path("data/train/manifest.json")).unwrap();
-    let unknown = ground.train(&three).args(["--set", "run.name=\"other\""]).output().unwrap();
+    let other = format!("run.dir={:?}", ground.path("other"));
+    let unknown = ground.train(&three).args(["--set", &other]).output().unwrap();
     let log = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert_eq!(unknown.status.code(), Some(64), "{log}");
     assert!(log.contains("optim.max_epochs = 3") && log.contains("manifest.json"), "{log}");
