@@ -1,5 +1,6 @@
 //! Promise: in steady state a worker allocates next to nothing for a JPEG. What is left are the
 //! resizer's coefficients, one small table for each row and column of a view.
+#![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

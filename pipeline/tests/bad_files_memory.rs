@@ -1,4 +1,5 @@
 //! What bad files cost in memory and time (rows 1, 5 and 6 of the fault matrix). One test in its own process: it looks at the process's memory.
+#![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
 
 mod stream_support;
 

@@ -1,4 +1,5 @@
 //! One epoch as a hash: the same for any threads, for kills at any place, for any ranks; and its middle is near.
+#![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
 
 #[path = "stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]

@@ -1,5 +1,6 @@
 //! A store 50 ms away at 200 MB/s against the local disk. Takes time and wants the machine for itself:
 //! `cargo test -p splitmask-pipeline --test stream_latency -- --ignored --nocapture`
+#![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
 
 #[path = "stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]

@@ -1,4 +1,5 @@
 //! Stores that throttle or are slow in places (rows 12 and 17 of the fault matrix): the stream stays the same, and nearly as fast.
+#![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
 
 #[path = "stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]

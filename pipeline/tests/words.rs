@@ -57,7 +57,7 @@ fn patches(p: usize) -> Vec<u8> {
         all.extend((0..d).map(|_| 127 + r.random_range(0..2u8)));
         all.extend((0..d).map(|_| r.random_range(0..2u8) * 255));
     }
-    all.extend((0..d).map(|i| if (i / p + i) % 2 == 0 { 255u8 } else { 0 }));
+    all.extend((0..d).map(|i| if (i / p + i).is_multiple_of(2) { 255u8 } else { 0 }));
     for c in 0..3 {
         all.extend((0..d).map(|i| if i / (p * p) == c { 255u8 } else { 0 }));
     }

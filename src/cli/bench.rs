@@ -87,12 +87,12 @@ struct PipelineArgs {
 
 pub(crate) fn run(args: BenchArgs) -> Result<(), CliError> {
     match args.what {
-        What::Pipeline(args) => pipeline(args),
+        What::Pipeline(args) => pipeline(&args),
     }
 }
 
-fn pipeline(args: PipelineArgs) -> Result<(), CliError> {
-    let (mut config, tokenizer) = settings(&args)?;
+fn pipeline(args: &PipelineArgs) -> Result<(), CliError> {
+    let (mut config, tokenizer) = settings(args)?;
     if let Some(threads) = args.threads {
         config.pipeline.workers = threads as usize;
     }

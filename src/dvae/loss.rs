@@ -8,13 +8,11 @@ use tch::{Kind, Tensor};
 const EPS: f64 = 0.1;
 
 /// Bytes → 0.8·x ÷ 255 + 0.1 in f32: what the encoder sees.
-#[must_use]
 pub fn map_pixels(bytes: &Tensor) -> Tensor {
     bytes.to_kind(Kind::Float) * ((1.0 - 2.0 * EPS) / 255.0) + EPS
 }
 
 /// The inverse, cut to 0…255, as bytes.
-#[must_use]
 pub fn unmap_pixels(mapped: &Tensor) -> Tensor {
     ((mapped - EPS) * (255.0 / (1.0 - 2.0 * EPS)))
         .clamp(0.0, 255.0)
@@ -35,7 +33,6 @@ pub enum Reconstruction {
 
 impl Reconstruction {
     /// Mean over all values of `mapped` B×3×S×S, of the decoder's `statistics` B×6×S×S.
-    #[must_use]
     pub fn loss(self, statistics: &Tensor, mapped: &Tensor) -> Tensor {
         let (location, log_scale) = (statistics.narrow(1, 0, 3), statistics.narrow(1, 3, 3));
         match self {

@@ -123,7 +123,6 @@ impl Encoder {
     }
 
     /// B×3×S×S mapped pixels ([`super::map_pixels`]) → B×V×(S÷stride)×(S÷stride).
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.0.forward(x, |x| x.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false))
     }
@@ -142,7 +141,6 @@ impl Decoder {
     }
 
     /// B×V×g×g weights of the words (one-hot or relaxed) → B×6×(g·stride)×(g·stride): locations, then log scales, of the logits of mapped pixels.
-    #[must_use]
     pub fn forward(&self, y: &Tensor) -> Tensor {
         self.0.forward(y, |x| {
             let (_, _, h, w) = x.size4().expect("four dimensions");

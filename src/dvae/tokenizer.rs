@@ -142,7 +142,6 @@ impl Dvae {
 
     /// Words of pictures, without gradient and in f32 whatever autocast says elsewhere: u8 B×3×S×S on the tokenizer's device → i64
     /// B×(S÷stride)², row-major.
-    #[must_use]
     pub fn words(&self, pictures: &Tensor) -> Tensor {
         tch::no_grad(|| {
             let parts: Vec<Tensor> = pictures

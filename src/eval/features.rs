@@ -33,7 +33,6 @@ pub enum Pool {
 
 impl Pool {
     /// Tokens B×(1+N)×D to B×D, or B×2D for [`Pool::Both`]; f32.
-    #[must_use]
     pub fn of(self, tokens: &Tensor) -> Tensor {
         let class = || tokens.select(1, 0).to_kind(Kind::Float);
         let mean = || {

@@ -208,7 +208,6 @@ impl Vit {
     }
 
     /// Tokens of the last block after the final norm.
-    #[must_use]
     pub fn normed(&self, tokens: &Tensor) -> Tensor {
         self.norm.forward(tokens)
     }

@@ -269,7 +269,7 @@ fn unsupported_jpegs_say_what_they_are() {
         assert_eq!(error.reason(), "unsupported");
         assert!(error.to_string().contains(words), "{error}");
     }
-    let mut flat = bytes.clone();
+    let mut flat = bytes;
     flat[sof + 5..sof + 7].fill(0);
     assert_eq!(decode(&flat).unwrap_err().reason(), "unsupported");
 }
@@ -327,7 +327,7 @@ fn arbitrary_damage_never_panics() {
     let mut out = Image::default();
     let image = photo(96, 64);
     let mut files: Vec<Vec<u8>> = kinds().into_iter().map(|k| encode(&image, k)).collect();
-    let rgb = DynamicImage::ImageRgb8(image::RgbImage::from_raw(96, 64, image.pixels.clone()).unwrap());
+    let rgb = DynamicImage::ImageRgb8(image::RgbImage::from_raw(96, 64, image.pixels).unwrap());
     files.extend(
         [
             ImageFormat::Png,

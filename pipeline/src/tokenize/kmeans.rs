@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn words_that_no_patch_chooses_start_anew() {
         let (book, _) = build(8);
-        let mut twins = book.clone();
+        let mut twins = book;
         let first = twins.vector(0).to_vec();
         twins.vectors[12..24].copy_from_slice(&first); // word 1 = word 0: the lower index takes all
         let patches: Vec<u8> = gather(views().into_iter().map(Ok), &spec(8), &options(), &mut |_| {}).unwrap();

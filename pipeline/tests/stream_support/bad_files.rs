@@ -20,7 +20,9 @@ pub(crate) const KINDS: [(&str, &str); 12] = [
 ];
 
 fn pixels(seed: u64) -> Vec<u8> {
-    (0..32 * 32 * 3).map(|n| (n / 40) as u8 ^ (mix(seed ^ n / 9) % 64) as u8).collect()
+    (0..32 * 32 * 3)
+        .map(|n| (n / 40) as u8 ^ (mix(seed ^ (n / 9)) % 64) as u8)
+        .collect()
 }
 
 /// A JPEG of 32 × 32 pixels; one in five is a PNG under a JPEG's name, which is no fault.

@@ -245,28 +245,28 @@ fn train(args: &CodebookArgs, device: Device, bar: &ProgressBar, last: &mut Opti
         sums.add(&report, options.geometry.words);
         let step = training.steps_done();
         bar.set_position(step);
-        if step.is_multiple_of(LOOK) || step == options.steps {
-            if let Some((look, grad_norm)) = sums.take() {
-                if !grad_norm.is_finite() {
-                    return Err(CliError {
-                        code: ExitCode::NonFinite,
-                        message: format!("the loss or a gradient was not finite within {LOOK} steps up to step {step}"),
-                        hint: Some("lower --lr, or take --reconstruction l2".into()),
-                    });
-                }
-                let rate = ((step - since) * options.batch as u64) as f64 / began.elapsed().as_secs_f64().max(1e-9);
-                let line = format!(
-                    "reconstruction {:.4} · divergence {:.3} · perplexity {:.0} of {} · {rate:.0} images/s",
-                    look.reconstruction, look.divergence, look.perplexity, options.geometry.words
-                );
-                // Without a terminal, a line for each fiftieth of the way.
-                if bar.is_hidden() && !args.json && (step * 50 / options.steps) > ((step - LOOK.min(step)) * 50 / options.steps) {
-                    eprintln!("step {step} of {}: {line}", options.steps);
-                }
-                bar.set_message(line);
-                *last = Some(look);
-                (began, since) = (Instant::now(), step);
+        if (step.is_multiple_of(LOOK) || step == options.steps)
+            && let Some((look, grad_norm)) = sums.take()
+        {
+            if !grad_norm.is_finite() {
+                return Err(CliError {
+                    code: ExitCode::NonFinite,
+                    message: format!("the loss or a gradient was not finite within {LOOK} steps up to step {step}"),
+                    hint: Some("lower --lr, or take --reconstruction l2".into()),
+                });
             }
+            let rate = ((step - since) * options.batch as u64) as f64 / began.elapsed().as_secs_f64().max(1e-9);
+            let line = format!(
+                "reconstruction {:.4} · divergence {:.3} · perplexity {:.0} of {} · {rate:.0} images/s",
+                look.reconstruction, look.divergence, look.perplexity, options.geometry.words
+            );
+            // Without a terminal, a line for each fiftieth of the way.
+            if bar.is_hidden() && !args.json && (step * 50 / options.steps) > ((step - LOOK.min(step)) * 50 / options.steps) {
+                eprintln!("step {step} of {}: {line}", options.steps);
+            }
+            bar.set_message(line);
+            *last = Some(look);
+            (began, since) = (Instant::now(), step);
         }
         if step.is_multiple_of(args.dvae.save_every) && step < options.steps {
             training.store(&state)?;

@@ -26,6 +26,7 @@ impl Interrupt {
                 loop {
                     tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
                     if set.swap(true, Ordering::Relaxed) {
+                        #[expect(clippy::disallowed_methods, reason = "asked for twice: at once")]
                         std::process::exit(ExitCode::Stopped as i32);
                     }
                 }
