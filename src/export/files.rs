@@ -76,7 +76,7 @@ pub fn write_tensors(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String,
     }
     let mut text = Value::Object(header).to_string();
     // The data starts at a multiple of 8 bytes.
-    while text.len() % 8 != 0 {
+    while !text.len().is_multiple_of(8) {
         text.push(' ');
     }
     let file = File::create(path).map_err(io(path))?;

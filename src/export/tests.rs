@@ -47,7 +47,7 @@ fn kinds() -> Vec<(&'static str, Encoder)> {
     };
     let relative = VitConfig {
         relative_bias: true,
-        ..scaled.clone()
+        ..scaled
     };
     vec![
         ("plain", encoder(tiny(), QkvBias::Full)),
@@ -175,11 +175,12 @@ fn a_damaged_export_is_found() {
     let _turn = crate::tensor::alone();
     let dir = tempfile::tempdir().unwrap();
     let (encoder, format) = (encoder(tiny(), QkvBias::Full), exporter("hf-vit").unwrap());
+    #[expect(clippy::type_complexity, reason = "read once")]
     let spoil: [(&str, &dyn Fn(&mut Tensors)); 4] = [
         ("is missing", &|t| drop(t.remove("layernorm.bias"))),
         ("no tensor of this format", &|t| drop(t.insert("pooler".into(), Tensor::from(1f32)))),
         ("asks for [16]", &|t| {
-            drop(t.insert("layernorm.bias".into(), Tensor::zeros([3], (Kind::Float, Device::Cpu))))
+            drop(t.insert("layernorm.bias".into(), Tensor::zeros([3], (Kind::Float, Device::Cpu))));
         }),
         ("other values", &|t| {
             let q = &t["encoder.layer.1.attention.attention.query.weight"] * 1.001;

@@ -23,6 +23,7 @@ pub(super) struct Feed {
 }
 
 /// What the wait for a batch ended with.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 pub(super) enum Fed {
     /// A batch.
     Batch(Batch),

@@ -125,6 +125,7 @@ pub(crate) fn with_orientation(jpeg: &[u8], tag: u8) -> Vec<u8> {
 }
 
 /// Writes a picture through the `image` crate.
+#[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
 pub(crate) fn raster(image: image::DynamicImage, format: image::ImageFormat) -> Vec<u8> {
     let mut out = std::io::Cursor::new(vec![]);
     image.write_to(&mut out, format).unwrap();
