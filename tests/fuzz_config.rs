@@ -1,4 +1,5 @@
 //! Hostile configs: refused with a text or understood, never a panic; and what is understood can be written down and read again.
+#![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
 
 #[path = "../pipeline/tests/fuzz/mutate.rs"]
 mod mutate;

@@ -42,6 +42,7 @@ fn checkpoint(spec: &TrainerSpec, step: u64) -> std::path::PathBuf {
     folder
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature of the real trainer")]
 fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard) -> Result<Outcome, CliError> {
     if spec.data.train == "nowhere" {
         return Err(CliError::usage(
@@ -142,5 +143,6 @@ fn daemon_process() {
             e.code
         }
     };
+    #[expect(clippy::disallowed_methods, reason = "the end of a test's process")]
     std::process::exit(code as i32);
 }

@@ -93,7 +93,7 @@ impl Fixture {
 
 /// Sets every variable of `vs` from `params`; a variable without a value fails.
 pub(crate) fn set_params(vs: &nn::VarStore, params: &BTreeMap<&str, &Tensor>) {
-    for (name, mut variable) in vs.variables() {
+    for (name, mut variable) in vs.variables().into_iter().collect::<BTreeMap<_, _>>() {
         let value = params
             .get(name.as_str())
             .unwrap_or_else(|| panic!("the fixture has no parameter {name}"));
@@ -125,7 +125,7 @@ pub(crate) fn assert_grads(what: &str, vs: &nn::VarStore, grads: &BTreeMap<&str,
         grads.keys().map(|k| (*k).to_owned()).collect::<Vec<_>>(),
         "{what}: parameters"
     );
-    for (name, variable) in vs.variables() {
+    for (name, variable) in vs.variables().into_iter().collect::<BTreeMap<_, _>>() {
         assert_near(
             &format!("{what}: gradient of {name}"),
             &variable.grad(),
