@@ -14,6 +14,9 @@ use super::{Config, ConfigError, Place, Problem, classes, hex, validate};
 /// Prefix of environment variables that set keys; tables and keys are joined by two underscores.
 pub const ENVIRONMENT_PREFIX: &str = "SPLITMASK_";
 
+/// (name of old, name of today): the configs that lie in checkpoints must stay readable.
+const RENAMED: [(&str, &str); 1] = [("train.nonfinite_limit", "stability.nonfinite_run")];
+
 /// Where a config comes from. Loading again gives what the file says by then.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
@@ -106,6 +109,12 @@ impl Source {
         }
         self.environment_entries(&mut entries);
         self.argument_entries(&mut entries, &mut problems);
+        for entry in &mut entries {
+            if let Some((old, new)) = RENAMED.iter().find(|(old, _)| entry.path == *old) {
+                tracing::warn!("{}: {old} is called {new} now", entry.place);
+                entry.path = (*new).into();
+            }
+        }
 
         let objective = chosen(&entries, "objective.kind", &OBJECTIVES, &mut problems).unwrap_or_else(|| OBJECTIVES[0].to_owned());
         let mask = chosen(&entries, "objective.mask.kind", &MASKS, &mut problems);

@@ -364,6 +364,13 @@ fn backbone_of_the_papers_size_has_the_papers_parameters() {
 }
 
 #[test]
+fn a_key_of_an_older_version_is_taken_under_its_new_name() {
+    let source = Source::default();
+    let (config, _) = source.load_text("[codebook]\npath = \"w\"\n[data]\ntrain = \"t\"\n[train]\nnonfinite_limit = 7\n").unwrap();
+    assert_eq!(config.stability.nonfinite_run, 7);
+}
+
+#[test]
 fn every_recipe_loads() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let files = |folder: &std::path::Path| -> Vec<_> { std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect() };
