@@ -55,7 +55,9 @@ def codebook(kind: str) -> Path:
         pixels = [] if kind in ("random-projection", "dvae") else ["--pixels", "raw"]
         if kind not in subprocess.run([SPLITMASK, "codebook", "--help"], capture_output=True, text=True).stdout:
             raise Unknown(f"this build has no `codebook --kind {kind}`")
-        splitmask("codebook", str(DATA / "train"), "--out", str(path), "--kind", kind, *WORDS, *pixels)
+        # A small learnt vocabulary: the default of 20,000 steps is for a GPU.
+        short = ["--steps", "400", "--width", "32"] if kind == "dvae" else []
+        splitmask("codebook", str(DATA / "train"), "--out", str(path), "--kind", kind, *WORDS, *pixels, *short)
     return path
 
 

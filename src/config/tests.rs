@@ -366,7 +366,9 @@ fn backbone_of_the_papers_size_has_the_papers_parameters() {
 #[test]
 fn a_key_of_an_older_version_is_taken_under_its_new_name() {
     let source = Source::default();
-    let (config, _) = source.load_text("[codebook]\npath = \"w\"\n[data]\ntrain = \"t\"\n[train]\nnonfinite_limit = 7\n").unwrap();
+    let (config, _) = source
+        .load_text("[codebook]\npath = \"w\"\n[data]\ntrain = \"t\"\n[train]\nnonfinite_limit = 7\n")
+        .unwrap();
     assert_eq!(config.stability.nonfinite_run, 7);
 }
 

@@ -145,6 +145,21 @@ impl Encoder {
         })
     }
 
+    /// For formats without a place for a relative bias.
+    ///
+    /// # Errors
+    /// [`ExportError::Cannot`] if the model has one.
+    pub(super) fn refuse_relative_bias(&self, format: &'static str) -> Result<(), ExportError> {
+        if self.model.relative_bias {
+            return Err(ExportError::Cannot {
+                format,
+                what: "a relative position bias (model.relative_bias = true)",
+                hint: "--format hf-beit has a place for it".into(),
+            });
+        }
+        Ok(())
+    }
+
     /// With one bias of query, key and value a layer. A key bias adds the same number to every logit of a query, so 0 stands for none.
     pub(super) fn with_joined_biases(&self) -> Result<Self, ExportError> {
         if self.qkv_bias() == QkvBias::Full {

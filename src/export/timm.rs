@@ -54,13 +54,7 @@ impl Exporter for Timm {
     }
 
     fn express(&self, encoder: &Encoder) -> Result<Encoder, ExportError> {
-        if encoder.model.relative_bias {
-            return Err(ExportError::Cannot {
-                format: self.name(),
-                what: "a relative position bias (model.relative_bias = true)",
-                hint: "--format hf-beit has a place for it".into(),
-            });
-        }
+        encoder.refuse_relative_bias(self.name())?;
         encoder.with_joined_biases()
     }
 
