@@ -179,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=["objectives", "tokenizers", "fractions", "all"])
     parser.add_argument("--seeds", default=[0, 1, 2], type=lambda text: [int(s) for s in text.split(",")])
-    parser.add_argument("--steps", default=150, type=int, help="updates of each run (default: 150)")
+    parser.add_argument("--steps", default=400, type=int, help="updates of each run (default: 400)")
     parser.add_argument("--runs", default=Path("runs/results"), type=Path, help="where the runs go; another folder for other --steps")
     parser.add_argument("--out", default=Path("docs/results.md"), type=Path)
     args = parser.parse_args()
