@@ -1,4 +1,5 @@
-//! JPEG through libjpeg-turbo 3: the wanted region only, at the DCT scale asked for.
+//! JPEG through libjpeg-turbo 3: the wanted region only, at the DCT scale asked for. The common kind goes the fast way of
+//! [`super::baseline`]; all others, and whatever that way refuses, are decoded and judged here.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::ffi::{CStr, c_int, c_void};
@@ -8,6 +9,7 @@ use turbojpeg_sys as tj;
 
 use crate::error::SampleError;
 
+use super::baseline::Baseline;
 use super::jpeg_header::JpegHeader;
 use super::{PixelRect, Placed};
 
@@ -20,8 +22,7 @@ const MARGIN: u32 = 2;
 /// A libjpeg-turbo decompressor and the buffers beside it.
 pub(super) struct Turbo {
     handle: NonNull<c_void>,
-    /// Copy of a JPEG with a shortened height.
-    trimmed: Vec<u8>,
+    baseline: Baseline,
     /// CMYK pixels on their way to RGB.
     cmyk: Vec<u8>,
 }
@@ -98,7 +99,7 @@ impl Turbo {
     pub(super) fn new() -> Self {
         Self {
             handle: open(),
-            trimmed: vec![],
+            baseline: Baseline::new(),
             cmyk: vec![],
         }
     }
@@ -143,31 +144,19 @@ impl Turbo {
         denom: u32,
         out: &mut Vec<u8>,
     ) -> Result<Placed, SampleError> {
-        if let Some(want) = want.filter(|_| header.trimmable) {
-            let rows =
-                (u64::from(want.bottom() + MARGIN) * u64::from(denom)).div_ceil(u64::from(header.mcu_rows)) * u64::from(header.mcu_rows);
-            if rows + u64::from(header.mcu_rows) <= u64::from(header.height) {
-                let mut trimmed = std::mem::take(&mut self.trimmed);
-                trimmed.clear();
-                trimmed.extend_from_slice(bytes);
-                trimmed[header.height_at..header.height_at + 2].copy_from_slice(&(rows as u16).to_be_bytes());
-                let result = self.attempt(&trimmed, header, Some(want), denom, out, true, true);
-                self.trimmed = trimmed;
-                match result {
-                    Ok(placed) => return Ok(placed),
-                    // What follows the last wanted row is stepped over as rubbish, after all pixels are out.
-                    Err((words, Some(placed))) if words.contains("extraneous bytes") => return Ok(placed),
-                    Err((words, _)) if is_benign(&words) => {}
-                    Err((words, _)) => return Err(refusal(&words)),
-                }
+        if header.common {
+            let (width, height) = (header.width.div_ceil(denom), header.height.div_ceil(denom));
+            let region = want.map_or(PixelRect { left: 0, top: 0, width, height }, |want| widened(want, width, height));
+            if let Some(placed) = self.baseline.decode(bytes, header, region, denom, out) {
+                return Ok(placed);
             }
         }
-        match self.attempt(bytes, header, want, denom, out, true, false) {
+        match self.attempt(bytes, header, want, denom, out, true) {
             Ok(placed) => Ok(placed),
             // Stopping at the first warning told which it is; a harmless one is worth a second run to the end.
             // So is one that says what is known: the file ends early.
             Err((words, _)) if is_benign(&words) || is_cut(&words, header) => {
-                match self.attempt(bytes, header, want, denom, out, false, false) {
+                match self.attempt(bytes, header, want, denom, out, false) {
                     Ok(placed) => Ok(placed),
                     Err((words, Some(placed))) if is_benign(&words) || is_cut(&words, header) => Ok(placed),
                     Err((words, _)) => Err(refusal(&words)),
@@ -187,7 +176,6 @@ impl Turbo {
         denom: u32,
         out: &mut Vec<u8>,
         stop_on_warning: bool,
-        trimmed: bool,
     ) -> Result<Placed, (String, Option<Placed>)> {
         let handle = self.handle.as_ptr();
         let whole = tj::tjregion { x: 0, y: 0, w: 0, h: 0 };
@@ -213,7 +201,7 @@ impl Turbo {
         let width = self.get(tj::TJPARAM_TJPARAM_JPEGWIDTH as c_int).max(0) as u32;
         let height = self.get(tj::TJPARAM_TJPARAM_JPEGHEIGHT as c_int).max(0) as u32;
         // The buffer's size rests on what libjpeg itself read, so that no disagreement with our own parser can overrun it.
-        if width != header.width || (height != header.height && !trimmed) {
+        if (width, height) != (header.width, header.height) {
             return Err((
                 format!("JPEG header read as {width}×{height} and {}×{}", header.width, header.height),
                 None,
@@ -229,10 +217,13 @@ impl Turbo {
         let subsampling = self.get(tj::TJPARAM_TJPARAM_SUBSAMP as c_int);
         if let (Some(want), Some(mcu), false) = (want, mcu_columns(subsampling), header.lossless) {
             let mcu = mcu.div_ceil(denom);
-            placed.left = want.left.saturating_sub(MARGIN) / mcu * mcu;
-            placed.top = want.top.saturating_sub(MARGIN);
-            placed.width = (want.right() + MARGIN).min(scaled_width) - placed.left;
-            placed.height = (want.bottom() + MARGIN).min(scaled_height) - placed.top;
+            let want = widened(want, scaled_width, scaled_height);
+            placed = Placed {
+                left: want.left / mcu * mcu,
+                top: want.top,
+                width: want.right() - want.left / mcu * mcu,
+                height: want.height,
+            };
             let region = tj::tjregion {
                 x: placed.left as c_int,
                 y: placed.top as c_int,
@@ -268,6 +259,17 @@ impl Turbo {
     }
 }
 
+/// A part with its margin, within the picture.
+fn widened(want: PixelRect, width: u32, height: u32) -> PixelRect {
+    let (left, top) = (want.left.saturating_sub(MARGIN), want.top.saturating_sub(MARGIN));
+    PixelRect {
+        left,
+        top,
+        width: (want.right() + MARGIN).min(width) - left,
+        height: (want.bottom() + MARGIN).min(height) - top,
+    }
+}
+
 /// Columns of an iMCU, or `None` where libjpeg-turbo cannot tell and decodes whole pictures only.
 fn mcu_columns(subsampling: c_int) -> Option<u32> {
     Some(match subsampling as tj::TJSAMP {
@@ -292,3 +294,7 @@ fn cmyk_to_rgb(cmyk: &[u8], inverted: bool, out: &mut Vec<u8>) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "jpeg_tests.rs"]
+mod tests;

@@ -16,12 +16,8 @@ pub(super) struct JpegHeader {
     pub(super) adobe: bool,
     /// Bytes that libjpeg holds for coefficients if the picture comes in several scans, else 0.
     pub(super) coefficient_bytes: u64,
-    /// Rows of one row of MCUs.
-    pub(super) mcu_rows: u32,
-    /// Offset of the picture's height in its frame header.
-    pub(super) height_at: usize,
-    /// One interleaved sequential Huffman scan without restart markers: rows after the wanted ones need not be decoded.
-    pub(super) trimmable: bool,
+    /// One interleaved sequential Huffman scan, grey or colour, and whole.
+    pub(super) common: bool,
     /// No end-of-image marker follows.
     pub(super) cut: bool,
     /// Pixel-exact parts cannot be decoded (lossless process).
@@ -45,14 +41,13 @@ fn truncated() -> SampleError {
 pub(super) fn parse(bytes: &[u8]) -> Result<JpegHeader, SampleError> {
     let mut at = 2;
     let mut exif = 0u8;
-    let (mut adobe, mut restart, mut clean) = (false, false, true);
+    let mut adobe = false;
     let mut frame: Option<Frame> = None;
     loop {
         // A marker is FF, any number of fill bytes FF, a code. Anything else before it is rubbish that decoders step over.
         let Some(gap) = bytes[at..].iter().position(|&b| b == 0xff) else {
             return Err(truncated());
         };
-        clean &= gap == 0;
         at += gap;
         let Some(fill) = bytes[at..].iter().position(|&b| b != 0xff) else {
             return Err(truncated());
@@ -61,11 +56,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<JpegHeader, SampleError> {
         let code = bytes[at];
         at += 1;
         match code {
-            0x00 => {
-                clean = false;
-                continue;
-            }
-            0x01 | 0xd0..=0xd7 => continue,
+            0x00 | 0x01 | 0xd0..=0xd7 => continue,
             0xd8 => return Err(corrupt("second start-of-image marker in the JPEG header")),
             0xd9 => return Err(truncated()),
             _ => {}
@@ -83,9 +74,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<JpegHeader, SampleError> {
                 if frame.is_some() {
                     return Err(corrupt("two frame headers in one JPEG"));
                 }
-                frame = Some(Frame::parse(code, segment, at + 3)?);
+                frame = Some(Frame::parse(code, segment)?);
             }
-            0xdd if segment.len() == 2 => restart = segment != [0, 0],
             0xe1 if segment.starts_with(b"Exif\0\0") && exif == 0 => {
                 exif = image::metadata::Orientation::from_exif_chunk(&segment[6..]).map_or(1, image::metadata::Orientation::to_exif);
             }
@@ -103,9 +93,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<JpegHeader, SampleError> {
                     components: frame.components,
                     adobe,
                     coefficient_bytes: if single_scan { 0 } else { frame.coefficient_bytes },
-                    mcu_rows: frame.mcu_rows,
-                    height_at: frame.height_at,
-                    trimmable: single_scan && clean && !restart && !cut,
+                    common: single_scan && frame.components < 4 && !cut,
                     cut,
                     lossless: matches!(frame.code, 0xc3 | 0xcb),
                 });
@@ -126,13 +114,11 @@ struct Frame {
     width: u32,
     height: u32,
     components: u8,
-    mcu_rows: u32,
     coefficient_bytes: u64,
-    height_at: usize,
 }
 
 impl Frame {
-    fn parse(code: u8, segment: &[u8], height_at: usize) -> Result<Self, SampleError> {
+    fn parse(code: u8, segment: &[u8]) -> Result<Self, SampleError> {
         let unsupported = |detail: String| Err(SampleError::Unsupported { detail });
         let [precision, h0, h1, w0, w1, components, rest @ ..] = segment else {
             return Err(corrupt("JPEG frame header too short"));
@@ -170,9 +156,7 @@ impl Frame {
             width: width.into(),
             height: height.into(),
             components: *components,
-            mcu_rows: (max_v * 8) as u32,
             coefficient_bytes: factors.iter().map(|(h, v)| columns * h * rows * v * 2).sum(),
-            height_at,
         })
     }
 }

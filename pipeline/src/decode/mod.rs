@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod baseline;
+mod entropy;
 mod jpeg;
 mod jpeg_header;
 mod orientation;
