@@ -1,13 +1,15 @@
 //! Bits of a sequential Huffman scan to quantised coefficients (ITU-T T.81 annex F), fast, and with nothing to trust in the input.
 //!
-//! Three things make it fast. Stuffed bytes are taken out before bits are read, so a refill is one load. One table look-up gives run,
-//! value and length of a whole coefficient where code and value fit into [`LOOK`] bits. And blocks outside the wanted region are only
-//! stepped over, several coefficients at a look-up, since of them nothing but the DC difference matters.
+//! Three things make it fast. Stuffed bytes are taken out before bits are read, so a refill is one load. One table look-up gives runs,
+//! values and length of up to two whole coefficients where they fit into [`LOOK`] bits, and one branch tells whether they are to be
+//! had. And blocks outside the wanted region are only stepped over, since of them nothing but the DC difference matters.
 //!
 //! It handles what is in order and nothing else: at anything odd it gives up with [`Odd`], and libjpeg-turbo decides.
 
 /// Bits of a look-up.
-const LOOK: u32 = 10;
+const LOOK: u32 = 11;
+/// Look-ups between refills: their bits are there, and those of one symbol more (31) after a refill.
+const LOOKS: u32 = 5;
 const TABLE: usize = 1 << LOOK;
 /// Unstuffed bytes made at a time.
 const CHUNK: usize = 16 << 10;
@@ -17,8 +19,12 @@ const LONGEST_MCU: usize = BLOCKS * 64 * 4 + 8;
 const PADDING: usize = 8;
 /// Entry flag: the code is known, its extra bits do not fit into the look-up.
 const EXTRA: u32 = 0x80;
-/// `advance` of the end of a block.
+/// `advance` of the end of a block in [`Table::one`].
 const END: u32 = 128;
+/// Added to `advance` in [`Table::two`] and [`Table::many`]: the block ends behind the coefficients.
+const ENDS: u32 = 64;
+/// `advance` there where the look-up does not show a whole coefficient.
+const NOTHING: u32 = 127;
 
 /// Position in a block of the k-th coefficient in zigzag order (T.81 figure A.6).
 #[rustfmt::skip]
@@ -72,7 +78,10 @@ struct Table {
     /// `value << 16 | advance << 8 | bits`. Bits 0: the code is longer than the look-up. With [`EXTRA`]: `value` is a number of bits to
     /// read behind the code of `bits & 0x7f`. `advance` is run + 1.
     one: Box<[u32; TABLE]>,
-    /// `bits << 8 | end << 7 | advance` of as many whole coefficients as the look-up shows; 0: not even one.
+    /// `second value << 24 | first value << 16 | advance of the first << 11 | advance << 4 | bits` of one or two small coefficients, of
+    /// which the second may be the end of the block. (A value that is not there has an `advance` of 0.)
+    two: Box<[u32; TABLE]>,
+    /// `advance << 4 | bits` of as many whole coefficients as the look-up shows.
     many: Box<[u16; TABLE]>,
     /// Behind the last code of each length, left-aligned in 16 bits.
     limit: [u32; 17],
@@ -86,6 +95,7 @@ impl Table {
             code: *code,
             ac,
             one: Box::new([0; TABLE]),
+            two: Box::new([0; TABLE]),
             many: Box::new([0; TABLE]),
             limit: [0; 17],
             offset: [0; 17],
@@ -113,7 +123,10 @@ impl Table {
             next <<= 1;
         }
         if self.ac {
-            self.fill_many();
+            for look in 0..TABLE {
+                self.two[look] = self.pair(look);
+                self.many[look] = self.several(look);
+            }
         }
         Ok(())
     }
@@ -146,27 +159,44 @@ impl Table {
         }
     }
 
-    fn fill_many(&mut self) {
-        let mask = TABLE - 1;
-        for look in 0..TABLE {
-            let (mut bits, mut advance, mut end) = (0, 0, 0);
-            loop {
-                let entry = self.one[(look << bits) & mask];
-                let (took, step) = (entry & 0xff, (entry >> 8) & 0xff);
-                if took == 0 || took & EXTRA != 0 || bits + took > LOOK {
-                    break;
-                }
-                if step == END {
-                    (bits, end) = (bits + took, 1);
-                    break;
-                }
-                if advance + step > 63 {
-                    break;
-                }
-                (bits, advance) = (bits + took, advance + step);
-            }
-            self.many[look] = (bits << 8 | end << 7 | advance) as u16;
+    /// The coefficient behind the first `bits` of a look-up, if it shows all of it: `advance`, value, bits.
+    fn shown(&self, look: usize, bits: u32) -> Option<(u32, i32, u32)> {
+        let entry = self.one[(look << bits) & (TABLE - 1)];
+        let took = entry & 0xff;
+        let whole = took != 0 && took & EXTRA == 0 && bits + took <= LOOK;
+        whole.then_some(((entry >> 8) & 0xff, entry as i32 >> 16, took))
+    }
+
+    fn pair(&self, look: usize) -> u32 {
+        let small = |value: i32| i8::try_from(value).is_ok();
+        let entry = |values: [i32; 2], first: u32, both: u32, bits: u32| {
+            u32::from(values[1] as u8) << 24 | u32::from(values[0] as u8) << 16 | first << 11 | both << 4 | bits
+        };
+        match self.shown(look, 0) {
+            Some((END, _, bits)) => entry([0, 0], 0, ENDS, bits),
+            Some((first, value, bits)) if small(value) => match self.shown(look, bits) {
+                Some((END, _, more)) => entry([value, 0], first, first + ENDS, bits + more),
+                Some((second, other, more)) if small(other) => entry([value, other], first, first + second, bits + more),
+                _ => entry([value, 0], first, first, bits),
+            },
+            _ => entry([0, 0], 0, NOTHING, 0),
         }
+    }
+
+    fn several(&self, look: usize) -> u16 {
+        let (mut advance, mut bits) = (0, 0);
+        while let Some((step, _, took)) = self.shown(look, bits) {
+            if step == END {
+                (advance, bits) = (advance + ENDS, bits + took);
+                break;
+            }
+            if advance + step >= NOTHING - ENDS {
+                break;
+            }
+            (advance, bits) = (advance + step, bits + took);
+        }
+        let advance = if bits == 0 { NOTHING } else { advance };
+        (advance << 4 | bits) as u16
     }
 }
 
@@ -308,56 +338,74 @@ fn coefficient(table: &Table, bits: &mut Bits) -> Result<(u32, i32), Odd> {
 #[inline(always)]
 fn read_block(table: &Table, bits: &mut Bits, data: &[u8], block: &mut Block) -> Result<(), Odd> {
     let mut k = 1;
-    'block: while k < 64 {
+    'refill: loop {
         bits.refill(data);
-        // Bits for two look-ups and the longest symbol.
-        for _ in 0..2 {
-            let entry = table.one[bits.look()];
-            let length = entry & 0xff;
-            if length.wrapping_sub(1) >= EXTRA - 1 {
-                break;
+        for _ in 0..LOOKS {
+            let entry = table.two[bits.look()];
+            let first = (entry >> 11) & 31;
+            let advance = (entry >> 4) & 127;
+            if k + advance >= 64 {
+                let ends = (ENDS..NOTHING).contains(&advance);
+                if ends && k + first < 64 {
+                    bits.skip(entry & 15);
+                    if first > 0 {
+                        put(block, k + first, (entry >> 16) as i8);
+                    }
+                    return Ok(());
+                }
+                // A symbol that is long, or the block's last one: with it, the look-up may reach into the next block.
+                bits.refill(data);
+                let (advance, value) = coefficient(table, bits)?;
+                k += advance;
+                if k <= 64 {
+                    block[usize::from(ZIGZAG[(k - 1) as usize & 63]) & 63] = value as i16;
+                }
+                if k >= 64 {
+                    // Behind the last coefficient stands no end of block; a run beyond it is damage.
+                    return if k == 64 || k > END { Ok(()) } else { Err(Odd) };
+                }
+                continue 'refill;
             }
-            bits.skip(length);
-            k += (entry >> 8) & 0xff;
-            if k > 64 {
-                break 'block;
-            }
-            block[usize::from(ZIGZAG[(k - 1) as usize & 63])] = (entry >> 16) as i16;
-            if k == 64 {
-                break 'block;
-            }
+            bits.skip(entry & 15);
+            // Where there is no second one, the first goes over it.
+            put(block, k + advance, (entry >> 24) as i8);
+            put(block, k + first, (entry >> 16) as i8);
+            k += advance;
         }
-        let (advance, value) = coefficient(table, bits)?;
-        k += advance;
-        if k > 64 {
-            break;
-        }
-        block[usize::from(ZIGZAG[(k - 1) as usize & 63])] = value as i16;
     }
-    // Behind the last coefficient stands no end of block; a run beyond it is damage.
-    if k == 64 || k > END { Ok(()) } else { Err(Odd) }
+}
+
+/// Coefficient number `k` − 1 in zigzag order.
+#[inline(always)]
+fn put(block: &mut Block, k: u32, value: i8) {
+    block[usize::from(ZIGZAG[k.wrapping_sub(1) as usize & 63]) & 63] = i16::from(value);
 }
 
 /// Steps over the AC coefficients of a block.
 #[inline(always)]
 fn skip_block(table: &Table, bits: &mut Bits, data: &[u8]) -> Result<(), Odd> {
     let mut k = 1;
-    while k < 64 {
+    'refill: loop {
         bits.refill(data);
-        let entry = u32::from(table.many[bits.look()]);
-        // `advance` and `end` in one number: an end of block must be reached before the block is full.
-        let (advance, end) = (entry & 0x7f, (entry >> 7) & 1);
-        if entry != 0 && k + advance + end <= 64 {
-            bits.skip(entry >> 8);
-            k += advance;
-            if end == 1 {
-                return Ok(());
+        for _ in 0..LOOKS {
+            let entry = u32::from(table.many[bits.look()]);
+            let advance = entry >> 4;
+            if k + advance >= 64 {
+                if (ENDS..NOTHING).contains(&advance) && k + advance - ENDS < 64 {
+                    bits.skip(entry & 15);
+                    return Ok(());
+                }
+                bits.refill(data);
+                k += coefficient(table, bits)?.0;
+                if k >= 64 {
+                    return if k == 64 || k > END { Ok(()) } else { Err(Odd) };
+                }
+                continue 'refill;
             }
-        } else {
-            k += coefficient(table, bits)?.0;
+            bits.skip(entry & 15);
+            k += advance;
         }
     }
-    if k == 64 || k > END { Ok(()) } else { Err(Odd) }
 }
 
 impl<'a> Scan<'a> {

@@ -99,7 +99,7 @@ fn colours_stored_as_red_green_blue_are_no_other_way() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..Default::default() })]
     /// Damage is judged by libjpeg-turbo: what the fast way lets pass, it lets pass too, with the same pixels.
     #[test]
     fn of_a_damaged_file_the_fast_way_gives_libjpeg_turbos_pixels_or_nothing(
