@@ -66,7 +66,10 @@ pub(super) struct Baseline {
     memory: entropy::Memory,
 }
 
-#[expect(unsafe_code, reason = "the decompressor is used by one owner at a time and keeps no thread-bound state")]
+#[expect(
+    unsafe_code,
+    reason = "the decompressor is used by one owner at a time and keeps no thread-bound state"
+)]
 // SAFETY: libjpeg-turbo keeps everything in its struct; calls do not overlap, since all take `&mut self`.
 unsafe impl Send for Baseline {}
 
@@ -93,14 +96,7 @@ impl Baseline {
     /// Decodes at least `want` (pixels of the picture scaled by 1/`denom`) as RGB, and nothing below it. `None`: the file is not of the
     /// common kind or not in order, and somebody else must say what it is.
     #[expect(unsafe_code, reason = "foreign calls")]
-    pub(super) fn decode(
-        &mut self,
-        bytes: &[u8],
-        header: &JpegHeader,
-        want: PixelRect,
-        denom: u32,
-        out: &mut Vec<u8>,
-    ) -> Option<Placed> {
+    pub(super) fn decode(&mut self, bytes: &[u8], header: &JpegHeader, want: PixelRect, denom: u32, out: &mut Vec<u8>) -> Option<Placed> {
         let mut region = Region {
             left: want.left,
             top: want.top,
@@ -169,7 +165,10 @@ unsafe fn read_layout<'a>(raw: &RawScan) -> (&'a [u8], Layout) {
     };
     let mut codes = [None; COMPONENTS];
     for (c, codes) in codes.iter_mut().enumerate().take(raw.components as usize) {
-        *codes = Some((code(raw.dc_lengths[c], raw.dc_symbols[c]), code(raw.ac_lengths[c], raw.ac_symbols[c])));
+        *codes = Some((
+            code(raw.dc_lengths[c], raw.dc_symbols[c]),
+            code(raw.ac_lengths[c], raw.ac_symbols[c]),
+        ));
     }
     let layout = Layout {
         columns: raw.columns,

@@ -482,7 +482,11 @@ impl<'a> Scan<'a> {
             }
         }
         self.bits = bits;
-        self.column = if self.column + 1 == self.layout.columns { 0 } else { self.column + 1 };
+        self.column = if self.column + 1 == self.layout.columns {
+            0
+        } else {
+            self.column + 1
+        };
         // Bits that were not there read as zeros.
         if self.complete && self.left() < 0 { Err(Odd) } else { Ok(()) }
     }

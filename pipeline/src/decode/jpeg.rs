@@ -146,7 +146,15 @@ impl Turbo {
     ) -> Result<Placed, SampleError> {
         if header.common {
             let (width, height) = (header.width.div_ceil(denom), header.height.div_ceil(denom));
-            let region = want.map_or(PixelRect { left: 0, top: 0, width, height }, |want| widened(want, width, height));
+            let region = want.map_or(
+                PixelRect {
+                    left: 0,
+                    top: 0,
+                    width,
+                    height,
+                },
+                |want| widened(want, width, height),
+            );
             if let Some(placed) = self.baseline.decode(bytes, header, region, denom, out) {
                 return Ok(placed);
             }
@@ -155,13 +163,11 @@ impl Turbo {
             Ok(placed) => Ok(placed),
             // Stopping at the first warning told which it is; a harmless one is worth a second run to the end.
             // So is one that says what is known: the file ends early.
-            Err((words, _)) if is_benign(&words) || is_cut(&words, header) => {
-                match self.attempt(bytes, header, want, denom, out, false) {
-                    Ok(placed) => Ok(placed),
-                    Err((words, Some(placed))) if is_benign(&words) || is_cut(&words, header) => Ok(placed),
-                    Err((words, _)) => Err(refusal(&words)),
-                }
-            }
+            Err((words, _)) if is_benign(&words) || is_cut(&words, header) => match self.attempt(bytes, header, want, denom, out, false) {
+                Ok(placed) => Ok(placed),
+                Err((words, Some(placed))) if is_benign(&words) || is_cut(&words, header) => Ok(placed),
+                Err((words, _)) => Err(refusal(&words)),
+            },
             Err((words, _)) => Err(refusal(&words)),
         }
     }

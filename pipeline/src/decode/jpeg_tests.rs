@@ -29,8 +29,16 @@ fn noise(width: u32, height: u32) -> Image {
 /// A part of a picture of `width` × `height`, one in four the whole.
 fn part(width: u32, height: u32, draw: u64) -> PixelRect {
     let pick = |n: u32, d: u64| (crate::seed::mix(draw ^ d) % u64::from(n)) as u32;
-    let (left, top) = if draw.is_multiple_of(4) { (0, 0) } else { (pick(width, 1), pick(height, 2)) };
-    let (width, height) = if draw.is_multiple_of(4) { (width, height) } else { (1 + pick(width - left, 3), 1 + pick(height - top, 4)) };
+    let (left, top) = if draw.is_multiple_of(4) {
+        (0, 0)
+    } else {
+        (pick(width, 1), pick(height, 2))
+    };
+    let (width, height) = if draw.is_multiple_of(4) {
+        (width, height)
+    } else {
+        (1 + pick(width - left, 3), 1 + pick(height - top, 4))
+    };
     PixelRect { left, top, width, height }
 }
 

@@ -3,10 +3,10 @@
 //! JPEG goes through libjpeg-turbo (region decode, DCT scaling), PNG/WebP/GIF/BMP/TIFF through the `image` crate. The format is told
 //! by the bytes, never by the name. Refused rather than guessed: truncated (unless asked for) and corrupt files, 12-bit and hierarchical JPEG.
 
-#[cfg(test)]
-pub(crate) mod fixtures;
 mod baseline;
 mod entropy;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod jpeg;
 mod jpeg_header;
 mod orientation;
