@@ -4,6 +4,9 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+/// Temperature of the distributions that [`imbalance`] means over. At 1 a batch can be in balance while the most likely words are few, for the
+/// distributions of early training are flat; nearer to 0 only the most likely word of a place counts, and the gradient vanishes.
+const BALANCE_TEMPERATURE: f64 = 0.25;
 /// Keeps mapped pixels away from 0 and 1, where the logit has no value.
 const EPS: f64 = 0.1;
 
@@ -56,10 +59,13 @@ pub(super) fn divergence(logits: &Tensor) -> Tensor {
         .mean(Kind::Float)
 }
 
-/// Divergence, in nats, of the mean distribution of the words over all places of a batch from the uniform one: 0 if all words are used alike.
+/// Divergence, in nats, of the mean sharpened distribution of the words over all places of a batch from the uniform one: 0 if all words are the
+/// most likely one equally often.
 pub(super) fn imbalance(logits: &Tensor) -> Tensor {
     let words = logits.size()[1] as f64;
-    let mean = logits.softmax(1, Kind::Float).mean_dim([0i64, 2, 3].as_slice(), false, Kind::Float);
+    let mean = (logits / BALANCE_TEMPERATURE)
+        .softmax(1, Kind::Float)
+        .mean_dim([0i64, 2, 3].as_slice(), false, Kind::Float);
     (&mean * (mean.clamp_min(1e-12).log() + words.ln())).sum(Kind::Float)
 }
 
@@ -121,6 +127,9 @@ mod tests {
         assert!(imbalance(&each).double_value(&[]).abs() < 1e-6);
         assert!((divergence(&each).double_value(&[]) - 4f64.ln()).abs() < 1e-6);
         assert!((imbalance(&sure).double_value(&[]) - 4f64.ln()).abs() < 1e-6);
+        // Flat everywhere, but the most likely word is the same: what a tokenizer says is out of balance, whatever the distributions are.
+        let lean = Tensor::from_slice(&[1f32, 0.0, 0.0, 0.0]).view([1, 4, 1, 1]);
+        assert!(divergence(&lean).double_value(&[]) < 0.15 && imbalance(&lean).double_value(&[]) > 1.0);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Options {
     pub anneal: f64,
     /// Weight β of the divergence from uniform words; it rises over a cosine in the first tenth of the steps.
     pub kl: f64,
-    /// Weight of the divergence of a batch's mean distribution of words from the uniform one. Deviation: DALL-E has no such term, and millions of
+    /// Weight of the divergence of a batch's mean sharpened distribution of words from the uniform one. Deviation: DALL-E has no such term, and millions of
     /// steps of 512 pictures; without it, short trainings with small batches end in a handful of words.
     pub balance: f64,
     /// How a reconstruction is judged.
