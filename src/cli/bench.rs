@@ -221,6 +221,7 @@ fn as_json(results: &[(Level, Vec<Measured>)], threads: usize) -> serde_json::Va
             "images": middle.images,
             "seconds": middle.wall.as_secs_f64(),
             "memory_growth": growth(middle),
+            "memory_of_settings_mb": middle.footprint.total() / 1e6,
             "stages": stages::as_json(middle, threads),
             "limit": stages::limit(middle, threads).0,
             "hint": stages::limit(middle, threads).1,
@@ -266,7 +267,11 @@ fn table(results: &[(Level, Vec<Measured>)], threads: usize, bench: &Bench) -> S
             stages::table(middle, threads)
         );
         let (limit, hint) = stages::limit(middle, threads);
-        text += &format!("\n{limit} {hint}\nPeak resident memory {} MB", level::peak_rss_mb());
+        text += &format!(
+            "\n{limit} {hint}\nBeside the program, its settings let it hold {}.\nPeak resident memory {} MB",
+            middle.footprint,
+            level::peak_rss_mb()
+        );
         text += &growth(middle).map_or(".\n".into(), |g| {
             format!(
                 "; from the second to the last tenth of the images it changed by {:+.1} %.\n",

@@ -6,6 +6,7 @@ use clap::Args;
 use splitmask_pipeline::config::{DataConfig, PipelineConfig, SourceConfig};
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::Dataset;
+use splitmask_pipeline::run::footprint::Footprint;
 
 use crate::cli::answer::{answer, say};
 use crate::config::diff::strongest;
@@ -59,6 +60,27 @@ fn sources(config: &Config) -> Vec<String> {
     config.data.sources.iter().map(line).collect()
 }
 
+/// What the pipeline holds in memory, if the place answers and has a manifest.
+fn memory(config: &Config) -> String {
+    let pipeline = PipelineConfig {
+        retry_budget_s: 2.0,
+        cache_dir: String::new(),
+        ..config.pipeline.clone()
+    };
+    let unknown = |why: String| format!("memory of the pipeline: unknown, {why}");
+    match Dataset::open(config.data.first_place(), &config.data, &pipeline, PipelineMetrics::default()) {
+        Ok(dataset) => dataset.images().map_or_else(
+            || unknown("no manifest there tells how large samples are (`splitmask bench pipeline` measures it)".into()),
+            |images| {
+                let plan = config.objective.views(&config.model, config.augment.crop, config.augment.colour);
+                let footprint = Footprint::of(&config.data, &config.pipeline, &plan, config.train.batch as usize, images);
+                format!("memory of the pipeline: at most {footprint}")
+            },
+        ),
+        Err(error) => unknown(error.to_string()),
+    }
+}
+
 pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
     let loaded = Source::of_process(args.file, args.sets).load()?;
     if args.effective {
@@ -69,6 +91,7 @@ pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
     for line in sources(&loaded.config) {
         say!("{line}");
     }
+    say!("{}", memory(&loaded.config));
     if let Some(against) = args.against {
         let old = Source {
             file: against.clone(),

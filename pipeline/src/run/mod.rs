@@ -2,6 +2,7 @@
 
 pub mod batches;
 pub mod budget;
+pub mod footprint;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 pub use self::batches::{BatchSpec, BatchStream, Worker};
 use self::budget::FailureBudget;
+use self::footprint::Images;
 use crate::bucket::cache::ShardCache;
 use crate::bucket::fetch::FetchOptions;
 use crate::bucket::manifest::Manifest;
@@ -129,6 +131,30 @@ impl Dataset {
     #[must_use]
     pub fn shards(&self) -> &[Shard] {
         &self.bucket.shards
+    }
+
+    /// What its images are like, if its manifest tells.
+    #[must_use]
+    pub fn images(&self) -> Option<Images> {
+        let manifest = self.manifest()?;
+        let bytes: u64 = manifest.shards.iter().map(|s| s.bytes).sum();
+        Some(Images {
+            bytes: bytes as f64 / manifest.samples().max(1) as f64,
+            pixels: manifest.statistics.mean_width * manifest.statistics.mean_height,
+            remote: self.is_remote(),
+        })
+    }
+
+    /// Kind of place.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.bucket.scheme
+    }
+
+    /// Whether its shards come over a network.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        self.bucket.scheme != Scheme::File
     }
 
     /// The undecoded samples, one by one; samples that are none are counted, logged and left out.

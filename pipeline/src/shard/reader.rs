@@ -14,9 +14,10 @@ use crate::error::ShardError;
 use crate::metrics::{Progress, Stage};
 
 /// A portion is handed over when it holds this many bytes or samples, so that an open shard holds about `PORTIONS` × this at most.
-const PORTION_BYTES: usize = 1 << 20;
+pub(crate) const PORTION_BYTES: usize = 1 << 20;
 const PORTION_SAMPLES: usize = 32;
-const PORTIONS: usize = 3;
+/// Portions that wait.
+pub(crate) const PORTIONS: usize = 3;
 
 /// Consecutive samples of one shard.
 #[derive(Debug)]

@@ -8,7 +8,8 @@ use splitmask_pipeline::config::{DataConfig, PipelineConfig, Truncated};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::{Decoder, Limits};
 use splitmask_pipeline::error::PipelineError;
-use splitmask_pipeline::metrics::{PipelineMetrics, Stage};
+use splitmask_pipeline::metrics::{PipelineMetrics, Progress, Stage};
+use splitmask_pipeline::run::footprint::{Footprint, Images};
 use splitmask_pipeline::run::{BatchSpec, Dataset, Order, Worker};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::tokenize::Tokenizer;
@@ -87,6 +88,8 @@ pub(super) struct Measured {
     pub(super) wall: Duration,
     /// Images so far and resident memory then, MB; about twice a second.
     pub(super) memory: Vec<(u64, f64)>,
+    /// What the settings say about memory.
+    pub(super) footprint: Footprint,
     pub(super) metrics: PipelineMetrics,
 }
 
@@ -234,6 +237,8 @@ impl Bench {
         // Errors surface here rather than in a worker thread.
         drop(self.worker(level, &plan)?);
         let start = Instant::now();
+        let shape = Arc::new(if whole { (*plan).clone() } else { speck() });
+        let size = if matches!(level, Level::L2 | Level::L3) { 128 } else { self.batch };
         let spec = BatchSpec {
             order: Order::Shuffled {
                 seed: self.seed,
@@ -241,8 +246,8 @@ impl Bench {
                 rank: 0,
                 world: 1,
             },
-            plan: Arc::new(if whole { (*plan).clone() } else { speck() }),
-            batch: if matches!(level, Level::L2 | Level::L3) { 128 } else { self.batch },
+            plan: Arc::clone(&shape),
+            batch: size,
             last_partial: false,
         };
         let mut stream = dataset.batches(spec, || self.worker(level, &plan).expect("made before"))?;
@@ -262,10 +267,21 @@ impl Bench {
                 looked = Instant::now();
             }
         }
+        let wall = start.elapsed();
+        drop(stream);
+        // Without a manifest, what was read tells the size of a sample; a megapixel is a guess.
+        let read = metrics.bytes_read.of(dataset.scheme()).get() as f64;
+        let seen = Images {
+            bytes: read / metrics.samples.of(Progress::Read).get().max(1) as f64,
+            pixels: 1e6,
+            remote: dataset.is_remote(),
+        };
+        let footprint = Footprint::of(&self.data, &self.pipeline, &shape, size, dataset.images().unwrap_or(seen));
         Ok(Measured {
             images,
-            wall: start.elapsed(),
+            wall,
             memory,
+            footprint,
             metrics,
         })
     }
