@@ -10,16 +10,17 @@
 //! its error bound of the best are scored in f64. The bytes of `search` would be too coarse here: flat patches see hundreds of words
 //! within one unit of them.
 
-use std::collections::HashSet;
-
 use super::codebook::Codebook;
 use super::exact::best;
 use super::kernel::{CELL, Kernel, Lanes};
 use super::pixels::PixelMap;
-use super::rotation::{PAD, Rotation};
+use super::rotated::Rotated;
+use super::rotation::Rotation;
 
 /// Patches that go through the cells together; at most 32.
 const GROUP: usize = 28;
+/// Cells pay off where the leading components vary so many times as much as the rest. Decides speed only.
+const LEAD_TO_REST: f64 = 3.0;
 /// Components that are met exactly.
 const LEAD: usize = 16;
 /// Ends of the groups of leading components, for the radii of cells.
@@ -103,54 +104,24 @@ fn above(x: f64) -> f32 {
     (x * (1.0 + 1e-6)) as f32
 }
 
-/// Orders `slots` so that every `CELL` of them lie close to each other.
-fn halve(slots: &mut [usize], e: &[f64], padded: usize) {
-    if slots.len() <= CELL {
-        return;
-    }
-    let n = slots.len() as f64;
-    let variance = |j: usize| {
-        let (sum, squares) = slots
-            .iter()
-            .map(|&s| e[s * padded + j])
-            .fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
-        squares / n - (sum / n) * (sum / n)
-    };
-    let widest = (0..LEAD)
-        .map(|j| (variance(j), j))
-        .fold((f64::MIN, 0), |a, b| if b.0 > a.0 { b } else { a })
-        .1;
-    let middle = slots.len().div_ceil(CELL).div_ceil(2) * CELL;
-    let key = |&s: &usize| (e[s * padded + widest], s);
-    slots.select_nth_unstable_by(middle - 1, |a, b| {
-        let (a, b) = (key(a), key(b));
-        a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
-    });
-    let (low, high) = slots.split_at_mut(middle);
-    halve(low, e, padded);
-    halve(high, e, padded);
-}
-
 impl Cells {
-    /// Whether cells will leave out most words: true if the leading components hold most of what tells words apart. Decides speed only.
+    /// Whether cells will leave out most words: true if the leading components hold nearly all of what tells words apart. Decides speed only.
     pub(super) fn suit(book: &Codebook) -> bool {
-        let (_, rotated) = Rotated::new(book);
+        let rotated = Rotated::by_energy(book);
         let variance = |j: usize| {
             let n = rotated.len() as f64;
-            let column = || (0..rotated.len()).map(|slot| rotated.row(slot)[j]);
-            let mean = column().sum::<f64>() / n;
-            column().map(|x| (x - mean).powi(2)).sum::<f64>()
+            let mean = rotated.column(j).sum::<f64>() / n;
+            rotated.column(j).map(|x| (x - mean).powi(2)).sum::<f64>()
         };
         let lead: f64 = (0..LEAD).map(variance).sum();
         let rest: f64 = (LEAD..rotated.padded).map(variance).sum();
-        lead > rest
+        lead > LEAD_TO_REST * rest
     }
 
     pub(super) fn new(book: &Codebook) -> Self {
-        let (rotation, rotated) = Rotated::new(book);
+        let rotated = Rotated::by_energy(book);
         let (padded, v) = (rotated.padded, rotated.len());
-        let mut order: Vec<usize> = (0..v).collect();
-        halve(&mut order, &rotated.e, padded);
+        let order = rotated.crowds(CELL, &[1.0; LEAD]);
         let rest = (padded - LEAD) / LEAD;
         let ends = [8, 4, 2, 1].map(|part| LEAD + rest.div_ceil(part) * LEAD);
         let cells = v.div_ceil(CELL);
@@ -165,7 +136,7 @@ impl Cells {
             far: vec![Line([0.0; 16]); cells * CELL * far],
             ends,
             float_error: 0.0,
-            rotation,
+            rotation: rotated.rotation.clone(),
         };
         let band = |b: usize| if b == 0 { LEAD..ends[0] } else { ends[b - 1]..ends[b] };
         let group = |g: usize| if g == 0 { 0..GROUPS[0] } else { GROUPS[g - 1]..GROUPS[g] };
@@ -274,13 +245,13 @@ impl Cells {
                     }
                 }
             }
-            self.decide(map, book, s, group, out);
+            self.decide::<K>(map, book, s, group, out);
         }
     }
 
     /// The last step: f64 where more than one word is left.
     #[inline(always)]
-    fn decide(&self, map: &PixelMap, book: &Codebook, s: &mut Scratch, group: &[u8], out: &mut Vec<u32>) {
+    fn decide<K: Kernel>(&self, map: &PixelMap, book: &Codebook, s: &mut Scratch, group: &[u8], out: &mut Vec<u32>) {
         let d = book.dim();
         s.found.retain(|f| f.score >= s.patches[f.patch as usize].bar);
         s.found.sort_unstable_by_key(|f| (f.patch, f.slot));
@@ -296,7 +267,11 @@ impl Cells {
             // A patch of zeros is as far from all words.
             let zero = !(s.patches[i].slack > 0.0);
             let all = self.words.iter().copied().filter(|&w| zero && w != u32::MAX);
-            out.push(best(book, &s.exact, mine.iter().map(|f| self.words[f.slot as usize]).chain(all)));
+            out.push(best::<K>(
+                book,
+                &s.exact,
+                mine.iter().map(|f| self.words[f.slot as usize]).chain(all),
+            ));
         }
     }
 
@@ -367,47 +342,6 @@ impl Cells {
                 }
             }
         }
-    }
-}
-
-/// Distinct words, rotated, components of most energy first.
-struct Rotated {
-    padded: usize,
-    words: Vec<u32>,
-    e: Vec<f64>,
-}
-
-impl Rotated {
-    fn new(book: &Codebook) -> (Rotation, Self) {
-        let (d, padded) = (book.dim(), book.dim().next_multiple_of(PAD));
-        // Of words that are the same the lowest index wins always: keep only that one.
-        let mut seen = HashSet::new();
-        let bits = |w: u32| book.vector(w as usize).iter().map(|v| (v + 0.0).to_bits()).collect::<Vec<_>>();
-        let words: Vec<u32> = (0..book.len() as u32).filter(|&w| seen.insert(bits(w))).collect();
-        let rotate = |rotation: &Rotation| {
-            let mut e = vec![0.0; words.len() * padded];
-            for (row, &w) in e.chunks_exact_mut(padded).zip(&words) {
-                let x: Vec<f64> = book.vector(w as usize).iter().map(|&v| f64::from(v)).collect();
-                rotation.exact(&x, row);
-            }
-            e
-        };
-        let rotation = Rotation::new(book.patch as usize);
-        let e = rotate(&rotation);
-        let energy: Vec<f64> = (0..d).map(|j| e.iter().skip(j).step_by(padded).map(|x| x * x).sum()).collect();
-        let mut order: Vec<usize> = (0..d).collect();
-        order.sort_by(|&a, &b| energy[b].total_cmp(&energy[a]).then(a.cmp(&b)));
-        let rotation = rotation.reordered(&order);
-        let e = rotate(&rotation);
-        (rotation, Self { padded, words, e })
-    }
-
-    fn len(&self) -> usize {
-        self.words.len()
-    }
-
-    fn row(&self, slot: usize) -> &[f64] {
-        &self.e[slot * self.padded..][..self.padded]
     }
 }
 

@@ -112,7 +112,7 @@ pub struct Codebook {
     pub provenance: Provenance,
     /// V×d bytes: what each word looks like, if known (the original patch, or the mean of the patches that got it).
     pub display: Option<Vec<u8>>,
-    /// How often each word occurred in a sample of the data, if measured. Frequent words are compared first, which saves time.
+    /// How often each word occurred in a sample of the data, if measured.
     pub counts: Option<Vec<u64>>,
 }
 

@@ -1,19 +1,17 @@
 //! The definition of the answer: the f64 argmax. Slow, obviously right, and what candidates of the fast pass are rescored with.
 
 use super::codebook::Codebook;
+use super::kernel::{Kernel, Portable};
 
 /// Cosine × |x| in f64 in one fixed order of summation (eight partial sums), so that every path that uses it agrees to the last bit.
 #[must_use]
 #[inline(always)]
-pub(super) fn score(x: &[f64], word: &[f32]) -> f64 {
-    let mut sums = [0.0f64; 8];
+pub(super) fn score<K: Kernel>(x: &[f64], word: &[f32]) -> f64 {
     let (xs, x_rest) = x.as_chunks::<8>();
     let (ws, w_rest) = word.as_chunks::<8>();
-    for (x, w) in xs.iter().zip(ws) {
-        for lane in 0..8 {
-            sums[lane] += x[lane] * f64::from(w[lane]);
-        }
-    }
+    // SAFETY: the caller runs on a CPU with K.
+    #[expect(unsafe_code, reason = "the caller runs on a CPU with K")]
+    let mut sums = unsafe { K::eighths(xs, ws) };
     for (lane, (x, w)) in x_rest.iter().zip(w_rest).enumerate() {
         sums[lane] += x * f64::from(*w);
     }
@@ -22,10 +20,10 @@ pub(super) fn score(x: &[f64], word: &[f32]) -> f64 {
 
 /// The word of `words` with the largest [`score`], lowest index on ties.
 #[inline(always)]
-pub(super) fn best(book: &Codebook, x: &[f64], words: impl Iterator<Item = u32>) -> u32 {
+pub(super) fn best<K: Kernel>(book: &Codebook, x: &[f64], words: impl Iterator<Item = u32>) -> u32 {
     let mut best = (f64::NEG_INFINITY, u32::MAX);
     for word in words {
-        let s = score(x, book.vector(word as usize));
+        let s = score::<K>(x, book.vector(word as usize));
         if s > best.0 || (s == best.0 && word < best.1) {
             best = (s, word);
         }
@@ -55,7 +53,7 @@ impl Exhaustive<'_> {
         book.pixels.map(patch, &mut x);
         let mut best = (f64::NEG_INFINITY, 0);
         for (i, v) in book.vectors.chunks_exact(book.dim()).enumerate() {
-            let s = score(&x, v);
+            let s = score::<Portable>(&x, v);
             if s > best.0 {
                 best = (s, i);
             }
@@ -88,7 +86,7 @@ mod tests {
             let x: Vec<f64> = (0..n).map(|i| i as f64 - 4.0).collect();
             let w: Vec<f32> = (0..n).map(|i| (i * i % 7) as f32).collect();
             let plain: f64 = x.iter().zip(&w).map(|(x, w)| x * f64::from(*w)).sum();
-            assert_eq!(score(&x, &w), plain);
+            assert_eq!(score::<Portable>(&x, &w), plain);
         }
     }
 

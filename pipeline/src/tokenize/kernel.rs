@@ -5,8 +5,8 @@ use super::table::{Line, TILE};
 /// Patches that meet a tile of words together.
 pub(super) const GROUP: usize = 6;
 
-/// Integer sums of a group of patches with the 64 words of a tile.
-pub(super) type Sums = [[i32; TILE]; GROUP];
+/// Integer sums of N patches with the 64 words of a tile.
+pub(super) type Sums<const N: usize> = [[i32; TILE]; N];
 
 /// Words of a cell (see `cells`).
 pub(super) const CELL: usize = 32;
@@ -27,7 +27,7 @@ pub(super) trait Kernel {
     /// Sums of words (4 lines for each step of four components) and patches (`[step][patch][4]`), plus those of a last step `lengths`.
     /// Answers which words exceed each patch's threshold, and stores the sums of the patches with any.
     #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
-    unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP];
+    unsafe fn tile<const N: usize>(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; N], sums: &mut Sums<N>) -> [u64; N];
 
     /// Σ row·q.
     #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
@@ -41,6 +41,18 @@ pub(super) trait Kernel {
     #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
     unsafe fn at_least(values: &[f32; CELL], bar: f32) -> u32;
 
+    /// Σ a·b in f64, in eight partial sums; products are rounded before they are added, so that all instruction sets agree.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
+    unsafe fn eighths(a: &[[f64; 8]], b: &[[f32; 8]]) -> [f64; 8] {
+        let mut sums = [0.0; 8];
+        for (a, b) in a.iter().zip(b) {
+            for lane in 0..8 {
+                sums[lane] += a[lane] * f64::from(b[lane]);
+            }
+        }
+        sums
+    }
     /// Σ row·number, lane by lane.
     #[expect(unsafe_code, reason = "SIMD of a CPU that may lack it")]
     unsafe fn lanes(rows: &[Lanes], x: &[f32]) -> [f32; CELL];
@@ -52,9 +64,9 @@ pub(super) struct Portable;
 #[expect(unsafe_code, reason = "safe code behind the trait's signature")]
 impl Kernel for Portable {
     #[inline(always)]
-    unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
-        *sums = [[0; TILE]; GROUP];
-        for (lines, q) in tile.chunks_exact(4).chain([lengths]).zip(group.chunks_exact(4 * GROUP)) {
+    unsafe fn tile<const N: usize>(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; N], sums: &mut Sums<N>) -> [u64; N] {
+        *sums = [[0; TILE]; N];
+        for (lines, q) in tile.chunks_exact(4).chain([lengths]).zip(group.chunks_exact(4 * N)) {
             for (q, sums) in q.as_chunks::<4>().0.iter().zip(sums.iter_mut()) {
                 for (line, sums) in lines.iter().zip(sums.as_chunks_mut::<16>().0) {
                     for (w, sum) in line.0.as_chunks::<4>().0.iter().zip(sums) {

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::build::{BookSpec, HalfView, bad, build_random_patches, unit};
 use super::codebook::{Codebook, CodebookKind};
 use super::exact::{cut, score};
+use super::kernel::Portable;
 use super::tokenizer::Tokenizer;
 use crate::error::PipelineError;
 use crate::seed::{Purpose, rng};
@@ -142,7 +143,7 @@ fn assign(book: &Codebook, patches: &[u8]) -> (Vec<u32>, Vec<f32>) {
                 tokenizer.patch_words(scratch, block, &mut words);
                 let cosine = |(patch, &word): (&[u8], &u32)| {
                     book.pixels.map(patch, x);
-                    (score(x, book.vector(word as usize)) / x.iter().map(|x| x * x).sum::<f64>().sqrt()) as f32
+                    (score::<Portable>(x, book.vector(word as usize)) / x.iter().map(|x| x * x).sum::<f64>().sqrt()) as f32
                 };
                 let cosines = block.chunks_exact(d).zip(&words).map(cosine).collect();
                 (words, cosines)

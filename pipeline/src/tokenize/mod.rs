@@ -13,6 +13,8 @@ mod kernel;
 mod kmeans;
 mod picture;
 mod pixels;
+mod query;
+mod rotated;
 mod rotation;
 mod search;
 mod survey;

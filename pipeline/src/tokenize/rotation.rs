@@ -6,7 +6,7 @@ pub(super) const CHUNK: usize = 16;
 pub(super) const PAD: usize = 64;
 
 /// Orthonormal map R^d → R^d for planar 3×p×p patches.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Rotation {
     p: usize,
     /// Transposed p×p DCT matrix: `[place][frequency]`.
@@ -14,6 +14,16 @@ pub(super) struct Rotation {
     dct32: Vec<f32>,
     /// `place[c·p² + fy·p + fx]`: where that coefficient goes.
     place: Vec<u32>,
+}
+
+/// Expected energy of natural patches by coefficient `c·p² + fy·p + fx`: 1/f² spectra, colour differences far weaker than brightness.
+/// Decides speed only.
+fn expected(p: usize) -> Vec<f64> {
+    let weight = |i: usize| {
+        let (c, fy, fx) = (i / (p * p), i / p % p, i % p);
+        [1.0, 0.1, 0.05][c] / (0.02 + (fx * fx + fy * fy) as f64)
+    };
+    (0..3 * p * p).map(weight).collect()
 }
 
 /// Rows of the colour rotation: brightness, red − blue, green − the mean of both.
@@ -30,13 +40,9 @@ impl Rotation {
             scale * (std::f64::consts::PI * (place as f64 + 0.5) * frequency as f64 / n).cos()
         };
         let dct: Vec<f64> = (0..p * p).map(|i| entry(i / p, i % p)).collect();
-        // Order of expected energy in natural patches: 1/f² spectra, colour differences far weaker than brightness. Speed only.
-        let weight = |i: usize| {
-            let (c, fy, fx) = (i / (p * p), i / p % p, i % p);
-            [1.0, 0.1, 0.05][c] / (0.4 + (fx * fx + fy * fy) as f64)
-        };
+        let energy = expected(p);
         let mut order: Vec<usize> = (0..3 * p * p).collect();
-        order.sort_by(|&a, &b| weight(b).total_cmp(&weight(a)).then(a.cmp(&b)));
+        order.sort_by(|&a, &b| energy[b].total_cmp(&energy[a]).then(a.cmp(&b)));
         let mut place = vec![0; 3 * p * p];
         order.iter().enumerate().for_each(|(to, &from)| place[from] = to as u32);
         Self {
@@ -45,6 +51,14 @@ impl Rotation {
             dct,
             place,
         }
+    }
+
+    /// Expected energy of the first `n` components of natural patches in the order of [`Rotation::new`]. Decides speed only.
+    pub(super) fn energies(&self, n: usize) -> Vec<f64> {
+        let mut energy = expected(self.p);
+        energy.sort_by(|a, b| b.total_cmp(a));
+        energy.truncate(n);
+        energy
     }
 
     /// The same rotation with its components in another order: component `order[i]` becomes component i.

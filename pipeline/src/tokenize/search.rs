@@ -13,34 +13,11 @@
 
 use super::codebook::Codebook;
 use super::exact::best;
-use super::kernel::{GROUP, Kernel, Sums};
+use super::kernel::{CELL, GROUP, Kernel, Sums};
 use super::pixels::PixelMap;
+use super::query::{Patch, choose_class, prepare, threshold};
 use super::rotation::CHUNK;
-use super::table::{BANDS, Class, TILE, Table};
-
-/// A prefix is long enough if the rest can move a score by less than so many standard deviations of the scores. Decides speed only.
-const REST_TO_SPREAD: f32 = 1.6;
-
-/// What is known of one patch.
-#[derive(Debug, Clone, Copy, Default)]
-struct Patch {
-    /// Place among the patches of the call.
-    number: u32,
-    class: u32,
-    /// Scale of the prefix and its reciprocal, scale of the rest.
-    scale: f64,
-    per_scale: f64,
-    rest_scale: f64,
-    /// The integer sum `n` of the first step means: score ≤ first + scale·n.
-    first: f64,
-    /// The sums n, m of the second step mean: |score − (second + scale·n + rest_scale·m)| ≤ slack.
-    second: f64,
-    slack: f64,
-    /// A score that some word has at least.
-    bar: f64,
-    /// Band lengths as bytes.
-    bands: [i8; BANDS],
-}
+use super::table::{BANDS, Class, LEAD, TILE, Table};
 
 /// Buffers, reused.
 #[derive(Debug, Default)]
@@ -56,46 +33,10 @@ pub(super) struct Scratch {
     /// Rests of all patches, padded, zero in the prefix.
     rests: Vec<i8>,
     rho: Vec<f32>,
+    /// Prefix and bands of one patch.
+    line: Vec<i8>,
     survivors: Vec<(u32, u32, f64)>,
     exact: Vec<f64>,
-}
-
-/// Sum over a padded length in 16 lanes.
-#[inline(always)]
-fn sum16(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0f32; 16];
-    for at in (0..n).step_by(16) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(at + lane);
-        }
-    }
-    lanes.iter().sum()
-}
-
-/// Largest over a padded length; not below 0.
-#[inline(always)]
-fn max16(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0f32; 16];
-    for at in (0..n).step_by(16) {
-        for (lane, max) in lanes.iter_mut().enumerate() {
-            let x = f(at + lane);
-            *max = if x > *max { x } else { *max };
-        }
-    }
-    lanes.into_iter().fold(0.0, f32::max)
-}
-
-/// Bytes `p` and remainders `rho` of `y·per_scale = p + rho`.
-#[inline(always)]
-fn quantise(x: &[f32], a: &[f32], per_scale: f32, p: &mut [i8], rho: &mut [f32]) {
-    // Adding 1.5·2²³ rounds to a whole number and leaves its two's complement in the low byte.
-    const ROUND: f32 = 12_582_912.0;
-    for (((x, a), p), rho) in x.iter().zip(a).zip(p).zip(rho) {
-        let v = x * a * per_scale;
-        let rounded = v + ROUND;
-        *p = rounded.to_bits() as i8;
-        *rho = v - (rounded - ROUND);
-    }
 }
 
 /// Words of `bytes` (patches one after the other) into `out`.
@@ -117,23 +58,23 @@ pub(super) fn search<K: Kernel>(table: &Table, map: &PixelMap, book: &Codebook, 
         table.rotation.fast(&mut s.pixels, &mut s.work, x);
         match choose_class(table, x) {
             Some(class) => s.order.push((class as u32, number as u32)),
-            None => out[number] = exhaustive(table, map, book, patch, &mut s.exact),
+            None => out[number] = exhaustive::<K>(table, map, book, patch, &mut s.exact),
         }
     }
-    plan::<K>(table, s);
     s.survivors.clear();
-    let mut sums: Sums = [[0; TILE]; GROUP];
+    plan::<K>(table, s);
+    let mut sums: Sums<GROUP> = [[0; TILE]; GROUP];
     let tiles = table.words.len().div_ceil(TILE);
     for tile in 0..tiles {
         let words = &table.tiles[tile * padded..][..padded];
-        let real = u64::MAX >> (TILE - (table.words.len() - tile * TILE).min(TILE));
+        let real = real(table, tile);
         let mut at = 0;
         for g in 0..s.patches.len() / GROUP {
             let patches = &mut s.patches[g * GROUP..][..GROUP];
             let class = &table.classes[patches[0].class as usize];
             let lines = class.chunks * CHUNK;
             let bytes = (lines + 4) * GROUP;
-            let thresholds = std::array::from_fn(|i| threshold(&patches[i]));
+            let thresholds = std::array::from_fn(|i| patches[i].least);
             // SAFETY: the caller runs on a CPU with K.
             #[expect(unsafe_code, reason = "the caller runs on a CPU with K")]
             let masks = unsafe {
@@ -147,7 +88,7 @@ pub(super) fn search<K: Kernel>(table: &Table, map: &PixelMap, book: &Codebook, 
             };
             at += bytes;
             for (i, mask) in masks.into_iter().enumerate() {
-                if mask & real != 0 {
+                if mask & real != 0 && patches[i].met != tile as u32 {
                     let place = g * GROUP + i;
                     let rest = &s.rests[place * padded..][..padded];
                     refine::<K>(
@@ -165,33 +106,31 @@ pub(super) fn search<K: Kernel>(table: &Table, map: &PixelMap, book: &Codebook, 
             }
         }
     }
-    decide(table, map, book, s, bytes, out);
+    decide::<K>(table, map, book, s, bytes, out);
 }
 
-/// The largest integer that is certainly below the sum of any word that reaches the bar.
+/// The lanes of a tile that hold words.
 #[inline(always)]
-fn threshold(p: &Patch) -> i32 {
-    (((p.bar - p.first) * p.per_scale).floor() as i32).saturating_sub(1)
+fn real(table: &Table, tile: usize) -> u64 {
+    u64::MAX >> (TILE - (table.words.len() - tile * TILE).min(TILE))
 }
 
-/// Prefix length by energies; none if the patch is all zero.
+/// The tile whose mean word is most like a patch.
 #[inline(always)]
-fn choose_class(table: &Table, x: &[f32]) -> Option<usize> {
-    let mut energies = [0f32; super::codebook::MAX_CHUNKS + 1];
-    let mut spreads = [0f32; super::codebook::MAX_CHUNKS + 1];
-    for c in 0..table.chunks {
-        let (x, deviation) = (&x[c * CHUNK..][..CHUNK], &table.deviation[c * CHUNK..][..CHUNK]);
-        energies[c] = sum16(CHUNK, |j| x[j] * x[j]);
-        spreads[c + 1] = spreads[c] + sum16(CHUNK, |j| (x[j] * deviation[j]).powi(2));
+fn likely<K: Kernel>(table: &Table, x: &[f32]) -> usize {
+    let tiles = table.words.len().div_ceil(TILE);
+    let mut best = (f32::NEG_INFINITY, 0);
+    for (block, rows) in table.means.chunks_exact(LEAD).enumerate() {
+        // SAFETY: the caller runs on a CPU with K.
+        #[expect(unsafe_code, reason = "the caller runs on a CPU with K")]
+        let scores = unsafe { K::lanes(rows, &x[..LEAD]) };
+        for (lane, &score) in scores.iter().enumerate().take(tiles - block * CELL) {
+            if score > best.0 {
+                best = (score, block * CELL + lane);
+            }
+        }
     }
-    for c in (0..table.chunks).rev() {
-        energies[c] += energies[c + 1];
-    }
-    if !(energies[0] > 0.0) {
-        return None;
-    }
-    let fits = |class: &Class| energies[class.chunks] * class.mean_rest * class.mean_rest <= REST_TO_SPREAD.powi(2) * spreads[class.chunks];
-    Some(table.classes.iter().position(fits).unwrap_or(table.classes.len() - 1))
+    best.1
 }
 
 /// Sorts patches into groups of one class and quantises them.
@@ -207,6 +146,7 @@ fn plan<K: Kernel>(table: &Table, s: &mut Scratch) {
         Patch {
             number: u32::MAX,
             bar: f64::INFINITY,
+            least: i32::MAX,
             per_scale: 1.0,
             ..Patch::default()
         },
@@ -232,77 +172,41 @@ fn plan<K: Kernel>(table: &Table, s: &mut Scratch) {
                 group[(step * GROUP + i) * 4..][..4].copy_from_slice(four);
             }
             group[(k / 4 * GROUP + i) * 4..][..4].copy_from_slice(&patch.bands);
+            // The tile that is most like the patch gives it a bar that the others will hardly reach.
+            let tile = likely::<K>(table, x);
+            s.line.clear();
+            s.line.extend_from_slice(&bytes[..k]);
+            s.line.extend(patch.bands);
             bytes[..k].fill(0);
+            let mut sums: Sums<1> = [[0; TILE]];
+            // SAFETY: the caller runs on a CPU with K.
+            #[expect(unsafe_code, reason = "the caller runs on a CPU with K")]
+            let [mask] = unsafe {
+                K::tile(
+                    &table.tiles[tile * padded..][..k],
+                    &class.lengths[tile * 4..][..4],
+                    &s.line,
+                    &[i32::MIN],
+                    &mut sums,
+                )
+            };
+            patch.met = tile as u32;
+            refine::<K>(
+                table,
+                class,
+                &mut patch,
+                place,
+                tile,
+                mask & real(table, tile),
+                &sums[0],
+                bytes,
+                &mut s.survivors,
+            );
             s.patches[place] = patch;
         }
         for patch in &mut s.patches[g * GROUP + members.len()..(g + 1) * GROUP] {
             patch.class = class_number;
         }
-    }
-}
-
-/// Bounds and bytes of a rotated patch: prefix and rest, each with its scale.
-#[inline(always)]
-fn prepare(table: &Table, class: &Class, x: &[f32], bytes: &mut [i8], rho: &mut [f32]) -> Patch {
-    let (k, padded) = (class.chunks * CHUNK, table.padded);
-    let a = &table.a[..padded];
-    // Lengths from above: f32 sums err by less than one part in a thousand.
-    const UP: f64 = 1.001;
-    let root = |sum: f32| f64::from(sum).sqrt() * UP;
-    let length = root(sum16(padded, |j| x[j] * x[j]));
-    let mut start = class.chunks;
-    let band_lengths: [f64; BANDS] = class.ends.map(|end| {
-        let range = start * CHUNK;
-        start = end;
-        root(sum16(end * CHUNK - range, |j| x[range + j] * x[range + j]))
-    });
-    let reach = |range: std::ops::Range<usize>| max16(range.len(), |j| (x[range.start + j] * a[range.start + j]).abs());
-    let tiny = f64::from(f32::MIN_POSITIVE) * 1e6;
-    let band_reach = (0..BANDS).map(|b| band_lengths[b] * class.step[b]).fold(0.0, f64::max);
-    let scale = (f64::from(reach(0..k)).max(band_reach) / 126.0).max(tiny);
-    let rest_scale = (f64::from(reach(k..padded)) / 126.0).max(tiny);
-    let (pre, rest) = (0..k, k..padded);
-    quantise(
-        &x[pre.clone()],
-        &a[pre.clone()],
-        (1.0 / scale) as f32,
-        &mut bytes[pre.clone()],
-        &mut rho[pre.clone()],
-    );
-    quantise(
-        &x[rest.clone()],
-        &a[rest.clone()],
-        (1.0 / rest_scale) as f32,
-        &mut bytes[rest.clone()],
-        &mut rho[rest.clone()],
-    );
-    let part = |range: std::ops::Range<usize>, scale: f64, part: usize| {
-        let (x, a, rho, c) = (&x[range.clone()], &a[range.clone()], &rho[range.clone()], &table.centre[range]);
-        let n = x.len();
-        let remainder = root(sum16(n, |j| rho[j] * rho[j]));
-        let y = root(sum16(n, |j| (x[j] * a[j]).powi(2)));
-        let shift = scale * f64::from(sum16(n, |j| rho[j] * c[j]));
-        let slack = scale * remainder * (class.spread[part] + table.sum_error * f64::from(table.centre_length)) + y * class.rounding[part];
-        (shift, slack)
-    };
-    let (shift, slack) = part(pre, scale, 0);
-    let (rest_shift, rest_slack) = part(rest, rest_scale, 1);
-    let low = f64::from(sum16(k, |j| x[j] * table.lo[j]));
-    let rest_low = f64::from(sum16(padded - k, |j| x[k + j] * table.lo[k + j]));
-    let rest_mean = f64::from(sum16(padded - k, |j| x[k + j] * table.mean[k + j]));
-    let float = table.float_error * length;
-    let bands = std::array::from_fn(|b| (band_lengths[b] * class.step[b] / scale).ceil() as i8);
-    let least: f64 = (0..BANDS).map(|b| band_lengths[b] * class.least[b]).sum();
-    Patch {
-        scale,
-        per_scale: 1.0 / scale,
-        rest_scale,
-        first: low + rest_mean + shift + slack + least + float,
-        second: low + rest_low + shift + rest_shift,
-        slack: slack + rest_slack + float,
-        bar: f64::NEG_INFINITY,
-        bands,
-        ..Patch::default()
     }
 }
 
@@ -322,7 +226,6 @@ fn refine<K: Kernel>(
 ) {
     let lines = table.padded / 64;
     let skip = class.chunks * CHUNK / 64;
-    let mut least = i32::MIN;
     // The most promising word first: it raises the bar for the others.
     let mut next = if mask.count_ones() > 1 {
         most_promising(mask, sums)
@@ -332,19 +235,25 @@ fn refine<K: Kernel>(
     while mask != 0 {
         mask &= !(1 << next);
         let word = next as usize;
-        if sums[word] > least {
+        if sums[word] > patch.least {
             let slot = tile * TILE + word;
+
             // SAFETY: the caller runs on a CPU with K.
             #[expect(unsafe_code, reason = "the caller runs on a CPU with K")]
             let m = unsafe { K::dot(&table.rows[slot * lines + skip..(slot + 1) * lines], &rest[skip * 64..]) };
-            let lengths = &class.lengths[tile * 4 + word / 16].0[word % 16 * 4..][..BANDS];
-            let bound: i32 = lengths.iter().zip(patch.bands).map(|(&l, b)| i32::from(l) * i32::from(b)).sum();
+            let lengths = &class.lengths[tile * 4 + word / 16].0.as_chunks::<BANDS>().0[word % 16];
+            let bands = &patch.bands;
+            // Written out: as a loop it would go through memory.
+            let bound = i32::from(lengths[0]) * i32::from(bands[0])
+                + i32::from(lengths[1]) * i32::from(bands[1])
+                + i32::from(lengths[2]) * i32::from(bands[2])
+                + i32::from(lengths[3]) * i32::from(bands[3]);
             let middle = patch.second + patch.scale * f64::from(sums[word] - bound) + patch.rest_scale * f64::from(m);
             if middle + patch.slack >= patch.bar {
                 survivors.push((place as u32, slot as u32, middle + patch.slack));
                 if middle - patch.slack > patch.bar {
                     patch.bar = middle - patch.slack;
-                    least = threshold(patch);
+                    patch.least = threshold(patch);
                 }
             }
         }
@@ -368,7 +277,7 @@ fn most_promising(mask: u64, sums: &[i32; TILE]) -> u32 {
 
 /// Third step: f64 where more than one word is left.
 #[inline(always)]
-fn decide(table: &Table, map: &PixelMap, book: &Codebook, s: &mut Scratch, bytes: &[u8], out: &mut [u32]) {
+fn decide<K: Kernel>(table: &Table, map: &PixelMap, book: &Codebook, s: &mut Scratch, bytes: &[u8], out: &mut [u32]) {
     let d = book.dim();
     let patches = &s.patches;
     s.survivors.retain(|&(place, _, upper)| upper >= patches[place as usize].bar);
@@ -381,15 +290,15 @@ fn decide(table: &Table, map: &PixelMap, book: &Codebook, s: &mut Scratch, bytes
             continue;
         }
         map.exact(&bytes[number * d..][..d], &mut s.exact);
-        out[number] = best(book, &s.exact, group.iter().map(|&(_, slot, _)| word(slot)));
+        out[number] = best::<K>(book, &s.exact, group.iter().map(|&(_, slot, _)| word(slot)));
     }
 }
 
 #[inline(always)]
-fn exhaustive(table: &Table, map: &PixelMap, book: &Codebook, patch: &[u8], exact: &mut [f64]) -> u32 {
+fn exhaustive<K: Kernel>(table: &Table, map: &PixelMap, book: &Codebook, patch: &[u8], exact: &mut [f64]) -> u32 {
     map.exact(patch, exact);
     if exact.iter().all(|&x| x == 0.0) {
         return 0;
     }
-    best(book, exact, table.words.iter().copied())
+    best::<K>(book, exact, table.words.iter().copied())
 }

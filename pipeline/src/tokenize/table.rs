@@ -4,15 +4,18 @@
 //! first K components as bytes; of the rest it knows the lengths of four bands, of word and patch alike, and bounds their product by
 //! Cauchy-Schwarz. Adding those four lengths as one more group of four bytes makes the integer sum itself the upper bound.
 
-use std::collections::HashSet;
-
 use super::codebook::Codebook;
-use super::rotation::{CHUNK, PAD, Rotation};
+use super::kernel::{CELL, Lanes};
+use super::rotated::Rotated;
+use super::rotation::{CHUNK, Rotation};
 
 /// Words of a tile: four vectors of 16 lanes, each lane four bytes of one word.
 pub(super) const TILE: usize = 64;
 /// Bands of the components behind the prefix.
 pub(super) const BANDS: usize = 4;
+
+/// Components by which the words of a tile are alike.
+pub(super) const LEAD: usize = 16;
 
 /// 64 bytes on a cache line.
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +51,12 @@ pub(super) struct Table {
     pub(super) padded: usize,
     /// Chunks of 16 components that are not all padding.
     pub(super) chunks: usize,
-    /// Distinct words; slot → index in the codebook. Frequent words have low slots.
+    /// Distinct words; slot → index in the codebook. The words of a tile lie close to each other.
     pub(super) words: Vec<u32>,
     /// Tile by tile, four components by four components: four lines of 16 words × 4 bytes.
     pub(super) tiles: Vec<Line>,
+    /// Means of the leading components of tiles: block of 32 tiles by block, `LEAD` each.
+    pub(super) means: Vec<Lanes>,
     /// Slot by slot, `padded` bytes.
     pub(super) rows: Vec<Line>,
     /// Per component, padded with zeros: `e ≈ lo + a·q`.
@@ -79,32 +84,20 @@ fn length(v: impl Iterator<Item = f64>) -> f64 {
 impl Table {
     /// `levels`: largest byte of a quantised word, 255, or 127 where the instruction set needs it.
     pub(super) fn new(book: &Codebook, levels: u8) -> Self {
-        let (d, p) = (book.dim(), book.patch as usize);
-        let rotation = Rotation::new(p);
-        let padded = d.next_multiple_of(PAD);
-        let mut order: Vec<u32> = (0..book.len() as u32).collect();
-        if let Some(counts) = &book.counts {
-            order.sort_by_key(|&w| (std::cmp::Reverse(counts[w as usize]), w));
-        }
-        // Of words that are the same the lowest index wins always: keep only that one.
-        let mut lowest = HashSet::new();
-        let bits = |w: u32| book.vector(w as usize).iter().map(|v| (v + 0.0).to_bits()).collect::<Vec<_>>();
-        let first: Vec<bool> = (0..book.len() as u32).map(|w| lowest.insert(bits(w))).collect();
-        order.retain(|&w| first[w as usize]);
-        let v = order.len();
-        let mut e = vec![0.0; v * padded];
-        for (slot, &w) in order.iter().enumerate() {
-            let x: Vec<f64> = book.vector(w as usize).iter().map(|&v| f64::from(v)).collect();
-            rotation.exact(&x, &mut e[slot * padded..]);
-        }
+        let d = book.dim();
+        let rotated = Rotated::new(book);
+        let (padded, v) = (rotated.padded, rotated.len());
+        let order = rotated.crowds(TILE, &rotated.rotation.energies(LEAD.min(d)));
+        let e: Vec<f64> = order.iter().flat_map(|&place| rotated.row(place)).copied().collect();
         let column = |j: usize| e.iter().skip(j).step_by(padded).copied();
         let n = v as f64;
         let mut table = Self {
-            rotation,
+            rotation: rotated.rotation.clone(),
             padded,
             chunks: d.div_ceil(CHUNK),
-            words: order,
+            words: order.iter().map(|&place| rotated.words[place]).collect(),
             tiles: vec![Line([0; 64]); v.div_ceil(TILE) * padded],
+            means: vec![Lanes([0.0; CELL]); v.div_ceil(TILE).div_ceil(CELL) * LEAD],
             rows: vec![Line([0; 64]); v * padded / 64],
             lo: vec![0.0; padded],
             a: vec![0.0; padded],
@@ -143,6 +136,13 @@ impl Table {
         }
         table.centre_length = length(table.centre.iter().map(|&v| v.into())) as f32 * 1.0001;
         table.lay_out(&q);
+        for (slot, row) in e.chunks_exact(padded).enumerate() {
+            let tile = slot / TILE;
+            let members = (v - tile * TILE).min(TILE) as f64;
+            for (mean, e) in table.means[tile / CELL * LEAD..].iter_mut().zip(&row[..LEAD]) {
+                mean.0[tile % CELL] += (e / members) as f32;
+            }
+        }
         let mut chunks = 1;
         while chunks <= table.chunks {
             table.classes.push(table.class(chunks, &e, &q, &rounding, levels));

@@ -12,14 +12,14 @@ pub(in super::super) struct Neon;
 )]
 impl Kernel for Neon {
     #[inline(always)]
-    unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
+    unsafe fn tile<const N: usize>(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; N], sums: &mut Sums<N>) -> [u64; N] {
         let steps = tile.len() / 4;
-        assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * GROUP);
+        assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * N);
         // Two of the sixteen vectors of four words at a time: 12 sums, 2 words, 1 patch in 32 registers.
         for part in 0..8 {
             unsafe {
-                let mut acc = [[vdupq_n_s32(0); 2]; GROUP];
-                for (step, q) in group.chunks_exact(4 * GROUP).enumerate() {
+                let mut acc = [[vdupq_n_s32(0); 2]; N];
+                for (step, q) in group.chunks_exact(4 * N).enumerate() {
                     let lines = if step == steps { lengths } else { &tile[4 * step..4 * step + 4] };
                     let at = lines[part / 2].0.as_ptr().add(part % 2 * 32).cast::<i8>();
                     let w = [vld1q_s8(at), vld1q_s8(at.add(16))];

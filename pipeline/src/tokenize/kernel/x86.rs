@@ -18,11 +18,11 @@ impl Kernel for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
+    unsafe fn tile<const N: usize>(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; N], sums: &mut Sums<N>) -> [u64; N] {
         let steps = tile.len() / 4;
-        assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * GROUP);
+        assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * N);
         unsafe {
-            let mut acc = [[_mm512_setzero_si512(); 4]; GROUP];
+            let mut acc = [[_mm512_setzero_si512(); 4]; N];
             let mut words = tile.as_ptr().cast::<__m512i>();
             let mut q = group.as_ptr().cast::<i32>();
             for step in 0..=steps {
@@ -43,10 +43,10 @@ impl Kernel for Avx512Vnni {
                     }
                 }
                 words = words.wrapping_add(4);
-                q = q.add(GROUP);
+                q = q.add(N);
             }
-            let mut masks = [0; GROUP];
-            for g in 0..GROUP {
+            let mut masks = [0; N];
+            for g in 0..N {
                 let least = _mm512_set1_epi32(thresholds[g]);
                 for i in 0..4 {
                     masks[g] |= u64::from(_mm512_cmpgt_epi32_mask(acc[g][i], least)) << (16 * i);
@@ -99,6 +99,20 @@ impl Kernel for Avx512Vnni {
     }
 
     #[inline(always)]
+    unsafe fn eighths(a: &[[f64; 8]], b: &[[f32; 8]]) -> [f64; 8] {
+        unsafe {
+            let mut acc = _mm512_setzero_pd();
+            for (a, b) in a.iter().zip(b) {
+                let b = _mm512_cvtps_pd(_mm256_loadu_ps(b.as_ptr()));
+                acc = _mm512_add_pd(acc, _mm512_mul_pd(_mm512_loadu_pd(a.as_ptr()), b));
+            }
+            let mut sums = [0.0; 8];
+            _mm512_storeu_pd(sums.as_mut_ptr(), acc);
+            sums
+        }
+    }
+
+    #[inline(always)]
     unsafe fn lanes(rows: &[Lanes], x: &[f32]) -> [f32; CELL] {
         unsafe {
             // Four chains, for a chain waits for each of its sums.
@@ -140,14 +154,14 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn tile(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; GROUP], sums: &mut Sums) -> [u64; GROUP] {
+    unsafe fn tile<const N: usize>(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; N], sums: &mut Sums<N>) -> [u64; N] {
         let steps = tile.len() / 4;
-        assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * GROUP);
+        assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * N);
         unsafe {
             let ones = _mm256_set1_epi16(1);
-            let mut masks = [0u64; GROUP];
+            let mut masks = [0u64; N];
             for part in 0..4 {
-                let mut acc = [[_mm256_setzero_si256(); 2]; GROUP];
+                let mut acc = [[_mm256_setzero_si256(); 2]; N];
                 let mut words = tile.as_ptr().add(part).cast::<__m256i>();
                 let mut q = group.as_ptr().cast::<i32>();
                 for step in 0..=steps {
@@ -162,9 +176,9 @@ impl Kernel for Avx2 {
                         }
                     }
                     words = words.wrapping_add(8);
-                    q = q.add(GROUP);
+                    q = q.add(N);
                 }
-                for g in 0..GROUP {
+                for g in 0..N {
                     let least = _mm256_set1_epi32(thresholds[g]);
                     for (i, a) in acc[g].iter().enumerate() {
                         let m = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(*a, least)));
