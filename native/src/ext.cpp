@@ -10,6 +10,7 @@
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
@@ -17,6 +18,9 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/sum.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
@@ -103,6 +107,47 @@ struct Recompute : torch::autograd::Function<Recompute> {
   }
 };
 
+// x·wᵀ + b through oneDNN.
+at::Tensor product(const at::Tensor& x, const at::Tensor& w, const std::optional<at::Tensor>& b) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
+                            c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>)>();
+  return op.call(x, w, b, "none", c10::List<std::optional<at::Scalar>>(), std::nullopt);
+}
+
+// A linear layer whose products of rows with a matrix (output, gradient of x) are oneDNN's, and whose sum over rows (gradient of w) is
+// the BLAS's: whichever is the faster one in f32 on the CPU.
+struct Linear : torch::autograd::Function<Linear> {
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& w,
+                            const std::optional<at::Tensor>& b) {
+    ctx->save_for_backward({x, w});
+    ctx->saved_data["biased"] = b.has_value();
+    return product(x, w, b);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto &x = saved[0], &w = saved[1];
+    const auto g = grads[0].reshape({-1, w.size(0)});
+    at::Tensor dx, dw, db;
+    if (ctx->needs_input_grad(0)) dx = product(g, w.t(), std::nullopt).view(x.sizes());
+    if (ctx->needs_input_grad(1)) dw = g.t().mm(x.reshape({-1, w.size(1)}));
+    // An absent bias is no input at all.
+    if (ctx->saved_data["biased"].toBool() && ctx->needs_input_grad(2)) db = g.sum(0);
+    return {dx, dw, db};
+  }
+};
+
+// Below so many rows nothing is won.
+constexpr int64_t kFewRows = 256;
+
+bool suits_onednn(const at::Tensor& x, const at::Tensor& w) {
+  const auto plain = [](const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided; };
+  return plain(x) && plain(w) && x.dim() >= 2 && x.numel() >= kFewRows * w.size(1) && !at::autocast::is_autocast_enabled(at::kCPU) &&
+         at::globalContext().userEnabledMkldnn() && at::Context::hasMKLDNN();
+}
+
 }  // namespace
 
 extern "C" {
@@ -187,6 +232,14 @@ char* te_fused_adamw(at::Tensor** params, at::Tensor** grads, at::Tensor** exp_a
     const auto optional = [](at::Tensor* t) { return t ? std::optional<at::Tensor>(*t) : std::nullopt; };
     at::_fused_adamw_(list(params, n), list(grads, n), list(exp_avgs, n), list(exp_avg_sqs, n), {}, step_list, lr, beta1, beta2,
                       weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false, optional(scale), optional(skip));
+  });
+}
+
+// *y = new x·wᵀ + b; b may be null.
+char* te_linear(at::Tensor* x, at::Tensor* w, at::Tensor* b, at::Tensor** y) {
+  return guarded([&] {
+    const auto bias = b ? std::optional<at::Tensor>(*b) : std::nullopt;
+    *y = new at::Tensor(suits_onednn(*x, *w) ? Linear::apply(*x, *w, bias) : at::linear(*x, *w, bias));
   });
 }
 

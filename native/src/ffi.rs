@@ -50,6 +50,7 @@ unsafe extern "C" {
         scale: At,
         skip: At,
     ) -> *mut c_char;
+    fn te_linear(x: At, w: At, b: At, y: *mut At) -> *mut c_char;
     fn te_lerp(averages: *const At, values: *const At, n: usize, weight: At) -> *mut c_char;
     fn te_text(text: *const c_char, n: usize) -> *mut c_char;
     fn te_recompute(
@@ -144,6 +145,12 @@ pub(crate) fn global_norm(tensors: &[Tensor]) -> Result<Tensor, TorchError> {
     let p = pointers(tensors);
     // SAFETY: the tensors live across the call.
     tensor("global_norm", |out| unsafe { te_global_norm(p.as_ptr(), p.len(), out) })
+}
+
+pub(crate) fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor, TorchError> {
+    let b = b.map_or(std::ptr::null_mut(), at);
+    // SAFETY: the tensors and `out` live across the call; null stands for no bias.
+    tensor("linear", |out| unsafe { te_linear(at(x), at(w), b, out) })
 }
 
 pub(crate) fn scale(tensors: &[Tensor], factor: &Tensor) -> Result<(), TorchError> {

@@ -158,6 +158,15 @@ pub fn fused_adamw(lists: AdamWLists<'_>, numbers: AdamW, scale: Option<&Tensor>
     ffi::fused_adamw(lists, numbers, scale, skip)
 }
 
+/// `x·wᵀ + b` of x …×K, w N×K, b N: a linear layer. On the CPU in f32 it is oneDNN's, which is a tenth faster than the BLAS that libtorch
+/// takes for it, except for the gradient of w; else libtorch's own. Both backward once.
+///
+/// # Errors
+/// What libtorch said of shapes or kinds that do not fit.
+pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor, TorchError> {
+    ffi::linear(x, w, b)
+}
+
 /// `averages += weight × (values − averages)`, tensor by tensor, in place. `weight` is a scalar f32 tensor on their device, so that a step that
 /// was skipped there (weight 0) needs no host sync.
 ///

@@ -209,3 +209,46 @@ fn a_panic_in_a_recomputed_body_is_an_error() {
     let e = y.unwrap().sum(Kind::Float).f_backward().unwrap_err();
     assert!(e.to_string().contains("planted in backward"), "{e}");
 }
+
+#[test]
+fn a_linear_layer_is_libtorchs_forward_and_backward() {
+    let _turn = TURN.lock();
+    // Few rows go libtorch's way, many ours.
+    for (dims, bias) in [
+        (vec![3, 2, 20], true),
+        (vec![4, 150, 20], true),
+        (vec![900, 20], false),
+        (vec![0, 20], true),
+    ] {
+        let x = Tensor::randn(dims.as_slice(), CPU);
+        let (w, b) = (Tensor::randn([30, 20], CPU), bias.then(|| Tensor::randn([30], CPU)));
+        let pass = |ours: bool| {
+            let leaf = |t: &Tensor| t.copy().set_requires_grad(true);
+            let (x, w, b) = (leaf(&x), leaf(&w), b.as_ref().map(leaf));
+            let y = if ours {
+                linear(&x, &w, b.as_ref()).unwrap()
+            } else {
+                x.linear(&w, b.as_ref())
+            };
+            (&y * y.cos()).sum(Kind::Float).backward();
+            let mut all = vec![y.detach(), x.grad(), w.grad()];
+            all.extend(b.map(|b| b.grad()));
+            all
+        };
+        for (ours, theirs) in pass(true).iter().zip(pass(false)) {
+            assert_eq!(ours.size(), theirs.size());
+            if theirs.numel() > 0 {
+                let off = (ours - &theirs).abs().max().double_value(&[]) / theirs.abs().max().double_value(&[]).max(1e-30);
+                assert!(off < 2e-6, "{dims:?}: {off:e}");
+            }
+        }
+    }
+    assert!(linear(&Tensor::ones([400, 3], CPU), &Tensor::ones([2, 5], CPU), None).is_err());
+    // What needs no gradient gets none, and autocast keeps its say.
+    let w = Tensor::ones([8, 8], CPU).set_requires_grad(true);
+    let y = linear(&Tensor::ones([300, 8], CPU), &w, None).unwrap();
+    y.sum(Kind::Float).backward();
+    assert_eq!(w.grad().double_value(&[0, 0]), 300.0);
+    let _on = Autocast::bf16(Device::Cpu).unwrap();
+    assert_eq!(linear(&Tensor::ones([300, 8], CPU), &w, None).unwrap().kind(), Kind::BFloat16);
+}

@@ -3,11 +3,11 @@
 mod decoder;
 
 use tch::Tensor;
-use tch::nn::{self, Module, Path};
+use tch::nn::{self, Path};
 
 pub use decoder::{Decoder, DecoderConfig};
 
-use crate::model::{Init, linear};
+use crate::model::{Init, linear, through};
 use crate::tensor::look;
 
 /// Linear classifier over visual words: …×D → …×V.
@@ -23,7 +23,7 @@ impl MimHead {
 
     /// Logits of the words.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let logits = self.0.forward(x);
+        let logits = through(&self.0, x);
         look(|| "mim_head".into(), &logits);
         logits
     }

@@ -1,11 +1,11 @@
 //! One pre-norm transformer block.
 
-use tch::nn::{self, Module, Path};
+use tch::nn::{self, Path};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{Autocast, recomputed};
 
 use crate::model::drop_path::{DropRows, drop_path};
-use crate::model::init::{Init, linear, parameter};
+use crate::model::init::{Init, linear, parameter, project, through};
 
 /// Where the projections to query, key and value have a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,12 +128,12 @@ impl Attention {
     fn forward(&self, x: &Tensor, position_bias: Option<&Tensor>) -> Tensor {
         let (b, n, d) = x.size3().expect("tokens are B×N×D");
         let projected = match &self.bias {
-            Biases::Full(bias) => x.linear(&self.qkv, Some(bias)),
-            Biases::QueryValue(q, v) => x.linear(&self.qkv, Some(&Tensor::cat(&[q, &q.zeros_like(), v], 0))),
+            Biases::Full(bias) => project(x, &self.qkv, Some(bias)),
+            Biases::QueryValue(q, v) => project(x, &self.qkv, Some(&Tensor::cat(&[q, &q.zeros_like(), v], 0))),
         };
         let qkv = projected.view([b, n, 3, self.heads, d / self.heads]).permute([2, 0, 3, 1, 4]);
         let mixed = attend(&qkv, position_bias);
-        self.proj.forward(&mixed.transpose(1, 2).reshape([b, n, d]))
+        through(&self.proj, &mixed.transpose(1, 2).reshape([b, n, d]))
     }
 }
 
@@ -228,7 +228,7 @@ impl Block {
         let drop = |y: Tensor| if train { drop_path(y, self.drop_path) } else { y };
         let y = self.attn.forward(&self.norm1.forward(x), position_bias);
         let x = x + drop(scaled(y, &self.scale1));
-        let y = self.fc2.forward(&self.fc1.forward(&self.norm2.forward(&x)).gelu("none"));
+        let y = through(&self.fc2, &through(&self.fc1, &self.norm2.forward(&x)).gelu("none"));
         &x + drop(scaled(y, &self.scale2))
     }
 }

@@ -11,6 +11,6 @@ mod vit;
 pub use block::{Block, BlockOptions, QkvBias, linear_drop_path};
 pub use drop_path::{DropRows, DropRowsGuard};
 pub use flops::{block_flops, linear_flops};
-pub use init::{Init, linear, parameter};
+pub use init::{Init, linear, parameter, project, through};
 pub use positions::{RelativeBias, interpolate_positions};
 pub use vit::{Vit, VitOptions, is_backbone_name};

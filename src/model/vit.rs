@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use crate::model::block::{Block, BlockOptions, QkvBias, layer_norm, linear_drop_path};
 use crate::model::config::VitConfig;
-use crate::model::init::{Init, parameter};
+use crate::model::init::{Init, parameter, project};
 use crate::model::positions::{RelativeBias, interpolate_positions};
 use crate::tensor::look;
 
@@ -157,7 +157,7 @@ impl Vit {
             .reshape([b, c, g, p, g, p])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([b, g * g, c * p * p]);
-        pixels.linear(&self.patch_weight.view([self.dim, c * p * p]), Some(&self.patch_bias))
+        project(&pixels, &self.patch_weight.view([self.dim, c * p * p]), Some(&self.patch_bias))
     }
 
     /// Positions of `side` × `side` patches: 1×N×D.
