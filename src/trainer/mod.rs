@@ -3,6 +3,7 @@
 //! A step boundary is the only place where anything changes: commands are obeyed there, lines logged, pictures drawn, checkpoints written.
 
 mod assemble;
+mod collapse;
 pub mod control;
 mod error;
 mod feed;

@@ -122,6 +122,7 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
     train.loss.of(LossTerm::Total).set(inpaint + 2.0);
     train.token_entropy.set(5.5);
     train.codebook_perplexity.set(5.5_f64.exp());
+    train.predicted_perplexity.set(4.0_f64.exp());
     train.token_accuracy.set(0.2);
     train.match_accuracy.set(0.6);
     train.grad_norm.set(1.0 + 0.1 * t.sin());
