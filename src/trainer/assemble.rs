@@ -142,7 +142,7 @@ impl Trainer {
             }
         };
         // Before anything is written: a bucket that cannot be read must leave no trace.
-        let feed = Feed::open(&spec, &plan, words.tokenizer(), cursor, &telemetry.pipeline)?;
+        let feed = Feed::open(&spec, &plan, words.tokenizer(), cursor, device, &telemetry.pipeline)?;
         let epochs = fit_schedule(&mut spec, feed.samples())?;
         std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io {
             path: spec.run_dir.clone(),

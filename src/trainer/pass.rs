@@ -15,7 +15,7 @@ use crate::loss::perplexity;
 use crate::model::DropRows;
 use crate::objective::{Coupling, Losses, Objective, ObjectiveError};
 use crate::telemetry::metrics::Phase;
-use crate::tensor::{StepInput, look, step_input};
+use crate::tensor::{SentBatch, StepInput, look};
 
 /// Name of the perplexity of the predicted words among a batch's numbers; there where words are predicted.
 pub(super) const PREDICTED_PERPLEXITY: &str = "predicted_perplexity";
@@ -36,6 +36,8 @@ pub(super) struct Pass<'a> {
     pub(super) parts: usize,
     /// Where words come from, and what the pipeline made; `None` for a batch that brings its words.
     pub(super) words: Option<(&'a Words, &'a ViewPlan)>,
+    /// The whole batch on the device; `None` = each part is sent when it is its turn.
+    pub(super) sent: Option<&'a SentBatch>,
 }
 
 /// What a pass leaves besides gradients.
@@ -164,9 +166,17 @@ impl Pass<'_> {
     fn input(&self, batch: &Batch, part: usize, phase: &mut impl FnMut(Phase)) -> Result<(StepInput, Option<Tensor>), TrainError> {
         let size = batch.len / self.parts;
         let (range, normalise) = (part * size..(part + 1) * size, self.spec.train.normalise());
+        let own;
+        let (sent, range) = match self.sent {
+            Some(sent) => (sent, range),
+            None => {
+                own = SentBatch::send(batch, range, self.device)?;
+                (&own, 0..size)
+            }
+        };
         let (mut input, target) = match self.words {
-            Some((words, plan)) => words.input(batch, range, plan, self.device, &normalise)?,
-            None => (step_input(batch, range, self.device, &normalise)?, None),
+            Some((words, plan)) => words.input(sent, range, plan, &normalise)?,
+            None => (sent.input(range, &normalise)?, None),
         };
         phase(Phase::Forward);
         if let Some((words, _)) = self.words {

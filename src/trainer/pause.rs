@@ -65,6 +65,7 @@ impl Trainer {
             &self.plan,
             self.words.tokenizer(),
             self.cursor,
+            self.device,
             &self.telemetry.pipeline,
         ) {
             Ok(feed) => {
