@@ -322,7 +322,12 @@ pub static KEYS: &[Key] = &[
     key(
         Live,
         "eval.linear_every_steps",
-        "steps between linear probes of the last layer; 0 = only by command",
+        "steps between linear probes; 0 = only by command",
+    ),
+    key(
+        Live,
+        "eval.probe_layers",
+        "layers that they report: `last`, or `all`, which takes as many fits and as much memory for features",
     ),
     key(
         Live,

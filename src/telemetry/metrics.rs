@@ -15,6 +15,8 @@ use super::register::{count_per, counter, gauge, gauge_per, histogram, register,
 
 mod lasting;
 
+/// Layers that have a series, at most: of the deepest vision transformer in use (arXiv 2106.04560).
+const MOST_LAYERS: usize = 48;
 /// Upper bounds of the step histogram, seconds: 5 ms to 164 s, doubling.
 const STEP_BUCKETS: (f64, f64, usize) = (0.005, 2.0, 16);
 /// Upper bounds of the checkpoint histogram, seconds: 50 ms to 410 s, doubling.
@@ -98,6 +100,7 @@ pub struct TrainMetrics {
     pub config_reloads: PerLabel<ReloadOutcome, IntCounter>,
     /// `splitmask_eval_accuracy_ratio`.
     pub eval_accuracy: PerLabel<EvalTask, Gauge>,
+    eval_layers: GaugeVec,
     /// `splitmask_eval_loss`.
     pub eval_loss: Gauge,
     /// `splitmask_eval_best_step`.
@@ -274,6 +277,16 @@ impl TrainMetrics {
                 "splitmask_eval_accuracy_ratio",
                 "Accuracy of the frozen encoder at the last evaluation, 0 to 1.",
             )?,
+            eval_layers: register(
+                r,
+                GaugeVec::new(
+                    Opts::new(
+                        "splitmask_eval_layer_accuracy_ratio",
+                        "Accuracy of a linear probe by layer at the last evaluation, 0 to 1; all layers with eval.probe_layers = all, else the last.",
+                    ),
+                    &["layer"],
+                )?,
+            )?,
             eval_loss: gauge(
                 r,
                 "splitmask_eval_loss",
@@ -315,6 +328,21 @@ impl TrainMetrics {
             .set(1.0);
     }
 
+    /// Makes the series of `splitmask_eval_layer_accuracy_ratio` for an encoder of so many layers: their number is known from the start, though not
+    /// at compile time. Of a deeper one than [`MOST_LAYERS`] the rest is in the journal only.
+    pub fn set_layers(&self, depth: usize) {
+        for layer in 1..=depth.min(MOST_LAYERS) {
+            let _ = self.eval_layers.with_label_values(&[layer.to_string()]);
+        }
+    }
+
+    /// Accuracy of a layer, from 1.
+    pub fn set_layer_accuracy(&self, layer: usize, accuracy: f64) {
+        if layer <= MOST_LAYERS {
+            self.eval_layers.with_label_values(&[layer.to_string()]).set(accuracy);
+        }
+    }
+
     /// Counts a reload and sets the gauges that tell whether the config file and the config in force agree.
     ///
     /// A refused attempt because another one runs ([`ReloadOutcome::Busy`]) says nothing about the file, so it only counts.
@@ -348,7 +376,9 @@ impl TrainMetrics {
     /// If the inventory contradicts itself.
     pub fn names() -> prometheus::Result<BTreeSet<String>> {
         let registry = Registry::new();
-        Self::new(&registry)?.set_build_info("", "");
+        let metrics = Self::new(&registry)?;
+        metrics.set_build_info("", "");
+        metrics.set_layers(1);
         Ok(series_names(&registry))
     }
 }

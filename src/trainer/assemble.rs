@@ -91,6 +91,7 @@ impl Trainer {
         tch::manual_seed(spec.seed as i64);
         let vars = nn::VarStore::new(device);
         let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
+        telemetry.train.set_layers(objective.backbone().depth());
         let mut optimizer = AdamW::new(vars.variables(), |name, dims| objective.param_rule(name, dims), &spec.optim);
         let plan = Arc::new(words.plan(objective.views(spec.augment.crop, spec.augment.colour)));
 

@@ -139,6 +139,9 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
         train.checkpoint_last_step.set(t);
         train.eval_accuracy.of(EvalTask::Knn).set(0.45);
         train.eval_accuracy.of(EvalTask::Linear).set(0.52);
+        for layer in 1..=12 {
+            train.set_layer_accuracy(layer, 0.2 + 0.03 * layer as f64);
+        }
         train.eval_loss.set(7.1);
         train.eval_best_step.set(t);
         train.eval_since_best.set(1.0);
