@@ -32,7 +32,9 @@ impl Plain for f32 {}
 /// # Errors
 /// A shape of another size, or what libtorch said, such as that there is no memory.
 pub fn send<T: Plain>(values: &[T], shape: &[i64], device: Device) -> Result<Tensor, TorchError> {
-    let wanted = shape.iter().try_fold(1usize, |product, side| product.checked_mul(usize::try_from(*side).ok()?));
+    let wanted = shape
+        .iter()
+        .try_fold(1usize, |product, side| product.checked_mul(usize::try_from(*side).ok()?));
     if wanted != Some(values.len()) {
         return Err(TorchError {
             call: "send",

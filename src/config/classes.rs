@@ -319,11 +319,7 @@ pub static KEYS: &[Key] = &[
         "eval.patience",
         "evaluations without a new best before the warning of over-fitting; 0 = never",
     ),
-    key(
-        Live,
-        "eval.linear_every_steps",
-        "steps between linear probes; 0 = only by command",
-    ),
+    key(Live, "eval.linear_every_steps", "steps between linear probes; 0 = only by command"),
     key(
         Live,
         "eval.probe_layers",

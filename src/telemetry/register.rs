@@ -18,7 +18,12 @@ pub(super) fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::
     register(registry, Gauge::new(name, help)?)
 }
 
-pub(super) fn histogram(registry: &Registry, name: &str, help: &str, (start, factor, count): (f64, f64, usize)) -> prometheus::Result<Histogram> {
+pub(super) fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    (start, factor, count): (f64, f64, usize),
+) -> prometheus::Result<Histogram> {
     let buckets = prometheus::exponential_buckets(start, factor, count)?;
     register(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
 }

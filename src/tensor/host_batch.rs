@@ -102,7 +102,9 @@ impl SentBatch {
         let views = self.views.iter().take(views);
         Ok(StepInput {
             len: int(range.len()),
-            views: views.map(|v| normalised(&part_of(v, &range), normalise)).collect::<Result<_, _>>()?,
+            views: views
+                .map(|v| normalised(&part_of(v, &range), normalise))
+                .collect::<Result<_, _>>()?,
             words: self.words.as_ref().map(|w| part_of(w, &range)),
             largest_word: self.largest_word,
             parts: self.parts.as_ref().map(|p| Parts {

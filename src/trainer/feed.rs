@@ -19,6 +19,15 @@ use super::memory::caught;
 use super::spec::TrainerSpec;
 use crate::tensor::SentBatch;
 
+/// Where batches come from.
+#[derive(Clone)]
+pub(super) enum Supply {
+    /// The training data of the spec, through the whole pipeline.
+    Bucket,
+    /// Made before; nothing but the queue is the pipeline's.
+    Prepared(Arc<[Batch]>),
+}
+
 /// A running stream of training batches, one of them staged ahead of its step.
 ///
 /// The staged batch belongs to the stream: a feed that takes this one's place begins behind the last batch that was *trained*, so it makes the
@@ -52,6 +61,7 @@ impl Feed {
     /// # Errors
     /// Any [`PipelineError`] of opening the bucket; nothing is left running then.
     pub(super) fn open(
+        supply: &Supply,
         spec: &TrainerSpec,
         plan: &Arc<ViewPlan>,
         tokenizer: Option<&Arc<Tokenizer>>,
@@ -59,6 +69,28 @@ impl Feed {
         device: Device,
         metrics: &PipelineMetrics,
     ) -> Result<Self, PipelineError> {
+        let (stream, samples) = match supply {
+            Supply::Bucket => Self::open_bucket(spec, plan, tokenizer, start, metrics)?,
+            Supply::Prepared(batches) => {
+                let stream = BatchStream::prepared(Arc::clone(batches), start, &spec.pipeline, metrics.clone())?;
+                (stream, None)
+            }
+        };
+        Ok(Self {
+            stream,
+            samples,
+            device,
+            ahead: None,
+        })
+    }
+
+    fn open_bucket(
+        spec: &TrainerSpec,
+        plan: &Arc<ViewPlan>,
+        tokenizer: Option<&Arc<Tokenizer>>,
+        start: Cursor,
+        metrics: &PipelineMetrics,
+    ) -> Result<(BatchStream, Option<u64>), PipelineError> {
         let dataset = Dataset::open_training(&spec.data, &spec.pipeline, metrics)?;
         let order = Order::Shuffled {
             seed: spec.seed,
@@ -68,12 +100,7 @@ impl Feed {
         };
         let stream = open_batches(&dataset, spec, plan, tokenizer, order, ViewMode::Train, spec.train.batch as usize)?;
         let samples = dataset.manifest().map(|m| (m.samples() as f64 * spec.data.fraction).round() as u64);
-        Ok(Self {
-            stream,
-            samples,
-            device,
-            ahead: None,
-        })
+        Ok((stream, samples))
     }
 
     /// The staged batch; or waits for one, but not longer than `patience`, so that commands are heard while the bucket is slow.

@@ -32,6 +32,7 @@ use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::types::Batch;
 
 pub use assemble::put_weights;
 pub use error::TrainError;
@@ -43,7 +44,7 @@ use crate::checkpoint::CheckpointError;
 use crate::telemetry::metrics::{Phase, TrainMetrics};
 use assemble::{Trainer, fit_schedule};
 use control::{Command, Commands, Outcome, Reach, State, StatusBoard};
-use feed::{Fed, Feed, Staged};
+use feed::{Fed, Feed, Staged, Supply};
 use spec::TrainerSpec;
 use stability::Trouble;
 
@@ -61,7 +62,21 @@ pub struct Telemetry {
 /// # Errors
 /// [`TrainError`]; where a model exists by then, a checkpoint was written first.
 pub fn run(spec: TrainerSpec, commands: &Commands, status: StatusBoard, telemetry: Telemetry) -> Result<Outcome, TrainError> {
-    Trainer::assemble(spec, status, telemetry, None)?.train(commands)
+    Trainer::assemble(spec, Supply::Bucket, status, telemetry, None)?.train(commands)
+}
+
+/// As [`run`], on batches that were made before instead of `spec.data`, in turn and without end: for measuring the loop by itself.
+///
+/// # Errors
+/// As [`run`]; a batch that does not fit the objective.
+pub fn run_prepared(
+    spec: TrainerSpec,
+    batches: Vec<Batch>,
+    commands: &Commands,
+    status: StatusBoard,
+    telemetry: Telemetry,
+) -> Result<Outcome, TrainError> {
+    Trainer::assemble(spec, Supply::Prepared(batches.into()), status, telemetry, None)?.train(commands)
 }
 
 /// Longest time for which commands go unheard while a batch is awaited.
@@ -181,8 +196,11 @@ impl Trainer {
         if reach == Reach::Rebuild {
             let plan = Arc::new(self.words.plan(self.objective.views(spec.augment.crop, spec.augment.colour)));
             let (tokenizer, metrics) = (self.words.tokenizer(), &self.telemetry.pipeline);
-            let feed = Feed::open(&spec, &plan, tokenizer, self.cursor, self.device, metrics)?;
-            tracing::debug!(staged = self.feed.has_staged(), "the pipeline begins anew behind the last trained batch");
+            let feed = Feed::open(&self.supply, &spec, &plan, tokenizer, self.cursor, self.device, metrics)?;
+            tracing::debug!(
+                staged = self.feed.has_staged(),
+                "the pipeline begins anew behind the last trained batch"
+            );
             self.feed = feed;
             self.resume();
             self.plan = plan;

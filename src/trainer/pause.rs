@@ -61,6 +61,7 @@ impl Trainer {
         }
         pause.again = Some(Instant::now() + pause.every);
         match Feed::open(
+            &self.supply,
             &self.spec,
             &self.plan,
             self.words.tokenizer(),

@@ -97,7 +97,15 @@ impl Trainer {
     /// The batch that begins at `cursor`, made anew; the same bytes, since a batch is a function of seed and position.
     fn read_again(&self, cursor: Cursor) -> Result<Batch, TrainError> {
         let metrics = PipelineMetrics::default();
-        let mut feed = Feed::open(&self.spec, &self.plan, self.words.tokenizer(), cursor, Device::Cpu, &metrics)?;
+        let mut feed = Feed::open(
+            &self.supply,
+            &self.spec,
+            &self.plan,
+            self.words.tokenizer(),
+            cursor,
+            Device::Cpu,
+            &metrics,
+        )?;
         let began = Instant::now();
         while began.elapsed() < REREAD_PATIENCE {
             if let Fed::Batch(staged) = feed.next(super::PATIENCE)? {

@@ -39,6 +39,7 @@ pub(crate) fn inventories() -> (Registry, TrainMetrics, PipelineMetrics) {
     let train = TrainMetrics::new(&registry).expect("the trainer's metrics");
     let pipeline = PipelineMetrics::register(&registry).expect("the pipeline's metrics beside them");
     train.set_build_info("2.11.0", "cpu");
+    train.set_layers(12);
     (registry, train, pipeline)
 }
 

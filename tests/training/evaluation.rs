@@ -104,13 +104,23 @@ fn a_probe_over_its_budget_is_given_up_and_training_goes_on() {
             format!("run.dir=\"{}\"", ground.path(layers).display()),
             format!("eval.probe_layers=\"{layers}\""),
         );
-        let sets = ["optim.total_steps=12", "eval.linear_every_steps=6", "eval.linear_budget_s=0.001", &probe, &run];
+        let sets = [
+            "optim.total_steps=12",
+            "eval.linear_every_steps=6",
+            "eval.linear_budget_s=0.001",
+            &probe,
+            &run,
+        ];
         let arguments: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
         let output = ground.train(&arguments).output().unwrap();
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{log}");
         assert!(log.contains("eval.linear_budget_s"), "{log}");
         let trace = ground.trace(layers);
-        assert!(trace.iter().all(|l| !l["linear_accuracy"].is_f64() && !l["linear_layers"].is_array()));
+        assert!(
+            trace
+                .iter()
+                .all(|l| !l["linear_accuracy"].is_f64() && !l["linear_layers"].is_array())
+        );
     }
 }

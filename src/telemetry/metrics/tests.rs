@@ -238,7 +238,12 @@ fn the_disk_of_a_folder_is_measured_and_a_missing_folder_is_an_error() {
 #[test]
 fn layers_are_as_many_as_the_encoder_has_and_bounded() {
     let (registry, metrics) = fresh();
-    let layers = || series(&registry).into_iter().filter(|(name, _)| name.contains("{layer=")).collect::<Vec<_>>();
+    let layers = || {
+        series(&registry)
+            .into_iter()
+            .filter(|(name, _)| name.contains("{layer="))
+            .collect::<Vec<_>>()
+    };
     assert!(layers().is_empty());
     metrics.set_layers(3);
     metrics.set_layer_accuracy(2, 0.5);
