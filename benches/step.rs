@@ -3,7 +3,11 @@
 //! `cargo bench --profile dev --bench step -- [--model nano|tiny|small|base] [--image 224] [--patch 16] [--batch 16] [--vocab 8192]
 //! [--bf16] [--threads 2] [--seconds 20] [--device cpu|cuda]`; without arguments the four cases of `docs/benchmarks.md`. The dev profile is
 //! optimised and already built; `bench` would compile libtorch's bindings a second time.
+//!
+//! With `--overhead` it measures instead what the daemon's loop costs over such a step; see `overhead`. `--json` then prints JSON.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its numbers")]
+
+mod overhead;
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +29,8 @@ struct Case {
     threads: i32,
     seconds: f64,
     device: String,
+    overhead: bool,
+    json: bool,
 }
 
 impl Default for Case {
@@ -40,6 +46,8 @@ impl Default for Case {
             threads: 2,
             seconds: 20.0,
             device,
+            overhead: false,
+            json: false,
         }
     }
 }
@@ -48,8 +56,14 @@ fn parse(args: &[String]) -> Result<Case, String> {
     let mut case = Case::default();
     let mut args = args.iter();
     while let Some(key) = args.next() {
-        if key == "--bf16" {
-            case.bf16 = true;
+        let switch = match key.as_str() {
+            "--bf16" => Some(&mut case.bf16),
+            "--overhead" => Some(&mut case.overhead),
+            "--json" => Some(&mut case.json),
+            _ => None,
+        };
+        if let Some(switch) = switch {
+            *switch = true;
             continue;
         }
         let value = args.next().ok_or_else(|| format!("{key} needs a value"))?;
@@ -114,25 +128,37 @@ fn peak_rss() -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
 }
 
+impl Case {
+    fn model(&self) -> Result<VitConfig, String> {
+        let model = VitConfig {
+            size: self.size,
+            image: self.image,
+            patch: self.patch,
+            ..VitConfig::default()
+        };
+        let valid = model.validate();
+        valid.map_err(|(key, value, allowed)| format!("{key} = {value}: must be {allowed}"))?;
+        Ok(model)
+    }
+}
+
+fn objective_config() -> ObjectiveConfig {
+    ObjectiveConfig::Splitmask(SplitMaskConfig {
+        drop_path: 0.0,
+        ..SplitMaskConfig::default()
+    })
+}
+
 fn run(case: &Case) -> Result<(), String> {
+    if case.overhead {
+        return overhead::run(case);
+    }
     tch::set_num_threads(case.threads);
     tch::manual_seed(0);
     let (device, _) = choose_device(&case.device).map_err(|e| e.to_string())?;
-    let model = VitConfig {
-        size: case.size,
-        image: case.image,
-        patch: case.patch,
-        ..VitConfig::default()
-    };
-    model
-        .validate()
-        .map_err(|(key, value, allowed)| format!("{key} = {value}: must be {allowed}"))?;
+    let model = case.model()?;
     let vs = nn::VarStore::new(device);
-    let config = ObjectiveConfig::Splitmask(SplitMaskConfig {
-        drop_path: 0.0,
-        ..SplitMaskConfig::default()
-    });
-    let objective = build(&config, &model, case.vocabulary, &vs.root());
+    let objective = build(&objective_config(), &model, case.vocabulary, &vs.root());
     let mut adamw = AdamW::new(vs.variables(), |n, d| objective.param_rule(n, d), &OptimConfig::default());
     let input = random_input(case, model.patches(), device);
     let mut one = || step(objective.as_ref(), &input, &mut adamw, case.bf16, device);

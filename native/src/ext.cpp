@@ -16,6 +16,7 @@
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_foreach_sub.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/linear.h>
@@ -251,6 +252,21 @@ char* te_lerp(at::Tensor** averages, at::Tensor** values, size_t n, at::Tensor* 
     auto difference = at::_foreach_sub(list(values, n), to);
     at::_foreach_mul_(difference, *weight);
     at::_foreach_add_(to, difference);
+  });
+}
+
+// A copy of host memory on a device. To CUDA it goes through page-locked memory, so that the host does not wait for it: libtorch keeps that memory
+// until the copy is done.
+char* te_send(const void* data, int kind, const int64_t* shape, size_t dims, int cuda_index, at::Tensor** out) {
+  return guarded([&] {
+    const auto type = static_cast<at::ScalarType>(kind);
+    const auto host = at::from_blob(const_cast<void*>(data), at::IntArrayRef(shape, dims), at::TensorOptions().dtype(type));
+    if (cuda_index < 0) {
+      *out = new at::Tensor(host.clone());
+    } else {
+      const at::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(cuda_index));
+      *out = new at::Tensor(host.pin_memory().to(device, type, /*non_blocking=*/true));
+    }
   });
 }
 

@@ -52,6 +52,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn te_linear(x: At, w: At, b: At, y: *mut At) -> *mut c_char;
     fn te_lerp(averages: *const At, values: *const At, n: usize, weight: At) -> *mut c_char;
+    fn te_send(data: *const c_void, kind: c_int, shape: *const i64, dims: usize, cuda_index: c_int, out: *mut At) -> *mut c_char;
     fn te_text(text: *const c_char, n: usize) -> *mut c_char;
     fn te_recompute(
         x: At,
@@ -206,6 +207,14 @@ fn index(device: Device) -> c_int {
         Device::Cuda(i) => c_int::try_from(i).unwrap_or(c_int::MAX),
         _ => -1,
     }
+}
+
+/// `data` holds as many values of libtorch's scalar type `kind` as `shape` asks for.
+pub(crate) fn send<T>(data: &[T], kind: c_int, shape: &[i64], device: Device) -> Result<Tensor, TorchError> {
+    // SAFETY: `data` and `shape` live across the call; C++ copies what it reads.
+    tensor("send", |out| unsafe {
+        te_send(data.as_ptr().cast(), kind, shape.as_ptr(), shape.len(), index(device), out)
+    })
 }
 
 pub(crate) fn rng_state(device: Device) -> Result<Tensor, TorchError> {

@@ -1,5 +1,5 @@
 //! The few libtorch calls that tch lacks: bf16 autocast on any device, fused AdamW, gradient norms without a host sync,
-//! random-generator state, and loading libtorch's CUDA half at run time.
+//! random-generator state, copies to a device that nobody waits for, and loading libtorch's CUDA half at run time.
 //!
 //! Tensors cross into C++ as the `at::Tensor*` behind [`tch::Tensor::as_ptr`]; each C++ exception comes back as [`TorchError`].
 
@@ -7,6 +7,7 @@ mod cuda;
 mod ffi;
 mod memory;
 mod recompute;
+mod send;
 
 use std::marker::PhantomData;
 
@@ -15,6 +16,7 @@ use tch::{Device, Tensor};
 pub use cuda::{CudaUnavailable, library_path, load_cuda};
 pub use memory::{CudaMemory, cuda_empty_cache, cuda_memory};
 pub use recompute::recomputed;
+pub use send::{Plain, send};
 
 /// What libtorch said.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -251,4 +251,19 @@ fn a_linear_layer_is_libtorchs_forward_and_backward() {
     assert_eq!(w.grad().double_value(&[0, 0]), 300.0);
     let _on = Autocast::bf16(Device::Cpu).unwrap();
     assert_eq!(linear(&Tensor::ones([300, 8], CPU), &w, None).unwrap().kind(), Kind::BFloat16);
+
+fn sent_values_are_copies_in_their_shape() {
+    let mut bytes = vec![1u8, 2, 3, 4, 5, 255];
+    let sent = send(&bytes, &[2, 3], Device::Cpu).unwrap();
+    bytes.fill(0);
+    assert_eq!(Vec::<Vec<u8>>::try_from(&sent).unwrap(), [[1, 2, 3], [4, 5, 255]]);
+    let long = send(&[i64::MIN, i64::MAX], &[2], Device::Cpu).unwrap();
+    assert_eq!(Vec::<i64>::try_from(&long).unwrap(), [i64::MIN, i64::MAX]);
+    let float = send(&[0.5f32], &[1, 1, 1], Device::Cpu).unwrap();
+    assert_eq!((float.size(), float.double_value(&[0, 0, 0])), (vec![1, 1, 1], 0.5));
+    assert_eq!(send::<i64>(&[], &[4, 0], Device::Cpu).unwrap().size(), [4, 0]);
+    for shape in [&[5i64][..], &[-6], &[-2, -3], &[7]] {
+        let e = send(&bytes, shape, Device::Cpu).unwrap_err();
+        assert!(e.to_string().contains("6 values"), "{e}");
+    }
 }

@@ -28,6 +28,12 @@ impl BatchPool {
         let _ = self.give.send(batch);
     }
 
+    /// Buffers to fill again, if there are any; they hold old content.
+    #[must_use]
+    pub fn spare(&self) -> Option<Batch> {
+        self.take.try_recv().ok()
+    }
+
     /// Batches waiting.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -94,7 +100,7 @@ impl Batcher {
 
     fn fresh(&self) -> Batch {
         let plan = &self.plan;
-        if let Ok(mut batch) = self.pool.take.try_recv()
+        if let Some(mut batch) = self.pool.spare()
             && batch.sizes.iter().copied().eq(plan.sizes())
         {
             batch.views.iter_mut().for_each(Vec::clear);

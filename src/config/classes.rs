@@ -319,10 +319,11 @@ pub static KEYS: &[Key] = &[
         "eval.patience",
         "evaluations without a new best before the warning of over-fitting; 0 = never",
     ),
+    key(Live, "eval.linear_every_steps", "steps between linear probes; 0 = only by command"),
     key(
         Live,
-        "eval.linear_every_steps",
-        "steps between linear probes of the last layer; 0 = only by command",
+        "eval.probe_layers",
+        "layers that they report: `last`, or `all`, which takes as many fits and as much memory for features",
     ),
     key(
         Live,

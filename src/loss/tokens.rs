@@ -9,9 +9,27 @@ pub fn token_cross_entropy(logits: &Tensor, words: &Tensor) -> Tensor {
         .cross_entropy_loss::<Tensor>(words, None, Reduction::Mean, -100, 0.0)
 }
 
-/// Share of rows of `logits` M×V whose largest is the right word (i64 M); no gradient.
-pub fn token_accuracy(logits: &Tensor, words: &Tensor) -> Tensor {
-    tch::no_grad(|| logits.argmax(-1, false).eq_tensor(words).to_kind(Kind::Float).mean(Kind::Float))
+/// The word of the largest logit in each row of `logits` M×V: i64 M, no gradient.
+pub fn likeliest_words(logits: &Tensor) -> Tensor {
+    tch::no_grad(|| logits.argmax(-1, false))
+}
+
+/// Share of `predicted` words that are the right ones (both i64 M).
+pub fn token_accuracy(predicted: &Tensor, words: &Tensor) -> Tensor {
+    predicted.eq_tensor(words).to_kind(Kind::Float).mean(Kind::Float)
+}
+
+/// How often each of V words stands in `words` (i64 of any shape, each below V): i64 V on their device. Unlike `bincount`, it lets no host wait:
+/// the shape depends on no value. Whole numbers sum to the same in any order, so it is repeatable on every device.
+pub fn count_words(words: &Tensor, vocabulary: i64) -> Tensor {
+    let flat = words.reshape([-1]);
+    Tensor::zeros([vocabulary], (Kind::Int64, words.device())).scatter_add(0, &flat, &flat.ones_like())
+}
+
+/// exp(entropy) of `counts` (V, not all 0): as many words in even use would have it. f64 scalar on their device, 1 to V.
+pub fn perplexity(counts: &Tensor) -> Tensor {
+    let counts = counts.to_kind(Kind::Double);
+    (&counts / counts.sum(Kind::Double)).special_entr().sum(Kind::Double).exp()
 }
 
 #[cfg(test)]
@@ -27,7 +45,20 @@ mod tests {
         assert!((loss.double_value(&[]) - 8f64.ln()).abs() < 1e-6);
         let sure = words.one_hot(8).to_kind(Kind::Float) * 100.0;
         assert!(token_cross_entropy(&sure, &words).double_value(&[]) < 1e-6);
-        assert_eq!(token_accuracy(&sure, &words).double_value(&[]), 1.0);
-        assert_eq!(token_accuracy(&flat, &words).double_value(&[]), 0.5);
+        let accuracy = |logits: &Tensor| token_accuracy(&likeliest_words(logits), &words).double_value(&[]);
+        assert_eq!(accuracy(&sure), 1.0);
+        assert_eq!(accuracy(&flat), 0.5);
+    }
+
+    #[test]
+    fn perplexity_is_the_number_of_words_in_even_use() {
+        let words = Tensor::from_slice(&[5i64, 2, 2, 5, 0, 0]).view([2, 3]);
+        let counts = count_words(&words, 8);
+        assert_eq!(Vec::<i64>::try_from(&counts).unwrap(), [2, 0, 2, 0, 0, 2, 0, 0]);
+        assert!((perplexity(&counts).double_value(&[]) - 3.0).abs() < 1e-12);
+        assert_eq!(perplexity(&count_words(&Tensor::from_slice(&[7i64; 9]), 8)).double_value(&[]), 1.0);
+        // Three of one and one of another: 4 / 27^(1/4).
+        let uneven = perplexity(&Tensor::from_slice(&[3i64, 1])).double_value(&[]);
+        assert!((uneven - 4.0 / 27f64.powf(0.25)).abs() < 1e-12, "{uneven}");
     }
 }

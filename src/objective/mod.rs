@@ -27,6 +27,9 @@ pub struct Losses {
     pub terms: Vec<(&'static str, Tensor)>,
     /// Other numbers by name, without gradient.
     pub stats: Vec<(&'static str, Tensor)>,
+    /// i64 V: how often each word was predicted where it was not seen; none where no words are predicted. Counts, because those of a batch's parts
+    /// have a sum.
+    pub predicted: Option<Tensor>,
 }
 
 /// What one branch makes of an image: for the inpainting picture.

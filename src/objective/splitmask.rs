@@ -5,7 +5,7 @@ use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 use crate::head::{Decoder, DecoderConfig, MimHead};
-use crate::loss::{info_nce, token_accuracy, token_cross_entropy};
+use crate::loss::{count_words, info_nce, likeliest_words, token_accuracy, token_cross_entropy};
 use crate::model::config::VitConfig;
 use crate::model::{Init, Vit, VitOptions, block_flops, linear_flops, parameter};
 use crate::objective::config::{ObjectiveConfig, SplitMaskConfig};
@@ -120,7 +120,7 @@ impl SplitMask {
         let stacked = Stacked::of(parts);
         let completed = self.complete(image, &stacked, train);
         let mut total = Tensor::zeros([], (Kind::Float, completed.device()));
-        let (mut terms, mut stats) = (Vec::new(), Vec::new());
+        let (mut terms, mut stats, mut counts) = (Vec::new(), Vec::new(), None);
         if let (Some(head), Some(words)) = (&self.head, words) {
             let absent = take_rows(&completed, &flat_rows(&stacked.absent, 2 * b, 1 + n, 1));
             let logits = head.forward(&absent);
@@ -128,9 +128,17 @@ impl SplitMask {
             let loss = token_cross_entropy(&logits, &targets);
             total += &loss * self.config.inpaint_weight;
             terms.push(("inpaint", loss.detach()));
-            stats.push(("token_accuracy", token_accuracy(&logits, &targets)));
+            let predicted = likeliest_words(&logits);
+            stats.push(("token_accuracy", token_accuracy(&predicted, &targets)));
+            counts = Some(count_words(&predicted, self.vocabulary));
         }
-        Ok((Losses { total, terms, stats }, completed))
+        let losses = Losses {
+            total,
+            terms,
+            stats,
+            predicted: counts,
+        };
+        Ok((losses, completed))
     }
 
     /// Mean of the patches of each branch, f32 2×B×D.
@@ -158,6 +166,7 @@ impl Coupling for SplitMask {
         Losses {
             terms: vec![("match", contrast.loss.detach())],
             stats: vec![("match_accuracy", contrast.accuracy)],
+            predicted: None,
             total: contrast.loss * self.config.match_weight,
         }
     }

@@ -2,17 +2,21 @@
 //!
 //! The pipeline has its own, `splitmask_pipeline::metrics`; one [`Registry`] holds both. All series exist from the start, at 0, for `rate()`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::core::Collector;
-use prometheus::{Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter, Opts, Registry};
 
 pub use super::exposition::{render, series_names};
 pub use super::labels::{ClosedLabel, EvalTask, LossTerm, MemoryKind, PerLabel, Phase, ReloadOutcome};
 pub use super::phase_clock::PhaseClock;
+use super::register::{count_per, counter, gauge, gauge_per, histogram, register, seconds_per};
 
+mod lasting;
+
+/// Layers that have a series, at most: of the deepest vision transformer in use (arXiv 2106.04560).
+const MOST_LAYERS: usize = 48;
 /// Upper bounds of the step histogram, seconds: 5 ms to 164 s, doubling.
 const STEP_BUCKETS: (f64, f64, usize) = (0.005, 2.0, 16);
 /// Upper bounds of the checkpoint histogram, seconds: 50 ms to 410 s, doubling.
@@ -42,12 +46,16 @@ pub struct TrainMetrics {
     pub token_entropy: Gauge,
     /// `splitmask_train_codebook_perplexity`.
     pub codebook_perplexity: Gauge,
+    /// `splitmask_train_predicted_perplexity`.
+    pub predicted_perplexity: Gauge,
     /// `splitmask_train_token_accuracy_ratio`.
     pub token_accuracy: Gauge,
     /// `splitmask_train_match_accuracy_ratio`.
     pub match_accuracy: Gauge,
     /// `splitmask_train_match_at_chance_intervals`.
     pub match_at_chance: Gauge,
+    /// `splitmask_train_inpaint_collapsed_intervals`.
+    pub inpaint_collapsed: Gauge,
     /// `splitmask_train_grad_norm`.
     pub grad_norm: Gauge,
     /// `splitmask_train_learning_rate`.
@@ -92,6 +100,7 @@ pub struct TrainMetrics {
     pub config_reloads: PerLabel<ReloadOutcome, IntCounter>,
     /// `splitmask_eval_accuracy_ratio`.
     pub eval_accuracy: PerLabel<EvalTask, Gauge>,
+    eval_layers: GaugeVec,
     /// `splitmask_eval_loss`.
     pub eval_loss: Gauge,
     /// `splitmask_eval_best_step`.
@@ -156,6 +165,11 @@ impl TrainMetrics {
                 "splitmask_train_codebook_perplexity",
                 "exp(entropy) of the target visual words over a fixed window: how many words are in use, effectively.",
             )?,
+            predicted_perplexity: gauge(
+                r,
+                "splitmask_train_predicted_perplexity",
+                "exp(entropy) of the words predicted in a batch, mean of the last log interval; 1 = always the same word, 0 = no words are predicted.",
+            )?,
             token_accuracy: gauge(
                 r,
                 "splitmask_train_token_accuracy_ratio",
@@ -170,6 +184,11 @@ impl TrainMetrics {
                 r,
                 "splitmask_train_match_at_chance_intervals",
                 "Log intervals in a row, after the warm-up, in which the match accuracy was under twice that of guessing.",
+            )?,
+            inpaint_collapsed: gauge(
+                r,
+                "splitmask_train_inpaint_collapsed_intervals",
+                "Log intervals in a row, after the warm-up, in which under 2 words were predicted, effectively, while the targets had 8 or more.",
             )?,
             grad_norm: gauge(r, "splitmask_train_grad_norm", "L2 norm of all gradients before clipping.")?,
             learning_rate: gauge(r, "splitmask_train_learning_rate", "Learning rate of the last step.")?,
@@ -258,6 +277,16 @@ impl TrainMetrics {
                 "splitmask_eval_accuracy_ratio",
                 "Accuracy of the frozen encoder at the last evaluation, 0 to 1.",
             )?,
+            eval_layers: register(
+                r,
+                GaugeVec::new(
+                    Opts::new(
+                        "splitmask_eval_layer_accuracy_ratio",
+                        "Accuracy of a linear probe by layer at the last evaluation, 0 to 1; all layers with eval.probe_layers = all, else the last.",
+                    ),
+                    &["layer"],
+                )?,
+            )?,
             eval_loss: gauge(
                 r,
                 "splitmask_eval_loss",
@@ -299,6 +328,21 @@ impl TrainMetrics {
             .set(1.0);
     }
 
+    /// Makes the series of `splitmask_eval_layer_accuracy_ratio` for an encoder of so many layers: their number is known from the start, though not
+    /// at compile time. Of a deeper one than [`MOST_LAYERS`] the rest is in the journal only.
+    pub fn set_layers(&self, depth: usize) {
+        for layer in 1..=depth.min(MOST_LAYERS) {
+            let _ = self.eval_layers.with_label_values(&[layer.to_string()]);
+        }
+    }
+
+    /// Accuracy of a layer, from 1.
+    pub fn set_layer_accuracy(&self, layer: usize, accuracy: f64) {
+        if layer <= MOST_LAYERS {
+            self.eval_layers.with_label_values(&[layer.to_string()]).set(accuracy);
+        }
+    }
+
     /// Counts a reload and sets the gauges that tell whether the config file and the config in force agree.
     ///
     /// A refused attempt because another one runs ([`ReloadOutcome::Busy`]) says nothing about the file, so it only counts.
@@ -326,56 +370,15 @@ impl TrainMetrics {
         Ok(())
     }
 
-    /// Values of the counters that belong to the run rather than to the process, by series name; stored in each checkpoint.
-    #[must_use]
-    pub fn snapshot(&self) -> BTreeMap<String, f64> {
-        let whole = self.run_counters().map(|(name, counter)| (name, counter.get() as f64));
-        let seconds = self.run_seconds().map(|(name, counter)| (name, counter.get()));
-        whole.chain(seconds).collect()
-    }
-
-    /// Raises the run's counters to the values of a [`TrainMetrics::snapshot`]. Call it before the first scrape: a counter seen at 0
-    /// and then at its old value reads as a burst.
-    ///
-    /// Unknown names are ignored (a checkpoint of another version), as are values that no counter can have.
-    pub fn restore(&self, values: &BTreeMap<String, f64>) {
-        let saved = |name: &str| values.get(name).copied().filter(|v| v.is_finite() && *v > 0.0).unwrap_or(0.0);
-        for (name, counter) in self.run_counters() {
-            counter.inc_by((saved(&name) as u64).saturating_sub(counter.get()));
-        }
-        for (name, counter) in self.run_seconds() {
-            counter.inc_by((saved(&name) - counter.get()).max(0.0));
-        }
-    }
-
-    fn run_counters(&self) -> impl Iterator<Item = (String, &IntCounter)> {
-        [
-            &self.steps,
-            &self.images,
-            &self.epochs,
-            &self.nonfinite_steps,
-            &self.rollbacks,
-            &self.loss_spikes,
-            &self.memory_splits,
-        ]
-        .into_iter()
-        .map(|c| (c.desc()[0].fq_name.clone(), c))
-    }
-
-    fn run_seconds(&self) -> impl Iterator<Item = (String, &Counter)> {
-        Phase::ALL.iter().map(|&p| {
-            let counter = self.phase(p);
-            (format!("{}{{phase=\"{}\"}}", counter.desc()[0].fq_name, p.label()), counter)
-        })
-    }
-
     /// Names of all series of this inventory as PromQL writes them; see [`series_names`].
     ///
     /// # Errors
     /// If the inventory contradicts itself.
     pub fn names() -> prometheus::Result<BTreeSet<String>> {
         let registry = Registry::new();
-        Self::new(&registry)?.set_build_info("", "");
+        let metrics = Self::new(&registry)?;
+        metrics.set_build_info("", "");
+        metrics.set_layers(1);
         Ok(series_names(&registry))
     }
 }
@@ -384,39 +387,6 @@ impl TrainMetrics {
 #[must_use]
 pub fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-    register(registry, IntCounter::new(name, help)?)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
-    register(registry, Gauge::new(name, help)?)
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str, (start, factor, count): (f64, f64, usize)) -> prometheus::Result<Histogram> {
-    let buckets = prometheus::exponential_buckets(start, factor, count)?;
-    register(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
-}
-
-fn count_per<L: ClosedLabel>(registry: &Registry, name: &str, help: &str) -> prometheus::Result<PerLabel<L, IntCounter>> {
-    let vec = register(registry, IntCounterVec::new(Opts::new(name, help), &[L::NAME])?)?;
-    Ok(PerLabel::new(|value| vec.with_label_values(&[value])))
-}
-
-fn seconds_per<L: ClosedLabel>(registry: &Registry, name: &str, help: &str) -> prometheus::Result<PerLabel<L, Counter>> {
-    let vec = register(registry, CounterVec::new(Opts::new(name, help), &[L::NAME])?)?;
-    Ok(PerLabel::new(|value| vec.with_label_values(&[value])))
-}
-
-fn gauge_per<L: ClosedLabel>(registry: &Registry, name: &str, help: &str) -> prometheus::Result<PerLabel<L, Gauge>> {
-    let vec = register(registry, GaugeVec::new(Opts::new(name, help), &[L::NAME])?)?;
-    Ok(PerLabel::new(|value| vec.with_label_values(&[value])))
 }
 
 #[cfg(test)]

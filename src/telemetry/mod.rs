@@ -4,3 +4,4 @@ mod exposition;
 mod labels;
 pub mod metrics;
 mod phase_clock;
+mod register;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use splitmask_pipeline::types::Batch;
 use tch::{Device, Kind, Tensor};
+use torch_ext::send;
 
 use crate::tensor::{Parts, StepInput, TensorError};
 
@@ -16,81 +17,126 @@ pub struct Normalise {
     pub std: [f64; 3],
 }
 
+/// A batch, or some of its samples, sent to a device as it came: pixels are bytes, not yet normalised. On CUDA it may still be on its way; what is
+/// launched there afterwards sees it whole.
+#[derive(Debug)]
+pub struct SentBatch {
+    len: usize,
+    /// u8 B×3×S×S each.
+    views: Vec<Tensor>,
+    /// i64 B×N.
+    words: Option<Tensor>,
+    largest_word: u32,
+    parts: Option<Parts>,
+    /// i64 B.
+    labels: Tensor,
+}
+
+impl SentBatch {
+    /// Sends samples `range` of a batch. The host does not wait for the device, and the batch can be given back at once.
+    ///
+    /// # Errors
+    /// Buffers that do not fit their shape; sets of unequal size; a range beyond the batch; no memory there.
+    pub fn send(batch: &Batch, range: Range<usize>, device: Device) -> Result<Self, TensorError> {
+        check_range(&range, batch.len)?;
+        let len = range.len();
+        let views = batch.views.iter().zip(&batch.sizes).enumerate().map(|(i, (bytes, &size))| {
+            let one = 3 * (size as usize).pow(2);
+            let bytes = rows(bytes, batch.len, one, &range, || {
+                format!("view {i} ({}×3×{size}×{size})", batch.len)
+            })?;
+            Ok(send(bytes, &[int(len), 3, i64::from(size), i64::from(size)], device)?)
+        });
+        let views = views.collect::<Result<Vec<_>, TensorError>>()?;
+        let (words, largest_word) = if batch.words.is_empty() {
+            (None, 0)
+        } else {
+            let n = batch.words.len() / batch.len;
+            let words = rows(&batch.words, batch.len, n, &range, || format!("words ({}×{n})", batch.len))?;
+            let wide: Vec<i64> = words.iter().map(|&w| i64::from(w)).collect();
+            let tensor = send(&wide, &[int(len), int(n)], device)?;
+            (Some(tensor), words.iter().copied().max().unwrap_or(0))
+        };
+        let parts = if batch.parts.is_empty() {
+            None
+        } else {
+            let n = batch.parts.len() / batch.len;
+            let parts = rows(&batch.parts, batch.len, n, &range, || format!("parts ({}×{n})", batch.len))?;
+            Some(index_lists(parts, n, device)?)
+        };
+        let labels = rows(&batch.labels, batch.len, 1, &range, || "labels".into())?;
+        Ok(Self {
+            len,
+            views,
+            words,
+            largest_word,
+            parts,
+            labels: send(labels, &[int(len)], device)?,
+        })
+    }
+
+    /// Samples `range` of it, normalised.
+    ///
+    /// # Errors
+    /// A range beyond it.
+    pub fn input(&self, range: Range<usize>, normalise: &Normalise) -> Result<StepInput, TensorError> {
+        self.of_views(self.views.len(), range, normalise)
+    }
+
+    /// As [`SentBatch::input`] for a batch of a plan with a target: the target is no view, but comes by itself as u8 B×3×T×T, not normalised.
+    ///
+    /// # Errors
+    /// As there; or it has no view at all.
+    pub fn input_with_target(&self, range: Range<usize>, normalise: &Normalise) -> Result<(StepInput, Tensor), TensorError> {
+        let (target, views) = self.views.split_last().ok_or_else(|| TensorError::BadBuffer {
+            what: "target".into(),
+            got: 0,
+            want: self.len,
+        })?;
+        let input = self.of_views(views.len(), range.clone(), normalise)?;
+        Ok((input, part_of(target, &range)))
+    }
+
+    fn of_views(&self, views: usize, range: Range<usize>, normalise: &Normalise) -> Result<StepInput, TensorError> {
+        check_range(&range, self.len)?;
+        let views = self.views.iter().take(views);
+        Ok(StepInput {
+            len: int(range.len()),
+            views: views
+                .map(|v| normalised(&part_of(v, &range), normalise))
+                .collect::<Result<_, _>>()?,
+            words: self.words.as_ref().map(|w| part_of(w, &range)),
+            largest_word: self.largest_word,
+            parts: self.parts.as_ref().map(|p| Parts {
+                patches: p.patches,
+                seen_a: part_of(&p.seen_a, &range),
+                seen_b: part_of(&p.seen_b, &range),
+                absent_a: part_of(&p.absent_a, &range),
+                absent_b: part_of(&p.absent_b, &range),
+            }),
+            labels: part_of(&self.labels, &range),
+        })
+    }
+}
+
 /// Samples `range` of a batch as tensors on `device`. Bytes travel as u8 and are normalised there.
 ///
 /// # Errors
-/// Buffers that do not fit their shape; sets of unequal size; a range beyond the batch.
+/// As [`SentBatch::send`].
 pub fn step_input(batch: &Batch, range: Range<usize>, device: Device, normalise: &Normalise) -> Result<StepInput, TensorError> {
-    of_views(batch, batch.views.len(), range, device, normalise)
+    let len = range.len();
+    SentBatch::send(batch, range, device)?.input(0..len, normalise)
 }
 
-/// As [`step_input`] for a batch of a plan with a target: the target is no view, but comes by itself as u8 B×3×T×T, not normalised.
-///
-/// # Errors
-/// As there.
-pub fn step_input_with_target(
-    batch: &Batch,
-    range: Range<usize>,
-    device: Device,
-    normalise: &Normalise,
-) -> Result<(StepInput, Tensor), TensorError> {
-    let views = batch.views.len().saturating_sub(1);
-    let input = of_views(batch, views, range.clone(), device, normalise)?;
-    let (bytes, size) = (batch.views.get(views), batch.sizes.get(views).copied().unwrap_or(0));
-    let bytes = bytes.map_or(&[][..], Vec::as_slice);
-    let one = 3 * (size as usize).pow(2);
-    let bytes = rows(bytes, batch.len, one, &range, || format!("target ({}×3×{size}×{size})", batch.len))?;
-    let side = i64::from(size);
-    Ok((
-        input,
-        Tensor::from_slice(bytes).view([int(range.len()), 3, side, side]).to_device(device),
-    ))
-}
-
-fn of_views(batch: &Batch, views: usize, range: Range<usize>, device: Device, normalise: &Normalise) -> Result<StepInput, TensorError> {
-    if range.start >= range.end || range.end > batch.len {
+fn check_range(range: &Range<usize>, len: usize) -> Result<(), TensorError> {
+    if range.start >= range.end || range.end > len {
         return Err(TensorError::BadRange {
             start: range.start,
             end: range.end,
-            len: batch.len,
+            len,
         });
     }
-    let len = range.len();
-    let views = batch.views.iter().zip(&batch.sizes).take(views).enumerate();
-    let views = views.map(|(i, (bytes, &size))| {
-        let one = 3 * (size as usize).pow(2);
-        let bytes = rows(bytes, batch.len, one, &range, || {
-            format!("view {i} ({}×3×{size}×{size})", batch.len)
-        })?;
-        let side = i64::from(size);
-        Ok(normalised(bytes, [int(len), 3, side, side], device, normalise))
-    });
-    let views = views.collect::<Result<Vec<_>, TensorError>>()?;
-    let (words, largest_word) = if batch.words.is_empty() {
-        (None, 0)
-    } else {
-        let n = batch.words.len() / batch.len;
-        let words = rows(&batch.words, batch.len, n, &range, || format!("words ({}×{n})", batch.len))?;
-        let wide: Vec<i64> = words.iter().map(|&w| i64::from(w)).collect();
-        let tensor = Tensor::from_slice(&wide).view([int(len), int(n)]).to_device(device);
-        (Some(tensor), words.iter().copied().max().unwrap_or(0))
-    };
-    let parts = if batch.parts.is_empty() {
-        None
-    } else {
-        let n = batch.parts.len() / batch.len;
-        let parts = rows(&batch.parts, batch.len, n, &range, || format!("parts ({}×{n})", batch.len))?;
-        Some(index_lists(parts, n, device)?)
-    };
-    let labels = rows(&batch.labels, batch.len, 1, &range, || "labels".into())?;
-    Ok(StepInput {
-        len: int(len),
-        views,
-        words,
-        largest_word,
-        parts,
-        labels: Tensor::from_slice(labels).to_device(device),
-    })
+    Ok(())
 }
 
 fn int(x: usize) -> i64 {
@@ -109,17 +155,24 @@ fn rows<'a, T>(all: &'a [T], len: usize, each: usize, range: &Range<usize>, what
     Ok(&all[range.start * each..range.end * each])
 }
 
-fn normalised(bytes: &[u8], shape: [i64; 4], device: Device, n: &Normalise) -> Tensor {
+/// Rows `range` (within bounds) of a tensor; no copy.
+fn part_of(all: &Tensor, range: &Range<usize>) -> Tensor {
+    all.narrow(0, int(range.start), int(range.len()))
+}
+
+/// Bytes B×3×S×S as f32, normalised, in memory of its own.
+fn normalised(bytes: &Tensor, n: &Normalise) -> Result<Tensor, TensorError> {
+    // Sent like the batch itself: a plain copy would make the host wait for everything that the device has yet to do.
     let column = |f: &dyn Fn(usize) -> f64| {
-        let values: Vec<f32> = (0..3).map(|c| f(c) as f32).collect();
-        Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(device)
+        let values: [f32; 3] = std::array::from_fn(|c| f(c) as f32);
+        send(&values, &[1, 3, 1, 1], bytes.device())
     };
-    let shift = column(&|c| 255.0 * n.mean[c]);
-    let factor = column(&|c| 1.0 / (255.0 * n.std[c]));
-    let mut x = Tensor::from_slice(bytes).view(shape).to_device(device).to_kind(Kind::Float);
+    let shift = column(&|c| 255.0 * n.mean[c])?;
+    let factor = column(&|c| 1.0 / (255.0 * n.std[c]))?;
+    let mut x = bytes.to_kind(Kind::Float);
     x -= &shift;
     x *= &factor;
-    x
+    Ok(x)
 }
 
 /// Index lists of both sets and their complements.
@@ -150,14 +203,13 @@ fn index_lists(parts: &[u8], n: usize, device: Device) -> Result<Parts, TensorEr
             }
         }
     }
-    let [seen_a, seen_b, absent_a, absent_b] =
-        lists.map(|list| Tensor::from_slice(&list).view([int(len), int(list.len() / len)]).to_device(device));
+    let sent = |list: &[i64]| send(list, &[int(len), int(list.len() / len)], device);
     Ok(Parts {
         patches: int(n),
-        seen_a,
-        seen_b,
-        absent_a,
-        absent_b,
+        seen_a: sent(&lists[0])?,
+        seen_b: sent(&lists[1])?,
+        absent_a: sent(&lists[2])?,
+        absent_b: sent(&lists[3])?,
     })
 }
 
@@ -252,7 +304,8 @@ mod tests {
         b.parts.clear();
         b.sizes.push(1);
         b.views.push(vec![1, 2, 3, 4, 5, 6]);
-        let (input, target) = step_input_with_target(&b, 1..2, Device::Cpu, &PLAIN).unwrap();
+        let sent = SentBatch::send(&b, 0..2, Device::Cpu).unwrap();
+        let (input, target) = sent.input_with_target(1..2, &PLAIN).unwrap();
         assert_eq!((input.views.len(), target.size()), (1, vec![1, 3, 1, 1]));
         assert_eq!(Vec::<u8>::try_from(target.flatten(0, -1)).unwrap(), [4, 5, 6]);
     }

@@ -13,7 +13,7 @@ use tch::Tensor;
 
 pub use device::{choose_device, parse_device};
 pub use finite::{Look, look, watched};
-pub use host_batch::{Normalise, step_input, step_input_with_target};
+pub use host_batch::{Normalise, SentBatch, step_input};
 pub use rows::{flat_rows, place_rows, take_rows};
 pub use stored_batch::{load_batch, save_batch};
 
@@ -63,6 +63,9 @@ pub enum TensorError {
         /// The value.
         part: u8,
     },
+    /// What libtorch said.
+    #[error("{0}")]
+    Torch(String),
     /// A range of samples beyond the batch.
     #[error("batch: samples {start}..{end} of {len} asked for")]
     BadRange {
@@ -73,6 +76,12 @@ pub enum TensorError {
         /// Samples in the batch.
         len: usize,
     },
+}
+
+impl From<torch_ext::TorchError> for TensorError {
+    fn from(e: torch_ext::TorchError) -> Self {
+        Self::Torch(e.to_string())
+    }
 }
 
 /// Which patches the sets A and B see, as ascending patch indices (i64, on the device).

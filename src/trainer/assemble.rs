@@ -12,7 +12,7 @@ use tch::{Device, Tensor, nn};
 use super::Telemetry;
 use super::control::StatusBoard;
 use super::error::TrainError;
-use super::feed::Feed;
+use super::feed::{Feed, Supply};
 use super::journal::Journal;
 use super::keep::Keeper;
 use super::meter::{Meter, WordUsage};
@@ -40,6 +40,7 @@ pub(super) struct Trainer {
     pub(super) words: Words,
     pub(super) ema: Option<Ema>,
     pub(super) plan: Arc<ViewPlan>,
+    pub(super) supply: Supply,
     pub(super) feed: Feed,
     pub(super) step: u64,
     pub(super) cursor: Cursor,
@@ -70,6 +71,7 @@ impl Trainer {
     /// memory that `detour` says instead.
     pub(super) fn assemble(
         mut spec: TrainerSpec,
+        supply: Supply,
         status: StatusBoard,
         telemetry: Telemetry,
         detour: Option<Detour>,
@@ -91,6 +93,7 @@ impl Trainer {
         tch::manual_seed(spec.seed as i64);
         let vars = nn::VarStore::new(device);
         let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
+        telemetry.train.set_layers(objective.backbone().depth());
         let mut optimizer = AdamW::new(vars.variables(), |name, dims| objective.param_rule(name, dims), &spec.optim);
         let plan = Arc::new(words.plan(objective.views(spec.augment.crop, spec.augment.colour)));
 
@@ -142,7 +145,7 @@ impl Trainer {
             }
         };
         // Before anything is written: a bucket that cannot be read must leave no trace.
-        let feed = Feed::open(&spec, &plan, words.tokenizer(), cursor, &telemetry.pipeline)?;
+        let feed = Feed::open(&supply, &spec, &plan, words.tokenizer(), cursor, device, &telemetry.pipeline)?;
         let epochs = fit_schedule(&mut spec, feed.samples())?;
         std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io {
             path: spec.run_dir.clone(),
@@ -179,6 +182,7 @@ impl Trainer {
             words,
             ema,
             plan,
+            supply,
             feed,
             step,
             cursor,

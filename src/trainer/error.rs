@@ -34,7 +34,7 @@ pub enum TrainError {
     },
     /// A device that is not there, or a batch that is not what the objective needs.
     #[error(transparent)]
-    Tensor(#[from] TensorError),
+    Tensor(TensorError),
     /// Training goes wrong again and again.
     #[error("{reason}, up to step {step}, and that was the last rollback of stability.rollback_limit = {limit}")]
     NonFinite {
@@ -182,6 +182,15 @@ impl From<tch::TchError> for TrainError {
 impl From<torch_ext::TorchError> for TrainError {
     fn from(e: torch_ext::TorchError) -> Self {
         Self::of_torch(&e.to_string())
+    }
+}
+
+impl From<TensorError> for TrainError {
+    fn from(e: TensorError) -> Self {
+        match e {
+            TensorError::Torch(text) => Self::of_torch(&text),
+            other => Self::Tensor(other),
+        }
     }
 }
 

@@ -13,36 +13,84 @@ use splitmask_pipeline::run::{BatchSpec, BatchStream, Dataset, Order};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::tokenize::Tokenizer;
 use splitmask_pipeline::types::{Batch, ViewPlan};
+use tch::Device;
 
+use super::memory::caught;
 use super::spec::TrainerSpec;
+use crate::tensor::SentBatch;
 
-/// A running stream of training batches.
+/// Where batches come from.
+#[derive(Clone)]
+pub(super) enum Supply {
+    /// The training data of the spec, through the whole pipeline.
+    Bucket,
+    /// Made before; nothing but the queue is the pipeline's.
+    Prepared(Arc<[Batch]>),
+}
+
+/// A running stream of training batches, one of them staged ahead of its step.
+///
+/// The staged batch belongs to the stream: a feed that takes this one's place begins behind the last batch that was *trained*, so it makes the
+/// staged one again, by its own settings.
 pub(super) struct Feed {
     stream: BatchStream,
     samples: Option<u64>,
+    device: Device,
+    ahead: Option<Result<Staged, PipelineError>>,
+}
+
+/// A batch, and its copy on the device or on the way there.
+pub(super) struct Staged {
+    pub(super) batch: Batch,
+    /// None if there was no room for a whole batch: then the step sends it part by part.
+    pub(super) sent: Option<SentBatch>,
 }
 
 /// What the wait for a batch ended with.
 #[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 pub(super) enum Fed {
     /// A batch.
-    Batch(Batch),
+    Batch(Staged),
     /// Nothing yet.
     Waiting,
 }
 
 impl Feed {
-    /// Starts the stream of `spec` at `start`.
+    /// Starts the stream of `spec` at `start`; its batches go to `device`.
     ///
     /// # Errors
     /// Any [`PipelineError`] of opening the bucket; nothing is left running then.
     pub(super) fn open(
+        supply: &Supply,
+        spec: &TrainerSpec,
+        plan: &Arc<ViewPlan>,
+        tokenizer: Option<&Arc<Tokenizer>>,
+        start: Cursor,
+        device: Device,
+        metrics: &PipelineMetrics,
+    ) -> Result<Self, PipelineError> {
+        let (stream, samples) = match supply {
+            Supply::Bucket => Self::open_bucket(spec, plan, tokenizer, start, metrics)?,
+            Supply::Prepared(batches) => {
+                let stream = BatchStream::prepared(Arc::clone(batches), start, &spec.pipeline, metrics.clone())?;
+                (stream, None)
+            }
+        };
+        Ok(Self {
+            stream,
+            samples,
+            device,
+            ahead: None,
+        })
+    }
+
+    fn open_bucket(
         spec: &TrainerSpec,
         plan: &Arc<ViewPlan>,
         tokenizer: Option<&Arc<Tokenizer>>,
         start: Cursor,
         metrics: &PipelineMetrics,
-    ) -> Result<Self, PipelineError> {
+    ) -> Result<(BatchStream, Option<u64>), PipelineError> {
         let dataset = Dataset::open_training(&spec.data, &spec.pipeline, metrics)?;
         let order = Order::Shuffled {
             seed: spec.seed,
@@ -52,16 +100,45 @@ impl Feed {
         };
         let stream = open_batches(&dataset, spec, plan, tokenizer, order, ViewMode::Train, spec.train.batch as usize)?;
         let samples = dataset.manifest().map(|m| (m.samples() as f64 * spec.data.fraction).round() as u64);
-        Ok(Self { stream, samples })
+        Ok((stream, samples))
     }
 
-    /// Waits for a batch, but not longer than `patience`, so that commands are heard while the bucket is slow.
+    /// The staged batch; or waits for one, but not longer than `patience`, so that commands are heard while the bucket is slow.
     ///
     /// # Errors
     /// The stream's last words; it yields nothing after them.
     pub(super) fn next(&mut self, patience: Duration) -> Result<Fed, PipelineError> {
+        match self.ahead.take() {
+            Some(staged) => staged.map(Fed::Batch),
+            None => self.take(patience),
+        }
+    }
+
+    /// Sends the next batch on its way to the device if it is there already; waits for nothing. What goes wrong is told by [`Feed::next`].
+    pub(super) fn stage(&mut self) {
+        if self.ahead.is_none() {
+            self.ahead = match self.take(Duration::ZERO) {
+                Ok(Fed::Batch(staged)) => Some(Ok(staged)),
+                Ok(Fed::Waiting) => None,
+                Err(error) => Some(Err(error)),
+            };
+        }
+    }
+
+    /// Whether a batch is staged.
+    #[must_use]
+    pub(super) fn has_staged(&self) -> bool {
+        matches!(self.ahead, Some(Ok(_)))
+    }
+
+    fn take(&mut self, patience: Duration) -> Result<Fed, PipelineError> {
         match self.stream.next_timeout(patience) {
-            Poll::Ready(Some(batch)) => batch.map(Fed::Batch),
+            Poll::Ready(Some(batch)) => {
+                let batch = batch?;
+                // What is wrong with a batch or with the device is met again, and told, by its step.
+                let sent = caught(|| Ok(SentBatch::send(&batch, 0..batch.len, self.device)?)).ok();
+                Ok(Fed::Batch(Staged { batch, sent }))
+            }
             Poll::Pending => Ok(Fed::Waiting),
             Poll::Ready(None) => Err(PipelineError::Panicked {
                 stage: "batch",

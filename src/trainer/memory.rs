@@ -8,8 +8,10 @@ use tch::Device;
 
 use super::assemble::Trainer;
 use super::error::TrainError;
+use super::feed::Staged;
 use super::pass::{Pass, Passed};
 use super::spec::OnOom;
+use crate::tensor::SentBatch;
 
 /// Share of the free memory that the automatic choice uses.
 const SHARE: f64 = 0.8;
@@ -46,7 +48,7 @@ fn free_memory() -> Option<f64> {
 }
 
 /// Runs something of libtorch's whose lack of memory comes as an error or as a panic of tch; other panics go on.
-fn caught<T>(run: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
+pub(super) fn caught<T>(run: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()
@@ -61,7 +63,7 @@ fn caught<T>(run: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainErro
 }
 
 impl Trainer {
-    pub(super) fn pass(&self) -> Pass<'_> {
+    pub(super) fn pass<'a>(&'a self, sent: Option<&'a SentBatch>) -> Pass<'a> {
         Pass {
             objective: self.objective.as_ref(),
             spec: &self.spec,
@@ -70,6 +72,7 @@ impl Trainer {
             consumed: self.ladder.consumed() + 1,
             parts: self.parts.max(1),
             words: Some((&self.words, &self.plan)),
+            sent,
         }
     }
 
@@ -77,7 +80,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::OutOfMemory`] where not even one image fits or `train.on_oom` says so; other failures as they are.
-    pub(super) fn gradients_that_fit(&mut self, batch: &Batch) -> Result<Passed, TrainError> {
+    pub(super) fn gradients_that_fit(&mut self, staged: &Staged) -> Result<Passed, TrainError> {
+        let (batch, sent) = (&staged.batch, staged.sent.as_ref());
         if self.parts == 0 {
             self.parts = self.find_parts(batch)?;
             tracing::info!(
@@ -89,7 +93,7 @@ impl Trainer {
         loop {
             let mut clock = std::mem::take(&mut self.phase_switches);
             let done = {
-                let pass = self.pass();
+                let pass = self.pass(sent);
                 caught(|| pass.gradients(batch, |phase| clock.push((phase, std::time::Instant::now()))))
             };
             for (phase, at) in clock.drain(..) {
@@ -135,7 +139,7 @@ impl Trainer {
             let before = kilobytes("/proc/self/status", "VmRSS");
             // Makes the peak begin anew; where the kernel refuses, the old peak only makes the estimate too large.
             let _ = fs::write("/proc/self/clear_refs", "5");
-            self.pass().first_part(batch)?;
+            self.pass(None).first_part(batch)?;
             self.optimizer.zero_grad()?;
             let peak = kilobytes("/proc/self/status", "VmHWM");
             let (Some(before), Some(peak)) = (before, peak) else {

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
+use crate::loss::count_words;
+
 /// Sums of named scalars over the running log interval. They stay on the device until read: no step waits for the device.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
@@ -112,7 +114,7 @@ impl WordUsage {
 
     /// As [`WordUsage::observe`] for words (i64, each below V) that lie on a device: they are counted there and read once a window.
     pub(super) fn observe_on_device(&mut self, words: &Tensor) {
-        let counts = words.reshape([-1]).bincount::<Tensor>(None, self.counts.len() as i64);
+        let counts = count_words(words, self.counts.len() as i64);
         self.on_device = Some(match self.on_device.take() {
             Some(sum) => sum + counts,
             None => counts,

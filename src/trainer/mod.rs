@@ -3,6 +3,7 @@
 //! A step boundary is the only place where anything changes: commands are obeyed there, lines logged, pictures drawn, checkpoints written.
 
 mod assemble;
+mod collapse;
 pub mod control;
 mod error;
 mod feed;
@@ -43,7 +44,7 @@ use crate::checkpoint::CheckpointError;
 use crate::telemetry::metrics::{Phase, TrainMetrics};
 use assemble::{Trainer, fit_schedule};
 use control::{Command, Commands, Outcome, Reach, State, StatusBoard};
-use feed::{Fed, Feed};
+use feed::{Fed, Feed, Staged, Supply};
 use spec::TrainerSpec;
 use stability::Trouble;
 
@@ -61,7 +62,21 @@ pub struct Telemetry {
 /// # Errors
 /// [`TrainError`]; where a model exists by then, a checkpoint was written first.
 pub fn run(spec: TrainerSpec, commands: &Commands, status: StatusBoard, telemetry: Telemetry) -> Result<Outcome, TrainError> {
-    Trainer::assemble(spec, status, telemetry, None)?.train(commands)
+    Trainer::assemble(spec, Supply::Bucket, status, telemetry, None)?.train(commands)
+}
+
+/// As [`run`], on batches that were made before instead of `spec.data`, in turn and without end: for measuring the loop by itself.
+///
+/// # Errors
+/// As [`run`]; a batch that does not fit the objective.
+pub fn run_prepared(
+    spec: TrainerSpec,
+    batches: Vec<Batch>,
+    commands: &Commands,
+    status: StatusBoard,
+    telemetry: Telemetry,
+) -> Result<Outcome, TrainError> {
+    Trainer::assemble(spec, Supply::Prepared(batches.into()), status, telemetry, None)?.train(commands)
 }
 
 /// Longest time for which commands go unheard while a batch is awaited.
@@ -83,9 +98,9 @@ impl Trainer {
                 continue;
             }
             match self.feed.next(PATIENCE) {
-                Ok(Fed::Batch(batch)) => {
+                Ok(Fed::Batch(staged)) => {
                     self.waiting_since = None;
-                    if let Some(trouble) = self.boundary(batch)? {
+                    if let Some(trouble) = self.boundary(staged)? {
                         self = self.roll_back(&trouble)?;
                     }
                 }
@@ -111,13 +126,19 @@ impl Trainer {
     }
 
     /// One step and what is due after it. Answers why to go back, if so.
-    fn boundary(&mut self, batch: Batch) -> Result<Option<Trouble>, TrainError> {
+    fn boundary(&mut self, staged: Staged) -> Result<Option<Trouble>, TrainError> {
         self.keeper.poll();
         self.set_state(State::Training);
-        self.take_step(&batch)?;
-        self.feed.recycle(batch);
-        let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
+        self.take_step(&staged)?;
+        self.feed.recycle(staged.batch);
         let last = self.step == self.spec.optim.total_steps;
+        if !last {
+            // The device is busy with this step, and nothing has asked it for a number yet.
+            self.clock.switch(Phase::Copy);
+            self.feed.stage();
+            self.clock.switch(Phase::Other);
+        }
+        let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
         let (log, picture, eval, linear, mut checkpoint) = (
             due(self.spec.log.every_steps) || last,
             due(self.spec.picture.every_steps) && !last,
@@ -174,7 +195,13 @@ impl Trainer {
     fn reconfigure(&mut self, mut spec: TrainerSpec, reach: Reach) -> Result<(), TrainError> {
         if reach == Reach::Rebuild {
             let plan = Arc::new(self.words.plan(self.objective.views(spec.augment.crop, spec.augment.colour)));
-            self.feed = Feed::open(&spec, &plan, self.words.tokenizer(), self.cursor, &self.telemetry.pipeline)?;
+            let (tokenizer, metrics) = (self.words.tokenizer(), &self.telemetry.pipeline);
+            let feed = Feed::open(&self.supply, &spec, &plan, tokenizer, self.cursor, self.device, metrics)?;
+            tracing::debug!(
+                staged = self.feed.has_staged(),
+                "the pipeline begins anew behind the last trained batch"
+            );
+            self.feed = feed;
             self.resume();
             self.plan = plan;
         }

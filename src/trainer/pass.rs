@@ -11,10 +11,14 @@ use torch_ext::Autocast;
 use super::error::TrainError;
 use super::spec::{Precision, TrainerSpec};
 use super::words::Words;
+use crate::loss::perplexity;
 use crate::model::DropRows;
 use crate::objective::{Coupling, Losses, Objective, ObjectiveError};
 use crate::telemetry::metrics::Phase;
-use crate::tensor::{StepInput, look, step_input};
+use crate::tensor::{SentBatch, StepInput, look};
+
+/// Name of the perplexity of the predicted words among a batch's numbers; there where words are predicted.
+pub(super) const PREDICTED_PERPLEXITY: &str = "predicted_perplexity";
 
 /// A batch's numbers by name, over all its parts; f64 scalars on the device.
 pub(super) type Scalars = Vec<(&'static str, Tensor)>;
@@ -32,14 +36,19 @@ pub(super) struct Pass<'a> {
     pub(super) parts: usize,
     /// Where words come from, and what the pipeline made; `None` for a batch that brings its words.
     pub(super) words: Option<(&'a Words, &'a ViewPlan)>,
+    /// The whole batch on the device; `None` = each part is sent when it is its turn.
+    pub(super) sent: Option<&'a SentBatch>,
 }
 
 /// What a pass leaves besides gradients.
+#[derive(Default)]
 pub(super) struct Passed {
     /// The batch's numbers, its total under `total`.
     pub(super) scalars: Scalars,
     /// Words that were made on the device, part by part.
     pub(super) made: Vec<Tensor>,
+    /// i64 V: how often each word was predicted.
+    predicted: Option<Tensor>,
 }
 
 impl Pass<'_> {
@@ -48,15 +57,18 @@ impl Pass<'_> {
     /// # Errors
     /// The batch does not fit the objective, or what libtorch said.
     pub(super) fn gradients(&self, batch: &Batch, mut phase: impl FnMut(Phase)) -> Result<Passed, TrainError> {
-        let (mut scalars, mut made) = (Scalars::new(), Vec::new());
+        let mut passed = Passed::default();
         let coupled = match self.objective.coupling() {
-            Some(coupling) if self.parts > 1 => Some(self.coupled(coupling, batch, &mut scalars, &mut phase)?),
+            Some(coupling) if self.parts > 1 => Some(self.coupled(coupling, batch, &mut passed.scalars, &mut phase)?),
             _ => None,
         };
         for part in 0..self.parts {
-            made.extend(self.part(part, batch, coupled.as_ref(), &mut scalars, &mut phase)?);
+            self.part(part, batch, coupled.as_ref(), &mut passed, &mut phase)?;
         }
-        Ok(Passed { scalars, made })
+        if let Some(counts) = passed.predicted.take() {
+            passed.scalars.push((PREDICTED_PERPLEXITY, perplexity(&counts)));
+        }
+        Ok(passed)
     }
 
     /// Forward and backward of one part, as if the others did not exist: what the memory of a part is measured with.
@@ -64,7 +76,7 @@ impl Pass<'_> {
     /// # Errors
     /// As [`Pass::gradients`].
     pub(super) fn first_part(&self, batch: &Batch) -> Result<(), TrainError> {
-        self.part(0, batch, None, &mut Scalars::new(), &mut |_| {}).map(drop)
+        self.part(0, batch, None, &mut Passed::default(), &mut |_| {})
     }
 
     /// First pass: the descriptors of all parts, and the gradient of the coupling term for them.
@@ -104,9 +116,9 @@ impl Pass<'_> {
         part: usize,
         batch: &Batch,
         coupled: Option<&Tensor>,
-        scalars: &mut Scalars,
+        passed: &mut Passed,
         phase: &mut impl FnMut(Phase),
-    ) -> Result<Option<Tensor>, TrainError> {
+    ) -> Result<(), TrainError> {
         phase(Phase::Copy);
         let (input, made) = self.input(batch, part, phase)?;
         let _rows = self.begin(part, batch.len);
@@ -132,8 +144,9 @@ impl Pass<'_> {
         } else {
             (target * factor).f_backward()?;
         }
-        self.sum_up(scalars, &losses, factor);
-        Ok(made)
+        self.sum_up(passed, losses, factor);
+        passed.made.extend(made);
+        Ok(())
     }
 
     /// Sets the generator and the rows of a part. Drop path draws from libtorch's generator; seeding it by step makes a step a function of
@@ -153,9 +166,17 @@ impl Pass<'_> {
     fn input(&self, batch: &Batch, part: usize, phase: &mut impl FnMut(Phase)) -> Result<(StepInput, Option<Tensor>), TrainError> {
         let size = batch.len / self.parts;
         let (range, normalise) = (part * size..(part + 1) * size, self.spec.train.normalise());
+        let own;
+        let (sent, range) = match self.sent {
+            Some(sent) => (sent, range),
+            None => {
+                own = SentBatch::send(batch, range, self.device)?;
+                (&own, 0..size)
+            }
+        };
         let (mut input, target) = match self.words {
-            Some((words, plan)) => words.input(batch, range, plan, self.device, &normalise)?,
-            None => (step_input(batch, range, self.device, &normalise)?, None),
+            Some((words, plan)) => words.input(sent, range, plan, &normalise)?,
+            None => (sent.input(range, &normalise)?, None),
         };
         phase(Phase::Forward);
         if let Some((words, _)) = self.words {
@@ -175,12 +196,17 @@ impl Pass<'_> {
         Ok(forward()?)
     }
 
-    fn sum_up(&self, scalars: &mut Scalars, losses: &Losses, factor: f64) {
+    fn sum_up(&self, passed: &mut Passed, losses: Losses, factor: f64) {
+        let scalars = &mut passed.scalars;
         let share = |value: &Tensor| value.detach().to_kind(Kind::Double) / self.parts as f64;
         for (name, value) in losses.terms.iter().chain(&losses.stats) {
             add(scalars, name, share(value));
         }
         add(scalars, "total", share(&losses.total) * factor);
+        passed.predicted = match (passed.predicted.take(), losses.predicted) {
+            (Some(sum), Some(counts)) => Some(sum + counts),
+            (sum, counts) => sum.or(counts),
+        };
     }
 }
 

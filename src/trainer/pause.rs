@@ -61,10 +61,12 @@ impl Trainer {
         }
         pause.again = Some(Instant::now() + pause.every);
         match Feed::open(
+            &self.supply,
             &self.spec,
             &self.plan,
             self.words.tokenizer(),
             self.cursor,
+            self.device,
             &self.telemetry.pipeline,
         ) {
             Ok(feed) => {

@@ -9,10 +9,10 @@ use tch::Device;
 use super::assemble::Trainer;
 use super::control::{State, uptime_s};
 use super::error::TrainError;
-use super::spec::{Precision, TrainerSpec};
+use super::spec::{Precision, ProbeLayers, TrainerSpec};
 use super::survey::eval_stream;
 use crate::eval::features::{FeatureError, Layered, Pass, Pool, extract_layers};
-use crate::eval::linear::{Linear, probe};
+use crate::eval::linear::{Linear, Probe, probe};
 use crate::model::Vit;
 use crate::telemetry::metrics::{EvalTask, Phase};
 
@@ -82,7 +82,7 @@ pub fn linear(
 }
 
 impl Trainer {
-    /// Probes the last layer now, for `eval.linear_budget_s` at most; a failure is logged and training goes on.
+    /// Probes the last layer or all of them now, for `eval.linear_budget_s` at most; a failure is logged and training goes on.
     pub(super) fn evaluate_linear(&mut self) -> Result<(), TrainError> {
         self.set_state(State::Evaluating);
         self.clock.switch(Phase::Eval);
@@ -95,28 +95,53 @@ impl Trainer {
         };
         self.swap_averages();
         let vit = self.objective.backbone();
-        let places = [(vit.depth(), Pool::Mean)];
+        let last = vit.depth();
+        let first = match self.spec.eval.probe_layers {
+            ProbeLayers::Last => last,
+            ProbeLayers::All => 1,
+        };
+        let places: Vec<(usize, Pool)> = (first..=last).map(|layer| (layer, Pool::Mean)).collect();
         let measured = linear(vit, &self.spec, self.device, &places, alive);
         self.swap_averages();
         match measured {
             Ok(found) => {
+                // The last layer's is the run's number, with and without the others, so that its curve means one thing.
+                let top1 = found.probes.last().map_or(0.0, |probe| probe.top1);
+                let (best, layers) = (found.best, found.probes.len());
+                let all = (layers > 1).then(|| format!(", best of {layers} layers {:.4} (layer {})", best.top1, best.layer));
                 tracing::info!(
                     step = self.step,
-                    "linear probe {:.4} (chance {:.4}, commonest class {:.4})",
-                    found.best.top1,
+                    "linear probe {top1:.4}{} (chance {:.4}, commonest class {:.4})",
+                    all.unwrap_or_default(),
                     found.chance,
                     found.majority
                 );
-                self.telemetry.train.eval_accuracy.of(EvalTask::Linear).set(found.best.top1);
-                self.note_evaluation("linear", "linear_accuracy", found.best.top1)?;
+                let m = &self.telemetry.train;
+                m.eval_accuracy.of(EvalTask::Linear).set(top1);
+                // Nothing stays of an earlier probe of all layers.
+                (1..first).for_each(|layer| m.set_layer_accuracy(layer, 0.0));
+                for probe in &found.probes {
+                    m.set_layer_accuracy(probe.layer, probe.top1);
+                }
+                if layers > 1 {
+                    self.note_layers(&found.probes)?;
+                }
+                self.note_evaluation("linear", "linear_accuracy", top1)?;
             }
             Err(FeatureError::OutOfTime) => tracing::warn!(
                 step = self.step,
-                "the linear probe took longer than eval.linear_budget_s = {budget} and was given up; raise it, or lower eval.max_reference"
+                "the linear probe took longer than eval.linear_budget_s = {budget} and was given up; raise it, lower eval.max_reference, or set eval.probe_layers = \"last\""
             ),
             Err(e) => tracing::error!(error = %e, "the linear probe failed; training goes on"),
         }
         self.clock.switch(Phase::Other);
         Ok(())
+    }
+
+    /// A line of the journal with the accuracy of every layer, the first one first.
+    fn note_layers(&mut self, probes: &[Probe]) -> Result<(), TrainError> {
+        let layers: Vec<f64> = probes.iter().map(|probe| probe.top1).collect();
+        let line = serde_json::json!({ "step": self.step, "linear_layers": layers });
+        self.journal.write(line.as_object().cloned().unwrap_or_default())
     }
 }

@@ -7,11 +7,10 @@ use serde_json::{Map, Value, json};
 use super::assemble::Trainer;
 use super::control::{State, uptime_s};
 use super::error::TrainError;
+use super::pass::PREDICTED_PERPLEXITY;
 use super::speed;
 use crate::telemetry::metrics::{LossTerm, Phase};
 
-/// Log intervals in a row at the accuracy of guessing that are told as a collapse; the alert MatchCollapse has the same number.
-const COLLAPSE_INTERVALS: f64 = 20.0;
 /// Most points of one curve on the status page.
 const HISTORY: usize = 500;
 
@@ -57,22 +56,9 @@ impl Trainer {
         m.codebook_perplexity.set(self.usage.perplexity());
         m.token_accuracy.set(mean("token_accuracy").unwrap_or(0.0));
         m.match_accuracy.set(mean("match_accuracy").unwrap_or(0.0));
-        let guessing = 1.0 / f64::from(self.spec.train.batch);
-        let warm = self.step > self.spec.optim.warmup_steps;
-        match mean("match_accuracy") {
-            Some(accuracy) if warm && accuracy < 2.0 * guessing => {
-                m.match_at_chance.inc();
-                if m.match_at_chance.get() == COLLAPSE_INTERVALS {
-                    tracing::warn!(
-                        step = self.step,
-                        accuracy,
-                        guessing,
-                        "the match accuracy has been that of guessing for {COLLAPSE_INTERVALS} log intervals: the descriptors have collapsed"
-                    );
-                }
-            }
-            _ => m.match_at_chance.set(0.0),
-        }
+        m.predicted_perplexity.set(mean(PREDICTED_PERPLEXITY).unwrap_or(0.0));
+        self.watch_collapse(mean("match_accuracy"), mean(PREDICTED_PERPLEXITY));
+        let m = &self.telemetry.train;
         m.grad_norm.set(mean("grad_norm").unwrap_or(0.0));
         m.learning_rate.set(lr);
         m.weight_decay.set(wd);

@@ -96,11 +96,20 @@ impl Trainer {
 
     /// The batch that begins at `cursor`, made anew; the same bytes, since a batch is a function of seed and position.
     fn read_again(&self, cursor: Cursor) -> Result<Batch, TrainError> {
-        let mut feed = Feed::open(&self.spec, &self.plan, self.words.tokenizer(), cursor, &PipelineMetrics::default())?;
+        let metrics = PipelineMetrics::default();
+        let mut feed = Feed::open(
+            &self.supply,
+            &self.spec,
+            &self.plan,
+            self.words.tokenizer(),
+            cursor,
+            Device::Cpu,
+            &metrics,
+        )?;
         let began = Instant::now();
         while began.elapsed() < REREAD_PATIENCE {
-            if let Fed::Batch(batch) = feed.next(super::PATIENCE)? {
-                return Ok(batch);
+            if let Fed::Batch(staged) = feed.next(super::PATIENCE)? {
+                return Ok(staged.batch);
             }
         }
         Err(PipelineError::Panicked {
@@ -166,6 +175,7 @@ pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> 
         consumed: facts.consumed,
         parts: facts.parts,
         words: Some((&words, &plan)),
+        sent: None,
     };
     let (scalars, seen) = watched(|| pass.gradients(&batch, |_| {}));
     looks.extend(seen);

@@ -124,9 +124,10 @@ impl Trainer {
                 skipped_to: self.cursor,
             },
         };
-        let (spec, status, telemetry) = (self.spec.clone(), self.status.clone(), self.telemetry.clone());
+        let (spec, supply) = (self.spec.clone(), self.supply.clone());
+        let (status, telemetry) = (self.status.clone(), self.telemetry.clone());
         drop(self);
-        let mut next = Self::assemble(spec, status, telemetry, Some(detour))?;
+        let mut next = Self::assemble(spec, supply, status, telemetry, Some(detour))?;
         {
             let mut status = next.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             status.history.retain(|(step, ..)| *step <= next.step);

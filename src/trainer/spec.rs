@@ -38,6 +38,17 @@ pub enum Weights {
     Ema,
 }
 
+/// Which layers a linear probe during training reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeLayers {
+    /// The last one, after the final norm.
+    #[default]
+    Last,
+    /// Each of them (arXiv 2112.10740 Fig. 5): one pass over the images, but as many fits.
+    All,
+}
+
 /// What happens when a step does not fit into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
@@ -155,8 +166,10 @@ pub struct EvalConfig {
     pub watch: Watched,
     /// Evaluations without a new best after which the run warns of over-fitting; 0 = never.
     pub patience: u32,
-    /// Steps between linear probes of the last layer; 0 = only by command.
+    /// Steps between linear probes; 0 = only by command.
     pub linear_every_steps: u64,
+    /// Which layers they report.
+    pub probe_layers: ProbeLayers,
     /// Seconds after which a linear probe is given up and training goes on; looked at between batches and between iterations of a fit.
     pub linear_budget_s: f64,
     /// Which weights are evaluated.
@@ -176,6 +189,7 @@ impl Default for EvalConfig {
             watch: Watched::Knn,
             patience: 3,
             linear_every_steps: 0,
+            probe_layers: ProbeLayers::Last,
             linear_budget_s: 60.0,
             weights: Weights::Raw,
         }

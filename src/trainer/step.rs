@@ -1,10 +1,10 @@
 //! One optimizer step, on one screen.
 
-use splitmask_pipeline::types::Batch;
 use tch::Tensor;
 
 use super::assemble::Trainer;
 use super::error::TrainError;
+use super::feed::Staged;
 use super::pass::{Passed, scalar};
 use crate::optim::{learning_rate, weight_decay};
 use crate::telemetry::metrics::{Phase, unix_seconds};
@@ -17,9 +17,10 @@ impl Trainer {
 
     /// Forward, backward, clip, update. A step whose loss or gradients are not finite leaves weights and moments as they were; the host learns of it
     /// at the next look (`stability.check_every_steps`).
-    pub(super) fn take_step(&mut self, batch: &Batch) -> Result<(), TrainError> {
+    pub(super) fn take_step(&mut self, staged: &Staged) -> Result<(), TrainError> {
         let began = std::time::Instant::now();
-        let total = self.gradients(batch)?;
+        let total = self.gradients(staged)?;
+        let batch = &staged.batch;
         self.clock.switch(Phase::Optimizer);
         let (lr, wd) = self.schedule(self.step);
         let stepped = self.optimizer.step_unless_nonfinite(lr, wd, self.spec.optim.clip, &total)?;
@@ -52,8 +53,8 @@ impl Trainer {
     }
 
     /// Leaves the gradients of a batch with the parameters and answers its total loss, a scalar on the device.
-    fn gradients(&mut self, batch: &Batch) -> Result<Tensor, TrainError> {
-        let Passed { scalars, made } = self.gradients_that_fit(batch)?;
+    fn gradients(&mut self, staged: &Staged) -> Result<Tensor, TrainError> {
+        let Passed { scalars, made, .. } = self.gradients_that_fit(staged)?;
         made.iter().for_each(|words| self.usage.observe_on_device(words));
         self.meter.step();
         for (name, value) in &scalars {

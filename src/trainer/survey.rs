@@ -162,10 +162,7 @@ impl Trainer {
                 break;
             }
             let loss = tch::no_grad(|| -> Result<f64, TrainError> {
-                let (mut input, target) = self
-                    .words
-                    .input(&batch, 0..batch.len, &self.plan, self.device, &spec.train.normalise())?;
-                self.words.fill(&mut input, target.as_ref());
+                let input = self.words.whole(&batch, &self.plan, self.device, &spec.train.normalise())?;
                 let _autocast = (spec.train.precision == Precision::Bf16)
                     .then(|| Autocast::bf16(self.device))
                     .transpose()?;
@@ -220,11 +217,10 @@ impl Trainer {
         let text = |e: &dyn std::fmt::Display| e.to_string();
         let batch = self.picture_batch().map_err(|e| text(&e))?;
         let normalise = self.spec.train.normalise();
-        let (mut input, target) = self
+        let input = self
             .words
-            .input(&batch, 0..batch.len, &self.plan, self.device, &normalise)
+            .whole(&batch, &self.plan, self.device, &normalise)
             .map_err(|e| text(&e))?;
-        self.words.fill(&mut input, target.as_ref());
         let Some(predicted) = self.objective.predict(&input).map_err(|e| text(&e))? else {
             return Ok(());
         };

@@ -12,7 +12,7 @@ use tch::{Device, Tensor};
 use super::error::TrainError;
 use crate::dvae::{Dvae, DvaeError, is_dvae};
 use crate::model::config::VitConfig;
-use crate::tensor::{Normalise, StepInput, TensorError, step_input, step_input_with_target};
+use crate::tensor::{Normalise, SentBatch, StepInput, TensorError};
 
 /// The vocabulary of a run.
 #[derive(Debug)]
@@ -102,23 +102,33 @@ impl Words {
         plan
     }
 
-    /// Samples `range` of a batch of `plan` on `device`, and the target that [`Words::fill`] reads.
+    /// Samples `range` of a batch of `plan`, and the target that [`Words::fill`] reads.
     ///
     /// # Errors
-    /// As [`step_input`].
+    /// As [`SentBatch::input_with_target`].
     pub fn input(
         &self,
-        batch: &Batch,
+        batch: &SentBatch,
         range: Range<usize>,
         plan: &ViewPlan,
-        device: Device,
         normalise: &Normalise,
     ) -> Result<(StepInput, Option<Tensor>), TensorError> {
         if plan.target.is_none() {
-            return Ok((step_input(batch, range, device, normalise)?, None));
+            return Ok((batch.input(range, normalise)?, None));
         }
-        let (input, target) = step_input_with_target(batch, range, device, normalise)?;
+        let (input, target) = batch.input_with_target(range, normalise)?;
         Ok((input, Some(target)))
+    }
+
+    /// A whole batch of `plan` on `device` with its words, for a look beside training.
+    ///
+    /// # Errors
+    /// As [`SentBatch::send`].
+    pub fn whole(&self, batch: &Batch, plan: &ViewPlan, device: Device, normalise: &Normalise) -> Result<StepInput, TensorError> {
+        let sent = SentBatch::send(batch, 0..batch.len, device)?;
+        let (mut input, target) = self.input(&sent, 0..batch.len, plan, normalise)?;
+        self.fill(&mut input, target.as_ref());
+        Ok(input)
     }
 
     /// Puts the words of `target` into `input`, computed in f32 without gradient; nothing to do for a codebook. Call it outside autocast.

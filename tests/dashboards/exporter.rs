@@ -39,6 +39,7 @@ pub(crate) fn inventories() -> (Registry, TrainMetrics, PipelineMetrics) {
     let train = TrainMetrics::new(&registry).expect("the trainer's metrics");
     let pipeline = PipelineMetrics::register(&registry).expect("the pipeline's metrics beside them");
     train.set_build_info("2.11.0", "cpu");
+    train.set_layers(12);
     (registry, train, pipeline)
 }
 
@@ -122,6 +123,7 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
     train.loss.of(LossTerm::Total).set(inpaint + 2.0);
     train.token_entropy.set(5.5);
     train.codebook_perplexity.set(5.5_f64.exp());
+    train.predicted_perplexity.set(4.0_f64.exp());
     train.token_accuracy.set(0.2);
     train.match_accuracy.set(0.6);
     train.grad_norm.set(1.0 + 0.1 * t.sin());
@@ -138,6 +140,9 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
         train.checkpoint_last_step.set(t);
         train.eval_accuracy.of(EvalTask::Knn).set(0.45);
         train.eval_accuracy.of(EvalTask::Linear).set(0.52);
+        for layer in 1..=12 {
+            train.set_layer_accuracy(layer, 0.2 + 0.03 * layer as f64);
+        }
         train.eval_loss.set(7.1);
         train.eval_best_step.set(t);
         train.eval_since_best.set(1.0);

@@ -15,15 +15,16 @@ fn answer(arguments: &[&str]) -> (Option<i32>, String, String) {
 #[test]
 fn a_run_is_probed_exported_imported_and_started_from() {
     let ground = Ground::new();
-    let output = ground
-        .train(&["--set", "optim.total_steps=12", "--set", "eval.linear_every_steps=6"])
-        .output()
-        .unwrap();
+    let mut arguments = vec!["--set", "optim.total_steps=12", "--set", "eval.linear_every_steps=6"];
+    arguments.extend(["--set", "eval.probe_layers=\"all\""]);
+    let output = ground.train(&arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("best of 2 layers"));
+    let layered: Vec<Value> = ground.trace("run").into_iter().filter(|l| l["linear_layers"].is_array()).collect();
     let probed: Vec<Value> = ground.trace("run").into_iter().filter(|l| l["linear_accuracy"].is_f64()).collect();
     assert_eq!(probed.iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>(), [6, 12]);
 
-    // The command finds for the last layer what the run found at its end; 4 classes of drawn shapes are no riddle.
+    // The command finds for each layer what the run found at its end; 4 classes of drawn shapes are no riddle.
     let run = ground.path("run").display().to_string();
     let (code, out, err) = answer(&["eval", "linear", &run, "--pool", "mean,both", "--json"]);
     assert_eq!(code, Some(0), "{err}");
@@ -31,6 +32,12 @@ fn a_run_is_probed_exported_imported_and_started_from() {
     let probes = json["linear"]["probes"].as_array().unwrap();
     assert_eq!(probes.len(), 4, "{out}");
     assert_eq!(probes[2]["top1"], probed[1]["linear_accuracy"], "{out}");
+    assert_eq!((layered.len(), &layered[1]["step"]), (2, &probed[1]["step"]));
+    assert_eq!(
+        layered[1]["linear_layers"],
+        serde_json::json!([probes[0]["top1"], probes[2]["top1"]]),
+        "{out}"
+    );
     assert_eq!(json["linear"]["classes"], 4);
     assert!(json["linear"]["best"]["top1"].as_f64().unwrap() > 0.4, "{out}");
     let (_, table, _) = answer(&["eval", "linear", &run, "--layers", "1"]);
@@ -92,19 +99,28 @@ fn a_run_is_probed_exported_imported_and_started_from() {
 #[test]
 fn a_probe_over_its_budget_is_given_up_and_training_goes_on() {
     let ground = Ground::new();
-    let output = ground
-        .train(&[
-            "--set",
+    for layers in ["last", "all"] {
+        let (run, probe) = (
+            format!("run.dir=\"{}\"", ground.path(layers).display()),
+            format!("eval.probe_layers=\"{layers}\""),
+        );
+        let sets = [
             "optim.total_steps=12",
-            "--set",
             "eval.linear_every_steps=6",
-            "--set",
             "eval.linear_budget_s=0.001",
-        ])
-        .output()
-        .unwrap();
-    let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{log}");
-    assert!(log.contains("eval.linear_budget_s"), "{log}");
-    assert!(ground.trace("run").iter().all(|l| !l["linear_accuracy"].is_f64()));
+            &probe,
+            &run,
+        ];
+        let arguments: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+        let output = ground.train(&arguments).output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{log}");
+        assert!(log.contains("eval.linear_budget_s"), "{log}");
+        let trace = ground.trace(layers);
+        assert!(
+            trace
+                .iter()
+                .all(|l| !l["linear_accuracy"].is_f64() && !l["linear_layers"].is_array())
+        );
+    }
 }

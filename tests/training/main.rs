@@ -13,6 +13,7 @@ mod resume;
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod servers;
 mod stability;
+mod staging;
 mod store;
 mod watch;
 mod words;

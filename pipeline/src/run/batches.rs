@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::Dataset;
 use super::budget::FailureBudget;
 use crate::batch::{BatchPool, Batcher};
+use crate::config::PipelineConfig;
 use crate::cursor::Cursor;
 use crate::error::{PipelineError, SampleError};
 use crate::metrics::{PipelineMetrics, Progress, Stage};
@@ -47,11 +48,29 @@ struct Made {
 
 /// Blocking stream of batches. It ends after an error. Dropping it stops and joins all its threads.
 pub struct BatchStream {
-    queue: Option<Consumer<Result<Batch, PipelineError>>>,
-    pool: BatchPool,
-    metrics: PipelineMetrics,
-    stop: Stop,
-    thread: Option<JoinHandle<()>>,
+    pub(super) queue: Option<Consumer<Result<Batch, PipelineError>>>,
+    pub(super) pool: BatchPool,
+    pub(super) metrics: PipelineMetrics,
+    pub(super) stop: Stop,
+    pub(super) thread: Option<JoinHandle<()>>,
+}
+
+/// The two ends of a stream's queue.
+type Ends = (Producer<Result<Batch, PipelineError>>, Consumer<Result<Batch, PipelineError>>);
+
+/// The queue between the pipeline and its consumer, as the settings bound it.
+pub(super) fn queue(settings: &PipelineConfig, metrics: &PipelineMetrics) -> Ends {
+    let bounds = Bounds {
+        items: settings.queue_batches,
+        weight: settings.queue_mib << 20,
+    };
+    metrics.queue_capacity_batches.set(bounds.items as f64);
+    metrics.queue_capacity_bytes.set(bounds.weight as f64);
+    let level = Level {
+        items: metrics.queue_batches.clone(),
+        weight: metrics.queue_bytes.clone(),
+    };
+    bounded(bounds, meter(metrics, Stage::Batch), meter(metrics, Stage::Consume), level)
 }
 
 impl BatchStream {
@@ -75,17 +94,7 @@ impl BatchStream {
         let made = ordered_map("decode", items, threads, ahead, decode, || {
             mapper(make_worker(), spare.clone(), slow)
         })?;
-        let bounds = Bounds {
-            items: dataset.pipeline.queue_batches,
-            weight: dataset.pipeline.queue_mib << 20,
-        };
-        metrics.queue_capacity_batches.set(bounds.items as f64);
-        metrics.queue_capacity_bytes.set(bounds.weight as f64);
-        let level = Level {
-            items: metrics.queue_batches.clone(),
-            weight: metrics.queue_bytes.clone(),
-        };
-        let (producer, consumer) = bounded(bounds, meter(&metrics, Stage::Batch), meter(&metrics, Stage::Consume), level);
+        let (producer, consumer) = queue(&dataset.pipeline, &metrics);
         let pool = BatchPool::default();
         let collector = Collector {
             batcher: Batcher::new(Arc::clone(&spec.plan), spec.batch, pool.clone()),

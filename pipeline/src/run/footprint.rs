@@ -31,7 +31,7 @@ pub struct Footprint {
     pub requests: f64,
     /// Samples that workers have in hand or wait for their turn, and the decoded part of a picture for each worker.
     pub workers: f64,
-    /// Batches: `pipeline.queue_batches` (at most `queue_mib`), one that is being filled, one with the trainer.
+    /// Batches: `pipeline.queue_batches` (at most `queue_mib`), one that is being filled, two with the trainer.
     pub batches: f64,
 }
 
@@ -60,7 +60,7 @@ impl Footprint {
                 0.0
             },
             workers: threads * (4.0 * (images.bytes + made) + 3.0 * images.pixels),
-            batches: queue + 2.0 * batch as f64 * made,
+            batches: queue + 3.0 * batch as f64 * made,
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod batches;
 pub mod budget;
 pub mod footprint;
+mod prepared;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -234,3 +234,24 @@ fn the_disk_of_a_folder_is_measured_and_a_missing_folder_is_an_error() {
     assert!(metrics.measure_disk(&dir.path().join("absent")).is_err());
     assert_eq!(metrics.checkpoint_disk_size.get(), size);
 }
+
+#[test]
+fn layers_are_as_many_as_the_encoder_has_and_bounded() {
+    let (registry, metrics) = fresh();
+    let layers = || {
+        series(&registry)
+            .into_iter()
+            .filter(|(name, _)| name.contains("{layer="))
+            .collect::<Vec<_>>()
+    };
+    assert!(layers().is_empty());
+    metrics.set_layers(3);
+    metrics.set_layer_accuracy(2, 0.5);
+    // A trainer that is built anew keeps what was measured.
+    metrics.set_layers(3);
+    let values: Vec<f64> = layers().iter().map(|(_, value)| *value).collect();
+    assert_eq!(values, [0.0, 0.5, 0.0]);
+    metrics.set_layers(1000);
+    metrics.set_layer_accuracy(1000, 0.5);
+    assert_eq!(layers().len(), MOST_LAYERS);
+}

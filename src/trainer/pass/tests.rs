@@ -68,6 +68,10 @@ type ByName<T> = Vec<(String, T)>;
 
 /// Gradients and scalars of one batch in that many parts.
 fn pass(spec: &TrainerSpec, parts: usize) -> (ByName<Tensor>, ByName<f64>) {
+    pass_of(spec, parts, None)
+}
+
+fn pass_of(spec: &TrainerSpec, parts: usize, sent: Option<SentBatch>) -> (ByName<Tensor>, ByName<f64>) {
     tch::manual_seed(1);
     let vars = nn::VarStore::new(Device::Cpu);
     let objective = objective::build(&spec.objective, &spec.model, 32, &vars.root());
@@ -79,6 +83,7 @@ fn pass(spec: &TrainerSpec, parts: usize) -> (ByName<Tensor>, ByName<f64>) {
         consumed: 6,
         parts,
         words: None,
+        sent: sent.as_ref(),
     };
     let scalars = pass.gradients(&batch(), |_| {}).unwrap().scalars;
     let mut grads: Vec<(String, Tensor)> = vars.variables().into_iter().map(|(n, t)| (n, t.grad())).collect();
@@ -168,5 +173,19 @@ fn recomputed_activations_change_no_bit() {
         let kept = pass(&spec, parts);
         spec.model.checkpoint_activations = true;
         assert_eq!(pass(&spec, parts), kept, "{precision:?} in {parts} parts");
+    }
+}
+
+#[test]
+fn a_batch_that_was_sent_ahead_changes_no_bit() {
+    let _turn = crate::tensor::alone();
+    let spec = spec(ObjectiveConfig::Splitmask(SplitMaskConfig {
+        mask: MaskSpec::UniformSplit { keep: 0.5 },
+        drop_path: 0.3,
+        ..SplitMaskConfig::default()
+    }));
+    for parts in [1, 3] {
+        let sent = SentBatch::send(&batch(), 0..IMAGES, Device::Cpu).unwrap();
+        assert_eq!(pass_of(&spec, parts, Some(sent)), pass(&spec, parts), "{parts} parts");
     }
 }
