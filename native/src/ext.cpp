@@ -2,6 +2,7 @@
 // `new at::Tensor`. No exception crosses the border: each function answers null or a malloc'ed message.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -16,13 +17,17 @@
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_foreach_sub.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -140,6 +145,59 @@ struct Linear : torch::autograd::Function<Linear> {
   }
 };
 
+bool suits_onednn(const at::Tensor& x, const at::Tensor& w);
+
+// Logits of so many numbers at a time: on the CPU few enough to stay in its caches and in the allocator's hands, on a device enough to fill it.
+constexpr int64_t kLogitsCpu = int64_t{1} << 21, kLogitsDevice = int64_t{1} << 26;
+
+// Mean cross-entropy of a linear layer's logits and the place of each row's largest, some rows after the other: the logits of all rows, their
+// logarithms and their gradients never exist together. Gradients are made on the way, while the logits are at hand, if `wanted`.
+struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& w,
+                                                const at::Tensor& b, const at::Tensor& targets, bool wanted) {
+    const auto device = x.device().type();
+    const bool cast = at::autocast::is_autocast_enabled(device);
+    const auto kind = cast ? at::autocast::get_autocast_dtype(device) : x.scalar_type();
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(at::autocast::get_autocast_dispatch_key_from_device_type(device));
+    const auto xs = x.to(kind), ws = w.to(kind), bs = b.to(kind);
+    const int64_t m = x.size(0), v = w.size(0);
+    const int64_t rows = std::max<int64_t>(1, (x.is_cpu() ? kLogitsCpu : kLogitsDevice) / v);
+    const auto f32 = x.options().dtype(at::kFloat);
+    at::Tensor sum = at::zeros({}, f32), dx, dw, db;
+    const auto largest = at::empty({m}, targets.options());
+    if (wanted) {
+      dx = at::empty(x.sizes(), x.options());
+      dw = at::zeros(w.sizes(), f32);
+      db = at::zeros(b.sizes(), f32);
+    }
+    for (int64_t start = 0; start < m; start += rows) {
+      const int64_t n = std::min(rows, m - start);
+      const auto part = xs.narrow(0, start, n), target = targets.narrow(0, start, n).unsqueeze(1);
+      auto logits = suits_onednn(part, ws) ? product(part, ws, bs) : at::linear(part, ws, bs);
+      largest.narrow(0, start, n).copy_(logits.argmax(1));
+      auto g = at::log_softmax(logits, 1, at::kFloat);
+      logits.reset();
+      sum.sub_(g.gather(1, target).sum());
+      if (!wanted) continue;
+      g.exp_().scatter_add_(1, target, at::full({1, 1}, -1.0, f32).expand_as(target));
+      db.add_(g.sum(0));
+      g = g.to(kind);
+      dx.narrow(0, start, n).copy_(suits_onednn(part, ws) ? product(g, ws.t(), std::nullopt) : g.mm(ws));
+      if (kind == at::kFloat) dw.addmm_(g.t(), part);
+      else dw.add_(g.t().mm(part));
+    }
+    if (wanted) ctx->save_for_backward({dx, dw.to(w.scalar_type()), db.to(b.scalar_type())});
+    ctx->saved_data["rows"] = m;
+    ctx->mark_non_differentiable({largest});
+    return {sum.div_(static_cast<double>(m)), largest};
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto factor = grads[0] / static_cast<double>(ctx->saved_data["rows"].toInt());
+    return {saved[0] * factor, saved[1] * factor, saved[2] * factor, at::Tensor(), at::Tensor()};
+  }
+};
+
 // Below so many rows nothing is won.
 constexpr int64_t kFewRows = 256;
 
@@ -241,6 +299,16 @@ char* te_linear(at::Tensor* x, at::Tensor* w, at::Tensor* b, at::Tensor** y) {
   return guarded([&] {
     const auto bias = b ? std::optional<at::Tensor>(*b) : std::nullopt;
     *y = new at::Tensor(suits_onednn(*x, *w) ? Linear::apply(*x, *w, bias) : at::linear(*x, *w, bias));
+  });
+}
+
+// *loss = new mean cross-entropy in nats of x·wᵀ + b against targets (i64), *largest = new place of the largest of each row.
+char* te_linear_cross_entropy(at::Tensor* x, at::Tensor* w, at::Tensor* b, at::Tensor* targets, at::Tensor** loss, at::Tensor** largest) {
+  return guarded([&] {
+    const bool wanted = at::GradMode::is_enabled() && (x->requires_grad() || w->requires_grad() || b->requires_grad());
+    const auto both = LinearCrossEntropy::apply(*x, *w, *b, *targets, wanted);
+    *loss = new at::Tensor(both[0]);
+    *largest = new at::Tensor(both[1]);
   });
 }
 

@@ -51,6 +51,7 @@ unsafe extern "C" {
         skip: At,
     ) -> *mut c_char;
     fn te_linear(x: At, w: At, b: At, y: *mut At) -> *mut c_char;
+    fn te_linear_cross_entropy(x: At, w: At, b: At, targets: At, loss: *mut At, largest: *mut At) -> *mut c_char;
     fn te_lerp(averages: *const At, values: *const At, n: usize, weight: At) -> *mut c_char;
     fn te_send(data: *const c_void, kind: c_int, shape: *const i64, dims: usize, cuda_index: c_int, out: *mut At) -> *mut c_char;
     fn te_text(text: *const c_char, n: usize) -> *mut c_char;
@@ -152,6 +153,16 @@ pub(crate) fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tenso
     let b = b.map_or(std::ptr::null_mut(), at);
     // SAFETY: the tensors and `out` live across the call; null stands for no bias.
     tensor("linear", |out| unsafe { te_linear(at(x), at(w), b, out) })
+}
+
+pub(crate) fn linear_cross_entropy(x: &Tensor, w: &Tensor, b: &Tensor, targets: &Tensor) -> Result<(Tensor, Tensor), TorchError> {
+    let mut largest: At = std::ptr::null_mut();
+    // SAFETY: the tensors and both places live across the call.
+    let loss = tensor("linear_cross_entropy", |out| unsafe {
+        te_linear_cross_entropy(at(x), at(w), at(b), at(targets), out, &raw mut largest)
+    })?;
+    // SAFETY: on success ext.cpp stored a `new at::Tensor` that the caller owns here too.
+    Ok((loss, unsafe { Tensor::from_ptr(largest.cast()) }))
 }
 
 pub(crate) fn scale(tensors: &[Tensor], factor: &Tensor) -> Result<(), TorchError> {

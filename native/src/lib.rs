@@ -169,6 +169,16 @@ pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor, Torc
     ffi::linear(x, w, b)
 }
 
+/// Mean cross-entropy in nats (f32 scalar) of the logits `x·wᵀ + b` against `targets` (i64 M, each below V), and the place of the largest logit
+/// of each row (i64 M, no gradient): x M×K, w V×K, b V. Some rows after the other, so that M×V numbers are never held; gradients are made
+/// along with the loss unless grad mode is off. Under autocast products are in its kind, the rest is f32.
+///
+/// # Errors
+/// What libtorch said of shapes or kinds that do not fit.
+pub fn linear_cross_entropy(x: &Tensor, w: &Tensor, b: &Tensor, targets: &Tensor) -> Result<(Tensor, Tensor), TorchError> {
+    ffi::linear_cross_entropy(x, w, b, targets)
+}
+
 /// `averages += weight × (values − averages)`, tensor by tensor, in place. `weight` is a scalar f32 tensor on their device, so that a step that
 /// was skipped there (weight 0) needs no host sync.
 ///

@@ -251,7 +251,9 @@ fn a_linear_layer_is_libtorchs_forward_and_backward() {
     assert_eq!(w.grad().double_value(&[0, 0]), 300.0);
     let _on = Autocast::bf16(Device::Cpu).unwrap();
     assert_eq!(linear(&Tensor::ones([300, 8], CPU), &w, None).unwrap().kind(), Kind::BFloat16);
+}
 
+#[test]
 fn sent_values_are_copies_in_their_shape() {
     let mut bytes = vec![1u8, 2, 3, 4, 5, 255];
     let sent = send(&bytes, &[2, 3], Device::Cpu).unwrap();
@@ -266,4 +268,52 @@ fn sent_values_are_copies_in_their_shape() {
         let e = send(&bytes, shape, Device::Cpu).unwrap_err();
         assert!(e.to_string().contains("6 values"), "{e}");
     }
+}
+
+#[test]
+fn cross_entropy_by_rows_is_that_of_all_rows() {
+    let _turn = TURN.lock();
+    // 9,000 words: 233 rows at a time, so that 500 rows are three parts.
+    for (m, k, v, bf16) in [(500, 16, 9_000, false), (7, 5, 11, false), (500, 16, 9_000, true)] {
+        let (x, w, b) = (Tensor::randn([m, k], CPU), Tensor::randn([v, k], CPU), Tensor::randn([v], CPU));
+        let targets = Tensor::randint(v, [m], (Kind::Int64, Device::Cpu));
+        let pass = |ours: bool| {
+            let leaf = |t: &Tensor| t.copy().set_requires_grad(true);
+            let (x, w, b) = (leaf(&x), leaf(&w), leaf(&b));
+            let on = bf16.then(|| Autocast::bf16(Device::Cpu).unwrap());
+            let (loss, largest) = if ours {
+                linear_cross_entropy(&x, &w, &b, &targets).unwrap()
+            } else {
+                let logits = x.linear(&w, Some(&b));
+                let loss = logits.to_kind(Kind::Float).cross_entropy_for_logits(&targets);
+                (loss, logits.argmax(1, false))
+            };
+            drop(on);
+            (&loss * 3.0).backward();
+            (vec![loss.detach(), x.grad(), w.grad(), b.grad()], largest)
+        };
+        let ((ours, largest), (theirs, likeliest)) = (pass(true), pass(false));
+        assert!(bf16 || largest == likeliest);
+        let agree = largest
+            .eq_tensor(&likeliest)
+            .to_kind(Kind::Float)
+            .mean(Kind::Float)
+            .double_value(&[]);
+        assert!(agree > 0.99, "{agree}");
+        for (i, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+            let off = (ours - theirs).norm().double_value(&[]) / theirs.norm().double_value(&[]);
+            assert!(off < if bf16 { 1e-2 } else { 2e-6 }, "{m}×{v} {i}: {off:e}");
+        }
+    }
+    // No gradient is made where none is wanted.
+    let w = Tensor::ones([4, 2], CPU).set_requires_grad(true);
+    let (x, b, t) = (
+        Tensor::ones([3, 2], CPU),
+        Tensor::zeros([4], CPU),
+        Tensor::zeros([3], (Kind::Int64, Device::Cpu)),
+    );
+    let (loss, largest) = tch::no_grad(|| linear_cross_entropy(&x, &w, &b, &t).unwrap());
+    assert!(!loss.requires_grad() && !largest.requires_grad());
+    assert!((loss.double_value(&[]) - 4f64.ln()).abs() < 1e-6);
+    assert!(linear_cross_entropy(&x, &w, &Tensor::zeros([5], CPU), &t).is_err());
 }

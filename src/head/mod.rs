@@ -7,6 +7,7 @@ use tch::nn::{self, Path};
 
 pub use decoder::{Decoder, DecoderConfig};
 
+use crate::loss::token_cross_entropy;
 use crate::model::{Init, linear, through};
 use crate::tensor::look;
 
@@ -21,10 +22,16 @@ impl MimHead {
         Self(linear(vs, dim, vocabulary, true, weights))
     }
 
+    /// Mean cross-entropy in nats of rows `x` M×D against `words` (i64 M), f32 scalar, and the likeliest word of each row (i64 M, no gradient).
+    pub fn cross_entropy(&self, x: &Tensor, words: &Tensor) -> (Tensor, Tensor) {
+        let bias = self.0.bs.as_ref().expect("the head has a bias");
+        let (loss, likeliest) = token_cross_entropy(x, &self.0.ws, bias, words);
+        look(|| "mim_head".into(), &loss);
+        (loss, likeliest)
+    }
+
     /// Logits of the words.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let logits = through(&self.0, x);
-        look(|| "mim_head".into(), &logits);
-        logits
+        through(&self.0, x)
     }
 }

@@ -4,4 +4,4 @@ mod contrast;
 mod tokens;
 
 pub use contrast::{Contrast, info_nce};
-pub use tokens::{count_words, likeliest_words, perplexity, token_accuracy, token_cross_entropy};
+pub use tokens::{count_words, perplexity, token_accuracy, token_cross_entropy};

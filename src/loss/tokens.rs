@@ -1,17 +1,14 @@
 //! Predicting visual words.
 
-use tch::{Kind, Reduction, Tensor};
+use tch::{Kind, Tensor};
 
-/// Mean cross-entropy in nats of `logits` M×V against `words` (i64 M).
-pub fn token_cross_entropy(logits: &Tensor, words: &Tensor) -> Tensor {
-    logits
-        .to_kind(Kind::Float)
-        .cross_entropy_loss::<Tensor>(words, None, Reduction::Mean, -100, 0.0)
-}
-
-/// The word of the largest logit in each row of `logits` M×V: i64 M, no gradient.
-pub fn likeliest_words(logits: &Tensor) -> Tensor {
-    tch::no_grad(|| logits.argmax(-1, false))
+/// Mean cross-entropy in nats of the logits `x·weightᵀ + bias` against `words` (i64 M), f32 scalar, and the word of the largest logit of each row
+/// (i64 M, no gradient): x M×D, weight V×D, bias V. The M×V logits are never held at once ([`torch_ext::linear_cross_entropy`]).
+///
+/// # Panics
+/// If shapes do not fit each other.
+pub fn token_cross_entropy(x: &Tensor, weight: &Tensor, bias: &Tensor, words: &Tensor) -> (Tensor, Tensor) {
+    torch_ext::linear_cross_entropy(x, weight, bias, words).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Share of `predicted` words that are the right ones (both i64 M).
@@ -39,15 +36,20 @@ mod tests {
     #[test]
     fn equal_logits_cost_ln_v_and_certain_ones_nothing() {
         let words = Tensor::from_slice(&[3i64, 0]);
-        let flat = Tensor::zeros([2, 8], (Kind::BFloat16, tch::Device::Cpu));
-        let loss = token_cross_entropy(&flat, &words);
-        assert_eq!(loss.kind(), Kind::Float);
-        assert!((loss.double_value(&[]) - 8f64.ln()).abs() < 1e-6);
-        let sure = words.one_hot(8).to_kind(Kind::Float) * 100.0;
-        assert!(token_cross_entropy(&sure, &words).double_value(&[]) < 1e-6);
-        let accuracy = |logits: &Tensor| token_accuracy(&likeliest_words(logits), &words).double_value(&[]);
-        assert_eq!(accuracy(&sure), 1.0);
-        assert_eq!(accuracy(&flat), 0.5);
+        let of = |logits: &Tensor| {
+            // The identity's product with a matrix is the matrix.
+            let (eye, none) = (
+                Tensor::eye(8, (Kind::Float, tch::Device::Cpu)),
+                Tensor::zeros([8], (Kind::Float, tch::Device::Cpu)),
+            );
+            let (loss, likeliest) = token_cross_entropy(logits, &eye, &none, &words);
+            assert_eq!(loss.kind(), Kind::Float);
+            (loss.double_value(&[]), token_accuracy(&likeliest, &words).double_value(&[]))
+        };
+        let (loss, accuracy) = of(&Tensor::zeros([2, 8], (Kind::Float, tch::Device::Cpu)));
+        assert!((loss - 8f64.ln()).abs() < 1e-6 && accuracy == 0.5);
+        let (loss, accuracy) = of(&(words.one_hot(8).to_kind(Kind::Float) * 100.0));
+        assert!(loss < 1e-6 && accuracy == 1.0);
     }
 
     #[test]

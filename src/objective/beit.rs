@@ -5,7 +5,7 @@ use tch::Tensor;
 use tch::nn::Path;
 
 use crate::head::MimHead;
-use crate::loss::{count_words, likeliest_words, token_accuracy, token_cross_entropy};
+use crate::loss::{count_words, token_accuracy};
 use crate::model::config::VitConfig;
 use crate::model::{Init, QkvBias, Vit, VitOptions, block_flops, linear_flops, parameter};
 use crate::objective::config::{BeitConfig, ObjectiveConfig};
@@ -76,10 +76,9 @@ impl Objective for Beit {
         let masked = &parts.seen_a;
         let n = self.model.patches();
         let features = self.features(image, masked, train);
-        let logits = self.head.forward(&take_rows(&features, &flat_rows(masked, input.len, 1 + n, 1)));
         let targets = words.flatten(0, 1).index_select(0, &flat_rows(masked, input.len, n, 0));
-        let loss = token_cross_entropy(&logits, &targets);
-        let predicted = likeliest_words(&logits);
+        let rows = take_rows(&features, &flat_rows(masked, input.len, 1 + n, 1));
+        let (loss, predicted) = self.head.cross_entropy(&rows, &targets);
         let stats = vec![("token_accuracy", token_accuracy(&predicted, &targets))];
         Ok(Losses {
             terms: vec![("inpaint", loss.detach())],

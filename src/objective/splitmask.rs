@@ -5,7 +5,7 @@ use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 use crate::head::{Decoder, DecoderConfig, MimHead};
-use crate::loss::{count_words, info_nce, likeliest_words, token_accuracy, token_cross_entropy};
+use crate::loss::{count_words, info_nce, token_accuracy};
 use crate::model::config::VitConfig;
 use crate::model::{Init, Vit, VitOptions, block_flops, linear_flops, parameter};
 use crate::objective::config::{ObjectiveConfig, SplitMaskConfig};
@@ -123,12 +123,10 @@ impl SplitMask {
         let (mut terms, mut stats, mut counts) = (Vec::new(), Vec::new(), None);
         if let (Some(head), Some(words)) = (&self.head, words) {
             let absent = take_rows(&completed, &flat_rows(&stacked.absent, 2 * b, 1 + n, 1));
-            let logits = head.forward(&absent);
             let targets = words.flatten(0, 1).index_select(0, &flat_rows(&stacked.absent, b, n, 0));
-            let loss = token_cross_entropy(&logits, &targets);
+            let (loss, predicted) = head.cross_entropy(&absent, &targets);
             total += &loss * self.config.inpaint_weight;
             terms.push(("inpaint", loss.detach()));
-            let predicted = likeliest_words(&logits);
             stats.push(("token_accuracy", token_accuracy(&predicted, &targets)));
             counts = Some(count_words(&predicted, self.vocabulary));
         }
