@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::client::Client;
 use super::pace::Pace;
+use super::refusal::{Others, Refusal};
 use super::retry::{Backoff, Verdict, chain, judge};
 use crate::error::ShardError;
 use crate::metrics::{PipelineMetrics, RetryReason, Scheme, Stage};
@@ -41,6 +42,8 @@ pub struct Object {
     pub client: Arc<Client>,
     /// How many requests at once.
     pub pace: Arc<Pace>,
+    /// What else can be asked for when it is refused.
+    pub others: Arc<Others>,
     /// Its key.
     pub key: Path,
     /// Its size, if a listing or manifest told it; only used to ask for several parts at once from the start.
@@ -92,8 +95,8 @@ impl Object {
     /// [`super::pace::MOST_AHEAD`] where it follows need.
     ///
     /// # Errors
-    /// [`ShardError::NotFound`], [`ShardError::Denied`], [`ShardError::Changed`] when size or ETag differ from the first read's,
-    /// [`ShardError::Unreachable`] when the retry budget is spent. The stream ends after an error.
+    /// [`ShardError::NotFound`], [`ShardError::Refused`], [`ShardError::Denied`], [`ShardError::Changed`] when size or ETag differ from the
+    /// first read's, [`ShardError::Unreachable`] when the retry budget is spent. The stream ends after an error.
     pub fn stream(self) -> impl Stream<Item = Result<Bytes, ShardError>> + Send + 'static {
         let object = Arc::new(self);
         async_stream::try_stream! {
@@ -145,6 +148,7 @@ impl Object {
                 Ok(version) => {
                     self.metrics.fetch_duration.observe(start.elapsed().as_secs_f64());
                     self.metrics.busy.add(Stage::Fetch, start.elapsed());
+                    self.others.served(&self.key);
                     return Ok((buffer.freeze(), version));
                 }
                 Err(broken) => broken,
@@ -164,10 +168,12 @@ impl Object {
                     (RetryReason::Denied, detail)
                 }
                 Broken::Denied(detail, _) => {
-                    return Err(ShardError::Denied {
-                        shard: self.shard.to_string(),
-                        detail,
-                    });
+                    let (shard, (_, store)) = (self.shard.to_string(), self.client.current());
+                    match self.others.concerns(&self.key, &*store, self.options.read_timeout).await {
+                        Refusal::Alone => return Err(ShardError::Refused { shard, detail }),
+                        Refusal::Everywhere => return Err(ShardError::Denied { shard, detail }),
+                        Refusal::Unknown => (RetryReason::Denied, detail),
+                    }
                 }
                 Broken::Empty(version) => return Ok((Bytes::new(), version)),
                 Broken::Final(error) => return Err(error),
