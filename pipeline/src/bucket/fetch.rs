@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -52,6 +53,8 @@ pub struct Object {
     pub shard: Arc<str>,
     /// Kind of store, for metrics.
     pub scheme: Scheme,
+    /// Whether a second request for one of its parts was served before the first.
+    pub crawls: Arc<AtomicBool>,
     /// How to read.
     pub options: FetchOptions,
     /// Counts.
@@ -92,7 +95,7 @@ impl Drop for InFlight {
 
 impl Object {
     /// All bytes in order. Must be polled inside a tokio runtime. Holds at most (`ahead` + 1) × `part` bytes, with an `ahead` of
-    /// [`super::pace::MOST_AHEAD`] where it follows need.
+    /// [`super::pace::MOST_AHEAD_THROTTLED`] at most where it follows need.
     ///
     /// # Errors
     /// [`ShardError::NotFound`], [`ShardError::Refused`], [`ShardError::Denied`], [`ShardError::Changed`] when size or ETag differ from the
@@ -178,7 +181,10 @@ impl Object {
                 Broken::Empty(version) => return Ok((Bytes::new(), version)),
                 Broken::Final(error) => return Err(error),
             };
-            let delay = backoff.delay();
+            let delay = match reason {
+                RetryReason::Throttled => self.pace.retry_after(),
+                _ => backoff.delay(),
+            };
             if progress.elapsed() + delay > self.options.retry_budget {
                 return Err(self.unreachable(offset, attempts, progress.elapsed(), detail));
             }
@@ -199,7 +205,7 @@ impl Object {
         let first = self.attempt(range, known, buffer);
         tokio::pin!(first);
         // What was resumed in its middle has shown that it moves.
-        while let (Some(known), Some(delay)) = (&fresh, self.pace.hedge_after()) {
+        while let (Some(known), Some(delay)) = (&fresh, self.pace.hedge_after(self.crawls.load(Ordering::Relaxed))) {
             tokio::select! {
                 attempt = &mut first => return attempt,
                 () = tokio::time::sleep(delay) => {}
@@ -215,7 +221,11 @@ impl Object {
                     Err(_) => second.await,
                 },
                 attempt = &mut second => match attempt.outcome {
-                    Ok(_) => attempt,
+                    Ok(_) => {
+                        // Its other parts lie on the same slow server.
+                        self.crawls.store(true, Ordering::Relaxed);
+                        attempt
+                    }
                     Err(_) => first.await,
                 },
             };

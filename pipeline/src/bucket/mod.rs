@@ -186,6 +186,7 @@ impl Bucket {
             size: shard.bytes,
             shard: Arc::clone(&shard.path),
             scheme: self.scheme,
+            crawls: Arc::default(),
             options: self.options.clone(),
             metrics: self.metrics.clone(),
         };
