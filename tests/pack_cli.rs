@@ -105,6 +105,24 @@ fn bad_input_gets_64_and_a_hint() {
     assert!(dir.path().join("full/mine.txt").exists());
 }
 
+/// As the examples of `splitmask codebook` do it: words and their picture lie beside the shards.
+#[test]
+fn packing_again_keeps_the_codebook_and_its_picture() {
+    let dir = pictures();
+    let ok = |line: &str| {
+        let out = splitmask(&line.split(' ').collect::<Vec<_>>(), dir.path());
+        assert_eq!(out.status.code(), Some(0), "{line}: {}", text(&out.stderr));
+    };
+    ok("pack in out");
+    ok(
+        "codebook out/train --out out/words.safetensors --kind random-patches --words 16 --image 32 --patch 8 --pixels raw --picture out/words.png",
+    );
+    let read = || ["words.safetensors", "words.png"].map(|name| fs::read(dir.path().join("out").join(name)).unwrap());
+    let words = read();
+    ok("pack in out --force --longest-side 20px");
+    assert!(read() == words, "neither was touched");
+}
+
 #[test]
 fn help_teaches_with_an_example() {
     let out = splitmask(&["pack", "--help"], Path::new("."));

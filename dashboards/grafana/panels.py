@@ -34,6 +34,7 @@ def share_of_wall(phase: str) -> str:
 
 STATUS = [
     stat("Up", "Whether Prometheus reaches the daemon's /metrics.", "none", "up{$S}", mappings=[("0", "down", "red"), ("1", "up", "green")]),
+    stat("Paused", "Whether the run waits for a person: too many samples failed, or the store refuses the credentials. /-/ready says which and what to do.", "none", "max by (instance) (splitmask_train_paused{$S})", mappings=[("0", "no", "green"), ("1", "paused", "red")]),
     stat("Step", "Optimizer steps of the run, resumes included.", "locale", "splitmask_train_steps_total{$S}"),
     stat("Epoch", "Passes over the data that were finished.", "locale", "splitmask_train_epochs_total{$S}"),
     stat("Images/s", "Images that the trainer consumed, per second.", "short", rate("splitmask_pipeline_samples_total", more=',stage="consumed"'), decimals=0),

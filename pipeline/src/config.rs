@@ -61,7 +61,8 @@ pub struct DataConfig {
     pub val: String,
     /// Object store endpoint to use instead of the provider's (MinIO, R2, a test server); empty = the provider's.
     pub endpoint: String,
-    /// Samples that are shuffled among each other; held as undecoded bytes.
+    /// Samples that are shuffled among each other; held as undecoded bytes. Changed during a run, it holds from the next window on: the
+    /// one under way keeps its size, so that each sample of the epoch still comes exactly once.
     pub shuffle_window: u32,
     /// Share of the samples to use (1 = all); a smaller share lies inside a larger one. Shards of `splitmask pack` give exactly this share
     /// of each class, others a hash of the key, which does so on average.
@@ -113,7 +114,8 @@ pub struct PipelineConfig {
     pub queue_mib: usize,
     /// Bytes of one ranged request, MiB.
     pub fetch_mib: usize,
-    /// Requests in flight per open shard; 0 = two, and up to eight while the reader has to wait (a far or fast store).
+    /// Requests in flight per open shard; 0 = two, and up to eight while the reader has to wait (a far or fast store),
+    /// twelve while the store throttles.
     pub fetch_ahead: usize,
     /// Seconds without a byte after which a request is given up and retried.
     pub read_timeout_s: f64,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Where the stream goes on: everything before it was consumed, nothing after it.
 ///
 /// The stream of an epoch is the shards in plan order; consecutive *windows* of `shuffle_window` samples are permuted as a whole. So a
-/// position is the window's first sample plus the number of samples taken from it, and a resume re-reads one window at most.
+/// position is the window's first sample, its size and the number of samples taken from it, and a resume re-reads one window at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
@@ -21,7 +21,14 @@ pub struct Cursor {
     /// Samples of all windows before this one, over all ranks and epochs; their ranks follow from it.
     #[serde(default)]
     pub before: u64,
-    /// Places of a mixture's sources, which then hold what the four fields above hold for a single place; empty without a mixture.
+    /// Size that this window was to have, samples; an epoch's last one may hold fewer. A window under way keeps it when `shuffle_window`
+    /// changes, else what was taken of it could not be told from the rest. 0 in the cursors of older versions: the configured one.
+    #[serde(default)]
+    pub window: u32,
+    /// The same for the window behind it, into which `taken` may reach.
+    #[serde(default)]
+    pub next_window: u32,
+    /// Places of a mixture's sources, which then hold what the fields above hold for a single place; empty without a mixture.
     #[serde(default, skip_serializing_if = "Places::is_empty")]
     pub sources: Places,
 }
@@ -45,6 +52,12 @@ pub struct SourcePlace {
     pub taken: u32,
     /// Samples of earlier windows.
     pub before: u64,
+    /// Size of the window.
+    #[serde(default)]
+    pub window: u32,
+    /// Size of the one behind it.
+    #[serde(default)]
+    pub next_window: u32,
 }
 
 impl SourcePlace {
@@ -58,6 +71,8 @@ impl SourcePlace {
             member: cursor.member,
             taken: cursor.taken,
             before: cursor.before,
+            window: cursor.window,
+            next_window: cursor.next_window,
         }
     }
 
@@ -70,6 +85,8 @@ impl SourcePlace {
             member: self.member,
             taken: self.taken,
             before: self.before,
+            window: self.window,
+            next_window: self.next_window,
             sources: Places::default(),
         }
     }
@@ -129,5 +146,35 @@ impl Cursor {
     #[must_use]
     pub fn samples(&self) -> u64 {
         self.before + u64::from(self.taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_of_older_versions_are_read() {
+        let first = r#"{"epoch":1,"plan_position":2,"member":3,"taken":4}"#;
+        let mixed = r#"{"epoch":1,"plan_position":0,"member":0,"taken":0,"before":9,
+            "sources":[{"source":7,"epoch":1,"plan_position":2,"member":3,"taken":4,"before":5}]}"#;
+        let first: Cursor = serde_json::from_str(first).unwrap();
+        assert_eq!((first.samples(), first.window, first.next_window), (4, 0, 0));
+        let mixed: Cursor = serde_json::from_str(mixed).unwrap();
+        let place = mixed.sources.of(7).unwrap().cursor();
+        assert_eq!((mixed.samples(), place.samples(), place.window), (9, 9, 0));
+    }
+
+    #[test]
+    fn a_place_of_a_mixture_keeps_the_sizes_of_its_windows() {
+        let cursor = Cursor {
+            taken: 4,
+            window: 40,
+            next_window: 10,
+            ..Cursor::default()
+        };
+        let place = SourcePlace::new(7, cursor);
+        let read: SourcePlace = serde_json::from_str(&serde_json::to_string(&place).unwrap()).unwrap();
+        assert_eq!(read.cursor(), cursor);
     }
 }

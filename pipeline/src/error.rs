@@ -105,6 +105,15 @@ pub enum ShardError {
         /// Object path.
         shard: String,
     },
+    /// Refused while others are served with the same credentials: not there, as far as those can tell. Stores that may not be listed say so
+    /// of a missing object.
+    #[error("shard {shard}: missing, or not for these credentials, which others are served with: {detail}")]
+    Refused {
+        /// Object path.
+        shard: String,
+        /// Store's words, secrets cut.
+        detail: String,
+    },
     /// Credentials missing, wrong or expired.
     #[error("shard {shard}: access denied: {detail}")]
     Denied {
@@ -181,7 +190,7 @@ impl ShardError {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NotFound { .. } => "not_found",
+            Self::NotFound { .. } | Self::Refused { .. } => "not_found",
             Self::Denied { .. } => "denied",
             Self::Unreachable { .. } => "unreachable",
             Self::Changed { .. } => "changed",
@@ -289,7 +298,7 @@ impl PipelineError {
             Self::BadManifest { .. } => "delete manifest.json to fall back to listing, or pack again".into(),
             Self::BadCodebook { .. } => "make one that fits with `splitmask codebook`".into(),
             Self::FailureBudget { .. } => "look at the named members; raise data.failure_budget if such losses are acceptable (a paused run takes a reload)".into(),
-            Self::Shard(ShardError::Denied { .. }) => "credentials may have expired, or do not cover this object (some stores say so of a missing one too); they are read from the environment (AWS_*, GOOGLE_*, AZURE_*)".into(),
+            Self::Shard(ShardError::Denied { .. }) => "credentials may have expired or do not cover this place; they are read from the environment (AWS_*, GOOGLE_*, AZURE_*)".into(),
             Self::Shard(_) => "set data.on_shard_error = \"skip\" to go on without such shards".into(),
             Self::BadSetting { .. } | Self::Io { .. } => return None,
             Self::Panicked { .. } => "this is a bug; the log holds the place".into(),

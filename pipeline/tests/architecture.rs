@@ -189,3 +189,23 @@ fn a_planted_violation_is_found() {
     assert!(found[3].contains("named for nothing"));
     assert!(found[4].contains("stands on no floor"));
 }
+
+#[test]
+fn the_tests_that_the_guide_to_faults_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let guide = fs::read_to_string(root.join("docs/faults.md")).unwrap();
+    let rows: Vec<&str> = guide
+        .lines()
+        .filter(|l| l.starts_with("| ") && l[2..].starts_with(|c: char| c.is_ascii_digit()))
+        .collect();
+    assert_eq!(rows.len(), 21);
+    for (n, row) in rows.iter().enumerate() {
+        assert!(row.starts_with(&format!("| {} |", n + 1)), "{row}");
+        let named: Vec<(&str, &str)> = row.split('`').filter_map(|word| word.split_once(".rs::")).collect();
+        assert!(!named.is_empty(), "no test injects it: {row}");
+        for (file, test) in named {
+            let text = fs::read_to_string(root.join(file).with_extension("rs")).unwrap_or_else(|e| panic!("{file}.rs: {e}"));
+            assert!(text.contains(&format!("fn {test}()")), "{file}.rs has no test {test}");
+        }
+    }
+}

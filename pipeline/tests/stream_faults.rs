@@ -1,4 +1,4 @@
-//! Object stores that misbehave (rows 12-16, 18, 21 of the fault matrix): the stream must equal an undisturbed one, or say what is wrong.
+//! Object stores that misbehave (rows 12-16, 18 and 21 of the fault matrix): the stream must equal an undisturbed one, or say what is wrong.
 
 #[path = "stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]
@@ -206,38 +206,6 @@ fn a_missing_shard_is_skipped_or_stops_by_policy() {
         matches!(&error, PipelineError::Shard(ShardError::NotFound { shard }) if shard == "d/s-001.tar"),
         "{error}"
     );
-}
-
-#[test]
-fn a_denied_shard_is_tried_twice_and_then_named() {
-    let server = FaultServer::start(objects(), |r| {
-        if is_get(r) && r.key.ends_with("002.tar") {
-            Fault::Status(403)
-        } else {
-            Fault::None
-        }
-    });
-    let mut settings = data(16);
-    settings.on_shard_error = OnShardError::Stop;
-    let metrics = PipelineMetrics::default();
-    let error = read(&server, &settings, &pipeline(1, 1), &metrics).unwrap_err();
-    assert!(
-        matches!(&error, PipelineError::Shard(ShardError::Denied { shard, .. }) if shard == "d/s-002.tar"),
-        "{error}"
-    );
-    assert!(error.hint().unwrap().contains("credentials"));
-    assert_eq!(metrics.fetch_retries.of(RetryReason::Denied).get(), 1);
-}
-
-#[test]
-fn a_token_that_was_renewed_in_time_costs_one_retry() {
-    same_stream(|r| {
-        if is_get(r) && r.number == 1 {
-            Fault::Status(403)
-        } else {
-            Fault::None
-        }
-    });
 }
 
 #[test]

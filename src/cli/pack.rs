@@ -39,7 +39,7 @@ pub(crate) struct PackArgs {
     input: PathBuf,
     /// Folder for the shards; must be absent or empty.
     output: PathBuf,
-    /// Replace an earlier pack in OUTPUT.
+    /// Replace an earlier pack in OUTPUT; codebooks and pictures (.safetensors, .png) beside it stay.
     #[arg(long)]
     force: bool,
     /// Shrink images whose longer side exceeds this, for example 512px; never enlarges.

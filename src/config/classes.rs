@@ -74,7 +74,11 @@ pub static KEYS: &[Key] = &[
         "data.endpoint",
         "object store endpoint instead of the provider's; empty = the provider's",
     ),
-    key(Rebuild, "data.shuffle_window", "samples shuffled among each other"),
+    key(
+        Rebuild,
+        "data.shuffle_window",
+        "samples shuffled among each other; a change holds from the next window on",
+    ),
     key(
         Rebuild,
         "data.fraction",
@@ -114,7 +118,7 @@ pub static KEYS: &[Key] = &[
     key(
         Rebuild,
         "pipeline.fetch_ahead",
-        "requests in flight per open shard; 0 = as many as needed, 2 to 8",
+        "requests in flight per open shard; 0 = as many as needed, 2 to 8 (12 while the store throttles)",
     ),
     key(
         Rebuild,

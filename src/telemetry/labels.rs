@@ -101,6 +101,16 @@ closed_label! {
 }
 
 closed_label! {
+    /// Why a run is paused.
+    PauseReason = "reason" {
+        /// More samples failed than `data.failure_budget` allows.
+        FailureBudget = "failure_budget",
+        /// The store refuses the credentials.
+        Denied = "denied",
+    }
+}
+
+closed_label! {
     /// What an evaluation measures.
     EvalTask = "task" {
         /// k-nearest-neighbour accuracy.

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter, Opts, Registry};
 
 pub use super::exposition::{render, series_names};
-pub use super::labels::{ClosedLabel, EvalTask, LossTerm, MemoryKind, PerLabel, Phase, ReloadOutcome};
+pub use super::labels::{ClosedLabel, EvalTask, LossTerm, MemoryKind, PauseReason, PerLabel, Phase, ReloadOutcome};
 pub use super::phase_clock::PhaseClock;
 use super::register::{count_per, counter, gauge, gauge_per, histogram, register, seconds_per};
 
@@ -40,6 +40,8 @@ pub struct TrainMetrics {
     pub last_step_timestamp: Gauge,
     /// `splitmask_train_last_rollback_timestamp_seconds`.
     pub last_rollback_timestamp: Gauge,
+    /// `splitmask_train_paused`.
+    pub paused: PerLabel<PauseReason, Gauge>,
     /// `splitmask_train_loss`.
     pub loss: PerLabel<LossTerm, Gauge>,
     /// `splitmask_train_token_entropy_nats`.
@@ -154,6 +156,7 @@ impl TrainMetrics {
                 "splitmask_train_last_rollback_timestamp_seconds",
                 "When training last went back to a checkpoint, in seconds since 1970; 0 = never.",
             )?,
+            paused: gauge_per(r, "splitmask_train_paused", "1 while the run is paused for this reason, else 0.")?,
             loss: gauge_per(r, "splitmask_train_loss", "Loss by term at the last log step, in nats.")?,
             token_entropy: gauge(
                 r,
@@ -318,6 +321,13 @@ impl TrainMetrics {
     #[must_use]
     pub fn phase(&self, phase: Phase) -> &Counter {
         self.phases.of(phase)
+    }
+
+    /// Shows why the run is paused; `None` = it is not.
+    pub fn set_paused(&self, reason: Option<PauseReason>) {
+        for &each in PauseReason::ALL {
+            self.paused.of(each).set(f64::from(u8::from(reason == Some(each))));
+        }
     }
 
     /// Sets `splitmask_build_info`: the libtorch version and the device in use, such as `cpu` or `cuda:0`.

@@ -87,6 +87,8 @@ impl Trainer {
         };
         tch::set_num_threads(threads as i32);
         telemetry.train.set_build_info(torch_ext::version(), &device_name(device));
+        // A paused trainer that is rebuilt by a reload is paused no more.
+        telemetry.train.set_paused(None);
 
         let words = Words::load(&spec.codebook, &spec.data.train, &spec.model, device)?;
 

@@ -110,10 +110,12 @@ impl Trainer {
                         self.set_state(State::WaitingForData);
                     }
                 }
-                Err(e) if self.may_pause(&e) => self.pause(&e)?,
                 Err(e) => {
-                    self.checkpoint()?;
-                    return Err(e.into());
+                    let Some(why) = self.may_pause(&e) else {
+                        self.checkpoint()?;
+                        return Err(e.into());
+                    };
+                    self.pause(why, &e)?;
                 }
             }
         }

@@ -10,6 +10,7 @@ use super::assemble::Trainer;
 use super::control::State;
 use super::error::TrainError;
 use super::feed::Feed;
+use crate::telemetry::metrics::PauseReason;
 
 /// Time between two looks whether credentials were renewed.
 const RETRY: Duration = Duration::from_secs(30);
@@ -22,20 +23,20 @@ pub(super) struct Pause {
 }
 
 impl Trainer {
-    /// Whether this end of the stream is worth waiting for a person. A run that has not taken a step ends instead: its config is wrong,
+    /// Why, if this end of the stream is worth waiting for a person. A run that has not taken a step ends instead: its config is wrong,
     /// and whoever started it is still there.
-    pub(super) fn may_pause(&self, error: &PipelineError) -> bool {
+    pub(super) fn may_pause(&self, error: &PipelineError) -> Option<PauseReason> {
         let begun = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).ready;
-        begun
-            && match error {
-                PipelineError::FailureBudget { .. } => self.spec.data.on_budget == OnBudget::Pause,
-                PipelineError::Shard(ShardError::Denied { .. }) => true,
-                _ => false,
-            }
+        let reason = match error {
+            PipelineError::FailureBudget { .. } if self.spec.data.on_budget == OnBudget::Pause => PauseReason::FailureBudget,
+            PipelineError::Shard(ShardError::Denied { .. }) => PauseReason::Denied,
+            _ => return None,
+        };
+        begun.then_some(reason)
     }
 
     /// Writes a checkpoint and says why nothing moves.
-    pub(super) fn pause(&mut self, error: &PipelineError) -> Result<(), TrainError> {
+    pub(super) fn pause(&mut self, why: PauseReason, error: &PipelineError) -> Result<(), TrainError> {
         self.checkpoint()?;
         let reason = match error.hint() {
             Some(hint) => format!("{error}; {hint}"),
@@ -44,10 +45,11 @@ impl Trainer {
         tracing::error!(step = self.step, "paused: {reason}");
         let every = RETRY.min(Duration::from_secs_f64(self.spec.pipeline.retry_budget_s));
         self.paused = Some(Pause {
-            again: matches!(error, PipelineError::Shard(_)).then(|| Instant::now() + every),
+            again: (why == PauseReason::Denied).then(|| Instant::now() + every),
             every,
         });
         self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).paused = Some(reason);
+        self.telemetry.train.set_paused(Some(why));
         self.set_state(State::Paused);
         Ok(())
     }
@@ -82,6 +84,7 @@ impl Trainer {
         if self.paused.take().is_some() {
             tracing::info!(step = self.step, "no longer paused");
             self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).paused = None;
+            self.telemetry.train.set_paused(None);
             self.set_state(State::WaitingForData);
         }
     }

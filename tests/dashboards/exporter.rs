@@ -147,6 +147,7 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
         train.eval_best_step.set(t);
         train.eval_since_best.set(1.0);
         train.eval_overfitting.set(0.0);
+        train.set_paused(None);
     }
 }
 

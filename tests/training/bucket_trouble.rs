@@ -1,10 +1,12 @@
 //! A bucket that is away, refuses its credentials or is full of bad samples: the run waits, says why, and goes on as if nothing had happened.
+#![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::fault_server::{Fault, FaultServer};
 use crate::ground::{Daemon, Ground};
@@ -52,6 +54,11 @@ fn finish(mut daemon: Daemon, ground: &Ground, clean: &[serde_json::Value]) {
     assert_eq!(ground.trace("run"), clean, "same stream, same losses");
 }
 
+/// How long the store is away: seconds, or as long as the whole row 19 of the fault matrix asks for, `SPLITMASK_OUTAGE_S=1200`.
+fn outage() -> Duration {
+    Duration::from_secs(std::env::var("SPLITMASK_OUTAGE_S").map_or(2, |text| text.parse().expect("whole seconds")))
+}
+
 #[test]
 fn an_outage_is_waited_out_in_good_health_and_changes_nothing() {
     let ground = Ground::new();
@@ -69,13 +76,36 @@ fn an_outage_is_waited_out_in_good_health_and_changes_nothing() {
     daemon.until("it waits", |d| d.status()["state"] == "waiting_for_data");
     assert_eq!(daemon.ask("GET", "/-/healthy").unwrap().0, 200, "an outage is no illness");
     assert_eq!(daemon.ask("GET", "/-/ready").unwrap().0, 200);
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    assert_eq!(daemon.status()["state"], "waiting_for_data");
+    let (step, began, length) = (daemon.status()["step"].clone(), Instant::now(), outage());
+    while began.elapsed() < length {
+        std::thread::sleep(Duration::from_millis(500).min(length - began.elapsed().min(length)));
+        let status = daemon.status();
+        assert_eq!((&status["state"], &status["step"]), (&"waiting_for_data".into(), &step));
+        for path in ["/-/healthy", "/-/ready"] {
+            assert_eq!(daemon.ask("GET", path).unwrap().0, 200, "{path} after {:?}", began.elapsed());
+        }
+    }
     down.store(0, Ordering::SeqCst);
-    let back = std::time::Instant::now();
-    daemon.until("it goes on", |d| d.status()["state"] == "training");
-    assert!(back.elapsed().as_secs() < 20, "{:?}", back.elapsed());
+    let back = Instant::now();
+    daemon.until("it goes on", |d| d.status()["step"] != step);
+    println!(
+        "an outage of {length:?}; the next step came {:.1} s after its end",
+        back.elapsed().as_secs_f64()
+    );
+    assert!(back.elapsed() < Duration::from_secs(20), "{:?}", back.elapsed());
     finish(daemon, &ground, &clean);
+}
+
+/// Each reason of `splitmask_train_paused` with its value.
+fn paused(daemon: &Daemon) -> Vec<String> {
+    let text = daemon.ask("GET", "/metrics").unwrap().1;
+    ["failure_budget", "denied"]
+        .map(|reason| {
+            let name = format!("splitmask_train_paused{{reason=\"{reason}\"}} ");
+            let value = text.lines().find_map(|l| l.strip_prefix(&name));
+            format!("{reason} {}", value.unwrap_or("is not there"))
+        })
+        .to_vec()
 }
 
 /// What a provider's credential service answers; the secrets must show up nowhere.
@@ -135,11 +165,13 @@ fn refused_credentials_are_read_again_and_then_the_run_pauses_with_clear_text() 
         "{body}"
     );
     assert_eq!(daemon.ask("GET", "/-/healthy").unwrap().0, 200);
+    assert_eq!(paused(&daemon), ["failure_budget 0", "denied 1"]);
 
     // Granted again: the paused run finds out by itself.
     service.store(2, Ordering::SeqCst);
     let at = step(&daemon);
     daemon.until("it goes on", |d| step(d) > at || d.status()["state"] == "training");
+    assert_eq!(paused(&daemon), ["failure_budget 0", "denied 0"]);
     let log = daemon.log();
     for secret in ["canary-secret", "canary-token", "canary-pod-token"] {
         assert!(!log.contains(secret), "{secret} is in the log");
@@ -207,6 +239,7 @@ fn past_the_failure_budget_the_run_pauses_and_a_reload_that_raises_it_goes_on() 
     let (code, body) = daemon.ask("GET", "/-/ready").unwrap();
     assert!(code == 503 && body.starts_with("paused: "), "{code} {body}");
     assert_eq!(daemon.ask("GET", "/-/healthy").unwrap().0, 200);
+    assert_eq!(paused(&daemon), ["failure_budget 1", "denied 0"]);
     let step = status["step"].as_u64().unwrap();
     assert!(
         (1..10_000 / 16).contains(&step),
@@ -221,6 +254,7 @@ fn past_the_failure_budget_the_run_pauses_and_a_reload_that_raises_it_goes_on() 
     daemon.until("it goes on", |d| d.status()["step"].as_u64().is_some_and(|s| s > step + 20));
     assert_eq!(daemon.ask("GET", "/-/ready").unwrap().0, 200);
     assert!(daemon.status()["paused"].is_null());
+    assert_eq!(paused(&daemon), ["failure_budget 0", "denied 0"]);
     daemon.signal("TERM");
     assert_eq!(daemon.end().code(), Some(75));
 

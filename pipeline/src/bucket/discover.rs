@@ -144,13 +144,26 @@ impl Asker<'_> {
                 }
                 // One missing shard is a matter of policy while reading; a place with none is a mistake to report now.
                 let probes = [0, shards.len() / 2, shards.len() - 1];
+                let mut refused = None;
                 for probe in probes {
                     if let Place::Object(key) = &shards[probe].place {
-                        let head = self.ask(|| self.store.head(key)).await?;
-                        if head.is_some() {
-                            return Ok((shards, None));
+                        // A refusal may be a store's way to say that this one is missing.
+                        let head = async || match self.store.head(key).await {
+                            Err(error) if judge(&error) == Verdict::Denied => Ok(Err(error)),
+                            other => other.map(Ok),
+                        };
+                        match self.ask(head).await? {
+                            Some(Ok(_)) => return Ok((shards, None)),
+                            Some(Err(error)) => refused = Some(chain(&error)),
+                            None => {}
                         }
                     }
+                }
+                if let Some(detail) = refused {
+                    return Err(PipelineError::Unreachable {
+                        url: self.location.shown.clone(),
+                        detail,
+                    });
                 }
                 Err(empty(self.location, &format!("{} is not there", names[0])))
             }

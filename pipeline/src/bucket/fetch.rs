@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::client::Client;
 use super::pace::Pace;
+use super::refusal::{Others, Refusal};
 use super::retry::{Backoff, Verdict, chain, judge};
 use crate::error::ShardError;
 use crate::metrics::{PipelineMetrics, RetryReason, Scheme, Stage};
@@ -41,6 +43,8 @@ pub struct Object {
     pub client: Arc<Client>,
     /// How many requests at once.
     pub pace: Arc<Pace>,
+    /// What else can be asked for when it is refused.
+    pub others: Arc<Others>,
     /// Its key.
     pub key: Path,
     /// Its size, if a listing or manifest told it; only used to ask for several parts at once from the start.
@@ -49,6 +53,8 @@ pub struct Object {
     pub shard: Arc<str>,
     /// Kind of store, for metrics.
     pub scheme: Scheme,
+    /// Whether a second request for one of its parts was served before the first.
+    pub crawls: Arc<AtomicBool>,
     /// How to read.
     pub options: FetchOptions,
     /// Counts.
@@ -89,11 +95,11 @@ impl Drop for InFlight {
 
 impl Object {
     /// All bytes in order. Must be polled inside a tokio runtime. Holds at most (`ahead` + 1) × `part` bytes, with an `ahead` of
-    /// [`super::pace::MOST_AHEAD`] where it follows need.
+    /// [`super::pace::MOST_AHEAD_THROTTLED`] at most where it follows need.
     ///
     /// # Errors
-    /// [`ShardError::NotFound`], [`ShardError::Denied`], [`ShardError::Changed`] when size or ETag differ from the first read's,
-    /// [`ShardError::Unreachable`] when the retry budget is spent. The stream ends after an error.
+    /// [`ShardError::NotFound`], [`ShardError::Refused`], [`ShardError::Denied`], [`ShardError::Changed`] when size or ETag differ from the
+    /// first read's, [`ShardError::Unreachable`] when the retry budget is spent. The stream ends after an error.
     pub fn stream(self) -> impl Stream<Item = Result<Bytes, ShardError>> + Send + 'static {
         let object = Arc::new(self);
         async_stream::try_stream! {
@@ -145,6 +151,7 @@ impl Object {
                 Ok(version) => {
                     self.metrics.fetch_duration.observe(start.elapsed().as_secs_f64());
                     self.metrics.busy.add(Stage::Fetch, start.elapsed());
+                    self.others.served(&self.key);
                     return Ok((buffer.freeze(), version));
                 }
                 Err(broken) => broken,
@@ -164,15 +171,20 @@ impl Object {
                     (RetryReason::Denied, detail)
                 }
                 Broken::Denied(detail, _) => {
-                    return Err(ShardError::Denied {
-                        shard: self.shard.to_string(),
-                        detail,
-                    });
+                    let (shard, (_, store)) = (self.shard.to_string(), self.client.current());
+                    match self.others.concerns(&self.key, &*store, self.options.read_timeout).await {
+                        Refusal::Alone => return Err(ShardError::Refused { shard, detail }),
+                        Refusal::Everywhere => return Err(ShardError::Denied { shard, detail }),
+                        Refusal::Unknown => (RetryReason::Denied, detail),
+                    }
                 }
                 Broken::Empty(version) => return Ok((Bytes::new(), version)),
                 Broken::Final(error) => return Err(error),
             };
-            let delay = backoff.delay();
+            let delay = match reason {
+                RetryReason::Throttled => self.pace.retry_after(),
+                _ => backoff.delay(),
+            };
             if progress.elapsed() + delay > self.options.retry_budget {
                 return Err(self.unreachable(offset, attempts, progress.elapsed(), detail));
             }
@@ -193,7 +205,7 @@ impl Object {
         let first = self.attempt(range, known, buffer);
         tokio::pin!(first);
         // What was resumed in its middle has shown that it moves.
-        while let (Some(known), Some(delay)) = (&fresh, self.pace.hedge_after()) {
+        while let (Some(known), Some(delay)) = (&fresh, self.pace.hedge_after(self.crawls.load(Ordering::Relaxed))) {
             tokio::select! {
                 attempt = &mut first => return attempt,
                 () = tokio::time::sleep(delay) => {}
@@ -209,7 +221,11 @@ impl Object {
                     Err(_) => second.await,
                 },
                 attempt = &mut second => match attempt.outcome {
-                    Ok(_) => attempt,
+                    Ok(_) => {
+                        // Its other parts lie on the same slow server.
+                        self.crawls.store(true, Ordering::Relaxed);
+                        attempt
+                    }
                     Err(_) => first.await,
                 },
             };

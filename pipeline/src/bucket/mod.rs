@@ -8,6 +8,7 @@ pub mod fetch;
 pub mod location;
 pub mod manifest;
 pub mod pace;
+pub mod refusal;
 pub mod retry;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use self::fetch::{FetchOptions, Object};
 use self::location::Location;
 use self::manifest::Manifest;
 use self::pace::Pace;
+use self::refusal::Others;
 use crate::error::PipelineError;
 use crate::metrics::{PipelineMetrics, Scheme};
 
@@ -72,6 +74,7 @@ pub struct Bucket {
 struct Remote {
     client: Arc<Client>,
     pace: Arc<Pace>,
+    others: Arc<Others>,
     io: Io,
 }
 
@@ -145,6 +148,14 @@ impl Bucket {
                 detail: crate::stage::panic_text(&*panic),
             })
         })?;
+        let keys: Vec<&Path> = shards
+            .iter()
+            .filter_map(|s| match &s.place {
+                Place::Object(key) => Some(key),
+                Place::File(_) => None,
+            })
+            .collect();
+        let others = Arc::new(Others::new(&keys));
         Ok(Self {
             scheme: location.scheme,
             shards,
@@ -154,6 +165,7 @@ impl Bucket {
             remote: Some(Remote {
                 client: Arc::new(client),
                 pace,
+                others,
                 io,
             }),
             cache: None,
@@ -169,10 +181,12 @@ impl Bucket {
         let object = Object {
             client: Arc::clone(&remote.client),
             pace: Arc::clone(&remote.pace),
+            others: Arc::clone(&remote.others),
             key: key.clone(),
             size: shard.bytes,
             shard: Arc::clone(&shard.path),
             scheme: self.scheme,
+            crawls: Arc::default(),
             options: self.options.clone(),
             metrics: self.metrics.clone(),
         };

@@ -1,22 +1,33 @@
 //! How many requests a store is asked at once, and when a slow one is asked a second time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::Gauge;
+use rand::Rng;
 use tokio::sync::Notify;
 
-/// Added to the limit by a request that was served.
-const GAIN: f64 = 1.0;
-/// Factor on the limit by a request that was throttled. With [`GAIN`] a limit of 23 holds while three in ten requests are throttled, one
-/// of 7 while six are, and one of 1 while nine are.
+/// Share of the most that a request that was served adds to the limit.
+const GAIN: f64 = 1.0 / 16.0;
+/// Factor on the limit by a request that was throttled. With [`GAIN`] all requests stay allowed while three in ten are throttled, four in
+/// ten of them while six are, and one in fourteen while nine are.
 const LOSS: f64 = 0.9;
+/// Shortest wait before a throttled request is tried again, and the longest before its random part. The limit already asks the store for
+/// less; what a long wait would add is that everything behind this part waits too.
+const FIRST_RETRY: Duration = Duration::from_millis(10);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// Refusals in a row, over all reads, that double the wait: a store that serves nobody is not helped by asking it again.
+const REFUSALS_PER_DOUBLING: u32 = 8;
+/// Requests served since the last refusal after which the store counts as calm again.
+const CALM: u32 = 64;
 /// Parts asked for ahead at first and at most where the number follows need.
 const FIRST_AHEAD: usize = 2;
 /// Parts asked for ahead at most where the number follows need.
 pub const MOST_AHEAD: usize = 8;
+/// The same while the store throttles: the reader waits for whichever part was refused most often, and meanwhile those behind it can come.
+pub const MOST_AHEAD_THROTTLED: usize = MOST_AHEAD + MOST_AHEAD / 2;
 /// Reads whose times give the 95th percentile.
 const REMEMBERED: usize = 64;
 /// Reads before a percentile means anything.
@@ -35,6 +46,8 @@ struct State {
     hedges: u64,
     /// Requests that wait because the store named a time.
     resting: usize,
+    /// Refusals since the last request that was served.
+    refusals: u32,
 }
 
 /// Shared by all reads of one place: additive increase, multiplicative decrease of the requests in flight; times of the last reads.
@@ -48,8 +61,11 @@ pub struct Pace {
     gauge: Gauge,
     /// Parts that each open object asks for ahead.
     ahead: AtomicUsize,
-    /// The most of them where they follow need.
+    /// Whether they follow need, and the most of them.
+    follows: bool,
     ahead_most: usize,
+    /// Requests served since the last refusal, up to [`CALM`].
+    calm: AtomicU32,
 }
 
 /// Permission for one request; given back when dropped.
@@ -65,11 +81,12 @@ impl Drop for Permit<'_> {
 
 impl Pace {
     /// Begins with `most` requests at once, which is also the most there will ever be. Each open object asks for `ahead` parts in advance;
-    /// 0 = two, and more as long as its reader has to wait, up to [`MOST_AHEAD`]. `gauge` follows the limit.
+    /// 0 = two, and more as long as its reader has to wait, up to [`MOST_AHEAD`], half as many again while the store throttles. `gauge` follows the limit.
     #[must_use]
     pub fn new(most: usize, ahead: usize, hedge: Duration, gauge: Gauge) -> Self {
         let most = most.max(1);
-        let (ahead, ahead_most) = if ahead == 0 { (FIRST_AHEAD, MOST_AHEAD) } else { (ahead, ahead) };
+        let follows = ahead == 0;
+        let (ahead, ahead_most) = if follows { (FIRST_AHEAD, MOST_AHEAD) } else { (ahead, ahead) };
         gauge.set(most as f64);
         Self {
             most,
@@ -81,11 +98,14 @@ impl Pace {
                 reads: 0,
                 hedges: 0,
                 resting: 0,
+                refusals: 0,
             }),
             freed: Notify::new(),
             gauge,
             ahead: AtomicUsize::new(ahead),
+            follows,
             ahead_most,
+            calm: AtomicU32::new(CALM),
         }
     }
 
@@ -96,7 +116,13 @@ impl Pace {
     /// Parts that an open object asks for ahead now.
     #[must_use]
     pub fn ahead(&self) -> usize {
-        self.ahead.load(Ordering::Relaxed)
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        // A number that somebody chose is left alone.
+        if self.follows && self.calm.load(Ordering::Relaxed) < CALM {
+            ahead + ahead / 2
+        } else {
+            ahead
+        }
     }
 
     /// A reader had to wait for its next part. Latency × bandwidth is more than what was asked for ahead, or the store is at its limit;
@@ -139,9 +165,13 @@ impl Pace {
             state.times.pop_front();
         }
         state.times.push_back(time.as_secs_f64());
-        state.limit = (state.limit + GAIN).min(self.most as f64);
+        state.limit = (state.limit + GAIN * self.most as f64).min(self.most as f64);
+        state.refusals = 0;
         self.gauge.set(state.limit);
         drop(state);
+        let _ = self
+            .calm
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < CALM).then_some(n + 1));
         self.freed.notify_waiters();
     }
 
@@ -149,7 +179,18 @@ impl Pace {
     pub fn throttled(&self) {
         let mut state = self.lock();
         state.limit = (state.limit * LOSS).max(1.0);
+        state.refusals = state.refusals.saturating_add(1);
         self.gauge.set(state.limit);
+        self.calm.store(0, Ordering::Relaxed);
+    }
+
+    /// How long a throttled request waits before it is tried again: a random 10 to 30 ms while others are served, more and more while
+    /// nobody is.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        let doublings = self.lock().refusals / REFUSALS_PER_DOUBLING;
+        let least = FIRST_RETRY.saturating_mul(1 << doublings.min(16)).min(LAST_RETRY);
+        rand::rng().random_range(least..=3 * least)
     }
 
     /// Waits as long as the store asked for.
@@ -166,9 +207,9 @@ impl Pace {
     }
 
     /// Time after which a read counts as stuck and is worth a second request: twice the 95th percentile of the last reads, but not
-    /// before the configured time. `None` = never.
+    /// before the configured time unless the object is one that `crawls`. `None` = never.
     #[must_use]
-    pub fn hedge_after(&self) -> Option<Duration> {
+    pub fn hedge_after(&self, crawls: bool) -> Option<Duration> {
         if self.hedge.is_zero() {
             return None;
         }
@@ -180,7 +221,8 @@ impl Pace {
         drop(state);
         times.sort_unstable_by(f64::total_cmp);
         let p95 = times[(times.len() * 95).div_ceil(100) - 1];
-        Some(self.hedge.max(Duration::from_secs_f64(2.0 * p95)))
+        let late = Duration::from_secs_f64(2.0 * p95);
+        Some(if crawls { late } else { late.max(self.hedge) })
     }
 
     /// Permission for a second request, if the store is not throttling and not too many were made. It may exceed the limit by one.
@@ -225,6 +267,10 @@ mod tests {
             pace.served(Duration::from_millis(1));
         }
         assert_eq!(pace.gauge.get(), 16.0);
+        // In proportion, whatever the most is.
+        let large = self::pace(64, 0.0);
+        let (few, most) = (settled(&large, 3), settled(&large, 9));
+        assert!(few > 28.0 && most < 10.0, "{few} {most}");
     }
 
     #[test]
@@ -249,21 +295,76 @@ mod tests {
         assert_eq!(seen, [2, 3, 4, 5, 6, 7, 8, 8, 8]);
         let fixed = Pace::new(4, 3, Duration::ZERO, Gauge::new("limit", "limit").unwrap());
         fixed.waited();
+        fixed.throttled();
         assert_eq!(fixed.ahead(), 3);
+    }
+
+    #[test]
+    fn the_look_ahead_is_wider_from_a_refusal_until_the_store_is_calm() {
+        let pace = pace(16, 0.0);
+        (0..9).for_each(|_| pace.waited());
+        pace.throttled();
+        for _ in 0..CALM {
+            assert_eq!(pace.ahead(), MOST_AHEAD_THROTTLED);
+            pace.served(Duration::from_millis(1));
+        }
+        assert_eq!(pace.ahead(), MOST_AHEAD);
+    }
+
+    #[test]
+    fn a_throttled_request_comes_back_soon_unless_nobody_is_served() {
+        let pace = pace(16, 0.0);
+        let waits = |pace: &Pace| -> (Duration, Duration) {
+            let all: Vec<_> = (0..200).map(|_| pace.retry_after()).collect();
+            (*all.iter().min().unwrap(), *all.iter().max().unwrap())
+        };
+        for n in 0..400 {
+            if crate::seed::mix(n) % 10 < 3 {
+                pace.throttled();
+                assert!(pace.retry_after() <= 6 * FIRST_RETRY, "three in ten are refused");
+            } else {
+                pace.served(Duration::from_millis(1));
+            }
+        }
+        pace.served(Duration::from_millis(1));
+        let (least, most) = waits(&pace);
+        assert!(
+            least >= FIRST_RETRY && most <= 3 * FIRST_RETRY && most > 2 * FIRST_RETRY,
+            "{least:?} {most:?}"
+        );
+        (0..200).for_each(|_| pace.throttled());
+        let (least, most) = waits(&pace);
+        assert!(
+            least >= LAST_RETRY && most <= 3 * LAST_RETRY && most > 2 * LAST_RETRY,
+            "{least:?} {most:?}"
+        );
+        pace.served(Duration::from_millis(1));
+        assert!(pace.retry_after() <= 3 * FIRST_RETRY, "the first that is served ends it");
     }
 
     #[test]
     fn second_requests_come_late_and_are_few() {
         let never = pace(4, 0.0);
-        assert_eq!(never.hedge_after(), None);
+        assert_eq!(never.hedge_after(false), None);
         let pace = pace(4, 0.5);
-        assert_eq!(pace.hedge_after(), Some(Duration::from_secs_f64(0.5)));
+        assert_eq!(pace.hedge_after(false), Some(Duration::from_secs_f64(0.5)));
         for n in 0..100 {
             pace.served(Duration::from_millis(if n % 10 == 0 { 2000 } else { 100 }));
         }
-        assert_eq!(pace.hedge_after(), Some(Duration::from_secs(4)), "twice the 95th percentile");
+        assert_eq!(pace.hedge_after(false), Some(Duration::from_secs(4)), "twice the 95th percentile");
+        (0..100).for_each(|_| pace.served(Duration::from_millis(100)));
+        assert_eq!(
+            pace.hedge_after(false),
+            Some(Duration::from_millis(500)),
+            "not before the configured time"
+        );
+        assert_eq!(
+            pace.hedge_after(true),
+            Some(Duration::from_millis(200)),
+            "but where an object crawls"
+        );
         let granted = std::iter::from_fn(|| pace.hedge()).count();
-        assert_eq!(granted, 18, "eight, and one for each ten of 100 reads");
+        assert_eq!(granted, 28, "eight, and one for each ten of 200 reads");
         pace.throttled();
         for _ in 0..100 {
             pace.lock().reads += 1;

@@ -1,5 +1,6 @@
 //! The output folder: written beside its final place and renamed at the end, so that it is whole or absent.
 
+use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -12,11 +13,32 @@ const LOCK_NAME: &str = "lock";
 /// What a packing run leaves in its output.
 const OURS: [&str; 3] = ["train", "val", REFUSED_NAME];
 
+/// Extensions of what `splitmask codebook` and `splitmask inspect` write, often beside the shards: a new pack keeps such files.
+const KEPT: [&str; 2] = ["safetensors", "png"];
+
+/// Names of the files in `output` that a new pack keeps.
+fn kept(output: &Path) -> std::io::Result<Vec<OsString>> {
+    let mut kept = vec![];
+    for entry in fs::read_dir(output)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let ours = Path::new(&name)
+            .extension()
+            .is_some_and(|e| KEPT.iter().any(|k| e.eq_ignore_ascii_case(k)));
+        if ours && entry.file_type()?.is_file() {
+            kept.push(name);
+        }
+    }
+    Ok(kept)
+}
+
 /// An output under construction; removed when dropped before [`Staging::publish`].
 pub(super) struct Staging {
     /// Where to write.
     pub(super) dir: PathBuf,
     output: PathBuf,
+    /// Files of the earlier pack that are kept.
+    taken: Vec<PathBuf>,
     published: bool,
     _lock: File,
 }
@@ -39,7 +61,10 @@ pub(super) fn check(input: &Path, output: &Path, force: bool) -> Result<(), Pack
         });
     }
     names.sort();
-    let foreign = names.iter().find(|n| !OURS.contains(&n.as_str()));
+    let kept = kept(output).map_err(PackError::io(output))?;
+    let foreign = names
+        .iter()
+        .find(|n| !OURS.contains(&n.as_str()) && !kept.iter().any(|k| k.to_string_lossy() == **n));
     let unmarked = || (!output.join("train").join(MANIFEST_NAME).is_file()).then(|| &names[0]);
     if let Some(found) = foreign.or_else(unmarked) {
         return Err(PackError::OutputForeign {
@@ -88,6 +113,7 @@ impl Staging {
         let staging = Self {
             dir,
             output: output.to_path_buf(),
+            taken: vec![],
             published: false,
             _lock: lock,
         };
@@ -103,6 +129,7 @@ impl Staging {
         fs::remove_file(&lock).map_err(PackError::io(&lock))?;
         let mut old = None;
         if self.output.exists() {
+            self.take_over()?;
             let aside = self.dir.with_extension("old");
             remove(&aside)?;
             fs::rename(&self.output, &aside).map_err(PackError::io(&self.output))?;
@@ -116,11 +143,29 @@ impl Staging {
     }
 }
 
+impl Staging {
+    /// Brings what is kept of the earlier pack into the new one; a second name where the file system can, so that no moment is without it.
+    fn take_over(&mut self) -> Result<(), PackError> {
+        for name in kept(&self.output).map_err(PackError::io(&self.output))? {
+            let (from, to) = (self.output.join(&name), self.dir.join(&name));
+            remove(&to)?;
+            self.taken.push(to.clone());
+            fs::hard_link(&from, &to)
+                .or_else(|_| fs::copy(&from, &to).map(drop))
+                .map_err(PackError::io(&from))?;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Staging {
     fn drop(&mut self) {
         if !self.published {
             for name in OURS.into_iter().chain([LOCK_NAME]) {
                 let _ = remove(&self.dir.join(name));
+            }
+            for path in &self.taken {
+                let _ = remove(path);
             }
             let _ = fs::remove_dir(&self.dir);
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::bucket::pace::MOST_AHEAD;
+use crate::bucket::pace::MOST_AHEAD_THROTTLED;
 use crate::config::{DataConfig, PipelineConfig};
 use crate::shard::reader::{PORTION_BYTES, PORTIONS};
 use crate::types::ViewPlan;
@@ -27,7 +27,8 @@ pub struct Footprint {
     pub window: f64,
     /// Undecoded samples of the `pipeline.readers` open shards.
     pub shards: f64,
-    /// Parts of remote shards asked for or not yet read: `pipeline.readers` × (`fetch_ahead` + 1) × `fetch_mib`.
+    /// Parts of remote shards asked for or not yet read: `pipeline.readers` × (`fetch_ahead` + 1) × `fetch_mib`, where `fetch_ahead` = 0
+    /// stands for 12, which a store that throttles makes of it.
     pub requests: f64,
     /// Samples that workers have in hand or wait for their turn, and the decoded part of a picture for each worker.
     pub workers: f64,
@@ -43,7 +44,7 @@ impl Footprint {
         let threads = pipeline.worker_threads() as f64;
         let made = plan.sample_bytes() as f64;
         let ahead = if pipeline.fetch_ahead == 0 {
-            MOST_AHEAD
+            MOST_AHEAD_THROTTLED
         } else {
             pipeline.fetch_ahead
         };

@@ -77,7 +77,11 @@ impl MixedStream {
         let mut base = 0;
         for source in sources {
             let name = name_hash(&source.name);
-            let cursor = start.sources.of(name).map_or_else(Cursor::default, SourcePlace::cursor);
+            let mut cursor = start.sources.of(name).map_or_else(Cursor::default, SourcePlace::cursor);
+            if cursor.taken == 0 {
+                // Other ranks may draw from it before this one does, and then the sizes of its windows must be known.
+                (cursor.window, cursor.next_window) = (options.window, options.window);
+            }
             let options = WindowOptions {
                 order: Order::Shuffled {
                     seed: derive(seed, Purpose::Mixture, name, 1, 0),

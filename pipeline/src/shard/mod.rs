@@ -10,3 +10,4 @@ pub mod plan;
 pub mod reader;
 pub mod sequence;
 pub mod window;
+mod window_size;

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use super::group::Grouped;
 use super::plan::permutation;
 use super::sequence::{Sequence, SequenceOptions, Step};
+use super::window_size::WindowSizes;
 use crate::bucket::Bucket;
 use crate::cursor::Cursor;
 use crate::error::{PipelineError, ShardError};
@@ -39,7 +40,7 @@ pub enum Order {
 pub struct WindowOptions {
     /// Order of the samples.
     pub order: Order,
-    /// Samples permuted among each other.
+    /// Samples permuted among each other; a window that `order` begins in the middle of keeps its size.
     pub window: u32,
     /// Shards open at once.
     pub readers: usize,
@@ -126,12 +127,14 @@ impl PositionedStream {
         } else {
             options.window.clamp(1, 64)
         };
+        let sizes = WindowSizes::new(&start, size);
+        let most = sizes.largest() as usize;
         let (window_sender, windows) = bounded(1);
-        let (token_sender, tokens) = bounded(size as usize + (size as usize / 4).max(1));
+        let (token_sender, tokens) = bounded(most + (most / 4).max(1));
         let filler = Filler {
             bucket,
             sequence,
-            size,
+            sizes,
             stop_on_shard_error: options.stop_on_shard_error,
             tokens: token_sender,
             windows: window_sender,
@@ -261,7 +264,7 @@ impl Drop for PositionedStream {
 struct Filler {
     bucket: Arc<Bucket>,
     sequence: Sequence,
-    size: u32,
+    sizes: WindowSizes,
     stop_on_shard_error: bool,
     tokens: Sender<()>,
     windows: Sender<Result<Window, PipelineError>>,
@@ -297,6 +300,7 @@ impl Filler {
                             member: id.member,
                             taken: 0,
                             before: self.before,
+                            window: self.sizes.current(),
                             ..Cursor::default()
                         };
                     }
@@ -305,7 +309,7 @@ impl Filler {
                         recv(self.stop.receiver()) -> _ => return Ok(()),
                     }
                     samples.push(Some(sample));
-                    if (samples.len() as u32) < self.size {
+                    if (samples.len() as u32) < self.sizes.current() {
                         continue;
                     }
                     false
@@ -330,6 +334,7 @@ impl Filler {
                 Step::End => true,
             };
             if !samples.is_empty() {
+                first.next_window = self.sizes.filled(samples.len() as u32);
                 let window = Window {
                     start: first,
                     samples: std::mem::take(&mut samples),

@@ -1,7 +1,7 @@
 //! Mutated inputs from seeds, on a stable compiler: bounded in CI, longer by hand.
 //!
-//! `SPLITMASK_FUZZ_FACTOR=1000` multiplies the number of inputs, `SPLITMASK_FUZZ_SEED` takes other ones. A failure names target, seed and
-//! number of the input and leaves the input in a file.
+//! `SPLITMASK_FUZZ_INPUTS=1000000` sets the number of inputs of each target, `SPLITMASK_FUZZ_FACTOR=1000` multiplies it, `SPLITMASK_FUZZ_SEED`
+//! takes other ones. A failure names target, seed and number of the input and leaves the input in a file.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -19,7 +19,7 @@ fn variable(name: &str, default: u64) -> u64 {
 /// Runs `check` on `count` inputs; each is a seed with one to eight changes.
 pub(crate) fn fuzz(target: &str, seeds: &[Vec<u8>], count: u64, mut check: impl FnMut(&[u8])) {
     let seed = variable("SPLITMASK_FUZZ_SEED", 1);
-    let count = count * variable("SPLITMASK_FUZZ_FACTOR", 1);
+    let count = variable("SPLITMASK_FUZZ_INPUTS", count) * variable("SPLITMASK_FUZZ_FACTOR", 1);
     println!("{target}: {count} inputs, SPLITMASK_FUZZ_SEED={seed}");
     for number in 0..count {
         let mut rng = ChaCha8Rng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number);

@@ -33,6 +33,47 @@ fn outputs_are_never_overwritten_unasked() {
 }
 
 #[test]
+fn codebooks_and_their_pictures_beside_the_shards_are_kept() {
+    let (input, out) = (mixed(), TempDir::new().unwrap());
+    let mut options = PackOptions::new(input.path(), out.path().join("o"));
+    options.force = true;
+    run(&options).unwrap();
+    let beside = [
+        ("words.png", "picture"),
+        ("words.safetensors", "days of work"),
+        ("Sheet.PNG", "contacts"),
+    ];
+    for (name, text) in beside {
+        fs::write(options.output.join(name), text).unwrap();
+    }
+    // What a run that was killed at its very end leaves.
+    fs::create_dir_all(out.path().join("o.partial")).unwrap();
+    fs::write(out.path().join("o.partial/words.png"), "older picture").unwrap();
+    let before = tree(&options.output);
+    options.longest_side = Some(16);
+    run(&options).unwrap();
+    assert!(tree(&options.output) != before, "the shards are new");
+    for (name, text) in beside {
+        assert_eq!(fs::read_to_string(options.output.join(name)).unwrap(), text);
+    }
+    let left: Vec<_> = fs::read_dir(out.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["o"], "nothing left beside the output");
+    // A folder of that name is nobody's picture.
+    fs::create_dir(options.output.join("album.png")).unwrap();
+    assert!(matches!(run(&options), Err(PackError::OutputForeign { found, .. }) if found == "album.png"));
+    // Pictures alone are no earlier pack.
+    let album = out.path().join("album");
+    fs::create_dir(&album).unwrap();
+    fs::write(album.join("holiday.png"), "sea").unwrap();
+    let over = PackOptions {
+        output: album.clone(),
+        ..options
+    };
+    assert!(matches!(run(&over), Err(PackError::OutputForeign { found, .. }) if found == "holiday.png"));
+    assert!(album.join("holiday.png").exists());
+}
+
+#[test]
 fn a_failed_run_leaves_nothing() {
     let (input, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let output = out.path().join("deep/o");

@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Replace,
     /// Nothing for so many milliseconds, then the body, all connections together at so many MB/s.
     Link { latency_ms: u64, megabytes_per_s: u64 },
+    /// Nothing for so many milliseconds, then the body, each connection by itself at so many KB/s.
+    Far { latency_ms: u64, kilobytes_per_s: u64 },
     /// A 200 with this text, whether or not there is such an object.
     Text(&'static str),
 }
@@ -45,9 +47,9 @@ pub(crate) struct Request {
 type Script = Box<dyn Fn(&Request) -> Fault + Send + Sync>;
 
 struct Shared {
-    objects: Mutex<BTreeMap<String, (Vec<u8>, u64)>>,
+    objects: Mutex<BTreeMap<String, (Arc<Vec<u8>>, u64)>>,
     /// Content of every `.tar` that is no object.
-    everywhere: Mutex<Option<Vec<u8>>>,
+    everywhere: Mutex<Option<Arc<Vec<u8>>>>,
     /// When the link is free again.
     link: Mutex<Option<Instant>>,
     counts: Mutex<BTreeMap<String, u64>>,
@@ -68,7 +70,7 @@ impl FaultServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
-            objects: Mutex::new(objects.into_iter().map(|(k, v)| (k, (v, 1))).collect()),
+            objects: Mutex::new(objects.into_iter().map(|(k, v)| (k, (Arc::new(v), 1))).collect()),
             everywhere: Mutex::default(),
             link: Mutex::default(),
             counts: Mutex::default(),
@@ -97,7 +99,7 @@ impl FaultServer {
 
     /// From now on every `.tar` exists, with this content.
     pub(crate) fn serve_everywhere(&self, bytes: Vec<u8>) {
-        *self.shared.everywhere.lock().unwrap() = Some(bytes);
+        *self.shared.everywhere.lock().unwrap() = Some(Arc::new(bytes));
     }
 
     /// Bytes of bodies sent.
@@ -131,7 +133,7 @@ impl Shared {
                 "HTTP/1.1 {code} Fault\r\n{extra}Content-Length: 0\r\nConnection: close\r\n\r\n"
             )
         };
-        if let Fault::Link { latency_ms, .. } = fault {
+        if let Fault::Link { latency_ms, .. } | Fault::Far { latency_ms, .. } = fault {
             std::thread::sleep(Duration::from_millis(latency_ms));
         }
         match fault {
@@ -146,7 +148,7 @@ impl Shared {
             }
             Fault::Replace => {
                 if let Some((bytes, version)) = self.objects.lock().unwrap().get_mut(&request.key) {
-                    bytes.iter_mut().for_each(|b| *b = !*b);
+                    Arc::make_mut(bytes).iter_mut().for_each(|b| *b = !*b);
                     *version += 1;
                 }
             }
@@ -206,6 +208,16 @@ impl Shared {
                         end
                     };
                     std::thread::sleep(free_at.saturating_duration_since(Instant::now()));
+                    send(out, piece)?;
+                }
+                Ok(())
+            }
+            Fault::Far { kilobytes_per_s, .. } => {
+                let (start, mut sent) = (Instant::now(), 0);
+                for piece in body.chunks((body.len() / 4).max(1)) {
+                    sent += piece.len();
+                    let due = Duration::from_secs_f64(sent as f64 / (kilobytes_per_s as f64 * 1e3));
+                    std::thread::sleep(due.saturating_sub(start.elapsed()));
                     send(out, piece)?;
                 }
                 Ok(())
