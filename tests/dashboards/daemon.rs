@@ -31,8 +31,8 @@ fn wall_seconds(series: &BTreeMap<String, f64>) -> f64 {
 #[test]
 fn a_real_prometheus_finds_data_in_a_real_run() {
     let ground = Ground::new();
-    let endless = ["--set", "optim.total_steps=1000000", "--set", "eval.every_steps=60"];
-    let mut daemon = Daemon::start(ground.train(&endless), &ground.path("log"));
+    let endless = ["optim.total_steps=1000000", "eval.every_steps=60", "eval.linear_every_steps=60"].map(|set| ["--set", set]);
+    let mut daemon = Daemon::start(ground.train(endless.as_flattened()), &ground.path("log"));
     daemon.until("a step and a checkpoint", |d| {
         d.status()["last_checkpoint_step"].as_u64().is_some_and(|step| step > 0)
     });
