@@ -12,6 +12,7 @@ pub mod logging;
 pub mod progress;
 mod reload;
 mod signals;
+mod stack_scan;
 pub mod start;
 mod supervisor;
 pub mod systemd;

@@ -3,13 +3,15 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use super::stack_scan::Memory;
 use crate::trainer::control::Status;
 
-/// One paragraph per thread from `/proc/self/task`: name, state, the kernel function it sleeps in, its system call, and its kernel stack where
-/// this user may read it. Empty where there is no such file system.
+/// One paragraph per thread from `/proc/self/task`: name, state, the kernel function it sleeps in, its system call, its kernel stack where this
+/// user may read it, and where in user space it likely came from. Empty where there is no such file system.
 #[must_use]
 pub fn report() -> String {
     let mut text = String::new();
+    let memory = Memory::open();
     let mut tasks: Vec<(u64, PathBuf)> = std::fs::read_dir("/proc/self/task")
         .into_iter()
         .flatten()
@@ -37,6 +39,9 @@ pub fn report() -> String {
         );
         for line in read("stack").lines() {
             let _ = writeln!(text, "    {line}");
+        }
+        for frame in memory.iter().flat_map(|m| m.frames(&call)) {
+            let _ = writeln!(text, "    from {frame}");
         }
     }
     text

@@ -1,4 +1,7 @@
-//! transformers' `BeitModel`: no key bias; LayerScale and a shared relative bias have a place.
+//! transformers' `BeitModel`: no key bias; LayerScale and a relative bias have a place.
+//!
+//! Ours has one table of relative biases for all layers. There each layer gets a copy, as in BEiTs that were fine-tuned: BEiT pre-trains with a shared
+//! table too and lets the layers part afterwards.
 
 use serde_json::json;
 use tch::Tensor;
@@ -9,24 +12,26 @@ use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Tensors, hidden
 /// `--format hf-beit`.
 pub(super) struct HfBeit;
 
-/// (ours, theirs) of the relative bias that all layers share.
-const RELATIVE: (&str, &str) = (
-    "rel_pos_bias.relative_position_bias_table",
-    "encoder.relative_position_bias.relative_position_bias_table",
-);
+/// Our table of relative biases, which all layers share.
+const RELATIVE: &str = "rel_pos_bias.relative_position_bias_table";
+
+/// Theirs, of a layer.
+fn relative(layer: i64) -> String {
+    format!("encoder.layer.{layer}.attention.attention.relative_position_bias.relative_position_bias_table")
+}
 
 /// (ours, theirs) of what a BEiT has and a ViT has not.
 fn extras(encoder: &Encoder) -> Vec<(String, String)> {
     let mut all = Vec::new();
-    if encoder.model.layer_scale > 0.0 {
-        for i in 0..encoder.model.layers() {
+    for i in 0..encoder.model.layers() {
+        if encoder.model.layer_scale > 0.0 {
             for (ours, theirs) in [("ls1", "lambda_1"), ("ls2", "lambda_2")] {
                 all.push((format!("blocks.{i}.{ours}.gamma"), format!("encoder.layer.{i}.{theirs}")));
             }
         }
-    }
-    if encoder.model.relative_bias {
-        all.push((RELATIVE.0.into(), RELATIVE.1.into()));
+        if encoder.model.relative_bias {
+            all.push((RELATIVE.into(), relative(i)));
+        }
     }
     all
 }
@@ -37,7 +42,7 @@ impl Exporter for HfBeit {
     }
 
     fn doc(&self) -> &'static str {
-        "transformers' BEiT, with LayerScale and shared relative bias if the model has them"
+        "transformers' BEiT, with LayerScale and relative position bias if the model has them"
     }
 
     fn express(&self, encoder: &Encoder) -> Result<Encoder, ExportError> {
@@ -57,7 +62,8 @@ impl Exporter for HfBeit {
         let mut out = renamed(encoder, false);
         for (ours, theirs) in extras(encoder) {
             if let Some(t) = encoder.tensors.get(&ours) {
-                out.insert(theirs, t.shallow_clone());
+                // A copy of its own: a file holds no memory twice under two names.
+                out.insert(theirs, t.copy());
             }
         }
         out
@@ -73,7 +79,9 @@ impl Exporter for HfBeit {
             }
         }
         if m.relative_bias {
-            all.insert(RELATIVE.1.into(), vec![(2 * m.grid() - 1).pow(2) + 3, m.head_count()]);
+            for i in 0..m.layers() {
+                all.insert(relative(i), vec![(2 * m.grid() - 1).pow(2) + 3, m.head_count()]);
+            }
         }
         all
     }
@@ -84,6 +92,11 @@ impl Exporter for HfBeit {
             let t = tensors
                 .get(&theirs)
                 .ok_or_else(|| ExportError::Tensors(format!("there is no {theirs}")))?;
+            if out.get(&ours).is_some_and(|first| first != t) {
+                return Err(ExportError::Tensors(format!(
+                    "{theirs} differs from that of the first layer: ours has one for all"
+                )));
+            }
             out.insert(ours, t.shallow_clone());
         }
         Ok(Encoder {
@@ -99,7 +112,7 @@ impl Exporter for HfBeit {
             "num_attention_heads": m.head_count(), "intermediate_size": hidden(m), "layer_norm_eps": 1e-6, "image_size": m.image,
             "patch_size": m.patch, "num_channels": 3, "hidden_act": "gelu", "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0, "drop_path_rate": 0.0, "use_mask_token": false, "use_absolute_position_embeddings": true,
-            "use_relative_position_bias": false, "use_shared_relative_position_bias": m.relative_bias,
+            "use_relative_position_bias": m.relative_bias, "use_shared_relative_position_bias": false,
             "layer_scale_init_value": m.layer_scale, "use_mean_pooling": false, "torch_dtype": dtype.torch(),
         });
         vec![
