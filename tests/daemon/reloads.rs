@@ -212,8 +212,10 @@ fn file_watch_and_hangup_reload_and_the_last_content_wins() {
     assert_eq!(daemon.json("GET", "/api/v1/status").1["learning_rate"], 2e-4);
     daemon.signal("HUP");
     daemon.until("the signal is heard", rate(3e-4));
-    let triggers: Vec<String> = ground.journal().iter().map(|e| e["trigger"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(triggers, ["start", "file", "file", "file", "file", "signal"]);
+    let triggers = || -> Vec<String> { ground.journal().iter().map(|e| e["trigger"].as_str().unwrap().to_owned()).collect() };
+    // It is written down behind the change itself.
+    daemon.until("the journal has the signal", |_| triggers().len() >= 6);
+    assert_eq!(triggers(), ["start", "file", "file", "file", "file", "signal"]);
 }
 
 #[test]
