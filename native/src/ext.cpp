@@ -148,7 +148,7 @@ struct Linear : torch::autograd::Function<Linear> {
 bool suits_onednn(const at::Tensor& x, const at::Tensor& w);
 
 // Logits of so many numbers at a time: on the CPU few enough to stay in its caches and in the allocator's hands, on a device enough to fill it.
-constexpr int64_t kLogitsCpu = int64_t{1} << 21, kLogitsDevice = int64_t{1} << 26;
+constexpr int64_t kLogitsCpu = int64_t{1} << 22, kLogitsDevice = int64_t{1} << 26;
 
 // Mean cross-entropy of a linear layer's logits and the place of each row's largest, some rows after the other: the logits of all rows, their
 // logarithms and their gradients never exist together. Gradients are made on the way, while the logits are at hand, if `wanted`.
