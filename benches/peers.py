@@ -94,24 +94,27 @@ def per_image(name, level, interpolation):
     return through
 
 
-def webdataset_batches(shards, name, level, interpolation, workers):
+def webdataset_batches(shards, name, level, interpolation):
+    """Sizes of batches; 0 once everything is set up."""
     import torch
     import webdataset as wds
 
     torch.set_num_threads(1)
     through = per_image(name, level, interpolation)
     data = wds.WebDataset(shards, shardshuffle=False, empty_check=False).to_tuple("jpg").map_tuple(through)
-    extra = {} if workers == 1 else {"prefetch_factor": 2}
-    for (batch,) in torch.utils.data.DataLoader(data, batch_size=BATCH, num_workers=0 if workers == 1 else workers, **extra):
+    loader = torch.utils.data.DataLoader(data, batch_size=BATCH, num_workers=0)
+    yield 0
+    for (batch,) in loader:
         yield len(batch)
 
 
-def dali_batches(shards, level, interpolation, workers):
+def dali_batches(shards, level, interpolation):
+    """As `webdataset_batches`."""
     from nvidia.dali import fn, pipeline_def, types
 
-    @pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None, seed=1)
+    @pipeline_def(batch_size=BATCH, num_threads=1, device_id=None, seed=1)
     def pipeline():
-        (jpeg,) = fn.readers.webdataset(paths=shards, ext=["jpg"])
+        jpeg = fn.readers.webdataset(paths=shards, ext=["jpg"])
         image = fn.decoders.image_random_crop(
             jpeg, device="cpu", output_type=types.RGB, random_area=[0.08, 1.0], random_aspect_ratio=[0.75, 4 / 3], num_attempts=10
         )
@@ -128,24 +131,21 @@ def dali_batches(shards, level, interpolation, workers):
     pipe = pipeline()
     pipe.build()
     pipe.run()
+    yield 0
     while True:
         yield len(pipe.run()[0])
 
 
 def one(spec):
     """Child process: one loader, one level; prints images/s."""
-    name, level, interpolation, workers, images, folder = spec.split("|")
+    name, level, interpolation, images, folder = spec.split("|")
     shards = sorted(glob.glob(f"{folder}/*.tar"))
-    workers, images = int(workers), int(images)
-    args = (level, interpolation, workers)
-    batches = dali_batches(shards, *args) if name == "dali" else webdataset_batches(shards, name, *args)
+    batches = dali_batches(shards, level, interpolation) if name == "dali" else webdataset_batches(shards, name, level, interpolation)
+    next(batches)
     seen, start = 0, time.perf_counter()
-    if name == "dali":  # its first batch is part of the set-up
-        next(batches)
-        start = time.perf_counter()
     for size in batches:
         seen += size
-        if seen >= images:
+        if seen >= int(images):
             break
     print(json.dumps({"ips": seen / (time.perf_counter() - start)}), flush=True)
     os._exit(0)
@@ -175,7 +175,7 @@ def main():
         return command + (["--codebook", args.codebook] if level == "batch" else [])
 
     pin = ["taskset", "-c", str(args.core)]
-    cases = [(f"{n} {l} ({i})", pin + [sys.executable, __file__, "--one", f"{n}|{l}|{i}|1|{args.images}|{args.shards}"]) for n, l, i in PEERS]
+    cases = [(f"{n} {l} ({i})", pin + [sys.executable, __file__, "--one", f"{n}|{l}|{i}|{args.images}|{args.shards}"]) for n, l, i in PEERS]
     levels = ["L2", "L3"] + (["batch"] if args.codebook else [])
     cases = [(f"splitmask {level}", pin + ours(level, 1, 2 * args.images)) for level in levels] + cases
     if args.floor:
