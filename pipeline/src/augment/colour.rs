@@ -142,17 +142,29 @@ const BLOCK: usize = 1024;
 
 type Plane = [f32; BLOCK];
 
-/// One pass over a view; answers the sum of the truncated greys afterwards if asked. Uses AVX2 where the CPU has it.
+/// One pass over a view; answers the sum of the truncated greys afterwards if asked. Uses AVX-512 or AVX2 where the CPU has it.
 fn sweep(steps: &[Step], mean: f32, view: &mut [u8], sum: bool) -> u64 {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
+    {
+        use std::arch::is_x86_feature_detected as has;
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        fn widest(steps: &[Step], mean: f32, view: &mut [u8], sum: bool) -> u64 {
+            sweep_any(steps, mean, view, sum)
+        }
         #[target_feature(enable = "avx2")]
         fn wide(steps: &[Step], mean: f32, view: &mut [u8], sum: bool) -> u64 {
             sweep_any(steps, mean, view, sum)
         }
-        #[expect(unsafe_code, reason = "the same code compiled for wider registers")]
-        // SAFETY: the CPU has AVX2.
-        return unsafe { wide(steps, mean, view, sum) };
+        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+            #[expect(unsafe_code, reason = "the same code compiled for wider registers")]
+            // SAFETY: the CPU has these parts of AVX-512.
+            return unsafe { widest(steps, mean, view, sum) };
+        }
+        if has!("avx2") {
+            #[expect(unsafe_code, reason = "the same code compiled for wider registers")]
+            // SAFETY: the CPU has AVX2.
+            return unsafe { wide(steps, mean, view, sum) };
+        }
     }
     sweep_any(steps, mean, view, sum)
 }
