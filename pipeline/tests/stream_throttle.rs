@@ -168,7 +168,7 @@ fn no_request_comes_back_before_the_time_that_the_store_named() {
             let mut found = found.lock().unwrap();
             *found = when.elapsed().min(*found);
         }
-        if mix(served.fetch_add(1, Ordering::SeqCst)) % 10 == 0 {
+        if mix(served.fetch_add(1, Ordering::SeqCst)).is_multiple_of(10) {
             refused.insert(key, Instant::now());
             return Fault::SlowDown(1);
         }

@@ -55,13 +55,11 @@ pub fn linear(vs: &Path<'_>, inputs: i64, outputs: i64, bias: bool, init: Init) 
 }
 
 /// x …×K through a matrix N×K and an optional bias.
-#[must_use]
 pub fn project(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     torch_ext::linear(x, weight, bias).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// x …×K through a layer.
-#[must_use]
 pub fn through(layer: &nn::Linear, x: &Tensor) -> Tensor {
     project(x, &layer.ws, layer.bs.as_ref())
 }

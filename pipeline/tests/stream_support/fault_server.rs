@@ -46,8 +46,11 @@ pub(crate) struct Request {
 
 type Script = Box<dyn Fn(&Request) -> Fault + Send + Sync>;
 
+/// Content and version by key.
+type Objects = BTreeMap<String, (Arc<Vec<u8>>, u64)>;
+
 struct Shared {
-    objects: Mutex<BTreeMap<String, (Arc<Vec<u8>>, u64)>>,
+    objects: Mutex<Objects>,
     /// Content of every `.tar` that is no object.
     everywhere: Mutex<Option<Arc<Vec<u8>>>>,
     /// When the link is free again.
