@@ -115,7 +115,7 @@ fn packing_again_keeps_the_codebook_and_its_picture() {
     };
     ok("pack in out");
     ok(
-        "codebook out/train --out out/words.safetensors --kind random-patches --words 16 --image 32 --patch 8 --pixels raw --picture out/words.png",
+        "codebook out/train --out out/words.safetensors --kind random-projection --words 16 --range 0,1 --image 32 --patch 8 --picture out/words.png",
     );
     let read = || ["words.safetensors", "words.png"].map(|name| fs::read(dir.path().join("out").join(name)).unwrap());
     let words = read();
