@@ -47,7 +47,7 @@ pub struct Object {
     pub others: Arc<Others>,
     /// Its key.
     pub key: Path,
-    /// Its size, if a listing or manifest told it; only used to ask for several parts at once from the start.
+    /// Its size, if a listing or manifest told it; only used to ask for the right number of parts at once from the start.
     pub size: Option<u64>,
     /// Its name in messages.
     pub shard: Arc<str>,
@@ -104,14 +104,15 @@ impl Object {
         let object = Arc::new(self);
         async_stream::try_stream! {
             let part = object.options.part;
-            // Where nobody said how long the object is, the first read tells.
+            // Where nobody said how long the object is, the first read tells; until then it is taken to be like the others.
             let mut size = object.size;
+            let guess = object.pace.typical_size();
             let mut version: Option<Version> = None;
             let mut flying: VecDeque<InFlight> = VecDeque::new();
             let mut next = 0;
             loop {
-                let room = if size.is_some() { object.pace.ahead() } else { 1 };
-                while flying.len() < room && (next == 0 || size.is_some_and(|size| next < size)) {
+                let room = if size.is_some() || guess > 0 { object.pace.ahead() } else { 1 };
+                while flying.len() < room && (next == 0 || next < size.unwrap_or(guess)) {
                     let range = next..(next + part);
                     next = range.end;
                     let (object, version) = (Arc::clone(&object), version.clone());
@@ -126,6 +127,9 @@ impl Object {
                 // Reads that began together did not know of each other.
                 if let Some(version) = version.as_ref().filter(|v| **v != seen) {
                     Err(object.changed(version, &seen))?;
+                }
+                if size.is_none() {
+                    object.pace.learnt_size(seen.size);
                 }
                 size = Some(seen.size);
                 version = Some(seen);

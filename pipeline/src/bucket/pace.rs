@@ -1,7 +1,7 @@
 //! How many requests a store is asked at once, and when a slow one is asked a second time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub struct Pace {
     ahead_most: usize,
     /// Requests served since the last refusal, up to [`CALM`].
     calm: AtomicU32,
+    /// Size of the latest object whose size was learnt, bytes; 0 = none yet.
+    typical: AtomicU64,
 }
 
 /// Permission for one request; given back when dropped.
@@ -106,6 +108,7 @@ impl Pace {
             follows,
             ahead_most,
             calm: AtomicU32::new(CALM),
+            typical: AtomicU64::new(0),
         }
     }
 
@@ -123,6 +126,18 @@ impl Pace {
         } else {
             ahead
         }
+    }
+
+    /// The size that an object of unknown size is taken to have until its first read tells: shards of a place are about as large as each
+    /// other, and what is asked for behind an end costs an empty answer. 0 = no idea.
+    #[must_use]
+    pub fn typical_size(&self) -> u64 {
+        self.typical.load(Ordering::Relaxed)
+    }
+
+    /// A read told the size of its object.
+    pub fn learnt_size(&self, size: u64) {
+        self.typical.store(size, Ordering::Relaxed);
     }
 
     /// A reader had to wait for its next part. Latency × bandwidth is more than what was asked for ahead, or the store is at its limit;
