@@ -101,7 +101,10 @@ impl<R: Read> Members<R> {
                 }
                 EntryType::GNULongName => {
                     let mut name = self.extension_bytes()?;
-                    name.truncate(name.iter().position(|b| *b == 0).unwrap_or(name.len()));
+                    match name.iter().position(|b| *b == 0) {
+                        Some(end) => name.truncate(end),
+                        None => self.ends_here()?,
+                    }
                     extension.long_name = Some(name);
                     pending = true;
                 }
@@ -151,6 +154,24 @@ impl<R: Read> Members<R> {
             return Err(too_long(self.left));
         }
         self.read()
+    }
+
+    /// Whether a name that has no NUL ends with its size. To GNU tar a name goes on to its NUL wherever that lies, to others up to its size: where
+    /// they disagree it could be read in two ways.
+    fn ends_here(&mut self) -> Result<(), TarError> {
+        let mut next = [0];
+        if self.padding > 0 {
+            self.padding -= 1;
+            self.input.read_exact(&mut next).map_err(|e| match e.kind() {
+                io::ErrorKind::UnexpectedEof => TarError::Truncated,
+                _ => TarError::Io(e),
+            })?;
+        }
+        if next == [0] {
+            Ok(())
+        } else {
+            Err(TarError::Malformed("a long name that goes on behind its size".into()))
+        }
     }
 
     fn skip_rest(&mut self) -> Result<(), TarError> {
@@ -210,6 +231,7 @@ fn read_pax(mut records: &[u8], into: &mut Extension) -> Result<(), TarError> {
         let equals = record.iter().position(|b| *b == b'=').ok_or_else(bad)?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
         match key {
+            b"path" if value.contains(&0) => return Err(TarError::Malformed("a PAX path with a NUL in it".into())),
             b"path" => into.path = Some(value.to_vec()),
             b"size" => into.size = Some(std::str::from_utf8(value).ok().and_then(|t| t.parse().ok()).ok_or_else(bad)?),
             _ if key.starts_with(b"GNU.sparse.") => return Err(TarError::Malformed("sparse members are not supported".into())),
@@ -351,5 +373,31 @@ mod tests {
         let (members, error) = ours(&bytes);
         assert!(error.is_none());
         assert_eq!(members, [("a.jpg".to_owned(), b"x".to_vec())]);
+    }
+
+    #[test]
+    fn names_that_could_be_read_in_two_ways_are_refused() {
+        let name = [b'd'; 120];
+        let long = |size: u64, behind: &[u8]| {
+            let mut out = vec![];
+            padded(&mut out, &header("LongLink", EntryType::GNULongName, size), behind);
+            padded(&mut out, &header("short", EntryType::Regular, 2), b"xy");
+            out.extend_from_slice(&[0; 2 * BLOCK]);
+            ours(&out)
+        };
+        let (members, error) = long(120, &name);
+        assert!(
+            error.is_none() && members[0].0.len() == 120,
+            "a name without a NUL, and nothing behind it"
+        );
+        let (_, error) = long(119, &name);
+        assert!(matches!(error, Some(TarError::Malformed(m)) if m.contains("long name")));
+        let (members, error) = long(120, b"a/b\0c");
+        assert!(error.is_none() && members[0].0 == "a/b", "up to its NUL");
+        let mut out = vec![];
+        padded(&mut out, &header("x", EntryType::XHeader, 16), b"16 path=p/\0.jpg\n");
+        padded(&mut out, &header("short", EntryType::Regular, 2), b"xy");
+        out.extend_from_slice(&[0; 2 * BLOCK]);
+        assert!(matches!(ours(&out).1, Some(TarError::Malformed(m)) if m.contains("NUL")));
     }
 }
