@@ -3,24 +3,18 @@
 #[path = "stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]
 mod fault_server;
+#[path = "stream_support/remote.rs"]
+#[allow(dead_code, reason = "each test binary uses a part")]
+mod remote;
 mod stream_support;
 
 use fault_server::{Fault, FaultServer, Request};
+use remote::*;
 use sha2::Digest;
 use splitmask_pipeline::config::PipelineConfig;
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::types::Batch;
 use stream_support::*;
-
-const SHARDS: u32 = 4;
-/// 2.5 MB in three ranged reads.
-const SAMPLES: u32 = 25;
-
-fn objects() -> Vec<(String, Vec<u8>)> {
-    (0..SHARDS)
-        .map(|n| (format!("d/s-{n:03}.tar"), tar(n, SAMPLES, 100 << 10)))
-        .collect()
-}
 
 fn pass(dataset: &Dataset) -> Vec<Batch> {
     let mut stream = dataset.batches(spec(Order::Sequential, 10), hashing).unwrap();

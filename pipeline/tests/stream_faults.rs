@@ -3,12 +3,16 @@
 #[path = "stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]
 mod fault_server;
+#[path = "stream_support/remote.rs"]
+#[allow(dead_code, reason = "each test binary uses a part")]
+mod remote;
 mod stream_support;
 
 use std::time::{Duration, Instant};
 
 use fault_server::{Fault, FaultServer, Request};
-use splitmask_pipeline::config::{DataConfig, OnShardError, PipelineConfig};
+use remote::*;
+use splitmask_pipeline::config::{OnShardError, PipelineConfig};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::{PipelineError, ShardError};
 use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason, Scheme};
@@ -17,33 +21,8 @@ use splitmask_pipeline::seed::mix;
 use splitmask_pipeline::types::{Batch, SampleId};
 use stream_support::*;
 
-const SHARDS: u32 = 4;
-/// 25 samples of 100 KiB: 2.5 MB, three ranged reads of 1 MiB.
-const SAMPLES: u32 = 25;
-
-fn objects() -> Vec<(String, Vec<u8>)> {
-    (0..SHARDS)
-        .map(|n| (format!("d/s-{n:03}.tar"), tar(n, SAMPLES, 100 << 10)))
-        .collect()
-}
-
 fn total_bytes() -> u64 {
     objects().iter().map(|o| o.1.len() as u64).sum()
-}
-
-fn place(server: &FaultServer) -> String {
-    format!("{}/d/s-{{000..{:03}}}.tar", server.url(), SHARDS - 1)
-}
-
-fn read(
-    server: &FaultServer,
-    settings: &DataConfig,
-    machine: &PipelineConfig,
-    metrics: &PipelineMetrics,
-) -> Result<Vec<Batch>, PipelineError> {
-    let dataset = Dataset::open(&place(server), settings, machine, metrics.clone())?;
-    let mut stream = dataset.batches(spec(Order::Sequential, 10), hashing)?;
-    std::iter::from_fn(|| stream.next()).collect()
 }
 
 fn clean() -> Vec<Batch> {
@@ -67,10 +46,6 @@ fn same_stream(script: impl Fn(&Request) -> Fault + Send + Sync + 'static) -> (F
     assert!(batches == clean(), "the stream differs from the undisturbed one");
     assert_eq!(metrics.shards_finished.of(Scheme::Http).get(), u64::from(SHARDS));
     (server, metrics)
-}
-
-fn is_get(request: &Request) -> bool {
-    request.method == "GET"
 }
 
 #[test]
@@ -324,4 +299,24 @@ fn places_that_cannot_be_had_say_so_soon() {
         matches!(error, PipelineError::Unreachable { .. }) && error.hint().unwrap().contains("endpoint"),
         "{error}"
     );
+}
+
+#[test]
+fn shards_of_other_sizes_than_those_before_them_are_read_whole() {
+    // Sizes that nobody tells: each shard is taken to be as large as the last one, which is too much, too little, and beyond an empty one.
+    let counts = [25, 1, 40, 0];
+    let objects: Vec<_> = (0..SHARDS)
+        .map(|n| (format!("d/s-{n:03}.tar"), tar(n, counts[n as usize], 100 << 10)))
+        .collect();
+    for readers in [1, 3] {
+        let server = FaultServer::start(objects.clone(), |_| Fault::None);
+        let metrics = PipelineMetrics::default();
+        let batches = read(&server, &data(16), &pipeline(2, readers), &metrics).unwrap();
+        let members: Vec<(u32, u32)> = batches.iter().flat_map(|b| &b.ids).map(|id| (id.shard, id.member)).collect();
+        let want: Vec<(u32, u32)> = (0..SHARDS).flat_map(|s| (0..counts[s as usize]).map(move |m| (s, m))).collect();
+        assert_eq!(members, want, "{readers} readers");
+        assert_eq!(metrics.shards_finished.of(Scheme::Http).get(), u64::from(SHARDS));
+        let bytes: usize = objects.iter().map(|o| o.1.len()).sum();
+        assert_eq!(server.sent(), bytes as u64, "what lies behind an end is asked for, but is no byte");
+    }
 }

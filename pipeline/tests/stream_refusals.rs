@@ -3,46 +3,21 @@
 #[path = "stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]
 mod fault_server;
+#[path = "stream_support/remote.rs"]
+#[allow(dead_code, reason = "each test binary uses a part")]
+mod remote;
 mod stream_support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fault_server::{Fault, FaultServer, Request};
-use splitmask_pipeline::config::{DataConfig, OnShardError, PipelineConfig};
+use remote::*;
+use splitmask_pipeline::config::OnShardError;
 use splitmask_pipeline::error::{PipelineError, ShardError};
 use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason, Scheme};
 use splitmask_pipeline::run::{Dataset, Order};
-use splitmask_pipeline::types::{Batch, SampleId};
+use splitmask_pipeline::types::SampleId;
 use stream_support::*;
-
-const SHARDS: u32 = 4;
-/// 25 samples of 100 KiB: 2.5 MB, three ranged reads of 1 MiB.
-const SAMPLES: u32 = 25;
-
-fn objects() -> Vec<(String, Vec<u8>)> {
-    (0..SHARDS)
-        .map(|n| (format!("d/s-{n:03}.tar"), tar(n, SAMPLES, 100 << 10)))
-        .collect()
-}
-
-fn place(server: &FaultServer) -> String {
-    format!("{}/d/s-{{000..{:03}}}.tar", server.url(), SHARDS - 1)
-}
-
-fn read(
-    server: &FaultServer,
-    settings: &DataConfig,
-    machine: &PipelineConfig,
-    metrics: &PipelineMetrics,
-) -> Result<Vec<Batch>, PipelineError> {
-    let dataset = Dataset::open(&place(server), settings, machine, metrics.clone())?;
-    let mut stream = dataset.batches(spec(Order::Sequential, 10), hashing)?;
-    std::iter::from_fn(|| stream.next()).collect()
-}
-
-fn is_get(request: &Request) -> bool {
-    request.method == "GET"
-}
 
 #[test]
 fn credentials_refused_everywhere_are_tried_twice_and_then_named() {
