@@ -7,7 +7,7 @@ SHARDS is a folder of tar files with photographs as .jpg. Each loader is set up 
   L2   random resized crop to 224 (area 0.08 to 1), flip, bytes
   L3   L2, then jitter of brightness, contrast and saturation by 0.4, normalised f32
   batch (ours)   the paper's augmentation, visual words and masks; needs --codebook
-Loaders without a label or another key in their tars read the images alone. `--floor` names a program that is called with SHARDS and prints
+`--floor` names a program that is called with SHARDS and prints
 "… images/s" last (a lower bound: one region decode and one resize, files already in memory).
 
 Set-up: python3 -m venv peers; peers/bin/pip install torch==2.11.0 torchvision==0.26.0 webdataset opencv-python-headless albumentationsx
@@ -170,6 +170,12 @@ def main():
     parser.add_argument("--only", default="", help="names, separated by commas")
     args = parser.parse_args()
 
+    for program in [args.splitmask] + [args.floor] * bool(args.floor):
+        if not os.access(program, os.X_OK):
+            sys.exit(f"{program}: no such program. Build it (`cargo build`), or name it with --splitmask or --floor.")
+    if not glob.glob(f"{args.shards}/*.tar"):
+        sys.exit(f"{args.shards}: no .tar file in this folder. Make shards of photographs with `splitmask pack`.")
+
     def ours(level, threads, images):
         command = [args.splitmask, "bench", "pipeline", args.shards, "--level", level, "--threads", str(threads), "--images", str(images), "--json"]
         return command + (["--codebook", args.codebook] if level == "batch" else [])
@@ -189,7 +195,7 @@ def main():
         for name, command in cases:
             done = subprocess.run(command, capture_output=True, text=True, env=quiet, check=False)
             if done.returncode != 0:
-                sys.exit(f"{name}: {' '.join(command)}\n{done.stderr[-2000:]}")
+                sys.exit(f"{name}: {' '.join(command)}\n{done.stderr[-2000:]}\nWhat to install is said by --help; --only leaves loaders out.")
             value = speed(done.stdout)
             found[name].append(value)
             print(f"round {number + 1} of {args.rounds}  {name:32} {value:7.0f} images/s", file=sys.stderr, flush=True)

@@ -6,26 +6,25 @@
 //!
 //! It handles what is in order and nothing else: at anything odd it gives up with [`Odd`], and libjpeg-turbo decides.
 
-/// Bits of a look-up.
-const LOOK: u32 = 11;
+mod bits;
+mod table;
+
+use bits::Bits;
+pub(super) use table::Code;
+use table::{END, ENDS, EXTRA, NOTHING, Table, extend};
+
+/// The scan holds something that this decoder does not judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Odd;
+
 /// Look-ups between refills: their bits are there, and those of one symbol more (31) after a refill.
 const LOOKS: u32 = 5;
-const TABLE: usize = 1 << LOOK;
 /// Unstuffed bytes made at a time.
 const CHUNK: usize = 16 << 10;
 /// More than an MCU can take: 64 symbols in a block, each at most a 16-bit code and 15 more bits.
 const LONGEST_MCU: usize = BLOCKS * 64 * 4 + 8;
 /// Zeros behind the data, so that its last bytes can be loaded eight at a time.
 const PADDING: usize = 8;
-/// Entry flag: the code is known, its extra bits do not fit into the look-up.
-const EXTRA: u32 = 0x80;
-/// `advance` of the end of a block in [`Table::one`].
-const END: u32 = 128;
-/// Added to `advance` in [`Table::two`] and [`Table::many`]: the block ends behind the coefficients.
-const ENDS: u32 = 64;
-/// `advance` there where the look-up does not show a whole coefficient.
-const NOTHING: u32 = 127;
-
 /// Position in a block of the k-th coefficient in zigzag order (T.81 figure A.6).
 #[rustfmt::skip]
 const ZIGZAG: [u8; 64] = [
@@ -35,19 +34,8 @@ const ZIGZAG: [u8; 64] = [
     58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
-/// The scan holds something that this decoder does not judge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Odd;
-
 /// Coefficients of one block in natural order.
 pub(super) type Block = [i16; 64];
-
-/// A Huffman table as a JPEG stores it: number of codes by length (index 0 unused), and their symbols.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Code {
-    pub(super) lengths: [u8; 17],
-    pub(super) symbols: [u8; 256],
-}
 
 /// Components of a picture at most; four are ink, which this decoder leaves to libjpeg-turbo.
 pub(super) const COMPONENTS: usize = 3;
@@ -69,144 +57,6 @@ pub(super) struct Layout {
     pub(super) component_of: [u8; BLOCKS],
     /// DC and AC code of each component.
     pub(super) codes: [Option<(Code, Code)>; COMPONENTS],
-}
-
-/// Look-ups of one Huffman code.
-struct Table {
-    code: Code,
-    ac: bool,
-    /// `value << 16 | advance << 8 | bits`. Bits 0: the code is longer than the look-up. With [`EXTRA`]: `value` is a number of bits to
-    /// read behind the code of `bits & 0x7f`. `advance` is run + 1.
-    one: Box<[u32; TABLE]>,
-    /// `second value << 24 | first value << 16 | advance of the first << 11 | advance << 4 | bits` of one or two small coefficients, of
-    /// which the second may be the end of the block. (A value that is not there has an `advance` of 0.)
-    two: Box<[u32; TABLE]>,
-    /// `advance << 4 | bits` of as many whole coefficients as the look-up shows.
-    many: Box<[u16; TABLE]>,
-    /// Behind the last code of each length, left-aligned in 16 bits.
-    limit: [u32; 17],
-    /// What to add to a code of each length for its place in `symbols`.
-    offset: [i32; 17],
-}
-
-impl Table {
-    fn new(code: &Code, ac: bool) -> Result<Self, Odd> {
-        let mut table = Self {
-            code: *code,
-            ac,
-            one: Box::new([0; TABLE]),
-            two: Box::new([0; TABLE]),
-            many: Box::new([0; TABLE]),
-            limit: [0; 17],
-            offset: [0; 17],
-        };
-        table.fill()?;
-        Ok(table)
-    }
-
-    fn fill(&mut self) -> Result<(), Odd> {
-        self.one.fill(0);
-        let (mut next, mut place) = (0u32, 0usize);
-        for length in 1..=16u32 {
-            self.offset[length as usize] = place as i32 - next as i32;
-            for _ in 0..self.code.lengths[length as usize] {
-                let symbol = *self.code.symbols.get(place).ok_or(Odd)?;
-                if next >= 1 << length {
-                    return Err(Odd);
-                }
-                if length <= LOOK {
-                    self.enter(next, length, symbol)?;
-                }
-                (next, place) = (next + 1, place + 1);
-            }
-            self.limit[length as usize] = next << (16 - length);
-            next <<= 1;
-        }
-        if self.ac {
-            for look in 0..TABLE {
-                self.two[look] = self.pair(look);
-                self.many[look] = self.several(look);
-            }
-        }
-        Ok(())
-    }
-
-    /// All look-ups that begin with a code.
-    fn enter(&mut self, code: u32, length: u32, symbol: u8) -> Result<(), Odd> {
-        let (advance, size) = self.meaning(symbol)?;
-        let (start, rest) = ((code << (LOOK - length)) as usize, LOOK - length);
-        for bits in 0..1u32 << rest {
-            self.one[start + bits as usize] = if size <= rest {
-                let value = extend(bits >> (rest - size), size);
-                u32::from(value as u16) << 16 | advance << 8 | (length + size)
-            } else {
-                size << 16 | advance << 8 | EXTRA | length
-            };
-        }
-        Ok(())
-    }
-
-    /// `advance` and number of extra bits of a symbol.
-    fn meaning(&self, symbol: u8) -> Result<(u32, u32), Odd> {
-        let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
-        match (self.ac, symbol) {
-            (true, 0) => Ok((END, 0)),
-            // A run without a value that is not 16 zeros belongs to progressive scans.
-            (true, _) if size == 0 && run != 15 => Err(Odd),
-            (true, _) => Ok((run + 1, size)),
-            (false, 0..=15) => Ok((0, u32::from(symbol))),
-            (false, _) => Err(Odd),
-        }
-    }
-
-    /// The coefficient behind the first `bits` of a look-up, if it shows all of it: `advance`, value, bits.
-    fn shown(&self, look: usize, bits: u32) -> Option<(u32, i32, u32)> {
-        let entry = self.one[(look << bits) & (TABLE - 1)];
-        let took = entry & 0xff;
-        let whole = took != 0 && took & EXTRA == 0 && bits + took <= LOOK;
-        whole.then_some(((entry >> 8) & 0xff, entry as i32 >> 16, took))
-    }
-
-    fn pair(&self, look: usize) -> u32 {
-        let small = |value: i32| i8::try_from(value).is_ok();
-        let entry = |values: [i32; 2], first: u32, both: u32, bits: u32| {
-            u32::from(values[1] as u8) << 24 | u32::from(values[0] as u8) << 16 | first << 11 | both << 4 | bits
-        };
-        match self.shown(look, 0) {
-            Some((END, _, bits)) => entry([0, 0], 0, ENDS, bits),
-            Some((first, value, bits)) if small(value) => match self.shown(look, bits) {
-                Some((END, _, more)) => entry([value, 0], first, first + ENDS, bits + more),
-                Some((second, other, more)) if small(other) => entry([value, other], first, first + second, bits + more),
-                _ => entry([value, 0], first, first, bits),
-            },
-            _ => entry([0, 0], 0, NOTHING, 0),
-        }
-    }
-
-    fn several(&self, look: usize) -> u16 {
-        let (mut advance, mut bits) = (0, 0);
-        while let Some((step, _, took)) = self.shown(look, bits) {
-            if step == END {
-                (advance, bits) = (advance + ENDS, bits + took);
-                break;
-            }
-            if advance + step >= NOTHING - ENDS {
-                break;
-            }
-            (advance, bits) = (advance + step, bits + took);
-        }
-        let advance = if bits == 0 { NOTHING } else { advance };
-        (advance << 4 | bits) as u16
-    }
-}
-
-/// The value of `size` bits (T.81 F.2.2.1).
-fn extend(bits: u32, size: u32) -> i32 {
-    if size == 0 {
-        return 0;
-    }
-    let half = 1 << (size - 1);
-    if bits < half { bits as i32 - (1 << size) + 1 } else { bits as i32 }
 }
 
 /// Look-ups and unstuffed bytes, kept from picture to picture.
@@ -259,49 +109,6 @@ pub(super) struct Scan<'a> {
     column: u32,
     until_restart: u32,
     restarts: u8,
-}
-
-/// Bits of unstuffed data from the highest down.
-#[derive(Clone, Copy, Default)]
-struct Bits {
-    buffer: u64,
-    /// Valid ones in `buffer`.
-    valid: u32,
-    /// Next byte of the data.
-    at: usize,
-}
-
-impl Bits {
-    /// At least 56 valid bits; zeros behind the end.
-    #[inline(always)]
-    fn refill(&mut self, data: &[u8]) {
-        if let Some(bytes) = data.get(self.at..self.at + 8) {
-            let mut eight = [0; 8];
-            eight.copy_from_slice(bytes);
-            self.buffer |= u64::from_be_bytes(eight) >> self.valid;
-        }
-        self.at += ((63 - self.valid) >> 3) as usize;
-        self.valid |= 56;
-    }
-
-    #[inline(always)]
-    fn look(&self) -> usize {
-        (self.buffer >> (64 - LOOK)) as usize
-    }
-
-    #[inline(always)]
-    fn skip(&mut self, bits: u32) {
-        self.buffer <<= bits;
-        self.valid -= bits;
-    }
-
-    #[inline(always)]
-    fn take(&mut self, bits: u32) -> u32 {
-        // In two steps, since a shift by 64 is none.
-        let value = (self.buffer >> 1) >> (63 - bits);
-        self.skip(bits);
-        value as u32
-    }
 }
 
 /// The symbol behind a look-up that was not enough: `advance` and value. Takes at most 31 bits.

@@ -6,6 +6,7 @@
 //!     = s·Σ p·q  +  s·Σ ρ·c  +  s·Σ ρ·(q − c)  +  Σ y·r  + Σ x·lo         c = mean of q
 //! |s·Σ ρ·(q − c)| ≤ s·|ρ|·max|q − c|,   |Σ y·r| ≤ |y|·max|r|
 //! ```
+//! **Before** all, each patch meets the tile of words whose mean is most like it: that gives it a score which few others can reach.
 //! **First** over the prefix, with the rest bounded band by band by |x_band|·|e_band − mean_band| (Cauchy-Schwarz). Lengths of word bands
 //! are bytes too, so the bound of the rest comes out of the same integer sum: a word is dropped by one comparison of integers.
 //! **Second**, survivors get the rest's sum with a scale of its own, hence a two-sided estimate; its lower end raises the patch's bar.

@@ -1,0 +1,28 @@
+use super::*;
+use std::collections::BTreeSet;
+
+#[test]
+fn every_key_has_a_class_and_every_class_has_a_key() {
+    let listed: Vec<&str> = KEYS.iter().map(|k| k.path).collect();
+    let unique: BTreeSet<&str> = listed.iter().copied().collect();
+    assert_eq!(listed.len(), unique.len(), "a key is listed twice");
+    let existing = super::super::tree::every_key();
+    let existing: BTreeSet<&str> = existing.keys().map(String::as_str).collect();
+    let without_class: Vec<_> = existing.difference(&unique).collect();
+    let without_key: Vec<_> = unique.difference(&existing).collect();
+    assert!(without_class.is_empty(), "no class: {without_class:?}");
+    assert!(without_key.is_empty(), "no such key: {without_key:?}");
+}
+
+#[test]
+fn reload_page_is_current() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reload.md");
+    if std::env::var_os("SPLITMASK_UPDATE_DOCS").is_some() {
+        std::fs::write(file, page()).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(file).unwrap_or_default(),
+        page(),
+        "run with SPLITMASK_UPDATE_DOCS=1"
+    );
+}
