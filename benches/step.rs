@@ -112,9 +112,10 @@ fn step(objective: &dyn Objective, input: &StepInput, adamw: &mut AdamW, bf16: b
             .map_err(|e| e.to_string())?;
         objective.forward_t(input, true).map_err(|e| e.to_string())?
     };
-    adamw.zero_grad().map_err(|e| e.to_string())?;
     losses.total.backward();
     let _norm = adamw.clipped_step(1e-4, 0.05, 3.0).map_err(|e| e.to_string())?;
+    // As the trainer does: gradients make room before the next forward.
+    adamw.zero_grad().map_err(|e| e.to_string())?;
     if let Device::Cuda(i) = device {
         tch::Cuda::synchronize(i as i64);
     }
