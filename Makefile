@@ -14,8 +14,11 @@ demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on 
 test: setup ## everything CI runs
 	cargo test --workspace
 
-lint: ## formatting and clippy, warnings are errors
+lint: ## formatting, clippy (warnings are errors), licences and sources of dependencies, dependencies that nothing uses
+	@setup/setup.sh lint
 	cargo fmt --all --check
+	.lint/cargo-shear
+	.lint/cargo-deny --log-level error --offline check bans licenses sources
 	cargo clippy --workspace --all-targets -- -D warnings
 
 bench: ## the numbers of docs/benchmarks.md

