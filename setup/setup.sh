@@ -2,7 +2,7 @@
 # Makes a fresh Debian or Ubuntu machine able to build and test this repository. Idempotent: each step looks first.
 #   setup/setup.sh            system packages, libtorch (CPU part), the test servers
 #   setup/setup.sh build      only what building and the demo need
-#   setup/setup.sh STEP       one step: system | libtorch | servers | lint
+#   setup/setup.sh STEP       one step: system | libtorch | servers | lint | resolve
 # Environment: CUDA=1 takes the whole libtorch with the CUDA libraries; LIBTORCH=DIR uses yours; SPLITMASK_CACHE=DIR
 # moves the download cache (default: ~/.cache/splitmask). Nothing outside the cache and `.libtorch` is written.
 set -euo pipefail
@@ -37,13 +37,31 @@ packages() { # packages PACKAGE:COMMAND … installs the packages whose command 
   if command -v systemctl >/dev/null && [ -d /run/systemd/system ]; then $sudo systemctl disable --now prometheus >/dev/null 2>&1 || true; fi
 }
 
+for_libtorch() { # pip's words for wheels that fit this libtorch: every manylinux from glibc 2.5 to 2.28, so that no new tag is missing from a list
+  echo --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none --abi abi3 --platform any
+  printf -- '--platform manylinux_2_%s_x86_64\n' $(seq 5 28)
+  printf -- '--platform %s_x86_64\n' manylinux1 manylinux2010 manylinux2014
+}
+
+resolve() { # asks pip whether both sets of wheels can be had; installs nothing, but pip may have to fetch wheels to read them (2.5 GB, cached)
+  local nowhere; nowhere=$(mktemp -d)
+  # shellcheck disable=SC2046 # each word is an argument
+  python3 -m pip install --dry-run --ignore-installed --quiet --no-deps $(for_libtorch) --disable-pip-version-check --target "$nowhere" \
+    "torch==$LIBTORCH_VERSION" "nvidia-cuda-runtime==$CUDART_VERSION" "nvidia-cuda-cupti==$CUPTI_VERSION" || die "pip cannot resolve the wheels of the CPU part"
+  # shellcheck disable=SC2046 # each word is an argument
+  python3 -m pip install --dry-run --ignore-installed --quiet $(for_libtorch) --disable-pip-version-check --target "$nowhere" \
+    "torch==$LIBTORCH_VERSION" || die "pip cannot resolve torch $LIBTORCH_VERSION with its CUDA libraries"
+  rmdir "$nowhere"
+  say "both sets of libtorch's wheels can be had"
+}
+
 wheel() { # wheel PACKAGE==VERSION FILE SHA256 → downloads/FILE, verified
   local file="$cache/downloads/$2"
   if [ -f "$file" ] && echo "$3  $file" | sha256sum --check --status; then return; fi
   [ -f "$file" ] && { say "$2 is damaged, fetching it again"; rm -f "$file"; }
   say "fetching $1"
-  python3 -m pip download --no-deps --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none \
-    --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
+  # shellcheck disable=SC2046 # each word is an argument
+  python3 -m pip download --no-deps $(for_libtorch) \
     --disable-pip-version-check --progress-bar on -d "$cache/downloads" "$1" || die "pip could not download $1 (network? disk space?)"
   echo "$3  $file" | sha256sum --check --status || die "$2: checksum differs from setup/versions.env; delete $file and try again"
 }
@@ -66,8 +84,8 @@ libtorch() {
     rm -rf "$dir.tmp"; mkdir -p "$dir.tmp"
     if [ $kind = cuda ]; then
       say "fetching libtorch $LIBTORCH_VERSION with CUDA (about 2.5 GB)"
-      python3 -m pip install --no-compile --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none --abi abi3 \
-        --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 --platform any \
+      # shellcheck disable=SC2046 # each word is an argument
+      python3 -m pip install --no-compile $(for_libtorch) \
         --disable-pip-version-check --progress-bar on --target "$dir.tmp" "torch==$LIBTORCH_VERSION" || die "pip could not fetch torch with its CUDA libraries"
     else
       wheel "torch==$LIBTORCH_VERSION" "$TORCH_WHEEL" "$TORCH_SHA256"
@@ -135,6 +153,7 @@ case "${1:-all}" in
   servers) servers ;;
   build) build_packages; libtorch ;;
   lint) build_packages; libtorch; lint_tools ;;
+  resolve) resolve ;;
   all) build_packages; libtorch; test_packages; servers ;;
-  *) die "unknown step '$1'; one of: system libtorch servers lint build all" ;;
+  *) die "unknown step '$1'; one of: system libtorch servers lint resolve build all" ;;
 esac
