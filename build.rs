@@ -9,13 +9,18 @@ fn main() {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     }
     // The commit in `splitmask --version` and `splitmask_build_info`; a source archive has none.
-    let revision = std::process::Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .output()
-        .ok()
-        .filter(|o| o.status.success())
-        .map_or_else(|| "unknown".into(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").arg("rev-parse").args(arguments).output().ok()?;
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let revision = git(&["--short=12", "HEAD"]).unwrap_or_else(|| "unknown".into());
     println!("cargo:rustc-env=SPLITMASK_REVISION={revision}");
-    println!("cargo:rerun-if-changed=.git/HEAD");
+    // A file that is not there makes cargo compile this crate anew each time; in a second worktree HEAD lies elsewhere than in .git.
+    if let Some(head) = git(&["--git-path", "HEAD"]) {
+        println!("cargo:rerun-if-changed={head}");
+    }
     println!("cargo:rerun-if-changed=build.rs");
 }
