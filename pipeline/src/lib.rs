@@ -6,7 +6,7 @@
 //!    ─augment(ViewPlan)→ views ─tokenize→ visual words ─mask→ parts ─batch→ Batch ─queue→ consumer
 //! ```
 //! A module imports only from the floors below it:
-//! `types error seed cursor` → `metrics` → `decode tokenize mask` (pure: no tokio, no object_store) and `stage` (execution only) →
+//! `types error seed cursor file printable` → `metrics` → `decode tokenize mask` (pure: no tokio, no object_store) and `stage` (execution only) →
 //! `augment` (of what `decode` made) and `bucket` → `sample` → `config` → `shard` → `batch` → `run` and `pack`. A test holds this.
 
 pub mod augment;
@@ -16,9 +16,11 @@ pub mod config;
 pub mod cursor;
 pub mod decode;
 pub mod error;
+pub mod file;
 pub mod mask;
 pub mod metrics;
 pub mod pack;
+pub mod printable;
 pub mod run;
 pub mod sample;
 pub mod seed;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the pipeline from the ground up; a module may use those of lower floors, and its own floor only where `same` says so.
 const PIPELINE: &[&[&str]] = &[
-    &["types", "error", "seed", "cursor"],
+    &["types", "error", "seed", "cursor", "file", "printable"],
     &["metrics"],
     &["decode", "tokenize", "mask", "stage"],
     &["augment", "bucket"],
@@ -198,7 +198,7 @@ fn the_tests_that_the_guide_to_faults_names_exist() {
         .lines()
         .filter(|l| l.starts_with("| ") && l[2..].starts_with(|c: char| c.is_ascii_digit()))
         .collect();
-    assert_eq!(rows.len(), 21);
+    assert!(rows.len() >= 23, "rows went missing");
     for (n, row) in rows.iter().enumerate() {
         assert!(row.starts_with(&format!("| {} |", n + 1)), "{row}");
         let named: Vec<(&str, &str)> = row.split('`').filter_map(|word| word.split_once(".rs::")).collect();

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors, View};
@@ -138,19 +138,9 @@ pub(super) fn write(path: &Path, tensors: &[(String, Tensor)], entry: String) ->
         path: path.to_owned(),
         detail: e.to_string(),
     })?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    });
-    written.map_err(|source| {
-        let _ = std::fs::remove_file(&temporary);
-        DvaeError::Io {
-            path: path.to_owned(),
-            source,
-        }
+    splitmask_pipeline::file::write(path, bytes).map_err(|source| DvaeError::Io {
+        path: path.to_owned(),
+        source,
     })
 }
 

@@ -218,5 +218,5 @@ fn id(g: &Geometry, vars: &nn::VarStore) -> String {
             hash.update(block.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
         }
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    splitmask_pipeline::file::hex(hash.finalize())
 }

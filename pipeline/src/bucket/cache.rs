@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::Shard;
 use crate::error::PipelineError;
+use crate::file;
 
 /// Unfinished files that nobody has written to for so long are left over from a process that was killed.
 const ABANDONED: Duration = Duration::from_secs(3600);
@@ -69,9 +70,7 @@ impl ShardCache {
         let mut file = File::open(&path).ok()?;
         let is_checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner).contains(sum);
         if !is_checked {
-            let mut hasher = Sha256::new();
-            let whole = copy_into(&mut file, &mut hasher).is_ok() && hex(hasher) == **sum;
-            if !whole {
+            if !file::sha256_of(&mut file).is_ok_and(|(found, _)| found == **sum) {
                 tracing::warn!(shard = %shard.path, "the local copy is damaged and fetched again");
                 remove(&path);
                 return None;
@@ -183,13 +182,13 @@ impl Keeping {
         if self.seen != self.bytes {
             return Ok(());
         }
-        if hex(std::mem::take(&mut self.hasher)) != *self.sum {
+        if file::hex(std::mem::take(&mut self.hasher).finalize()) != *self.sum {
             tracing::warn!(shard = %self.name, "its SHA-256 is not the manifest's; no local copy is kept");
             return Ok(());
         }
         output.sync_all()?;
         self.cache.make_room(self.bytes)?;
-        fs::rename(&self.temporary, self.cache.path(&self.sum))?;
+        file::put_in_place(&self.temporary, &self.cache.path(&self.sum))?;
         self.cache
             .checked
             .lock()
@@ -234,34 +233,19 @@ fn remove(path: &Path) {
     }
 }
 
-fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn copy_into(file: &mut File, hasher: &mut Sha256) -> io::Result<()> {
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(()),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bucket::Place;
 
     fn shard(content: &[u8]) -> Shard {
-        let mut hasher = Sha256::new();
-        hasher.update(content);
         Shard {
             index: 0,
             path: "s.tar".into(),
             bytes: Some(content.len() as u64),
             samples: None,
-            sha256: Some(hex(hasher).into()),
+            sha256: Some(file::sha256(content).into()),
+            replaced: false,
             place: Place::Object(object_store::path::Path::default()),
         }
     }

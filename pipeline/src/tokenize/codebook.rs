@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::pixels::PixelSpace;
 use crate::error::PipelineError;
+use crate::file;
 
 /// How a vocabulary is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -159,7 +160,7 @@ impl Codebook {
         for block in self.vectors.chunks(4096) {
             h.update(block.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
         }
-        h.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        file::hex(h.finalize())
     }
 
     /// Checks sizes, finiteness and unit length.
