@@ -17,7 +17,7 @@ Turns folders of images into WebDataset tar shards that training streams.
 
 INPUT is searched with all its sub-folders for PNG, JPEG, WebP, GIF, BMP and TIFF files. OUTPUT gets
   train/000000.tar …, train/manifest.json    the shards and what is in them
-  val/…                                      the same for the share given by --val-share
+  val/…                                      the same for the share given by --val-share, or the folder given by --val
   refused.tsv                                files that are not in there, and why
 Labels are not needed for training; where images lie in sub-folders, the folder becomes the class, for evaluation.
 The same files and options give the same bytes on any machine.";
@@ -27,6 +27,7 @@ Examples:
   splitmask pack ~/Pictures data/pictures
   splitmask pack photos data/photos --longest-side 512 --encode jpeg:90 --val-share 0.1
   splitmask pack clipart data/clipart --longest-side 128 --square --val-share 0.2 --min-class 20
+  splitmask pack birds/train data/birds --val birds/val
 Then:
   splitmask inspect data/photos/train --contact-sheet sheet.png
   splitmask train --config configs/tiny.toml --set data.train=data/photos/train";
@@ -51,12 +52,16 @@ pub(crate) struct PackArgs {
     /// How images are stored: keep, png, webp (lossless), jpeg or jpeg:QUALITY. `keep` copies files whose pixels need not change.
     #[arg(long, value_name = "FORMAT", default_value = "keep", value_parser = encoding)]
     encode: Encoding,
-    /// Share of the images for val/, 0 to below 1, chosen by hash of the path.
+    /// Share of the images for val/, 0 to below 1, chosen by hash of the path; training keeps at least one image of each class.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     val_share: f64,
-    /// Which folder of an image's path is its class.
-    #[arg(long, value_enum, default_value_t = ClassArg::Path)]
-    class: ClassArg,
+    /// Folder of validation images, with class folders as in INPUT, for val/.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "val_share")]
+    val: Option<PathBuf>,
+    /// Which folder of an image's path is its class; default: path. Where it is not given, an INPUT that holds train/ and val/ with the same
+    /// classes becomes these two sets.
+    #[arg(long, value_enum)]
+    class: Option<ClassArg>,
     /// Images of classes with fewer files stay in, without a label.
     #[arg(long, value_name = "FILES", default_value_t = 1)]
     min_class: u64,
@@ -147,11 +152,13 @@ pub(crate) fn run(args: PackArgs) -> Result<(), CliError> {
         square: args.square,
         encode: args.encode,
         val_share: args.val_share,
+        val: args.val,
+        recognise_sets: args.class.is_none(),
         class: match args.class {
-            ClassArg::Path => ClassFrom::Path,
-            ClassArg::Top => ClassFrom::Top,
-            ClassArg::Leaf => ClassFrom::Leaf,
-            ClassArg::None => ClassFrom::None,
+            None | Some(ClassArg::Path) => ClassFrom::Path,
+            Some(ClassArg::Top) => ClassFrom::Top,
+            Some(ClassArg::Leaf) => ClassFrom::Leaf,
+            Some(ClassArg::None) => ClassFrom::None,
         },
         min_class: args.min_class,
         max_pixels: args.max_pixels,
@@ -197,7 +204,9 @@ fn json(report: &PackReport) -> String {
         "output": report.output, "train": set(&report.train), "val": report.val.as_ref().map(set), "classes": report.train.classes,
         "found": report.found, "packed": report.packed(), "unlabelled": report.unlabelled, "resized": report.resized,
         "source_bytes": report.source_bytes, "refused": report.refused, "duplicates": report.duplicates,
-        "other_files": report.other_files, "small_classes": report.small_classes, "seconds": report.seconds,
+        "passed_over": report.passed_over, "other_files": report.other_files, "small_classes": report.small_classes,
+        "in_root": report.in_root, "val_from": report.val_from, "moved_to_train": report.moved_to_train, "notes": report.notes(),
+        "seconds": report.seconds,
     });
     format!("{value:#}\n")
 }
@@ -231,6 +240,11 @@ fn summary(report: &PackReport, options: &PackOptions) -> String {
     lines.push(classes(report, options));
     if report.resized > 0 {
         lines.push(format!("{} images were shrunk", report.resized));
+    }
+    lines.extend(report.notes());
+    for (reason, passed) in &report.passed_over {
+        lines.push(format!("passed over {} files: {}", passed.files, why_passed_over(reason)));
+        lines.push(format!("         e.g. {}", passed.examples.join(", ")));
     }
     if !report.other_files.is_empty() {
         let list = report
@@ -299,6 +313,18 @@ fn classes(report: &PackReport, options: &PackOptions) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     format!("{} classes, the largest: {largest}{unlabelled}", names.len())
+}
+
+/// Why files were not looked at.
+fn why_passed_over(reason: &str) -> &'static str {
+    match reason {
+        "hidden" => "their names begin with a dot",
+        "hidden_folder" => "they lie in folders whose names begin with a dot",
+        "link" => "symbolic links, which --no-follow-links does not follow",
+        "special" => "pipes, sockets or devices",
+        "test_set" => "test images beside training and validation images; pack them by themselves",
+        _ => "see the manual",
+    }
 }
 
 /// What to do about refused files of a reason.

@@ -7,6 +7,7 @@ mod baseline;
 mod entropy;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod foreign;
 mod jpeg;
 mod jpeg_header;
 mod orientation;
@@ -21,6 +22,7 @@ use image::ColorType;
 use crate::error::SampleError;
 use crate::types::Image;
 
+pub use foreign::foreign_format;
 use jpeg::Turbo;
 use jpeg_header::JpegHeader;
 pub use orientation::Orientation;
@@ -282,6 +284,9 @@ fn header_within(bytes: &[u8], limits: Limits) -> Result<Header, SampleError> {
 fn sniff(bytes: &[u8]) -> Result<Format, SampleError> {
     use image::ImageFormat as F;
     let not = |detail: String| Err(SampleError::NotAnImage { detail });
+    if let Some(name) = foreign_format(bytes) {
+        return Err(SampleError::Unsupported { detail: name.into() });
+    }
     match image::guess_format(bytes) {
         Ok(F::Jpeg) => Ok(Format::Jpeg),
         Ok(F::Png) => Ok(Format::Png),

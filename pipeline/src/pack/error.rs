@@ -25,6 +25,12 @@ pub enum PackError {
         /// What they were, by extension.
         seen: Option<String>,
     },
+    /// There are validation images only.
+    #[error("{}: no training images found, only validation images", input.display())]
+    NoTraining {
+        /// As given.
+        input: PathBuf,
+    },
     /// Each image was refused.
     #[error("{}: all {images} images were refused ({reasons}); the first: {first}", input.display())]
     AllRefused {
@@ -99,8 +105,13 @@ impl PackError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::BadInput { .. } => Some("give the folder that holds your images; its sub-folders become the classes"),
-            Self::NoImages { .. } => Some("PNG, JPEG, WebP, GIF, BMP and TIFF are read; convert others first (for SVG: rsvg-convert)"),
-            Self::AllRefused { .. } => Some("`too_large` can be raised with --max-pixels and --max-bytes"),
+            Self::NoImages { .. } => Some(
+                "PNG, JPEG, WebP, GIF, BMP and TIFF are read; convert others first (for SVG: rsvg-convert); hidden files and folders are not looked into",
+            ),
+            Self::NoTraining { .. } => Some("the first folder holds the training images, --val names the one of the validation images"),
+            Self::AllRefused { .. } => {
+                Some("`too_large` can be raised with --max-pixels and --max-bytes; what is `unsupported` is converted to PNG or JPEG first")
+            }
             Self::OutputNotEmpty { .. } => Some("choose another folder, or replace an earlier pack with --force"),
             Self::OutputForeign { .. } => Some("choose another folder; --force only replaces what an earlier pack wrote"),
             Self::InputInOutput { .. } => Some("put the shards beside the images, not around them"),

@@ -13,7 +13,10 @@ mod output;
 mod prepare;
 mod report;
 mod scan;
+mod sets;
 mod shards;
+mod split;
+mod walk;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -24,11 +27,16 @@ use std::time::Instant;
 
 pub use error::PackError;
 pub use options::{ClassFrom, Encoding, PackOptions};
-pub use report::{Duplicates, PackProgress, PackReport, Refusal, RefusedCount};
+pub use report::{Duplicates, PackProgress, PackReport, Refusal, RefusedCount, ValFrom};
+pub use walk::PassedOver;
 
 use prepare::{Prepared, Preparer};
-use scan::{Found, Scan};
+use report::EXAMPLES;
+use scan::{Division, Found, Scan};
 use shards::SetWriter;
+use split::Floor;
+
+use crate::printable::printable;
 
 /// Name of the list of refused files in the output folder: reason, path, message, separated by tabs.
 pub const REFUSED_NAME: &str = "refused.tsv";
@@ -36,9 +44,6 @@ pub const REFUSED_NAME: &str = "refused.tsv";
 /// Memory for files being decoded or waiting for their turn: this, or [`BUDGET_PER_WORKER`] each if that is more.
 const BUDGET: u64 = 768 << 20;
 const BUDGET_PER_WORKER: u64 = 128 << 20;
-
-/// Examples that the report keeps per reason.
-const EXAMPLES: usize = 5;
 
 /// Packs a folder of images.
 ///
@@ -50,15 +55,17 @@ const EXAMPLES: usize = 5;
 pub fn pack(options: &PackOptions, mut progress: impl FnMut(PackProgress)) -> Result<PackReport, PackError> {
     let start = Instant::now();
     options.validate()?;
-    check_input(&options.input)?;
-    output::check(&options.input, &options.output, options.force)?;
+    for input in std::iter::once(&options.input).chain(&options.val) {
+        check_input(input)?;
+        output::check(input, &options.output, options.force)?;
+    }
     let scan = scan::scan(options, &mut progress)?;
     if let Some(parent) = options.output.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(PackError::io(parent))?;
     }
     let staging = output::Staging::open(&options.output)?;
     let mut run = Run::new(&staging.dir, options, &scan)?;
-    for (path, refusal) in &scan.unreadable {
+    for (path, refusal) in &scan.rest.refused {
         run.refuse(path, refusal)?;
     }
     let workers = options.workers();
@@ -108,6 +115,7 @@ struct Run<'a> {
     refused_path: PathBuf,
     refused_list: BufWriter<File>,
     refused: BTreeMap<&'static str, RefusedCount>,
+    floor: Option<Floor>,
     first_refused: Option<String>,
     /// First file of each content.
     seen: HashMap<u128, usize>,
@@ -135,6 +143,7 @@ impl<'a> Run<'a> {
             refused_path,
             refused_list,
             refused: BTreeMap::new(),
+            floor: matches!(scan.division, Division::Share(_)).then(|| Floor::of(&scan.images, scan.classes.len())),
             first_refused: None,
             seen: HashMap::new(),
             duplicates: Duplicates::default(),
@@ -149,7 +158,7 @@ impl<'a> Run<'a> {
         let found = &self.scan.images[index];
         let image = match prepared {
             Ok(image) => image,
-            Err(refusal) => return self.refuse(&found.relative, &refusal),
+            Err(refusal) => return self.lose(found, &refusal),
         };
         match self.seen.entry(image.content) {
             Entry::Vacant(slot) => {
@@ -161,20 +170,24 @@ impl<'a> Run<'a> {
                 self.duplicates.across_sets += u64::from(first.val != found.val);
                 self.duplicates.label_conflicts += u64::from(first.class != found.class);
                 if self.options.drop_duplicates {
-                    return self.refuse(
-                        &found.relative,
-                        &Refusal::Duplicate {
-                            of: first.relative.clone(),
-                        },
-                    );
+                    return self.lose(found, &Refusal::Duplicate { of: first.shown() });
                 }
             }
         }
         self.source_bytes += image.source_bytes;
         self.resized += u64::from(image.resized);
         self.unlabelled += u64::from(found.class.is_none());
-        let set = if found.val { &mut self.val } else { &mut self.train };
-        set.append(index, &found.relative, found.class, &image)
+        let val = self.floor.as_mut().map_or(found.val, |floor| floor.is_val(found));
+        let set = if val { &mut self.val } else { &mut self.train };
+        set.append(index, &found.shown(), found.class, &image)
+    }
+
+    /// Refuses an image that was to be packed.
+    fn lose(&mut self, found: &Found, refusal: &Refusal) -> Result<(), PackError> {
+        if let Some(floor) = &mut self.floor {
+            floor.lost(found);
+        }
+        self.refuse(&found.shown(), refusal)
     }
 
     fn refuse(&mut self, path: &str, refusal: &Refusal) -> Result<(), PackError> {
@@ -208,9 +221,15 @@ impl<'a> Run<'a> {
                 first: self.first_refused.unwrap_or_default(),
             });
         }
+        let val_from = self.val_from();
         let flushed = self.refused_list.flush().and_then(|()| self.refused_list.get_ref().sync_all());
         flushed.map_err(PackError::io(&self.refused_path))?;
-        let (classes, provenance) = (&self.scan.classes, self.options.provenance());
+        if self.train.is_empty() {
+            // All that were meant for training were lost behind the last validation image.
+            self.floor.iter_mut().for_each(|floor| floor.moved += self.val.samples());
+            self.val.trade_places_with(&mut self.train)?;
+        }
+        let (classes, provenance) = (&self.scan.classes, self.options.provenance(self.floor.is_none()));
         let val = if self.val.is_empty() {
             self.val.discard()?;
             None
@@ -221,15 +240,38 @@ impl<'a> Run<'a> {
             output: self.options.output.clone(),
             train: self.train.finish(classes, provenance)?,
             val,
-            found: self.scan.images.len() as u64,
+            val_from,
+            found: (self.scan.images.len()
+                + self
+                    .scan
+                    .rest
+                    .refused
+                    .iter()
+                    .filter(|(_, r)| matches!(r, Refusal::Foreign { .. }))
+                    .count()) as u64,
             source_bytes: self.source_bytes,
             resized: self.resized,
             unlabelled: self.unlabelled,
             refused: self.refused,
             duplicates: self.duplicates,
-            other_files: self.scan.other_files.clone(),
+            passed_over: self.scan.rest.passed_over.clone(),
+            other_files: self.scan.rest.other_files.clone(),
+            in_root: self.scan.in_root,
             small_classes: self.scan.small_classes,
+            moved_to_train: self.floor.map_or(0, |floor| floor.moved),
             seconds: 0.0,
         })
+    }
+
+    fn val_from(&self) -> ValFrom {
+        let share = self.options.val_share;
+        match &self.scan.division {
+            Division::Share(Some(tree)) if !matches!(self.options.class, ClassFrom::Leaf | ClassFrom::None) => {
+                ValFrom::ShareOfSets(share, printable(&tree.train), printable(&tree.val))
+            }
+            Division::Share(_) => ValFrom::Share(share),
+            Division::ValFolder => ValFrom::Folder,
+            Division::Folders(tree) => ValFrom::Sets(printable(&tree.train), printable(&tree.val)),
+        }
     }
 }

@@ -53,8 +53,12 @@ pub struct PackOptions {
     pub square: bool,
     /// How images are stored.
     pub encode: Encoding,
-    /// Share of the images that goes to `val/`, 0 to below 1, by hash of the relative path.
+    /// Share of the images that goes to `val/`, 0 to below 1, by hash of the relative path; training keeps one image of each class.
     pub val_share: f64,
+    /// Folder whose images are the validation set; its classes are matched with those of `input` by name. Instead of a share.
+    pub val: Option<PathBuf>,
+    /// Take an input that holds `train/` and `val/` with the same classes for what it is, instead of classes `train/…` and `val/…`.
+    pub recognise_sets: bool,
     /// Where labels come from.
     pub class: ClassFrom,
     /// Classes with fewer image files keep their images but give no label.
@@ -84,6 +88,8 @@ impl PackOptions {
             square: false,
             encode: Encoding::default(),
             val_share: 0.0,
+            val: None,
+            recognise_sets: true,
             class: ClassFrom::default(),
             min_class: 1,
             max_pixels: 64_000_000,
@@ -118,6 +124,14 @@ impl PackOptions {
             (0.0..1.0).contains(&self.val_share),
             "0 to below 1",
         )?;
+        if self.val.is_some() && self.val_share > 0.0 {
+            check(
+                "share of val",
+                self.val_share.to_string(),
+                false,
+                "0 where a folder of validation images is named: one or the other",
+            )?;
+        }
         check(
             "max pixels",
             self.max_pixels.to_string(),
@@ -138,8 +152,8 @@ impl PackOptions {
         )
     }
 
-    /// The options that decide the output, for the manifest. Names no folder of this machine.
-    pub(super) fn provenance(&self) -> String {
+    /// The options that decide the output, for the manifest. Names no folder of this machine. `by_folders`: train and val are two folders.
+    pub(super) fn provenance(&self, by_folders: bool) -> String {
         let Self {
             shard_bytes,
             longest_side,
@@ -157,11 +171,14 @@ impl PackOptions {
             follow_links,
             ..
         } = self;
-        let options = serde_json::json!({
+        let mut options = serde_json::json!({
             "shard_bytes": shard_bytes, "longest_side": longest_side, "square": square, "encode": encode, "val_share": val_share,
             "class": class, "min_class": min_class, "max_pixels": max_pixels, "max_bytes": max_bytes,
             "drop_duplicates": drop_duplicates, "follow_links": follow_links,
         });
+        if by_folders {
+            options["sets"] = "folders".into();
+        }
         format!("splitmask {} pack {options}", env!("CARGO_PKG_VERSION"))
     }
 

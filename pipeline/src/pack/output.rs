@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{PackError, REFUSED_NAME};
 use crate::bucket::manifest::MANIFEST_NAME;
+use crate::file;
 
 /// Marks a folder under construction; locked while its process lives.
 const LOCK_NAME: &str = "lock";
@@ -127,19 +128,18 @@ impl Staging {
     pub(super) fn publish(mut self) -> Result<(), PackError> {
         let lock = self.dir.join(LOCK_NAME);
         fs::remove_file(&lock).map_err(PackError::io(&lock))?;
-        let mut old = None;
         if self.output.exists() {
             self.take_over()?;
-            let aside = self.dir.with_extension("old");
-            remove(&aside)?;
-            fs::rename(&self.output, &aside).map_err(PackError::io(&self.output))?;
-            old = Some(aside);
         }
-        fs::rename(&self.dir, &self.output).map_err(PackError::io(&self.output))?;
+        for folder in ["train", "val", ""] {
+            let folder = self.dir.join(folder);
+            if folder.is_dir() {
+                file::sync(&folder).map_err(PackError::io(&folder))?;
+            }
+        }
+        file::put_in_place(&self.dir, &self.output).map_err(PackError::io(&self.output))?;
         self.published = true;
-        let parent = self.output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent).and_then(|f| f.sync_all()).map_err(PackError::io(parent))?;
-        old.map_or(Ok(()), |old| remove(&old))
+        Ok(())
     }
 }
 

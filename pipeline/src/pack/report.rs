@@ -6,8 +6,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 use thiserror::Error;
 
+use super::walk::PassedOver;
 use crate::bucket::manifest::Manifest;
 use crate::error::SampleError;
+
+/// Examples that the report keeps per reason.
+pub(super) const EXAMPLES: usize = 5;
 
 /// Why one file is not in the shards.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -28,6 +32,12 @@ pub enum Refusal {
         bytes: u64,
         /// The limit.
         limit: u64,
+    },
+    /// An image of a format that is not decoded.
+    #[error("unsupported: {name}")]
+    Foreign {
+        /// Its name, and what to do.
+        name: &'static str,
     },
     /// The decoder refused it.
     #[error(transparent)]
@@ -54,6 +64,7 @@ impl Refusal {
             Self::Unreadable { .. } => "unreadable",
             Self::Empty => "empty",
             Self::TooManyBytes { .. } => "too_large",
+            Self::Foreign { .. } => "unsupported",
             Self::Sample(e) => e.reason(),
             Self::Encode { .. } => "not_encodable",
             Self::Duplicate { .. } => "duplicate",
@@ -81,6 +92,20 @@ pub struct Duplicates {
     pub label_conflicts: u64,
 }
 
+/// Where validation images come from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValFrom {
+    /// This share of all images.
+    Share(f64),
+    /// The same, of a tree that looks like training and validation images side by side: (train, val), as the folders are called.
+    ShareOfSets(f64, String, String),
+    /// A folder that the user named.
+    Folder,
+    /// Folders of the input that were recognised: (train, val).
+    Sets(String, String),
+}
+
 /// What a packing run did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PackReport {
@@ -90,6 +115,8 @@ pub struct PackReport {
     pub train: Manifest,
     /// The validation set, if the share asked for one and it is not empty.
     pub val: Option<Manifest>,
+    /// Where the validation set comes from.
+    pub val_from: ValFrom,
     /// Image files found.
     pub found: u64,
     /// Bytes of the packed source files.
@@ -102,10 +129,17 @@ pub struct PackReport {
     pub refused: BTreeMap<&'static str, RefusedCount>,
     /// Files with equal bytes.
     pub duplicates: Duplicates,
-    /// Files that are no images, by extension; hidden ones as `hidden`.
+    /// Files that were not looked at, by reason: `hidden` (their name begins with a dot), `hidden_folder`, `link` (links are not followed),
+    /// `special` (pipes, sockets, devices), `test_set` (test images beside validation images).
+    pub passed_over: BTreeMap<&'static str, PassedOver>,
+    /// Files that are no images, by extension.
     pub other_files: BTreeMap<String, u64>,
+    /// Images in the root of a set, beside class folders; they have no label.
+    pub in_root: u64,
     /// Folders whose classes are smaller than the least class size.
     pub small_classes: u64,
+    /// Validation images that training was given because no other image of their class, or none at all, could be packed.
+    pub moved_to_train: u64,
     /// Wall time.
     pub seconds: f64,
 }
@@ -117,6 +151,62 @@ impl PackReport {
         self.train.samples() + self.val.as_ref().map_or(0, Manifest::samples)
     }
 
+    /// What a person should know about the sets, one sentence each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = vec![];
+        let by_sets = |train: &str, val: &str| format!("pack {train}/ with --val {val}/");
+        match &self.val_from {
+            ValFrom::Sets(train, val) => notes.push(format!(
+                "{train}/ and {val}/ hold the same classes and became the training and the validation set; --class path makes classes of them instead"
+            )),
+            ValFrom::ShareOfSets(_, train, val) => notes.push(format!(
+                "{train}/ and {val}/ look like a training and a validation set, but became classes and were mixed: {}",
+                by_sets(train, val)
+            )),
+            ValFrom::Share(_) | ValFrom::Folder => {}
+        }
+        if self.val.is_none() {
+            match self.val_from {
+                ValFrom::Share(share) | ValFrom::ShareOfSets(share, ..) if share > 0.0 => notes.push(format!(
+                    "no val set: a share of {share} of {} images gave 0 images (training keeps one of each class); raise --val-share, or name a                      folder of validation images with --val",
+                    self.packed()
+                )),
+                ValFrom::Folder | ValFrom::Sets(..) => {
+                    notes.push("no val set: 0 images of its folder could be packed; the reasons are below".into());
+                }
+                _ => {}
+            }
+        }
+        if self.moved_to_train > 0 {
+            notes.push(format!(
+                "{} images of the share for val went to train: the other images of their class could not be packed",
+                self.moved_to_train
+            ));
+        }
+        if let Some(val) = &self.val {
+            let classes = self.train.classes.iter().zip(self.train.label_counts.iter().zip(&val.label_counts));
+            let untrained: Vec<&str> = classes
+                .filter(|(_, (t, v))| **t == 0 && **v > 0)
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if !untrained.is_empty() {
+                notes.push(format!(
+                    "{} classes are in val but not in train, so that their images cannot be told by name: {}",
+                    untrained.len(),
+                    shortened(&untrained)
+                ));
+            }
+        }
+        if self.in_root > 0 {
+            notes.push(format!(
+                "{} images lie beside the class folders and have no label; move them into a folder, or pack with --class none",
+                self.in_root
+            ));
+        }
+        notes
+    }
+
     /// Files refused for any reason.
     #[must_use]
     pub fn refused_files(&self) -> u64 {
@@ -124,8 +214,14 @@ impl PackReport {
     }
 }
 
+fn shortened(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(EXAMPLES);
+    let first = names[..names.len() - more].join(", ");
+    if more == 0 { first } else { format!("{first} and {more} more") }
+}
+
 /// How far a packing run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PackProgress {
     /// Files dealt with.
     pub done: u64,

@@ -1,187 +1,228 @@
-//! Finds the image files of a folder tree and their classes.
+//! What is to be packed: the images of the input in the order of packing, each with its class and its set.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use walkdir::WalkDir;
 
 use super::options::{ClassFrom, PackOptions};
-use super::report::Refusal;
+use super::sets::{self, SetFolders};
+use super::split;
+use super::walk::{ImageFile, Rest, Walk};
 use super::{PackError, PackProgress};
-
-/// File name endings that are taken for images unseen; other files are looked into.
-const IMAGE_EXTENSIONS: [&str; 12] = [
-    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp", "dib", "tif", "tiff", "apng",
-];
+use crate::printable::printable;
 
 /// One image file.
+#[derive(Debug)]
 pub(super) struct Found {
     /// Where it is.
     pub(super) path: PathBuf,
-    /// Path below the input, `/` between folders; names that are no UTF-8 are shown with replacement characters.
-    pub(super) relative: String,
+    /// Path below its set's folder as bytes, `/` between folders: decides class, order and share.
+    pub(super) relative: Vec<u8>,
+    /// What stands before `relative` in the path that people are shown.
+    pub(super) prefix: Arc<str>,
     /// Size on disk.
     pub(super) bytes: u64,
+    /// Hash that decides whether a share holds it.
+    pub(super) split: u64,
     /// Index into [`Scan::classes`].
     pub(super) class: Option<u32>,
     /// Whether it goes to the validation set.
     pub(super) val: bool,
 }
 
+impl Found {
+    /// Its path for people.
+    pub(super) fn shown(&self) -> String {
+        format!("{}{}", self.prefix, printable(&self.relative))
+    }
+}
+
+/// How the images were divided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Division {
+    /// By `val_share`; with what the tree would be if its folders were sets.
+    Share(Option<SetFolders>),
+    /// By `options.val`.
+    ValFolder,
+    /// By the folders of the input.
+    Folders(SetFolders),
+}
+
 /// What lies in the input.
 pub(super) struct Scan {
     /// Images in the order of packing: by hash, so that shards are mixed.
     pub(super) images: Vec<Found>,
-    /// Class names, sorted.
+    /// Class names, sorted by their bytes.
     pub(super) classes: Vec<String>,
     /// Classes that are too small.
     pub(super) small_classes: u64,
-    /// Files that are no images, by extension.
-    pub(super) other_files: BTreeMap<String, u64>,
-    /// Folders and files that cannot be read, and link loops.
-    pub(super) unreadable: Vec<(String, Refusal)>,
+    /// Images in the root, beside class folders.
+    pub(super) in_root: u64,
+    pub(super) division: Division,
+    /// What is no image to pack.
+    pub(super) rest: Rest,
 }
 
 /// Two independent numbers from a relative path; the same on every machine.
-fn hashes(relative: &str) -> (u64, u64) {
-    let digest = Sha256::digest(relative.as_bytes());
+fn hashes(relative: &[u8]) -> (u64, u64) {
+    let digest = Sha256::digest(relative);
     let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| digest[at + i]));
     (word(0), word(8))
 }
 
-/// Class name of an image at `relative`, if its place gives one.
-fn class_of(relative: &str, from: ClassFrom) -> Option<&str> {
-    let (folder, _) = relative.rsplit_once('/')?;
+/// Class folder of an image at `relative`, if its place gives one.
+fn class_of(relative: &[u8], from: ClassFrom) -> Option<&[u8]> {
+    let slash = relative.iter().rposition(|b| *b == b'/')?;
+    let mut folders = relative[..slash].split(|b| *b == b'/');
     match from {
-        ClassFrom::Path => Some(folder),
-        ClassFrom::Top => folder.split('/').next(),
-        ClassFrom::Leaf => folder.rsplit('/').next(),
+        ClassFrom::Path => Some(&relative[..slash]),
+        ClassFrom::Top => folders.next(),
+        ClassFrom::Leaf => folders.next_back(),
         ClassFrom::None => None,
     }
-}
-
-/// Whether the first bytes are those of a format that the decoder reads.
-fn looks_like_an_image(path: &Path) -> bool {
-    let mut start = [0u8; 32];
-    let read = File::open(path).and_then(|mut f| f.read(&mut start)).unwrap_or(0);
-    let readable = |f: &image::ImageFormat| f.reading_enabled();
-    image::guess_format(&start[..read]).is_ok_and(|f| readable(&f))
-}
-
-/// Path below the root as text with `/`.
-fn relative(root: &Path, path: &Path) -> String {
-    let parts = path.strip_prefix(root).unwrap_or(path).components();
-    parts.map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 /// Searches the input.
 ///
 /// # Errors
-/// [`PackError::NoImages`].
+/// [`PackError::NoImages`], [`PackError::AllRefused`], [`PackError::NoTraining`].
 pub(super) fn scan(options: &PackOptions, progress: &mut dyn FnMut(PackProgress)) -> Result<Scan, PackError> {
-    let root = &options.input;
-    let output = options.output.canonicalize().ok();
-    let threshold = options.val_share * 2f64.powi(64);
-    let (mut images, mut unreadable, mut other_files, mut files) = (Vec::new(), Vec::new(), BTreeMap::<String, u64>::new(), 0u64);
-    let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
-    let walk = WalkDir::new(root).follow_links(options.follow_links).into_iter();
-    let inside = |e: &walkdir::DirEntry| {
-        let folder = e.file_type().is_dir();
-        e.depth() == 0 || !folder || !(hidden(e.file_name()) || output.is_some() && e.path().canonicalize().ok() == output)
+    let mut rest = Rest::default();
+    let mut without: Vec<PathBuf> = options.output.canonicalize().into_iter().collect();
+    without.extend(options.val.as_ref().and_then(|v| v.canonicalize().ok()));
+    let mut walk = |root: &Path, prefix: &str, without: &[PathBuf]| {
+        Walk {
+            root,
+            follow_links: options.follow_links,
+            without,
+            prefix,
+        }
+        .run(&mut rest, progress)
     };
-    for entry in walk.filter_entry(inside) {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(e) => {
-                let at = relative(root, e.path().unwrap_or(root));
-                let detail = match e.loop_ancestor() {
-                    Some(up) => format!("symbolic link back to its own folder {:?}", relative(root, up)),
-                    None => e.into_io_error().map_or_else(|| "not readable".into(), |e| e.to_string()),
-                };
-                unreadable.push((at, Refusal::Unreadable { detail }));
-                continue;
-            }
-        };
-        if !entry.file_type().is_file() {
-            continue; // folders are entered; sockets, pipes and devices would block a reader
-        }
-        files += 1;
-        if files.is_multiple_of(1024) {
-            progress(PackProgress {
-                done: files,
-                total: 0,
-                refused: 0,
-                written: 0,
-            });
-        }
-        let extension = entry
-            .path()
-            .extension()
-            .map(|e| e.to_string_lossy().to_ascii_lowercase())
-            .unwrap_or_default();
-        if hidden(entry.file_name()) {
-            *other_files.entry("hidden".into()).or_default() += 1;
-            continue;
-        }
-        if !IMAGE_EXTENSIONS.contains(&extension.as_str()) && !looks_like_an_image(entry.path()) {
-            let label = if extension.is_empty() { "no extension".into() } else { extension };
-            *other_files.entry(label).or_default() += 1;
-            continue;
-        }
-        let relative = relative(root, entry.path());
-        let bytes = entry.metadata().map_or(0, |m| m.len());
-        let (split, order) = hashes(&relative);
-        let found = Found {
-            path: entry.into_path(),
-            val: (split as f64) < threshold,
-            class: None,
-            bytes,
-            relative,
-        };
-        images.push((order, found));
+    let mut images = walk(&options.input, "", &without);
+    let mut of_val = vec![];
+    let mut val_prefix = String::new();
+    if let Some(val) = &options.val {
+        val_prefix = format!("{}/", printable(val.as_os_str().as_encoded_bytes()));
+        of_val = walk(val, &val_prefix, &without[..without.len().min(1)]);
     }
-    if images.is_empty() {
-        let seen = other_files.iter().map(|(e, n)| format!("{n} {e}")).collect::<Vec<_>>().join(", ");
-        return Err(PackError::NoImages {
-            input: root.clone(),
-            files,
-            seen: (!seen.is_empty()).then_some(seen),
-        });
+    let tree = sets::recognise(images.iter().map(|i| i.relative.as_slice()));
+    let division = match (tree, &options.val) {
+        (_, Some(_)) => Division::ValFolder,
+        (Some(folders), None) if options.recognise_sets && options.val_share == 0.0 => Division::Folders(folders),
+        (tree, None) => Division::Share(tree),
+    };
+    let mut train_prefix = String::new();
+    if let Division::Folders(folders) = &division {
+        let mut below = |folder: &[u8]| -> Vec<ImageFile> {
+            let mut inside = images
+                .extract_if(.., |i| sets::cut(&i.relative).is_some_and(|(top, _)| top == folder))
+                .collect::<Vec<_>>();
+            inside.iter_mut().for_each(|i| drop(i.relative.drain(..=folder.len())));
+            inside
+        };
+        of_val = below(&folders.val);
+        let (train, test) = (below(&folders.train), folders.test.as_deref().map(&mut below));
+        let test_name = folders.test.as_deref().map(printable).unwrap_or_default();
+        for image in test.into_iter().flatten() {
+            rest.pass_over("test_set", format!("{test_name}/{}", printable(&image.relative)));
+        }
+        images = train;
+        train_prefix = format!("{}/", printable(&folders.train));
+        val_prefix = format!("{}/", printable(&folders.val));
     }
-    images.sort_unstable_by(|(a, x), (b, y)| (a, &x.relative, &x.path).cmp(&(b, &y.relative, &y.path)));
-    unreadable.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut images: Vec<Found> = images.into_iter().map(|(_, found)| found).collect();
+    refuse_nothing(options, &images, &of_val, &rest)?;
+    let mut found = ordered(images, &train_prefix, false);
+    found.extend(ordered(of_val, &val_prefix, true));
+    // By hash, train and val among each other; equal paths in two roots by root.
+    found.sort_by(|(a, x), (b, y)| (a, &x.relative, x.val, &x.path).cmp(&(b, &y.relative, y.val, &y.path)));
+    let mut images: Vec<Found> = found.into_iter().map(|(_, found)| found).collect();
+    rest.refused.sort_by(|(a, _), (b, _)| a.cmp(b));
     let (classes, small_classes) = label(&mut images, options);
+    let in_root = images.iter().filter(|i| !i.relative.contains(&b'/')).count() as u64;
+    if matches!(division, Division::Share(_)) {
+        split::by_share(&mut images, options.val_share, classes.len());
+    }
     Ok(Scan {
+        in_root: if classes.is_empty() { 0 } else { in_root },
         images,
         classes,
         small_classes,
-        other_files,
-        unreadable,
+        division,
+        rest,
     })
+}
+
+fn refuse_nothing(options: &PackOptions, train: &[ImageFile], val: &[ImageFile], rest: &Rest) -> Result<(), PackError> {
+    if !train.is_empty() {
+        return Ok(());
+    }
+    if !val.is_empty() {
+        return Err(PackError::NoTraining {
+            input: options.input.clone(),
+        });
+    }
+    if let Some((path, refusal)) = rest.refused.first() {
+        let mut reasons = BTreeMap::<&str, u64>::new();
+        for (_, refusal) in &rest.refused {
+            *reasons.entry(refusal.reason()).or_default() += 1;
+        }
+        return Err(PackError::AllRefused {
+            input: options.input.clone(),
+            images: rest.refused.len() as u64,
+            reasons: reasons.iter().map(|(r, n)| format!("{n} {r}")).collect::<Vec<_>>().join(", "),
+            first: format!("{path}: {refusal}"),
+        });
+    }
+    let passed = rest.passed_over.iter().map(|(reason, p)| format!("{} {reason}", p.files));
+    let other = rest.other_files.iter().map(|(e, n)| format!("{n} {e}"));
+    let seen = passed.chain(other).collect::<Vec<_>>().join(", ");
+    Err(PackError::NoImages {
+        input: options.input.clone(),
+        files: rest.files,
+        seen: (!seen.is_empty()).then_some(seen),
+    })
+}
+
+/// With their place in the order.
+fn ordered(files: Vec<ImageFile>, prefix: &str, val: bool) -> Vec<(u64, Found)> {
+    let prefix: Arc<str> = prefix.into();
+    let found = |file: ImageFile| {
+        let (split, order) = hashes(&file.relative);
+        let found = Found {
+            path: file.path,
+            relative: file.relative,
+            prefix: Arc::clone(&prefix),
+            bytes: file.bytes,
+            split,
+            class: None,
+            val,
+        };
+        (order, found)
+    };
+    files.into_iter().map(found).collect()
 }
 
 /// Gives each image its class index; answers the class names and how many classes are too small.
 fn label(images: &mut [Found], options: &PackOptions) -> (Vec<String>, u64) {
-    let mut counts = BTreeMap::<&str, u64>::new();
+    let mut counts = BTreeMap::<&[u8], u64>::new();
     for class in images.iter().filter_map(|f| class_of(&f.relative, options.class)) {
         *counts.entry(class).or_default() += 1;
     }
     let all = counts.len();
-    let kept: Vec<String> = counts
+    let kept: Vec<Vec<u8>> = counts
         .into_iter()
         .filter(|&(_, n)| n >= options.min_class)
         .map(|(class, _)| class.to_owned())
         .collect();
     for found in images {
-        let index = class_of(&found.relative, options.class).and_then(|c| kept.binary_search_by(|k| k.as_str().cmp(c)).ok());
+        let index = class_of(&found.relative, options.class).and_then(|c| kept.binary_search_by(|k| k.as_slice().cmp(c)).ok());
         found.class = index.map(|i| i as u32);
     }
     let small = (all - kept.len()) as u64;
-    (kept, small)
+    (kept.iter().map(|k| printable(k)).collect(), small)
 }
 
 #[cfg(test)]
@@ -190,19 +231,19 @@ mod tests {
 
     #[test]
     fn classes_come_from_the_chosen_part_of_the_path() {
-        let at = "animals/birds/owl.png";
-        assert_eq!(class_of(at, ClassFrom::Path), Some("animals/birds"));
-        assert_eq!(class_of(at, ClassFrom::Top), Some("animals"));
-        assert_eq!(class_of(at, ClassFrom::Leaf), Some("birds"));
+        let at = b"animals/birds/owl.png";
+        assert_eq!(class_of(at, ClassFrom::Path), Some(&b"animals/birds"[..]));
+        assert_eq!(class_of(at, ClassFrom::Top), Some(&b"animals"[..]));
+        assert_eq!(class_of(at, ClassFrom::Leaf), Some(&b"birds"[..]));
         assert_eq!(class_of(at, ClassFrom::None), None);
-        assert_eq!(class_of("owl.png", ClassFrom::Path), None);
+        assert_eq!(class_of(b"owl.png", ClassFrom::Path), None);
     }
 
     /// Split and order must never change between versions or machines: numbers by Python's hashlib.
     #[test]
     fn hashes_are_those_of_sha256() {
         assert_eq!(
-            hashes("animals/birds/owl.png"),
+            hashes(b"animals/birds/owl.png"),
             (3_181_309_110_502_554_231, 463_961_126_686_111_990)
         );
     }

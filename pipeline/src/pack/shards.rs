@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::PackError;
 use super::prepare::{PixelSums, Prepared};
 use crate::bucket::manifest::{ImageStatistics, MANIFEST_NAME, Manifest, ShardEntry};
+use crate::file;
 
 /// Tar's unit, bytes: headers take one, contents are padded to it.
 const BLOCK: u64 = 512;
@@ -159,7 +160,7 @@ impl SetWriter {
             Ok((hashing.sha256, hashing.bytes))
         };
         let (sha256, bytes) = finish().map_err(PackError::io(&path))?;
-        let sha256 = sha256.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let sha256 = file::hex(sha256.finalize());
         self.shards.push(ShardEntry {
             path: shard.name,
             bytes,
@@ -172,6 +173,22 @@ impl SetWriter {
     /// Whether no sample came.
     pub(super) fn is_empty(&self) -> bool {
         self.shards.is_empty() && self.open.is_none()
+    }
+
+    /// Samples so far.
+    pub(super) fn samples(&self) -> u64 {
+        self.label_counts.iter().sum::<u64>() + self.unlabelled
+    }
+
+    /// Makes this set the other one, which is empty, and leaves this one empty.
+    pub(super) fn trade_places_with(&mut self, empty: &mut Self) -> Result<(), PackError> {
+        self.close()?;
+        std::fs::remove_dir(&empty.dir).map_err(PackError::io(&empty.dir))?;
+        std::fs::rename(&self.dir, &empty.dir).map_err(PackError::io(&self.dir))?;
+        std::fs::create_dir(&self.dir).map_err(PackError::io(&self.dir))?;
+        std::mem::swap(&mut self.dir, &mut empty.dir);
+        std::mem::swap(self, empty);
+        Ok(())
     }
 
     /// Removes the folder of a set that stayed empty.
@@ -191,13 +208,8 @@ impl SetWriter {
             provenance,
         };
         let path = self.dir.join(MANIFEST_NAME);
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create_new(&path)?;
-            serde_json::to_writer_pretty(&mut file, &manifest)?;
-            file.write_all(b"\n")?;
-            file.sync_all()
-        };
-        write().map_err(PackError::io(&path))?;
+        let text = serde_json::to_string_pretty(&manifest).expect("plain data serialises") + "\n";
+        file::write(&path, text).map_err(PackError::io(&path))?;
         Ok(manifest)
     }
 }

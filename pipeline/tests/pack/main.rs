@@ -1,7 +1,9 @@
 //! Promises of `pack`: what comes out for which input, whatever the number of threads.
 
+mod found;
 mod fraction;
 mod safety;
+mod shares;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -218,10 +220,8 @@ fn refuses_bad_files_by_reason_and_packs_the_rest() {
     let count = |reason| report.refused.get(reason).map_or(0, |r| r.files);
     assert_eq!((count("empty"), count("too_large"), count("not_an_image")), (1, 2, 1));
     assert_eq!(count("truncated") + count("corrupt"), 2, "{:?}", report.refused);
-    assert_eq!(
-        report.other_files,
-        BTreeMap::from([("hidden".to_owned(), 1), ("txt".to_owned(), 1)])
-    );
+    assert_eq!(report.other_files, BTreeMap::from([("txt".to_owned(), 1)]));
+    assert_eq!(report.passed_over["hidden"].examples, ["c/.hidden.png"]);
     let list = fs::read_to_string(options.output.join(REFUSED_NAME)).unwrap();
     assert_eq!(list.lines().count(), 7, "{list}");
     assert!(
@@ -365,6 +365,7 @@ fn link_loops_and_dangling_links_are_reported() {
     })
     .unwrap();
     assert_eq!((report.packed(), report.refused_files()), (1, 0));
+    assert_eq!(report.passed_over["link"].files, 3);
 }
 
 /// Images are known by their bytes where the name does not say.
