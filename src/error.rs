@@ -58,7 +58,9 @@ impl From<splitmask_pipeline::error::PipelineError> for CliError {
             | P::Empty { .. }
             | P::BadManifest { .. }
             | P::BadCodebook { .. }
+            | P::FewPatches { .. }
             | P::BadSetting { .. }
+            | P::Refused { .. }
             | P::Unreachable { .. } => ExitCode::Usage,
             P::FailureBudget { .. } | P::Shard(_) | P::Io { .. } => ExitCode::Io,
             P::Panicked { .. } => ExitCode::Internal,

@@ -228,6 +228,14 @@ pub enum PipelineError {
         /// Store's words.
         detail: String,
     },
+    /// The place answers and will not give what is asked for: credentials, or an address that means something else. Waiting does not help.
+    #[error("{url}: refused: {detail}")]
+    Refused {
+        /// As written.
+        url: String,
+        /// Store's words.
+        detail: String,
+    },
     /// A manifest that does not parse or contradicts the bucket.
     #[error("{url}: bad manifest: {detail}")]
     BadManifest {
@@ -243,6 +251,16 @@ pub enum PipelineError {
         path: String,
         /// What does not fit.
         detail: String,
+    },
+    /// The data is too small, or too flat, for a vocabulary of this size.
+    #[error("words = {words}: only {found} distinct patches that are not flat were found in {images} images")]
+    FewPatches {
+        /// Words asked for.
+        words: usize,
+        /// Patches that could be words.
+        found: usize,
+        /// Images that were looked at.
+        images: u64,
     },
     /// More samples failed than the budget allows.
     #[error("{failed} of the last {seen} samples failed (budget {budget}); for example {examples}")]
@@ -294,8 +312,9 @@ impl PipelineError {
         Some(match self {
             Self::BadUrl { .. } => "use a path, file://, s3://bucket/prefix, gs://, az://, http(s)://…; shards as a folder, a glob or a range {000000..000146}.tar".into(),
             Self::Empty { .. } => "make shards with `splitmask pack FOLDER OUT`, or look at the place with `splitmask inspect URL`".into(),
-            Self::Unreachable { .. } => "check the address, the credentials in the environment (AWS_*, GOOGLE_*, AZURE_*) and data.endpoint".into(),
+            Self::Unreachable { .. } | Self::Refused { .. } => "check the address, the credentials in the environment (AWS_*, GOOGLE_*, AZURE_*) and data.endpoint".into(),
             Self::BadManifest { .. } => "delete manifest.json to fall back to listing, or pack again".into(),
+            Self::FewPatches { found, .. } => format!("ask for at most {found} words, or give more images"),
             Self::BadCodebook { .. } => "make one that fits with `splitmask codebook`".into(),
             Self::FailureBudget { .. } => "look at the named members; raise data.failure_budget if such losses are acceptable (a paused run takes a reload)".into(),
             Self::Shard(ShardError::Denied { .. }) => "credentials may have expired or do not cover this place; they are read from the environment (AWS_*, GOOGLE_*, AZURE_*)".into(),

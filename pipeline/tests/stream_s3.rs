@@ -115,7 +115,7 @@ fn wrong_credentials_are_named_as_such() {
     let root = bucket(&[3]);
     let server = Server::s3(root.path(), KEY, SECRET);
     let error = Dataset::open("s3://photos/train", &settings(&server), &pipeline(1, 1), PipelineMetrics::default()).unwrap_err();
-    assert!(matches!(error, PipelineError::Unreachable { .. }), "{error}");
+    assert!(matches!(error, PipelineError::Refused { .. }), "{error}");
     assert!(
         error.to_string().contains("403") && error.hint().unwrap().contains("AWS_"),
         "{error}"
@@ -134,4 +134,29 @@ fn an_empty_prefix_says_what_was_looked_for() {
         matches!(error, PipelineError::Empty { .. }) && error.to_string().contains("neither manifest.json nor *.tar"),
         "{error}"
     );
+}
+
+#[test]
+fn a_manifest_in_a_bucket_is_compared_with_its_listing() {
+    if !with_credentials("a_manifest_in_a_bucket_is_compared_with_its_listing", SECRET) {
+        return;
+    }
+    let root = bucket(&[3, 4, 5]);
+    let folder = root.path().join("photos/train");
+    let entry = |name: &str, bytes: u64| serde_json::json!({"path": name, "bytes": bytes, "samples": 3, "sha256": "00"});
+    let size = |name: &str| std::fs::metadata(folder.join(name)).unwrap().len();
+    let manifest = serde_json::json!({
+        "format": "splitmask-shards/1", "classes": [], "label_counts": [], "provenance": "",
+        "statistics": {"images": 1, "mean": [0, 0, 0], "std": [1, 1, 1], "mean_width": 1, "mean_height": 1},
+        "shards": [entry("s-000.tar", size("s-000.tar")), entry("s-001.tar", 7), entry("s-009.tar", 7), entry("deeper/other.tar", size("deeper/other.tar"))],
+    });
+    std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
+    let server = Server::s3(root.path(), KEY, SECRET);
+    let dataset = open("s3://photos/train", &settings(&server), &pipeline(1, 1));
+    let found = splitmask_pipeline::bucket::differences::sentences(&dataset.differences());
+    let told = |part: &str| assert!(found.iter().any(|line| line.contains(part)), "{part}: {found:?}");
+    assert_eq!(found.len(), 3, "{found:?}");
+    told("train/s-009.tar: named by manifest.json, but not there");
+    told("train/s-002.tar: there, but not named");
+    told("train/s-001.tar: manifest.json says 7 bytes, it has");
 }

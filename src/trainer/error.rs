@@ -96,7 +96,9 @@ impl TrainError {
                 | PipelineError::Empty { .. }
                 | PipelineError::BadManifest { .. }
                 | PipelineError::BadCodebook { .. }
+                | PipelineError::FewPatches { .. }
                 | PipelineError::BadSetting { .. }
+                | PipelineError::Refused { .. }
                 // Only opening a bucket answers this: a wrong address rather than a bad day.
                 | PipelineError::Unreachable { .. } => ExitCode::Usage,
                 PipelineError::Panicked { .. } => ExitCode::Internal,

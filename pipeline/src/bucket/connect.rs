@@ -13,7 +13,8 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::location::Location;
 use super::pace::Pace;
-use super::retry::chain;
+use super::verdict::chain;
+use super::web::Web;
 use crate::error::PipelineError;
 use crate::metrics::{CodeClass, PipelineMetrics, Scheme, StoreOp};
 
@@ -31,24 +32,14 @@ pub fn connect(
     pace: &Arc<Pace>,
     metrics: &PipelineMetrics,
 ) -> Result<Arc<dyn ObjectStore>, PipelineError> {
-    let plain_http = endpoint.starts_with("http://") || (endpoint.is_empty() && location.root.starts_with("http://"));
-    let mut options = ClientOptions::new()
-        // The library's 30 s limit on a whole request kills slow readers; ours runs from byte to byte (`fetch`).
-        .with_timeout_disabled()
-        .with_connect_timeout(read_timeout.min(Duration::from_secs(10)));
-    if plain_http {
-        options = options.with_allow_http(true);
-    }
+    let mut options = client_options(location, endpoint, read_timeout);
     // Retries are ours too: the library's share one clock and ten tries from the first byte of a stream on.
     let retry = RetryConfig {
         backoff: BackoffConfig::default(),
         max_retries: 0,
         retry_timeout: Duration::ZERO,
     };
-    let connector = Counted {
-        metrics: metrics.clone(),
-        pace: Arc::clone(pace),
-    };
+    let connector = Counted::new(pace, metrics);
     let endpoint = endpoint.trim_end_matches('/');
     let store: object_store::Result<Arc<dyn ObjectStore>> = match location.scheme {
         Scheme::S3 => {
@@ -103,11 +94,42 @@ pub fn connect(
     })
 }
 
+/// A plain web server to be asked directly, through the same counting client.
+///
+/// # Errors
+/// [`PipelineError::BadUrl`] if the client cannot be made.
+pub fn web(location: &Location, read_timeout: Duration, pace: &Arc<Pace>, metrics: &PipelineMetrics) -> Result<Web, PipelineError> {
+    let options = client_options(location, "", read_timeout);
+    let client = Counted::new(pace, metrics).connect(&options).map_err(|e| PipelineError::BadUrl {
+        url: location.shown.clone(),
+        detail: chain(&e),
+    })?;
+    Ok(Web::new(client, &location.root, read_timeout))
+}
+
+fn client_options(location: &Location, endpoint: &str, read_timeout: Duration) -> ClientOptions {
+    let plain_http = endpoint.starts_with("http://") || (endpoint.is_empty() && location.root.starts_with("http://"));
+    let options = ClientOptions::new()
+        // The library's 30 s limit on a whole request kills slow readers; ours runs from byte to byte (`fetch`).
+        .with_timeout_disabled()
+        .with_connect_timeout(read_timeout.min(Duration::from_secs(10)));
+    if plain_http { options.with_allow_http(true) } else { options }
+}
+
 /// Counts every request at the wire, tells the pace of refusals, and honours `Retry-After`.
 #[derive(Debug)]
 struct Counted {
     metrics: PipelineMetrics,
     pace: Arc<Pace>,
+}
+
+impl Counted {
+    fn new(pace: &Arc<Pace>, metrics: &PipelineMetrics) -> Self {
+        Self {
+            metrics: metrics.clone(),
+            pace: Arc::clone(pace),
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -1,27 +1,54 @@
 //! Which shards a place holds: its manifest, a listing, or the names that the user wrote.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use glob::{MatchOptions, Pattern};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use super::differences::Difference;
 use super::location::{Location, Shape};
 use super::manifest::{MANIFEST_NAME, Manifest};
-use super::retry::{Backoff, Verdict, chain, judge};
+use super::retry::Retries;
+use super::verdict::{Verdict, chain, judge};
+use super::web::{Web, WebError};
 use super::{Place, Shard};
 use crate::error::PipelineError;
-use crate::metrics::{PipelineMetrics, Scheme};
+use crate::metrics::{PipelineMetrics, RetryReason, Scheme};
 
-/// Shards in their unshuffled order, and the manifest if there is one.
-pub(super) type Found = (Vec<Shard>, Option<Manifest>);
+/// Manifests of a web server are checked by asking for this many of its shards, evenly spread: it cannot be listed.
+const ASKED: usize = 64;
+/// Those of them that are asked for at once.
+const ASKED_AT_ONCE: usize = 8;
+/// Longest time that checking a manifest may take; what was not seen by then is believed.
+const CHECKING: Duration = Duration::from_secs(10);
+
+/// What a place holds.
+pub(super) struct Found {
+    /// In their unshuffled order.
+    pub(super) shards: Vec<Shard>,
+    pub(super) manifest: Option<Manifest>,
+    /// Where the manifest and what is there disagree.
+    pub(super) differences: Vec<Difference>,
+}
+
+impl Found {
+    fn plain(shards: Vec<Shard>) -> Self {
+        Self {
+            shards,
+            manifest: None,
+            differences: vec![],
+        }
+    }
+}
 
 /// Shards of a local place.
 pub(super) fn local(location: &Location) -> Result<Found, PipelineError> {
-    let (paths, manifest) = match &location.shape {
+    let paths = match &location.shape {
         Shape::Folder(folder) => {
             let folder = FilePath::new(folder);
             if !folder.is_dir() {
@@ -30,10 +57,17 @@ pub(super) fn local(location: &Location) -> Result<Found, PipelineError> {
             match std::fs::read(folder.join(MANIFEST_NAME)) {
                 Ok(text) => {
                     let manifest = Manifest::parse(&text, &format!("{}/{MANIFEST_NAME}", location.shown))?;
-                    return Ok((
-                        of_manifest(&manifest, |p| Place::File(folder.join(p)), |p| folder.join(p).display().to_string()),
-                        Some(manifest),
-                    ));
+                    let mut shards = of_manifest(&manifest, |p| Place::File(folder.join(p)), |p| folder.join(p).display().to_string());
+                    let mut beside = BTreeMap::new();
+                    for part in folders(&manifest) {
+                        // A folder that is not there shows as missing shards.
+                        for path in tars(&folder.join(part)).unwrap_or_default() {
+                            let bytes = path.metadata().map_or(0, |m| m.len());
+                            beside.insert(path.display().to_string(), bytes);
+                        }
+                    }
+                    let differences = compare(&mut shards, beside);
+                    return checked(location, shards, manifest, differences);
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 Err(source) => {
@@ -43,19 +77,10 @@ pub(super) fn local(location: &Location) -> Result<Found, PipelineError> {
                     });
                 }
             }
-            let mut paths = vec![];
-            let io = |source| PipelineError::Io {
+            tars(folder).map_err(|source| PipelineError::Io {
                 path: folder.display().to_string(),
                 source,
-            };
-            for entry in std::fs::read_dir(folder).map_err(io)? {
-                let path = entry.map_err(io)?.path();
-                if path.extension().is_some_and(|e| e == "tar") && path.is_file() {
-                    paths.push(path);
-                }
-            }
-            paths.sort();
-            (paths, None)
+            })?
         }
         Shape::Glob(pattern) => {
             let found = glob::glob(pattern.as_str()).map_err(|e| PipelineError::BadUrl {
@@ -64,14 +89,14 @@ pub(super) fn local(location: &Location) -> Result<Found, PipelineError> {
             })?;
             let mut paths: Vec<PathBuf> = found.filter_map(Result::ok).filter(|p| p.is_file()).collect();
             paths.sort();
-            (paths, None)
+            paths
         }
         Shape::Named(names) => {
             let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
             if !paths.iter().any(|p| p.is_file()) {
                 return Err(empty(location, &format!("none of the {} named files exists", paths.len())));
             }
-            (paths, None)
+            paths
         }
     };
     if paths.is_empty() {
@@ -86,15 +111,74 @@ pub(super) fn local(location: &Location) -> Result<Found, PipelineError> {
             bytes: path.metadata().ok().map(|m| m.len()),
             samples: None,
             sha256: None,
+            replaced: false,
             place: Place::File(path),
         })
         .collect();
-    Ok((shards, manifest))
+    Ok(Found::plain(shards))
+}
+
+/// `*.tar` directly in a folder, sorted.
+fn tars(folder: &FilePath) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = vec![];
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "tar") && path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Folders, below that of the manifest, in which it names shards.
+fn folders(manifest: &Manifest) -> BTreeSet<&str> {
+    let paths = manifest.shards.iter().map(|s| s.path.as_str());
+    paths.map(|p| p.rsplit_once('/').map_or("", |(folder, _)| folder)).collect()
+}
+
+/// Compares shards of a manifest with everything that is there, size by path. Those of another size are marked as replaced.
+fn compare(shards: &mut [Shard], mut there: BTreeMap<String, u64>) -> Vec<Difference> {
+    let mut found = vec![];
+    for shard in shards {
+        let name = match &shard.place {
+            Place::File(path) => path.display().to_string(),
+            Place::Object(key) => key.to_string(),
+        };
+        match there.remove(&name) {
+            None => found.push(Difference::Missing {
+                shard: shard.path.to_string(),
+            }),
+            Some(bytes) => found.extend(shard.resized(bytes)),
+        }
+    }
+    found.extend(there.into_keys().map(|shard| Difference::Unknown { shard }));
+    found.sort();
+    found
+}
+
+/// A manifest none of whose shards is there describes something else.
+fn checked(location: &Location, shards: Vec<Shard>, manifest: Manifest, differences: Vec<Difference>) -> Result<Found, PipelineError> {
+    let missing = differences.iter().filter(|d| matches!(d, Difference::Missing { .. })).count();
+    if missing == shards.len() {
+        let detail = format!(
+            "none of the {missing} shards that {MANIFEST_NAME} names is there, for example {}",
+            shards[0].path
+        );
+        return Err(empty(location, &detail));
+    }
+    Ok(Found {
+        shards,
+        manifest: Some(manifest),
+        differences,
+    })
 }
 
 /// Asks a store, trying again for `patience`.
 pub(super) struct Asker<'a> {
     pub(super) store: &'a Arc<dyn ObjectStore>,
+    /// The same place asked directly, if it is a plain web server.
+    pub(super) web: Option<&'a Web>,
     pub(super) location: &'a Location,
     pub(super) read_timeout: Duration,
     pub(super) patience: Duration,
@@ -113,7 +197,11 @@ impl Asker<'_> {
                     for shard in &mut shards {
                         shard.place = Place::Object(self.key(&shard.path)?);
                     }
-                    return Ok((shards, Some(manifest)));
+                    let differences = match self.web {
+                        Some(web) => self.ask_for_some(web, &mut shards).await,
+                        None => self.list_beside(folder, &manifest, &mut shards).await,
+                    };
+                    return checked(self.location, shards, manifest, differences);
                 }
                 self.no_listing(&format!(
                     "no {MANIFEST_NAME} there, and a plain web server cannot be listed; write a range {{000000..000146}}.tar"
@@ -139,6 +227,7 @@ impl Asker<'_> {
                         bytes: None,
                         samples: None,
                         sha256: None,
+                        replaced: false,
                         place: Place::Object(self.key(name)?),
                     });
                 }
@@ -148,19 +237,15 @@ impl Asker<'_> {
                 for probe in probes {
                     if let Place::Object(key) = &shards[probe].place {
                         // A refusal may be a store's way to say that this one is missing.
-                        let head = async || match self.store.head(key).await {
-                            Err(error) if judge(&error) == Verdict::Denied => Ok(Err(error)),
-                            other => other.map(Ok),
-                        };
-                        match self.ask(head).await? {
-                            Some(Ok(_)) => return Ok((shards, None)),
-                            Some(Err(error)) => refused = Some(chain(&error)),
-                            None => {}
+                        match self.is_there(key).await? {
+                            Ok(true) => return Ok(Found::plain(shards)),
+                            Ok(false) => {}
+                            Err(detail) => refused = Some(detail),
                         }
                     }
                 }
                 if let Some(detail) = refused {
-                    return Err(PipelineError::Unreachable {
+                    return Err(PipelineError::Refused {
                         url: self.location.shown.clone(),
                         detail,
                     });
@@ -184,10 +269,11 @@ impl Asker<'_> {
                 bytes: Some(meta.size),
                 samples: None,
                 sha256: None,
+                replaced: false,
                 place: Place::Object(meta.location),
             })
             .collect();
-        Ok((shards, None))
+        Ok(Found::plain(shards))
     }
 
     fn no_listing(&self, detail: &str) -> Result<(), PipelineError> {
@@ -209,40 +295,118 @@ impl Asker<'_> {
         Ok(found.unwrap_or_default())
     }
 
+    /// Whether an object is there; or the words with which it is refused.
+    async fn is_there(&self, key: &Path) -> Result<Result<bool, String>, PipelineError> {
+        let denied = |e: Failed| match e.verdict {
+            Verdict::Denied => Ok(Err(e.detail)),
+            _ => Err(e),
+        };
+        let answer = match self.web {
+            Some(web) => {
+                self.ask(async || web.size(key).await.map(|_| Ok(())).or_else(|e| denied(e.into())))
+                    .await?
+            }
+            None => {
+                self.ask(async || self.store.head(key).await.map(|_| Ok(())).or_else(|e| denied(e.into())))
+                    .await?
+            }
+        };
+        Ok(answer.map_or(Ok(false), |found| found.map(|()| true)))
+    }
+
     /// A small object, whole.
     async fn object(&self, key: &Path) -> Result<Option<Vec<u8>>, PipelineError> {
-        self.ask(async || Ok(self.store.get(key).await?.bytes().await?.to_vec())).await
+        match self.web {
+            Some(web) => {
+                let all = async || -> Result<Vec<u8>, Failed> {
+                    let pieces: Vec<_> = web.whole(key).await?.body.try_collect().await?;
+                    Ok(pieces.concat())
+                };
+                self.ask(all).await
+            }
+            None => {
+                let all = async || -> Result<Vec<u8>, Failed> { Ok(self.store.get(key).await?.bytes().await?.to_vec()) };
+                self.ask(all).await
+            }
+        }
+    }
+
+    /// Compares a manifest's shards with a listing. A store that may not be listed is believed.
+    async fn list_beside(&self, folder: &str, manifest: &Manifest, shards: &mut [Shard]) -> Vec<Difference> {
+        let listing = async {
+            let mut there = BTreeMap::new();
+            for part in folders(manifest) {
+                let prefix = Path::parse(join(folder, part).trim_end_matches('/'))?;
+                let prefix = (!prefix.as_ref().is_empty()).then_some(&prefix);
+                let listed = self.store.list_with_delimiter(prefix).await?;
+                let tars = listed.objects.into_iter().filter(|m| m.location.as_ref().ends_with(".tar"));
+                there.extend(tars.map(|m| (m.location.to_string(), m.size)));
+            }
+            Ok::<_, object_store::Error>(there)
+        };
+        let detail = match tokio::time::timeout(CHECKING, listing).await {
+            Ok(Ok(there)) => return compare(shards, there),
+            Ok(Err(error)) => chain(&error),
+            Err(_) => format!("no answer for {} s", CHECKING.as_secs()),
+        };
+        tracing::info!(
+            "{}: not listed, so {MANIFEST_NAME} is believed unseen: {detail}",
+            self.location.shown
+        );
+        vec![]
+    }
+
+    /// Compares some of a manifest's shards with what a web server says of them. What it does not say is believed.
+    async fn ask_for_some(&self, web: &Web, shards: &mut [Shard]) -> Vec<Difference> {
+        let asked = shards.len().min(ASKED);
+        let places: Vec<usize> = (0..asked).map(|n| n * shards.len() / asked).collect();
+        let keys = places.iter().filter_map(|at| match &shards[*at].place {
+            Place::Object(key) => Some((*at, key.clone())),
+            Place::File(_) => None,
+        });
+        let keys: Vec<(usize, Path)> = keys.collect();
+        let answers = futures::stream::iter(keys)
+            .map(async |(at, key)| (at, web.size(&key).await))
+            .buffer_unordered(ASKED_AT_ONCE)
+            .take_until(tokio::time::sleep(CHECKING))
+            .collect::<Vec<_>>()
+            .await;
+        let mut found = vec![];
+        for (at, answer) in answers {
+            match answer {
+                Ok(Some(bytes)) => found.extend(shards[at].resized(bytes)),
+                Err(e) if e.verdict == Verdict::NotFound => found.push(Difference::Missing {
+                    shard: shards[at].path.to_string(),
+                }),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        found.sort();
+        found
     }
 
     /// The answer, `None` for "not found".
-    async fn ask<T>(&self, request: impl AsyncFn() -> object_store::Result<T>) -> Result<Option<T>, PipelineError> {
-        let start = Instant::now();
-        let mut backoff = Backoff::default();
+    async fn ask<T, E: Into<Failed>>(&self, request: impl AsyncFn() -> Result<T, E>) -> Result<Option<T>, PipelineError> {
+        let mut retries = Retries::new(self.patience);
         loop {
-            let (detail, retry) = match tokio::time::timeout(self.read_timeout, request()).await {
+            let failed = match tokio::time::timeout(self.read_timeout, request()).await {
                 Ok(Ok(answer)) => return Ok(Some(answer)),
-                Ok(Err(error)) => match judge(&error) {
-                    Verdict::NotFound => return Ok(None),
-                    Verdict::Retry(reason) => (chain(&error), Some(reason)),
-                    _ => (chain(&error), None),
+                Ok(Err(error)) => error.into(),
+                Err(_) => Failed {
+                    verdict: Verdict::Retry(RetryReason::Timeout),
+                    detail: format!("no answer for {:.1} s", self.read_timeout.as_secs_f64()),
                 },
-                Err(_) => {
-                    let detail = format!("no answer for {:.1} s", self.read_timeout.as_secs_f64());
-                    (detail, Some(crate::metrics::RetryReason::Timeout))
-                }
             };
-            let delay = backoff.delay();
-            match retry {
-                Some(reason) if start.elapsed() + delay <= self.patience => {
+            let Failed { verdict, detail } = failed;
+            let url = self.location.shown.clone();
+            match (verdict, retries.next(None)) {
+                (Verdict::NotFound, _) => return Ok(None),
+                (Verdict::Retry(reason), Ok(delay)) => {
                     self.metrics.store_retries.of(reason).inc();
                     tokio::time::sleep(delay).await;
                 }
-                _ => {
-                    return Err(PipelineError::Unreachable {
-                        url: self.location.shown.clone(),
-                        detail,
-                    });
-                }
+                (Verdict::Retry(_), Err(_)) => return Err(PipelineError::Unreachable { url, detail }),
+                _ => return Err(PipelineError::Refused { url, detail }),
             }
         }
     }
@@ -260,6 +424,30 @@ impl Asker<'_> {
     }
 }
 
+/// Why a request has no answer to use.
+struct Failed {
+    verdict: Verdict,
+    detail: String,
+}
+
+impl From<object_store::Error> for Failed {
+    fn from(error: object_store::Error) -> Self {
+        Self {
+            verdict: judge(&error),
+            detail: chain(&error),
+        }
+    }
+}
+
+impl From<WebError> for Failed {
+    fn from(error: WebError) -> Self {
+        Self {
+            verdict: error.verdict,
+            detail: error.detail,
+        }
+    }
+}
+
 fn of_manifest(manifest: &Manifest, place: impl Fn(&str) -> Place, shown: impl Fn(&str) -> String) -> Vec<Shard> {
     let entries = manifest.shards.iter().enumerate();
     entries
@@ -269,6 +457,7 @@ fn of_manifest(manifest: &Manifest, place: impl Fn(&str) -> Place, shown: impl F
             bytes: Some(entry.bytes),
             samples: Some(entry.samples),
             sha256: Some(entry.sha256.to_ascii_lowercase().into()),
+            replaced: false,
             place: place(&entry.path),
         })
         .collect()

@@ -15,7 +15,10 @@ use tokio::task::JoinHandle;
 use super::client::Client;
 use super::pace::Pace;
 use super::refusal::{Others, Refusal};
-use super::retry::{Backoff, Verdict, chain, judge};
+use super::retry::{Retries, Spent};
+use super::verdict::{Verdict, chain, judge};
+use super::web::Web;
+use super::whole;
 use crate::error::ShardError;
 use crate::metrics::{PipelineMetrics, RetryReason, Scheme, Stage};
 
@@ -41,6 +44,8 @@ pub struct FetchOptions {
 pub struct Object {
     /// Where it lies.
     pub client: Arc<Client>,
+    /// The same place asked without ranges, if it is a plain web server.
+    pub web: Option<Arc<Web>>,
     /// How many requests at once.
     pub pace: Arc<Pace>,
     /// What else can be asked for when it is refused.
@@ -63,18 +68,33 @@ pub struct Object {
 
 /// Size and ETag seen at the first read; later ones must match.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Version {
-    size: u64,
-    etag: Option<String>,
+pub(super) struct Version {
+    pub(super) size: u64,
+    pub(super) etag: Option<String>,
 }
 
 /// Why an attempt ended without all its bytes.
-enum Broken {
+pub(super) enum Broken {
     Retry(RetryReason, String),
     /// With the number of the client that was refused.
     Denied(String, u64),
     Empty(Version),
+    /// Whoever answers knows no ranges.
+    NoRanges,
     Final(ShardError),
+}
+
+/// What a range that cannot be read means for its object.
+enum Unread {
+    /// It is read whole, if it can be read at all.
+    NoRanges,
+    Failed(ShardError),
+}
+
+impl From<ShardError> for Unread {
+    fn from(error: ShardError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// One request for a range, or what is left of it: what is known and held behind it.
@@ -85,7 +105,7 @@ struct Attempt {
 }
 
 /// A request that runs to its end whether or not its consumer is ready, so that no server ever waits for a slow trainer.
-struct InFlight(JoinHandle<Result<(Bytes, Version), ShardError>>);
+struct InFlight(JoinHandle<Result<(Bytes, Version), Unread>>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -102,6 +122,36 @@ impl Object {
     /// first read's, [`ShardError::Unreachable`] when the retry budget is spent. The stream ends after an error.
     pub fn stream(self) -> impl Stream<Item = Result<Bytes, ShardError>> + Send + 'static {
         let object = Arc::new(self);
+        async_stream::try_stream! {
+            let mut given = 0;
+            let mut whole = object.web.as_ref().filter(|w| w.knows_no_ranges()).cloned();
+            if whole.is_none() {
+                for await part in Arc::clone(&object).parts() {
+                    match part {
+                        Ok(bytes) => {
+                            given += bytes.len() as u64;
+                            yield bytes;
+                        }
+                        Err(Unread::Failed(error)) => Err(error)?,
+                        Err(Unread::NoRanges) => {
+                            whole = object.web.clone();
+                            whole.iter().for_each(|web| web.learnt_no_ranges(&object.shard));
+                            break;
+                        }
+                    }
+                }
+            }
+            if let Some(web) = whole {
+                for await bytes in whole::stream(object, web, given) {
+                    yield bytes?;
+                }
+            }
+        }
+    }
+
+    /// As [`Object::stream`], by ranges.
+    fn parts(self: Arc<Self>) -> impl Stream<Item = Result<Bytes, Unread>> + Send + 'static {
+        let object = self;
         async_stream::try_stream! {
             let part = object.options.part;
             // Where nobody said how long the object is, the first read tells; until then it is taken to be like the others.
@@ -126,7 +176,7 @@ impl Object {
                 let (bytes, seen) = joined.map_err(|e| object.unreachable(next, 0, Duration::ZERO, e.to_string()))??;
                 // Reads that began together did not know of each other.
                 if let Some(version) = version.as_ref().filter(|v| **v != seen) {
-                    Err(object.changed(version, &seen))?;
+                    Err(Unread::Failed(object.changed(version, &seen)))?;
                 }
                 if size.is_none() {
                     object.pace.learnt_size(seen.size);
@@ -141,12 +191,11 @@ impl Object {
     }
 
     /// Reads one range, however often the connection breaks.
-    async fn read(&self, range: Range<u64>, version: Option<Version>) -> Result<(Bytes, Version), ShardError> {
+    async fn read(&self, range: Range<u64>, version: Option<Version>) -> Result<(Bytes, Version), Unread> {
         let start = Instant::now();
         let mut known = version;
         let mut buffer = BytesMut::new();
-        let (mut progress, mut attempts, mut denied) = (Instant::now(), 0, false);
-        let mut backoff = Backoff::default();
+        let mut trouble = Trouble::new(self);
         loop {
             let had = buffer.len();
             let attempt = self.race(&range, known, buffer).await;
@@ -158,47 +207,18 @@ impl Object {
                     self.others.served(&self.key);
                     return Ok((buffer.freeze(), version));
                 }
+                Err(Broken::Empty(version)) => return Ok((Bytes::new(), version)),
+                Err(Broken::NoRanges) if self.web.is_some() => return Err(Unread::NoRanges),
                 Err(broken) => broken,
             };
             if buffer.len() > had {
-                (progress, attempts, denied) = (Instant::now(), 0, false);
-                backoff = Backoff::default();
+                trouble.progressed();
             }
-            attempts += 1;
             let offset = range.start + buffer.len() as u64;
-            let (reason, detail) = match broken {
-                Broken::Retry(reason, detail) => (reason, detail),
-                // Tokens expire: the second try reads the credentials again.
-                Broken::Denied(detail, client) if !denied => {
-                    denied = true;
-                    self.client.renew(client);
-                    (RetryReason::Denied, detail)
-                }
-                Broken::Denied(detail, _) => {
-                    let (shard, (_, store)) = (self.shard.to_string(), self.client.current());
-                    match self.others.concerns(&self.key, &*store, self.options.read_timeout).await {
-                        Refusal::Alone => return Err(ShardError::Refused { shard, detail }),
-                        Refusal::Everywhere => return Err(ShardError::Denied { shard, detail }),
-                        Refusal::Unknown => (RetryReason::Denied, detail),
-                    }
-                }
-                Broken::Empty(version) => return Ok((Bytes::new(), version)),
-                Broken::Final(error) => return Err(error),
-            };
-            let delay = match reason {
-                RetryReason::Throttled => self.pace.retry_after(),
-                _ => backoff.delay(),
-            };
-            if progress.elapsed() + delay > self.options.retry_budget {
-                return Err(self.unreachable(offset, attempts, progress.elapsed(), detail));
-            }
-            tracing::debug!(shard = %self.shard, offset, attempts, reason = ?reason, %detail, "read broke, trying again");
-            self.metrics.fetch_retries.of(reason).inc();
-            self.metrics.store_retries.of(reason).inc();
+            trouble.wait(broken, offset).await?;
             if offset > range.start {
                 self.metrics.store_resumed_reads.inc();
             }
-            tokio::time::sleep(delay).await;
         }
     }
 
@@ -310,7 +330,8 @@ impl Object {
                 Err(head) if judge(&head) == Verdict::NotFound => Broken::Final(ShardError::NotFound { shard: shard() }),
                 Err(head) => Broken::Retry(RetryReason::Other, chain(&head)),
             },
-            Verdict::Final => Broken::Final(self.unreachable(offset, 1, Duration::ZERO, chain(error))),
+            Verdict::NoRanges if self.web.is_some() => Broken::NoRanges,
+            Verdict::NoRanges | Verdict::Final => Broken::Final(self.unreachable(offset, 1, Duration::ZERO, chain(error))),
         }
     }
 
@@ -329,7 +350,7 @@ impl Object {
         })
     }
 
-    fn changed(&self, before: &Version, after: &Version) -> ShardError {
+    pub(super) fn changed(&self, before: &Version, after: &Version) -> ShardError {
         let text = |v: &Version| v.etag.clone().unwrap_or_else(|| format!("none, {} bytes", v.size));
         ShardError::Changed {
             shard: self.shard.to_string(),
@@ -338,7 +359,7 @@ impl Object {
         }
     }
 
-    fn unreachable(&self, offset: u64, attempts: u32, elapsed: Duration, detail: String) -> ShardError {
+    pub(super) fn unreachable(&self, offset: u64, attempts: u32, elapsed: Duration, detail: String) -> ShardError {
         ShardError::Unreachable {
             shard: self.shard.to_string(),
             offset,
@@ -346,6 +367,67 @@ impl Object {
             elapsed_s: elapsed.as_secs_f64(),
             detail,
         }
+    }
+}
+
+/// The tries of one read: what a failed one means, and how long to wait for the next.
+pub(super) struct Trouble<'a> {
+    object: &'a Object,
+    retries: Retries,
+    denied: bool,
+}
+
+impl<'a> Trouble<'a> {
+    pub(super) fn new(object: &'a Object) -> Self {
+        Self {
+            object,
+            retries: Retries::new(object.options.retry_budget),
+            denied: false,
+        }
+    }
+
+    /// Bytes came.
+    pub(super) fn progressed(&mut self) {
+        self.denied = false;
+        self.retries.progressed();
+    }
+
+    /// Waits until the time for the next try, from byte `offset` on.
+    ///
+    /// # Errors
+    /// The shard's, if there is none.
+    pub(super) async fn wait(&mut self, broken: Broken, offset: u64) -> Result<(), ShardError> {
+        let object = self.object;
+        let shard = object.shard.to_string();
+        let (reason, detail) = match broken {
+            Broken::Retry(reason, detail) => (reason, detail),
+            // Tokens expire: the second try reads the credentials again.
+            Broken::Denied(detail, client) if !self.denied => {
+                self.denied = true;
+                object.client.renew(client);
+                (RetryReason::Denied, detail)
+            }
+            Broken::Denied(detail, _) => {
+                let (_, store) = object.client.current();
+                match object.others.concerns(&object.key, &*store, object.options.read_timeout).await {
+                    Refusal::Alone => return Err(ShardError::Refused { shard, detail }),
+                    Refusal::Everywhere => return Err(ShardError::Denied { shard, detail }),
+                    Refusal::Unknown => (RetryReason::Denied, detail),
+                }
+            }
+            Broken::Empty(_) | Broken::NoRanges => (RetryReason::Other, "an answer of another kind than before".into()),
+            Broken::Final(error) => return Err(error),
+        };
+        let asked = (reason == RetryReason::Throttled).then(|| object.pace.retry_after());
+        let delay = match self.retries.next(asked) {
+            Ok(delay) => delay,
+            Err(Spent { attempts, elapsed }) => return Err(object.unreachable(offset, attempts, elapsed, detail)),
+        };
+        tracing::debug!(%shard, offset, reason = ?reason, %detail, "read broke, trying again");
+        object.metrics.fetch_retries.of(reason).inc();
+        object.metrics.store_retries.of(reason).inc();
+        tokio::time::sleep(delay).await;
+        Ok(())
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Manifest {
     pub format: String,
     /// Shards in their unshuffled order; a [`crate::types::SampleId::shard`] indexes this list.
     pub shards: Vec<ShardEntry>,
-    /// Class names; a `.cls` member holds an index into this list.
+    /// Class names, as [`crate::printable::printable`] writes names of folders; a `.cls` member holds an index into this list.
     pub classes: Vec<String>,
     /// Samples per class.
     pub label_counts: Vec<u64>,
@@ -60,6 +60,12 @@ impl Manifest {
     #[must_use]
     pub fn samples(&self) -> u64 {
         self.shards.iter().map(|s| u64::from(s.samples)).sum()
+    }
+
+    /// Class names by label, if the set has classes.
+    #[must_use]
+    pub fn class_names(&self) -> Option<&[String]> {
+        (!self.classes.is_empty()).then_some(self.classes.as_slice())
     }
 
     /// Bytes of all shards.

@@ -1,8 +1,11 @@
 //! Where shards live: object stores and folders behind one interface, and the manifest that describes them.
 
 pub mod cache;
+pub mod checksum;
+pub mod classes;
 pub mod client;
 pub mod connect;
+pub mod differences;
 mod discover;
 pub mod fetch;
 pub mod location;
@@ -10,7 +13,11 @@ pub mod manifest;
 pub mod pace;
 pub mod refusal;
 pub mod retry;
+pub mod verdict;
+pub mod web;
+mod whole;
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +26,16 @@ use object_store::path::Path;
 use tokio::runtime::{Handle, Runtime};
 
 use self::cache::ShardCache;
+use self::checksum::Compared;
 use self::client::Client;
+use self::differences::{Difference, Differences};
+use self::discover::Found;
 use self::fetch::{FetchOptions, Object};
 use self::location::Location;
 use self::manifest::Manifest;
 use self::pace::Pace;
 use self::refusal::Others;
+use self::web::Web;
 use crate::error::PipelineError;
 use crate::metrics::{PipelineMetrics, Scheme};
 
@@ -53,8 +64,23 @@ pub struct Shard {
     pub samples: Option<u32>,
     /// Hex SHA-256, if a manifest says so.
     pub sha256: Option<Arc<str>>,
+    /// Its size is not the manifest's, so that nothing else of the manifest holds for it: what its labels mean is unknown.
+    pub replaced: bool,
     /// Where its bytes are.
     pub place: Place,
+}
+
+impl Shard {
+    /// Takes note of its real size; answers the difference if a manifest says another one.
+    fn resized(&mut self, found: u64) -> Option<Difference> {
+        let manifest = self.bytes.filter(|bytes| *bytes != found)?;
+        (self.bytes, self.samples, self.sha256, self.replaced) = (Some(found), None, None, true);
+        Some(Difference::Size {
+            shard: self.path.to_string(),
+            manifest,
+            found,
+        })
+    }
 }
 
 /// A place with its shards, ready to be read.
@@ -65,14 +91,19 @@ pub struct Bucket {
     pub shards: Vec<Shard>,
     /// What the place says about itself.
     pub manifest: Option<Manifest>,
+    /// Where that and what is there disagree.
+    pub differences: Arc<Differences>,
     options: FetchOptions,
     metrics: PipelineMetrics,
     remote: Option<Remote>,
     cache: Option<Arc<ShardCache>>,
+    checksums: bool,
 }
 
 struct Remote {
     client: Arc<Client>,
+    /// Of a plain web server.
+    web: Option<Arc<Web>>,
     pace: Arc<Pace>,
     others: Arc<Others>,
     io: Io,
@@ -95,20 +126,22 @@ impl Bucket {
     /// `endpoint` replaces the provider's address (path-style for S3; plain http allowed); empty = the provider's.
     ///
     /// # Errors
-    /// [`PipelineError::BadUrl`], [`PipelineError::Empty`], [`PipelineError::Unreachable`], [`PipelineError::BadManifest`],
+    /// [`PipelineError::BadUrl`], [`PipelineError::Empty`], [`PipelineError::Unreachable`], [`PipelineError::Refused`], [`PipelineError::BadManifest`],
     /// [`PipelineError::Io`].
     pub fn open(url: &str, endpoint: &str, options: FetchOptions, metrics: PipelineMetrics) -> Result<Self, PipelineError> {
         let location = Location::parse(url)?;
         if location.scheme == Scheme::File {
-            let (shards, manifest) = discover::local(&location)?;
+            let found = discover::local(&location)?;
             return Ok(Self {
                 scheme: location.scheme,
-                shards,
-                manifest,
+                differences: noticed(&found, &metrics),
+                shards: found.shards,
+                manifest: found.manifest,
                 options,
                 metrics,
                 remote: None,
                 cache: None,
+                checksums: false,
             });
         }
         let pace = Arc::new(Pace::new(
@@ -122,6 +155,10 @@ impl Bucket {
             let read_timeout = options.read_timeout;
             Client::new(move || connect::connect(&location, &endpoint, read_timeout, &pace, &metrics))?
         };
+        let web = match location.scheme {
+            Scheme::Http => Some(Arc::new(connect::web(&location, options.read_timeout, &pace, &metrics)?)),
+            _ => None,
+        };
         let (_, store) = client.current();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -134,6 +171,7 @@ impl Bucket {
             })?;
         let asker = discover::Asker {
             store: &store,
+            web: web.as_deref(),
             location: &location,
             read_timeout: options.read_timeout,
             patience: OPENING_PATIENCE.min(options.retry_budget),
@@ -142,13 +180,14 @@ impl Bucket {
         // A thread of its own, because `block_on` is forbidden on the threads of a runtime.
         let found = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(asker.find())).join());
         let io = Io(Some(runtime));
-        let (shards, manifest) = found.unwrap_or_else(|panic| {
+        let found = found.unwrap_or_else(|panic| {
             Err(PipelineError::Panicked {
                 stage: "open",
                 detail: crate::stage::panic_text(&*panic),
             })
         })?;
-        let keys: Vec<&Path> = shards
+        let keys: Vec<&Path> = found
+            .shards
             .iter()
             .filter_map(|s| match &s.place {
                 Place::Object(key) => Some(key),
@@ -158,17 +197,20 @@ impl Bucket {
         let others = Arc::new(Others::new(&keys));
         Ok(Self {
             scheme: location.scheme,
-            shards,
-            manifest,
+            differences: noticed(&found, &metrics),
+            shards: found.shards,
+            manifest: found.manifest,
             options,
             metrics,
             remote: Some(Remote {
                 client: Arc::new(client),
+                web,
                 pace,
                 others,
                 io,
             }),
             cache: None,
+            checksums: false,
         })
     }
 
@@ -180,6 +222,7 @@ impl Bucket {
         };
         let object = Object {
             client: Arc::clone(&remote.client),
+            web: remote.web.clone(),
             pace: Arc::clone(&remote.pace),
             others: Arc::clone(&remote.others),
             key: key.clone(),
@@ -200,6 +243,20 @@ impl Bucket {
         self
     }
 
+    /// Compares the checksum of every shard that is read to its end from now on; costs about a second for each gigabyte.
+    pub fn compare_checksums(&mut self) {
+        self.checksums = true;
+    }
+
+    /// A shard's bytes on their way to its reader.
+    #[must_use]
+    pub fn watched(&self, shard: &Shard, input: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
+        match self.checksums && shard.sha256.is_some() {
+            true => Box::new(Compared::new(input, shard, &self.differences)),
+            false => input,
+        }
+    }
+
     /// Local copies, if any are kept.
     #[must_use]
     pub fn cache(&self) -> Option<&Arc<ShardCache>> {
@@ -211,6 +268,13 @@ impl Bucket {
     pub fn metrics(&self) -> &PipelineMetrics {
         &self.metrics
     }
+}
+
+/// The differences of what was found, logged.
+fn noticed(found: &Found, metrics: &PipelineMetrics) -> Arc<Differences> {
+    let differences = Differences::new(found.manifest.as_ref(), metrics.clone());
+    differences.listed(found.differences.clone());
+    Arc::new(differences)
 }
 
 impl std::fmt::Debug for Bucket {

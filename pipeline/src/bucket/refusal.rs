@@ -6,7 +6,7 @@ use std::time::Duration;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use super::retry::{Verdict, judge};
+use super::verdict::{Verdict, judge};
 
 /// Whom a refusal concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

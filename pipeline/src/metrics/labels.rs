@@ -123,3 +123,20 @@ label!(
         Other = "other",
     }
 );
+label!(
+    /// How a manifest and what is there disagree.
+    ManifestDifference {
+        /// Named, but not there.
+        Missing = "missing",
+        /// There, but not named.
+        Unknown = "unknown",
+        /// Another size.
+        Size = "size",
+        /// Another number of samples.
+        Samples = "samples",
+        /// A label beyond the list of classes.
+        Label = "label",
+        /// Other bytes.
+        Checksum = "checksum",
+    }
+);

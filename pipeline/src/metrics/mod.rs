@@ -11,7 +11,7 @@ use prometheus::{
     Counter, CounterVec, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, exponential_buckets,
 };
 
-pub use self::labels::{CodeClass, Label, Progress, RetryReason, Scheme, Stage, StoreOp};
+pub use self::labels::{CodeClass, Label, ManifestDifference, Progress, RetryReason, Scheme, Stage, StoreOp};
 use crate::error::{SampleError, ShardError};
 
 /// A counter per value of a closed label.
@@ -55,6 +55,8 @@ pub struct Series {
     pub shards_finished: Counters<Scheme>,
     sample_errors: IntCounterVec,
     shard_errors: IntCounterVec,
+    /// `splitmask_pipeline_manifest_differences_total{kind}`: shards of which a manifest says something else than what is there.
+    pub manifest_differences: Counters<ManifestDifference>,
     /// `splitmask_pipeline_fetch_retries_total{reason}`.
     pub fetch_retries: Counters<RetryReason>,
     /// `splitmask_pipeline_fetch_duration_seconds`: one ranged read with all its retries.
@@ -158,6 +160,11 @@ impl PipelineMetrics {
                 "pipeline_shard_errors_total",
                 "Shards not read to their end.",
                 &[("reason", &ShardError::REASONS)],
+            )?,
+            manifest_differences: m.counters(
+                "pipeline_manifest_differences_total",
+                "Shards of which manifest.json says something else than what is there.",
+                "kind",
             )?,
             fetch_retries: m.counters("pipeline_fetch_retries_total", "Ranged reads of shards tried again.", "reason")?,
             fetch_duration: m.add(Histogram::with_opts(

@@ -13,6 +13,7 @@ pub use self::batches::{BatchSpec, BatchStream, Worker};
 use self::budget::FailureBudget;
 use self::footprint::Images;
 use crate::bucket::cache::ShardCache;
+use crate::bucket::differences::Difference;
 use crate::bucket::fetch::FetchOptions;
 use crate::bucket::manifest::Manifest;
 use crate::bucket::{Bucket, Shard};
@@ -112,6 +113,18 @@ impl Dataset {
                 tracing::warn!("pipeline.cache_dir is set, but without a manifest.json no shard has a checksum and none is kept");
             }
         }
+        if data.on_shard_error == OnShardError::Stop
+            && let Some(missing) = bucket
+                .differences
+                .all()
+                .into_iter()
+                .find(|d| matches!(d, Difference::Missing { .. }))
+        {
+            return Err(PipelineError::BadManifest {
+                url: crate::bucket::location::redact(url),
+                detail: format!("{missing}, and data.on_shard_error = \"stop\""),
+            });
+        }
         tracing::info!(shards = bucket.shards.len(), scheme = ?bucket.scheme, "opened {}", crate::bucket::location::redact(url));
         Ok(Self {
             bucket: Arc::new(bucket),
@@ -126,6 +139,31 @@ impl Dataset {
     #[must_use]
     pub fn manifest(&self) -> Option<&Manifest> {
         self.bucket.manifest.as_ref()
+    }
+
+    /// Class names by label, if a manifest tells them; of several sources, those of the first. A shard may hold labels beyond this list.
+    #[must_use]
+    pub fn class_names(&self) -> Option<&[String]> {
+        self.manifest().and_then(Manifest::class_names)
+    }
+
+    /// Compares the checksums of shards that are read to their end with the manifest's: see [`Dataset::differences`]. Before streams begin.
+    pub fn compare_checksums(&mut self) {
+        if let Some(bucket) = Arc::get_mut(&mut self.bucket) {
+            bucket.compare_checksums();
+        }
+    }
+
+    /// Where a manifest and what is there disagree, as far as it was noticed by now: at the listing, and at the shards read so far. Of several
+    /// sources, those of all.
+    #[must_use]
+    pub fn differences(&self) -> Vec<Difference> {
+        let mut all = self.bucket.differences.all();
+        for source in self.mixture.iter().skip(1) {
+            all.extend(source.bucket.differences.all());
+        }
+        all.sort();
+        all
     }
 
     /// Shards in their unshuffled order.

@@ -28,7 +28,7 @@ pub fn open(bucket: &Bucket, shard: &Shard, cancel: watch::Receiver<()>) -> Resu
             });
         };
         let file = File::open(path).map_err(|e| local_error(&e, &shard.path, 0))?;
-        return local(file, bucket, shard);
+        return Ok(bucket.watched(shard, local(file, bucket, shard)?));
     };
     if let Some(copy) = bucket.cache().and_then(|c| c.get(shard)) {
         return local(copy, bucket, shard);
@@ -39,10 +39,11 @@ pub fn open(bucket: &Bucket, shard: &Shard, cancel: watch::Receiver<()>) -> Resu
         cancel,
         current: Bytes::new(),
     });
-    Ok(match bucket.cache() {
+    let input = match bucket.cache() {
         Some(cache) => cache.keep(shard, remote),
         None => remote,
-    })
+    };
+    Ok(bucket.watched(shard, input))
 }
 
 fn local(file: File, bucket: &Bucket, shard: &Shard) -> Result<Box<dyn Read + Send>, ShardError> {

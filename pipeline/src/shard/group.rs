@@ -97,6 +97,11 @@ impl<R: Read> Groups<R> {
         }
     }
 
+    /// Samples that were passed so far, wanted or not.
+    pub fn complete(&self) -> u32 {
+        self.complete
+    }
+
     /// Takes in one member; gives the group before it if it starts a new one.
     fn take_in(&mut self, member: &Member) -> Option<Grouped> {
         let (key, extension) = split_name(&member.path)?;

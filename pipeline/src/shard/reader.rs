@@ -79,9 +79,17 @@ fn read(bucket: &Bucket, options: GroupOptions, cancelled: watch::Receiver<()>, 
             let mut groups = Groups::new(input, options);
             loop {
                 match groups.next() {
-                    None => break Ok(()),
+                    None => {
+                        bucket.differences.shard_ended(shard, groups.complete());
+                        break Ok(());
+                    }
                     Some(Err(error)) => break Err(error),
-                    Some(Ok(group)) => {
+                    Some(Ok(mut group)) => {
+                        if let Ok(sample) = &mut group {
+                            // Of a shard that was put in another's place nobody knows which classes its labels count.
+                            sample.label = sample.label.filter(|_| !shard.replaced);
+                            sample.label.iter().for_each(|label| bucket.differences.labelled(shard, *label));
+                        }
                         metrics.samples.of(Progress::Read).inc();
                         bytes += group.as_ref().map_or(0, |s| s.image.len());
                         samples.push(group);

@@ -32,15 +32,30 @@ pub(crate) enum Fault {
     Far { latency_ms: u64, kilobytes_per_s: u64 },
     /// A 200 with this text, whether or not there is such an object.
     Text(&'static str),
+    /// This status, and the object's other address, where it is served.
+    Redirect(u16),
 }
 
-/// One request, numbered from 0 for its key.
+/// What the server can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ability {
+    /// Ranges, lengths, versions.
+    All,
+    /// Answers a request for a range with the whole object, as Python's `http.server` does.
+    Whole,
+    /// The same, in chunks, without saying how long it is or which version; it takes no HEAD.
+    Chunked,
+}
+
+/// One request, numbered from 0 for its method and key.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) key: String,
     pub(crate) number: u64,
     pub(crate) range: Option<(u64, u64)>,
+    /// Whether it is for the address that a redirection gave.
+    pub(crate) moved: bool,
     pub(crate) headers: BTreeMap<String, String>,
 }
 
@@ -53,6 +68,7 @@ struct Shared {
     objects: Mutex<Objects>,
     /// Content of every `.tar` that is no object.
     everywhere: Mutex<Option<Arc<Vec<u8>>>>,
+    ability: Mutex<Ability>,
     /// When the link is free again.
     link: Mutex<Option<Instant>>,
     counts: Mutex<BTreeMap<String, u64>>,
@@ -75,6 +91,7 @@ impl FaultServer {
         let shared = Arc::new(Shared {
             objects: Mutex::new(objects.into_iter().map(|(k, v)| (k, (Arc::new(v), 1))).collect()),
             everywhere: Mutex::default(),
+            ability: Mutex::new(Ability::All),
             link: Mutex::default(),
             counts: Mutex::default(),
             script: Box::new(script),
@@ -103,6 +120,11 @@ impl FaultServer {
     /// From now on every `.tar` exists, with this content.
     pub(crate) fn serve_everywhere(&self, bytes: Vec<u8>) {
         *self.shared.everywhere.lock().unwrap() = Some(Arc::new(bytes));
+    }
+
+    /// From now on it can do so much.
+    pub(crate) fn limit(&self, ability: Ability) {
+        *self.shared.ability.lock().unwrap() = ability;
     }
 
     /// Bytes of bodies sent.
@@ -139,7 +161,12 @@ impl Shared {
         if let Fault::Link { latency_ms, .. } | Fault::Far { latency_ms, .. } = fault {
             std::thread::sleep(Duration::from_millis(latency_ms));
         }
+        let ability = *self.ability.lock().unwrap();
+        if ability == Ability::Chunked && request.method == "HEAD" {
+            return status(out, 405, "");
+        }
         match fault {
+            Fault::Redirect(code) if !request.moved => return status(out, code, &format!("Location: /moved/{}\r\n", request.key)),
             Fault::Status(code) => return status(out, code, ""),
             Fault::SlowDown(seconds) => return status(out, 503, &format!("Retry-After: {seconds}\r\n")),
             Fault::Text(text) => {
@@ -167,7 +194,7 @@ impl Shared {
             return status(out, 412, "");
         }
         let size = bytes.len() as u64;
-        let (code, body, range) = match request.range {
+        let (code, body, range) = match request.range.filter(|_| ability == Ability::All) {
             Some((from, _)) if from >= size => return status(out, 416, &format!("Content-Range: bytes */{size}\r\n")),
             Some((from, to)) => {
                 let to = to.min(size - 1);
@@ -180,6 +207,9 @@ impl Shared {
             Fault::EndEarly(n) => n.min(body.len()),
             _ => body.len(),
         };
+        if ability == Ability::Chunked {
+            return self.send_chunked(out, body, fault);
+        }
         write!(
             out,
             "HTTP/1.1 {code} OK\r\n{range}ETag: {etag}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
@@ -236,12 +266,28 @@ impl Shared {
         }
     }
 
+    fn send_chunked(&self, mut out: &TcpStream, body: &[u8], fault: Fault) -> std::io::Result<()> {
+        write!(out, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")?;
+        let most = if let Fault::Reset(n) = fault { n } else { usize::MAX };
+        for piece in body[..most.min(body.len())].chunks(50_000) {
+            write!(out, "{:x}\r\n", piece.len())?;
+            out.write_all(piece)?;
+            out.write_all(b"\r\n")?;
+            self.sent.fetch_add(piece.len() as u64, Ordering::SeqCst);
+        }
+        if most > body.len() { out.write_all(b"0\r\n\r\n") } else { Ok(()) }
+    }
+
     fn read(&self, stream: &TcpStream) -> std::io::Result<Option<Request>> {
         let mut lines = BufReader::new(stream).lines();
         let Some(first) = lines.next().transpose()? else { return Ok(None) };
         let mut words = first.split(' ');
         let (method, path) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default());
-        let key = path.split('?').next().unwrap_or_default().trim_start_matches('/').to_owned();
+        let key = path.split('?').next().unwrap_or_default().trim_start_matches('/');
+        let (moved, key) = match key.strip_prefix("moved/") {
+            Some(key) => (true, key.to_owned()),
+            None => (false, key.to_owned()),
+        };
         let mut headers = BTreeMap::new();
         for line in lines {
             let line = line?;
@@ -258,7 +304,7 @@ impl Shared {
         });
         let number = {
             let mut counts = self.counts.lock().unwrap();
-            let count = counts.entry(key.clone()).or_default();
+            let count = counts.entry(format!("{method} {key}")).or_default();
             *count += 1;
             *count - 1
         };
@@ -267,6 +313,7 @@ impl Shared {
             key,
             number,
             range,
+            moved,
             headers,
         }))
     }
