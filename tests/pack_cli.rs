@@ -226,7 +226,12 @@ batch = 16
     fs::write(dir.path().join("c.toml"), config).unwrap();
     let out = splitmask(&["check-config", "c.toml"], dir.path());
     let stdout = text(&out.stdout);
-    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert_eq!(out.status.code(), Some(64), "a source that is not there is wrong");
+    assert!(
+        text(&out.stderr).contains("c.toml:3:1: data.sources[2].url = nowhere: nowhere: no shards found"),
+        "{}",
+        text(&out.stderr)
+    );
     for part in [
         "source first: 37.5 % = 600 images, 30.00 epochs of 20",
         "source second: 12.5 % = 200 images, 10.00 epochs of 20",
@@ -234,4 +239,136 @@ batch = 16
     ] {
         assert!(stdout.contains(part), "{part:?} is missing in:\n{stdout}");
     }
+}
+
+/// A limit on the size of files stands for a full disk: what is written is whole or absent, and the exit code says which.
+#[test]
+fn what_does_not_fit_on_the_disk_is_absent_and_never_cut() {
+    let dir = pictures();
+    assert!(splitmask(&["pack", "in", "out"], dir.path()).status.success());
+    let codebook = "codebook --kind random-projection --words 4096 --image 32 --patch 8 --out";
+    assert!(
+        splitmask(&format!("{codebook} words.safetensors").split(' ').collect::<Vec<_>>(), dir.path())
+            .status
+            .success()
+    );
+    let before = fs::read(dir.path().join("words.safetensors")).unwrap();
+    for command in [
+        "pack in second".to_owned(),
+        "inspect out/train --contact-sheet sheet.png".to_owned(),
+        format!("{codebook} words.safetensors --seed 1"),
+        format!("{codebook} other.safetensors --picture words.png"),
+    ] {
+        let limited = format!("trap '' XFSZ; ulimit -f 1; exec {} {command}", env!("CARGO_BIN_EXE_splitmask"));
+        let out = Command::new("bash")
+            .args(["-c", &limited])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert_eq!(out.status.code(), Some(74), "{command}: {}", text(&out.stderr));
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["in", "out", "words.safetensors"], "{command}");
+        assert!(fs::read(dir.path().join("words.safetensors")).unwrap() == before, "{command}");
+    }
+}
+
+#[test]
+fn more_words_than_the_data_holds_names_the_option_and_a_number_that_fits() {
+    let dir = pictures();
+    for i in 0..10u32 {
+        let noise = RgbImage::from_fn(40, 30, |x, y| {
+            Rgb([(x * 31 + y * 17 + i * 7) as u8, (x * y + i) as u8, (x ^ (y * i)) as u8])
+        });
+        noise.save(dir.path().join(format!("in/red/{i}.png"))).unwrap();
+    }
+    assert!(splitmask(&["pack", "in", "out"], dir.path()).status.success());
+    for kind in ["random-patches", "k-means"] {
+        let args = [
+            "codebook",
+            "out/train",
+            "--out",
+            "w.safetensors",
+            "--image",
+            "32",
+            "--patch",
+            "8",
+            "--kind",
+            kind,
+        ];
+        let out = splitmask(&args, dir.path());
+        let stderr = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(64), "{stderr}");
+        let hint = stderr
+            .split("--words ")
+            .nth(2)
+            .and_then(|rest| rest.split(' ').next())
+            .unwrap_or_else(|| panic!("{stderr}"));
+        assert!(
+            stderr.contains("--words 8192: only ") && stderr.contains("in 20 images"),
+            "{stderr}"
+        );
+        let again = splitmask(&[&args[..], &["--words", hint]].concat(), dir.path());
+        assert_eq!(again.status.code(), Some(0), "the number of the hint fits: {}", text(&again.stderr));
+        fs::remove_file(dir.path().join("w.safetensors")).unwrap();
+    }
+    for (args, part) in [
+        (&["--out", "x", "--words", "1"][..], "--words 1: 2 to"),
+        (&["--out", "x", "--patch", "200", "--image", "400"], "--patch 200: 1 to"),
+        (&["--out", "none/w.safetensors"], "its folder does not exist"),
+        (&["--out", "x.safetensors", "--picture", "x.safetensors"], "the same file as --out"),
+    ] {
+        let out = splitmask(&[&["codebook", "out/train"], args].concat(), dir.path());
+        assert_eq!(out.status.code(), Some(64), "{args:?}");
+        assert!(text(&out.stderr).contains(part), "{args:?}: {}", text(&out.stderr));
+    }
+}
+
+#[test]
+fn verbs_tell_where_a_manifest_and_what_is_there_disagree() {
+    let dir = pictures();
+    for out in ["a", "b"] {
+        assert!(splitmask(&["pack", "in", out, "--val-share", "0.3"], dir.path()).status.success());
+    }
+    fs::copy(dir.path().join("b/val/000000.tar"), dir.path().join("a/train/000007.tar")).unwrap();
+    let unknown = "a/train/000007.tar: there, but not named by manifest.json";
+    let out = splitmask(&["inspect", "a/train"], dir.path());
+    assert!(text(&out.stdout).contains(unknown), "{}", text(&out.stdout));
+    let out = splitmask(&["inspect", "a/train", "--json"], dir.path());
+    let value: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(value["differences"][0]["kind"], "unknown");
+    let words = [
+        "codebook",
+        "a/train",
+        "--out",
+        "w.safetensors",
+        "--kind",
+        "random-projection",
+        "--words",
+        "16",
+        "--image",
+        "32",
+        "--patch",
+        "8",
+    ];
+    let out = splitmask(&words, dir.path());
+    assert!(out.status.success() && text(&out.stderr).contains(unknown), "{}", text(&out.stderr));
+    let config = "[data]\ntrain = \"a/train\"\nval = \"a/val\"\n[codebook]\npath = \"w.safetensors\"\n";
+    fs::write(dir.path().join("c.toml"), config).unwrap();
+    let out = splitmask(&["check-config", "c.toml"], dir.path());
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert!(
+        text(&out.stdout).contains(&format!("data.train: {unknown}")),
+        "{}",
+        text(&out.stdout)
+    );
+    // A place that is not there is refused with the line of its key.
+    fs::remove_dir_all(dir.path().join("a/val")).unwrap();
+    let out = splitmask(&["check-config", "c.toml"], dir.path());
+    assert_eq!(out.status.code(), Some(64), "{}", text(&out.stderr));
+    assert!(
+        text(&out.stderr).contains("c.toml:3:1: data.val = a/val: a/val: no shards found"),
+        "{}",
+        text(&out.stderr)
+    );
 }

@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use splitmask_pipeline::bucket::differences::sentences;
+use splitmask_pipeline::bucket::location::redact;
 use splitmask_pipeline::config::{DataConfig, PipelineConfig, SourceConfig};
+use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::run::footprint::Footprint;
 
 use crate::cli::answer::{answer, say};
 use crate::config::diff::strongest;
-use crate::config::{Config, Source, diff, explain};
+use crate::config::{Config, ConfigError, Loaded, Place, Problem, Source, diff, explain};
 use crate::error::CliError;
 
 /// Explain a config file: what differs from the defaults, what follows from it, what is wrong. Reads only, writes nothing.
@@ -32,23 +35,48 @@ pub(crate) struct CheckConfigArgs {
     effective: bool,
 }
 
+/// A place that the config names: its key, and what it holds or why it cannot be opened.
+struct Named {
+    key: String,
+    url: String,
+    opened: Result<Dataset, PipelineError>,
+}
+
+/// Looks at all places of the config, without waiting long for a store that is away.
+fn places(config: &Config) -> Vec<Named> {
+    let data = DataConfig {
+        sources: vec![],
+        ..config.data.clone()
+    };
+    let pipeline = PipelineConfig {
+        retry_budget_s: 2.0,
+        cache_dir: String::new(),
+        ..config.pipeline.clone()
+    };
+    let open = |key: String, url: &str| Named {
+        key,
+        url: url.to_owned(),
+        opened: Dataset::open(url, &data, &pipeline, PipelineMetrics::default()),
+    };
+    let sources = config.data.sources.iter().enumerate();
+    let mut found: Vec<Named> = sources.map(|(n, s)| open(format!("data.sources[{n}].url"), &s.url)).collect();
+    if found.is_empty() {
+        found.push(open("data.train".into(), &config.data.train));
+    }
+    if !config.data.val.is_empty() {
+        found.push(open("data.val".into(), &config.data.val));
+    }
+    found
+}
+
 /// What a mixture draws from each of its sources over the whole run.
-fn sources(config: &Config) -> Vec<String> {
+fn sources(config: &Config, places: &[Named]) -> Vec<String> {
     let total: f64 = config.data.sources.iter().map(|s| s.weight).sum();
     let images = config.optim.total_steps as f64 * f64::from(config.train.batch);
-    let line = |source: &SourceConfig| {
+    let line = |(source, place): (&SourceConfig, &Named)| {
         let share = source.weight / total;
         let drawn = images * share;
-        let data = DataConfig {
-            sources: vec![],
-            ..config.data.clone()
-        };
-        let pipeline = PipelineConfig {
-            retry_budget_s: 2.0,
-            cache_dir: String::new(),
-            ..config.pipeline.clone()
-        };
-        let epochs = match Dataset::open(&source.url, &data, &pipeline, PipelineMetrics::default()) {
+        let epochs = match &place.opened {
             Ok(dataset) => match dataset.manifest().map(|m| m.samples() as f64 * config.data.fraction) {
                 Some(samples) if samples > 0.0 => format!("{:.2} epochs of {samples:.0}", drawn / samples),
                 _ => "epochs unknown: no manifest there".to_owned(),
@@ -57,18 +85,13 @@ fn sources(config: &Config) -> Vec<String> {
         };
         format!("source {}: {:.1} % = {drawn:.0} images, {epochs}", source.name, 100.0 * share)
     };
-    config.data.sources.iter().map(line).collect()
+    config.data.sources.iter().zip(places).map(line).collect()
 }
 
 /// What the pipeline holds in memory, if the place answers and has a manifest.
-fn memory(config: &Config) -> String {
-    let pipeline = PipelineConfig {
-        retry_budget_s: 2.0,
-        cache_dir: String::new(),
-        ..config.pipeline.clone()
-    };
+fn memory(config: &Config, first: &Named) -> String {
     let unknown = |why: String| format!("memory of the pipeline: unknown, {why}");
-    match Dataset::open(config.data.first_place(), &config.data, &pipeline, PipelineMetrics::default()) {
+    match &first.opened {
         Ok(dataset) => dataset.images().map_or_else(
             || unknown("no manifest there tells how large samples are (`splitmask bench pipeline` measures it)".into()),
             |images| {
@@ -81,6 +104,36 @@ fn memory(config: &Config) -> String {
     }
 }
 
+/// Says where manifests differ from what is there; refuses a place that is wrong. One that is merely away may come back.
+fn judge(loaded: &Loaded, places: Vec<Named>) -> Result<(), CliError> {
+    let mut wrong = vec![];
+    for Named { key, url, opened } in places {
+        match opened {
+            Ok(dataset) => {
+                for line in sentences(&dataset.differences()) {
+                    say!("{key}: {line}");
+                }
+            }
+            Err(error @ PipelineError::Unreachable { .. }) => say!("{key} = {}: cannot be reached now: {error}", redact(&url)),
+            Err(error) => {
+                // A key of a table in a list is placed by its list.
+                let place = loaded.places.get(&key).or_else(|| loaded.places.get("data.sources"));
+                wrong.push(Problem {
+                    place: place.cloned().unwrap_or(Place::Default),
+                    key,
+                    value: redact(&url),
+                    message: error.to_string(),
+                    hint: error.hint(),
+                });
+            }
+        }
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(ConfigError { problems: wrong }.into()),
+    }
+}
+
 pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
     let loaded = Source::of_process(args.file, args.sets).load()?;
     if args.effective {
@@ -88,10 +141,11 @@ pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
         return Ok(());
     }
     answer(&explain::explain(&loaded))?;
-    for line in sources(&loaded.config) {
+    let places = places(&loaded.config);
+    for line in sources(&loaded.config, &places) {
         say!("{line}");
     }
-    say!("{}", memory(&loaded.config));
+    say!("{}", memory(&loaded.config, &places[0]));
     if let Some(against) = args.against {
         let old = Source {
             file: against.clone(),
@@ -111,5 +165,5 @@ pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
             }
         }
     }
-    Ok(())
+    judge(&loaded, places)
 }

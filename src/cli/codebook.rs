@@ -1,7 +1,5 @@
 //! `splitmask codebook`: makes a vocabulary of visual words and says how the data uses it.
 
-#![expect(clippy::print_stdout, reason = "a verb answers on stdout")]
-
 mod dvae;
 mod interrupt;
 mod sheet;
@@ -13,9 +11,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use image::ImageEncoder;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::file;
 use splitmask_pipeline::tokenize::{
     BookSpec, Codebook, CodebookKind, HalfView, KMeansOptions, PixelSpace, Survey, TOKENIZERS, Tokenizer, Usage, build_kmeans,
     build_random_patches, build_random_projection, picture,
@@ -24,6 +22,8 @@ use splitmask_pipeline::tokenize::{
 use self::dvae::DvaeArgs;
 use self::views::Views;
 use crate::cli::amount;
+use crate::cli::answer::answer;
+use crate::cli::png::write_png;
 use crate::error::CliError;
 
 const LONG_ABOUT: &str = "\
@@ -127,9 +127,10 @@ pub(crate) fn run(args: &CodebookArgs) -> Result<(), CliError> {
         .as_deref()
         .map(|url| Views::open(url, &args.endpoint, args.image, args.area, args.seed))
         .transpose()?;
+    source.iter().for_each(Views::tell_differences);
     let bar = bar(!args.json);
     let mut book = match (kind, &source) {
-        (CodebookKind::RandomProjection, _) => build_random_projection(&spec, args.range)?,
+        (CodebookKind::RandomProjection, _) => build_random_projection(&spec, args.range).map_err(in_options)?,
         (_, None) => {
             return Err(CliError::usage(
                 format!("--kind {} takes its words from images, but no shards are named", args.kind),
@@ -137,8 +138,13 @@ pub(crate) fn run(args: &CodebookArgs) -> Result<(), CliError> {
             ));
         }
         (CodebookKind::RandomPatches, Some(source)) => {
-            start(&bar, "taking patches", spec.words as u64);
-            build_random_patches(source.images(0)?, &spec, |n| bar.set_position(n as u64))?
+            // Each image gives one word while there are enough of them.
+            start(
+                &bar,
+                "taking patches",
+                source.len().map_or(spec.words, |n| n.min(spec.words)) as u64,
+            );
+            build_random_patches(source.images(0)?, &spec, |n| bar.set_position(n as u64)).map_err(in_options)?
         }
         (CodebookKind::KMeans, Some(source)) => cluster(args, &spec, source, &bar)?,
     };
@@ -157,8 +163,7 @@ pub(crate) fn run(args: &CodebookArgs) -> Result<(), CliError> {
     } else {
         table(&book, usage, args)
     };
-    print!("{text}");
-    Ok(())
+    answer(&text)
 }
 
 fn spec_of(args: &CodebookArgs) -> Result<BookSpec, CliError> {
@@ -177,8 +182,34 @@ fn spec_of(args: &CodebookArgs) -> Result<BookSpec, CliError> {
         pixels: PixelSpace::from_name(&args.pixels).expect("the parser knows the spaces"),
         seed: args.seed,
     };
-    spec.validate()?;
+    spec.validate().map_err(in_options)?;
     Ok(spec)
+}
+
+/// Settings of the pipeline by the names that they have on this command line.
+fn in_options(error: PipelineError) -> CliError {
+    match error {
+        PipelineError::FewPatches { words, found, images } => CliError::usage(
+            format!("--words {words}: only {found} distinct patches that are not flat were found in {images} images"),
+            match found {
+                0 | 1 => "are the pictures empty? look at them with `splitmask inspect SHARDS --contact-sheet sheet.png`".to_owned(),
+                _ => format!(
+                    "--words {} fits, as does any number up to {found}; or give more images",
+                    1 << found.ilog2()
+                ),
+            },
+        ),
+        PipelineError::BadSetting { key, value, detail } if ["words", "passes", "range", "patch"].contains(&key.as_str()) => {
+            // A word's patch covers half of the model's.
+            let value = if key == "patch" {
+                value.parse::<u32>().map_or(value.clone(), |half| (2 * half).to_string())
+            } else {
+                value
+            };
+            CliError::usage(format!("--{key} {value}: {detail}"), None)
+        }
+        other => other.into(),
+    }
 }
 
 /// A wrong path must show before minutes of work, not after.
@@ -186,17 +217,25 @@ fn check_outputs(args: &CodebookArgs) -> Result<(), CliError> {
     for (key, path) in [("--out", Some(&args.out)), ("--picture", args.picture.as_ref())] {
         let Some(path) = path else { continue };
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if path.is_dir() || !folder.is_dir() {
-            let what = if path.is_dir() {
-                "is a folder"
-            } else {
-                "its folder does not exist"
-            };
-            return Err(CliError::usage(
+        let bad = |what: &str| {
+            CliError::usage(
                 format!("{key} {}: {what}", path.display()),
-                "name a file in a folder that exists".to_owned(),
-            ));
+                "name a file in a folder that exists and that you may write to".to_owned(),
+            )
+        };
+        if path.is_dir() {
+            return Err(bad("is a folder"));
         }
+        if !folder.is_dir() {
+            return Err(bad("its folder does not exist"));
+        }
+        file::check_writable(folder).map_err(|e| bad(&format!("its folder takes no file: {e}")))?;
+    }
+    if args.picture.as_ref() == Some(&args.out) {
+        return Err(CliError::usage(
+            format!("--picture {}: the same file as --out", args.out.display()),
+            "name another one, ending in .png".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -233,14 +272,14 @@ fn cluster(args: &CodebookArgs, spec: &BookSpec, source: &Views, bar: &ProgressB
             p.empty
         ));
     };
-    let mut book = build_kmeans(source.images(0)?, spec, &options, gathered, progress)?;
+    let mut book = build_kmeans(source.images(0)?, spec, &options, gathered, progress).map_err(in_options)?;
     book.provenance.images = images;
     Ok(book)
 }
 
 /// Counts words on other crops than the words were made of.
 fn measure(book: &mut Codebook, source: &Views, crops: usize, bar: &ProgressBar) -> Result<Usage, PipelineError> {
-    start(bar, "counting words", crops as u64);
+    start(bar, "counting words", source.len().map_or(crops, |n| n.min(crops)) as u64);
     let tokenizer = Tokenizer::new(Arc::new(book.clone()));
     let mut scratch = tokenizer.scratch();
     let mut words = vec![];
@@ -274,14 +313,6 @@ fn start(bar: &ProgressBar, message: &'static str, length: u64) {
 
 fn write_picture(book: &Codebook, path: &Path) -> Result<(), CliError> {
     write_png(&picture(book, 32usize.div_ceil(book.patch as usize).clamp(1, 8).min(3)), path)
-}
-
-fn write_png(shown: &splitmask_pipeline::types::Image, path: &Path) -> Result<(), CliError> {
-    let mut png = vec![];
-    image::codecs::png::PngEncoder::new(&mut png)
-        .write_image(&shown.pixels, shown.width, shown.height, image::ExtendedColorType::Rgb8)
-        .map_err(|e| CliError::io(format!("{}: {e}", path.display())))?;
-    std::fs::write(path, png).map_err(|e| CliError::io(format!("{}: {e}", path.display())))
 }
 
 fn json(book: &Codebook, usage: Option<Usage>, out: &Path) -> String {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
+use splitmask_pipeline::bucket::differences::{Difference, sentences};
 use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::decode::{Decoder, Limits, header};
@@ -18,6 +19,7 @@ use splitmask_pipeline::types::{Image, RawSample};
 
 use crate::cli::amount;
 use crate::cli::answer::answer;
+use crate::cli::png::write_png;
 use crate::error::CliError;
 
 /// Keys that are shown.
@@ -144,7 +146,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     };
     let registry = prometheus::Registry::new();
     let metrics = PipelineMetrics::register(&registry).map_err(|e| CliError::io(e.to_string()))?;
-    let dataset = Dataset::open(&args.url, &data, &PipelineConfig::default(), metrics)?;
+    let mut dataset = Dataset::open(&args.url, &data, &PipelineConfig::default(), metrics)?;
+    if args.read == u64::MAX {
+        dataset.compare_checksums();
+    }
     let mut seen = Seen {
         kept: Kept {
             want: args.contact_sheet.as_ref().map_or(0, |_| args.thumbnails as usize),
@@ -156,16 +161,21 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     seen.lost = lost(&registry);
     let manifest = dataset.manifest();
     let shards = dataset.shards().len();
+    let differences = dataset.differences();
     let mut text = match args.json {
-        true => json(args, manifest, shards, &seen),
-        false => describe(args, manifest, shards, &seen),
+        true => json(args, manifest, shards, &seen, &differences),
+        false => describe(args, manifest, shards, &seen, &differences),
     };
     if let Some(file) = &args.contact_sheet {
         let cells = cells(std::mem::take(&mut seen.kept), manifest, &data);
         let count = cells.len();
-        sheet::draw(cells)
-            .save(file)
-            .map_err(|e| CliError::io(format!("{}: {e}", file.display())))?;
+        let picture = sheet::draw(cells);
+        let picture = Image {
+            width: picture.width(),
+            height: picture.height(),
+            pixels: picture.into_raw(),
+        };
+        write_png(&picture, file)?;
         if !args.json {
             text += &format!("contact sheet of {count} images: {}\n", file.display());
         }
@@ -300,7 +310,7 @@ fn spread(values: &[u32]) -> Option<[u32; 3]> {
     Some([*sorted.first()?, sorted[sorted.len() / 2], *sorted.last()?])
 }
 
-fn describe(args: &InspectArgs, manifest: Option<&Manifest>, shards: usize, seen: &Seen) -> String {
+fn describe(args: &InspectArgs, manifest: Option<&Manifest>, shards: usize, seen: &Seen, differences: &[Difference]) -> String {
     let mut lines = vec![args.url.clone()];
     match manifest {
         Some(m) => {
@@ -365,6 +375,11 @@ fn describe(args: &InspectArgs, manifest: Option<&Manifest>, shards: usize, seen
         ));
     }
     lines.push(format!("  keys: {} …", seen.keys.join(", ")));
+    lines.extend(
+        sentences(differences)
+            .into_iter()
+            .map(|line| format!("  the manifest differs from what is there: {line}")),
+    );
     for (what, reason, n) in &seen.lost {
         lines.push(format!("  {n} {what} left out: {reason}"));
     }
@@ -374,7 +389,7 @@ fn describe(args: &InspectArgs, manifest: Option<&Manifest>, shards: usize, seen
     lines.join("\n") + "\n"
 }
 
-fn json(args: &InspectArgs, manifest: Option<&Manifest>, shards: usize, seen: &Seen) -> String {
+fn json(args: &InspectArgs, manifest: Option<&Manifest>, shards: usize, seen: &Seen, differences: &[Difference]) -> String {
     let counts = class_counts(manifest, seen);
     let (evenness, largest) = balance(&counts).unzip();
     let value = serde_json::json!({
@@ -387,6 +402,7 @@ fn json(args: &InspectArgs, manifest: Option<&Manifest>, shards: usize, seen: &S
         "largest_class_share": largest,
         "statistics": manifest.map(|m| &m.statistics),
         "provenance": manifest.map(|m| &m.provenance),
+        "differences": differences,
         "read": {
             "samples": seen.samples, "complete": seen.complete, "image_bytes": seen.bytes, "formats": seen.formats, "unlabelled": seen.unlabelled,
             "width": spread(&seen.widths), "height": spread(&seen.heights), "first_keys": seen.keys, "faults": seen.faults, "left_out": seen.lost,

@@ -11,6 +11,7 @@ mod export;
 mod import;
 mod inspect;
 mod pack;
+mod png;
 mod replay;
 mod report;
 mod train;

@@ -139,7 +139,7 @@ const RANKS: usize = 64;
 /// Randomness: (seed, number of the view).
 ///
 /// # Errors
-/// Those of `views`; [`PipelineError::BadSetting`] if the views hold fewer distinct patches than words.
+/// Those of `views`; [`PipelineError::FewPatches`] if the views hold fewer distinct patches than words.
 pub fn build_random_patches(
     views: impl Iterator<Item = Result<HalfView, PipelineError>>,
     spec: &BookSpec,
@@ -182,14 +182,11 @@ pub fn build_random_patches(
     }
     let chosen: Vec<_> = ranks.into_iter().flatten().take(spec.words).collect();
     if chosen.len() < spec.words {
-        return Err(bad(
-            "words",
-            spec.words,
-            format!(
-                "only {} distinct patches that are not flat were found in {images} images: ask for fewer words or give more images",
-                chosen.len()
-            ),
-        ));
+        return Err(PipelineError::FewPatches {
+            words: spec.words,
+            found: chosen.len(),
+            images,
+        });
     }
     let mut book = spec.book(
         CodebookKind::RandomPatches,

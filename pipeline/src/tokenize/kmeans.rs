@@ -47,7 +47,7 @@ const BLOCK: usize = 2048;
 /// their own words worst. Same views and seed give the same codebook at any number of threads.
 ///
 /// # Errors
-/// Those of `views`; [`PipelineError::BadSetting`] for fewer distinct patches than words or no passes.
+/// Those of `views`; [`PipelineError::FewPatches`] for fewer distinct patches than words, [`PipelineError::BadSetting`] for no passes.
 pub fn build_kmeans(
     views: impl Iterator<Item = Result<HalfView, PipelineError>>,
     spec: &BookSpec,
@@ -59,7 +59,7 @@ pub fn build_kmeans(
     if options.passes == 0 {
         return Err(bad("passes", 0, "at least 1"));
     }
-    let patches = gather(views, spec, options, &mut gathered)?;
+    let (patches, views) = gather(views, spec, options, &mut gathered)?;
     let d = spec.dim();
     let n = patches.len() / d;
     // The start: each patch is a picture of its own.
@@ -69,7 +69,14 @@ pub fn build_kmeans(
             side: spec.patch as usize,
         })
     });
-    let mut book = build_random_patches(singles, spec, |_| {})?;
+    let mut book = build_random_patches(singles, spec, |_| {}).map_err(|error| match error {
+        PipelineError::FewPatches { words, found, .. } => PipelineError::FewPatches {
+            words,
+            found,
+            images: views,
+        },
+        other => other,
+    })?;
     book.kind = CodebookKind::KMeans;
     book.display = None;
     book.provenance.patches = n as u64;
@@ -95,19 +102,21 @@ pub fn build_kmeans(
     Ok(book)
 }
 
-/// Takes patches that have a direction from the views, then mixes them, so that the start comes from all of them.
+/// Takes patches that have a direction from the views, then mixes them, so that the start comes from all of them; and how many views it read.
 fn gather(
     views: impl Iterator<Item = Result<HalfView, PipelineError>>,
     spec: &BookSpec,
     options: &KMeansOptions,
     gathered: &mut impl FnMut(usize),
-) -> Result<Vec<u8>, PipelineError> {
+) -> Result<(Vec<u8>, u64), PipelineError> {
     let (p, d) = (spec.patch as usize, spec.dim());
     let each = options.patches.div_ceil(options.views.max(1)).max(1);
     let mut taken: Vec<Vec<u8>> = vec![];
+    let mut images = 0;
     let (mut patch, mut x) = (vec![0; d], vec![0.0; d]);
     for (number, view) in views.enumerate() {
         let view = view?;
+        images += 1;
         let grid = spec.check_view(&view)?;
         let mut order: Vec<usize> = (0..grid * grid).collect();
         order.shuffle(&mut rng(spec.seed, Purpose::Codebook, number as u64, 2));
@@ -127,7 +136,7 @@ fn gather(
     }
     taken.truncate(options.patches);
     taken.shuffle(&mut rng(spec.seed, Purpose::Codebook, 0, 3));
-    Ok(taken.concat())
+    Ok((taken.concat(), images))
 }
 
 /// Word and cosine of each patch.
@@ -285,7 +294,8 @@ mod tests {
         let mut twins = book;
         let first = twins.vector(0).to_vec();
         twins.vectors[12..24].copy_from_slice(&first); // word 1 = word 0: the lower index takes all
-        let patches: Vec<u8> = gather(views().into_iter().map(Ok), &spec(8), &options(), &mut |_| {}).unwrap();
+        let (patches, images) = gather(views().into_iter().map(Ok), &spec(8), &options(), &mut |_| {}).unwrap();
+        assert!(images > 0);
         let (words, cosines) = assign(&twins, &patches);
         assert!(!words.contains(&1));
         let (vectors, empty) = update(&twins, &patches, &words, &cosines);

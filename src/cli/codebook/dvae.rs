@@ -13,7 +13,9 @@ use tch::{Device, Kind, Tensor};
 use super::interrupt::Interrupt;
 use super::sheet::Census;
 use super::views::Views;
-use super::{CodebookArgs, bar, range, start, usage_json, usage_lines, write_png};
+use super::{CodebookArgs, bar, range, start, usage_json, usage_lines};
+use crate::cli::answer::answer;
+use crate::cli::png::write_png;
 use crate::dvae::{Dvae, DvaeError, Geometry, Options, Reconstruction, StepReport, Training};
 use crate::error::{CliError, ExitCode};
 use crate::tensor::choose_device;
@@ -127,8 +129,7 @@ pub(super) fn run(args: &CodebookArgs) -> Result<(), CliError> {
     } else {
         table(&dvae, used, last, args)
     };
-    print!("{text}");
-    Ok(())
+    answer(&text)
 }
 
 fn options(args: &CodebookArgs) -> Options {
@@ -210,6 +211,7 @@ fn train(args: &CodebookArgs, device: Device, bar: &ProgressBar, last: &mut Opti
     };
     let state = unfinished(&args.out);
     let views = Views::open_targets(url, &args.endpoint, options.picture as u32, args.area, args.seed)?;
+    views.tell_differences();
     let mut training = if state.exists() {
         let training = Training::resume(options.clone(), &state, device)?;
         eprintln!("going on from step {} ({})", training.steps_done(), state.display());
