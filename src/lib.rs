@@ -1,6 +1,6 @@
 //! SplitMask (arXiv 2112.10740): self-supervised pre-training of vision transformers on your own images.
 //!
-//! Floors, low to high; a module imports only from floors below it: `error` → `telemetry` → `tensor` → `loss` `optim` `model` →
+//! Floors, low to high; a module imports only from floors below it: `exit` `signals` → `telemetry` → `tensor` → `loss` `optim` `model` →
 //! `head` `dvae` → `objective` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
 
 pub mod checkpoint;
@@ -8,8 +8,8 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dvae;
-pub mod error;
 pub mod eval;
+pub mod exit;
 pub mod export;
 pub mod head;
 pub mod loss;
@@ -17,6 +17,7 @@ pub mod model;
 pub mod objective;
 pub mod optim;
 pub mod picture;
+pub mod signals;
 pub mod telemetry;
 pub mod tensor;
 pub mod trainer;

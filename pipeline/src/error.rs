@@ -220,7 +220,7 @@ pub enum PipelineError {
         /// What was looked for.
         detail: String,
     },
-    /// Listing or reading the manifest failed after retries.
+    /// Nobody answered a listing or the reading of the manifest, or only to say "not now", also after retries. Nothing says that the address is wrong.
     #[error("{url}: unreachable: {detail}")]
     Unreachable {
         /// As written.
@@ -312,7 +312,8 @@ impl PipelineError {
         Some(match self {
             Self::BadUrl { .. } => "use a path, file://, s3://bucket/prefix, gs://, az://, http(s)://…; shards as a folder, a glob or a range {000000..000146}.tar".into(),
             Self::Empty { .. } => "make shards with `splitmask pack FOLDER OUT`, or look at the place with `splitmask inspect URL`".into(),
-            Self::Unreachable { .. } | Self::Refused { .. } => "check the address, the credentials in the environment (AWS_*, GOOGLE_*, AZURE_*) and data.endpoint".into(),
+            Self::Unreachable { .. } => "the store may be away for a while; if not, check the address and data.endpoint".into(),
+            Self::Refused { .. } => "check the address, the credentials in the environment (AWS_*, GOOGLE_*, AZURE_*) and data.endpoint".into(),
             Self::BadManifest { .. } => "delete manifest.json to fall back to listing, or pack again".into(),
             Self::FewPatches { found, .. } => format!("ask for at most {found} words, or give more images"),
             Self::BadCodebook { .. } => "make one that fits with `splitmask codebook`".into(),

@@ -21,7 +21,7 @@ const PIPELINE: &[&[&str]] = &[
 
 /// Modules of `splitmask` from the ground up.
 const SPLITMASK: &[&[&str]] = &[
-    &["error"],
+    &["exit", "signals"],
     &["telemetry"],
     &["tensor"],
     &["loss", "optim", "model"],
@@ -35,7 +35,18 @@ const SPLITMASK: &[&[&str]] = &[
 ];
 
 /// Floors whose modules may know each other.
-const MIXED: &[&str] = &["types", "error", "seed", "cursor", "checkpoint", "export", "eval", "picture"];
+const MIXED: &[&str] = &[
+    "types",
+    "error",
+    "seed",
+    "cursor",
+    "exit",
+    "signals",
+    "checkpoint",
+    "export",
+    "eval",
+    "picture",
+];
 
 const BANNED: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc"];
 
@@ -201,11 +212,10 @@ fn the_tests_that_the_guide_to_faults_names_exist() {
     assert!(rows.len() >= 23, "rows went missing");
     for (n, row) in rows.iter().enumerate() {
         assert!(row.starts_with(&format!("| {} |", n + 1)), "{row}");
-        let named: Vec<(&str, &str)> = row.split('`').filter_map(|word| word.split_once(".rs::")).collect();
-        assert!(!named.is_empty(), "no test injects it: {row}");
-        for (file, test) in named {
-            let text = fs::read_to_string(root.join(file).with_extension("rs")).unwrap_or_else(|e| panic!("{file}.rs: {e}"));
-            assert!(text.contains(&format!("fn {test}()")), "{file}.rs has no test {test}");
-        }
+        assert!(row.contains(".rs::"), "no test injects it: {row}");
+    }
+    for (file, test) in guide.split('`').filter_map(|word| word.split_once(".rs::")) {
+        let text = fs::read_to_string(root.join(file).with_extension("rs")).unwrap_or_else(|e| panic!("{file}.rs: {e}"));
+        assert!(text.contains(&format!("fn {test}()")), "{file}.rs has no test {test}");
     }
 }

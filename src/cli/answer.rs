@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use splitmask_pipeline::bucket::differences::sentences;
 use splitmask_pipeline::run::Dataset;
 
-use crate::error::CliError;
+use crate::exit::CliError;
 
 /// Prints a verb's answer. A reader that has gone (`splitmask … | head`) is no error; a full disk is.
 pub(crate) fn answer(text: &str) -> Result<(), CliError> {

@@ -16,7 +16,7 @@ use self::level::{Bench, Level, Measured};
 use crate::cli::answer::answer;
 use crate::config::{Config, Source};
 use crate::dvae::is_dvae;
-use crate::error::CliError;
+use crate::exit::CliError;
 use crate::picture::{Point, plot};
 
 const LONG_ABOUT: &str = "\

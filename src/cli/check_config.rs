@@ -14,7 +14,7 @@ use splitmask_pipeline::run::footprint::Footprint;
 use crate::cli::answer::{answer, say};
 use crate::config::diff::strongest;
 use crate::config::{Config, ConfigError, Loaded, Place, Problem, Source, diff, explain};
-use crate::error::CliError;
+use crate::exit::CliError;
 
 /// Explain a config file: what differs from the defaults, what follows from it, what is wrong. Reads only, writes nothing.
 #[derive(Args)]

@@ -24,7 +24,7 @@ use self::views::Views;
 use crate::cli::amount;
 use crate::cli::answer::answer;
 use crate::cli::png::write_png;
-use crate::error::CliError;
+use crate::exit::CliError;
 
 const LONG_ABOUT: &str = "\
 Makes a codebook: the visual words that the model learns to predict for patches it does not see (arXiv 2112.10740 §3.3).

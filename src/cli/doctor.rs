@@ -1,11 +1,9 @@
 //! `splitmask doctor`: what this machine offers, and what to do about each gap.
 
-use std::process::Command;
-
 use clap::Args;
 
 use crate::cli::answer::say;
-use crate::error::CliError;
+use crate::exit::CliError;
 
 /// Say what was found: libtorch, processor, CUDA or why not, threads, memory, tools; with advice on each gap.
 #[derive(Args)]
@@ -132,23 +130,18 @@ fn memory() -> Finding {
 }
 
 fn disk() -> Finding {
-    let output = Command::new("df").args(["-Pk", "."]).output().ok();
-    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    let free = text
-        .lines()
-        .nth(1)
-        .and_then(|l| l.split_whitespace().nth(3))
-        .and_then(|n| n.parse::<f64>().ok())
-        .map(|kb| kb / 1_048_576.0);
-    match free {
-        Some(gib) => Finding {
+    match rustix::fs::statvfs(".") {
+        Ok(disk) => {
+            let gib = disk.f_bavail as f64 * disk.f_frsize as f64 / (1u64 << 30) as f64;
+            Finding {
+                what: "disk",
+                state: format!("{gib:.1} GiB free here"),
+                advice: (gib < 5.0).then(|| "a build and the demo need about 5 GiB".into()),
+            }
+        }
+        Err(e) => Finding {
             what: "disk",
-            state: format!("{gib:.1} GiB free here"),
-            advice: (gib < 5.0).then(|| "a build and the demo need about 5 GiB".into()),
-        },
-        None => Finding {
-            what: "disk",
-            state: "unknown (no `df`)".into(),
+            state: format!("unknown ({e})"),
             advice: None,
         },
     }

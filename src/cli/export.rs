@@ -10,9 +10,10 @@ use super::eval::{checkpoint_folder, config_of};
 use crate::checkpoint::{self, Progress};
 use crate::cli::answer::say;
 use crate::config::Config;
-use crate::error::{CliError, ExitCode};
+use crate::exit::{CliError, ExitCode};
 use crate::export::{self, Card, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Verified, Weights};
 use crate::objective::OBJECTIVES;
+use crate::signals;
 use crate::trainer::TrainError;
 use crate::trainer::journal::Journal;
 
@@ -147,7 +148,7 @@ fn check_with(python: &Path, folder: &Path) -> Result<(), CliError> {
         message: format!("{}: the check in Python {why}", folder.display()),
         hint: Some("it needs torch, safetensors and timm or transformers in that interpreter; its own lines above say more".into()),
     };
-    let spawned = Command::new(python).arg("-").arg(folder).stdin(Stdio::piped()).spawn();
+    let spawned = signals::let_through(Command::new(python).arg("-").arg(folder).stdin(Stdio::piped())).spawn();
     let mut child = spawned.map_err(|e| failed(format!("could not be started with {}: {e}", python.display())))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A child that ends early closes its end; its exit code tells.

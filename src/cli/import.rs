@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::answer::say;
 use crate::config::{Config, Source};
-use crate::error::CliError;
+use crate::exit::CliError;
 use crate::export::{self, Foreign, write_tensors};
 
 const LONG_ABOUT: &str = "\

@@ -20,7 +20,7 @@ use splitmask_pipeline::types::{Image, RawSample};
 use crate::cli::amount;
 use crate::cli::answer::answer;
 use crate::cli::png::write_png;
-use crate::error::CliError;
+use crate::exit::CliError;
 
 /// Keys that are shown.
 const FIRST_KEYS: usize = 5;

@@ -19,8 +19,10 @@ mod train;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use splitmask_pipeline::bucket::secret::hidden_in_text;
 
-use crate::error::{CliError, ExitCode as ErrorCode};
+use crate::exit::{self, CliError, ExitCode as ErrorCode};
+use crate::signals;
 
 /// Pre-train vision transformers on your own images.
 #[derive(Parser)]
@@ -54,10 +56,22 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            let _ = e.print();
+            // An argument that is refused is repeated, and may be an address with a token.
+            let text = e.to_string();
+            if hidden_in_text(&text) == text {
+                let _ = e.print();
+            } else {
+                eprint!("{}", hidden_in_text(&text));
+            }
             return ExitCode::from(if e.use_stderr() { 64 } else { 0 });
         }
     };
+    // The daemon listens itself; to every other command a signal does what it does to any.
+    let daemon = matches!(cli.verb, Verb::Train(_));
+    if !daemon && let Err(e) = signals::listen(signals::by_default()) {
+        eprintln!("error: signals cannot be heard: {e}");
+        return ExitCode::from(ErrorCode::Io as u8);
+    }
     let result: Result<(), CliError> = match cli.verb {
         Verb::Doctor(args) => doctor::run(args),
         Verb::Pack(args) => pack::run(args),
@@ -72,16 +86,21 @@ pub fn main() -> ExitCode {
         Verb::Import(args) => import::run(&args),
         Verb::Replay(args) => replay::run(&args),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match result {
+        Ok(()) => ErrorCode::Done,
         Err(e) => {
             // A stop that was asked for is no error, though supervisors must see its code.
             let prefix = if e.code == ErrorCode::Stopped { "" } else { "error: " };
-            eprintln!("{prefix}{}", e.message);
+            eprintln!("{prefix}{}", hidden_in_text(&e.message));
             if let Some(hint) = &e.hint {
-                eprintln!("hint: {hint}");
+                eprintln!("hint: {}", hidden_in_text(hint));
             }
-            ExitCode::from(e.code as u8)
+            e.code
         }
+    };
+    if daemon {
+        // A trainer that was not waited for may be in the middle of a step.
+        exit::at_once(code as i32);
     }
+    ExitCode::from(code as u8)
 }

@@ -10,7 +10,7 @@ use splitmask_pipeline::pack::{ClassFrom, Encoding, PackError, PackOptions, Pack
 
 use crate::cli::amount;
 use crate::cli::answer::answer;
-use crate::error::{CliError, ExitCode};
+use crate::exit::{CliError, ExitCode};
 
 const LONG_ABOUT: &str = "\
 Turns folders of images into WebDataset tar shards that training streams.

@@ -6,7 +6,7 @@ use image::ImageEncoder;
 use splitmask_pipeline::file;
 use splitmask_pipeline::types::Image;
 
-use crate::error::CliError;
+use crate::exit::CliError;
 
 /// Writes a PNG file.
 pub(crate) fn write_png(picture: &Image, path: &Path) -> Result<(), CliError> {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::answer::say;
 use crate::config::Source;
-use crate::error::CliError;
+use crate::exit::CliError;
 use crate::tensor::Look;
 use crate::trainer::replay;
 

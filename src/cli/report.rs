@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::eval::{checkpoint_folder, config_of, knn};
 use crate::cli::answer::say;
-use crate::error::CliError;
+use crate::exit::CliError;
 use crate::trainer::journal::Journal;
 
 /// Sum up a run: speed, losses against the words' entropy, k-NN accuracy against random initialisation and chance, pictures.

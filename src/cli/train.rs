@@ -11,9 +11,9 @@ use crate::config::Source;
 use crate::daemon::logging::{self, LogFormat};
 use crate::daemon::progress::Progress;
 use crate::daemon::{self, DaemonArgs};
-use crate::error::{CliError, ExitCode};
+use crate::exit::{CliError, ExitCode};
 use crate::telemetry::metrics::TrainMetrics;
-use crate::trainer::control::Outcome;
+use crate::trainer::control::{Failure, Outcome};
 use crate::trainer::{self, Telemetry};
 
 /// Pause between two looks at the config file.
@@ -25,8 +25,9 @@ Examples:
   splitmask train --config configs/demo.toml --set optim.lr=1e-3 --set train.device=cpu
   SPLITMASK_OPTIM__LR=1e-3 splitmask train --config configs/demo.toml --enable-lifecycle
 
-Signals: SIGHUP reload · SIGTERM, SIGINT checkpoint and exit 75, a second one exits at once · SIGUSR1 checkpoint.
-Exit codes: 0 done · 64 bad config, usage or input · 70 a bug · 74 I/O failed after retries · 75 stopped after a checkpoint · 76 loss not finite.";
+Signals: SIGHUP reload · SIGTERM, SIGINT checkpoint and exit 75, one more a second later exits at once · SIGUSR1 checkpoint.
+Exit codes: 0 done · 64 bad config, usage or input · 70 a bug · 74 I/O failed after retries · 75 stopped after a checkpoint · 76 loss not finite
+· 77 the trainer hung (admin.watchdog_exit).";
 
 /// Train, or go on with a run: a daemon that follows its config file and shows itself over HTTP.
 #[derive(Args)]
@@ -71,7 +72,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
         pipeline: PipelineMetrics::register(&registry).map_err(internal)?,
     };
     let metrics = telemetry.train.clone();
-    let train = move |spec, commands, status| Ok(trainer::run(spec, &commands, status, telemetry.clone())?);
+    let train = move |spec, commands, status| Ok::<_, Failure>(trainer::run(spec, &commands, status, telemetry.clone())?);
     let progress = Progress::on_terminal().filter(|_| args.log_format == LogFormat::Text);
     let log = logging::start("info", args.log_format, progress.clone());
     let source = args.into_source();

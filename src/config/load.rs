@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::problem::{nearest, shown};
 use super::tree::{self, Flat, MASKS, OBJECTIVES};
-use super::{Config, ConfigError, Place, Problem, classes, hex, validate};
+use super::{Config, ConfigError, Place, Problem, classes, file, hex, validate};
 
 /// Prefix of environment variables that set keys; tables and keys are joined by two underscores.
 pub const ENVIRONMENT_PREFIX: &str = "SPLITMASK_";
@@ -76,7 +76,7 @@ impl Source {
                 }],
             }
         };
-        let bytes = std::fs::read(&self.file).map_err(|e| {
+        let bytes = file::read(&self.file).map_err(|e| {
             whole(
                 format!("cannot be read: {e}"),
                 Some("--config takes the path of a TOML file".into()),
@@ -91,10 +91,10 @@ impl Source {
         })
     }
 
-    /// Hex SHA-256 of the file's bytes as they are now, if it can be read.
+    /// The file's [`file::fingerprint`] as it is now.
     #[must_use]
     pub fn file_sha256(&self) -> Option<String> {
-        std::fs::read(&self.file).ok().map(|bytes| hex(&Sha256::digest(bytes)))
+        file::fingerprint(&self.file)
     }
 
     /// As [`Self::load`], with the file's text given.

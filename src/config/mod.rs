@@ -5,6 +5,7 @@
 pub mod classes;
 pub mod diff;
 pub mod explain;
+pub mod file;
 pub mod load;
 pub mod problem;
 #[cfg(test)]
@@ -74,7 +75,7 @@ pub struct AdminConfig {
     pub lifecycle: bool,
     /// File with the bearer token that POSTs must carry; needed with `lifecycle` beyond loopback. Empty = none.
     pub token_file: String,
-    /// Host names, besides IP addresses and `localhost`, under which POSTs without a token may address this server.
+    /// Host names, besides IP addresses and `localhost`, under which browsers and POSTs without a token may address this server.
     pub hosts: Vec<String>,
     /// Seconds from SIGTERM to the end at most.
     pub grace_s: f64,
@@ -82,6 +83,8 @@ pub struct AdminConfig {
     pub watch: bool,
     /// Seconds without a step, outside of slow phases, after which the trainer counts as stuck; ten median steps if those are longer.
     pub watchdog_s: f64,
+    /// Whether a trainer that counts as stuck ends the process, for whoever starts it again.
+    pub watchdog_exit: bool,
 }
 
 impl Default for AdminConfig {
@@ -94,6 +97,7 @@ impl Default for AdminConfig {
             grace_s: 60.0,
             watch: true,
             watchdog_s: 300.0,
+            watchdog_exit: false,
         }
     }
 }

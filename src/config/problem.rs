@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use splitmask_pipeline::bucket::secret::{hidden, hidden_in_text};
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -12,6 +13,7 @@ pub enum Place {
     /// In the file; line and column count from 1.
     File {
         /// As given on the command line.
+        #[serde(serialize_with = "path_without_secrets")]
         file: PathBuf,
         /// Line.
         line: usize,
@@ -29,7 +31,7 @@ pub enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { file, line, column } => write!(f, "{}:{line}:{column}", file.display()),
+            Self::File { file, line, column } => write!(f, "{}:{line}:{column}", hidden(&file.to_string_lossy())),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::CommandLine => f.write_str("command line"),
             Self::Default => f.write_str("default"),
@@ -42,14 +44,24 @@ impl fmt::Display for Place {
 pub struct Problem {
     /// Where.
     pub place: Place,
-    /// Dotted key; empty for the file as a whole.
+    /// Dotted key; empty for the file as a whole. Somebody may have written an address here, with what belongs into the environment.
+    #[serde(serialize_with = "without_secrets")]
     pub key: String,
     /// Offending value as TOML, credentials cut; empty if there is none.
     pub value: String,
-    /// What is wrong or what is allowed.
+    /// What is wrong or what is allowed; what was written may be repeated in it.
+    #[serde(serialize_with = "without_secrets")]
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+}
+
+fn without_secrets<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&hidden_in_text(text))
+}
+
+fn path_without_secrets<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+    without_secrets(&path.to_string_lossy(), serializer)
 }
 
 impl fmt::Display for Problem {
@@ -57,10 +69,10 @@ impl fmt::Display for Problem {
         write!(f, "{}: ", self.place)?;
         match (self.key.is_empty(), self.value.is_empty()) {
             (true, _) => {}
-            (false, true) => write!(f, "{}: ", self.key)?,
-            (false, false) => write!(f, "{} = {}: ", self.key, self.value)?,
+            (false, true) => write!(f, "{}: ", hidden_in_text(&self.key))?,
+            (false, false) => write!(f, "{} = {}: ", hidden_in_text(&self.key), self.value)?,
         }
-        f.write_str(&self.message)?;
+        f.write_str(&hidden_in_text(&self.message))?;
         if let Some(hint) = &self.hint {
             write!(f, " ({hint})")?;
         }
@@ -87,7 +99,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl From<ConfigError> for crate::error::CliError {
+impl From<ConfigError> for crate::exit::CliError {
     fn from(e: ConfigError) -> Self {
         Self::usage(
             e.to_string(),
@@ -100,7 +112,7 @@ impl From<ConfigError> for crate::error::CliError {
 #[must_use]
 pub fn shown(value: &toml::Value) -> String {
     match value {
-        toml::Value::String(text) => toml::Value::String(without_credentials(text)).to_string(),
+        toml::Value::String(text) => toml::Value::String(hidden(text)).to_string(),
         toml::Value::Array(items) => {
             let items: Vec<String> = items.iter().map(shown).collect();
             format!("[{}]", items.join(", "))
@@ -111,21 +123,6 @@ pub fn shown(value: &toml::Value) -> String {
         }
         other => other.to_string(),
     }
-}
-
-/// Cuts `user:password@` and the query string from an address. A bare `user@` stays: Azure's containers are written so.
-#[must_use]
-pub fn without_credentials(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_owned();
-    };
-    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?***"));
-    let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-    let host = match host.rsplit_once('@') {
-        Some((user, host)) if user.contains(':') => format!("***@{host}"),
-        _ => host.to_owned(),
-    };
-    format!("{scheme}://{host}{path}{query}")
 }
 
 /// The nearest of `candidates` to what was written, if near enough to be a slip.

@@ -5,9 +5,10 @@ mod objective;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use splitmask_pipeline::bucket::secret::hidden;
 use splitmask_pipeline::error::PipelineError;
 
-use super::problem::{shown, without_credentials};
+use super::problem::shown;
 use super::{Config, Place, Problem, tree};
 use crate::trainer::spec::Weights;
 
@@ -62,6 +63,7 @@ pub fn across(config: &Config, places: &BTreeMap<String, Place>) -> Vec<Problem>
     };
     run(config, &mut f);
     credentials(config, &mut f);
+    endpoint(config, &mut f);
     f.pipeline(config.data.validate());
     f.pipeline(config.pipeline.validate());
     augment(config, &mut f);
@@ -125,7 +127,7 @@ fn texts(value: &toml::Value) -> Vec<&str> {
 /// Credentials would reach logs, status and checkpoints.
 fn credentials(config: &Config, f: &mut Findings<'_>) {
     for (key, value) in tree::flatten(&tree::of(config)) {
-        if texts(&value).into_iter().any(|text| without_credentials(text) != text) {
+        if texts(&value).into_iter().any(|text| hidden(text) != text) {
             let hint = "put credentials into the environment (AWS_*, GOOGLE_*, AZURE_*), not into a config";
             f.add(
                 &key,
@@ -134,6 +136,20 @@ fn credentials(config: &Config, f: &mut Findings<'_>) {
                 Some(hint),
             );
         }
+    }
+}
+
+fn endpoint(config: &Config, f: &mut Findings<'_>) {
+    let endpoint = &config.data.endpoint;
+    let scheme = endpoint.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    if !endpoint.is_empty() && !matches!(scheme.as_deref(), Some("http" | "https")) {
+        // What stands here instead may be `user:password@host`.
+        f.add(
+            "data.endpoint",
+            "",
+            "expected an address",
+            Some("for example \"https://minio.example:9000\""),
+        );
     }
 }
 

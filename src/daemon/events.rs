@@ -1,23 +1,17 @@
 //! What reaches the supervisor, and how reloads end.
 
+use std::time::Instant;
+
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::reading::Reading;
+use super::start::Started;
 use crate::config::{Change, Problem};
-use crate::error::CliError;
+use crate::exit::CliError;
+use crate::signals::Signal;
 use crate::telemetry::metrics::ReloadOutcome;
-use crate::trainer::control::Outcome;
-
-/// A signal, by what it asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notice {
-    /// SIGHUP.
-    Hangup,
-    /// SIGTERM or SIGINT.
-    Terminate,
-    /// SIGUSR1.
-    Checkpoint,
-}
+use crate::trainer::control::{Failure, Outcome};
 
 /// What asked for a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,21 +63,30 @@ fn as_label<S: serde::Serializer>(outcome: &ReloadOutcome, serializer: S) -> Res
 /// A checkpoint on demand: its folder and step, or why not.
 pub type CheckpointAnswer = Result<(std::path::PathBuf, u64), String>;
 
-/// Everything the supervisor waits for. Senders: the signal tasks, the file watch, the admin server, the trainer thread, answer waiters.
+/// Everything the supervisor waits for. Senders: the thread of signals, the threads of start and reading, the file watches, the admin server, the
+/// trainer's thread.
 #[derive(Debug)]
 pub enum Event {
-    /// A signal came.
-    Notice(Notice),
+    /// A signal came, then.
+    Signal(Signal, Instant),
+    /// What a start needs is there, or the start is refused.
+    Started(Box<Result<Started, CliError>>),
     /// The file holds new content of this digest.
     FileChanged(String),
+    /// The run folder is no longer this process's, and why.
+    RunFolderLost(String),
     /// `POST /-/reload`; answered when the reload is over.
     Reload(oneshot::Sender<ReloadReport>),
     /// `POST /-/checkpoint`.
     Checkpoint(oneshot::Sender<CheckpointAnswer>),
     /// `POST /-/quit`.
     Quit,
-    /// The trainer answered a reconfiguration.
+    /// The config file was read for the reload of this number.
+    Read(u64, Box<Reading>),
+    /// The trainer answered a reconfiguration with the step of its application.
     Reconfigured(Result<u64, String>),
+    /// The trainer wrote the checkpoint for its successor, or could not.
+    Saved(Result<u64, String>),
     /// The trainer thread ended; its last act.
-    TrainerEnded(Result<Outcome, CliError>),
+    TrainerEnded(Result<Outcome, Failure>),
 }

@@ -1,6 +1,6 @@
 //! `journal.jsonl` and `last-good.toml`: what the run was told, and when.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ pub const LAST_GOOD_FILE: &str = "last-good.toml";
 pub struct Entry<'a> {
     /// RFC 3339, UTC.
     pub time: String,
-    /// `start`, `reload` or `stop`.
+    /// `start`, `reload`, `rollback`, `waiting`, `stuck` or `stop`.
     pub event: &'a str,
     /// What asked for it.
     pub trigger: &'a str,
@@ -40,6 +40,8 @@ pub struct Entry<'a> {
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
+    /// Open from the first line on: a folder that is renamed keeps its journal, and whatever lies in its place gets none of our lines.
+    file: Option<File>,
 }
 
 impl Journal {
@@ -48,19 +50,30 @@ impl Journal {
     pub fn of(run_dir: &Path) -> Self {
         Self {
             path: run_dir.join(JOURNAL_FILE),
+            file: None,
         }
     }
 
     /// Appends one line. A full disk must not stop a training run: failures are logged.
-    pub fn append(&self, entry: &Entry<'_>) {
-        let line = serde_json::to_string(entry).expect("an entry is plain data") + "\n";
-        let written = OpenOptions::new().create(true).append(true).open(&self.path).and_then(|mut file| {
+    pub fn append(&mut self, line: &str) {
+        let open = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
+        let written = self.file.take().map_or_else(|| open(&self.path), Ok).and_then(|mut file| {
             file.write_all(line.as_bytes())?;
-            file.sync_data()
+            file.sync_data()?;
+            self.file = Some(file);
+            Ok(())
         });
         if let Err(e) = written {
             tracing::warn!(file = %self.path.display(), error = %e, "the journal could not be written");
         }
+    }
+}
+
+impl Entry<'_> {
+    /// The line, with its end.
+    #[must_use]
+    pub fn line(&self) -> String {
+        serde_json::to_string(self).expect("an entry is plain data") + "\n"
     }
 }
 

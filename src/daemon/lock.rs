@@ -2,9 +2,10 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::CliError;
+use crate::exit::CliError;
 
 /// Name of the lock file in a run folder; it stays there, only the lock on it comes and goes.
 pub const LOCK_FILE: &str = "daemon.lock";
@@ -67,18 +68,39 @@ impl RunLock {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn describe(&mut self, admin: Option<std::net::SocketAddr>) -> std::io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        writeln!(self.file, "pid={}", std::process::id())?;
+    pub fn describe(&self, admin: Option<std::net::SocketAddr>) -> std::io::Result<()> {
+        let mut file = &self.file;
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "pid={}", std::process::id())?;
         if let Some(address) = admin {
-            writeln!(self.file, "admin=http://{address}")?;
+            writeln!(file, "admin=http://{address}")?;
         }
-        self.file.flush()
+        file.flush()
+    }
+
+    /// Why the folder is no longer this process's, if it is not: its lock file is gone, or another file has its name. Then the folder was renamed,
+    /// deleted or replaced, and whoever comes next finds no lock.
+    #[must_use]
+    pub fn lost(&self) -> Option<String> {
+        let ours = self.file.metadata().ok()?;
+        let what = match std::fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == (ours.dev(), ours.ino()) => return None,
+            Ok(_) => "another file has the place of its lock",
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => "its lock is gone",
+            // A file system that does not answer for a while says nothing about the folder.
+            Err(_) => return None,
+        };
+        let folder = self.path.parent().unwrap_or(&self.path);
+        Some(format!(
+            "run.dir = \"{}\": the run folder was renamed, deleted or replaced under the run ({what}: {})",
+            folder.display(),
+            self.path.display()
+        ))
     }
 
     /// Removes what [`Self::take`] made, so that a refused start leaves nothing; folders with other content stay.
-    pub fn undo(self) {
+    pub fn undo(&self) {
         if self.fresh {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -98,10 +120,10 @@ mod tests {
     fn second_taker_is_told_who_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("runs/a");
-        let mut first = RunLock::take(&run).unwrap();
+        let first = RunLock::take(&run).unwrap();
         first.describe(Some("127.0.0.1:9464".parse().unwrap())).unwrap();
         let error = RunLock::take(&run).unwrap_err();
-        assert_eq!(error.code, crate::error::ExitCode::Usage);
+        assert_eq!(error.code, crate::exit::ExitCode::Usage);
         assert!(
             error
                 .message
@@ -111,6 +133,39 @@ mod tests {
         );
         drop(first);
         RunLock::take(&run).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_is_renamed_deleted_or_replaced_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("runs/a");
+        let moved = dir.path().join("moved");
+        let held = || {
+            let _ = std::fs::remove_dir_all(dir.path().join("runs"));
+            let lock = RunLock::take(&run).unwrap();
+            assert_eq!(lock.lost(), None);
+            lock
+        };
+        let lock = held();
+        std::fs::rename(dir.path().join("runs"), &moved).unwrap();
+        assert!(lock.lost().unwrap().contains("its lock is gone"));
+        std::fs::rename(&moved, dir.path().join("runs")).unwrap();
+        assert_eq!(lock.lost(), None, "it is back");
+
+        let lock = held();
+        std::fs::rename(&run, &moved).unwrap();
+        let other = RunLock::take(&run).unwrap();
+        assert!(lock.lost().unwrap().contains("another file"));
+        assert_eq!(other.lost(), None);
+
+        let lock = held();
+        std::fs::remove_file(run.join(LOCK_FILE)).unwrap();
+        assert!(lock.lost().unwrap().contains("is gone"));
+
+        let lock = held();
+        std::fs::remove_dir_all(&run).unwrap();
+        std::fs::write(&run, "a file").unwrap();
+        assert!(lock.lost().unwrap().contains("is gone"));
     }
 
     #[test]

@@ -1,36 +1,50 @@
 //! The daemon: one trainer, watched over by one supervisor loop that owns every decision.
 //!
-//! Threads: the caller's runs the supervisor · `trainer` owns the tensors · `admin` runs signals and HTTP on its own runtime · `watch`
-//! polls the config file. All of them talk to the supervisor by [`events::Event`]; the daemon names no tensor.
+//! Threads: the caller's runs the supervisor, which neither reads nor writes a file · `signals` takes the signals · `trainer` owns the tensors ·
+//! `admin` runs HTTP on its own runtime · `config-watch` and `folder-watch` poll the config file and the run folder · `files` writes journal and
+//! accepted configs · `start` and `reading` read the config and end. All of them talk to the supervisor by [`events::Event`]; the daemon names no
+//! tensor.
 
 pub mod admin;
-pub mod board;
+mod bucket_wait;
+pub mod daemon_status;
 pub mod events;
+mod file_watch;
+mod file_work;
 pub mod journal;
 pub mod lock;
 pub mod logging;
+mod observe;
 pub mod progress;
+mod reading;
 mod reload;
-mod signals;
-mod stack_scan;
+mod scrapes;
+pub mod settings;
 pub mod start;
 mod supervisor;
 pub mod systemd;
 pub mod threads;
-pub mod watch;
+mod transaction;
 pub mod watchdog;
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prometheus::Registry;
 
-use crate::config::{Loaded, Source};
-use crate::error::{CliError, ExitCode};
+use crate::config::Source;
+use crate::exit::{CliError, ExitCode};
+use crate::signals;
 use crate::telemetry::metrics::TrainMetrics;
-use crate::trainer::control::{Command, Outcome, Status, StatusBoard};
+use crate::trainer::control::{Command, Failure, Outcome, Status, StatusBoard};
 use crate::trainer::spec::TrainerSpec;
+use daemon_status::DaemonStatus;
+use events::Event;
+use start::Started;
+
+/// Pause between two looks whether the run folder is still there.
+const FOLDER_WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// What a daemon is started with.
 pub struct DaemonArgs {
@@ -49,65 +63,44 @@ pub struct DaemonArgs {
 }
 
 /// A trainer as the daemon sees it: blocks until done, obeys commands, keeps the status board; `splitmask::trainer::run` or a fake one.
-pub trait Train: Fn(TrainerSpec, Receiver<Command>, StatusBoard) -> Result<Outcome, CliError> + Send + Sync + 'static {}
+pub trait Train: Fn(TrainerSpec, Receiver<Command>, StatusBoard) -> Result<Outcome, Failure> + Send + Sync + 'static {}
 
-impl<F: Fn(TrainerSpec, Receiver<Command>, StatusBoard) -> Result<Outcome, CliError> + Send + Sync + 'static> Train for F {}
+impl<F: Fn(TrainerSpec, Receiver<Command>, StatusBoard) -> Result<Outcome, Failure> + Send + Sync + 'static> Train for F {}
 
-/// Runs until the trainer is done or a signal ends it.
+/// Runs until the trainer is done or a signal ends it. From here on signals are heard.
+///
+/// The trainer's thread may still run when this returns: end the process by [`crate::exit::at_once`].
 ///
 /// # Errors
-/// Exit code 64 for a config, run folder or input that was refused (nothing is left behind); else what the trainer failed with.
+/// Exit code 64 for a config, run folder or input that was refused (nothing is left behind), 75 for a stop without a last checkpoint; else what
+/// the trainer failed with.
 pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
-    let loaded = args.source.load().map_err(|e| start::refused(e, &args.source))?;
-    start(args, loaded, Arc::new(train))
-}
-
-fn start(args: DaemonArgs, loaded: Loaded, train: Arc<impl Train>) -> Result<Outcome, CliError> {
-    let Loaded { config, file_sha256, .. } = loaded;
-    let config = Arc::new(config);
-    let policy = admin::Policy::of(&config.admin).map_err(|message| CliError::usage(message, None))?;
-    let run_dir = config.run_dir();
-    let from = start::against_checkpoint(&config)?;
-    let mut lock = lock::RunLock::take(&run_dir)?;
-    let listener = match admin::bind(&config.admin.bind) {
-        Ok(listener) => listener,
-        Err(message) => {
-            lock.undo();
-            return Err(CliError::usage(message, "choose another admin.bind, or \"\" for none".to_owned()));
-        }
-    };
-    let address = listener.as_ref().and_then(|l| l.local_addr().ok());
-    if let Err(e) = lock.describe(address) {
-        lock.undo();
-        return Err(CliError::io(format!("{}: {e}", run_dir.display())));
-    }
+    let (events, inbox) = channel();
+    let heard = events.clone();
+    signals::listen(move |signal| drop(heard.send(Event::Signal(signal, Instant::now()))))
+        .map_err(|e| internal("signals cannot be heard", &e))?;
+    let (started, hangup) = start::begin(&args.source, &events, &inbox)?;
+    let Started {
+        settings,
+        file_sha256,
+        policy,
+        lock,
+        listener,
+        from,
+    } = started;
+    let config = Arc::clone(&settings.config);
     if let Some(log) = &args.log {
         log.set(&config.log.filter);
     }
-    let (events, inbox) = channel();
     let status: StatusBoard = Arc::new(Mutex::new(Status::default()));
-    let board = Arc::new(Mutex::new(board::Board {
-        config_sha256: config.sha256(),
-        config: Arc::clone(&config),
-        generation: 0,
-        last_reload: None,
-        draining: false,
-        stuck: None,
-        started: Instant::now(),
-    }));
-    let shared = admin::Shared::new(Arc::clone(&status), Arc::clone(&board), args.registry, events.clone(), policy);
-    let admin = admin::AdminThread::start(shared, |runtime| signals::subscribe(runtime, &events));
-    let mut admin = match admin {
-        Ok(admin) => admin,
-        Err(e) => {
-            lock.undo();
-            return Err(CliError {
-                code: ExitCode::Internal,
-                message: format!("the admin thread could not be started: {e}"),
-                hint: None,
-            });
-        }
-    };
+    let shown = Arc::new(Mutex::new(DaemonStatus::starting(Arc::clone(&config))));
+    let shared = admin::Shared::new(Arc::clone(&status), Arc::clone(&shown), args.registry, events.clone(), policy);
+    let threads = admin::AdminThread::start(shared).and_then(|admin| Ok((admin, file_work::FileWork::start()?)));
+    let (mut admin, files) = threads.map_err(|e| {
+        lock.undo();
+        internal("a thread of the daemon could not be started", &e)
+    })?;
+    let address = listener.as_ref().and_then(|l| l.local_addr().ok());
     admin.serve(listener);
     if let Some(address) = address {
         tracing::info!(address = %address, lifecycle = config.admin.lifecycle, "admin page at http://{address}/");
@@ -115,39 +108,60 @@ fn start(args: DaemonArgs, loaded: Loaded, train: Arc<impl Train>) -> Result<Out
     if let Some((step, changes)) = &from {
         tracing::info!(step, changes = %start::listed(changes), "going on from the checkpoint at step {step}");
     }
-
-    let (stop_watch, stopped) = channel();
-    let watched = watch::ContentWatch::new(args.source.file.clone(), file_sha256);
-    let changed = events.clone();
-    let every = args.watch_every;
-    let watcher = std::thread::Builder::new().name("watch".into()).spawn(move || {
-        watch::follow(watched, every, &stopped, |digest| {
-            let _ = changed.send(events::Event::FileChanged(digest));
-        });
-    });
-    if let Err(e) = &watcher {
-        tracing::warn!(error = %e, "the config file is not watched; SIGHUP and POST /-/reload still work");
-    }
-
-    let supervisor = supervisor::Supervisor::new(supervisor::Parts {
+    // Dropped at the end, which ends the threads; one that hangs is not waited for.
+    let _watches = watch(&args.source, file_sha256, args.watch_every, &lock, &events);
+    supervisor::Supervisor::new(supervisor::Parts {
         source: args.source,
         metrics: args.metrics,
         log: args.log,
         progress: args.progress,
-        config,
-        board,
+        settings,
+        shown,
         status,
         events,
         inbox,
         admin,
+        files,
         lock,
-        changes_at_start: from.map(|(_, changes)| changes).unwrap_or_default(),
-        train,
-    });
-    let result = supervisor.run();
-    drop(stop_watch);
-    if let Ok(watcher) = watcher {
-        let _ = watcher.join();
+        from,
+        hangup,
+        train: Arc::new(train),
+    })
+    .run()
+}
+
+/// Starts the threads that look at files again and again.
+fn watch(source: &Source, file_sha256: String, every: Duration, lock: &Arc<lock::RunLock>, events: &Sender<Event>) -> [Sender<()>; 2] {
+    let (stop_config, config_stopped) = channel();
+    let (watched, changed) = (file_watch::ContentWatch::new(source.file.clone(), file_sha256), events.clone());
+    let follow = move || {
+        file_watch::follow(watched, every, &config_stopped, |digest| {
+            let _ = changed.send(Event::FileChanged(digest));
+        });
+    };
+    if let Err(e) = std::thread::Builder::new().name("config-watch".into()).spawn(follow) {
+        tracing::warn!(error = %e, "the config file is not watched; SIGHUP and POST /-/reload still work");
     }
-    result
+    let (stop_folder, folder_stopped) = channel::<()>();
+    let (lock, lost) = (Arc::clone(lock), events.clone());
+    let look = move || {
+        while folder_stopped.recv_timeout(FOLDER_WATCH_EVERY) == Err(RecvTimeoutError::Timeout) {
+            if let Some(reason) = lock.lost() {
+                let _ = lost.send(Event::RunFolderLost(reason));
+                return;
+            }
+        }
+    };
+    if let Err(e) = std::thread::Builder::new().name("folder-watch".into()).spawn(look) {
+        tracing::warn!(error = %e, "nobody notices if the run folder is renamed or deleted");
+    }
+    [stop_config, stop_folder]
+}
+
+fn internal(what: &str, e: &std::io::Error) -> CliError {
+    CliError {
+        code: ExitCode::Internal,
+        message: format!("{what}: {e}"),
+        hint: None,
+    }
 }

@@ -1,43 +1,34 @@
-//! The reload transaction: load → validate → compare → act on the strongest class → commit or keep the old config.
+//! Carries out what the rules of [`super::transaction`] say of a reload: reads, asks, commits, answers.
 
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::board::{LastReload, lock as held};
+use super::daemon_status::{LastReload, lock as held};
 use super::events::{Event, ReloadReport, Trigger};
-use super::start::{frozen, listed};
+use super::reading::{self, NewConfig, Reading, Refusal};
+use super::start::listed;
 use super::supervisor::Supervisor;
-use super::{Train, admin, journal};
-use crate::config::diff::strongest;
-use crate::config::{Change, Class, Config, ConfigError, diff};
-use crate::error::CliError;
+use super::transaction::{self, Action};
+use super::{Train, journal};
+use crate::config::{Change, Problem};
 use crate::telemetry::metrics::ReloadOutcome;
-use crate::trainer::control::{Command, Outcome, Reach};
+use crate::trainer::control::{Command, Reach, Reply};
 
-/// A reload between its acceptance as valid and its commit.
+/// Time for the config file to be read; a disk that needs longer is away.
+const READING_LIMIT: Duration = Duration::from_secs(10);
+
+/// What is known of the reload that is under way.
 pub(super) struct Pending {
+    /// Counts the reloads of this process.
+    number: u64,
     trigger: Trigger,
     reply: Option<oneshot::Sender<ReloadReport>>,
-    config: Arc<Config>,
-    changes: Vec<Change>,
-    policy: admin::Policy,
-    /// The admin server moves to this one (`Some(None)`: it ends).
-    listener: Option<Option<TcpListener>>,
-    stage: Stage,
-}
-
-enum Stage {
-    /// The trainer was asked to take the config over.
-    Asked,
-    /// The trainer was asked to stop, for a rebuild with the new config.
-    Stopping,
-    /// The new trainer builds itself.
-    Starting,
-    /// The new trainer failed; one with the old config builds itself.
-    Returning { error: String },
+    began: Instant,
+    /// Once it has been read.
+    new: Option<NewConfig>,
+    /// Why it will not come into force.
+    refusal: Option<Refusal>,
 }
 
 /// How a reload ends, before it is told.
@@ -46,27 +37,17 @@ struct Verdict {
     step: Option<u64>,
     changes: Vec<Change>,
     error: Option<String>,
-    problems: Vec<crate::config::Problem>,
+    problems: Vec<Problem>,
 }
 
-impl Verdict {
-    fn failed(changes: Vec<Change>, error: String) -> Self {
+impl From<Refusal> for Verdict {
+    fn from(refusal: Refusal) -> Self {
         Self {
-            outcome: ReloadOutcome::Failed,
+            outcome: refusal.outcome,
             step: None,
-            changes,
-            error: Some(error),
-            problems: Vec::new(),
-        }
-    }
-
-    fn invalid(error: &ConfigError) -> Self {
-        Self {
-            outcome: ReloadOutcome::Invalid,
-            step: None,
-            changes: Vec::new(),
-            error: Some(error.to_string()),
-            problems: error.problems.clone(),
+            changes: refusal.changes,
+            error: Some(refusal.error),
+            problems: refusal.problems,
         }
     }
 }
@@ -74,251 +55,221 @@ impl Verdict {
 impl<T: Train> Supervisor<T> {
     /// SIGHUP or a changed file: nobody waits for the answer, so it can be put off and merged with others.
     pub(super) fn reload_unasked(&mut self, trigger: Trigger) {
-        if self.pending.is_some() || !self.is_ready() {
-            self.again = Some(trigger);
-        } else {
+        if self.transaction.may_begin() {
             self.begin(trigger, None);
+        } else {
+            self.again = Some(trigger);
         }
     }
 
     /// `POST /-/reload`.
     pub(super) fn reload_asked(&mut self, reply: oneshot::Sender<ReloadReport>) {
-        if self.pending.is_some() || !self.is_ready() {
-            self.parts.metrics.record_reload(ReloadOutcome::Busy, self.generation);
-            let error = if self.pending.is_some() {
-                "another reload is running"
-            } else {
-                "not ready"
-            };
-            let _ = reply.send(ReloadReport {
-                outcome: ReloadOutcome::Busy,
-                applied_at_step: None,
-                config_sha256: self.parts.config.sha256(),
-                changes: Vec::new(),
-                error: Some(error.into()),
-                problems: Vec::new(),
-            });
-        } else {
-            self.begin(Trigger::Http, Some(reply));
+        if self.transaction.may_begin() {
+            return self.begin(Trigger::Http, Some(reply));
         }
+        self.parts.metrics.record_reload(ReloadOutcome::Busy, self.generation);
+        let error = if self.pending.is_some() {
+            "another reload is running"
+        } else {
+            "not ready"
+        };
+        let _ = reply.send(ReloadReport {
+            outcome: ReloadOutcome::Busy,
+            applied_at_step: None,
+            config_sha256: self.parts.settings.config.sha256(),
+            changes: Vec::new(),
+            error: Some(error.into()),
+            problems: Vec::new(),
+        });
     }
 
     fn begin(&mut self, trigger: Trigger, reply: Option<oneshot::Sender<ReloadReport>>) {
         self.manager.reloading();
-        let loaded = self.parts.source.load();
-        self.attempted = match &loaded {
-            Ok(loaded) => Some(loaded.file_sha256.clone()),
-            Err(_) => self.parts.source.file_sha256(),
-        };
-        let new = match loaded {
-            Ok(loaded) => loaded.config,
-            Err(e) => return self.end(trigger, reply, Verdict::invalid(&e)),
-        };
-        let changes = diff(&self.parts.config, &new);
-        let policy = match admin::Policy::of(&new.admin) {
-            Ok(policy) => policy,
-            Err(e) => {
-                return self.end(
-                    trigger,
-                    reply,
-                    Verdict {
-                        outcome: ReloadOutcome::Invalid,
-                        ..Verdict::failed(changes, e)
-                    },
-                );
-            }
-        };
-        let Some(class) = strongest(&changes) else {
-            // The content of the token file may be new even so.
-            self.parts.admin.set_policy(policy);
-            let verdict = Verdict {
-                outcome: ReloadOutcome::Unchanged,
-                step: Some(self.status().step),
-                changes,
-                error: None,
-                problems: Vec::new(),
-            };
-            return self.end(trigger, reply, verdict);
-        };
-        if class == Class::Frozen {
-            let refused = frozen(&changes);
-            let error = format!(
-                "a run cannot change {}; the old config goes on. Start a new run for it: another run.dir, and run.init_from to keep the weights",
-                listed(&refused)
-            );
-            return self.end(
-                trigger,
-                reply,
-                Verdict {
-                    outcome: ReloadOutcome::Frozen,
-                    ..Verdict::failed(refused, error)
-                },
-            );
-        }
-        let listener = if new.admin.bind == self.parts.config.admin.bind {
-            None
-        } else {
-            match admin::bind(&new.admin.bind) {
-                Ok(listener) => Some(listener),
-                Err(e) => return self.end(trigger, reply, Verdict::failed(changes, e)),
-            }
-        };
-        let config = Arc::new(new);
-        let stage = match class {
-            Class::Restart => {
-                let _ = self.commands.send(Command::Stop);
-                Stage::Stopping
-            }
-            Class::Live | Class::Rebuild | Class::Frozen => {
-                self.ask(&config, if class == Class::Rebuild { Reach::Rebuild } else { Reach::Live });
-                Stage::Asked
-            }
-        };
+        self.reloads += 1;
         self.pending = Some(Pending {
+            number: self.reloads,
             trigger,
             reply,
-            config,
-            changes,
-            policy,
-            listener,
-            stage,
+            began: Instant::now(),
+            new: None,
+            refusal: None,
+        });
+        self.happens(transaction::Event::Begin);
+    }
+
+    /// Has the file read by a thread. One that still hangs in an earlier reading is enough.
+    pub(super) fn read_config(&mut self) {
+        if let Some(since) = self.reading {
+            let error = format!(
+                "the config file has been read for {} s without an answer; the old config goes on",
+                since.elapsed().as_secs()
+            );
+            return self.refuse(Refusal::failed(Vec::new(), error));
+        }
+        let (source, in_force) = (self.parts.source.clone(), self.parts.settings.clone());
+        let (events, number) = (self.parts.events.clone(), self.reloads);
+        let body = move || {
+            let reading = Box::new(reading::read(&source, &in_force));
+            let _ = events.send(Event::Read(number, reading));
+        };
+        match std::thread::Builder::new().name("reading".into()).spawn(body) {
+            Ok(_) => self.reading = Some(Instant::now()),
+            Err(e) => self.refuse(Refusal::failed(Vec::new(), format!("no thread to read the config file: {e}"))),
+        }
+    }
+
+    /// Gives up on a file that does not come.
+    pub(super) fn time_reading(&mut self) {
+        let late = self.pending.as_ref().is_some_and(|p| p.began.elapsed() > READING_LIMIT);
+        if late && self.transaction.is_reading() {
+            let file = self.parts.source.file.display();
+            let error = format!(
+                "{file}: cannot be read: no answer for {} s; the old config goes on",
+                READING_LIMIT.as_secs()
+            );
+            self.refuse(Refusal::failed(Vec::new(), error));
+        }
+    }
+
+    /// The file was read, perhaps too late.
+    pub(super) fn config_read(&mut self, number: u64, reading: Reading) {
+        self.reading = None;
+        self.attempted = reading.file_sha256;
+        let Some(pending) = self.pending.as_mut().filter(|p| p.number == number) else {
+            return;
+        };
+        match reading.found {
+            Err(refusal) => self.refuse(refusal),
+            Ok(new) => {
+                let event = new.class.map_or(transaction::Event::Unchanged, transaction::Event::Valid);
+                pending.new = Some(new);
+                self.happens(event);
+            }
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.blame(refusal);
+        self.happens(transaction::Event::Refused);
+    }
+
+    /// Remembers why the reload under way will fail; the first reason is the one that is told.
+    fn blame(&mut self, refusal: Refusal) {
+        if let Some(pending) = &mut self.pending {
+            pending.refusal.get_or_insert(refusal);
+        }
+    }
+
+    /// As [`Self::blame`], in words.
+    pub(super) fn blame_in_words(&mut self, error: &str) {
+        let changes = self.pending.as_ref().and_then(|p| p.new.as_ref()).map(|n| n.changes.clone());
+        self.blame(Refusal::failed(changes.unwrap_or_default(), error.to_owned()));
+    }
+
+    pub(super) fn ask(&mut self, reach: Reach) {
+        let Some(new) = self.pending.as_ref().and_then(|p| p.new.as_ref()) else {
+            return;
+        };
+        let events = self.parts.events.clone();
+        let _ = self.commands.send(Command::Reconfigure {
+            spec: Box::new(new.settings.config.trainer_spec()),
+            reach,
+            reply: Reply::new(move |answer| drop(events.send(Event::Reconfigured(answer)))),
         });
     }
 
-    fn ask(&self, config: &Config, reach: Reach) {
-        let (reply, answered) = channel();
-        let _ = self.commands.send(Command::Reconfigure {
-            spec: Box::new(config.trainer_spec()),
-            reach,
-            reply,
-        });
+    pub(super) fn save(&mut self) {
         let events = self.parts.events.clone();
-        let wait = move || {
-            let answer = answered
-                .recv()
-                .unwrap_or_else(|_| Err("the trainer ended before it answered".into()));
-            let _ = events.send(Event::Reconfigured(answer));
-        };
-        if let Err(e) = std::thread::Builder::new().name("answer".into()).spawn(wait) {
-            let _ = self
-                .parts
-                .events
-                .send(Event::Reconfigured(Err(format!("no thread to wait for the trainer: {e}"))));
-        }
+        let _ = self.commands.send(Command::Checkpoint {
+            reply: Reply::new(move |answer| drop(events.send(Event::Saved(answer.map(|(_, step)| step))))),
+        });
     }
 
     pub(super) fn reconfigured(&mut self, answer: Result<u64, String>) {
-        match self.pending.take() {
-            Some(pending) if matches!(pending.stage, Stage::Asked) => match answer {
-                Ok(step) => self.commit(pending, step),
-                Err(error) => self.give_up(pending, error),
-            },
-            other => self.pending = other,
+        match answer {
+            Ok(step) => {
+                self.applied_at = Some(step);
+                self.happens(transaction::Event::TookOver);
+            }
+            Err(error) => {
+                self.blame_in_words(&error);
+                self.happens(transaction::Event::Declined);
+            }
         }
     }
 
-    /// A trainer that was rebuilt is ready.
-    pub(super) fn reload_progress(&mut self, ready: bool) {
-        if !ready {
-            return;
-        }
-        match self.pending.take() {
-            Some(pending) if matches!(pending.stage, Stage::Starting) => {
-                let step = self.status().step;
-                self.commit(pending, step);
+    pub(super) fn saved(&mut self, answer: Result<u64, String>) {
+        match answer {
+            Ok(_) => self.happens(transaction::Event::Saved),
+            Err(error) => {
+                self.blame_in_words(&format!("the trainer is not rebuilt: its checkpoint cannot be written: {error}"));
+                self.happens(transaction::Event::Unsaved);
             }
-            Some(mut pending) => match std::mem::replace(&mut pending.stage, Stage::Asked) {
-                Stage::Returning { error } => self.give_up(pending, error),
-                stage => {
-                    pending.stage = stage;
-                    self.pending = Some(pending);
+        }
+    }
+
+    /// The config that the reload under way brings.
+    pub(super) fn new_settings(&self) -> Option<super::settings::Settings> {
+        Some(self.pending.as_ref()?.new.as_ref()?.settings.clone())
+    }
+
+    /// Ends the reload under way: with the new config in force, the old one, or one that is the same.
+    pub(super) fn conclude(&mut self, action: Action) {
+        let Some(pending) = self.pending.take() else { return };
+        let step = self.applied_at.take().unwrap_or_else(|| self.status().step);
+        let verdict = match (action, pending.new) {
+            (Action::Commit, Some(new)) => {
+                let changes = new.changes.clone();
+                self.commit(new);
+                Verdict {
+                    outcome: ReloadOutcome::Applied,
+                    step: Some(step),
+                    changes,
+                    error: None,
+                    problems: Vec::new(),
                 }
-            },
-            None => {}
-        }
-    }
-
-    /// The trainer ended; answers the daemon's end, or `None` if the reload goes on with another trainer.
-    pub(super) fn trainer_ended_in_reload(
-        &mut self,
-        result: Result<Outcome, CliError>,
-        draining: bool,
-    ) -> Option<Result<Outcome, CliError>> {
-        let Some(mut pending) = self.pending.take() else {
-            return Some(result);
+            }
+            (Action::Same, Some(new)) => {
+                // The content of the token file may be new even so.
+                self.parts.admin.set_policy(new.policy);
+                Verdict {
+                    outcome: ReloadOutcome::Unchanged,
+                    step: Some(step),
+                    changes: new.changes,
+                    error: None,
+                    problems: Vec::new(),
+                }
+            }
+            (_, new) => {
+                let changes = new.map(|n| n.changes).unwrap_or_default();
+                let ended = || Refusal::failed(changes, "the run ended first".into());
+                pending.refusal.unwrap_or_else(ended).into()
+            }
         };
-        match (&pending.stage, &result) {
-            (Stage::Stopping, Ok(Outcome::Stopped { .. })) if !draining => {
-                let config = Arc::clone(&pending.config);
-                pending.stage = Stage::Starting;
-                self.pending = Some(pending);
-                return self.spawn(&config).err().map(Err);
-            }
-            (Stage::Starting, Err(e)) if !draining => {
-                tracing::warn!(error = %e.message, "the trainer could not be rebuilt; going back to the old config");
-                pending.stage = Stage::Returning { error: e.message.clone() };
-                self.pending = Some(pending);
-                let config = Arc::clone(&self.parts.config);
-                return self.spawn(&config).err().map(Err);
-            }
-            (Stage::Starting, Ok(Outcome::Finished { step })) => {
-                let step = *step;
-                self.commit(pending, step);
-            }
-            (Stage::Returning { error }, _) => {
-                let error = error.clone();
-                self.give_up(pending, error);
-            }
-            _ => self.give_up(pending, "the run ended first".into()),
-        }
-        Some(result)
+        self.tell(pending.trigger, pending.reply, verdict);
     }
 
-    fn commit(&mut self, pending: Pending, step: u64) {
-        let Pending {
-            trigger,
-            reply,
-            config,
-            changes,
-            policy,
-            listener,
-            ..
-        } = pending;
-        if let Some(listener) = listener {
+    fn commit(&mut self, new: NewConfig) {
+        if let Some(listener) = new.listener {
             let address = listener.as_ref().and_then(|l| l.local_addr().ok());
             self.parts.admin.serve(listener);
-            if let Err(e) = self.parts.lock.describe(address) {
-                tracing::warn!(error = %e, "the lock file does not tell the new admin address");
-            }
+            let lock = std::sync::Arc::clone(&self.parts.lock);
+            self.parts.files.run(move || {
+                if let Err(e) = lock.describe(address) {
+                    tracing::warn!(error = %e, "the lock file does not tell the new admin address");
+                }
+            });
         }
-        self.parts.admin.set_policy(policy);
+        self.parts.admin.set_policy(new.policy);
         if let Some(log) = &self.parts.log {
-            log.set(&config.log.filter);
+            log.set(&new.settings.config.log.filter);
         }
-        self.parts.config = config;
+        self.parts.settings = new.settings;
         self.in_force();
-        self.end(
-            trigger,
-            reply,
-            Verdict {
-                outcome: ReloadOutcome::Applied,
-                step: Some(step),
-                changes,
-                error: None,
-                problems: Vec::new(),
-            },
-        );
-    }
-
-    fn give_up(&mut self, pending: Pending, error: String) {
-        let Pending {
-            trigger, reply, changes, ..
-        } = pending;
-        self.end(trigger, reply, Verdict::failed(changes, error));
     }
 
     /// One log line, one count, one line of the journal, one answer.
-    fn end(&mut self, trigger: Trigger, reply: Option<oneshot::Sender<ReloadReport>>, verdict: Verdict) {
+    fn tell(&mut self, trigger: Trigger, reply: Option<oneshot::Sender<ReloadReport>>, verdict: Verdict) {
         let Verdict {
             outcome,
             step,
@@ -326,9 +277,9 @@ impl<T: Train> Supervisor<T> {
             error,
             problems,
         } = verdict;
-        let (label, sha256) = (outcome.label(), self.parts.config.sha256());
+        let (label, sha256) = (outcome.label(), self.parts.settings.config.sha256());
         self.parts.metrics.record_reload(outcome, self.generation);
-        held(&self.parts.board).last_reload = Some(LastReload {
+        held(&self.parts.shown).last_reload = Some(LastReload {
             time: journal::now(),
             outcome: label,
             trigger: trigger.name(),

@@ -1,12 +1,113 @@
 //! A start is a reload from nothing: against the newest checkpoint, if the run folder has one.
+//!
+//! It reads files that may lie on a disk that does not answer, so a thread of its own does it, while the caller's waits for that or for a signal.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
+use super::admin::{self, Policy};
+use super::events::Event;
+use super::journal::LAST_GOOD_FILE;
+use super::lock::RunLock;
+use super::settings::Settings;
 use crate::config::diff::diff_stored;
 use crate::config::{Change, Class, Config, ConfigError, Source};
-use crate::error::CliError;
+use crate::exit::{CliError, ExitCode};
+use crate::signals::Signal;
 
-use super::journal::LAST_GOOD_FILE;
+/// Time that a start which is stopped has to take back what it made.
+const UNDO_LIMIT: Duration = Duration::from_secs(1);
+
+/// What the supervisor takes over.
+#[derive(Debug)]
+pub struct Started {
+    pub(super) settings: Settings,
+    /// Digest of the config file.
+    pub(super) file_sha256: String,
+    pub(super) policy: Policy,
+    pub(super) lock: Arc<RunLock>,
+    pub(super) listener: Option<TcpListener>,
+    /// The checkpoint that the run goes on from, and what differs from its config.
+    pub(super) from: Option<(u64, Vec<Change>)>,
+}
+
+/// Makes the start in a thread and waits for it. Answers also whether a SIGHUP came meanwhile: the file may have changed behind its reading.
+///
+/// # Errors
+/// Exit code 64 for a config, run folder or input that was refused, 75 if a signal came first. Nothing is left behind.
+pub(super) fn begin(source: &Source, events: &Sender<Event>, inbox: &Receiver<Event>) -> Result<(Started, bool), CliError> {
+    let (copy, tell) = (source.clone(), events.clone());
+    let body = move || {
+        let _ = tell.send(Event::Started(Box::new(make(&copy))));
+    };
+    let thread = std::thread::Builder::new().name("start".into()).spawn(body);
+    thread.map_err(|e| CliError::io(format!("no thread for the start: {e}")))?;
+    let mut hangup = false;
+    loop {
+        match inbox.recv() {
+            Ok(Event::Started(started)) => return (*started).map(|started| (started, hangup)),
+            Ok(Event::Signal(Signal::Terminate | Signal::Interrupt, _)) => {
+                if let Ok(Event::Started(started)) = inbox.recv_timeout(UNDO_LIMIT)
+                    && let Ok(started) = *started
+                {
+                    started.lock.undo();
+                }
+                return Err(stopped());
+            }
+            Ok(Event::Signal(Signal::Hangup, _)) => hangup = true,
+            Ok(Event::Signal(Signal::User1, _)) => tracing::warn!("no checkpoint: the run has not started"),
+            Ok(_) => {}
+            Err(_) => unreachable!("a sender is held"),
+        }
+    }
+}
+
+/// A signal ended the process before its first step.
+pub(super) fn stopped() -> CliError {
+    CliError {
+        code: ExitCode::Stopped,
+        message: "stopped before the first step of this process; there is nothing to save".into(),
+        hint: Some("the same command starts again".into()),
+    }
+}
+
+/// Reads, validates, compares, locks and binds. What was made is taken back if a later part fails.
+fn make(source: &Source) -> Result<Started, CliError> {
+    let loaded = source.load().map_err(|e| refused(e, source))?;
+    let file_sha256 = loaded.file_sha256.clone();
+    let settings = Settings::of(loaded);
+    let policy = settings.policy()?;
+    let from = against_checkpoint(&settings.config)?;
+    let run_dir = settings.config.run_dir();
+    let lock = RunLock::take(&run_dir).map_err(|e| settings.at("run.dir", e))?;
+    let rest = || -> Result<Option<TcpListener>, CliError> {
+        let listener = admin::bind(&settings.config.admin.bind).map_err(|e| CliError {
+            hint: Some("choose another admin.bind, or \"\" for none".into()),
+            ..settings.wrong("admin.bind", e).into()
+        })?;
+        let address = listener.as_ref().and_then(|l| l.local_addr().ok());
+        lock.describe(address)
+            .map_err(|e| CliError::io(format!("{}: {e}", run_dir.display())))?;
+        Ok(listener)
+    };
+    match rest() {
+        Ok(listener) => Ok(Started {
+            settings,
+            file_sha256,
+            policy,
+            lock: Arc::new(lock),
+            listener,
+            from,
+        }),
+        Err(e) => {
+            lock.undo();
+            Err(e)
+        }
+    }
+}
 
 /// The newest checkpoint of a run folder that holds a config: (step, its config's text).
 ///
@@ -100,7 +201,7 @@ fn run_dir_in(source: &Source) -> Option<PathBuf> {
             .rev()
             .find_map(|s| s.strip_prefix(&format!("run.{key}=")).map(|v| v.trim_matches('"').to_owned()));
         set.or_else(|| {
-            let text = std::fs::read_to_string(&source.file).ok()?;
+            let text = String::from_utf8(crate::config::file::read(&source.file).ok()?).ok()?;
             let (table, _) = toml::de::DeTable::parse_recoverable(&text);
             let run = table.get_ref().get("run")?.get_ref().as_table()?.clone();
             Some(run.get(key)?.get_ref().as_str()?.to_owned())
@@ -153,7 +254,7 @@ mod tests {
         let (step, changes) = against_checkpoint(&config(dir.path(), "[optim]\nlr = 1e-3\n")).unwrap().unwrap();
         assert_eq!((step, listed(&changes).as_str()), (100, "optim.lr 0.0015 → 0.001 (live)"));
         let error = against_checkpoint(&config(dir.path(), "[model]\ndepth = 6\n")).unwrap_err();
-        assert_eq!(error.code, crate::error::ExitCode::Usage);
+        assert_eq!(error.code, crate::exit::ExitCode::Usage);
         assert!(error.message.contains("model.depth 0 → 6 (frozen)"), "{}", error.message);
         assert!(error.hint.unwrap().contains("run.init_from"));
     }

@@ -6,23 +6,30 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::admin::AdminThread;
-use super::board::{SharedBoard, lock as held};
-use super::events::{CheckpointAnswer, Event, Notice, Trigger};
+use super::bucket_wait::BucketWait;
+use super::daemon_status::{SharedDaemonStatus, lock as held};
+use super::events::{CheckpointAnswer, Event, Trigger};
+use super::file_work::FileWork;
 use super::journal::{self, Entry, Journal};
 use super::lock::RunLock;
 use super::logging::LogHandle;
-use super::progress::{self, Progress};
+use super::progress::Progress;
 use super::reload::Pending;
+use super::settings::Settings;
 use super::systemd::ServiceManager;
+use super::transaction::{self, Action, End, Transaction};
 use super::watchdog::Watchdog;
-use super::{Train, start, threads};
-use crate::config::{Change, Config, Source};
-use crate::error::{CliError, ExitCode};
-use crate::telemetry::metrics::{ReloadOutcome, TrainMetrics, unix_seconds};
-use crate::trainer::control::{Command, Outcome, Status, StatusBoard};
+use super::{Train, start};
+use crate::config::{Change, Source};
+use crate::exit::{CliError, ExitCode};
+use crate::signals::{Signal, Stop, StopRequests};
+use crate::telemetry::metrics::TrainMetrics;
+use crate::trainer::control::{Command, Failure, Outcome, Reply, Status, StatusBoard};
 
 /// Longest pause between two looks at status, watchdog and deadline.
 const TICK: Duration = Duration::from_millis(100);
+/// Time that the disk has at the end for what is still to be written.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// What a supervisor is made of.
 pub(super) struct Parts<T> {
@@ -30,14 +37,19 @@ pub(super) struct Parts<T> {
     pub(super) metrics: TrainMetrics,
     pub(super) log: Option<LogHandle>,
     pub(super) progress: Option<Progress>,
-    pub(super) config: Arc<Config>,
-    pub(super) board: SharedBoard,
+    /// In force.
+    pub(super) settings: Settings,
+    pub(super) shown: SharedDaemonStatus,
     pub(super) status: StatusBoard,
     pub(super) events: Sender<Event>,
     pub(super) inbox: Receiver<Event>,
     pub(super) admin: AdminThread,
-    pub(super) lock: RunLock,
-    pub(super) changes_at_start: Vec<Change>,
+    pub(super) files: FileWork,
+    pub(super) lock: Arc<RunLock>,
+    /// The checkpoint that the run goes on from, and what differs from its config.
+    pub(super) from: Option<(u64, Vec<Change>)>,
+    /// A SIGHUP came during the start.
+    pub(super) hangup: bool,
     pub(super) train: Arc<T>,
 }
 
@@ -49,58 +61,97 @@ struct Draining {
 /// The state of the daemon.
 pub(super) struct Supervisor<T> {
     pub(super) parts: Parts<T>,
+    /// What is under way, by rules without side effects.
+    pub(super) transaction: Transaction,
     /// To the trainer that runs now; closed once it has ended.
     pub(super) commands: Sender<Command>,
-    /// The reload that is under way.
+    /// What that trainer was built with.
+    built_with: Settings,
+    /// How the last trainer ended.
+    last: Option<Result<Outcome, CliError>>,
+    /// Set when the loop is to return.
+    pub(super) end: Option<Result<Outcome, CliError>>,
+    /// What is known of the reload that is under way.
     pub(super) pending: Option<Pending>,
+    /// Reloads of this process.
+    pub(super) reloads: u64,
+    /// Since when a thread reads the config file.
+    pub(super) reading: Option<Instant>,
+    /// Step at which the trainer took over the config of the reload under way.
+    pub(super) applied_at: Option<u64>,
     /// A reload was asked for meanwhile; the last one wins.
     pub(super) again: Option<Trigger>,
     /// Digest of the file at the last attempt to load it.
     pub(super) attempted: Option<String>,
     pub(super) generation: u64,
-    pub(super) journal: Journal,
+    journal: Arc<std::sync::Mutex<Journal>>,
     pub(super) manager: ServiceManager,
-    watchdog: Watchdog,
+    pub(super) watchdog: Watchdog,
+    stops: StopRequests,
     draining: Option<Draining>,
+    began: Instant,
+    /// Tries of a start whose bucket does not answer.
+    pub(super) bucket_wait: Option<BucketWait>,
+    /// What it said at the last of them.
+    pub(super) bucket_says: String,
+    /// The trainer that runs now has taken its first batch.
+    pub(super) ready: bool,
     /// Batches consumed at the last rollback that the journal tells of.
-    rollback_told: Option<u64>,
+    pub(super) rollback_told: Option<u64>,
     /// The first trainer took its first batch: the start is accepted.
-    accepted: bool,
+    pub(super) accepted: bool,
+    folder_lost: bool,
 }
 
 impl<T: Train> Supervisor<T> {
     pub(super) fn new(parts: Parts<T>) -> Self {
         let (commands, _) = channel();
-        let watchdog = Watchdog::new(Instant::now(), Duration::from_secs_f64(parts.config.admin.watchdog_s));
+        let now = Instant::now();
+        let config = &parts.settings.config;
         Self {
-            journal: Journal::of(&parts.config.run_dir()),
-            parts,
+            transaction: Transaction::FIRST,
             commands,
+            built_with: parts.settings.clone(),
+            last: None,
+            end: None,
             pending: None,
-            again: None,
+            reloads: 0,
+            reading: None,
+            applied_at: None,
+            again: parts.hangup.then_some(Trigger::Signal),
             attempted: None,
             generation: 0,
+            journal: Arc::new(std::sync::Mutex::new(Journal::of(&config.run_dir()))),
             manager: ServiceManager::from_environment(),
-            watchdog,
+            watchdog: Watchdog::new(now, Duration::from_secs_f64(config.admin.watchdog_s)),
+            stops: StopRequests::default(),
             draining: None,
+            began: now,
+            bucket_wait: None,
+            bucket_says: String::new(),
+            ready: false,
             rollback_told: None,
             accepted: false,
+            folder_lost: false,
+            parts,
         }
     }
 
     /// Runs to the end.
     pub(super) fn run(mut self) -> Result<Outcome, CliError> {
-        let config = Arc::clone(&self.parts.config);
-        let result = self.spawn(&config).and_then(|()| self.serve());
+        self.spawn(self.parts.settings.clone());
+        let result = self.serve();
         if let Some(progress) = &self.parts.progress {
             progress.show(&self.status());
             progress.clear();
         }
-        if !self.accepted
-            && let Err(e) = &result
-        {
+        if let (false, Err(e)) = (self.accepted, &result) {
             tracing::debug!(error = %e.message, "the start was refused");
-            self.parts.lock.undo();
+            if !self.folder_lost {
+                let lock = Arc::clone(&self.parts.lock);
+                self.parts.files.run(move || lock.undo());
+            }
+            self.parts.files.finish(LAST_WRITES);
             return result;
         }
         let (outcome, error) = match &result {
@@ -114,31 +165,48 @@ impl<T: Train> Supervisor<T> {
             None => tracing::info!(step = self.status().step, outcome, "the run ends"),
             Some(error) => tracing::error!(step = self.status().step, outcome, error, "the run ends"),
         }
+        self.parts.files.finish(LAST_WRITES);
+        if let Ok(Outcome::Finished { .. }) = &result {
+            self.stay_for_scraper();
+        }
         result
+    }
+
+    /// Lets whoever scrapes at intervals read that the run is finished, so that its end is not taken for a crash.
+    fn stay_for_scraper(&mut self) {
+        let now = Instant::now();
+        self.parts.metrics.finished.set(1.0);
+        let Some(until) = held(self.parts.admin.scrapes()).expected_by(now) else {
+            return;
+        };
+        tracing::info!(
+            "finished; staying up to {:.0} s for the next scrape of /metrics",
+            (until - now).as_secs_f64()
+        );
+        while Instant::now() < until && !held(self.parts.admin.scrapes()).any_since(now) {
+            if let Ok(Event::Signal(Signal::Terminate | Signal::Interrupt, _) | Event::Quit) = self.parts.inbox.recv_timeout(TICK) {
+                return;
+            }
+        }
+        // The answer to that scrape is on its way.
+        std::thread::sleep(TICK);
     }
 
     fn serve(&mut self) -> Result<Outcome, CliError> {
         loop {
             match self.parts.inbox.recv_timeout(TICK) {
-                Ok(Event::TrainerEnded(result)) => {
-                    if let Some(end) = self.trainer_ended(result) {
-                        return end;
-                    }
-                }
-                Ok(Event::Notice(Notice::Terminate)) if self.draining.is_some() => {
-                    return Err(CliError {
-                        code: ExitCode::Stopped,
-                        message: "second signal: stopped at once; the run goes on from its last checkpoint".into(),
-                        hint: None,
-                    });
-                }
                 Ok(event) => self.handle(event),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the supervisor holds a sender"),
             }
-            self.look();
+            if self.end.is_none() {
+                self.look();
+            }
+            if let Some(end) = self.end.take() {
+                return end;
+            }
             if self.draining.as_ref().is_some_and(|d| Instant::now() > d.deadline) {
-                let grace = self.parts.config.admin.grace_s;
+                let grace = self.parts.settings.config.admin.grace_s;
                 return Err(CliError {
                     code: ExitCode::Stopped,
                     message: format!("admin.grace_s = {grace} ran out before the last checkpoint; the run goes on from the one before"),
@@ -150,29 +218,86 @@ impl<T: Train> Supervisor<T> {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Notice(Notice::Terminate) => self.drain("signal"),
-            Event::Quit => self.drain("http"),
-            Event::Notice(Notice::Hangup) => self.reload_unasked(Trigger::Signal),
-            Event::FileChanged(digest) => {
-                if self.parts.config.admin.watch && self.attempted.as_ref() != Some(&digest) {
-                    self.reload_unasked(Trigger::File);
+            Event::Signal(signal @ (Signal::Terminate | Signal::Interrupt), at) => match self.stops.judge(at) {
+                Stop::Orderly => self.drain("signal"),
+                Stop::Repeated => tracing::info!(
+                    "{} less than {} s after the first request to stop: taken for the same one; a later one ends at once",
+                    signal.name(),
+                    StopRequests::APART.as_secs()
+                ),
+                Stop::AtOnce => {
+                    self.end = Some(Err(CliError {
+                        code: ExitCode::Stopped,
+                        message: format!(
+                            "{} {} s or more after the first request to stop: stopped at once, without a checkpoint; the run goes on from its last one",
+                            signal.name(),
+                            StopRequests::APART.as_secs()
+                        ),
+                        hint: None,
+                    }));
                 }
-            }
-            Event::Reload(reply) => self.reload_asked(reply),
-            Event::Notice(Notice::Checkpoint) => self.checkpoint(|answer| match answer {
+            },
+            Event::Signal(Signal::Hangup, _) => self.reload_unasked(Trigger::Signal),
+            Event::Signal(Signal::User1, _) => self.checkpoint(|answer| match answer {
                 Ok((path, step)) => tracing::info!(step, path = %path.display(), "checkpoint by signal"),
                 Err(e) => tracing::warn!(error = %e, "checkpoint by signal failed"),
             }),
-            Event::Checkpoint(reply) => self.checkpoint(move |answer| {
-                let _ = reply.send(answer);
-            }),
+            Event::Quit if self.draining.is_none() => {
+                self.stops.judge(Instant::now());
+                self.drain("http");
+            }
+            Event::FileChanged(digest) => {
+                if self.parts.settings.config.admin.watch && self.attempted.as_ref() != Some(&digest) {
+                    self.reload_unasked(Trigger::File);
+                }
+            }
+            Event::RunFolderLost(reason) => {
+                self.folder_lost = true;
+                self.end = Some(Err(CliError {
+                    code: ExitCode::Io,
+                    message: format!("{reason}; the run stops before it writes where another process may"),
+                    hint: Some(
+                        "its checkpoints are where the folder is now; put it back, or set run.dir to that place, and start again".into(),
+                    ),
+                }));
+            }
+            Event::Reload(reply) => self.reload_asked(reply),
+            Event::Checkpoint(reply) => self.checkpoint(move |answer| drop(reply.send(answer))),
+            Event::Read(number, reading) => self.config_read(number, *reading),
             Event::Reconfigured(answer) => self.reconfigured(answer),
-            Event::TrainerEnded(_) => unreachable!("handled by the loop"),
+            Event::Saved(answer) => self.saved(answer),
+            Event::TrainerEnded(result) => self.trainer_ended(result),
+            Event::Quit | Event::Started(_) => {}
+        }
+    }
+
+    /// Takes in what happens, by the rules, and does what they say.
+    pub(super) fn happens(&mut self, event: transaction::Event) {
+        for action in self.transaction.on(event) {
+            match action {
+                Action::Read => self.read_config(),
+                Action::Ask(reach) => self.ask(reach),
+                Action::Save => self.save(),
+                Action::Stop => drop(self.commands.send(Command::Stop)),
+                Action::StartNew => {
+                    if let Some(settings) = self.new_settings() {
+                        self.spawn(settings);
+                    }
+                }
+                Action::StartOld => self.spawn(self.parts.settings.clone()),
+                Action::Commit | Action::GiveUp | Action::Same => self.conclude(action),
+                Action::Await => self.await_bucket(),
+                Action::End => {
+                    let last = self.last.take().unwrap_or_else(|| Err(self.stopped()));
+                    self.end.get_or_insert(last);
+                }
+            }
         }
     }
 
     /// Starts a trainer thread. Its last act is [`Event::TrainerEnded`].
-    pub(super) fn spawn(&mut self, config: &Config) -> Result<(), CliError> {
+    fn spawn(&mut self, settings: Settings) {
+        let config = Arc::clone(&settings.config);
         {
             let mut status = held(&self.parts.status);
             let history = std::mem::take(&mut status.history);
@@ -183,6 +308,8 @@ impl<T: Train> Supervisor<T> {
                 ..Status::default()
             };
         }
+        self.ready = false;
+        self.built_with = settings;
         let (commands, inbox) = channel();
         self.commands = commands;
         let spec = config.trainer_spec();
@@ -193,174 +320,124 @@ impl<T: Train> Supervisor<T> {
         );
         let body = move || {
             let result = std::panic::catch_unwind(AssertUnwindSafe(|| train(spec, inbox, status)));
-            let result = result.unwrap_or_else(|panic| {
-                let text = panic
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| panic.downcast_ref::<&str>().copied())
-                    .unwrap_or("no message");
-                Err(CliError {
-                    code: ExitCode::Internal,
-                    message: format!("the trainer panicked: {text}"),
-                    hint: Some("this is a bug; the log holds the place".into()),
-                })
-            });
-            let _ = events.send(Event::TrainerEnded(result));
+            let _ = events.send(Event::TrainerEnded(result.unwrap_or_else(|panic| Err(panicked(&*panic)))));
         };
-        let thread = std::thread::Builder::new().name("trainer".into()).stack_size(16 << 20).spawn(body);
-        thread.map(drop).map_err(|e| CliError {
-            code: ExitCode::Internal,
-            message: format!("no trainer thread: {e}"),
-            hint: None,
-        })
+        if let Err(e) = std::thread::Builder::new().name("trainer".into()).stack_size(16 << 20).spawn(body) {
+            self.end = Some(Err(super::internal("no trainer thread", &e)));
+        }
     }
 
-    /// Answers how the daemon ends, or `None` when another trainer was started.
-    fn trainer_ended(&mut self, result: Result<Outcome, CliError>) -> Option<Result<Outcome, CliError>> {
-        let draining = self.draining.is_some();
-        let end = self.trainer_ended_in_reload(result, draining)?;
-        if let Ok(Outcome::Finished { .. }) = &end {
-            self.accept();
-        }
-        Some(end)
-    }
-
-    fn look(&mut self) {
-        let status = self.status();
-        if status.ready && !self.accepted {
-            self.accept();
-        }
-        self.reload_progress(status.ready);
-        self.tell_rollback(&status);
-        self.watchdog.set_floor(Duration::from_secs_f64(self.parts.config.admin.watchdog_s));
-        let stuck = self.watchdog.look(&status, Instant::now());
-        let before = std::mem::replace(&mut held(&self.parts.board).stuck, stuck.clone());
-        if let Some(reason) = stuck.as_ref().filter(|_| before.is_none()) {
-            match threads::write(&self.parts.config.run_dir(), reason, &status) {
-                Ok(file) => tracing::error!(reason, threads = %file.display(), "watchdog: the trainer is stuck"),
-                Err(error) => tracing::error!(reason, %error, "watchdog: the trainer is stuck; {}", threads::report()),
+    fn trainer_ended(&mut self, result: Result<Outcome, Failure>) {
+        let end = match &result {
+            Ok(Outcome::Finished { .. }) => {
+                self.accept();
+                End::Finished
             }
-            self.note("stuck", "watchdog", "failed", &[], Some(reason));
+            Ok(Outcome::Stopped { .. }) => End::Stopped,
+            Err(failure) if failure.away && self.may_wait() => End::Away,
+            Err(failure) if failure.error.code == ExitCode::Io => End::Disk,
+            Err(_) => End::Failed,
+        };
+        self.last = Some(result.map_err(|failure| {
+            if failure.away && self.draining.is_some() {
+                return self.stopped();
+            }
+            self.built_with.located(failure)
+        }));
+        if let Some(Err(e)) = &self.last {
+            let why = e.message.clone();
+            if end == End::Away {
+                self.bucket_says.clone_from(&why);
+            }
+            if self.pending.is_some() && self.draining.is_none() {
+                tracing::warn!(error = why, "the trainer ended during a reload");
+                self.blame_in_words(&why);
+            }
         }
-        self.manager.tick(stuck.is_none(), || {
-            format!("step {}/{} · {}", status.step, status.total_steps, progress::line(&status))
-        });
-        if let Some(progress) = &self.parts.progress {
-            progress.show(&status);
+        self.happens(transaction::Event::Ended(end));
+    }
+
+    /// A run that has a checkpoint, or is given up only after its retry budget, may wait for its bucket.
+    fn may_wait(&self) -> bool {
+        let budget = Duration::from_secs_f64(self.parts.settings.config.pipeline.retry_budget_s);
+        self.accepted || self.parts.from.is_some() || self.began.elapsed() < budget
+    }
+
+    /// A stop found no trainer that had anything to save.
+    fn stopped(&self) -> CliError {
+        let mut error = start::stopped();
+        if self.accepted || self.parts.from.is_some() {
+            error.message = "stopped while no trainer ran; the newest checkpoint holds everything".into();
         }
-        if self.accepted
-            && self.pending.is_none()
-            && self.draining.is_none()
-            && let Some(trigger) = self.again.take()
-        {
-            self.reload_unasked(trigger);
-        }
-    }
-
-    fn tell_rollback(&mut self, status: &Status) {
-        if let Some(rollback) = &status.last_rollback
-            && self.rollback_told.replace(rollback.consumed) != Some(rollback.consumed)
-        {
-            let what = format!(
-                "{}: from step {} to the checkpoint at step {}, images {} to {} are left out",
-                rollback.reason,
-                rollback.from_step,
-                rollback.to_step,
-                rollback.skipped_from.samples(),
-                rollback.skipped_to.samples()
-            );
-            self.note("rollback", "trainer", "applied", &[], Some(&what));
-        }
-    }
-
-    /// The config of the start is in force.
-    fn accept(&mut self) {
-        if std::mem::replace(&mut self.accepted, true) {
-            return;
-        }
-        self.in_force();
-        // The start is no reload: `_reloads_total` counts what came after it.
-        self.parts.metrics.config_generation.set(self.generation as f64);
-        self.parts.metrics.config_last_reload_success_timestamp.set(unix_seconds());
-        let changes = std::mem::take(&mut self.parts.changes_at_start);
-        self.note("start", "start", ReloadOutcome::Applied.label(), &changes, None);
-        tracing::info!(
-            outcome = "applied", trigger = "start", step = self.status().step, sha256 = %self.parts.config.sha256(),
-            changes = %start::listed(&changes), "config loaded"
-        );
-        self.manager.ready();
-    }
-
-    /// Makes the current config known as accepted.
-    pub(super) fn in_force(&mut self) {
-        self.generation += 1;
-        journal::keep_last_good(&self.parts.config.run_dir(), &self.parts.config.to_toml());
-        let mut board = held(&self.parts.board);
-        board.generation = self.generation;
-        board.config_sha256 = self.parts.config.sha256();
-        board.config = Arc::clone(&self.parts.config);
-    }
-
-    pub(super) fn is_ready(&self) -> bool {
-        self.accepted && self.draining.is_none()
-    }
-
-    pub(super) fn status(&self) -> Status {
-        held(&self.parts.status).clone()
-    }
-
-    pub(super) fn note(&self, event: &str, trigger: &str, outcome: &str, changes: &[Change], error: Option<&str>) {
-        let sha256 = self.parts.config.sha256();
-        let step = self.status().step;
-        self.journal.append(&Entry {
-            time: journal::now(),
-            event,
-            trigger,
-            step,
-            sha256: &sha256,
-            outcome,
-            changes,
-            error,
-        });
+        error
     }
 
     fn drain(&mut self, why: &'static str) {
         if self.draining.is_some() {
             return;
         }
-        let grace = Duration::from_secs_f64(self.parts.config.admin.grace_s);
+        self.look_ready();
+        let grace = Duration::from_secs_f64(self.parts.settings.config.admin.grace_s);
         tracing::info!(
             grace_s = grace.as_secs_f64(),
             why,
             "draining: the step is finished, a checkpoint written"
         );
-        held(&self.parts.board).draining = true;
+        held(&self.parts.shown).draining = true;
         self.manager.stopping(grace);
         self.draining = Some(Draining {
             deadline: Instant::now() + grace,
             why,
         });
-        // A trainer that has ended already needs no command; its end is on its way.
-        let _ = self.commands.send(Command::Stop);
+        self.happens(transaction::Event::Drain);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.is_some()
     }
 
     fn checkpoint(&self, answer: impl FnOnce(CheckpointAnswer) + Send + 'static) {
-        if !self.is_ready() {
+        if !self.ready || self.is_draining() {
             return answer(Err("not ready".into()));
         }
-        let (reply, answered) = channel();
-        if self.commands.send(Command::Checkpoint { reply }).is_err() {
-            return answer(Err("the trainer has ended".into()));
-        }
-        let wait = move || {
-            answer(
-                answered
-                    .recv()
-                    .unwrap_or_else(|_| Err("the trainer ended before it answered".into())),
-            );
-        };
-        if let Err(e) = std::thread::Builder::new().name("answer".into()).spawn(wait) {
-            tracing::warn!(error = %e, "no thread to wait for the checkpoint");
-        }
+        // A trainer that has ended drops the command, and that answers it.
+        let _ = self.commands.send(Command::Checkpoint { reply: Reply::new(answer) });
     }
+
+    pub(super) fn status(&self) -> Status {
+        held(&self.parts.status).clone()
+    }
+
+    /// Writes a line of the journal.
+    pub(super) fn note(&mut self, event: &str, trigger: &str, outcome: &str, changes: &[Change], error: Option<&str>) {
+        if self.folder_lost {
+            return;
+        }
+        let line = Entry {
+            time: journal::now(),
+            event,
+            trigger,
+            step: self.status().step,
+            sha256: &self.parts.settings.config.sha256(),
+            outcome,
+            changes,
+            error,
+        }
+        .line();
+        let journal = Arc::clone(&self.journal);
+        self.parts.files.run(move || held(&journal).append(&line));
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    Failure::from(CliError {
+        code: ExitCode::Internal,
+        message: format!("the trainer panicked: {text}"),
+        hint: Some("this is a bug; the log holds the place".into()),
+    })
 }

@@ -3,15 +3,13 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::stack_scan::Memory;
 use crate::trainer::control::Status;
 
-/// One paragraph per thread from `/proc/self/task`: name, state, the kernel function it sleeps in, its system call, its kernel stack where this
-/// user may read it, and where in user space it likely came from. Empty where there is no such file system.
+/// One paragraph per thread from `/proc/self/task`: name, state, the kernel function it sleeps in, its system call, and its kernel stack where this
+/// user may read it. Empty where there is no such file system.
 #[must_use]
 pub fn report() -> String {
     let mut text = String::new();
-    let memory = Memory::open();
     let mut tasks: Vec<(u64, PathBuf)> = std::fs::read_dir("/proc/self/task")
         .into_iter()
         .flatten()
@@ -40,14 +38,12 @@ pub fn report() -> String {
         for line in read("stack").lines() {
             let _ = writeln!(text, "    {line}");
         }
-        for frame in memory.iter().flat_map(|m| m.frames(&call)) {
-            let _ = writeln!(text, "    from {frame}");
-        }
     }
     text
 }
 
-/// Writes `RUN/hang-step-….txt`: why, the trainer's status with queue levels, and all threads. Answers the file.
+/// Writes `RUN/hang-step-….txt`: why, the trainer's status with queue levels, all threads, and the command that tells where each is in its program,
+/// which only a debugger can find out without risk. Answers the file.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -58,7 +54,9 @@ pub fn write(run_dir: &Path, reason: &str, status: &Status) -> std::io::Result<P
         "queue_batches": status.queue.0, "queue_capacity_batches": status.queue.1, "last_checkpoint_step": status.last_checkpoint_step,
         "data_wait_ratio": status.data_wait_ratio,
     });
-    std::fs::write(&path, format!("{reason}\n{shown}\n\n{}", report()))?;
+    let pid = std::process::id();
+    let stacks = format!("stacks, while the process lives: gdb -p {pid} -batch -ex 'thread apply all backtrace', or eu-stack -p {pid}");
+    std::fs::write(&path, format!("{reason}\n{shown}\n{stacks}\n\n{}", report()))?;
     Ok(path)
 }
 
@@ -94,7 +92,10 @@ mod tests {
         };
         let text = std::fs::read_to_string(write(dir.path(), "no progress", &status).unwrap()).unwrap();
         assert!(
-            text.starts_with("no progress\n") && text.contains("\"queue_batches\":2") && text.contains("thread "),
+            text.starts_with("no progress\n")
+                && text.contains("\"queue_batches\":2")
+                && text.contains("thread ")
+                && text.contains(&format!("gdb -p {} ", std::process::id())),
             "{text}"
         );
     }

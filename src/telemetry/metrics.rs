@@ -42,6 +42,12 @@ pub struct TrainMetrics {
     pub last_rollback_timestamp: Gauge,
     /// `splitmask_train_paused`.
     pub paused: PerLabel<PauseReason, Gauge>,
+    /// `splitmask_train_bucket_away`.
+    pub bucket_away: Gauge,
+    /// `splitmask_train_stuck`.
+    pub stuck: Gauge,
+    /// `splitmask_train_finished`.
+    pub finished: Gauge,
     /// `splitmask_train_loss`.
     pub loss: PerLabel<LossTerm, Gauge>,
     /// `splitmask_train_token_entropy_nats`.
@@ -157,6 +163,21 @@ impl TrainMetrics {
                 "When training last went back to a checkpoint, in seconds since 1970; 0 = never.",
             )?,
             paused: gauge_per(r, "splitmask_train_paused", "1 while the run is paused for this reason, else 0.")?,
+            bucket_away: gauge(
+                r,
+                "splitmask_train_bucket_away",
+                "1 while no trainer runs because the bucket does not answer its start, else 0.",
+            )?,
+            stuck: gauge(
+                r,
+                "splitmask_train_stuck",
+                "1 while the watchdog sees no progress of the trainer (admin.watchdog_s), else 0.",
+            )?,
+            finished: gauge(
+                r,
+                "splitmask_train_finished",
+                "1 once the schedule is done and the process is about to end, else 0.",
+            )?,
             loss: gauge_per(r, "splitmask_train_loss", "Loss by term at the last log step, in nats.")?,
             token_entropy: gauge(
                 r,

@@ -1,11 +1,12 @@
 //! The seam between the daemon and the trainer thread: commands in, a status snapshot out. No tensors cross it.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
+use crate::exit::CliError;
 use crate::trainer::spec::TrainerSpec;
 
 /// How far a reconfiguration reaches inside a running trainer.
@@ -17,8 +18,66 @@ pub enum Reach {
     Rebuild,
 }
 
-/// Answer to a command: the step at whose boundary it took effect, or why it did not.
-pub type Reply<T> = Sender<Result<T, String>>;
+/// Where a command is answered: a function, called by the trainer's thread, which must not wait in it.
+pub struct Reply<T>(Option<Box<dyn FnOnce(Result<T, String>) + Send>>);
+
+impl<T> Reply<T> {
+    /// Calls `answer` once: with what the trainer says, or with an error if it ends without a word.
+    pub fn new(answer: impl FnOnce(Result<T, String>) + Send + 'static) -> Self {
+        Self(Some(Box::new(answer)))
+    }
+
+    /// Answers.
+    pub fn send(mut self, answer: Result<T, String>) {
+        if let Some(reply) = self.0.take() {
+            reply(answer);
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        if let Some(reply) = self.0.take() {
+            reply(Err("the trainer ended before it answered".into()));
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reply")
+    }
+}
+
+/// How a trainer failed, as far as the daemon must know.
+#[derive(Debug)]
+pub struct Failure {
+    /// What is told, and the exit code.
+    pub error: CliError,
+    /// What in the config is to blame, if anything is.
+    pub blame: Option<Blame>,
+    /// The bucket does not answer. Nothing says that its address is wrong: the same start may succeed later.
+    pub away: bool,
+}
+
+/// A setting that a failure goes back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blame {
+    /// The key.
+    Key(String),
+    /// The value, where several keys can hold it: an address of shards.
+    Address(String),
+}
+
+impl From<CliError> for Failure {
+    fn from(error: CliError) -> Self {
+        Self {
+            error,
+            blame: None,
+            away: false,
+        }
+    }
+}
 
 /// What the daemon asks of the trainer; handled between two steps, and while waiting for data.
 #[derive(Debug)]
@@ -29,7 +88,7 @@ pub enum Command {
         spec: Box<TrainerSpec>,
         /// How far it reaches.
         reach: Reach,
-        /// Answers the step of application.
+        /// Answers the step at whose boundary it took effect, or why it did not.
         reply: Reply<u64>,
     },
     /// Write a checkpoint now; answers (path, step).

@@ -6,10 +6,11 @@ use splitmask_pipeline::error::PipelineError;
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
-use crate::error::{CliError, ExitCode};
+use crate::exit::{CliError, ExitCode};
 use crate::objective::ObjectiveError;
 use crate::optim::OptimError;
 use crate::tensor::TensorError;
+use crate::trainer::control::{Blame, Failure};
 
 /// Why a trainer could not start or go on.
 #[derive(Debug, Error)]
@@ -98,13 +99,12 @@ impl TrainError {
                 | PipelineError::BadCodebook { .. }
                 | PipelineError::FewPatches { .. }
                 | PipelineError::BadSetting { .. }
-                | PipelineError::Refused { .. }
-                // Only opening a bucket answers this: a wrong address rather than a bad day.
-                | PipelineError::Unreachable { .. } => ExitCode::Usage,
+                | PipelineError::Refused { .. } => ExitCode::Usage,
                 PipelineError::Panicked { .. } => ExitCode::Internal,
-                PipelineError::FailureBudget { .. } | PipelineError::Shard(_) | PipelineError::Io { .. } => {
-                    ExitCode::Io
-                }
+                PipelineError::Unreachable { .. }
+                | PipelineError::FailureBudget { .. }
+                | PipelineError::Shard(_)
+                | PipelineError::Io { .. } => ExitCode::Io,
             },
         }
     }
@@ -214,6 +214,30 @@ impl From<TrainError> for CliError {
             code: e.exit_code(),
             hint: e.hint(),
             message: e.to_string(),
+        }
+    }
+}
+
+impl From<TrainError> for Failure {
+    fn from(e: TrainError) -> Self {
+        use PipelineError as P;
+        let blame = match &e {
+            TrainError::BadSetting { key, .. } | TrainError::Pipeline(P::BadSetting { key, .. }) => Some(Blame::Key(key.clone())),
+            TrainError::Tensor(TensorError::BadDevice(_) | TensorError::NoDevice { .. }) => Some(Blame::Key("train.device".into())),
+            TrainError::Pipeline(P::BadCodebook { .. }) => Some(Blame::Key("codebook.path".into())),
+            TrainError::Pipeline(
+                P::BadUrl { url, .. }
+                | P::Empty { url, .. }
+                | P::Refused { url, .. }
+                | P::Unreachable { url, .. }
+                | P::BadManifest { url, .. },
+            ) => Some(Blame::Address(url.clone())),
+            _ => None,
+        };
+        Self {
+            blame,
+            away: matches!(e, TrainError::Pipeline(P::Unreachable { .. })),
+            error: e.into(),
         }
     }
 }

@@ -181,12 +181,12 @@ impl Trainer {
                 Err(TryRecvError::Empty) => return Ok(false),
                 Ok(Command::Checkpoint { reply }) => {
                     let done = self.checkpoint().map(|path| (path, self.step)).map_err(|e| e.to_string());
-                    let _ = reply.send(done);
+                    reply.send(done);
                 }
                 Ok(Command::Reconfigure { spec, reach, reply }) => {
                     self.clock.switch(Phase::Reload);
                     let done = self.reconfigure(*spec, reach).map(|()| self.step).map_err(|e| e.to_string());
-                    let _ = reply.send(done);
+                    reply.send(done);
                     self.clock.switch(Phase::Other);
                 }
             }

@@ -10,9 +10,9 @@ use prometheus::Registry;
 use splitmask::config::Source;
 use splitmask::daemon::logging::{self, LogFormat};
 use splitmask::daemon::{self, DaemonArgs, start};
-use splitmask::error::{CliError, ExitCode};
+use splitmask::exit::{CliError, ExitCode};
 use splitmask::telemetry::metrics::TrainMetrics;
-use splitmask::trainer::control::{Command, Outcome, Reach, State, StatusBoard};
+use splitmask::trainer::control::{Blame, Command, Failure, Outcome, Reach, State, StatusBoard};
 use splitmask::trainer::spec::TrainerSpec;
 
 /// `train.threads` of a trainer that never obeys a stop.
@@ -25,6 +25,9 @@ pub(crate) const PANICS: u32 = 97;
 pub(crate) const PONDERS: u32 = 96;
 /// `pipeline.readers` that no pipeline can be rebuilt with.
 pub(crate) const BAD_READERS: usize = 13;
+
+/// Begin of a `data.train` whose bucket does not answer unless the file behind it exists.
+pub(crate) const AWAY: &str = "away:";
 
 fn note(spec: &TrainerSpec, line: &str) {
     let mut file = OpenOptions::new()
@@ -43,18 +46,33 @@ fn checkpoint(spec: &TrainerSpec, step: u64) -> std::path::PathBuf {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature of the real trainer")]
-fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard) -> Result<Outcome, CliError> {
+fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard) -> Result<Outcome, Failure> {
     if spec.data.train == "nowhere" {
-        return Err(CliError::usage(
-            "nowhere: no shards found",
-            "make shards with `splitmask pack`".to_owned(),
-        ));
+        let error = CliError::usage("nowhere: no shards found", "make shards with `splitmask pack`".to_owned());
+        return Err(Failure {
+            blame: Some(Blame::Address("nowhere".into())),
+            ..error.into()
+        });
+    }
+    if let Some(file) = spec.data.train.strip_prefix(AWAY)
+        && !fs::exists(file).unwrap()
+    {
+        let error = CliError::io(format!("{}: unreachable: connection refused", spec.data.train));
+        return Err(Failure {
+            error,
+            blame: Some(Blame::Address(spec.data.train.clone())),
+            away: true,
+        });
     }
     if spec.train.device == "cuda:9" {
-        return Err(CliError {
+        let error = CliError {
             code: ExitCode::Internal,
             message: "libtorch: no device cuda:9".into(),
             hint: None,
+        };
+        return Err(Failure {
+            blame: Some(Blame::Key("train.device".into())),
+            ..error.into()
         });
     }
     if spec.train.threads == SLOW {
@@ -69,22 +87,20 @@ fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard
                 checkpoint(&spec, step);
                 return Ok(Outcome::Stopped { step });
             }
-            Ok(Command::Checkpoint { reply }) => reply.send(Ok((checkpoint(&spec, step), step))).unwrap(),
+            Ok(Command::Checkpoint { reply }) => reply.send(Ok((checkpoint(&spec, step), step))),
             Ok(Command::Reconfigure { spec: new, reach, reply }) => {
                 if spec.train.threads == PONDERS {
                     std::thread::sleep(Duration::from_millis(500));
                 }
                 if reach == Reach::Rebuild && new.pipeline.readers == BAD_READERS {
-                    reply
-                        .send(Err(format!("pipeline.readers = {BAD_READERS}: no such pipeline")))
-                        .unwrap();
+                    reply.send(Err(format!("pipeline.readers = {BAD_READERS}: no such pipeline")));
                 } else {
                     spec = *new;
                     note(
                         &spec,
                         &format!("{reach:?} step={step} lr={} workers={}", spec.optim.lr, spec.pipeline.workers),
                     );
-                    reply.send(Ok(step)).unwrap();
+                    reply.send(Ok(step));
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -143,6 +159,5 @@ fn daemon_process() {
             e.code
         }
     };
-    #[expect(clippy::disallowed_methods, reason = "the end of a test's process")]
-    std::process::exit(code as i32);
+    splitmask::exit::at_once(code as i32);
 }

@@ -44,14 +44,18 @@ fn second_signal_and_grace_end_a_trainer_that_does_not_stop() {
     let ground = Ground::new();
     let mut daemon = ground.daemon(&[&stubborn]).ready();
     daemon.signal("INT");
+    let asked = Instant::now();
     daemon.until("draining", |d| {
         d.ask("GET", "/-/ready")
             .is_some_and(|(code, body)| code == 503 && body.contains("draining"))
     });
     daemon.signal("TERM");
+    std::thread::sleep(Duration::from_millis(1200).saturating_sub(asked.elapsed()));
+    daemon.signal("TERM");
     let began = Instant::now();
     assert_eq!(daemon.end(), 75);
     assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(ground.read("log").contains("stopped at once"));
     let daemon = ground.daemon(&[&stubborn, "admin.grace_s=0.3"]).ready();
     daemon.signal("TERM");
     assert_eq!(daemon.end(), 75);

@@ -71,7 +71,7 @@ impl Ground {
             .stderr(log);
         more(&mut command);
         Daemon {
-            child: command.spawn().unwrap(),
+            child: spawned_holding_signals(&mut command),
             address,
             log: self.path("log"),
         }
@@ -83,6 +83,17 @@ impl Ground {
         let code = self.daemon(sets).end();
         (code, self.read("log")[before..].to_owned())
     }
+}
+
+/// The program holds its signals from before `main`; this test binary as a daemon inherits that from a thread that does.
+fn spawned_holding_signals(command: &mut Command) -> Child {
+    std::thread::scope(|scope| {
+        let spawn = scope.spawn(|| {
+            splitmask::signals::hold();
+            command.spawn().unwrap()
+        });
+        spawn.join().unwrap()
+    })
 }
 
 pub(crate) struct Daemon {

@@ -12,6 +12,7 @@ mod resume;
 #[path = "../../pipeline/tests/stream_support/servers.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod servers;
+mod signals;
 mod stability;
 mod staging;
 mod store;

@@ -4,6 +4,7 @@ use std::path::Path as FilePath;
 
 use glob::Pattern;
 
+use super::secret;
 use crate::error::PipelineError;
 use crate::metrics::Scheme;
 
@@ -53,10 +54,13 @@ impl Location {
     /// [`PipelineError::BadUrl`].
     pub fn parse(text: &str) -> Result<Self, PipelineError> {
         let bad = |detail: &str| PipelineError::BadUrl {
-            url: redact(text),
+            url: secret::hidden(text),
             detail: detail.to_owned(),
         };
         let text = text.trim();
+        if secret::has_user(text) {
+            return Err(bad("credentials belong into the environment, not into the address"));
+        }
         if text.is_empty() {
             return Err(bad("it is empty"));
         }
@@ -83,9 +87,6 @@ impl Location {
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if host.is_empty() {
             return Err(bad("no bucket or host"));
-        }
-        if scheme != Scheme::Az && host.contains('@') {
-            return Err(bad("credentials belong into the environment, not into the address"));
         }
         if host.contains(['{', '*', '[']) {
             return Err(bad("patterns may stand in the path only"));
@@ -238,6 +239,9 @@ mod tests {
             ("file://x/y", "absolute"),
             ("s3:///x", "no bucket"),
             ("s3://key:secret@b/x", "environment"),
+            ("https://secret@h/x", "environment"),
+            ("az://secret@c/x", "environment"),
+            ("https:secret@h/x", "environment"),
             ("https://h/x.tar?X-Amz-Signature=abc", "query"),
             ("s3://b/{5..3}.tar", "rising"),
             ("s3://b/{0..99999999}.tar", "more than"),
@@ -255,8 +259,14 @@ mod tests {
 
     #[test]
     fn secrets_are_never_shown() {
-        for text in ["s3://key:secret@b/x", "https://h/x.tar?sig=secret", "https://u:secret@h"] {
-            assert!(!redact(text).contains("secret"), "{}", redact(text));
+        for text in [
+            "s3://key:secret@b/x",
+            "https://h/x.tar?sig=secret",
+            "https://u:secret@h",
+            "https://secret@h/x",
+            "https:secret@h/x",
+            "az://secret@c",
+        ] {
             let shown = Location::parse(text).unwrap_err().to_string();
             assert!(!shown.contains("secret"), "{shown}");
         }

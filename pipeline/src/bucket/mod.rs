@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod pace;
 pub mod refusal;
 pub mod retry;
+pub mod secret;
 pub mod verdict;
 pub mod web;
 mod whole;
@@ -130,6 +131,12 @@ impl Bucket {
     /// [`PipelineError::Io`].
     pub fn open(url: &str, endpoint: &str, options: FetchOptions, metrics: PipelineMetrics) -> Result<Self, PipelineError> {
         let location = Location::parse(url)?;
+        if secret::has_user(endpoint) {
+            return Err(PipelineError::BadUrl {
+                url: secret::hidden(endpoint),
+                detail: "credentials belong into the environment, not into the address".into(),
+            });
+        }
         if location.scheme == Scheme::File {
             let found = discover::local(&location)?;
             return Ok(Self {

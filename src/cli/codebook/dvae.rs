@@ -17,7 +17,7 @@ use super::{CodebookArgs, bar, range, start, usage_json, usage_lines};
 use crate::cli::answer::answer;
 use crate::cli::png::write_png;
 use crate::dvae::{Dvae, DvaeError, Geometry, Options, Reconstruction, StepReport, Training};
-use crate::error::{CliError, ExitCode};
+use crate::exit::{CliError, ExitCode};
 use crate::tensor::choose_device;
 use crate::trainer::TrainError;
 

@@ -1,43 +1,45 @@
-//! SIGINT and SIGTERM as a flag that long work looks at between two steps.
+//! A request to stop, as a flag that long work looks at between two steps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use tokio::signal::unix::{SignalKind, signal};
+use crate::exit::{self, CliError, ExitCode};
+use crate::signals::{self, Signal, Stop, StopRequests};
 
-use crate::error::{CliError, ExitCode};
-
-/// Set by the first signal; the second ends the process at once.
-#[derive(Debug, Clone)]
+/// Set by the first SIGINT or SIGTERM; one that comes a second or more later ends the process at once. Dropping it gives signals back the
+/// meaning that they have for every command.
+#[derive(Debug)]
 pub(super) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Listens from now on, in a thread of its own.
+    /// Listens from now on.
     pub(super) fn listen() -> Result<Self, CliError> {
         let flag = Arc::new(AtomicBool::new(false));
         let set = Arc::clone(&flag);
-        let failed = |e: std::io::Error| CliError::io(format!("signals cannot be heard: {e}"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let (mut interrupt, mut terminate) = runtime
-            .block_on(async { Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)) })
-            .map_err(failed)?;
-        let wait = move || {
-            runtime.block_on(async move {
-                loop {
-                    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                    if set.swap(true, Ordering::Relaxed) {
-                        #[expect(clippy::disallowed_methods, reason = "asked for twice: at once")]
-                        std::process::exit(ExitCode::Stopped as i32);
-                    }
-                }
-            });
+        let mut requests = StopRequests::default();
+        let mut others = signals::by_default();
+        let listener = move |signal| match signal {
+            Signal::Interrupt | Signal::Terminate => match requests.judge(Instant::now()) {
+                Stop::Orderly => set.store(true, Ordering::Relaxed),
+                Stop::Repeated => {}
+                Stop::AtOnce => exit::at_once(ExitCode::Stopped as i32),
+            },
+            Signal::Hangup | Signal::User1 => others(signal),
         };
-        std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(failed)?;
+        signals::listen(listener).map_err(|e| CliError::io(format!("signals cannot be heard: {e}")))?;
         Ok(Self(flag))
     }
 
-    /// Whether a signal has come.
+    /// Whether a request has come.
     pub(super) fn came(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        // The thread that waits is there already, so nothing can fail.
+        let _ = signals::listen(signals::by_default());
     }
 }

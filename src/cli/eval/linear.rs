@@ -8,9 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{Subject, checkpoint_folder, config_of, spinner, unmeasured};
 use crate::cli::answer::say;
 use crate::config::Config;
-use crate::error::CliError;
 use crate::eval::features::Pool;
 use crate::eval::linear::Linear;
+use crate::exit::CliError;
 use crate::trainer::{self, ProbeStage};
 
 /// Accuracy of a linear classifier on frozen features, layer by layer (Figure 5 of arXiv 2112.10740).

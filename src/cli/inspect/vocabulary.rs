@@ -6,7 +6,7 @@ use splitmask_pipeline::tokenize::{Codebook, usage};
 use tch::Device;
 
 use crate::dvae::{Dvae, is_dvae};
-use crate::error::CliError;
+use crate::exit::CliError;
 
 /// Description of the codebook or dVAE in `path`, as text or JSON.
 pub(super) fn describe(path: &Path, json: bool) -> Result<String, CliError> {

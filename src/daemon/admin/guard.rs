@@ -1,25 +1,24 @@
-//! Who may do what: every request that is not a plain read passes here first.
+//! Who may do what: every request passes here first.
 
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError};
+use std::path::Path;
+use std::sync::PoisonError;
 
 use axum::Json;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 use super::Shared;
-use crate::config::AdminConfig;
+use crate::config::{AdminConfig, file};
 
-/// Bytes of a request's body; no endpoint reads one.
-const BODY_BYTES: u64 = 64 << 10;
+/// What anybody may read by any name: Prometheus and Kubernetes address it as they know it.
+const OPEN: [&str; 3] = ["/metrics", "/-/healthy", "/-/ready"];
 /// Shortest token.
 const TOKEN_BYTES: usize = 32;
 
 /// Who may post. Holds a digest of the token, never the token.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Policy {
     lifecycle: bool,
     token: Option<[u8; 32]>,
@@ -30,19 +29,18 @@ impl Policy {
     /// Reads the token file of a validated config.
     ///
     /// # Errors
-    /// Names key and file if it cannot be read or is too short.
+    /// Why it cannot be read, or that it is too short.
     pub fn of(config: &AdminConfig) -> Result<Self, String> {
         let token = if config.token_file.is_empty() {
             None
         } else {
-            let named = |what: String| format!("admin.token_file = \"{}\": {what}", config.token_file);
-            let text = std::fs::read(&config.token_file).map_err(|e| named(e.to_string()))?;
+            let text = file::read(Path::new(&config.token_file)).map_err(|e| e.to_string())?;
             let token = text.trim_ascii();
             if token.len() < TOKEN_BYTES {
-                return Err(named(format!(
+                return Err(format!(
                     "holds {} bytes, expected at least {TOKEN_BYTES} (for example from `openssl rand -hex 32`)",
                     token.len()
-                )));
+                ));
             }
             Some(Sha256::digest(token).into())
         };
@@ -53,24 +51,24 @@ impl Policy {
         })
     }
 
-    /// Checks a request that is no plain read.
+    /// Checks a request by its method, path and headers.
     ///
     /// # Errors
     /// Status and reason of the refusal.
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-        let text = |name: header::HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
-        let length = text(header::CONTENT_LENGTH).map_or(Some(0), |l| l.parse::<u64>().ok());
-        if length.is_none_or(|l| l > BODY_BYTES) {
-            return Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
+    pub fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        if reads && OPEN.contains(&path) {
+            return Ok(());
         }
-        if !self.lifecycle {
+        if !reads && !self.lifecycle {
             return Err((
                 StatusCode::FORBIDDEN,
                 "lifecycle requests are off: start with --enable-lifecycle or set admin.lifecycle = true",
             ));
         }
+        let text = |name: header::HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
         let host = text(header::HOST).unwrap_or_default();
-        // A page of another site in the operator's browser must not steer the daemon.
+        // A page of another site in the operator's browser must neither read nor steer.
         if let Some(origin) = headers.get(header::ORIGIN) {
             let same = origin
                 .to_str()
@@ -81,33 +79,21 @@ impl Policy {
                 return Err((StatusCode::FORBIDDEN, "the Origin is another site"));
             }
         }
-        if headers
+        let elsewhere = headers
             .get("sec-fetch-site")
-            .is_some_and(|site| site == "cross-site" || site == "same-site")
-        {
+            .is_some_and(|site| site == "cross-site" || site == "same-site");
+        // Reads may come from a link; what a script of another site fetches has an Origin.
+        if !reads && elsewhere {
             return Err((StatusCode::FORBIDDEN, "the request comes from another site"));
         }
-        let Some(want) = &self.token else {
-            // Without a token the name is all that tells DNS rebinding from the operator.
-            return if self.knows(host) {
-                Ok(())
-            } else {
-                Err((
-                    StatusCode::FORBIDDEN,
-                    "the Host is not this server: use an IP address, or add the name to admin.hosts",
-                ))
-            };
-        };
-        let given = text(header::AUTHORIZATION)
-            .and_then(|a| a.strip_prefix("Bearer "))
-            .unwrap_or_default();
-        let given: [u8; 32] = Sha256::digest(given.trim().as_bytes()).into();
-        // Digests are compared as a whole: the time tells nothing about the token.
-        let differs = given.iter().zip(want).fold(0, |d, (a, b)| d | (a ^ b));
-        if std::hint::black_box(differs) == 0 {
-            Ok(())
-        } else {
-            Err((StatusCode::UNAUTHORIZED, "a bearer token is needed: Authorization: Bearer …"))
+        match &self.token {
+            Some(want) if !reads => authorised(text(header::AUTHORIZATION), want),
+            // The name is all that tells DNS rebinding from the operator.
+            _ if self.knows(host) => Ok(()),
+            _ => Err((
+                StatusCode::FORBIDDEN,
+                "the Host is not this server: use an IP address, or add the name to admin.hosts",
+            )),
         }
     }
 
@@ -120,42 +106,41 @@ impl Policy {
     }
 }
 
+/// Whether an Authorization header holds the token of this digest.
+fn authorised(given: Option<&str>, want: &[u8; 32]) -> Result<(), (StatusCode, &'static str)> {
+    // The scheme's name is case-insensitive (RFC 9110, section 11.1).
+    let given = given
+        .and_then(|a| a.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map_or("", |(_, token)| token.trim());
+    let given: [u8; 32] = Sha256::digest(given.as_bytes()).into();
+    // Digests are compared as a whole: the time tells nothing about the token.
+    let differs = given.iter().zip(want).fold(0, |d, (a, b)| d | (a ^ b));
+    if std::hint::black_box(differs) == 0 {
+        Ok(())
+    } else {
+        Err((StatusCode::UNAUTHORIZED, "a bearer token is needed: Authorization: Bearer …"))
+    }
+}
+
 /// An error as JSON.
 pub(super) fn refusal(status: StatusCode, error: &str) -> Response {
     (status, Json(serde_json::json!({ "error": error }))).into_response()
 }
 
-/// The middleware: guards all verbs but GET and HEAD, and marks every answer as not for caches, frames or guessing.
-pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let verdict = if reads {
-        Ok(())
-    } else {
-        shared
-            .policy
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .check(request.headers())
-    };
-    let mut response = match verdict {
-        Ok(()) => next.run(request).await,
-        Err((status, error)) => {
-            let mut response = refusal(status, error);
-            if status == StatusCode::UNAUTHORIZED {
-                response
-                    .headers_mut()
-                    .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
+/// The check of every request, for a layer.
+pub(super) fn guard<B>(shared: &Shared, request: &Request<B>) -> Result<(), Response> {
+    let policy = shared.policy.read().unwrap_or_else(PoisonError::into_inner);
+    let checked = policy.check(request.method(), request.uri().path(), request.headers());
+    checked.map_err(|(status, error)| {
+        let mut response = refusal(status, error);
+        if status == StatusCode::UNAUTHORIZED {
             response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    let policy = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'";
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-    response
+        response
+    })
 }
 
 #[cfg(test)]
@@ -170,71 +155,101 @@ mod tests {
         }
     }
 
+    fn answer(policy: &Policy, method: &Method, path: &str, given: &[(&'static str, &str)]) -> Option<u16> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            headers.insert(*name, HeaderValue::from_str(value).unwrap());
+        }
+        policy.check(method, path, &headers).err().map(|(status, _)| status.as_u16())
+    }
+
+    const SELF: (&str, &str) = ("host", "127.0.0.1:9464");
+    const EVIL: (&str, &str) = ("host", "evil.example:9464");
+
     #[test]
-    fn table_of_requests() {
-        let token = "0123456789abcdef0123456789abcdef";
-        let bearer = format!("Bearer {token}");
-        // (lifecycle, token wanted, headers, status of the refusal)
-        type Row<'a> = (bool, Option<&'a str>, &'a [(&'static str, &'a str)], Option<u16>);
-        let table: &[Row<'_>] = &[
-            (false, None, &[("host", "127.0.0.1:9464")], Some(403)),
-            (true, None, &[("host", "127.0.0.1:9464")], None),
-            (true, None, &[("host", "[::1]:9464")], None),
-            (true, None, &[("host", "localhost:9464")], None),
-            (true, None, &[("host", "LOCALHOST")], None),
-            (true, None, &[("host", "trainer.local:9464")], None),
-            (true, None, &[("host", "evil.example:9464")], Some(403)),
-            (true, None, &[("host", "localhost.evil.example")], Some(403)),
-            (true, None, &[], Some(403)),
-            (true, None, &[("host", "127.0.0.1:9464"), ("origin", "http://127.0.0.1:9464")], None),
-            (
-                true,
-                None,
-                &[("host", "127.0.0.1:9464"), ("origin", "http://evil.example")],
-                Some(403),
-            ),
-            (
-                true,
-                None,
-                &[("host", "127.0.0.1:9464"), ("origin", "http://127.0.0.1:8080")],
-                Some(403),
-            ),
-            (true, None, &[("host", "127.0.0.1:9464"), ("origin", "null")], Some(403)),
-            (
-                true,
-                None,
-                &[("host", "127.0.0.1:9464"), ("sec-fetch-site", "cross-site")],
-                Some(403),
-            ),
-            (true, None, &[("host", "127.0.0.1:9464"), ("sec-fetch-site", "same-origin")], None),
-            (true, None, &[("host", "127.0.0.1:9464"), ("content-length", "65537")], Some(413)),
-            (true, None, &[("host", "127.0.0.1:9464"), ("content-length", "x")], Some(413)),
-            (true, None, &[("host", "127.0.0.1:9464"), ("content-length", "10")], None),
-            (true, Some(token), &[("host", "any.name")], Some(401)),
-            (true, Some(token), &[("host", "any.name"), ("authorization", &bearer)], None),
-            (
-                true,
-                Some(token),
-                &[("host", "any.name"), ("authorization", "Bearer wrong")],
-                Some(401),
-            ),
-            (true, Some(token), &[("host", "any.name"), ("authorization", token)], Some(401)),
-            (true, Some(token), &[("host", "any.name"), ("authorization", "Bearer ")], Some(401)),
-            (
-                true,
-                Some(token),
-                &[("host", "any.name"), ("authorization", &bearer), ("origin", "http://evil.example")],
-                Some(403),
-            ),
-            (false, Some(token), &[("host", "any.name"), ("authorization", &bearer)], Some(403)),
+    fn posts_without_a_token_need_lifecycle_this_host_and_no_other_site() {
+        let table: &[(bool, &[(&'static str, &str)], Option<u16>)] = &[
+            (false, &[SELF], Some(403)),
+            (true, &[SELF], None),
+            (true, &[("host", "[::1]:9464")], None),
+            (true, &[("host", "localhost:9464")], None),
+            (true, &[("host", "LOCALHOST")], None),
+            (true, &[("host", "trainer.local:9464")], None),
+            (true, &[EVIL], Some(403)),
+            (true, &[("host", "localhost.evil.example")], Some(403)),
+            (true, &[], Some(403)),
+            (true, &[SELF, ("origin", "http://127.0.0.1:9464")], None),
+            (true, &[SELF, ("origin", "http://evil.example")], Some(403)),
+            (true, &[SELF, ("origin", "http://127.0.0.1:8080")], Some(403)),
+            (true, &[SELF, ("origin", "null")], Some(403)),
+            (true, &[SELF, ("sec-fetch-site", "cross-site")], Some(403)),
+            (true, &[SELF, ("sec-fetch-site", "same-origin")], None),
         ];
-        for (lifecycle, token, given, want) in table {
-            let mut headers = HeaderMap::new();
-            for (name, value) in *given {
-                headers.insert(*name, HeaderValue::from_str(value).unwrap());
+        for (lifecycle, given, want) in table {
+            for method in [Method::POST, Method::DELETE, Method::PUT] {
+                for path in ["/-/reload", "/metrics", "/"] {
+                    let got = answer(&policy(*lifecycle, None), &method, path, given);
+                    assert_eq!(got, *want, "lifecycle {lifecycle}, {method} {path}, {given:?}");
+                }
             }
-            let got = policy(*lifecycle, *token).check(&headers).err().map(|(status, _)| status.as_u16());
-            assert_eq!(got, *want, "lifecycle {lifecycle}, token {}, {given:?}", token.is_some());
+        }
+    }
+
+    #[test]
+    fn posts_with_a_token_need_it_by_whatever_name() {
+        let token = "0123456789abcdef0123456789abcdef";
+        let name = ("host", "any.name");
+        let bearer = format!("Bearer {token}");
+        let (lower, upper, wide) = (format!("bearer {token}"), format!("BEARER {token}"), format!("Bearer   {token} "));
+        let table: &[(bool, &[(&'static str, &str)], Option<u16>)] = &[
+            (true, &[name], Some(401)),
+            (true, &[name, ("authorization", &bearer)], None),
+            (true, &[name, ("authorization", &lower)], None),
+            (true, &[name, ("authorization", &upper)], None),
+            (true, &[name, ("authorization", &wide)], None),
+            (true, &[name, ("authorization", "Bearer wrong")], Some(401)),
+            (true, &[name, ("authorization", token)], Some(401)),
+            (true, &[name, ("authorization", "Bearer ")], Some(401)),
+            (true, &[name, ("authorization", "Basic YTpi")], Some(401)),
+            (
+                true,
+                &[name, ("authorization", &bearer), ("origin", "http://evil.example")],
+                Some(403),
+            ),
+            (false, &[name, ("authorization", &bearer)], Some(403)),
+        ];
+        for (lifecycle, given, want) in table {
+            let got = answer(&policy(*lifecycle, Some(token)), &Method::POST, "/-/reload", given);
+            assert_eq!(got, *want, "lifecycle {lifecycle}, {given:?}");
+        }
+    }
+
+    #[test]
+    fn reads_need_this_host_but_for_what_scrapers_and_probes_read() {
+        for token in [None, Some("0123456789abcdef0123456789abcdef")] {
+            for lifecycle in [false, true] {
+                let policy = policy(lifecycle, token);
+                for method in [Method::GET, Method::HEAD] {
+                    for path in OPEN {
+                        for given in [&[EVIL][..], &[], &[EVIL, ("origin", "http://evil.example")]] {
+                            assert_eq!(answer(&policy, &method, path, given), None, "{method} {path} {given:?}");
+                        }
+                    }
+                    for path in ["/", "/api/v1/status", "/api/v1/config", "/curves.svg", "/metrics/", "/nowhere"] {
+                        let table: &[(&[(&'static str, &str)], Option<u16>)] = &[
+                            (&[SELF], None),
+                            (&[("host", "trainer.local")], None),
+                            (&[SELF, ("sec-fetch-site", "cross-site")], None),
+                            (&[EVIL], Some(403)),
+                            (&[], Some(403)),
+                            (&[SELF, ("origin", "http://evil.example")], Some(403)),
+                        ];
+                        for (given, want) in table {
+                            assert_eq!(answer(&policy, &method, path, given), *want, "{method} {path} {given:?}");
+                        }
+                    }
+                }
+            }
         }
     }
 
@@ -246,7 +261,7 @@ mod tests {
             token_file: file.display().to_string(),
             ..AdminConfig::default()
         };
-        assert!(Policy::of(&config).err().unwrap().contains("admin.token_file"));
+        assert!(Policy::of(&config).err().unwrap().contains("No such file"));
         std::fs::write(&file, "short-canary\n").unwrap();
         let error = Policy::of(&config).err().unwrap();
         assert!(error.contains("holds 12 bytes") && !error.contains("canary"), "{error}");

@@ -1,53 +1,50 @@
 //! The admin server: one thread with its own runtime, so that it answers while everything else is busy.
 
+mod connections;
 mod guard;
 mod routes;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use prometheus::Registry;
-use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::board::SharedBoard;
+use super::daemon_status::SharedDaemonStatus;
 use super::events::Event;
+use super::scrapes::Scrapes;
 use crate::trainer::control::StatusBoard;
 
 pub use guard::Policy;
 
-/// Connections served at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 32;
-/// Time for a client to send its headers, also between two requests of a connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time that a connection may live.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(900);
-/// Bytes of headers; a read may overshoot it once.
-const HEADER_BYTES: usize = 64 << 10;
-
 /// What the handlers see.
 pub(crate) struct Shared {
     status: StatusBoard,
-    board: SharedBoard,
+    shown: SharedDaemonStatus,
     registry: Registry,
     events: Sender<Event>,
     policy: RwLock<Policy>,
+    scrapes: Mutex<Scrapes>,
 }
 
 impl Shared {
-    pub(crate) fn new(status: StatusBoard, board: SharedBoard, registry: Registry, events: Sender<Event>, policy: Policy) -> Arc<Self> {
+    pub(crate) fn new(
+        status: StatusBoard,
+        shown: SharedDaemonStatus,
+        registry: Registry,
+        events: Sender<Event>,
+        policy: Policy,
+    ) -> Arc<Self> {
         Arc::new(Self {
             status,
-            board,
+            shown,
             registry,
             events,
             policy: RwLock::new(policy),
+            scrapes: Mutex::default(),
         })
     }
 }
@@ -55,15 +52,14 @@ impl Shared {
 /// Binds the address of a validated config; empty = `None`.
 ///
 /// # Errors
-/// Names key, value and the system's reason.
+/// The system's reason.
 pub(crate) fn bind(address: &str) -> Result<Option<TcpListener>, String> {
     if address.is_empty() {
         return Ok(None);
     }
-    let named = |e: &dyn std::fmt::Display| format!("admin.bind = \"{address}\": {e}");
-    let parsed: SocketAddr = address.parse().map_err(|e: std::net::AddrParseError| named(&e))?;
-    let listener = TcpListener::bind(parsed).map_err(|e| named(&e))?;
-    listener.set_nonblocking(true).map_err(|e| named(&e))?;
+    let parsed: SocketAddr = address.parse().map_err(|e: std::net::AddrParseError| e.to_string())?;
+    let listener = TcpListener::bind(parsed).map_err(|e| e.to_string())?;
+    listener.set_nonblocking(true).map_err(|e| e.to_string())?;
     Ok(Some(listener))
 }
 
@@ -76,13 +72,12 @@ pub(crate) struct AdminThread {
 }
 
 impl AdminThread {
-    /// Starts the thread; `setup` subscribes what else lives on its runtime.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// No runtime, no thread, or `setup` failed.
-    pub(crate) fn start(shared: Arc<Shared>, setup: impl FnOnce(&Runtime) -> std::io::Result<()>) -> std::io::Result<Self> {
+    /// No runtime or no thread.
+    pub(crate) fn start(shared: Arc<Shared>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        setup(&runtime)?;
         let handle = runtime.handle().clone();
         let (until, ended) = oneshot::channel();
         std::thread::Builder::new().name("admin".into()).spawn(move || {
@@ -103,47 +98,21 @@ impl AdminThread {
         }
         if let Some(listener) = listener {
             let shared = Arc::clone(&self.shared);
-            self.accepting = Some(self.handle.spawn(accept(listener, shared)).abort_handle());
+            self.accepting = Some(
+                self.handle
+                    .spawn(connections::accept(listener, routes::router(shared)))
+                    .abort_handle(),
+            );
         }
+    }
+
+    /// When `/metrics` was read.
+    pub(crate) fn scrapes(&self) -> &Mutex<Scrapes> {
+        &self.shared.scrapes
     }
 
     /// Replaces who may post.
     pub(crate) fn set_policy(&self, policy: Policy) {
         *self.shared.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
-    }
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(e) => return tracing::error!(error = %e, "the admin server cannot serve"),
-    };
-    let router = routes::router(shared);
-    let free = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(e) => {
-                // Out of file descriptors or a client that went away: neither may end the server.
-                tracing::debug!(error = %e, "accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .max_buf_size(HEADER_BYTES)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Ok(Err(e)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
-                tracing::trace!(error = %e, "admin connection");
-            }
-            drop(permit);
-        });
     }
 }

@@ -3,38 +3,79 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use axum::error_handling::HandleErrorLayer;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router, middleware};
+use axum::{BoxError, Json, Router};
 use serde_json::{Value, json};
+use splitmask_pipeline::bucket::secret::hidden;
 use tokio::sync::oneshot;
+use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower_http::body::Limited;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::Shared;
 use super::guard::{guard, refusal};
-use crate::config::{classes, problem, tree};
-use crate::daemon::board::lock;
+use crate::config::{classes, tree};
+use crate::daemon::daemon_status::lock;
 use crate::daemon::events::Event;
 use crate::telemetry::metrics::{ReloadOutcome, render};
 
+/// Requests that are answered at once, besides those that scrapers and probes send: reloads and checkpoints take their time.
+const AT_ONCE: usize = 24;
+/// Time for the answer to a read.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+/// Bytes of a request's body; no endpoint reads one.
+const BODY_BYTES: usize = 64 << 10;
+
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
+    let overwhelmed = |_: BoxError| async { refusal(StatusCode::SERVICE_UNAVAILABLE, "too many requests are under way") };
+    let reads = Router::new()
         .route("/", get(page))
-        .route("/metrics", get(metrics))
-        .route("/-/healthy", get(healthy))
-        .route("/-/ready", get(ready))
-        .route("/-/reload", post(reload))
-        .route("/-/checkpoint", post(checkpoint))
-        .route("/-/quit", post(quit))
         .route("/api/v1/status", get(status))
         .route("/api/v1/config", get(config))
         .route("/inpaint.png", get(inpaint))
         .route("/curves.svg", get(curves))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, READ_LIMIT));
+    let acts = Router::new()
+        .route("/-/reload", post(reload))
+        .route("/-/checkpoint", post(checkpoint))
+        .route("/-/quit", post(quit));
+    let limited = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(overwhelmed))
+        .load_shed()
+        .layer(GlobalConcurrencyLimitLayer::new(AT_ONCE));
+    let header = |name, value| SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value));
+    let content = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'";
+    let guarded = Arc::clone(&shared);
+    reads
+        .merge(acts)
+        .layer(limited)
+        .route("/metrics", get(metrics))
+        .route("/-/healthy", get(healthy))
+        .route("/-/ready", get(ready))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "no such endpoint") })
         .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "this endpoint takes another method") })
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard))
+        .layer(
+            ServiceBuilder::new()
+                .layer(header(header::CACHE_CONTROL, "no-store"))
+                .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+                .layer(header(header::X_FRAME_OPTIONS, "DENY"))
+                .layer(header(header::CONTENT_SECURITY_POLICY, content))
+                .layer(RequestBodyLimitLayer::new(BODY_BYTES))
+                .layer(ValidateRequestHeaderLayer::custom(move |request: &mut Request<Limited<Body>>| {
+                    guard(&guarded, request)
+                })),
+        )
         .with_state(shared)
 }
 
@@ -45,6 +86,7 @@ async fn page() -> Html<&'static str> {
 }
 
 async fn metrics(State(shared): Seen) -> Response {
+    lock(&shared.scrapes).note(Instant::now());
     match render(&shared.registry) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(e) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
@@ -52,29 +94,30 @@ async fn metrics(State(shared): Seen) -> Response {
 }
 
 async fn healthy(State(shared): Seen) -> Response {
-    match &lock(&shared.board).stuck {
+    match &lock(&shared.shown).stuck {
         None => "healthy\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
 
 async fn ready(State(shared): Seen) -> Response {
-    // Ready once the supervisor has accepted the start too, so that a reload right after is not refused.
-    let (draining, accepted) = {
-        let board = lock(&shared.board);
-        (board.draining, board.generation > 0)
-    };
-    let (state, paused) = {
+    let trainer = {
         let status = lock(&shared.status);
-        (accepted && status.ready, status.paused.clone())
+        (status.ready, status.paused.clone())
     };
-    if let (false, Some(reason)) = (draining, paused) {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("paused: {reason}\n")).into_response();
-    }
-    match (draining, state) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
-        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "starting: the first batch is not there yet\n").into_response(),
-        (false, true) => "ready\n".into_response(),
+    let shown = lock(&shared.shown);
+    // Ready once the supervisor has accepted the start too, so that a reload right after is not refused.
+    let why_not = match trainer {
+        _ if shown.draining => Some("draining".to_owned()),
+        _ if shown.stuck.is_some() => shown.stuck.clone(),
+        _ if shown.waiting.is_some() => shown.waiting.as_ref().map(|why| format!("waiting for the bucket: {why}")),
+        (_, Some(reason)) => Some(format!("paused: {reason}")),
+        (true, None) if shown.generation > 0 => None,
+        _ => Some("starting: the first batch is not there yet".to_owned()),
+    };
+    match why_not {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }
 
@@ -120,18 +163,19 @@ async fn status(State(shared): Seen) -> Json<Value> {
     for (step, term, value) in &status.history {
         history.entry(term).or_default().push((*step, *value));
     }
-    let board = lock(&shared.board);
+    let shown = lock(&shared.shown);
     Json(json!({
-        "run": board.config.run.name,
-        "run_dir": board.config.run_dir(),
+        "run": shown.config.run.name,
+        "run_dir": shown.config.run_dir(),
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
-        "uptime_seconds": board.started.elapsed().as_secs_f64(),
+        "uptime_seconds": shown.started.elapsed().as_secs_f64(),
         "state": status.state,
         "paused": status.paused,
-        "ready": status.ready && status.paused.is_none() && board.generation > 0 && !board.draining,
-        "draining": board.draining,
-        "stuck": board.stuck,
+        "waiting": shown.waiting,
+        "ready": status.ready && status.paused.is_none() && shown.stuck.is_none() && shown.waiting.is_none() && shown.generation > 0 && !shown.draining,
+        "draining": shown.draining,
+        "stuck": shown.stuck,
         "step": status.step,
         "total_steps": status.total_steps,
         "epoch": status.epoch,
@@ -148,25 +192,32 @@ async fn status(State(shared): Seen) -> Json<Value> {
         "overfitting": status.overfitting,
         "faults": status.sample_errors.iter().cloned().collect::<BTreeMap<_, _>>(),
         "queue": { "batches": status.queue.0, "capacity": status.queue.1 },
-        "config": { "generation": board.generation, "sha256": board.config_sha256, "last_reload": board.last_reload },
+        "config": { "generation": shown.generation, "sha256": shown.config_sha256, "last_reload": shown.last_reload },
         "history": history,
     }))
 }
 
 async fn config(State(shared): Seen) -> Json<Value> {
-    let board = lock(&shared.board);
-    let settings: Vec<Value> = tree::flatten(&tree::of(&board.config))
+    let shown = lock(&shared.shown);
+    let settings: Vec<Value> = tree::flatten(&tree::of(&shown.config))
         .into_iter()
         .map(|(path, value)| {
-            let value = match value {
-                toml::Value::String(text) => Value::String(problem::without_credentials(&text)),
-                other => serde_json::to_value(other).unwrap_or(Value::Null),
-            };
+            let value = redacted(serde_json::to_value(value).unwrap_or(Value::Null));
             let key = classes::of(&path);
             json!({ "path": path, "value": value, "class": key.map(|k| k.class), "doc": key.map(|k| k.doc) })
         })
         .collect();
-    Json(json!({ "generation": board.generation, "sha256": board.config_sha256, "settings": settings }))
+    Json(json!({ "generation": shown.generation, "sha256": shown.config_sha256, "settings": settings }))
+}
+
+/// Cuts credentials from every string in a value; a valid config has none.
+fn redacted(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(hidden(&text)),
+        Value::Array(items) => items.into_iter().map(redacted).collect(),
+        Value::Object(table) => table.into_iter().map(|(key, item)| (key, redacted(item))).collect(),
+        other => other,
+    }
 }
 
 async fn inpaint(State(shared): Seen) -> Response {
@@ -178,7 +229,7 @@ async fn curves(State(shared): Seen) -> Response {
 }
 
 async fn picture(shared: &Shared, name: &str, kind: &'static str) -> Response {
-    let path = lock(&shared.board).config.run_dir().join(Path::new(name));
+    let path = lock(&shared.shown).config.run_dir().join(Path::new(name));
     match tokio::fs::read(&path).await {
         Ok(bytes) => ([(header::CONTENT_TYPE, kind)], bytes).into_response(),
         Err(_) => refusal(StatusCode::NOT_FOUND, "not drawn yet (picture.every_steps)"),

@@ -4,13 +4,11 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
-use crate::config::hex;
+use crate::config::file::fingerprint;
 
 /// Follows one path by content.
 #[derive(Debug)]
-pub struct ContentWatch {
+pub(super) struct ContentWatch {
     path: PathBuf,
     seen: Option<String>,
     candidate: Option<String>,
@@ -19,7 +17,7 @@ pub struct ContentWatch {
 impl ContentWatch {
     /// Starts from a content that is already known (hex SHA-256).
     #[must_use]
-    pub fn new(path: PathBuf, seen: String) -> Self {
+    pub(super) fn new(path: PathBuf, seen: String) -> Self {
         Self {
             path,
             seen: Some(seen),
@@ -29,9 +27,8 @@ impl ContentWatch {
 
     /// Looks once. Answers the digest of a new content when two looks in a row found it: a file that is being written, or is gone for a
     /// moment between delete and create, is left alone.
-    pub fn look(&mut self) -> Option<String> {
-        let now = std::fs::read(&self.path).ok().map(|bytes| hex(&Sha256::digest(bytes)));
-        let Some(now) = now else {
+    pub(super) fn look(&mut self) -> Option<String> {
+        let Some(now) = fingerprint(&self.path) else {
             self.candidate = None;
             return None;
         };
@@ -54,7 +51,7 @@ impl ContentWatch {
 }
 
 /// Looks every `every` (sooner while a change settles) until `stop` closes; calls `changed` with the digest of each new content.
-pub fn follow(mut watch: ContentWatch, every: Duration, stop: &Receiver<()>, changed: impl Fn(String)) {
+pub(super) fn follow(mut watch: ContentWatch, every: Duration, stop: &Receiver<()>, changed: impl Fn(String)) {
     loop {
         let pause = if watch.unsettled() { every / 4 } else { every };
         match stop.recv_timeout(pause) {
@@ -75,7 +72,7 @@ mod tests {
     use std::path::Path;
 
     fn watch(path: &Path) -> ContentWatch {
-        ContentWatch::new(path.to_path_buf(), hex(&Sha256::digest(fs::read(path).unwrap())))
+        ContentWatch::new(path.to_path_buf(), fingerprint(path).unwrap())
     }
 
     fn sees(watch: &mut ContentWatch) -> bool {

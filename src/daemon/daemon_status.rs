@@ -1,4 +1,4 @@
-//! What the supervisor lets the admin server show.
+//! What the supervisor knows beside the trainer's own status, for the admin server to show.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -22,7 +22,7 @@ pub struct LastReload {
 
 /// Written by the supervisor, read by the admin server.
 #[derive(Debug)]
-pub struct Board {
+pub struct DaemonStatus {
     /// Config in force.
     pub config: Arc<Config>,
     /// Its digest.
@@ -35,12 +35,31 @@ pub struct Board {
     pub draining: bool,
     /// Why the trainer counts as stuck.
     pub stuck: Option<String>,
+    /// Why no trainer runs: what the bucket, which does not answer, said last.
+    pub waiting: Option<String>,
     /// Start of the process.
     pub started: Instant,
 }
 
-/// Shared board.
-pub type SharedBoard = Arc<Mutex<Board>>;
+impl DaemonStatus {
+    /// Before the start is accepted.
+    #[must_use]
+    pub fn starting(config: Arc<Config>) -> Self {
+        Self {
+            config_sha256: config.sha256(),
+            config,
+            generation: 0,
+            last_reload: None,
+            draining: false,
+            stuck: None,
+            waiting: None,
+            started: Instant::now(),
+        }
+    }
+}
+
+/// Shared by the supervisor and the admin server.
+pub type SharedDaemonStatus = Arc<Mutex<DaemonStatus>>;
 
 /// Locks, also after a panic elsewhere: what is shown is replaced as a whole.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

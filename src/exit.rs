@@ -1,4 +1,4 @@
-//! Exit codes: what a process supervisor can rely on.
+//! How the process ends: codes that a process supervisor can rely on, and the error that carries one.
 
 /// Why the process ends, as a code (architecture: failure scope = error type).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum ExitCode {
     Stopped = 75,
     /// Non-finite loss.
     NonFinite = 76,
+    /// The trainer hung and `admin.watchdog_exit` is set.
+    Hung = 77,
 }
 
 /// An error of the command line: exit code, message, and what to do next.
@@ -28,6 +30,15 @@ pub struct CliError {
     pub message: String,
     /// What to do next.
     pub hint: Option<String>,
+}
+
+/// Ends the process without destructors: those of libtorch must not run beside a thread that still computes.
+#[expect(unsafe_code, reason = "the one way that runs no destructors")]
+pub fn at_once(code: i32) -> ! {
+    use std::io::Write;
+    let _ = std::io::stdout().flush();
+    // SAFETY: it takes a number and does not return.
+    unsafe { nix::libc::_exit(code) }
 }
 
 impl CliError {
@@ -60,9 +71,8 @@ impl From<splitmask_pipeline::error::PipelineError> for CliError {
             | P::BadCodebook { .. }
             | P::FewPatches { .. }
             | P::BadSetting { .. }
-            | P::Refused { .. }
-            | P::Unreachable { .. } => ExitCode::Usage,
-            P::FailureBudget { .. } | P::Shard(_) | P::Io { .. } => ExitCode::Io,
+            | P::Refused { .. } => ExitCode::Usage,
+            P::Unreachable { .. } | P::FailureBudget { .. } | P::Shard(_) | P::Io { .. } => ExitCode::Io,
             P::Panicked { .. } => ExitCode::Internal,
         };
         Self {

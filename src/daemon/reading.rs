@@ -1,0 +1,109 @@
+//! Reads the config file for a reload and compares it with the config in force. All that touches files is here, for a thread that may hang.
+
+use std::net::TcpListener;
+
+use super::admin::{self, Policy};
+use super::settings::Settings;
+use super::start::{frozen, listed};
+use crate::config::diff::strongest;
+use crate::config::{Change, Class, ConfigError, Problem, Source, diff};
+use crate::telemetry::metrics::ReloadOutcome;
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Reading {
+    /// Digest of the file, if it could be read: the file watch need not report it again.
+    pub(super) file_sha256: Option<String>,
+    pub(super) found: Result<NewConfig, Refusal>,
+}
+
+/// A valid config that this run can go on with.
+#[derive(Debug)]
+pub(super) struct NewConfig {
+    pub(super) settings: Settings,
+    pub(super) changes: Vec<Change>,
+    /// The farthest among the changes; none = there are no changes.
+    pub(super) class: Option<Class>,
+    pub(super) policy: Policy,
+    /// The admin server moves to this one (`Some(None)`: it ends).
+    pub(super) listener: Option<Option<TcpListener>>,
+}
+
+/// Why a reload ends with the old config.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) outcome: ReloadOutcome,
+    pub(super) changes: Vec<Change>,
+    pub(super) error: String,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Refusal {
+    pub(super) fn failed(changes: Vec<Change>, error: String) -> Self {
+        Self {
+            outcome: ReloadOutcome::Failed,
+            changes,
+            error,
+            problems: Vec::new(),
+        }
+    }
+
+    fn of(outcome: ReloadOutcome, changes: Vec<Change>, error: ConfigError) -> Self {
+        Self {
+            outcome,
+            changes,
+            error: error.to_string(),
+            problems: error.problems,
+        }
+    }
+}
+
+/// Reads and compares.
+pub(super) fn read(source: &Source, in_force: &Settings) -> Reading {
+    match source.load() {
+        Ok(loaded) => Reading {
+            file_sha256: Some(loaded.file_sha256.clone()),
+            found: compare(Settings::of(loaded), in_force),
+        },
+        Err(e) => Reading {
+            file_sha256: source.file_sha256(),
+            found: Err(Refusal::of(ReloadOutcome::Invalid, Vec::new(), e)),
+        },
+    }
+}
+
+fn compare(settings: Settings, in_force: &Settings) -> Result<NewConfig, Refusal> {
+    let changes = diff(&in_force.config, &settings.config);
+    let policy = match settings.policy() {
+        Ok(policy) => policy,
+        Err(e) => return Err(Refusal::of(ReloadOutcome::Invalid, changes, e)),
+    };
+    let class = strongest(&changes);
+    if class == Some(Class::Frozen) {
+        let refused = frozen(&changes);
+        let error = format!(
+            "a run cannot change {}; the old config goes on. Start a new run for it: another run.dir, and run.init_from to keep the weights",
+            listed(&refused)
+        );
+        return Err(Refusal {
+            outcome: ReloadOutcome::Frozen,
+            ..Refusal::failed(refused, error)
+        });
+    }
+    let bind = &settings.config.admin.bind;
+    let listener = if *bind == in_force.config.admin.bind {
+        None
+    } else {
+        match admin::bind(bind) {
+            Ok(listener) => Some(listener),
+            Err(e) => return Err(Refusal::of(ReloadOutcome::Failed, changes, settings.wrong("admin.bind", e))),
+        }
+    };
+    Ok(NewConfig {
+        settings,
+        changes,
+        class,
+        policy,
+        listener,
+    })
+}

@@ -1,0 +1,368 @@
+//! Disks that hang, pipes in place of files, folders that vanish, clients that never read: the daemon answers its signals all the same.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::fake::AWAY;
+use crate::process::{Daemon, Ground, files, request};
+
+/// A library that makes `open` hang, compiled by what compiles libtorch's bindings.
+fn hanging(ground: &Ground) -> PathBuf {
+    let (source, library) = (
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/hang.c"),
+        ground.path("hang.so"),
+    );
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl");
+    assert!(compiler.status().expect("a C compiler is needed").success());
+    library
+}
+
+#[test]
+fn a_config_file_that_hangs_keeps_neither_the_answer_nor_the_stop() {
+    let ground = Ground::new();
+    let library = hanging(&ground);
+    let mut daemon = ground
+        .daemon_with(&["admin.watch=true"], |c| {
+            c.env("LD_PRELOAD", &library)
+                .env("HANG_PATH", "c.toml")
+                .env("HANG_FLAG", ground.path("flag"));
+        })
+        .ready();
+    fs::write(ground.path("flag"), "").unwrap();
+    let began = Instant::now();
+    let (code, report) = daemon.json("POST", "/-/reload");
+    assert_eq!((code, report["outcome"].as_str()), (500, Some("failed")), "{report}");
+    assert!(report["error"].as_str().unwrap().contains("no answer for 10 s"), "{report}");
+    assert!(began.elapsed() < Duration::from_secs(20));
+    let (code, report) = daemon.json("POST", "/-/reload");
+    assert_eq!(code, 500);
+    assert!(
+        report["error"].as_str().unwrap().contains("without an answer"),
+        "one thread that hangs is enough: {report}"
+    );
+    let step = daemon.step();
+    daemon.until("the run goes on", |d| d.step() > step + 2);
+    daemon.signal("TERM");
+    let began = Instant::now();
+    assert_eq!(daemon.end(), 75);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_start_whose_files_hang_can_be_stopped() {
+    for path in ["c.toml", "daemon.lock"] {
+        let ground = Ground::new();
+        let library = hanging(&ground);
+        fs::write(ground.path("flag"), "").unwrap();
+        let daemon = ground.daemon_with(&[], |c| {
+            c.env("LD_PRELOAD", &library)
+                .env("HANG_PATH", path)
+                .env("HANG_FLAG", ground.path("flag"));
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        daemon.signal("TERM");
+        let began = Instant::now();
+        assert_eq!(daemon.end(), 75, "{path}: {}", ground.read("log"));
+        assert!(began.elapsed() < Duration::from_secs(5), "{path}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn a_journal_on_a_disk_that_hangs_keeps_nobody() {
+    let ground = Ground::new();
+    let library = hanging(&ground);
+    let mut daemon = ground
+        .daemon_with(&["admin.watch=false"], |c| {
+            c.env("LD_PRELOAD", &library)
+                .env("HANG_PATH", "last-good.toml")
+                .env("HANG_FLAG", ground.path("flag"));
+        })
+        .ready();
+    fs::write(ground.path("flag"), "").unwrap();
+    ground.write(&ground.text("[optim]\nlr = 1e-3\n"));
+    assert_eq!(daemon.json("POST", "/-/reload").0, 200);
+    ground.write(&ground.text("[optim]\nlr = 1e-4\n"));
+    assert_eq!(daemon.json("POST", "/-/reload").0, 200);
+    let step = daemon.step();
+    daemon.until("the run goes on", |d| d.step() > step + 2);
+    daemon.signal("TERM");
+    let began = Instant::now();
+    assert_eq!(daemon.end(), 75);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn what_is_no_config_file_is_refused_in_words() {
+    let ground = Ground::new();
+    let mut daemon = ground.daemon(&["admin.watch=false"]).ready();
+    let path = ground.path("c.toml");
+    let fifo = || assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let table: [(&dyn Fn(), &str); 4] = [
+        (&fifo, "it is a pipe"),
+        (&|| fs::create_dir(&path).unwrap(), "it is a folder"),
+        (&|| fs::write(&path, "# a comment\n".repeat(1 << 17)).unwrap(), "larger than 1 MiB"),
+        (&|| std::os::unix::fs::symlink("/dev/zero", &path).unwrap(), "it is a device"),
+    ];
+    for (make, words) in table {
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+        make();
+        let began = Instant::now();
+        let (code, report) = daemon.json("POST", "/-/reload");
+        assert_eq!(code, 422, "{report}");
+        assert!(report["error"].as_str().unwrap().contains(words), "{report}");
+        daemon.signal("HUP");
+        daemon.until("the signal is answered", |d| d.log().matches(words).count() >= 2);
+        assert!(began.elapsed() < Duration::from_secs(5), "{words}: {:?}", began.elapsed());
+        // As the file of a start.
+        let (code, said) = ground.refused(&[&format!("run.dir=\"{}\"", ground.path("other").display())]);
+        assert!(code == 64 && said.contains(words), "{code} {said}");
+    }
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), 75);
+}
+
+#[test]
+fn a_run_folder_that_vanishes_ends_the_run_before_another_shares_it() {
+    let vanish: [(&str, fn(&Ground)); 4] = [
+        ("renamed", |g| fs::rename(g.path("run"), g.path("moved")).unwrap()),
+        ("replaced", |g| {
+            fs::rename(g.path("run"), g.path("moved")).unwrap();
+            fs::create_dir(g.path("run")).unwrap();
+        }),
+        ("deleted", |g| {
+            fs::rename(g.path("run"), g.path("moved"))
+                .and_then(|()| fs::remove_dir_all(g.path("moved")))
+                .unwrap()
+        }),
+        ("without its lock", |g| fs::remove_file(g.path("run/daemon.lock")).unwrap()),
+    ];
+    for (how, act) in vanish {
+        let ground = Ground::new();
+        let daemon = ground.daemon(&[]).ready();
+        act(&ground);
+        assert_eq!(daemon.end(), 74, "{how}: {}", ground.read("log"));
+        let log = ground.read("log");
+        assert!(log.contains("the run folder was renamed, deleted or replaced"), "{how}: {log}");
+        if how != "without its lock" {
+            assert!(files(&ground.path("run")).is_empty(), "{how}: something was written in its place");
+        }
+    }
+}
+
+#[test]
+fn clients_that_never_read_or_never_ask_keep_nobody_out() {
+    let ground = Ground::new();
+    let daemon = ground.daemon(&[]).ready();
+    let quick = |what: &str| {
+        for path in ["/-/healthy", "/metrics", "/-/ready", "/api/v1/status"] {
+            let began = Instant::now();
+            assert_eq!(
+                daemon.ask("GET", path).unwrap_or_else(|| panic!("{what}: {path}: no answer")).0,
+                200
+            );
+            assert!(
+                began.elapsed() < Duration::from_secs(3),
+                "{what}: {path} took {:?}",
+                began.elapsed()
+            );
+        }
+    };
+    let ask = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", daemon.address).repeat(2000);
+    let deaf: Vec<TcpStream> = (0..64)
+        .map(|_| {
+            let mut stream = TcpStream::connect(daemon.address).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let _ = stream.write(ask.as_bytes());
+            stream
+        })
+        .collect();
+    quick("deaf");
+    let mut slow = Vec::new();
+    for _ in 0..600 {
+        // More than the kernel's queue takes are refused or left waiting, and that is their own loss.
+        if let Ok(mut stream) = TcpStream::connect_timeout(&daemon.address, Duration::from_millis(200)) {
+            let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ");
+            slow.push(stream);
+        }
+    }
+    assert!(slow.len() > 300, "only {} could connect", slow.len());
+    quick("slow");
+    drop((deaf, slow));
+    quick("gone");
+    let (code, _) = request(
+        daemon.address,
+        "POST",
+        "/-/reload",
+        &format!("Host: {}\r\nContent-Length: 70000\r\n", daemon.address),
+    )
+    .unwrap();
+    assert_eq!(code, 413);
+}
+
+#[test]
+fn many_scrapes_at_once_are_all_answered() {
+    let ground = Ground::new();
+    let daemon = ground.daemon(&[]).ready();
+    let address = daemon.address;
+    let answered: usize = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..300)
+            .map(|_| {
+                scope.spawn(move || usize::from(request(address, "GET", "/metrics", "Host: any\r\n").is_some_and(|(code, _)| code == 200)))
+            })
+            .collect();
+        clients.into_iter().map(|c| c.join().unwrap()).sum()
+    });
+    assert_eq!(answered, 300);
+}
+
+fn away_until(ground: &Ground, exists: bool) {
+    if exists {
+        fs::write(ground.path("bucket"), "").unwrap();
+    } else {
+        let _ = fs::remove_file(ground.path("bucket"));
+    }
+}
+
+fn away(ground: &Ground) -> String {
+    format!("data.train=\"{AWAY}{}\"", ground.path("bucket").display())
+}
+
+/// A run with a checkpoint, whose bucket is away.
+fn waiting(ground: &Ground, sets: &[&str]) -> Daemon {
+    let bucket = away(ground);
+    let all: Vec<&str> = sets.iter().copied().chain([bucket.as_str(), "admin.watch=false"]).collect();
+    away_until(ground, true);
+    let daemon = ground.daemon(&all).ready();
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), 75);
+    away_until(ground, false);
+    let mut daemon = ground.daemon(&all);
+    daemon.until("it waits", |d| {
+        d.ask("GET", "/-/ready")
+            .is_some_and(|(_, body)| body.starts_with("waiting for the bucket: "))
+    });
+    daemon
+}
+
+#[test]
+fn a_run_whose_bucket_is_away_waits_in_good_health_and_goes_on() {
+    let ground = Ground::new();
+    let mut daemon = waiting(&ground, &[]);
+    let (code, why) = daemon.ask("GET", "/-/ready").unwrap();
+    assert!(code == 503 && why.contains("connection refused"), "{code} {why}");
+    assert_eq!(daemon.ask("GET", "/-/healthy").unwrap().0, 200);
+    let (_, status) = daemon.json("GET", "/api/v1/status");
+    assert_eq!((&status["state"], &status["ready"]), (&"waiting_for_data".into(), &false.into()));
+    assert!(status["waiting"].as_str().unwrap().contains("connection refused"), "{status}");
+    assert_eq!(daemon.metric("splitmask_train_bucket_away"), 1.0);
+    assert_eq!(daemon.ask("POST", "/-/checkpoint").unwrap().0, 503);
+    daemon.until("it tries again by itself", |d| d.log().matches("is tried again").count() >= 2);
+    away_until(&ground, true);
+    let daemon = daemon.ready();
+    assert_eq!(daemon.metric("splitmask_train_bucket_away"), 0.0);
+    assert!(daemon.json("GET", "/api/v1/status").1["waiting"].is_null());
+    let events: Vec<String> = ground.journal().iter().map(|e| e["event"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(events, ["start", "stop", "waiting", "start"]);
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), 75);
+}
+
+#[test]
+fn a_run_that_waits_can_be_stopped_and_reloaded() {
+    let ground = Ground::new();
+    let daemon = waiting(&ground, &[]);
+    let began = Instant::now();
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), 75);
+    assert!(began.elapsed() < Duration::from_secs(3));
+
+    // The file names the bucket from here on, so that a reload can name another.
+    let ground = Ground::new();
+    let text = |train: &str| ground.text("").replace("train = \"shards\"", &format!("train = \"{train}\""));
+    let bucket = format!("{AWAY}{}", ground.path("bucket").display());
+    away_until(&ground, true);
+    ground.write(&text(&bucket));
+    let daemon = ground.daemon(&["admin.watch=false"]).ready();
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), 75);
+    away_until(&ground, false);
+    let mut daemon = ground.daemon(&["admin.watch=false"]);
+    daemon.until("it waits", |d| {
+        d.ask("GET", "/-/ready").is_some_and(|(_, body)| body.starts_with("waiting"))
+    });
+    // A wrong one is refused, and the old one is waited for.
+    ground.write(&text("nowhere"));
+    let (code, report) = daemon.json("POST", "/-/reload");
+    assert_eq!(code, 500, "{report}");
+    assert!(report["error"].as_str().unwrap().contains("nowhere: no shards found"), "{report}");
+    assert!(daemon.ask("GET", "/-/ready").unwrap().1.starts_with("waiting"));
+    ground.write(&text(&bucket).replace("[codebook]", "[optim]\nlr = 1e-7x\n[codebook]"));
+    assert_eq!(daemon.json("POST", "/-/reload").0, 422);
+    // A live change is in force for the next try.
+    ground.write(&text(&bucket).replace("[codebook]", "[optim]\nlr = 1e-4\n[codebook]"));
+    let (code, report) = daemon.json("POST", "/-/reload");
+    assert_eq!((code, report["outcome"].as_str()), (200, Some("applied")), "{report}");
+    assert!(daemon.ask("GET", "/-/ready").unwrap().1.starts_with("waiting"));
+    // Another bucket, which is there.
+    ground.write(&text("shards"));
+    let (code, report) = daemon.json("POST", "/-/reload");
+    assert_eq!((code, report["outcome"].as_str()), (200, Some("applied")), "{report}");
+    let daemon = daemon.ready();
+    assert_eq!(daemon.metric("splitmask_train_bucket_away"), 0.0);
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), 75);
+}
+
+#[test]
+fn a_new_run_whose_bucket_is_away_ends_with_74_after_its_retry_budget() {
+    let ground = Ground::new();
+    let began = Instant::now();
+    let (code, said) = ground.refused(&[&away(&ground), "pipeline.retry_budget_s=2"]);
+    assert_eq!(code, 74, "{said}");
+    assert!(
+        (Duration::from_secs(2)..Duration::from_secs(20)).contains(&began.elapsed()),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(
+        said.contains("connection refused") && said.contains("command line: data.train"),
+        "{said}"
+    );
+    assert!(!ground.path("run").exists(), "it left something");
+    // Stopped while it waits.
+    let mut daemon = ground.daemon(&[&away(&ground)]);
+    daemon.until("it waits", |d| d.log().contains("does not answer"));
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), 75);
+    assert!(!ground.path("run").exists(), "it left something");
+}
+
+#[test]
+fn a_reload_that_needs_a_new_trainer_while_the_bucket_is_away_keeps_the_old_config() {
+    let ground = Ground::new();
+    away_until(&ground, true);
+    let mut daemon = ground.daemon(&[&away(&ground), "admin.watch=false"]).ready();
+    daemon.until("some steps", |d| d.step() > 5);
+    away_until(&ground, false);
+    ground.write(&ground.text("[train]\nbatch = 64\n"));
+    let (code, report) = daemon.json("POST", "/-/reload");
+    assert_eq!((code, report["outcome"].as_str()), (500, Some("failed")), "{report}");
+    assert!(report["error"].as_str().unwrap().contains("connection refused"), "{report}");
+    assert_eq!(daemon.ask("GET", "/-/healthy").unwrap().0, 200);
+    away_until(&ground, true);
+    let mut daemon = daemon.ready();
+    let step = daemon.step();
+    daemon.until("the run goes on", |d| d.step() > step + 2);
+    assert!(
+        ground.read("run/fake.log").lines().last().unwrap().contains("batch=128"),
+        "{}",
+        ground.read("run/fake.log")
+    );
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), 75);
+}
