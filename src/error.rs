@@ -56,11 +56,13 @@ impl From<splitmask_pipeline::error::PipelineError> for CliError {
         let code = match e {
             P::BadUrl { .. }
             | P::Empty { .. }
+            | P::NoSample { last: None, .. }
+            | P::TwoImages { .. }
             | P::BadManifest { .. }
             | P::BadCodebook { .. }
             | P::BadSetting { .. }
             | P::Unreachable { .. } => ExitCode::Usage,
-            P::FailureBudget { .. } | P::Shard(_) | P::Io { .. } => ExitCode::Io,
+            P::FailureBudget { .. } | P::Shard(_) | P::NoSample { .. } | P::Io { .. } => ExitCode::Io,
             P::Panicked { .. } => ExitCode::Internal,
         };
         Self {

@@ -2,11 +2,11 @@
 //!
 //! The path of data, as types:
 //! ```text
-//! Manifest ─plan(seed, epoch)→ ShardPlan ─fetch→ bytes ─tar→ Member ─group→ RawSample ─decode→ Image
+//! Manifest ─plan(seed, epoch)→ ShardPlan ─fetch→ bytes ─tar→ entries ─group→ RawSample ─decode→ Image
 //!    ─augment(ViewPlan)→ views ─tokenize→ visual words ─mask→ parts ─batch→ Batch ─queue→ consumer
 //! ```
 //! A module imports only from the floors below it:
-//! `types error seed cursor` → `metrics` → `decode tokenize mask` (pure: no tokio, no object_store) and `stage` (execution only) →
+//! `types error seed cursor name` → `metrics` → `decode tokenize mask` (pure: no tokio, no object_store) and `stage` (execution only) →
 //! `augment` (of what `decode` made) and `bucket` → `sample` → `config` → `shard` → `batch` → `run` and `pack`. A test holds this.
 
 pub mod augment;
@@ -18,6 +18,7 @@ pub mod decode;
 pub mod error;
 pub mod mask;
 pub mod metrics;
+pub mod name;
 pub mod pack;
 pub mod run;
 pub mod sample;

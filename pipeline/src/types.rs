@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::cursor::Cursor;
+use crate::name::Name;
 
 /// Identity of one sample in the stream; the seed of everything random about it.
 ///
@@ -29,7 +30,7 @@ pub struct RawSample {
     /// Object path of the shard, for messages.
     pub shard: Arc<str>,
     /// Member path up to the first dot of its file name (WebDataset's rule).
-    pub key: String,
+    pub key: Name,
     /// Bytes of the image member.
     pub image: Bytes,
     /// Lower-case extension of the image member, without the dot; a hint only, the decoder looks at the bytes.

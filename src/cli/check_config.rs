@@ -81,6 +81,27 @@ fn memory(config: &Config) -> String {
     }
 }
 
+/// Samples of each place that are looked at.
+const LOOK: u64 = 64;
+
+/// What a start would refuse in the first samples of the training data and of data.val; places that do not answer are told elsewhere.
+fn look(config: &Config) -> Result<(), CliError> {
+    let pipeline = PipelineConfig {
+        retry_budget_s: 2.0,
+        cache_dir: String::new(),
+        ..config.pipeline.clone()
+    };
+    let training = Dataset::open_training(&config.data, &pipeline, &PipelineMetrics::default());
+    let val = (!config.data.val.is_empty()).then(|| Dataset::open(&config.data.val, &config.data, &pipeline, PipelineMetrics::default()));
+    for dataset in [Some(training), val].into_iter().flatten().flatten() {
+        let passed = dataset.look(LOOK)?.counts();
+        if !passed.is_empty() {
+            say!("passed over among the first samples of {}: {passed}", dataset.shards()[0].path);
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
     let loaded = Source::of_process(args.file, args.sets).load()?;
     if args.effective {
@@ -92,6 +113,7 @@ pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
         say!("{line}");
     }
     say!("{}", memory(&loaded.config));
+    look(&loaded.config)?;
     if let Some(against) = args.against {
         let old = Source {
             file: against.clone(),

@@ -102,6 +102,11 @@ pub static KEYS: &[Key] = &[
     key(Rebuild, "data.on_shard_error", "`skip` or `stop` when a shard cannot be read"),
     key(
         Rebuild,
+        "data.image",
+        "extension of the image where a sample holds several pictures, as `input.png`, or a list in order of preference; empty = its only picture",
+    ),
+    key(
+        Rebuild,
         "data.max_pixels",
         "pixels (width × height) above which an image is refused",
     ),

@@ -236,7 +236,7 @@ fn scalar(path: &str, text: &str) -> Value {
         .ok()
         .and_then(|mut t| if t.len() == 1 { t.remove("v") } else { None });
     match parsed {
-        Some(value) if !is_text || value.is_str() || value.is_table() => value,
+        Some(value) if !is_text || value.is_str() || value.is_table() || value.is_array() => value,
         _ => Value::String(text.to_owned()),
     }
 }
@@ -335,6 +335,8 @@ fn check_entry(entry: &Entry, keys: &Flat, objective: &str, table: &Table) -> Op
         (Value::Float(_), Value::Float(f)) if !f.is_finite() => {
             return Some(problem(entry, format!("expected a finite number: {doc}"), None));
         }
+        // Where one string may stand for a list of them.
+        (Value::String(_), Value::Array(_)) => tried(entry, table).is_ok(),
         (default, value) => default.same_type(value),
     };
     if !fits {
@@ -365,9 +367,7 @@ fn check_entry(entry: &Entry, keys: &Flat, objective: &str, table: &Table) -> Op
         ));
     }
     // Enumerations and ranges of integer types: try this value among defaults.
-    let mut trial = table.clone();
-    tree::put(&mut trial, &entry.path, entry.value.clone());
-    let error = trial.try_into::<Config>().err()?;
+    let error = tried(entry, table).err()?;
     let message = error.message().lines().next().unwrap_or_default().to_owned();
     let Some((_, variants)) = message
         .split_once("expected one of ")
@@ -378,6 +378,13 @@ fn check_entry(entry: &Entry, keys: &Flat, objective: &str, table: &Table) -> Op
     let allowed: Vec<&str> = variants.split('`').skip(1).step_by(2).collect();
     let hint = nearest(entry.value.as_str().unwrap_or_default(), allowed.iter().copied()).map(|n| format!("did you mean \"{n}\"?"));
     Some(problem(entry, format!("expected one of {}", quoted(&allowed)), hint))
+}
+
+/// The defaults with this value among them.
+fn tried(entry: &Entry, table: &Table) -> Result<Config, toml::de::Error> {
+    let mut trial = table.clone();
+    tree::put(&mut trial, &entry.path, entry.value.clone());
+    trial.try_into()
 }
 
 fn unknown(entry: &Entry, keys: &Flat, objective: &str) -> Problem {

@@ -94,15 +94,18 @@ impl TrainError {
             Self::Pipeline(e) => match e {
                 PipelineError::BadUrl { .. }
                 | PipelineError::Empty { .. }
+                | PipelineError::NoSample { last: None, .. }
+                | PipelineError::TwoImages { .. }
                 | PipelineError::BadManifest { .. }
                 | PipelineError::BadCodebook { .. }
                 | PipelineError::BadSetting { .. }
                 // Only opening a bucket answers this: a wrong address rather than a bad day.
                 | PipelineError::Unreachable { .. } => ExitCode::Usage,
                 PipelineError::Panicked { .. } => ExitCode::Internal,
-                PipelineError::FailureBudget { .. } | PipelineError::Shard(_) | PipelineError::Io { .. } => {
-                    ExitCode::Io
-                }
+                PipelineError::FailureBudget { .. }
+                | PipelineError::Shard(_)
+                | PipelineError::NoSample { .. }
+                | PipelineError::Io { .. } => ExitCode::Io,
             },
         }
     }

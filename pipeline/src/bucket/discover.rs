@@ -15,6 +15,7 @@ use super::retry::{Backoff, Verdict, chain, judge};
 use super::{Place, Shard};
 use crate::error::PipelineError;
 use crate::metrics::{PipelineMetrics, Scheme};
+use crate::name::shown;
 
 /// Shards in their unshuffled order, and the manifest if there is one.
 pub(super) type Found = (Vec<Shard>, Option<Manifest>);
@@ -82,7 +83,7 @@ pub(super) fn local(location: &Location) -> Result<Found, PipelineError> {
         .enumerate()
         .map(|(n, path)| Shard {
             index: n as u32,
-            path: path.display().to_string().into(),
+            path: shown(path.as_os_str().as_encoded_bytes()).into(),
             bytes: path.metadata().ok().map(|m| m.len()),
             samples: None,
             sha256: None,
@@ -260,12 +261,12 @@ impl Asker<'_> {
     }
 }
 
-fn of_manifest(manifest: &Manifest, place: impl Fn(&str) -> Place, shown: impl Fn(&str) -> String) -> Vec<Shard> {
+fn of_manifest(manifest: &Manifest, place: impl Fn(&str) -> Place, named: impl Fn(&str) -> String) -> Vec<Shard> {
     let entries = manifest.shards.iter().enumerate();
     entries
         .map(|(n, entry)| Shard {
             index: n as u32,
-            path: shown(&entry.path).into(),
+            path: named(&entry.path).into(),
             bytes: Some(entry.bytes),
             samples: Some(entry.samples),
             sha256: Some(entry.sha256.to_ascii_lowercase().into()),

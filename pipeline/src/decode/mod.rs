@@ -7,6 +7,7 @@ mod baseline;
 mod entropy;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod foreign;
 mod jpeg;
 mod jpeg_header;
 mod orientation;
@@ -282,6 +283,11 @@ fn header_within(bytes: &[u8], limits: Limits) -> Result<Header, SampleError> {
 fn sniff(bytes: &[u8]) -> Result<Format, SampleError> {
     use image::ImageFormat as F;
     let not = |detail: String| Err(SampleError::NotAnImage { detail });
+    if let Some(format) = foreign::format(bytes) {
+        return Err(SampleError::Unsupported {
+            detail: format!("a {format} file; convert it first"),
+        });
+    }
     match image::guess_format(bytes) {
         Ok(F::Jpeg) => Ok(Format::Jpeg),
         Ok(F::Png) => Ok(Format::Png),
@@ -336,7 +342,7 @@ impl Decoder {
     /// Decodes the whole picture, upright, RGB; transparency over white, CMYK without colour management.
     ///
     /// # Errors
-    /// Any [`SampleError`] but `NoImage` and `BadLabel`; `out` is then unspecified.
+    /// Any [`SampleError`] but `TwoImages` and `TooManyBytes`; `out` is then unspecified.
     pub fn decode(&mut self, bytes: &[u8], out: &mut Image) -> Result<(), SampleError> {
         let header = self.header(bytes)?;
         let all = Rect {
