@@ -91,10 +91,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     };
     let dataset = Dataset::open(&args.url, &data, &PipelineConfig::default(), PipelineMetrics::default())?;
     let mut seen = Seen {
-        kept: Kept {
-            want: args.contact_sheet.as_ref().map_or(0, |_| args.thumbnails as usize),
-            ..Kept::default()
-        },
+        kept: Kept::new(args.contact_sheet.as_ref().map_or(0, |_| args.thumbnails as usize)),
         ..Seen::default()
     };
     seen.walk(dataset.walk()?, args.read)?;

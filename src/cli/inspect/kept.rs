@@ -6,12 +6,17 @@ use splitmask_pipeline::types::RawSample;
 /// Evenly spaced samples of a stream of unknown length: between `want` and twice that many, thinned out as the stream goes on.
 #[derive(Default)]
 pub(super) struct Kept {
-    pub(super) want: usize,
+    want: usize,
     stride: u64,
     items: Vec<(Bytes, Option<u32>, String)>,
 }
 
 impl Kept {
+    /// For a sheet of `want` thumbnails.
+    pub(super) fn new(want: usize) -> Self {
+        Self { want, ..Self::default() }
+    }
+
     pub(super) fn offer(&mut self, index: u64, sample: &RawSample) {
         if self.want == 0 || !index.is_multiple_of(self.stride.max(1)) {
             return;
@@ -67,10 +72,7 @@ mod tests {
     #[test]
     fn the_sheet_gets_evenly_spaced_samples() {
         for length in [3u64, 10, 19, 20, 21, 1000, 4321] {
-            let mut kept = Kept {
-                want: 10,
-                ..Kept::default()
-            };
+            let mut kept = Kept::new(10);
             (0..length).for_each(|i| kept.offer(i, &sample(i)));
             let chosen: Vec<u64> = kept.choose().into_iter().map(|(_, _, key)| key.parse().unwrap()).collect();
             assert_eq!(chosen.len() as u64, length.min(10));
