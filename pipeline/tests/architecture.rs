@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the pipeline from the ground up; a module may use those of lower floors, and its own floor only where `same` says so.
 const PIPELINE: &[&[&str]] = &[
-    &["types", "error", "seed", "cursor"],
+    &["types", "error", "seed", "cursor", "setting"],
     &["metrics"],
     &["decode", "tokenize", "mask", "stage"],
     &["augment", "bucket"],
@@ -21,7 +21,7 @@ const PIPELINE: &[&[&str]] = &[
 
 /// Modules of `splitmask` from the ground up.
 const SPLITMASK: &[&[&str]] = &[
-    &["error"],
+    &["error", "setting"],
     &["telemetry"],
     &["tensor"],
     &["loss", "optim", "model"],
@@ -35,7 +35,17 @@ const SPLITMASK: &[&[&str]] = &[
 ];
 
 /// Floors whose modules may know each other.
-const MIXED: &[&str] = &["types", "error", "seed", "cursor", "checkpoint", "export", "eval", "picture"];
+const MIXED: &[&str] = &[
+    "types",
+    "error",
+    "seed",
+    "cursor",
+    "setting",
+    "checkpoint",
+    "export",
+    "eval",
+    "picture",
+];
 
 const BANNED: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc"];
 
