@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::setting::Violation;
+
 /// Why one sample was dropped. The pipeline skips it, counts it by [`SampleError::reason`] and goes on within the failure budget.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum SampleError {
@@ -329,6 +331,16 @@ pub enum PipelineError {
         /// Panic message.
         detail: String,
     },
+}
+
+impl From<Violation> for PipelineError {
+    fn from(v: Violation) -> Self {
+        Self::BadSetting {
+            key: v.key,
+            value: v.value,
+            detail: v.allowed,
+        }
+    }
 }
 
 impl PipelineError {

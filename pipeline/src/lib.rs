@@ -6,7 +6,7 @@
 //!    ─augment(ViewPlan)→ views ─tokenize→ visual words ─mask→ parts ─batch→ Batch ─queue→ consumer
 //! ```
 //! A module imports only from the floors below it:
-//! `types error seed cursor name` → `metrics` → `decode tokenize mask` (pure: no tokio, no object_store) and `stage` (execution only) →
+//! `types error seed cursor name setting` → `metrics` → `decode tokenize mask` (pure: no tokio, no object_store) and `stage` (execution only) →
 //! `augment` (of what `decode` made) and `bucket` → `sample` → `config` → `shard` → `batch` → `run` and `pack`. A test holds this.
 
 pub mod augment;
@@ -23,6 +23,7 @@ pub mod pack;
 pub mod run;
 pub mod sample;
 pub mod seed;
+pub mod setting;
 pub mod shard;
 pub mod stage;
 pub mod tokenize;

@@ -72,7 +72,7 @@ fn memory(config: &Config) -> String {
         Ok(dataset) => dataset.images().map_or_else(
             || unknown("no manifest there tells how large samples are (`splitmask bench pipeline` measures it)".into()),
             |images| {
-                let plan = config.objective.views(&config.model, config.augment.crop, config.augment.colour);
+                let plan = config.request();
                 let footprint = Footprint::of(&config.data, &config.pipeline, &plan, config.train.batch as usize, images);
                 format!("memory of the pipeline: at most {footprint}")
             },

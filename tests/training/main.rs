@@ -15,5 +15,6 @@ mod servers;
 mod stability;
 mod staging;
 mod store;
+mod trace;
 mod watch;
 mod words;

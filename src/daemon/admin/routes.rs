@@ -162,8 +162,8 @@ async fn config(State(shared): Seen) -> Json<Value> {
                 toml::Value::String(text) => Value::String(problem::without_credentials(&text)),
                 other => serde_json::to_value(other).unwrap_or(Value::Null),
             };
-            let key = classes::of(&path);
-            json!({ "path": path, "value": value, "class": key.map(|k| k.class), "doc": key.map(|k| k.doc) })
+            let key = classes::of(&path, board.config.objective.kind().name);
+            json!({ "path": path, "value": value, "class": key.map(|k| k.class), "doc": key.map(|k| k.doc.as_str()) })
         })
         .collect();
     Json(json!({ "generation": board.generation, "sha256": board.config_sha256, "settings": settings }))
