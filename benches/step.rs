@@ -12,8 +12,8 @@ mod overhead;
 use std::time::{Duration, Instant};
 
 use splitmask::model::config::{VitConfig, VitSize};
-use splitmask::objective::config::{ObjectiveConfig, SplitMaskConfig};
-use splitmask::objective::{Objective, build};
+use splitmask::objective::pretrain::splitmask::SplitMaskConfig;
+use splitmask::objective::{Objective, ObjectiveConfig, Scope, StepContext};
 use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
 use splitmask::tensor::{Parts, StepInput, choose_device};
@@ -110,7 +110,7 @@ fn step(objective: &dyn Objective, input: &StepInput, adamw: &mut AdamW, bf16: b
             .then(|| torch_ext::Autocast::bf16(device))
             .transpose()
             .map_err(|e| e.to_string())?;
-        objective.forward_t(input, true).map_err(|e| e.to_string())?
+        objective.forward(input, &training(input.len)).map_err(|e| e.to_string())?
     };
     losses.total.backward();
     let _norm = adamw.clipped_step(1e-4, 0.05, 3.0).map_err(|e| e.to_string())?;
@@ -143,8 +143,16 @@ impl Case {
     }
 }
 
+/// A training step over a whole batch.
+fn training(images: i64) -> StepContext {
+    StepContext {
+        train: true,
+        ..StepContext::evaluation(0, 1, images)
+    }
+}
+
 fn objective_config() -> ObjectiveConfig {
-    ObjectiveConfig::Splitmask(SplitMaskConfig {
+    ObjectiveConfig::from(SplitMaskConfig {
         drop_path: 0.0,
         ..SplitMaskConfig::default()
     })
@@ -159,8 +167,8 @@ fn run(case: &Case) -> Result<(), String> {
     let (device, _) = choose_device(&case.device).map_err(|e| e.to_string())?;
     let model = case.model()?;
     let vs = nn::VarStore::new(device);
-    let objective = build(&objective_config(), &model, case.vocabulary, &vs.root());
-    let mut adamw = AdamW::new(vs.variables(), |n, d| objective.param_rule(n, d), &OptimConfig::default());
+    let objective = objective_config().build(&vs.root(), &Scope::new(&model, case.batch as u32, case.vocabulary));
+    let mut adamw = AdamW::new(vs.variables(), |n, d| objective.rule(n, d), &OptimConfig::default());
     let input = random_input(case, model.patches(), device);
     let mut one = || step(objective.as_ref(), &input, &mut adamw, case.bf16, device);
     for _ in 0..3 {

@@ -67,12 +67,14 @@ impl From<splitmask_pipeline::error::PipelineError> for CliError {
         let code = match e {
             P::BadUrl { .. }
             | P::Empty { .. }
+            | P::NoSample { last: None, .. }
+            | P::TwoImages { .. }
             | P::BadManifest { .. }
             | P::BadCodebook { .. }
             | P::FewPatches { .. }
             | P::BadSetting { .. }
             | P::Refused { .. } => ExitCode::Usage,
-            P::Unreachable { .. } | P::FailureBudget { .. } | P::Shard(_) | P::Io { .. } => ExitCode::Io,
+            P::Unreachable { .. } | P::FailureBudget { .. } | P::Shard(_) | P::NoSample { .. } | P::Io { .. } => ExitCode::Io,
             P::Panicked { .. } => ExitCode::Internal,
         };
         Self {

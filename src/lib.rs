@@ -1,6 +1,6 @@
 //! SplitMask (arXiv 2112.10740): self-supervised pre-training of vision transformers on your own images.
 //!
-//! Floors, low to high; a module imports only from floors below it: `exit` `signals` → `telemetry` → `tensor` → `loss` `optim` `model` →
+//! Floors, low to high; a module imports only from floors below it: `exit` `signals` `setting` → `telemetry` → `tensor` → `loss` `optim` `model` →
 //! `head` `dvae` → `objective` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
 
 pub mod checkpoint;
@@ -17,6 +17,7 @@ pub mod model;
 pub mod objective;
 pub mod optim;
 pub mod picture;
+pub mod setting;
 pub mod signals;
 pub mod telemetry;
 pub mod tensor;

@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use splitmask::model::config::VitConfig;
-use splitmask::objective::build;
+use splitmask::objective::Scope;
 use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
 use splitmask::telemetry::metrics::TrainMetrics;
@@ -130,8 +130,8 @@ fn bare(case: &Case, model: &VitConfig, batch: &Batch) -> Result<Vec<f64>, Strin
     tch::manual_seed(0);
     let (device, _) = choose_device(&case.device).map_err(|e| e.to_string())?;
     let vs = nn::VarStore::new(device);
-    let objective = build(&objective_config(), model, case.vocabulary, &vs.root());
-    let mut adamw = AdamW::new(vs.variables(), |n, d| objective.param_rule(n, d), &OptimConfig::default());
+    let objective = objective_config().build(&vs.root(), &Scope::new(model, case.batch as u32, case.vocabulary));
+    let mut adamw = AdamW::new(vs.variables(), |n, d| objective.rule(n, d), &OptimConfig::default());
     let normalise = TrainConfig::default().normalise();
     let input = step_input(batch, 0..batch.len, device, &normalise).map_err(|e| e.to_string())?;
     let mut groups = Vec::new();

@@ -1,5 +1,7 @@
 //! The settings of the pipeline. Each key's reload class is in the daemon's table; defaults suit one machine and a nearby bucket.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::PipelineError;
@@ -35,6 +37,55 @@ pub enum Truncated {
     Drop,
     /// Used; what is missing is grey.
     Keep,
+}
+
+/// Extensions of the image among the members of a sample, in order of preference; written as one string or a list.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub struct ImageExtensions(Arc<[String]>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "an extension such as \"input.png\", or a list of them in order of preference"
+)]
+enum Written {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl From<Written> for ImageExtensions {
+    fn from(written: Written) -> Self {
+        Self(match written {
+            Written::One(none) if none.is_empty() => Arc::default(),
+            Written::One(one) => [one].into(),
+            Written::Several(several) => several.into(),
+        })
+    }
+}
+
+impl From<ImageExtensions> for Written {
+    fn from(extensions: ImageExtensions) -> Self {
+        match &*extensions.0 {
+            [] => Self::One(String::new()),
+            [one] => Self::One(one.clone()),
+            several => Self::Several(several.to_vec()),
+        }
+    }
+}
+
+impl ImageExtensions {
+    /// One or several, in order of preference.
+    #[must_use]
+    pub fn of(extensions: &[String]) -> Self {
+        Self(extensions.into())
+    }
+
+    /// The list; empty = the only picture of a sample is its image.
+    #[must_use]
+    pub fn extensions(&self) -> Arc<[String]> {
+        Arc::clone(&self.0)
+    }
 }
 
 /// One entry of `[[data.sources]]`.
@@ -75,6 +126,9 @@ pub struct DataConfig {
     pub truncated: Truncated,
     /// What happens when a shard cannot be read.
     pub on_shard_error: OnShardError,
+    /// Extensions of the image, in order of preference, where a sample holds several pictures; all that follows the first dot of the file
+    /// name, as `input.png`. Empty: a sample has one picture, and two end the start.
+    pub image: ImageExtensions,
     /// Pixels (width × height) above which an image is refused.
     pub max_pixels: u64,
     /// Bytes above which a member is refused.
@@ -94,6 +148,7 @@ impl Default for DataConfig {
             on_budget: OnBudget::Pause,
             truncated: Truncated::Drop,
             on_shard_error: OnShardError::Skip,
+            image: ImageExtensions::default(),
             max_pixels: 64_000_000,
             max_member_bytes: 256 << 20,
         }
@@ -225,6 +280,15 @@ impl DataConfig {
             (1..=2_000_000_000).contains(&self.max_pixels),
             "1 to 2000000000",
         )?;
+        for extension in &*self.image.extensions() {
+            if extension.is_empty() || extension.starts_with('.') || extension.contains('/') {
+                return Err(PipelineError::BadSetting {
+                    key: "data.image".into(),
+                    value: extension.clone(),
+                    detail: "what follows the first dot of a file name, without that dot: png, input.png".into(),
+                });
+            }
+        }
         let bytes = self.max_member_bytes;
         check(
             "data.max_member_bytes",

@@ -2,14 +2,16 @@
 
 use thiserror::Error;
 
+use crate::setting::Violation;
+
 /// Why one sample was dropped. The pipeline skips it, counts it by [`SampleError::reason`] and goes on within the failure budget.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum SampleError {
-    /// No member with an image extension.
-    #[error("no image member among its members ({members})")]
-    NoImage {
-        /// Extensions that were there.
-        members: String,
+    /// Several pictures under its key, and nothing that says which of them is the image.
+    #[error("two images under one key ({}): data.image says which one to use", images.join(", "))]
+    TwoImages {
+        /// Their extensions.
+        images: Vec<String>,
     },
     /// Zero bytes, or bytes of no known image format.
     #[error("not an image: {detail}")]
@@ -53,12 +55,6 @@ pub enum SampleError {
         /// What it is.
         detail: String,
     },
-    /// A `.cls` member that is not a class index.
-    #[error("bad label {text:?}")]
-    BadLabel {
-        /// Its text.
-        text: String,
-    },
     /// Too slow to decode (too many progressive scans).
     #[error("too expensive: {detail}")]
     TooExpensive {
@@ -69,14 +65,13 @@ pub enum SampleError {
 
 impl SampleError {
     /// All values of [`SampleError::reason`], for counters that start at 0.
-    pub const REASONS: [&'static str; 8] = [
-        "no_image",
+    pub const REASONS: [&'static str; 7] = [
+        "two_images",
         "not_an_image",
         "too_large",
         "truncated",
         "corrupt",
         "unsupported",
-        "bad_label",
         "too_expensive",
     ];
 
@@ -84,13 +79,12 @@ impl SampleError {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NoImage { .. } => "no_image",
+            Self::TwoImages { .. } => "two_images",
             Self::NotAnImage { .. } => "not_an_image",
             Self::TooLarge { .. } | Self::TooManyBytes { .. } => "too_large",
             Self::Truncated { .. } => "truncated",
             Self::Corrupt { .. } => "corrupt",
             Self::Unsupported { .. } => "unsupported",
-            Self::BadLabel { .. } => "bad_label",
             Self::TooExpensive { .. } => "too_expensive",
         }
     }
@@ -164,13 +158,13 @@ pub enum ShardError {
         /// Reader's words.
         detail: String,
     },
-    /// Members of one key are apart, so samples would be silently wrong.
-    #[error("shard {shard}: members of key {key:?} are not adjacent")]
-    Scattered {
+    /// A tar inside a compression format.
+    #[error("shard {shard}: compressed with {format}; shards are plain tar files")]
+    Compressed {
         /// Object path.
         shard: String,
-        /// The key.
-        key: String,
+        /// Name of the format.
+        format: &'static str,
     },
 }
 
@@ -183,7 +177,7 @@ impl ShardError {
         "changed",
         "truncated",
         "malformed",
-        "scattered",
+        "compressed",
     ];
 
     /// Closed label for metrics.
@@ -196,8 +190,34 @@ impl ShardError {
             Self::Changed { .. } => "changed",
             Self::Truncated { .. } => "truncated",
             Self::Malformed { .. } => "malformed",
-            Self::Scattered { .. } => "scattered",
+            Self::Compressed { .. } => "compressed",
         }
+    }
+
+    /// What to do about it, whatever the policy for such shards is.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let (program, shard) = match self {
+            Self::Denied { .. } => {
+                return Some(
+                    "credentials may have expired or do not cover this place; they are read from the environment (AWS_*, GOOGLE_*, AZURE_*)".into(),
+                );
+            }
+            Self::Compressed { format, shard } => match *format {
+                "gzip" => ("gzip -dc", shard),
+                "bzip2" => ("bzip2 -dc", shard),
+                "zip" => ("unzip -p", shard),
+                other => {
+                    return Some(format!(
+                        "decompress it first, for example with `{other} -dc`; images are compressed already"
+                    ));
+                }
+            },
+            _ => return None,
+        };
+        Some(format!(
+            "decompress it first: `{program} {shard} > plain.tar`; images are compressed already"
+        ))
     }
 }
 
@@ -219,6 +239,32 @@ pub enum PipelineError {
         url: String,
         /// What was looked for.
         detail: String,
+    },
+    /// Several pictures under one key at the start, and nothing that says which of them is the image.
+    #[error("shard {shard}: two images under key {key}: {images}; members seen so far: {seen}")]
+    TwoImages {
+        /// Object path.
+        shard: String,
+        /// The first such key.
+        key: String,
+        /// Extensions of its pictures.
+        images: String,
+        /// Members by extension, as text.
+        seen: String,
+        /// A value for `data.image`.
+        example: String,
+    },
+    /// A whole pass over the shards gave no sample.
+    #[error("{url}: no sample in {shards} shards: {detail}")]
+    NoSample {
+        /// The first shard.
+        url: String,
+        /// Shards of the place.
+        shards: usize,
+        /// What was there instead.
+        detail: String,
+        /// Why the last shard that failed did, if any failed.
+        last: Option<ShardError>,
     },
     /// Nobody answered a listing or the reading of the manifest, or only to say "not now", also after retries. Nothing says that the address is wrong.
     #[error("{url}: unreachable: {detail}")]
@@ -305,6 +351,16 @@ pub enum PipelineError {
     },
 }
 
+impl From<Violation> for PipelineError {
+    fn from(v: Violation) -> Self {
+        Self::BadSetting {
+            key: v.key,
+            value: v.value,
+            detail: v.allowed,
+        }
+    }
+}
+
 impl PipelineError {
     /// What to do next.
     #[must_use]
@@ -318,8 +374,11 @@ impl PipelineError {
             Self::FewPatches { found, .. } => format!("ask for at most {found} words, or give more images"),
             Self::BadCodebook { .. } => "make one that fits with `splitmask codebook`".into(),
             Self::FailureBudget { .. } => "look at the named members; raise data.failure_budget if such losses are acceptable (a paused run takes a reload)".into(),
-            Self::Shard(ShardError::Denied { .. }) => "credentials may have expired or do not cover this place; they are read from the environment (AWS_*, GOOGLE_*, AZURE_*)".into(),
-            Self::Shard(_) => "set data.on_shard_error = \"skip\" to go on without such shards".into(),
+            Self::TwoImages { example, .. } => format!("set data.image = \"{example}\", or a list of extensions in order of preference (`inspect` and `codebook`: --extension {example}); a key ends at the first dot of the file name"),
+            Self::NoSample { last: Some(error), .. } => return error.hint(),
+            Self::NoSample { .. } => "`splitmask inspect` shows what is there; data.image names the extension of the images where it is another one".into(),
+            // It ends a stream only where the policy says so.
+            Self::Shard(error) => error.hint().unwrap_or_else(|| "set data.on_shard_error = \"skip\" to go on without such shards".into()),
             Self::BadSetting { .. } | Self::Io { .. } => return None,
             Self::Panicked { .. } => "this is a bug; the log holds the place".into(),
         })

@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use crate::error::PipelineError;
+use crate::setting::Findings;
 use crate::types::MaskSpec;
 
 /// Draws of one block's area and aspect before the generator gives up, as BEiT's.
@@ -13,55 +13,64 @@ const TRIES: u32 = 10;
 const LOG_ASPECT: f64 = 1.203_972_804_325_936;
 
 impl MaskSpec {
-    /// Patches in part 1 and part 2 of a grid of `n` patches; the rest is in part 0.
+    /// Patches in part 1 and part 2 of a grid of `n` patches; the rest is in part 0. The parts of a split are equal, also where `n` is odd.
     #[must_use]
     pub fn counts(&self, n: usize) -> (usize, usize) {
         match *self {
             Self::BlockwiseSplit { .. } => (n / 2, n / 2),
             Self::UniformSplit { keep } => {
                 let each = (f64::from(keep) * n as f64).round() as usize;
+                // Half of an odd grid leaves one patch in no set, as the blockwise split does.
+                let each = each.min(n / 2);
                 (each, each)
             }
             Self::BlockwiseMask { count, .. } => (count as usize, 0),
         }
     }
 
-    /// Checks that the partition can be drawn on a grid of `side` × `side` patches.
-    ///
-    /// # Errors
-    /// [`PipelineError::BadSetting`] naming the field and the allowed range.
-    pub fn validate(&self, side: u32) -> Result<(), PipelineError> {
+    /// Checks that the partition can be drawn on a grid of `side` × `side` patches; `table` is where the settings stand, such as `objective.mask`.
+    pub fn check(&self, table: &str, side: u32, found: &mut Findings) {
         let n = (side as usize).pow(2);
-        let bad = |key: &str, value: String, detail: String| {
-            Err(PipelineError::BadSetting {
-                key: format!("mask.{key}"),
-                value,
-                detail: format!("{detail} (grid of {side} × {side} patches)"),
-            })
-        };
-        if side < 2 {
-            return bad("side", side.to_string(), "a partition needs at least 2 × 2 patches".into());
-        }
+        let grid = format!("(grid of {side} × {side} = {n} patches)");
+        let key = |name: &str| format!("{table}.{name}");
+        let (a, b) = self.counts(n);
         match *self {
-            Self::BlockwiseSplit { min_block, max_block } | Self::BlockwiseMask { min_block, max_block, .. }
-                if min_block == 0 || min_block > max_block =>
-            {
-                bad("min_block", min_block.to_string(), format!("1 to max_block = {max_block} patches"))
-            }
-            Self::BlockwiseMask { count, .. } if count == 0 || count as usize >= n => {
-                bad("count", count.to_string(), format!("1 to {} patches", n - 1))
-            }
-            Self::UniformSplit { keep } => {
-                let (each, _) = self.counts(n);
-                if !(keep > 0.0 && keep <= 0.5) {
-                    bad("keep", keep.to_string(), "above 0, at most 0.5".into())
-                } else if each == 0 || 2 * each > n {
-                    bad("keep", keep.to_string(), format!("gives two sets of {each} of {n} patches"))
-                } else {
-                    Ok(())
-                }
-            }
-            _ => Ok(()),
+            Self::UniformSplit { keep } => found.need(
+                keep > 0.0 && keep <= 0.5 && a >= 1,
+                &key("keep"),
+                keep,
+                format!("above 0, at most 0.5, and at least one patch for each set {grid}"),
+            ),
+            Self::BlockwiseSplit { .. } => found.need(
+                n >= 4,
+                &key("kind"),
+                "\"blockwise-split\"",
+                format!("a grid of at least 2 × 2 patches to split {grid}"),
+            ),
+            Self::BlockwiseMask { count, .. } => found.need(
+                count >= 1 && (count as usize) < n,
+                &key("count"),
+                count,
+                format!(
+                    "1 to {} patches, so that some are masked and some are seen {grid}",
+                    n.saturating_sub(1)
+                ),
+            ),
+        }
+        if let Self::BlockwiseSplit { min_block, max_block } | Self::BlockwiseMask { min_block, max_block, .. } = *self {
+            let most = a.max(b).max(1);
+            found.need(
+                min_block >= 1 && min_block <= max_block,
+                &key("min_block"),
+                min_block,
+                format!("1 to {table}.max_block = {max_block}"),
+            );
+            found.need(
+                min_block as usize <= most,
+                &key("min_block"),
+                min_block,
+                format!("at most {most}, the patches to choose {grid}"),
+            );
         }
     }
 }
@@ -70,7 +79,7 @@ impl MaskSpec {
 ///
 /// The counts are those of [`MaskSpec::counts`], always: BEiT's block generator often ends a few patches short, then single patches are
 /// masked or unmasked at random as BEiT v2 does. An odd grid split in halves leaves one random patch in part 0. Randomness: `rng`.
-/// The spec has passed [`MaskSpec::validate`].
+/// The spec has passed [`MaskSpec::check`].
 pub fn fill(spec: &MaskSpec, side: u32, rng: &mut impl Rng, out: &mut Vec<u8>) {
     let n = (side as usize).pow(2);
     let (a, b) = spec.counts(n);
@@ -189,7 +198,7 @@ mod tests {
     proptest! {
         #[test]
         fn counts_are_exact_and_draws_repeat((spec, side) in any_spec(), seed: u64) {
-            prop_assume!(spec.validate(side).is_ok());
+            prop_assume!(wrong(&spec, side).is_empty());
             let parts = draw(&spec, side, seed);
             let n = (side * side) as usize;
             let (a, b) = spec.counts(n);
@@ -249,41 +258,59 @@ mod tests {
         assert!((sum as f64 / runs as f64 - 97.6).abs() < 0.1, "{sum}");
     }
 
+    fn wrong(spec: &MaskSpec, side: u32) -> String {
+        let mut found = Findings::default();
+        spec.check("mask", side, &mut found);
+        found.found().iter().map(|v| format!("{v}\n")).collect()
+    }
+
     #[test]
     fn bad_specs_are_refused_with_the_field_and_the_range() {
+        let blocks = |min_block, max_block| MaskSpec::BlockwiseSplit { min_block, max_block };
+        let masked = |count, min_block| MaskSpec::BlockwiseMask {
+            count,
+            min_block,
+            max_block: 75,
+        };
         let cases = [
-            (MaskSpec::UniformSplit { keep: 0.6 }, 14, "mask.keep = 0.6"),
-            (MaskSpec::UniformSplit { keep: 0.5 }, 3, "two sets of 5 of 9"),
-            (MaskSpec::UniformSplit { keep: 0.01 }, 2, "two sets of 0"),
             (
-                MaskSpec::BlockwiseSplit {
-                    min_block: 20,
-                    max_block: 10,
-                },
+                MaskSpec::UniformSplit { keep: 0.6 },
                 14,
-                "mask.min_block = 20",
+                "mask.keep = 0.6: expected above 0, at most 0.5",
             ),
+            (MaskSpec::UniformSplit { keep: f32::NAN }, 14, "mask.keep = NaN"),
             (
-                MaskSpec::BlockwiseMask {
-                    count: 196,
-                    min_block: 16,
-                    max_block: 75,
-                },
-                14,
-                "1 to 195 patches",
+                MaskSpec::UniformSplit { keep: 0.01 },
+                2,
+                "at least one patch for each set (grid of 2 × 2",
             ),
-            (
-                MaskSpec::BlockwiseSplit {
-                    min_block: 1,
-                    max_block: 1,
-                },
-                1,
-                "at least 2 × 2",
-            ),
+            (MaskSpec::UniformSplit { keep: 0.5 }, 1, "mask.keep = 0.5"),
+            (blocks(20, 10), 14, "mask.min_block = 20: expected 1 to mask.max_block = 10"),
+            (blocks(0, 10), 14, "mask.min_block = 0"),
+            (blocks(99, 120), 14, "mask.min_block = 99: expected at most 98"),
+            (blocks(1, 1), 1, "at least 2 × 2"),
+            (masked(196, 16), 14, "mask.count = 196: expected 1 to 195 patches"),
+            (masked(0, 16), 14, "mask.count = 0"),
+            (masked(10, 16), 14, "mask.min_block = 16: expected at most 10"),
         ];
         for (spec, side, words) in cases {
-            let message = spec.validate(side).unwrap_err().to_string();
+            let message = wrong(&spec, side);
             assert!(message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn half_of_an_odd_grid_leaves_one_patch_in_no_set() {
+        for spec in [
+            MaskSpec::UniformSplit { keep: 0.5 },
+            MaskSpec::BlockwiseSplit {
+                min_block: 2,
+                max_block: 18,
+            },
+        ] {
+            assert_eq!(wrong(&spec, 7), "");
+            let parts = draw(&spec, 7, 5);
+            assert_eq!((count(&parts, 1), count(&parts, 2), count(&parts, 0)), (24, 24, 1), "{spec:?}");
         }
     }
 }

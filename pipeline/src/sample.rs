@@ -8,6 +8,7 @@ use crate::decode::{Decoder, Limits, Rect};
 use crate::error::{PipelineError, SampleError};
 use crate::mask;
 use crate::seed::{Purpose, sample_rng};
+use crate::setting::Findings;
 use crate::tokenize::{Tokenizer, TokenizerScratch};
 use crate::types::{RawSample, Sample, StageTimes, ViewPlan, ViewSpec};
 
@@ -200,52 +201,24 @@ fn check_plan(plan: &ViewPlan) -> Result<(), PipelineError> {
                 &format!("{} patches: size {size} ÷ patch {}", size / words.patch, words.patch),
             )?;
         }
-        spec.validate(*side)?;
+        let mut found = Findings::default();
+        spec.check("mask", *side, &mut found);
+        first(found)?;
     }
     Ok(())
 }
 
 fn check_view(view: &ViewSpec) -> Result<(), PipelineError> {
-    let ordered = |range: [f32; 2], low: f32, high: f32| range[0] >= low && range[0] <= range[1] && range[1] <= high;
-    let share = |p: f32| (0.0..=1.0).contains(&p);
     require("size", view.size, (1..=4096).contains(&view.size), "1 to 4096 pixels")?;
-    let crop = &view.crop;
-    require(
-        "crop.area",
-        crop.area,
-        crop.area[0] > 0.0 && ordered(crop.area, 0.0, 1.0),
-        "[low, high] above 0, at most 1",
-    )?;
-    require(
-        "crop.aspect",
-        crop.aspect,
-        ordered(crop.aspect, 0.01, 100.0),
-        "[low, high] within 0.01 to 100",
-    )?;
-    require("crop.flip", crop.flip, share(crop.flip), "0 to 1")?;
-    let colour = &view.colour;
-    for (key, p) in [
-        ("colour.jitter", colour.jitter),
-        ("colour.greyscale", colour.greyscale),
-        ("colour.blur", colour.blur),
-        ("colour.solarise", colour.solarise),
-    ] {
-        require(key, p, share(p), "0 to 1")?;
-    }
-    let [b, c, s, h] = colour.jitter_strength;
-    let fits = [b, c, s].iter().all(|v| (0.0..=10.0).contains(v)) && (0.0..=0.5).contains(&h);
-    require(
-        "colour.jitter_strength",
-        colour.jitter_strength,
-        fits,
-        "brightness, contrast, saturation 0 to 10, hue 0 to 0.5",
-    )?;
-    require(
-        "colour.blur_sigma",
-        colour.blur_sigma,
-        ordered(colour.blur_sigma, 0.01, crate::augment::MAX_SIGMA),
-        "[low, high] within 0.01 to 10 pixels",
-    )
+    let mut found = Findings::default();
+    view.crop.check("crop", &mut found);
+    view.colour.check("colour", &mut found);
+    first(found)
+}
+
+/// The first violation as an error.
+fn first(found: Findings) -> Result<(), PipelineError> {
+    found.found().into_iter().next().map_or(Ok(()), |v| Err(v.into()))
 }
 
 #[cfg(test)]

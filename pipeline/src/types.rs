@@ -7,6 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::cursor::Cursor;
+use crate::name::Name;
+use crate::setting::Findings;
 
 /// Identity of one sample in the stream; the seed of everything random about it.
 ///
@@ -29,7 +31,7 @@ pub struct RawSample {
     /// Object path of the shard, for messages.
     pub shard: Arc<str>,
     /// Member path up to the first dot of its file name (WebDataset's rule).
-    pub key: String,
+    pub key: Name,
     /// Bytes of the image member.
     pub image: Bytes,
     /// Lower-case extension of the image member, without the dot; a hint only, the decoder looks at the bytes.
@@ -71,6 +73,30 @@ impl Default for CropConfig {
     }
 }
 
+/// Whether a range is one, within bounds; NaN is in no range.
+fn ordered(range: [f32; 2], low: f32, high: f32) -> bool {
+    low <= range[0] && range[0] <= range[1] && range[1] <= high
+}
+
+impl CropConfig {
+    /// Checks that crops can be drawn; `table` is where the settings stand, such as `augment.crop`.
+    pub fn check(&self, table: &str, found: &mut Findings) {
+        found.need(
+            self.area[0] > 0.0 && ordered(self.area, 0.0, 1.0),
+            &format!("{table}.area"),
+            format!("{:?}", self.area),
+            "[low, high] with 0 < low ≤ high ≤ 1",
+        );
+        found.need(
+            ordered(self.aspect, 0.01, 100.0),
+            &format!("{table}.aspect"),
+            format!("{:?}", self.aspect),
+            "[low, high] with 0.01 ≤ low ≤ high ≤ 100",
+        );
+        found.share(&format!("{table}.flip"), self.flip);
+    }
+}
+
 /// Colour augmentation of the paper's small-data recipe (arXiv 2112.10740 §5.5; strengths of BYOL/DINO, spec §1.4).
 ///
 /// All probabilities 0 is the paper's default: crop and flip only. Order as torchvision: jitter (brightness, contrast, saturation, hue
@@ -106,6 +132,34 @@ impl Default for ColourConfig {
 }
 
 impl ColourConfig {
+    /// Largest sigma of a blur, pixels: beyond it the kernel would be wider than most views.
+    pub const MAX_SIGMA: f32 = 10.0;
+
+    /// Checks that colours can be drawn; `table` is where the settings stand, such as `augment.colour`.
+    pub fn check(&self, table: &str, found: &mut Findings) {
+        for (key, share) in [
+            ("jitter", self.jitter),
+            ("greyscale", self.greyscale),
+            ("blur", self.blur),
+            ("solarise", self.solarise),
+        ] {
+            found.share(&format!("{table}.{key}"), share);
+        }
+        let s = self.jitter_strength;
+        found.need(
+            s.iter().all(|x| (0.0..=1.0).contains(x)) && s[3] <= 0.5,
+            &format!("{table}.jitter_strength"),
+            format!("{s:?}"),
+            "strengths of 0 to 1, hue at most 0.5",
+        );
+        found.need(
+            ordered(self.blur_sigma, 0.01, Self::MAX_SIGMA),
+            &format!("{table}.blur_sigma"),
+            format!("{:?}", self.blur_sigma),
+            format!("[low, high] with 0.01 ≤ low ≤ high ≤ {} pixels", Self::MAX_SIGMA),
+        );
+    }
+
     /// Whether nothing is ever changed.
     #[must_use]
     pub fn is_off(&self) -> bool {

@@ -91,7 +91,7 @@ fn in_steady_state_only_the_resizers_tables_are_allocated() {
             member,
         },
         shard: "a.tar".into(),
-        key: member.to_string(),
+        key: member.to_string().as_str().into(),
         image: jpeg(member, 300 + member % 7 * 60, 280 + member % 5 * 70),
         extension: "jpg".into(),
         label: None,

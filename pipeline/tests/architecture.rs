@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the pipeline from the ground up; a module may use those of lower floors, and its own floor only where `same` says so.
 const PIPELINE: &[&[&str]] = &[
-    &["types", "error", "seed", "cursor", "file", "printable"],
+    &["types", "error", "seed", "cursor", "name", "setting", "file", "printable"],
     &["metrics"],
     &["decode", "tokenize", "mask", "stage"],
     &["augment", "bucket"],
@@ -21,7 +21,7 @@ const PIPELINE: &[&[&str]] = &[
 
 /// Modules of `splitmask` from the ground up.
 const SPLITMASK: &[&[&str]] = &[
-    &["exit", "signals"],
+    &["exit", "signals", "setting"],
     &["telemetry"],
     &["tensor"],
     &["loss", "optim", "model"],
@@ -42,6 +42,8 @@ const MIXED: &[&str] = &[
     "cursor",
     "exit",
     "signals",
+    "name",
+    "setting",
     "checkpoint",
     "export",
     "eval",

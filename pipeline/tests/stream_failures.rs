@@ -119,7 +119,16 @@ fn an_epoch_of_broken_shards_is_an_error_and_not_an_endless_loop() {
     let dataset = open(folder.path().to_str().unwrap(), &data(16), &pipeline(1, 2));
     let mut stream = dataset.batches(spec(shuffled(Cursor::default()), 4), hashing).unwrap();
     let error = stream.next().unwrap().unwrap_err();
-    assert!(matches!(error, PipelineError::Shard(ShardError::Malformed { .. })), "{error}");
+    assert!(
+        matches!(
+            error,
+            PipelineError::NoSample {
+                last: Some(ShardError::Malformed { .. }),
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]

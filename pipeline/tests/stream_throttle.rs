@@ -48,6 +48,8 @@ fn window() -> WindowOptions {
         window: 64,
         readers: READERS,
         fraction: 1.0,
+        images: [].into(),
+        refuse_two_images: true,
         max_member_bytes: 1 << 20,
         stop_on_shard_error: true,
     }

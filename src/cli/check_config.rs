@@ -95,7 +95,7 @@ fn memory(config: &Config, first: &Named) -> String {
         Ok(dataset) => dataset.images().map_or_else(
             || unknown("no manifest there tells how large samples are (`splitmask bench pipeline` measures it)".into()),
             |images| {
-                let plan = config.objective.views(&config.model, config.augment.crop, config.augment.colour);
+                let plan = config.request();
                 let footprint = Footprint::of(&config.data, &config.pipeline, &plan, config.train.batch as usize, images);
                 format!("memory of the pipeline: at most {footprint}")
             },
@@ -104,7 +104,10 @@ fn memory(config: &Config, first: &Named) -> String {
     }
 }
 
-/// Says where manifests differ from what is there; refuses a place that is wrong. One that is merely away may come back.
+/// Samples of each place that are looked at.
+const LOOK: u64 = 64;
+
+/// Says what a start would refuse in the first samples, and where manifests differ from what is there; refuses a place that is wrong. One that is merely away may come back.
 fn judge(loaded: &Loaded, places: Vec<Named>) -> Result<(), CliError> {
     let mut wrong = vec![];
     for Named { key, url, opened } in places {
@@ -112,6 +115,10 @@ fn judge(loaded: &Loaded, places: Vec<Named>) -> Result<(), CliError> {
             Ok(dataset) => {
                 for line in sentences(&dataset.differences()) {
                     say!("{key}: {line}");
+                }
+                let passed = dataset.look(LOOK)?.counts();
+                if !passed.is_empty() {
+                    say!("{key}: passed over among the first samples: {passed}");
                 }
             }
             Err(error @ PipelineError::Unreachable { .. }) => say!("{key} = {}: cannot be reached now: {error}", redact(&url)),

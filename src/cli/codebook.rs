@@ -12,6 +12,7 @@ use std::sync::Arc;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use splitmask_pipeline::config::{DataConfig, ImageExtensions};
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::file;
 use splitmask_pipeline::tokenize::{
@@ -100,11 +101,25 @@ pub(crate) struct CodebookArgs {
     /// Object store endpoint to use instead of the provider's.
     #[arg(long, value_name = "URL", default_value = "")]
     endpoint: String,
+    /// Extension of the images, where a sample holds several pictures, as data.image; several with commas, in order of preference.
+    #[arg(long, value_name = "EXTENSION", value_delimiter = ',')]
+    extension: Vec<String>,
     /// Print the table as JSON, and no progress bar.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     dvae: DvaeArgs,
+}
+
+impl CodebookArgs {
+    /// How the shards are read.
+    fn data(&self) -> DataConfig {
+        DataConfig {
+            endpoint: self.endpoint.clone(),
+            image: ImageExtensions::of(&self.extension),
+            ..DataConfig::default()
+        }
+    }
 }
 
 fn range(text: &str) -> Result<[f32; 2], String> {
@@ -125,7 +140,7 @@ pub(crate) fn run(args: &CodebookArgs) -> Result<(), CliError> {
     let source = args
         .url
         .as_deref()
-        .map(|url| Views::open(url, &args.endpoint, args.image, args.area, args.seed))
+        .map(|url| Views::open(url, args.data(), args.image, args.area, args.seed))
         .transpose()?;
     source.iter().for_each(Views::tell_differences);
     let bar = bar(!args.json);

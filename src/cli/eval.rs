@@ -14,7 +14,7 @@ use crate::config::{Config, Source};
 use crate::eval::features::FeatureError;
 use crate::eval::knn::Accuracy;
 use crate::exit::{CliError, ExitCode};
-use crate::objective::{self, Objective};
+use crate::objective::Objective;
 use crate::optim::EMA_PREFIX;
 use crate::tensor::choose_device;
 use crate::trainer::spec::{TrainerSpec, Weights};
@@ -147,10 +147,10 @@ impl Subject {
             ));
         }
         let (device, _) = choose_device(&spec.train.device).map_err(TrainError::from)?;
-        let words = trainer::Words::load(&spec.codebook, &spec.data.train, &spec.model, device)?;
+        let words = trainer::Words::of(&spec, device)?;
         tch::manual_seed(spec.seed as i64);
         let vars = nn::VarStore::new(device);
-        let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
+        let objective = spec.objective.build(&vars.root(), &spec.scope(words.len()));
         if let Some(folder) = weights {
             let mut tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
             if spec.eval.weights == Weights::Ema {
@@ -181,8 +181,8 @@ fn unmeasured(e: &FeatureError) -> CliError {
 pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, CliError> {
     let subject = Subject::of(config, weights)?;
     let bar = spinner();
-    let backbone = subject.objective.backbone();
-    let result = trainer::knn(backbone, &subject.spec, subject.device, |set, n| {
+    let encoder = subject.objective.encoder();
+    let result = trainer::knn(encoder, &subject.spec, subject.device, |set, n| {
         bar.set_message(set.to_owned());
         bar.set_position(n as u64);
     });

@@ -12,7 +12,6 @@ use crate::cli::answer::say;
 use crate::config::Config;
 use crate::exit::{CliError, ExitCode};
 use crate::export::{self, Card, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Verified, Weights};
-use crate::objective::OBJECTIVES;
 use crate::signals;
 use crate::trainer::TrainError;
 use crate::trainer::journal::Journal;
@@ -165,7 +164,6 @@ fn check_with(python: &Path, folder: &Path) -> Result<(), CliError> {
 /// What is known about a checkpoint.
 fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -> Card {
     let kind = config.objective.kind();
-    let entry = OBJECTIVES.iter().find(|o| o.name == kind);
     let images = progress
         .counters
         .iter()
@@ -178,8 +176,8 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
         images,
         batch: config.train.batch,
         seed: config.run.seed,
-        objective: kind.to_owned(),
-        objective_doc: entry.map_or_else(String::new, |o| format!("{} ({})", o.doc, o.reference)),
+        objective: kind.name.to_owned(),
+        objective_doc: format!("{} ({})", kind.doc, kind.reference),
         data: config.data.train.clone(),
         fraction: config.data.fraction,
         codebook: progress.codebook.clone(),

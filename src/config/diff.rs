@@ -30,7 +30,11 @@ impl std::fmt::Display for Change {
 /// The changed keys in alphabetical order.
 #[must_use]
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
-    compare(&tree::flatten(&tree::of(old)), &tree::flatten(&tree::of(new)))
+    compare(
+        &tree::flatten(&tree::of(old)),
+        &tree::flatten(&tree::of(new)),
+        new.objective.kind().name,
+    )
 }
 
 /// Compares with a config that an earlier version may have written: a key that it lacks counts as having its default.
@@ -42,25 +46,27 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
 pub fn diff_stored(stored: &str, new: &Config) -> Result<Vec<Change>, String> {
     let table: toml::Table = stored.parse().map_err(|e: toml::de::Error| e.message().to_owned())?;
     let mut old = tree::flatten(&table);
-    let same_objective = old.get("objective.kind") == tree::flatten(&tree::of(new)).get("objective.kind");
-    for (key, value) in tree::every_key() {
-        if !key.starts_with("objective.") || same_objective && !key.starts_with("objective.mask.") {
+    let kind = new.objective.kind();
+    let same_objective = old
+        .get("objective.kind")
+        .and_then(Value::as_str)
+        .is_none_or(|name| name == kind.name);
+    // Which keys the old config could have had depends on the values it chose.
+    let defaults = tree::with_objective(tree::variant(kind, &tree::chosen(kind, &old)));
+    for (key, value) in tree::flatten(&tree::of(&defaults)) {
+        if same_objective || !key.starts_with("objective.") {
             old.entry(key).or_insert(value);
         }
     }
     let mut new = tree::flatten(&tree::of(new));
-    // Keys of other versions are no settings of this one, and keys of another objective are no settings of this run.
-    let exists = |key: &String| classes::of(key).is_some();
-    old.retain(|key, _| exists(key) && (key.starts_with("objective.") || new.contains_key(key)));
-    if same_objective {
-        old.retain(|key, _| new.contains_key(key) || key.starts_with("objective.mask."));
-    }
+    // Keys of other versions are no settings of this one. Those of another objective, or of another choice in this one, are a difference.
+    old.retain(|key, _| new.contains_key(key) || key.starts_with("objective.") && classes::exists(key));
     old.remove("run.dir");
     new.remove("run.dir");
-    Ok(compare(&old, &new))
+    Ok(compare(&old, &new, kind.name))
 }
 
-fn compare(old: &Flat, new: &Flat) -> Vec<Change> {
+fn compare(old: &Flat, new: &Flat, objective: &str) -> Vec<Change> {
     let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let text = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), shown);
     keys.into_iter()
@@ -69,7 +75,7 @@ fn compare(old: &Flat, new: &Flat) -> Vec<Change> {
             path: key.clone(),
             old: text(old.get(key)),
             new: text(new.get(key)),
-            class: classes::reach(key, old.get(key), new.get(key)),
+            class: classes::reach(key, objective, old.get(key), new.get(key)),
         })
         .collect()
 }

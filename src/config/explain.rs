@@ -2,17 +2,13 @@
 
 use std::fmt::Write;
 
-use splitmask_pipeline::types::MaskSpec;
-
 use super::problem::shown;
 use super::{Loaded, classes, tree};
-use crate::objective::config::ObjectiveConfig;
 
-/// Bytes of one sample in a batch: the view's pixels, a word and a part for each patch, the label.
+/// Bytes of one sample in a batch: what the objective asks for.
 #[must_use]
 pub fn sample_bytes(config: &super::Config) -> u64 {
-    let patches = config.model.patches().unsigned_abs();
-    3 * u64::from(config.model.image).pow(2) + patches * 4 + patches + 8
+    config.request().sample_bytes() as u64
 }
 
 /// Weights and biases of the backbone: patch embedding, class token, positions, blocks, final norm.
@@ -61,18 +57,7 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
     if !c.run.init_from.is_empty() && !std::path::Path::new(&c.run.init_from).exists() {
         warnings.push(format!("run.init_from = \"{}\" does not exist", c.run.init_from));
     }
-    let mask = match &c.objective {
-        ObjectiveConfig::Splitmask(o) => o.mask,
-        ObjectiveConfig::Beit(o) => o.mask,
-    };
-    let half = c.model.patches() / 2;
-    if let MaskSpec::BlockwiseSplit { max_block, .. } = mask
-        && i64::from(max_block) > half
-    {
-        warnings.push(format!(
-            "objective.mask.max_block = {max_block} is more than the {half} patches of a half: blocks stop at what is left"
-        ));
-    }
+    warnings.extend(c.objective.oddities(&c.scope()));
     warnings
 }
 
@@ -118,16 +103,12 @@ pub fn explain(loaded: &Loaded) -> String {
     let c = &loaded.config;
     let mut text = String::new();
     let default = tree::flatten(&tree::of(&super::Config::default()));
-    let name = match &c.objective {
-        ObjectiveConfig::Splitmask(_) => "splitmask",
-        ObjectiveConfig::Beit(_) => "beit",
-    };
     let _ = writeln!(text, "settings that differ from the defaults:");
     for (key, value) in tree::flatten(&tree::of(c)) {
         if default.get(&key) == Some(&value) {
             continue;
         }
-        let class = classes::of(&key).map_or_else(String::new, |k| k.class.to_string());
+        let class = classes::of(&key, c.objective.kind().name).map_or_else(String::new, |k| k.class.to_string());
         let place = loaded
             .places
             .get(&key)
@@ -139,7 +120,7 @@ pub fn explain(loaded: &Loaded) -> String {
     let held = batch_mib * c.pipeline.queue_batches as f64;
     let _ = writeln!(text, "what follows:");
     let _ = writeln!(text, "  run folder   {}", c.run_dir().display());
-    let _ = writeln!(text, "  objective    {name}");
+    let _ = writeln!(text, "  objective    {}: {}", c.objective.kind().name, c.objective.kind().doc);
     let _ = writeln!(
         text,
         "  backbone     {} wide, {} blocks, {} heads, {} patches of {}×{}: {:.2} M parameters without heads",
@@ -158,8 +139,10 @@ pub fn explain(loaded: &Loaded) -> String {
     };
     let _ = writeln!(
         text,
-        "  queue        {} batches × {batch_mib:.1} MiB ({batch} × (3·{}² pixels + words and parts)) = {held:.0} MiB, bound {} MiB",
-        c.pipeline.queue_batches, c.model.image, c.pipeline.queue_mib
+        "  queue        {} batches × {batch_mib:.1} MiB ({batch} × {} bytes) = {held:.0} MiB, bound {} MiB",
+        c.pipeline.queue_batches,
+        sample_bytes(c),
+        c.pipeline.queue_mib
     );
     let _ = writeln!(
         text,

@@ -8,8 +8,9 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::problem::{nearest, shown};
-use super::tree::{self, Flat, MASKS, OBJECTIVES};
+use super::tree::{self, Flat};
 use super::{Config, ConfigError, Place, Problem, classes, file, hex, validate};
+use crate::objective::{self, OBJECTIVES};
 
 /// Prefix of environment variables that set keys; tables and keys are joined by two underscores.
 pub const ENVIRONMENT_PREFIX: &str = "SPLITMASK_";
@@ -116,15 +117,22 @@ impl Source {
             }
         }
 
-        let objective = chosen(&entries, "objective.kind", &OBJECTIVES, &mut problems).unwrap_or_else(|| OBJECTIVES[0].to_owned());
-        let mask = chosen(&entries, "objective.mask.kind", &MASKS, &mut problems);
-        let template = tree::defaults(&objective, mask.as_deref()).expect("names come from the lists");
+        let kinds: Vec<&str> = OBJECTIVES.iter().map(|kind| kind.name).collect();
+        let kind = chosen(&entries, "objective.kind", &kinds, &mut problems);
+        let kind = kind.and_then(|name| objective::kind(&name)).unwrap_or(OBJECTIVES[0]);
+        let mut choices = BTreeMap::new();
+        for (key, values) in tree::choosers(kind) {
+            if let Some(value) = chosen(&entries, &key, &values, &mut problems) {
+                choices.insert(key, value);
+            }
+        }
+        let template = tree::with_objective(tree::variant(kind, &choices));
         let mut table = tree::of(&template);
         let keys = tree::flatten(&table);
 
         let mut places = BTreeMap::new();
         for entry in entries {
-            if let Some(problem) = check_entry(&entry, &keys, &objective, &table) {
+            if let Some(problem) = check_entry(&entry, &keys, kind.name, &table) {
                 // `kind` keys were reported when they were chosen.
                 if !problems.iter().any(|p| p.key == problem.key && p.place == problem.place) {
                     problems.push(problem);
@@ -137,7 +145,8 @@ impl Source {
         if !problems.is_empty() {
             return Err(ConfigError { problems });
         }
-        let config: Config = table.try_into().expect("each value was tried on its own");
+        let mut config: Config = table.try_into().expect("each value was tried on its own");
+        validate::fit(&mut config, &mut places);
         let problems = validate::across(&config, &places);
         if problems.is_empty() {
             Ok((config, places))
@@ -230,13 +239,15 @@ impl Source {
 
 /// Text of an environment variable or `--set` as a value: TOML, or for keys that are strings also bare text.
 fn scalar(path: &str, text: &str) -> Value {
-    let is_text = tree::every_key().get(path).is_none_or(Value::is_str);
+    let is_text = tree::every_default()
+        .iter()
+        .all(|(_, flat)| flat.get(path).is_none_or(Value::is_str));
     let parsed = format!("v = {text}")
         .parse::<Table>()
         .ok()
         .and_then(|mut t| if t.len() == 1 { t.remove("v") } else { None });
     match parsed {
-        Some(value) if !is_text || value.is_str() || value.is_table() => value,
+        Some(value) if !is_text || value.is_str() || value.is_table() || value.is_array() => value,
         _ => Value::String(text.to_owned()),
     }
 }
@@ -278,13 +289,13 @@ fn walk(prefix: &str, spans: &DeTable<'_>, values: &Table, visit: &mut dyn FnMut
 }
 
 /// The last value of a key that chooses which other keys exist.
-fn chosen(entries: &[Entry], path: &str, allowed: &[&str], problems: &mut Vec<Problem>) -> Option<String> {
+fn chosen<S: AsRef<str>>(entries: &[Entry], path: &str, allowed: &[S], problems: &mut Vec<Problem>) -> Option<String> {
     let entry = entries.iter().rev().find(|e| e.path == path)?;
     match entry.value.as_str() {
-        Some(name) if allowed.contains(&name) => Some(name.to_owned()),
+        Some(name) if allowed.iter().any(|a| a.as_ref() == name) => Some(name.to_owned()),
         other => {
             let hint = other
-                .and_then(|name| nearest(name, allowed.iter().copied()))
+                .and_then(|name| nearest(name, allowed.iter().map(AsRef::as_ref)))
                 .map(|n| format!("did you mean \"{n}\"?"));
             problems.push(problem(entry, format!("expected one of {}", quoted(allowed)), hint));
             None
@@ -320,7 +331,7 @@ fn check_entry(entry: &Entry, keys: &Flat, objective: &str, table: &Table) -> Op
             _ => Some(unknown(entry, keys, objective)),
         };
     };
-    let doc = classes::of(&entry.path).map_or("", |k| k.doc);
+    let doc = classes::of(&entry.path, objective).map_or("", |k| k.doc.as_str());
     let wanted = match default {
         Value::Boolean(_) => "true or false",
         Value::Integer(_) => "a whole number",
@@ -335,6 +346,8 @@ fn check_entry(entry: &Entry, keys: &Flat, objective: &str, table: &Table) -> Op
         (Value::Float(_), Value::Float(f)) if !f.is_finite() => {
             return Some(problem(entry, format!("expected a finite number: {doc}"), None));
         }
+        // Where one string may stand for a list of them.
+        (Value::String(_), Value::Array(_)) => tried(entry, table).is_ok(),
         (default, value) => default.same_type(value),
     };
     if !fits {
@@ -365,9 +378,7 @@ fn check_entry(entry: &Entry, keys: &Flat, objective: &str, table: &Table) -> Op
         ));
     }
     // Enumerations and ranges of integer types: try this value among defaults.
-    let mut trial = table.clone();
-    tree::put(&mut trial, &entry.path, entry.value.clone());
-    let error = trial.try_into::<Config>().err()?;
+    let error = tried(entry, table).err()?;
     let message = error.message().lines().next().unwrap_or_default().to_owned();
     let Some((_, variants)) = message
         .split_once("expected one of ")
@@ -380,11 +391,18 @@ fn check_entry(entry: &Entry, keys: &Flat, objective: &str, table: &Table) -> Op
     Some(problem(entry, format!("expected one of {}", quoted(&allowed)), hint))
 }
 
+/// The defaults with this value among them.
+fn tried(entry: &Entry, table: &Table) -> Result<Config, toml::de::Error> {
+    let mut trial = table.clone();
+    tree::put(&mut trial, &entry.path, entry.value.clone());
+    trial.try_into()
+}
+
 fn unknown(entry: &Entry, keys: &Flat, objective: &str) -> Problem {
-    if classes::of(&entry.path).is_some() {
-        let mask = entry.path.starts_with("objective.mask.");
-        let chooser = if mask {
-            "this objective.mask.kind".to_owned()
+    if classes::exists(&entry.path) {
+        let (table, _) = entry.path.rsplit_once('.').unwrap_or_default();
+        let chooser = if classes::of(&entry.path, objective).is_some() {
+            format!("this {table}.kind")
         } else {
             format!("objective.kind = \"{objective}\"")
         };

@@ -18,9 +18,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
+use splitmask_pipeline::types::ViewPlan;
 
 use crate::model::config::VitConfig;
-use crate::objective::config::ObjectiveConfig;
+use crate::objective::{ObjectiveConfig, Scope};
 use crate::optim::EmaConfig;
 use crate::optim::config::OptimConfig;
 use crate::trainer::spec::{
@@ -151,6 +152,24 @@ impl Config {
         } else {
             PathBuf::from(&self.run.dir)
         }
+    }
+
+    /// What the objective's plan meets. The vocabulary is not loaded here, so it counts as empty.
+    #[must_use]
+    pub fn scope(&self) -> Scope<'_> {
+        Scope {
+            model: &self.model,
+            crop: self.augment.crop,
+            colour: self.augment.colour,
+            batch: self.train.batch,
+            words: 0,
+        }
+    }
+
+    /// What the objective asks of the pipeline.
+    #[must_use]
+    pub fn request(&self) -> ViewPlan {
+        self.objective.request(&self.scope())
     }
 
     /// The effective config as TOML: every key, defaults included. Loads back to an equal config.

@@ -26,6 +26,13 @@ pub enum Place {
     CommandLine,
     /// Nowhere: the default.
     Default,
+    /// Nowhere: the default would not have fitted, and this is the nearest that does.
+    Fitted {
+        /// The default.
+        from: String,
+        /// What it would not have fitted.
+        why: String,
+    },
 }
 
 impl fmt::Display for Place {
@@ -35,6 +42,7 @@ impl fmt::Display for Place {
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::CommandLine => f.write_str("command line"),
             Self::Default => f.write_str("default"),
+            Self::Fitted { from, why } => write!(f, "fitted: the default {from} is not possible here, {why}"),
         }
     }
 }

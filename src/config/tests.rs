@@ -1,8 +1,11 @@
 //! Layers, refusals, differences.
 
+mod objective;
+
 use std::path::PathBuf;
 
 use super::*;
+use crate::objective::OBJECTIVES;
 
 const GOOD: &str = "[data]\ntrain = \"shards\"\n[codebook]\npath = \"words.safetensors\"\n";
 
@@ -59,7 +62,8 @@ fn bare_text_sets_strings_and_only_those() {
 
 #[test]
 fn effective_config_loads_back_equal() {
-    for kind in ["splitmask", "beit"] {
+    for kind in OBJECTIVES {
+        let kind = kind.name;
         let config = load(&format!(
             "{GOOD}[objective]\nkind = \"{kind}\"\n[augment.crop]\narea = [0.1, 0.9]\n"
         ))
@@ -137,7 +141,6 @@ fn bad_files_are_refused_with_place_key_and_remedy() {
             "[model]\nimage = 225\n",
             &["demo.toml:6:1: model.image = 225", "multiple of model.patch"],
         ),
-        ("[model]\nimage = 48\n", &["model.image = 48", "even number of patches"]),
         ("[model]\nheads = 5\n", &["model.width", "multiple of model.heads"]),
         (
             "[objective]\nkind = \"spitmask\"\n",
@@ -165,13 +168,27 @@ fn bad_files_are_refused_with_place_key_and_remedy() {
         ),
         (
             "[objective.mask]\nkind = \"blockwise-mask\"\n",
-            &["\"blockwise-split\" or \"uniform-split\""],
+            &[
+                "objective.mask.kind = \"blockwise-mask\"",
+                "expected one of \"blockwise-split\", \"uniform-split\"",
+            ],
         ),
         (
             "[objective.mask]\nmin_block = 200\nmax_block = 300\n",
             &["objective.mask.min_block = 200", "at most 98"],
         ),
-        ("[objective.mask]\nmin_block = 80\n", &["objective.mask.max_block = 75"]),
+        (
+            "[objective.mask]\nmin_block = 80\nmax_block = 75\n",
+            &["objective.mask.min_block = 80", "objective.mask.max_block = 75"],
+        ),
+        (
+            "[objective]\nkind = \"beit\"\n[objective.mask]\nkind = \"uniform-split\"\n",
+            &["objective.mask.kind = \"uniform-split\"", "expected one of \"blockwise-mask\""],
+        ),
+        (
+            "[model]\nimage = 16\n",
+            &["objective.mask.kind = \"blockwise-split\"", "at least 2 × 2 patches"],
+        ),
         (
             "[objective]\nkind = \"beit\"\n[objective.mask]\ncount = 196\n",
             &["objective.mask.count = 196", "196 patches"],
@@ -194,6 +211,14 @@ fn bad_files_are_refused_with_place_key_and_remedy() {
             &["augment.crop.area = [0.9, 0.1]", "low ≤ high"],
         ),
         ("[augment.crop]\nflip = 2\n", &["augment.crop.flip = 2", "0 to 1"]),
+        (
+            "[augment.crop]\naspect = [0.001, 1.0]\n",
+            &["demo.toml:6:1: augment.crop.aspect = [0.001, 1.0]", "0.01 ≤ low"],
+        ),
+        (
+            "[augment.colour]\nblur_sigma = [0.1, 20.0]\n",
+            &["demo.toml:6:1: augment.colour.blur_sigma = [0.1, 20.0]", "high ≤ 10 pixels"],
+        ),
         ("[augment.colour]\njitter_strength = [0.4, 0.4, 0.2, 0.9]\n", &["hue at most 0.5"]),
         ("[augment]\ncrop = 3\n", &["augment.crop = 3", "is a table, written [augment.crop]"]),
         ("[eval]\nevery_steps = 100\n", &["eval.every_steps = 100", "needs data.val"]),

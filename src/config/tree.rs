@@ -1,20 +1,15 @@
 //! A config as a tree of TOML values, and that tree flattened to dotted keys.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use toml::{Table, Value};
 
 use super::Config;
-use crate::objective::config::{BeitConfig, ObjectiveConfig, SplitMaskConfig};
-use splitmask_pipeline::types::MaskSpec;
+use crate::objective::{Kind, OBJECTIVES, Plan};
 
 /// Dotted key → value; arrays are leaves.
 pub type Flat = BTreeMap<String, Value>;
-
-/// Values of `objective.kind`.
-pub const OBJECTIVES: [&str; 2] = ["splitmask", "beit"];
-/// Values of `objective.mask.kind`.
-pub const MASKS: [&str; 3] = ["blockwise-split", "uniform-split", "blockwise-mask"];
 
 /// A config as a table; numbers that are `f32` in their struct appear in their shortest form.
 #[must_use]
@@ -84,47 +79,75 @@ pub fn put(table: &mut Table, path: &str, value: Value) -> bool {
     }
 }
 
-/// The default config of an objective and a mask: its keys are the ones that exist. Unknown names give `None`.
+/// The default config with some settings of an objective.
 #[must_use]
-pub fn defaults(objective: &str, mask: Option<&str>) -> Option<Config> {
-    let mut objective = match objective {
-        "splitmask" => ObjectiveConfig::Splitmask(SplitMaskConfig::default()),
-        "beit" => ObjectiveConfig::Beit(BeitConfig::default()),
-        _ => return None,
-    };
-    if let Some(mask) = mask {
-        let spec = match mask {
-            "blockwise-split" => MaskSpec::BlockwiseSplit {
-                min_block: 16,
-                max_block: 75,
-            },
-            "uniform-split" => MaskSpec::UniformSplit { keep: 0.5 },
-            "blockwise-mask" => MaskSpec::BlockwiseMask {
-                count: 75,
-                min_block: 16,
-                max_block: 75,
-            },
-            _ => return None,
-        };
-        match &mut objective {
-            ObjectiveConfig::Splitmask(c) => c.mask = spec,
-            ObjectiveConfig::Beit(c) => c.mask = spec,
+pub fn with_objective(plan: Box<dyn Plan>) -> Config {
+    Config {
+        objective: plan.into(),
+        ..Config::default()
+    }
+}
+
+/// The keys of an objective's table whose value decides which others exist, such as `objective.mask.kind`, with the values they may have.
+#[must_use]
+pub fn choosers(kind: &Kind) -> BTreeMap<String, Vec<String>> {
+    let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for plan in (kind.variants)() {
+        for (key, value) in flatten(&plan.table()) {
+            if let (true, Value::String(value)) = (key.rsplit('.').next() == Some("kind"), value) {
+                let known = values.entry(format!("objective.{key}")).or_default();
+                if !known.contains(&value) {
+                    known.push(value);
+                }
+            }
         }
     }
-    Some(Config {
-        objective,
-        ..Config::default()
+    values
+}
+
+/// The values of an objective's choosers among the keys of a config, as far as they are there.
+#[must_use]
+pub fn chosen(kind: &Kind, flat: &Flat) -> BTreeMap<String, String> {
+    let value = |key: &String| Some((key.clone(), flat.get(key)?.as_str()?.to_owned()));
+    choosers(kind).keys().filter_map(value).collect()
+}
+
+/// The variant of an objective that has the chosen values; the first one where none has.
+#[must_use]
+pub fn variant(kind: &Kind, chosen: &BTreeMap<String, String>) -> Box<dyn Plan> {
+    let mut variants = (kind.variants)();
+    let fits = |plan: &Box<dyn Plan>| {
+        let flat = flatten(&plan.table());
+        let has = |key: &String, value: &String| {
+            let own = flat.get(key.trim_start_matches("objective."));
+            own.and_then(Value::as_str) == Some(value.as_str())
+        };
+        chosen.iter().all(|(key, value)| has(key, value))
+    };
+    let place = variants.iter().position(fits).unwrap_or(0);
+    variants.swap_remove(place)
+}
+
+/// The default config of every variant of every objective, flattened.
+#[must_use]
+pub fn every_default() -> &'static [(&'static Kind, Flat)] {
+    static ALL: OnceLock<Vec<(&'static Kind, Flat)>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let of_kind = |kind: &'static Kind| {
+            let variants = (kind.variants)().into_iter();
+            variants.map(move |plan| (kind, flatten(&of(&with_objective(plan)))))
+        };
+        OBJECTIVES.iter().copied().flat_map(of_kind).collect()
     })
 }
 
-/// Every key that exists under some objective and mask, with a default.
+/// The keys that exist under some variant of an objective, with a default: that of the first variant which has the key.
 #[must_use]
-pub fn every_key() -> Flat {
+pub fn keys_of(kind: &str) -> Flat {
     let mut all = Flat::new();
-    for objective in OBJECTIVES {
-        for mask in MASKS {
-            let config = defaults(objective, Some(mask)).expect("listed names");
-            all.extend(flatten(&of(&config)));
+    for (_, flat) in every_default().iter().filter(|(k, _)| k.name == kind) {
+        for (key, value) in flat {
+            all.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
     all

@@ -1,7 +1,5 @@
 //! Ranges of single keys and rules across tables. Finds everything wrong at once.
 
-mod objective;
-
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -10,6 +8,7 @@ use splitmask_pipeline::error::PipelineError;
 
 use super::problem::shown;
 use super::{Config, Place, Problem, tree};
+use crate::setting::{Findings as Owned, Fitting, Violation};
 use crate::trainer::spec::Weights;
 
 struct Findings<'a> {
@@ -35,13 +34,15 @@ impl Findings<'_> {
         }
     }
 
-    fn share(&mut self, key: &str, value: f64) {
-        self.need((0.0..=1.0).contains(&value), key, value, "0 to 1");
-    }
-
     fn section(&mut self, result: Result<(), (&'static str, String, String)>) {
         if let Err((key, value, allowed)) = result {
             self.add(key, value, format!("expected {allowed}"), None);
+        }
+    }
+
+    fn owned(&mut self, found: Vec<Violation>) {
+        for v in found {
+            self.add(&v.key, v.value, format!("expected {}", v.allowed), None);
         }
     }
 
@@ -51,6 +52,32 @@ impl Findings<'_> {
             Err(PipelineError::BadSetting { key, value, detail }) => self.add(&key, value, format!("expected {detail}"), None),
             Err(other) => self.add("data", "", other.to_string(), None),
         }
+    }
+}
+
+/// Defaults that do not fit what was set make room for it; `places` then says so.
+pub fn fit(config: &mut Config, places: &mut BTreeMap<String, Place>) {
+    let is_set = |key: &str| places.contains_key(key);
+    let mut fitting = Fitting::new(&is_set);
+    config.optim.fit(&mut fitting);
+    if config.model.validate().is_ok() {
+        let mut objective = config.objective.clone();
+        objective.fit(&config.scope(), &mut fitting);
+        config.objective = objective;
+    }
+    for fitted in fitting.fitted() {
+        tracing::info!(
+            "{} = {}: the default {} is not possible here, {}",
+            fitted.key,
+            fitted.to,
+            fitted.from,
+            fitted.why
+        );
+        let place = Place::Fitted {
+            from: fitted.from,
+            why: fitted.why,
+        };
+        places.insert(fitted.key, place);
     }
 }
 
@@ -70,7 +97,7 @@ pub fn across(config: &Config, places: &BTreeMap<String, Place>) -> Vec<Problem>
     f.section(config.model.validate());
     f.section(config.optim.validate());
     if config.model.validate().is_ok() {
-        objective::check(config, &mut f);
+        objective(config, &mut f);
     }
     train(config, &mut f);
     f.section(config.ema.validate());
@@ -102,14 +129,6 @@ fn run(config: &Config, f: &mut Findings<'_>) {
             "",
             "is required: where the training shards are",
             Some("a folder, a bucket prefix s3://…, a glob or a range {000000..000146}"),
-        );
-    }
-    if config.codebook.path.is_empty() {
-        f.add(
-            "codebook.path",
-            "",
-            "is required: the file of the visual words",
-            Some("make one with `splitmask codebook`"),
         );
     }
 }
@@ -154,38 +173,34 @@ fn endpoint(config: &Config, f: &mut Findings<'_>) {
 }
 
 fn augment(config: &Config, f: &mut Findings<'_>) {
-    let (crop, colour) = (&config.augment.crop, &config.augment.colour);
-    let pair = |p: [f32; 2]| format!("[{}, {}]", p[0], p[1]);
+    let mut found = Owned::default();
+    config.augment.crop.check("augment.crop", &mut found);
+    config.augment.colour.check("augment.colour", &mut found);
+    f.owned(found.found());
+}
+
+fn objective(config: &Config, f: &mut Findings<'_>) {
+    f.owned(config.objective.check(&config.scope()));
     f.need(
-        crop.area[0] > 0.0 && crop.area[0] <= crop.area[1] && crop.area[1] <= 1.0,
-        "augment.crop.area",
-        pair(crop.area),
-        "[low, high] with 0 < low ≤ high ≤ 1",
+        !config.objective.whole_batch() || config.train.accumulate <= 1,
+        "train.accumulate",
+        config.train.accumulate,
+        &format!(
+            "1: objective.kind = \"{}\" needs each batch in one piece",
+            config.objective.kind().name
+        ),
     );
-    f.need(
-        crop.aspect[0] > 0.0 && crop.aspect[0] <= crop.aspect[1],
-        "augment.crop.aspect",
-        pair(crop.aspect),
-        "[low, high] with 0 < low ≤ high",
-    );
-    f.share("augment.crop.flip", crop.flip.into());
-    f.share("augment.colour.jitter", colour.jitter.into());
-    f.share("augment.colour.greyscale", colour.greyscale.into());
-    f.share("augment.colour.blur", colour.blur.into());
-    f.share("augment.colour.solarise", colour.solarise.into());
-    let s = colour.jitter_strength;
-    f.need(
-        s.iter().all(|x| (0.0..=1.0).contains(x)) && s[3] <= 0.5,
-        "augment.colour.jitter_strength",
-        format!("{s:?}"),
-        "strengths of 0 to 1, hue at most 0.5",
-    );
-    f.need(
-        colour.blur_sigma[0] > 0.0 && colour.blur_sigma[0] <= colour.blur_sigma[1],
-        "augment.colour.blur_sigma",
-        pair(colour.blur_sigma),
-        "[low, high] with 0 < low ≤ high",
-    );
+    if config.codebook.path.is_empty() && config.request().words.is_some() {
+        f.add(
+            "codebook.path",
+            "",
+            format!(
+                "is required: the file of the visual words that objective.kind = \"{}\" predicts",
+                config.objective.kind().name
+            ),
+            Some("make one with `splitmask codebook`"),
+        );
+    }
 }
 
 fn train(config: &Config, f: &mut Findings<'_>) {

@@ -58,14 +58,6 @@ impl Decoder {
         }
     }
 
-    /// Changes the drop path of the last block.
-    pub fn set_drop_path(&mut self, last: f64) {
-        let rates = linear_drop_path(self.blocks.len() as i64, last);
-        for (block, rate) in self.blocks.iter_mut().zip(rates) {
-            block.set_drop_path(rate);
-        }
-    }
-
     /// Encoder output M×(1+K)×D of the patches `seen_mk` to M×(1+N)×D, normalised. Without mask embeddings K is N and `seen_mk` only
     /// says where positions are added, if not everywhere.
     pub fn forward_t(&self, encoded: &Tensor, seen_mk: &Tensor, train: bool) -> Tensor {

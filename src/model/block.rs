@@ -4,7 +4,7 @@ use tch::nn::{self, Path};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{Autocast, recomputed};
 
-use crate::model::drop_path::{DropRows, drop_path};
+use crate::model::drop_path::{BatchRows, drop_path};
 use crate::model::init::{Init, linear, parameter, project, through};
 
 /// Where the projections to query, key and value have a bias.
@@ -193,11 +193,6 @@ impl Block {
         });
     }
 
-    /// Changes the probability with which a sample skips a branch in training.
-    pub fn set_drop_path(&mut self, rate: f64) {
-        self.drop_path = rate;
-    }
-
     /// The same parameters, owned a second time.
     fn shared(&self) -> Self {
         Self {
@@ -217,9 +212,9 @@ impl Block {
     /// path draws from libtorch's generator of the device.
     pub fn forward_t(&self, x: &Tensor, position_bias: Option<&Tensor>, train: bool) -> Tensor {
         if self.recompute && train && x.requires_grad() {
-            let (block, rows) = (self.shared(), DropRows::current());
+            let (block, rows) = (self.shared(), BatchRows::current());
             let body = move |x: &Tensor, bias: Option<&Tensor>| {
-                let _rows = rows.map(DropRows::enter);
+                let _rows = rows.map(BatchRows::enter);
                 block.forward_t(x, bias, true)
             };
             return recomputed(x, position_bias, body).unwrap_or_else(|e| panic!("{e}"));
@@ -273,7 +268,7 @@ mod tests {
                 let bias = &table * 1.0;
                 tch::manual_seed(7);
                 let y = {
-                    let _rows = DropRows::enter(DropRows {
+                    let _rows = BatchRows::enter(BatchRows {
                         start: 3,
                         len: 3,
                         total: 9,

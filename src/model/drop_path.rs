@@ -5,13 +5,13 @@ use std::cell::Cell;
 use tch::Tensor;
 
 thread_local! {
-    static ROWS: Cell<Option<DropRows>> = const { Cell::new(None) };
+    static ROWS: Cell<Option<BatchRows>> = const { Cell::new(None) };
 }
 
 /// Which images of a batch a forward pass sees. While a guard lives, drop path draws for the whole batch and takes its images' share, so that the
 /// same seed gives an image the same fate in any part. Like the generator it draws from, a state of the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DropRows {
+pub struct BatchRows {
     /// First image.
     pub start: i64,
     /// Images of this pass.
@@ -22,13 +22,13 @@ pub struct DropRows {
 
 /// Goes back to what was before when dropped.
 #[derive(Debug)]
-pub struct DropRowsGuard(Option<DropRows>);
+pub struct BatchRowsGuard(Option<BatchRows>);
 
-impl DropRows {
+impl BatchRows {
     /// Draws for these rows from now on.
     #[must_use]
-    pub fn enter(self) -> DropRowsGuard {
-        DropRowsGuard(ROWS.replace(Some(self)))
+    pub fn enter(self) -> BatchRowsGuard {
+        BatchRowsGuard(ROWS.replace(Some(self)))
     }
 
     /// Those that are in force.
@@ -38,7 +38,7 @@ impl DropRows {
     }
 }
 
-impl Drop for DropRowsGuard {
+impl Drop for BatchRowsGuard {
     fn drop(&mut self) {
         ROWS.set(self.0);
     }
@@ -53,7 +53,7 @@ pub(super) fn drop_path(y: Tensor, rate: f64) -> Tensor {
     let keep = 1.0 - rate;
     let m = y.size()[0];
     let draw = |n: i64| Tensor::empty([n, 1, 1], (y.kind(), y.device())).bernoulli_float_(keep) / keep;
-    let mask = match DropRows::current() {
+    let mask = match BatchRows::current() {
         Some(rows) if rows.len < rows.total && m % rows.len == 0 => {
             let branches = m / rows.len;
             let whole = draw(branches * rows.total).view([branches, rows.total]);
@@ -90,12 +90,12 @@ mod tests {
         };
         for len in [1, 3, 6] {
             for start in (0..12).step_by(len as usize) {
-                let _rows = DropRows { start, len, total: 12 }.enter();
+                let _rows = BatchRows { start, len, total: 12 }.enter();
                 tch::manual_seed(2);
                 let part = drop_path(Tensor::ones([2 * len, 1, 1], (Kind::Float, Device::Cpu)), 0.5).view([2, len]);
                 assert_eq!(part, whole.narrow(1, start, len), "{start} {len}");
             }
         }
-        assert_eq!(DropRows::current(), None);
+        assert_eq!(BatchRows::current(), None);
     }
 }

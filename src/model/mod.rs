@@ -9,7 +9,7 @@ mod positions;
 mod vit;
 
 pub use block::{Block, BlockOptions, QkvBias, linear_drop_path};
-pub use drop_path::{DropRows, DropRowsGuard};
+pub use drop_path::{BatchRows, BatchRowsGuard};
 pub use flops::{block_flops, linear_flops};
 pub use init::{Init, linear, parameter, project, through};
 pub use positions::{RelativeBias, interpolate_positions};

@@ -140,14 +140,6 @@ impl Vit {
         self.image
     }
 
-    /// Changes the drop path of the last block; the others follow linearly.
-    pub fn set_drop_path(&mut self, last: f64) {
-        let rates = linear_drop_path(self.blocks.len() as i64, last);
-        for (block, rate) in self.blocks.iter_mut().zip(rates) {
-            block.set_drop_path(rate);
-        }
-    }
-
     /// Images B×3×S×S (S a multiple of the patch) to patch embeddings B×N×D, without positions.
     pub fn patches(&self, x: &Tensor) -> Tensor {
         let (b, c, side, _) = x.size4().expect("images are B×3×S×S");

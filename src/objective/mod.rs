@@ -1,60 +1,128 @@
-//! What is learnt from a step. Adding one: a file here, a variant in `config`, an entry in [`OBJECTIVES`], an arm in [`build`].
+//! What is learnt from a step. An objective is one file under `pretrain`, with its settings, and one row in [`OBJECTIVES`]; docs/extending.md
+//! shows how.
+//!
+//! Three things carry it: a [`Kind`] is the row, known before any settings are read; a [`Plan`] is the kind with settings, checked by their owner;
+//! an [`Objective`] is the network that a plan builds.
 
-mod beit;
-pub mod config;
-mod splitmask;
-mod validate;
+mod collapse;
+mod masked;
+pub mod pretrain;
+mod registry;
+mod sheet;
+
+use std::any::Any;
+use std::fmt::Debug;
 
 use splitmask_pipeline::types::{ColourConfig, CropConfig, ViewPlan};
 use tch::Tensor;
 use tch::nn::Path;
+use toml::Table;
 
-pub use beit::Beit;
-pub use splitmask::SplitMask;
+pub use crate::telemetry::number::{Better, Number, Role, Unit};
+pub use collapse::{CollapseRule, Judged};
+pub use registry::{Kind, OBJECTIVES, ObjectiveConfig, kind, read, table};
+pub use sheet::{Column, Sheet};
 
-use crate::model::Vit;
 use crate::model::config::VitConfig;
-use crate::objective::config::ObjectiveConfig;
+use crate::model::{BatchRows, Vit};
 use crate::optim::ParamRule;
-use crate::tensor::{Parts, StepInput};
+use crate::setting::{Fitting, Violation};
+use crate::tensor::StepInput;
 
-/// What a forward pass answers; scalars on the device, none of them read by the host yet.
+/// What a plan meets: everything outside its own table that it may depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// `[model]`.
+    pub model: &'a VitConfig,
+    /// `[augment.crop]`.
+    pub crop: CropConfig,
+    /// `[augment.colour]`.
+    pub colour: ColourConfig,
+    /// Images of an optimizer step, `train.batch`: in however many parts they are processed, a loss between images sees all of them.
+    pub batch: u32,
+    /// Visual words V; 0 where none are loaded, as when a config is checked.
+    pub words: i64,
+}
+
+impl<'a> Scope<'a> {
+    /// A scope with the default crop and colours.
+    #[must_use]
+    pub fn new(model: &'a VitConfig, batch: u32, words: i64) -> Self {
+        Self {
+            model,
+            crop: CropConfig::default(),
+            colour: ColourConfig::default(),
+            batch,
+            words,
+        }
+    }
+}
+
+/// Where in a training a forward pass stands. Equal contexts, weights and inputs give equal losses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepContext {
+    /// Optimizer steps done before.
+    pub step: u64,
+    /// Steps of the schedule, `optim.total_steps`: for what changes over a training, such as a teacher's momentum.
+    pub total: u64,
+    /// Training draws drop path from libtorch's generator of the device; an evaluation draws nothing.
+    pub train: bool,
+    /// For draws on the host: a function of the run's seed and the step alone.
+    pub seed: u64,
+    /// Which images of the step's batch this pass sees.
+    pub rows: BatchRows,
+}
+
+impl StepContext {
+    /// A pass over `images` images that is no training: after `step` of `total` steps.
+    #[must_use]
+    pub fn evaluation(step: u64, total: u64, images: i64) -> Self {
+        Self {
+            step,
+            total,
+            train: false,
+            seed: 0,
+            rows: BatchRows {
+                start: 0,
+                len: images,
+                total: images,
+            },
+        }
+    }
+}
+
+/// What a forward pass answers; tensors on the device, none of them read by the host yet.
 #[derive(Debug)]
 pub struct Losses {
     /// Weighted sum, to be differentiated.
     pub total: Tensor,
-    /// Unweighted terms by name, detached.
+    /// Unweighted terms by the name of their [`Number`], detached scalars.
     pub terms: Vec<(&'static str, Tensor)>,
-    /// Other numbers by name, without gradient.
+    /// Other scalars by the name of their [`Number`], without gradient.
     pub stats: Vec<(&'static str, Tensor)>,
-    /// i64 V: how often each word was predicted where it was not seen; none where no words are predicted. Counts, because those of a batch's parts
-    /// have a sum.
-    pub predicted: Option<Tensor>,
+    /// Histograms (i64, of one length for each name): the perplexity of their sum over the parts of a batch is the [`Number`] of that name.
+    /// Counts, because those of parts have a sum and perplexities have none.
+    pub counts: Vec<(&'static str, Tensor)>,
 }
 
-/// What one branch makes of an image: for the inpainting picture.
-#[derive(Debug)]
-pub struct Branch {
-    /// `A`, `B`, or `masked`.
-    pub name: &'static str,
-    /// i64 B×K: patches that it saw.
-    pub seen: Tensor,
-    /// i64 B×N: its most likely word of each patch; of interest where the patch was not seen.
-    pub words: Tensor,
-}
-
-/// Predictions of all branches.
-#[derive(Debug)]
-pub struct Prediction {
-    /// One per branch.
-    pub branches: Vec<Branch>,
+impl Losses {
+    /// One term of weight 1 and nothing beside it.
+    #[must_use]
+    pub fn of_term(name: &'static str, loss: Tensor) -> Self {
+        Self {
+            terms: vec![(name, loss.detach())],
+            stats: vec![],
+            counts: vec![],
+            total: loss,
+        }
+    }
 }
 
 /// Why a batch was refused or settings could not be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectiveError {
-    /// The batch lacks something the objective asked for in its view plan.
-    #[error("objective {objective}: the batch has no {what}; it must be built from the objective's view plan")]
+    /// The batch lacks something the objective asked for in its request.
+    #[error("objective {objective}: the batch has no {what}; it must be made as the objective requests")]
     Lacks {
         /// Who refuses.
         objective: &'static str,
@@ -91,157 +159,133 @@ pub enum ObjectiveError {
         /// The kind in the settings.
         got: &'static str,
     },
+    /// libtorch said no.
+    #[error("libtorch: {0}")]
+    Torch(String),
 }
 
-/// A loss between the images of a batch that needs no more of each than a descriptor. Its gradient is taken in two passes (gradient cache, arXiv
-/// 2101.06983): all descriptors without graph, the loss's gradient for them, then each part again, with its share of that gradient.
-pub trait Coupling {
-    /// Losses of a part without the coupling term, and its descriptors: f32, branches × images × width, with their graph.
-    ///
-    /// # Errors
-    /// As [`Objective::forward_t`].
-    fn separable(&self, input: &StepInput, train: bool) -> Result<(Losses, Tensor), ObjectiveError>;
-
-    /// The coupling term of a whole batch's descriptors.
-    fn couple(&self, descriptors: &Tensor) -> Losses;
+impl From<torch_ext::TorchError> for ObjectiveError {
+    fn from(e: torch_ext::TorchError) -> Self {
+        Self::Torch(e.to_string())
+    }
 }
 
-/// One way to learn from unlabelled images. Owns its modules; sees no queue, clock or file.
-pub trait Objective: Send + std::fmt::Debug {
-    /// Name in settings and checkpoints.
-    fn name(&self) -> &'static str;
+/// A kind with its settings.
+pub trait Plan: Any + Debug + Send + Sync {
+    /// The row that it was read through.
+    fn kind(&self) -> &'static Kind;
 
-    /// What the pipeline must build for each sample.
-    fn views(&self, crop: CropConfig, colour: ColourConfig) -> ViewPlan;
+    /// All its settings without `kind`, in such a form that the kind's `read` gives an equal plan: [`table`] for a struct of serde's.
+    fn table(&self) -> Table;
 
-    /// Losses of a batch. Training draws drop path from libtorch's generator of the device.
-    ///
-    /// # Errors
-    /// The batch lacks something, or does not fit the model.
-    fn forward_t(&self, input: &StepInput, train: bool) -> Result<Losses, ObjectiveError>;
+    /// Makes room for what was set: defaults that do not fit `at` are replaced, as far as a value that fits is known.
+    fn fit(&mut self, at: &Scope<'_>, fitting: &mut Fitting<'_>) {
+        let _ = (at, fitting);
+    }
 
-    /// Takes over loss weights, temperature, negatives and drop path; everything else in `config` is left as it was built.
-    ///
-    /// # Errors
-    /// Settings of another kind.
-    fn apply_live(&mut self, config: &ObjectiveConfig) -> Result<(), ObjectiveError>;
+    /// Everything that is wrong with the settings by themselves or beside `at`; none = [`Plan::build`] and [`Plan::request`] are safe to call.
+    fn check(&self, at: &Scope<'_>) -> Vec<Violation>;
 
-    /// The term that couples the images of a batch, if there is one: with it a batch can be processed in parts and every image still sees all others.
-    fn coupling(&self) -> Option<&dyn Coupling> {
+    /// What is allowed and probably not meant, in words.
+    fn oddities(&self, at: &Scope<'_>) -> Vec<String> {
+        let _ = at;
+        vec![]
+    }
+
+    /// What the pipeline must make of each sample.
+    fn request(&self, at: &Scope<'_>) -> ViewPlan;
+
+    /// The network, its parameters under `vs`. Draws from libtorch's CPU generator in a fixed order: seed it first.
+    fn build(&self, vs: &Path<'_>, at: &Scope<'_>) -> Box<dyn Objective>;
+
+    /// What guessing would score in the number of that name, where it is known.
+    fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
+        let _ = (number, at);
         None
     }
 
-    /// Floating point operations of a forward pass over one image, losses left out; see [`crate::model::block_flops`].
-    fn forward_flops(&self) -> f64;
+    /// Floating point operations of a forward pass over one image, losses left out: sums of [`crate::model::VitConfig::flops`] and its like.
+    fn forward_flops(&self, at: &Scope<'_>) -> f64;
 
-    /// The encoder that is evaluated and exported.
-    fn backbone(&self) -> &Vit;
+    /// Whether a batch must go through in one piece, as BatchNorm asks; then `train.accumulate` is 1 and a lack of memory ends the run.
+    fn whole_batch(&self) -> bool {
+        false
+    }
 
-    /// What each branch would paint, without gradient; `None` if the objective predicts no words.
+    /// Prefix of the parameters of [`Objective::encoder`] in the variable store; empty = at its root, under timm's names.
+    fn encoder_path(&self) -> &'static str {
+        ""
+    }
+}
+
+/// The settings behind a plan, if they are a `T`.
+///
+/// # Errors
+/// [`ObjectiveError::Kind`] for those of another kind than `objective`.
+pub fn settings<'a, T: Plan>(plan: &'a dyn Plan, objective: &Kind) -> Result<&'a T, ObjectiveError> {
+    let any: &dyn Any = plan;
+    any.downcast_ref().ok_or(ObjectiveError::Kind {
+        objective: objective.name,
+        got: plan.kind().name,
+    })
+}
+
+/// A loss between the images of a batch that needs no more of each than a descriptor. Its gradient is taken in two passes (gradient cache, arXiv
+/// 2101.06983): all descriptors without graph, the loss's gradient for them, then each part of the batch again, with its share of that gradient.
+pub trait BetweenImages {
+    /// Losses of a part without the term between images, and its descriptors: f32, branches × images × width, with their graph.
     ///
     /// # Errors
-    /// As [`Objective::forward_t`].
-    fn predict(&self, input: &StepInput) -> Result<Option<Prediction>, ObjectiveError>;
+    /// As [`Objective::forward`].
+    fn describe(&self, x: &StepInput, ctx: &StepContext) -> Result<(Losses, Tensor), ObjectiveError>;
+
+    /// The term between all images of a batch, of their descriptors.
+    fn compare(&self, descriptors: &Tensor) -> Losses;
+}
+
+/// One way to learn, as a network. Owns its modules; sees no queue, clock or file.
+pub trait Objective: Debug + Send {
+    /// Losses of some images.
+    ///
+    /// # Errors
+    /// The batch lacks something, or does not fit the model.
+    fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError>;
+
+    /// The encoder that is evaluated and exported: the student, or a teacher.
+    fn encoder(&self) -> &Vit;
+
+    /// Takes over the settings whose class is live, and no others.
+    ///
+    /// # Errors
+    /// [`ObjectiveError::Kind`].
+    fn take_live(&mut self, plan: &dyn Plan) -> Result<(), ObjectiveError>;
+
+    /// The term between the images of a batch, if there is one: with it a batch can be processed in parts and every image still sees all others.
+    fn between_images(&self) -> Option<&dyn BetweenImages> {
+        None
+    }
+
+    /// What follows an optimizer step: averages of weights, a centre. Where the scalar `skipped` (f32, on the device) is 1, the step was held back and
+    /// nothing may change; it must not be read by the host.
+    ///
+    /// # Errors
+    /// What libtorch said.
+    fn after_step(&mut self, ctx: &StepContext, skipped: &Tensor) -> Result<(), ObjectiveError> {
+        let _ = (ctx, skipped);
+        Ok(())
+    }
 
     /// How the optimizer treats a parameter.
-    fn param_rule(&self, name: &str, dims: &[i64]) -> ParamRule {
-        ParamRule::by_name(name, dims, self.backbone().layers_below_top(name))
+    fn rule(&self, name: &str, dims: &[i64]) -> ParamRule {
+        ParamRule::by_name(name, dims, self.encoder().layers_below_top(name))
     }
-}
 
-/// An entry of the registry.
-#[derive(Debug, Clone, Copy)]
-pub struct ObjectiveEntry {
-    /// `objective.kind`.
-    pub name: &'static str,
-    /// One line.
-    pub doc: &'static str,
-    /// Where it is described.
-    pub reference: &'static str,
-    /// Its default settings.
-    pub default: fn() -> ObjectiveConfig,
-}
-
-/// All objectives.
-pub static OBJECTIVES: &[ObjectiveEntry] = &[
-    ObjectiveEntry {
-        name: splitmask::NAME,
-        doc: "split the patches in two, inpaint each half from the other, match the halves of an image",
-        reference: "arXiv 2112.10740 §4",
-        default: || ObjectiveConfig::Splitmask(config::SplitMaskConfig::default()),
-    },
-    ObjectiveEntry {
-        name: beit::NAME,
-        doc: "predict the visual words of masked patches from all positions",
-        reference: "arXiv 2106.08254 §2",
-        default: || ObjectiveConfig::Beit(config::BeitConfig::default()),
-    },
-];
-
-/// Builds the objective of `config` with its parameters under `vs` (the backbone at the root, so that its names are timm's). Draws from
-/// libtorch's CPU generator in a fixed order: seed it first. The settings must have passed [`ObjectiveConfig::validate`].
-#[must_use]
-pub fn build(config: &ObjectiveConfig, model: &VitConfig, vocabulary: i64, vs: &Path<'_>) -> Box<dyn Objective> {
-    match config {
-        ObjectiveConfig::Splitmask(c) => Box::new(SplitMask::new(vs, c, model, vocabulary)),
-        ObjectiveConfig::Beit(c) => Box::new(Beit::new(vs, c, model, vocabulary)),
+    /// Pictures of what it makes of some images, without gradient.
+    ///
+    /// # Errors
+    /// As [`Objective::forward`].
+    fn pictures(&self, x: &StepInput) -> Result<Vec<Sheet>, ObjectiveError> {
+        let _ = x;
+        Ok(vec![])
     }
-}
-
-/// The checked parts of a batch that masked image modelling needs.
-pub(crate) struct MaskedInput<'a> {
-    pub(crate) image: &'a Tensor,
-    pub(crate) words: Option<&'a Tensor>,
-    pub(crate) parts: &'a Parts,
-}
-
-/// Checks view 0, words (if a vocabulary is given) and parts against the model.
-pub(crate) fn masked_input<'a>(
-    objective: &'static str,
-    input: &'a StepInput,
-    vit: &Vit,
-    vocabulary: Option<i64>,
-) -> Result<MaskedInput<'a>, ObjectiveError> {
-    let image = input.views.first().ok_or(ObjectiveError::Lacks { objective, what: "view" })?;
-    let parts = input.parts.as_ref().ok_or(ObjectiveError::Lacks { objective, what: "mask" })?;
-    let shape = |what, got: Vec<i64>, want: Vec<i64>| {
-        if got == want {
-            Ok(())
-        } else {
-            Err(ObjectiveError::Shape {
-                objective,
-                what,
-                got,
-                want: format!("{want:?}"),
-            })
-        }
-    };
-    let n = (vit.image() / vit.patch()).pow(2);
-    shape("view 0", image.size(), vec![input.len, 3, vit.image(), vit.image()])?;
-    shape("the mask", vec![input.len, parts.patches], vec![input.len, n])?;
-    if parts.seen_a.size()[1] == 0 {
-        return Err(ObjectiveError::Lacks {
-            objective,
-            what: "patch in set A of the mask",
-        });
-    }
-    let words = match vocabulary {
-        None => None,
-        Some(vocabulary) => {
-            let words = input.words.as_ref().ok_or(ObjectiveError::Lacks {
-                objective,
-                what: "visual words",
-            })?;
-            shape("visual words", words.size(), vec![input.len, n])?;
-            if i64::from(input.largest_word) >= vocabulary {
-                return Err(ObjectiveError::Word {
-                    objective,
-                    word: input.largest_word,
-                    vocabulary,
-                });
-            }
-            Some(words)
-        }
-    };
-    Ok(MaskedInput { image, words, parts })
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::setting::Fitting;
+
 /// BEiT's recipe (arXiv 2106.08254 appendix G), which SplitMask takes over (arXiv 2112.10740 §5.5).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -76,6 +78,21 @@ impl OptimConfig {
         }
         let epochs = samples.map(|n| optim.total_steps as f64 * f64::from(batch) / n as f64);
         Fitted { optim, epochs }
+    }
+
+    /// Makes room for what was set: a default warm-up longer than the schedule becomes the same share of it as in the paper, and a default last
+    /// learning rate above the peak the same share of that.
+    pub fn fit(&mut self, fitting: &mut Fitting<'_>) {
+        let paper = Self::default();
+        if self.warmup_steps > self.total_steps {
+            let share = (u128::from(paper.warmup_steps) * u128::from(self.total_steps) / u128::from(paper.total_steps)) as u64;
+            let why = format!("optim.total_steps = {}", self.total_steps);
+            fitting.fit("optim.warmup_steps", &mut self.warmup_steps, share, why);
+        }
+        if self.min_lr > self.lr && self.lr > 0.0 {
+            let why = format!("optim.lr = {}", self.lr);
+            fitting.fit("optim.min_lr", &mut self.min_lr, self.lr * (paper.min_lr / paper.lr), why);
+        }
     }
 
     /// Checks ranges; answers (key, value, what is allowed) of the first violation.

@@ -1,7 +1,7 @@
 //! Pictures of a run: what the model saw and predicted, and its curves.
 
 mod curves;
-mod inpaint;
+mod sheet;
 
 pub use curves::{Point, curves, plot};
-pub use inpaint::{Row, inpaint};
+pub use sheet::{Cell, WordPixels, sheet};

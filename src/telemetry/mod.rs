@@ -3,5 +3,6 @@
 mod exposition;
 mod labels;
 pub mod metrics;
+pub mod number;
 mod phase_clock;
 mod register;

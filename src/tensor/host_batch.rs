@@ -17,6 +17,16 @@ pub struct Normalise {
     pub std: [f64; 3],
 }
 
+impl Normalise {
+    /// Normalised pixels (…×3×S×S) as bytes again: u8 on their device, values beyond the range cut.
+    #[must_use]
+    pub fn undone(&self, pixels: &Tensor) -> Tensor {
+        let column = |values: &[f64; 3]| Tensor::from_slice(values).view([3, 1, 1]).to_device(pixels.device());
+        let bytes = (pixels.to_kind(Kind::Double) * column(&self.std) + column(&self.mean)) * 255.0;
+        bytes.round().clamp(0.0, 255.0).to_kind(Kind::Uint8)
+    }
+}
+
 /// A batch, or some of its samples, sent to a device as it came: pixels are bytes, not yet normalised. On CUDA it may still be on its way; what is
 /// launched there afterwards sees it whole.
 #[derive(Debug)]
@@ -272,6 +282,22 @@ mod tests {
             [1.0, 1.0, 2.0, 0.0, -1.0, -2.0]
         );
         assert_eq!((s.largest_word, s.len), (8, 2));
+    }
+
+    #[test]
+    fn normalised_pixels_become_the_bytes_they_were() {
+        let mut b = batch();
+        b.parts.clear();
+        b.views[0] = (0..24).map(|i| i * 11).collect();
+        let x = step_input(&b, 0..2, Device::Cpu, &PLAIN).unwrap().views.remove(0);
+        assert_eq!(Vec::<u8>::try_from(PLAIN.undone(&x).flatten(0, -1)).unwrap(), b.views[0]);
+        let far = PLAIN.undone(&(x * 1e3));
+        assert!(
+            Vec::<u8>::try_from(far.flatten(0, -1))
+                .unwrap()
+                .iter()
+                .all(|v| [0, 255].contains(v))
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::stability::Ladder;
 use super::words::Words;
 use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
 use crate::eval::watch::Watch;
-use crate::objective::{self, Objective};
+use crate::objective::Objective;
 use crate::optim::{AdamW, EMA_PREFIX, Ema};
 use crate::telemetry::metrics::{Phase, PhaseClock};
 use crate::tensor::choose_device;
@@ -90,14 +90,14 @@ impl Trainer {
         // A paused trainer that is rebuilt by a reload is paused no more.
         telemetry.train.set_paused(None);
 
-        let words = Words::load(&spec.codebook, &spec.data.train, &spec.model, device)?;
+        let words = Words::of(&spec, device)?;
 
         tch::manual_seed(spec.seed as i64);
         let vars = nn::VarStore::new(device);
-        let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
-        telemetry.train.set_layers(objective.backbone().depth());
-        let mut optimizer = AdamW::new(vars.variables(), |name, dims| objective.param_rule(name, dims), &spec.optim);
-        let plan = Arc::new(words.plan(objective.views(spec.augment.crop, spec.augment.colour)));
+        let objective = spec.objective.build(&vars.root(), &spec.scope(words.len()));
+        telemetry.train.set_layers(objective.encoder().depth());
+        let mut optimizer = AdamW::new(vars.variables(), |name, dims| objective.rule(name, dims), &spec.optim);
+        let plan = Arc::new(words.plan(spec.objective.request(&spec.scope(words.len()))));
 
         let root = folder_of(&spec.run_dir);
         let found = checkpoint::newest(&root)?;

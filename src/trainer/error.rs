@@ -72,6 +72,9 @@ pub enum TrainError {
         /// What libtorch said.
         detail: String,
     },
+    /// The objective refused a batch or settings.
+    #[error(transparent)]
+    Objective(ObjectiveError),
     /// libtorch said no (a missing operator, a wrong shape).
     #[error("libtorch: {0}")]
     Torch(String),
@@ -87,7 +90,9 @@ impl TrainError {
             Self::NonFinite { .. } => ExitCode::NonFinite,
             // For the supervisor to start again: a new process gets the device back, if anything does.
             Self::DeviceLost { .. } => ExitCode::Stopped,
-            Self::Torch(_) | Self::OutOfMemory { .. } => ExitCode::Internal,
+            // A codebook of another size is the user's; a batch that was not made as requested is not.
+            Self::Objective(ObjectiveError::Word { .. } | ObjectiveError::Kind { .. }) => ExitCode::Usage,
+            Self::Objective(_) | Self::Torch(_) | Self::OutOfMemory { .. } => ExitCode::Internal,
             Self::Tensor(e) => match e {
                 TensorError::BadDevice(_) | TensorError::NoDevice { .. } => ExitCode::Usage,
                 _ => ExitCode::Internal,
@@ -95,6 +100,8 @@ impl TrainError {
             Self::Pipeline(e) => match e {
                 PipelineError::BadUrl { .. }
                 | PipelineError::Empty { .. }
+                | PipelineError::NoSample { last: None, .. }
+                | PipelineError::TwoImages { .. }
                 | PipelineError::BadManifest { .. }
                 | PipelineError::BadCodebook { .. }
                 | PipelineError::FewPatches { .. }
@@ -104,6 +111,7 @@ impl TrainError {
                 PipelineError::Unreachable { .. }
                 | PipelineError::FailureBudget { .. }
                 | PipelineError::Shard(_)
+                | PipelineError::NoSample { .. }
                 | PipelineError::Io { .. } => ExitCode::Io,
             },
         }
@@ -139,7 +147,10 @@ impl TrainError {
             Self::Tensor(TensorError::BadDevice(_) | TensorError::NoDevice { .. }) => {
                 Some("`splitmask doctor` says which devices there are; train.device = \"auto\" takes the best".into())
             }
-            Self::Tensor(_) | Self::Checkpoint(_) | Self::Io { .. } | Self::Torch(_) => None,
+            Self::Objective(ObjectiveError::Word { .. }) => {
+                Some("set codebook.path to the file that the run began with; another vocabulary needs a run of its own".into())
+            }
+            Self::Objective(_) | Self::Tensor(_) | Self::Checkpoint(_) | Self::Io { .. } | Self::Torch(_) => None,
         }
     }
 }
@@ -204,7 +215,10 @@ impl From<OptimError> for TrainError {
 
 impl From<ObjectiveError> for TrainError {
     fn from(e: ObjectiveError) -> Self {
-        Self::Torch(e.to_string())
+        match e {
+            ObjectiveError::Torch(text) => Self::of_torch(&text),
+            other => Self::Objective(other),
+        }
     }
 }
 
@@ -245,6 +259,31 @@ impl From<TrainError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_of_the_objective_is_not_libtorchs() {
+        let lacks = ObjectiveError::Lacks {
+            objective: "beit",
+            what: "mask",
+        };
+        let error = TrainError::from(lacks);
+        assert!(
+            !error.to_string().contains("libtorch") && error.exit_code() == ExitCode::Internal,
+            "{error}"
+        );
+        let word = ObjectiveError::Word {
+            objective: "beit",
+            word: 64,
+            vocabulary: 64,
+        };
+        let error = TrainError::from(word);
+        assert!(
+            error.hint().is_some_and(|h| h.contains("codebook.path")) && error.exit_code() == ExitCode::Usage,
+            "{error}"
+        );
+        let full = TrainError::from(ObjectiveError::Torch("CUDA out of memory. Tried to allocate 2.00 GiB".into()));
+        assert!(matches!(full, TrainError::OutOfMemory { .. }), "{full}");
+    }
 
     #[test]
     fn libtorchs_words_are_understood() {

@@ -106,7 +106,8 @@ impl Trainer {
             };
             self.optimizer.zero_grad()?;
             torch_ext::cuda_empty_cache()?;
-            let more = more_parts(batch.len, self.parts).filter(|_| self.spec.train.on_oom == OnOom::Split);
+            let may_split = self.spec.train.on_oom == OnOom::Split && !self.spec.objective.whole_batch();
+            let more = more_parts(batch.len, self.parts).filter(|_| may_split);
             let Some(more) = more else {
                 return Err(TrainError::OutOfMemory {
                     detail: error,
@@ -128,7 +129,7 @@ impl Trainer {
 
     /// On CUDA one part: a lack of memory divides it. On a CPU, where a lack of memory is the end of the process, by measuring.
     fn find_parts(&mut self, batch: &Batch) -> Result<usize, TrainError> {
-        if self.device != Device::Cpu {
+        if self.device != Device::Cpu || self.spec.objective.whole_batch() {
             return Ok(1);
         }
         let probe = (1..=PROBE.min(batch.len)).rev().find(|n| batch.len.is_multiple_of(*n)).unwrap_or(1);

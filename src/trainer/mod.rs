@@ -196,7 +196,7 @@ impl Trainer {
     /// Takes over a changed spec at this boundary; on failure the old one goes on.
     fn reconfigure(&mut self, mut spec: TrainerSpec, reach: Reach) -> Result<(), TrainError> {
         if reach == Reach::Rebuild {
-            let plan = Arc::new(self.words.plan(self.objective.views(spec.augment.crop, spec.augment.colour)));
+            let plan = Arc::new(self.words.plan(spec.objective.request(&spec.scope(self.words.len()))));
             let (tokenizer, metrics) = (self.words.tokenizer(), &self.telemetry.pipeline);
             let feed = Feed::open(&self.supply, &spec, &plan, tokenizer, self.cursor, self.device, metrics)?;
             tracing::debug!(
@@ -208,7 +208,7 @@ impl Trainer {
             self.plan = plan;
         }
         fit_schedule(&mut spec, self.feed.samples())?;
-        self.objective.apply_live(&spec.objective)?;
+        self.objective.take_live(spec.objective.plan())?;
         self.optimizer.reconfigure(&spec.optim);
         self.spec = spec;
         self.show_watch();

@@ -12,13 +12,10 @@ use super::error::TrainError;
 use super::spec::{Precision, TrainerSpec};
 use super::words::Words;
 use crate::loss::perplexity;
-use crate::model::DropRows;
-use crate::objective::{Coupling, Losses, Objective, ObjectiveError};
+use crate::model::BatchRows;
+use crate::objective::{BetweenImages, Losses, Objective, ObjectiveError, StepContext};
 use crate::telemetry::metrics::Phase;
 use crate::tensor::{SentBatch, StepInput, look};
-
-/// Name of the perplexity of the predicted words among a batch's numbers; there where words are predicted.
-pub(super) const PREDICTED_PERPLEXITY: &str = "predicted_perplexity";
 
 /// A batch's numbers by name, over all its parts; f64 scalars on the device.
 pub(super) type Scalars = Vec<(&'static str, Tensor)>;
@@ -47,8 +44,8 @@ pub(super) struct Passed {
     pub(super) scalars: Scalars,
     /// Words that were made on the device, part by part.
     pub(super) made: Vec<Tensor>,
-    /// i64 V: how often each word was predicted.
-    predicted: Option<Tensor>,
+    /// Histograms by name, summed over the parts.
+    counts: Scalars,
 }
 
 impl Pass<'_> {
@@ -58,15 +55,15 @@ impl Pass<'_> {
     /// The batch does not fit the objective, or what libtorch said.
     pub(super) fn gradients(&self, batch: &Batch, mut phase: impl FnMut(Phase)) -> Result<Passed, TrainError> {
         let mut passed = Passed::default();
-        let coupled = match self.objective.coupling() {
-            Some(coupling) if self.parts > 1 => Some(self.coupled(coupling, batch, &mut passed.scalars, &mut phase)?),
+        let compared = match self.objective.between_images() {
+            Some(between) if self.parts > 1 => Some(self.compared(between, batch, &mut passed.scalars, &mut phase)?),
             _ => None,
         };
         for part in 0..self.parts {
-            self.part(part, batch, coupled.as_ref(), &mut passed, &mut phase)?;
+            self.part(part, batch, compared.as_ref(), &mut passed, &mut phase)?;
         }
-        if let Some(counts) = passed.predicted.take() {
-            passed.scalars.push((PREDICTED_PERPLEXITY, perplexity(&counts)));
+        for (name, counts) in std::mem::take(&mut passed.counts) {
+            passed.scalars.push((name, perplexity(&counts)));
         }
         Ok(passed)
     }
@@ -79,10 +76,10 @@ impl Pass<'_> {
         self.part(0, batch, None, &mut Passed::default(), &mut |_| {})
     }
 
-    /// First pass: the descriptors of all parts, and the gradient of the coupling term for them.
-    fn coupled(
+    /// First pass: the descriptors of all parts, and the gradient of the term between images for them.
+    fn compared(
         &self,
-        coupling: &dyn Coupling,
+        between: &dyn BetweenImages,
         batch: &Batch,
         scalars: &mut Scalars,
         phase: &mut impl FnMut(Phase),
@@ -91,11 +88,12 @@ impl Pass<'_> {
         for part in 0..self.parts {
             phase(Phase::Copy);
             let (input, _) = self.input(batch, part, phase)?;
-            let _rows = self.begin(part, batch.len);
-            described.push(tch::no_grad(|| self.autocast(|| coupling.separable(&input, true)))?.1);
+            let ctx = self.begin(part, batch.len);
+            let _rows = ctx.rows.enter();
+            described.push(tch::no_grad(|| self.autocast(|| between.describe(&input, &ctx)))?.1);
         }
         let leaf = Tensor::f_cat(&described, 1)?.set_requires_grad(true);
-        let losses = coupling.couple(&leaf);
+        let losses = between.compare(&leaf);
         phase(Phase::Backward);
         losses.total.f_backward()?;
         for (name, value) in losses
@@ -110,29 +108,30 @@ impl Pass<'_> {
         Ok(leaf.grad())
     }
 
-    /// Second pass, or the only one: a part's own losses, and its share of the coupling term's gradient.
+    /// Second pass, or the only one: a part's own losses, and its share of the gradient of the term between images.
     fn part(
         &self,
         part: usize,
         batch: &Batch,
-        coupled: Option<&Tensor>,
+        compared: Option<&Tensor>,
         passed: &mut Passed,
         phase: &mut impl FnMut(Phase),
     ) -> Result<(), TrainError> {
         phase(Phase::Copy);
         let (input, made) = self.input(batch, part, phase)?;
-        let _rows = self.begin(part, batch.len);
+        let ctx = self.begin(part, batch.len);
+        let _rows = ctx.rows.enter();
         self.spec.debug.fail_in_forward(self.consumed, self.parts)?;
         let parts = self.parts as f64;
-        let (losses, target) = match (coupled, self.objective.coupling()) {
-            (Some(gradient), Some(coupling)) => {
-                let (losses, described) = self.autocast(|| coupling.separable(&input, true))?;
+        let (losses, target) = match (compared, self.objective.between_images()) {
+            (Some(gradient), Some(between)) => {
+                let (losses, described) = self.autocast(|| between.describe(&input, &ctx))?;
                 let gradient = gradient.narrow(1, part as i64 * input.len, input.len);
                 let target = &losses.total / parts + (described * gradient).sum(Kind::Float);
                 (losses, target)
             }
             _ => {
-                let losses = self.autocast(|| self.objective.forward_t(&input, true))?;
+                let losses = self.autocast(|| self.objective.forward(&input, &ctx))?;
                 let target = &losses.total / parts;
                 (losses, target)
             }
@@ -149,17 +148,12 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Sets the generator and the rows of a part. Drop path draws from libtorch's generator; seeding it by step makes a step a function of
+    /// Sets the generator and answers where a part stands. Drop path draws from libtorch's generator; seeding it by step makes a step a function of
     /// (seed, step, batch, weights) alone.
-    fn begin(&self, part: usize, total: usize) -> crate::model::DropRowsGuard {
-        tch::manual_seed(derive(self.spec.seed, Purpose::Step, self.step, 0, 0) as i64);
-        let len = total / self.parts;
-        let rows = DropRows {
-            start: (part * len) as i64,
-            len: len as i64,
-            total: total as i64,
-        };
-        rows.enter()
+    fn begin(&self, part: usize, total: usize) -> StepContext {
+        let ctx = step_context(self.spec, self.step, part, total, self.parts);
+        tch::manual_seed(ctx.seed as i64);
+        ctx
     }
 
     /// A part on the device, and its words if they were made there.
@@ -203,10 +197,25 @@ impl Pass<'_> {
             add(scalars, name, share(value));
         }
         add(scalars, "total", share(&losses.total) * factor);
-        passed.predicted = match (passed.predicted.take(), losses.predicted) {
-            (Some(sum), Some(counts)) => Some(sum + counts),
-            (sum, counts) => sum.or(counts),
-        };
+        for (name, counts) in losses.counts {
+            add(&mut passed.counts, name, counts);
+        }
+    }
+}
+
+/// Where part `part` of `parts` of a batch of `total` images stands in the training, at a step.
+pub(super) fn step_context(spec: &TrainerSpec, step: u64, part: usize, total: usize, parts: usize) -> StepContext {
+    let len = total / parts;
+    StepContext {
+        step,
+        total: spec.optim.total_steps,
+        train: true,
+        seed: derive(spec.seed, Purpose::Step, step, 0, 0),
+        rows: BatchRows {
+            start: (part * len) as i64,
+            len: len as i64,
+            total: total as i64,
+        },
     }
 }
 

@@ -94,7 +94,7 @@ impl Trainer {
             Instant::now() < deadline
         };
         self.swap_averages();
-        let vit = self.objective.backbone();
+        let vit = self.objective.encoder();
         let last = vit.depth();
         let first = match self.spec.eval.probe_layers {
             ProbeLayers::Last => last,

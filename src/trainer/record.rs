@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 use super::assemble::Trainer;
 use super::control::{State, uptime_s};
 use super::error::TrainError;
-use super::pass::PREDICTED_PERPLEXITY;
 use super::speed;
 use crate::telemetry::metrics::{LossTerm, Phase};
 
@@ -56,14 +55,14 @@ impl Trainer {
         m.codebook_perplexity.set(self.usage.perplexity());
         m.token_accuracy.set(mean("token_accuracy").unwrap_or(0.0));
         m.match_accuracy.set(mean("match_accuracy").unwrap_or(0.0));
-        m.predicted_perplexity.set(mean(PREDICTED_PERPLEXITY).unwrap_or(0.0));
-        self.watch_collapse(mean("match_accuracy"), mean(PREDICTED_PERPLEXITY));
+        m.predicted_perplexity.set(mean("predicted_perplexity").unwrap_or(0.0));
+        self.watch_collapse(mean("match_accuracy"), mean("predicted_perplexity"));
         let m = &self.telemetry.train;
         m.grad_norm.set(mean("grad_norm").unwrap_or(0.0));
         m.learning_rate.set(lr);
         m.weight_decay.set(wd);
         m.ema_momentum.set(self.spec.ema.decay);
-        let flops = images_per_second * self.objective.forward_flops() * speed::STEP_OVER_FORWARD;
+        let flops = images_per_second * self.spec.objective.forward_flops(&self.spec.scope(self.words.len())) * speed::STEP_OVER_FORWARD;
         m.model_flops_utilization.set(self.peak.map_or(0.0, |peak| flops / peak));
         m.tokens_per_second.set(images_per_second * self.spec.model.patches() as f64);
         if let Err(e) = m.measure_disk(&self.spec.run_dir) {

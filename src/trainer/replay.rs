@@ -18,7 +18,6 @@ use super::rollback::REREAD_PATIENCE;
 use super::spec::TrainerSpec;
 use super::stability::Trouble;
 use super::words::Words;
-use crate::objective;
 use crate::tensor::{Look, choose_device, load_batch, save_batch, watched};
 
 /// What a replay folder says of its step; the file `replay.json`.
@@ -159,10 +158,11 @@ pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> 
     })?;
     let batch = load_batch(&folder.join(BATCH))?;
     let (device, _) = choose_device(&spec.train.device)?;
-    let words = Words::load(&spec.codebook, spec.data.first_place(), &spec.model, device)?;
+    let words = Words::of(spec, device)?;
     let vars = nn::VarStore::new(device);
-    let objective = objective::build(&spec.objective, &spec.model, words.len() as i64, &vars.root());
-    let plan = words.plan(objective.views(spec.augment.crop, spec.augment.colour));
+    let scope = spec.scope(words.len());
+    let objective = spec.objective.build(&vars.root(), &scope);
+    let plan = words.plan(spec.objective.request(&scope));
     put_weights(folder, &Tensor::read_safetensors(folder.join(WEIGHTS))?, &vars)?;
     let mut variables: Vec<(String, Tensor)> = vars.variables().into_iter().collect();
     variables.sort_by(|a, b| a.0.cmp(&b.0));

@@ -8,7 +8,7 @@ use splitmask_pipeline::types::{ColourConfig, CropConfig};
 
 use crate::eval::watch::Watched;
 use crate::model::config::VitConfig;
-use crate::objective::config::ObjectiveConfig;
+use crate::objective::{ObjectiveConfig, Scope};
 use crate::optim::EmaConfig;
 use crate::optim::config::OptimConfig;
 use crate::tensor::Normalise;
@@ -275,4 +275,24 @@ pub struct TrainerSpec {
     pub log: LogConfig,
     /// The whole effective config as TOML, stored in each checkpoint.
     pub config_toml: String,
+}
+
+impl TrainerSpec {
+    /// What the objective's plan meets, with a vocabulary of `words`.
+    #[must_use]
+    pub fn scope(&self, words: usize) -> Scope<'_> {
+        Scope {
+            model: &self.model,
+            crop: self.augment.crop,
+            colour: self.augment.colour,
+            batch: self.train.batch,
+            words: words as i64,
+        }
+    }
+
+    /// Whether the objective asks for visual words.
+    #[must_use]
+    pub fn needs_words(&self) -> bool {
+        self.objective.request(&self.scope(0)).words.is_some()
+    }
 }

@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::assemble::Trainer;
 use super::error::TrainError;
 use super::feed::Staged;
-use super::pass::{Passed, scalar};
+use super::pass::{Passed, scalar, step_context};
 use crate::optim::{learning_rate, weight_decay};
 use crate::telemetry::metrics::{Phase, unix_seconds};
 
@@ -24,6 +24,8 @@ impl Trainer {
         self.clock.switch(Phase::Optimizer);
         let (lr, wd) = self.schedule(self.step);
         let stepped = self.optimizer.step_unless_nonfinite(lr, wd, self.spec.optim.clip, &total)?;
+        let ctx = step_context(&self.spec, self.step, 0, batch.len, 1);
+        self.objective.after_step(&ctx, &stepped.skipped)?;
         if let Some(ema) = &self.ema {
             ema.update(self.spec.ema.decay, &stepped.skipped)?;
         }

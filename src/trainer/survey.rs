@@ -8,7 +8,7 @@ use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::{BatchStream, Dataset, Order};
 use splitmask_pipeline::sample::ViewMode;
 use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, ViewPlan, ViewSpec};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use torch_ext::Autocast;
 
 use super::assemble::Trainer;
@@ -21,7 +21,7 @@ use crate::eval::features::{FeatureError, Features, Pass, extract};
 use crate::eval::knn::{Accuracy, Vote, classify};
 use crate::eval::watch::Watched;
 use crate::model::Vit;
-use crate::objective::Branch;
+use crate::objective::{Column, Sheet, StepContext};
 use crate::picture;
 use crate::telemetry::metrics::{EvalTask, Phase};
 
@@ -126,7 +126,7 @@ impl Trainer {
     fn knn_accuracy(&self) -> Result<f64, String> {
         let status = Arc::clone(&self.status);
         let alive = |_: &str, _: usize| status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_progress_s = uptime_s();
-        let accuracy = knn(self.objective.backbone(), &self.spec, self.device, alive).map_err(|e| e.to_string())?;
+        let accuracy = knn(self.objective.encoder(), &self.spec, self.device, alive).map_err(|e| e.to_string())?;
         tracing::info!(
             step = self.step,
             "k-NN {:.4} (chance {:.4}, commonest class {:.4})",
@@ -166,7 +166,8 @@ impl Trainer {
                 let _autocast = (spec.train.precision == Precision::Bf16)
                     .then(|| Autocast::bf16(self.device))
                     .transpose()?;
-                Ok(self.objective.forward_t(&input, false)?.total.double_value(&[]))
+                let ctx = StepContext::evaluation(self.step, spec.optim.total_steps, input.len);
+                Ok(self.objective.forward(&input, &ctx)?.total.double_value(&[]))
             });
             sum += loss.map_err(|e| text(&e))?;
             batches += 1;
@@ -198,11 +199,11 @@ impl Trainer {
         Ok(())
     }
 
-    /// Draws `inpaint.png` and `curves.svg`; a failure is logged and training goes on.
+    /// Draws the objective's sheets and `curves.svg`; a failure is logged and training goes on.
     pub(super) fn pictures(&mut self) {
         self.set_state(State::Evaluating);
         self.clock.switch(Phase::Eval);
-        for (name, drawn) in [("inpaint.png", self.draw_inpaint()), ("curves.svg", self.draw_curves())] {
+        for (name, drawn) in [("the objective's sheet", self.draw_sheets()), ("curves.svg", self.draw_curves())] {
             if let Err(reason) = drawn {
                 tracing::error!(%reason, "{name} could not be drawn; training goes on");
             }
@@ -210,7 +211,7 @@ impl Trainer {
         self.clock.switch(Phase::Other);
     }
 
-    fn draw_inpaint(&self) -> Result<(), String> {
+    fn draw_sheets(&self) -> Result<(), String> {
         if self.spec.picture.rows == 0 {
             return Ok(());
         }
@@ -221,39 +222,55 @@ impl Trainer {
             .words
             .whole(&batch, &self.plan, self.device, &normalise)
             .map_err(|e| text(&e))?;
-        let Some(predicted) = self.objective.predict(&input).map_err(|e| text(&e))? else {
-            return Ok(());
-        };
+        for sheet in self.objective.pictures(&input).map_err(|e| text(&e))? {
+            self.draw_sheet(&sheet, &batch)?;
+        }
+        Ok(())
+    }
+
+    fn draw_sheet(&self, sheet: &Sheet, batch: &Batch) -> Result<(), String> {
         let size = self.spec.model.image;
-        let (pixels, patches) = (3 * (size * size) as usize, batch.parts.len() / batch.len);
-        let slice = |all: &[u32], i: usize| all[i * patches..(i + 1) * patches].to_vec();
-        let plain =
-            |words: &Tensor| Vec::<i64>::try_from(words.flatten(0, -1)).map(|w| w.into_iter().map(|w| w as u32).collect::<Vec<_>>());
-        let Some(true_words) = &input.words else { return Ok(()) };
-        let true_words = plain(true_words).map_err(|e| text(&e))?;
-        let words_of = |branch: &Branch| plain(&branch.words);
-        let branches = predicted
-            .branches
-            .iter()
-            .map(words_of)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| text(&e))?;
-        // BEiT has one branch: it stands for both.
-        let (Some(a), Some(b)) = (branches.first(), branches.last()) else {
-            return Ok(());
+        let patches = self.spec.model.patches() as usize;
+        let view = |index: usize, i: usize| {
+            let bytes = batch.views[index].len() / batch.len;
+            batch.views[index][i * bytes..(i + 1) * bytes].to_vec()
         };
-        let rows: Vec<picture::Row> = (0..batch.len)
-            .map(|i| picture::Row {
-                view: batch.views[0][i * pixels..(i + 1) * pixels].to_vec(),
-                parts: batch.parts[i * patches..(i + 1) * patches].to_vec(),
-                words: slice(&true_words, i),
-                predicted: [slice(a, i), slice(b, i)],
-            })
-            .collect();
-        let sheet = picture::inpaint(&rows, size, &|word| self.words.look(word as usize));
-        let path = self.spec.run_dir.join("inpaint.png");
+        let whole = |t: &Tensor| Vec::<i64>::try_from(t.flatten(0, -1)).map_err(|e| e.to_string());
+        let mut rows: Vec<Vec<picture::Cell>> = (0..batch.len).map(|_| vec![]).collect();
+        for (_, column) in &sheet.columns {
+            match column {
+                Column::View(index) => {
+                    for (i, row) in rows.iter_mut().enumerate() {
+                        row.push(picture::Cell::Pixels(view(*index, i)));
+                    }
+                }
+                Column::Seen(seen) => {
+                    let (each, places) = (seen.size()[1] as usize, whole(seen)?);
+                    for (i, row) in rows.iter_mut().enumerate() {
+                        let mut seen = vec![false; patches];
+                        places[i * each..(i + 1) * each].iter().for_each(|p| seen[*p as usize] = true);
+                        row.push(picture::Cell::Seen { pixels: view(0, i), seen });
+                    }
+                }
+                Column::Words(words) => {
+                    let words: Vec<u32> = whole(words)?.into_iter().map(|w| w as u32).collect();
+                    for (row, words) in rows.iter_mut().zip(words.chunks_exact(patches)) {
+                        row.push(picture::Cell::Words(words.to_vec()));
+                    }
+                }
+                Column::Pixels(pixels) => {
+                    let bytes = whole(&self.spec.train.normalise().undone(pixels).to_kind(Kind::Int64))?;
+                    let one = bytes.len() / batch.len;
+                    for (row, pixels) in rows.iter_mut().zip(bytes.chunks_exact(one)) {
+                        row.push(picture::Cell::Pixels(pixels.iter().map(|p| *p as u8).collect()));
+                    }
+                }
+            }
+        }
+        let drawn = picture::sheet(&rows, size, &|word| self.words.look(word as usize));
+        let path = self.spec.run_dir.join(sheet.name).with_extension("png");
         let temporary = path.with_extension("tmp.png");
-        sheet.save(&temporary).map_err(|e| format!("{}: {e}", temporary.display()))?;
+        drawn.save(&temporary).map_err(|e| format!("{}: {e}", temporary.display()))?;
         std::fs::rename(&temporary, &path).map_err(|e| format!("{}: {e}", path.display()))
     }
 

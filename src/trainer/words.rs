@@ -10,6 +10,7 @@ use splitmask_pipeline::types::{Batch, ViewPlan};
 use tch::{Device, Tensor};
 
 use super::error::TrainError;
+use super::spec::TrainerSpec;
 use crate::dvae::{Dvae, DvaeError, is_dvae};
 use crate::model::config::VitConfig;
 use crate::tensor::{Normalise, SentBatch, StepInput, TensorError};
@@ -21,9 +22,22 @@ pub enum Words {
     Book(Arc<Codebook>, Arc<Tokenizer>),
     /// An encoder with its own picture of each crop.
     Dvae(Box<Dvae>),
+    /// None: the objective predicts no words, and no file of them is named.
+    Unused,
 }
 
 impl Words {
+    /// The vocabulary of a run: of `codebook.path` where it is set, which it need not be for an objective that predicts no words.
+    ///
+    /// # Errors
+    /// As [`Words::load`]; or words are needed and no file is named.
+    pub fn of(spec: &TrainerSpec, device: Device) -> Result<Self, TrainError> {
+        if spec.codebook.as_os_str().is_empty() && !spec.needs_words() {
+            return Ok(Self::Unused);
+        }
+        Self::load(&spec.codebook, spec.data.first_place(), &spec.model, device)
+    }
+
     /// Reads the file of `codebook.path`; its head tells the kind. `train` is the address of the training data, for the hint.
     ///
     /// Draws from libtorch's CPU generator: seed it afterwards.
@@ -64,21 +78,23 @@ impl Words {
         match self {
             Self::Book(book, _) => book.len(),
             Self::Dvae(dvae) => dvae.header.geometry.words as usize,
+            Self::Unused => 0,
         }
     }
 
-    /// Whether there is no word (never true of a valid vocabulary).
+    /// Whether there is no word.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Identity, stored in checkpoints.
+    /// Identity, stored in checkpoints; empty without words.
     #[must_use]
     pub fn id(&self) -> String {
         match self {
             Self::Book(book, _) => book.id(),
             Self::Dvae(dvae) => dvae.id().to_owned(),
+            Self::Unused => String::new(),
         }
     }
 
@@ -87,7 +103,7 @@ impl Words {
     pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
         match self {
             Self::Book(_, tokenizer) => Some(tokenizer),
-            Self::Dvae(_) => None,
+            Self::Dvae(_) | Self::Unused => None,
         }
     }
 
@@ -146,6 +162,7 @@ impl Words {
         match self {
             Self::Book(book, _) => (book.patch, book.word_pixels(word)),
             Self::Dvae(dvae) => (dvae.header.geometry.stride as u32, dvae.look(word)),
+            Self::Unused => (1, vec![0; 3]),
         }
     }
 }

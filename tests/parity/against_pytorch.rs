@@ -3,14 +3,15 @@
 use splitmask::loss::info_nce;
 use splitmask::model::config::VitConfig;
 use splitmask::model::{QkvBias, Vit, VitOptions};
-use splitmask::objective::config::{BeitConfig, ObjectiveConfig, SplitMaskConfig};
-use splitmask::objective::{Losses, build};
+use splitmask::objective::pretrain::beit::BeitConfig;
+use splitmask::objective::pretrain::splitmask::SplitMaskConfig;
+use splitmask::objective::{Losses, Objective, Plan, Scope};
 use splitmask::optim::config::OptimConfig;
 use splitmask::optim::{AdamW, ParamRule, clip_grad_norm, learning_rate};
 use tch::{Device, Kind, Tensor, nn};
 
-use crate::alone;
 use crate::fixture::{Fixture, VOCABULARY, assert_grads, assert_near, model, set_params};
+use crate::{alone, evaluation, training};
 
 const TIGHT: f64 = 1e-5;
 
@@ -44,6 +45,10 @@ fn vit_forward_and_backward() {
             assert_near("interpolated positions", &larger, fixture.get("plain.features_large"), TIGHT);
         }
     }
+}
+
+fn built(plan: &dyn Plan, model: &VitConfig, vs: &nn::VarStore) -> Box<dyn Objective> {
+    plan.build(&vs.root(), &Scope::new(model, 4, VOCABULARY))
 }
 
 fn check_losses(what: &str, losses: &Losses, fixture: &Fixture, prefix: &str) {
@@ -90,9 +95,9 @@ fn splitmask_losses_and_gradients() {
     ];
     for (name, parts, config, model) in variants {
         let vs = nn::VarStore::new(Device::Cpu);
-        let objective = build(&ObjectiveConfig::Splitmask(config), &model, VOCABULARY, &vs.root());
+        let objective = built(&config, &model, &vs);
         set_params(&vs, &fixture.under("param"));
-        let losses = objective.forward_t(&fixture.input("pixels", "words", parts), true).unwrap();
+        let losses = objective.forward(&fixture.input("pixels", "words", parts), &training(0)).unwrap();
         assert_eq!(losses.terms.iter().map(|t| t.0).collect::<Vec<_>>(), ["inpaint", "match"]);
         check_losses(name, &losses, &fixture, &format!("{name}."));
         losses.total.backward();
@@ -124,9 +129,9 @@ fn one_term_alone_is_the_same_term() {
         ),
     ] {
         let vs = nn::VarStore::new(Device::Cpu);
-        let objective = build(&ObjectiveConfig::Splitmask(config), &model(), VOCABULARY, &vs.root());
+        let objective = built(&config, &model(), &vs);
         set_params(&vs, &fixture.under("param"));
-        let losses = objective.forward_t(&input, false).unwrap();
+        let losses = objective.forward(&input, &evaluation()).unwrap();
         check_losses(term, &losses, &fixture, "default.");
         assert_near(term, &(losses.total / 2.0), fixture.get(&format!("default.{term}")), TIGHT);
     }
@@ -141,9 +146,9 @@ fn beit_loss_and_gradients() {
         drop_path: 0.0,
         ..BeitConfig::default()
     };
-    let objective = build(&ObjectiveConfig::Beit(config), &model(), VOCABULARY, &vs.root());
+    let objective = built(&config, &model(), &vs);
     set_params(&vs, &fixture.under("param"));
-    let losses = objective.forward_t(&fixture.input("pixels", "words", "parts"), true).unwrap();
+    let losses = objective.forward(&fixture.input("pixels", "words", "parts"), &training(0)).unwrap();
     check_losses("beit", &losses, &fixture, "");
     losses.total.backward();
     assert_grads("beit", &vs, &fixture.under("grad"), TIGHT);
@@ -235,11 +240,11 @@ fn fifty_steps_follow_pytorch() {
     let _alone = alone();
     let fixture = Fixture::read("trace");
     let vs = nn::VarStore::new(Device::Cpu);
-    let config = ObjectiveConfig::Splitmask(SplitMaskConfig {
+    let config = SplitMaskConfig {
         drop_path: 0.0,
         ..SplitMaskConfig::default()
-    });
-    let objective = build(&config, &model(), VOCABULARY, &vs.root());
+    };
+    let objective = built(&config, &model(), &vs);
     set_params(&vs, &fixture.under("param"));
     let optim = OptimConfig {
         lr: 2e-3,
@@ -249,10 +254,10 @@ fn fifty_steps_follow_pytorch() {
         clip: 1.0,
         ..OptimConfig::default()
     };
-    let mut adamw = AdamW::new(vs.variables(), |n, d| objective.param_rule(n, d), &optim);
+    let mut adamw = AdamW::new(vs.variables(), |n, d| objective.rule(n, d), &optim);
     let batches = [0, 1].map(|i| fixture.input(&format!("{i}.pixels"), &format!("{i}.words"), &format!("{i}.parts")));
     for step in 0..50 {
-        let losses = objective.forward_t(&batches[step % 2], true).unwrap();
+        let losses = objective.forward(&batches[step % 2], &training(step as u64)).unwrap();
         adamw.zero_grad().unwrap();
         losses.total.backward();
         let norm = adamw

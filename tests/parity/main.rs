@@ -8,6 +8,22 @@ mod fixture;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use splitmask::objective::StepContext;
+
+/// A training step over a whole batch.
+fn training(step: u64) -> StepContext {
+    StepContext {
+        train: true,
+        step,
+        ..evaluation()
+    }
+}
+
+/// A pass that draws nothing.
+fn evaluation() -> StepContext {
+    StepContext::evaluation(0, 100, 1)
+}
+
 /// libtorch's random generator is one per process: tests that seed it take turns.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());

@@ -16,5 +16,6 @@ mod signals;
 mod stability;
 mod staging;
 mod store;
+mod trace;
 mod watch;
 mod words;

@@ -90,7 +90,7 @@ pub(crate) fn jpegs() -> Vec<RawSample> {
                 member: i as u32,
             },
             shard: "bench.tar".into(),
-            key: i.to_string(),
+            key: i.to_string().as_str().into(),
             image: Bytes::from(bytes),
             extension: "jpg".into(),
             label: None,

@@ -1,10 +1,9 @@
 //! Gaussian blur of planar views.
 
+use crate::types::ColourConfig;
+
 /// Taps on each side of the middle at most: three sigmas of the largest sigma allowed.
 const MAX_RADIUS: usize = 32;
-
-/// Largest sigma that is computed, pixels.
-pub(crate) const MAX_SIGMA: f32 = 10.0;
 
 /// Buffers of the blur.
 #[derive(Default)]
@@ -19,7 +18,7 @@ impl Blur {
     /// As torchvision's `gaussian_blur` with a kernel of 2⌈3σ⌉ + 1 taps. A wider kernel changes at most 0.3 % of the weight along each
     /// axis, so a value by two levels at the very worst.
     pub(super) fn apply(&mut self, view: &mut [u8], side: usize, sigma: f32) {
-        let sigma = sigma.clamp(1e-3, MAX_SIGMA);
+        let sigma = sigma.clamp(1e-3, ColourConfig::MAX_SIGMA);
         let radius = ((3.0 * sigma).ceil() as usize).min(MAX_RADIUS).min(side.saturating_sub(1));
         if radius == 0 {
             return;

@@ -13,7 +13,6 @@ use rand::Rng;
 use crate::decode::{Orientation, Window};
 use crate::types::{Image, ViewSpec};
 
-pub(crate) use blur::MAX_SIGMA;
 pub use colour::{ColourDraw, JitterDraw, Painter};
 pub use crop::CropDraw;
 pub use half::half_size;

@@ -19,6 +19,7 @@ use super::web::{Web, WebError};
 use super::{Place, Shard};
 use crate::error::PipelineError;
 use crate::metrics::{PipelineMetrics, RetryReason, Scheme};
+use crate::name::shown;
 
 /// Manifests of a web server are checked by asking for this many of its shards, evenly spread: it cannot be listed.
 const ASKED: usize = 64;
@@ -107,7 +108,7 @@ pub(super) fn local(location: &Location) -> Result<Found, PipelineError> {
         .enumerate()
         .map(|(n, path)| Shard {
             index: n as u32,
-            path: path.display().to_string().into(),
+            path: shown(path.as_os_str().as_encoded_bytes()).into(),
             bytes: path.metadata().ok().map(|m| m.len()),
             samples: None,
             sha256: None,
@@ -448,12 +449,12 @@ impl From<WebError> for Failed {
     }
 }
 
-fn of_manifest(manifest: &Manifest, place: impl Fn(&str) -> Place, shown: impl Fn(&str) -> String) -> Vec<Shard> {
+fn of_manifest(manifest: &Manifest, place: impl Fn(&str) -> Place, named: impl Fn(&str) -> String) -> Vec<Shard> {
     let entries = manifest.shards.iter().enumerate();
     entries
         .map(|(n, entry)| Shard {
             index: n as u32,
-            path: shown(&entry.path).into(),
+            path: named(&entry.path).into(),
             bytes: Some(entry.bytes),
             samples: Some(entry.samples),
             sha256: Some(entry.sha256.to_ascii_lowercase().into()),

@@ -2,8 +2,10 @@
 
 /// A closed set of label values; the enum's discriminant is the index of its series.
 pub trait Label: Copy + 'static {
-    /// All values, in order of their discriminants.
+    /// Texts of all values, in order of their discriminants.
     const ALL: &'static [&'static str];
+    /// The values in the same order.
+    const VALUES: &'static [Self];
     /// Index in [`Label::ALL`].
     fn index(self) -> usize;
 }
@@ -15,6 +17,7 @@ macro_rules! label {
         pub enum $name { $($(#[$vdoc])* $variant),+ }
         impl Label for $name {
             const ALL: &'static [&'static str] = &[$($text),+];
+            const VALUES: &'static [Self] = &[$(Self::$variant),+];
             fn index(self) -> usize { self as usize }
         }
         impl $name {
@@ -140,3 +143,52 @@ label!(
         Checksum = "checksum",
     }
 );
+label!(
+    /// Why an entry of a tar is no part of a sample.
+    PassedOver {
+        /// A folder.
+        Directory = "directory",
+        /// A hard link.
+        HardLink = "hard_link",
+        /// A symbolic link.
+        SymbolicLink = "symbolic_link",
+        /// A device or a pipe.
+        Special = "special_file",
+        /// A type of entry that belongs to one tar program.
+        OtherKind = "other_kind",
+        /// A name that begins with a dot, or lies in such a folder or in `__MACOSX`.
+        Hidden = "hidden",
+        /// A name without an extension.
+        NoExtension = "no_extension",
+        /// An extension that is neither an image's nor `cls` nor `json`.
+        UnknownExtension = "unknown_extension",
+        /// A picture beside the one that `data.image` chooses.
+        SecondImage = "second_image",
+        /// A second member of one name, or a second label of one sample.
+        Duplicate = "duplicate",
+        /// A member apart from the sample of its key.
+        Scattered = "scattered",
+        /// What belongs to a sample that has no image.
+        NoImage = "no_image",
+        /// A label that is no class index; its sample has no label.
+        BadLabel = "bad_label",
+        /// A label beyond the manifest's classes; its sample has no label.
+        UnknownClass = "unknown_class",
+        /// A `.json` member that cannot be read where `data.fraction` needs it.
+        BadJson = "bad_json",
+        /// A member behind the end marker, as of a second tar appended to the first.
+        BehindEnd = "behind_end",
+        /// A member that the end of the shard cuts off.
+        CutOff = "cut_off",
+        /// No member, but the end marker itself is missing: the shard may have been cut between two members.
+        NoEndMarker = "no_end_marker",
+    }
+);
+
+impl PassedOver {
+    /// Whether such entries are to be expected in good shards, so that nobody needs to be warned.
+    #[must_use]
+    pub fn is_usual(self) -> bool {
+        matches!(self, Self::Directory | Self::UnknownExtension | Self::SecondImage)
+    }
+}

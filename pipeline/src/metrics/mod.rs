@@ -11,7 +11,7 @@ use prometheus::{
     Counter, CounterVec, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, exponential_buckets,
 };
 
-pub use self::labels::{CodeClass, Label, ManifestDifference, Progress, RetryReason, Scheme, Stage, StoreOp};
+pub use self::labels::{CodeClass, Label, ManifestDifference, PassedOver, Progress, RetryReason, Scheme, Stage, StoreOp};
 use crate::error::{SampleError, ShardError};
 
 /// A counter per value of a closed label.
@@ -53,6 +53,8 @@ pub struct Series {
     pub shards_opened: Counters<Scheme>,
     /// `splitmask_pipeline_shards_finished_total{scheme}`: read to their end without an error.
     pub shards_finished: Counters<Scheme>,
+    /// `splitmask_pipeline_members_passed_over_total{reason}`: entries of tars that are no part of a sample.
+    pub passed_over: Counters<PassedOver>,
     sample_errors: IntCounterVec,
     shard_errors: IntCounterVec,
     /// `splitmask_pipeline_manifest_differences_total{kind}`: shards of which a manifest says something else than what is there.
@@ -150,6 +152,11 @@ impl PipelineMetrics {
                 "pipeline_shards_finished_total",
                 "Shards read to their end without an error.",
                 "scheme",
+            )?,
+            passed_over: m.counters(
+                "pipeline_members_passed_over_total",
+                "Entries of tars that are no part of a sample.",
+                "reason",
             )?,
             sample_errors: m.vec(
                 "pipeline_sample_errors_total",
@@ -301,7 +308,8 @@ mod tests {
             "splitmask_pipeline_samples_total{stage=\"consumed\"} 0",
             "splitmask_pipeline_bytes_read_total{scheme=\"s3\"} 0",
             "splitmask_pipeline_sample_errors_total{reason=\"truncated\"} 0",
-            "splitmask_pipeline_shard_errors_total{reason=\"scattered\"} 0",
+            "splitmask_pipeline_shard_errors_total{reason=\"malformed\"} 0",
+            "splitmask_pipeline_members_passed_over_total{reason=\"scattered\"} 0",
             "splitmask_pipeline_fetch_retries_total{reason=\"early_end\"} 0",
             "splitmask_pipeline_fetch_duration_seconds_count 0",
             "splitmask_pipeline_stage_duration_seconds_count{stage=\"decode\"} 0",
@@ -319,8 +327,8 @@ mod tests {
             PipelineMetrics::register(&registry).is_err(),
             "a second registration must be refused"
         );
-        metrics.sample_error(&SampleError::BadLabel { text: "x".into() });
+        metrics.sample_error(&SampleError::Corrupt { detail: "x".into() });
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        assert!(text.contains("splitmask_pipeline_sample_errors_total{reason=\"bad_label\"} 1"));
+        assert!(text.contains("splitmask_pipeline_sample_errors_total{reason=\"corrupt\"} 1"));
     }
 }

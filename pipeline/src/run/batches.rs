@@ -14,7 +14,7 @@ use crate::config::PipelineConfig;
 use crate::cursor::Cursor;
 use crate::error::{PipelineError, SampleError};
 use crate::metrics::{PipelineMetrics, Progress, Stage};
-use crate::shard::group::Rejected;
+use crate::shard::samples::Rejected;
 use crate::shard::window::{Order, Positioned};
 use crate::stage::ordered_map::{OrderedMap, ordered_map};
 use crate::stage::queue::{Bounds, Consumer, Level, Producer, bounded};
@@ -217,7 +217,7 @@ fn mapper(
         let start = Instant::now();
         let made = worker(&raw, &mut sample);
         let took = start.elapsed();
-        let slow = (took > slow).then(|| (format!("{}:{}", raw.shard, raw.key), took));
+        let slow = (took > slow).then(|| (format!("{}:{}", raw.shard.escape_debug(), raw.key), took));
         let outcome = match made {
             Ok(times) => Ok((sample, times)),
             Err(error) => Err(Rejected {
@@ -271,7 +271,7 @@ impl Collector {
             let Made { id, cursor, outcome, slow } = next??;
             if let Some((name, took)) = slow {
                 self.metrics.slow_samples.inc();
-                tracing::warn!(sample = %name.escape_debug(), seconds = took.as_secs_f64(), "slow_sample: it took longer than pipeline.slow_sample_s");
+                tracing::warn!(sample = %name, seconds = took.as_secs_f64(), "slow_sample: it took longer than pipeline.slow_sample_s");
             }
             match outcome {
                 Err(rejected) => self.budget.lost(&rejected)?,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::PipelineError;
 use crate::metrics::PipelineMetrics;
-use crate::shard::group::Rejected;
+use crate::shard::samples::Rejected;
 
 /// Samples over which the share is taken.
 const WINDOW: usize = 10_000;
@@ -60,8 +60,8 @@ impl FailureBudget {
         if self.examples.len() == EXAMPLES {
             self.examples.pop_front();
         }
-        let name = format!("{}:{} ({})", rejected.shard, rejected.key, rejected.error.reason());
-        self.examples.push_back(name.escape_debug().to_string());
+        let (shard, key) = (rejected.shard.escape_debug(), &rejected.key);
+        self.examples.push_back(format!("{shard}:{key} ({})", rejected.error.reason()));
         self.count(true);
         if self.outcomes.len() >= FIRST_CHECK { self.check() } else { Ok(()) }
     }
@@ -107,7 +107,7 @@ impl FailureBudget {
         self.lines += 1;
         tracing::warn!(
             shard = %rejected.shard.escape_debug(),
-            key = %rejected.key.escape_debug(),
+            key = %rejected.key,
             reason = rejected.error.reason(),
             "sample dropped: {}",
             rejected.error.to_string().escape_debug()
@@ -129,7 +129,7 @@ mod tests {
                 member: n,
             },
             shard: "s.tar".into(),
-            key: format!("k{n}\n"),
+            key: format!("k{n}\n").as_str().into(),
             error: SampleError::Corrupt { detail: "x".into() },
         }
     }

@@ -3,6 +3,7 @@
 pub mod batches;
 pub mod budget;
 pub mod footprint;
+pub mod look;
 mod prepared;
 
 use std::path::Path;
@@ -225,6 +226,11 @@ impl Dataset {
             window: self.data.shuffle_window,
             readers: self.pipeline.readers,
             fraction: self.data.fraction,
+            images: self.data.image.extensions(),
+            refuse_two_images: match order {
+                Order::Sequential => true,
+                Order::Shuffled { start, .. } => start.samples() == 0,
+            },
             max_member_bytes: self.data.max_member_bytes,
             stop_on_shard_error: self.data.on_shard_error == OnShardError::Stop,
         };

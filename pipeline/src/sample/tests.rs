@@ -35,7 +35,7 @@ fn raw(bytes: Vec<u8>, member: u32) -> RawSample {
             member,
         },
         shard: "shard-000003.tar".into(),
-        key: format!("k{member}"),
+        key: format!("k{member}").as_str().into(),
         image: Bytes::from(bytes),
         extension: "jpg".into(),
         label: None,

@@ -1,72 +1,137 @@
-//! What a member's name says: key and extension, and whether a subset holds the key.
+//! What the name of a tar's member says: which sample it belongs to, and what it is of it.
 
-use crate::seed::{Purpose, derive, mix};
+/// Extensions of images, in lower case.
+pub const IMAGE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
 
-/// Whether a subset of `fraction` holds the sample with this key. The same in every run, and a smaller subset lies inside a larger one;
-/// classes keep their shares within the spread of a fair draw.
-#[must_use]
-pub fn in_subset(key: &str, fraction: f64) -> bool {
-    if fraction >= 1.0 {
-        return true;
-    }
-    let hash = key.as_bytes().chunks(8).fold(key.len() as u64, |hash, chunk| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        mix(hash ^ u64::from_le_bytes(word))
-    });
-    // 53 bits, exact in f64.
-    ((derive(0, Purpose::Subset, hash, 0, 0) >> 11) as f64) < fraction * (1u64 << 53) as f64
+/// How a member's name reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberName<'a> {
+    /// Of a sample, by WebDataset's rule: the path is cut at the first dot of its file name.
+    Of {
+        /// Path up to the dot: members with the same key are one sample.
+        key: &'a [u8],
+        /// What is behind the dot, as written.
+        extension: &'a [u8],
+    },
+    /// A file or folder whose name begins with a dot, or macOS's `__MACOSX`: what file managers leave behind.
+    Hidden,
+    /// Without a dot, or with nothing behind it.
+    NoExtension,
 }
 
-/// How many samples of each class a subset keeps: exactly its share, rounded. A smaller subset lies inside a larger one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Balance {
-    kept: Vec<u64>,
-    unlabelled: u64,
-}
-
-impl Balance {
-    /// `label_counts` and `samples` are the manifest's; samples without a label count as a class.
+impl<'a> MemberName<'a> {
+    /// Reads a path with `/` between its parts.
     #[must_use]
-    pub fn new(fraction: f64, label_counts: &[u64], samples: u64) -> Self {
-        let share = |n: u64| (n as f64 * fraction).round() as u64;
-        let unlabelled = samples.saturating_sub(label_counts.iter().sum());
-        Self {
-            kept: label_counts.iter().map(|n| share(*n)).collect(),
-            unlabelled: share(unlabelled),
+    pub fn parse(path: &'a [u8]) -> Self {
+        let hidden = |part: &[u8]| part == b"__MACOSX" || part.starts_with(b".") && part != b"." && part != b"..";
+        if path.split(|b| *b == b'/').any(hidden) {
+            return Self::Hidden;
+        }
+        let file = path.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+        match path[file..].iter().position(|b| *b == b'.') {
+            Some(dot) if dot > 0 && file + dot + 1 < path.len() => Self::Of {
+                key: &path[..file + dot],
+                extension: &path[file + dot + 1..],
+            },
+            _ => Self::NoExtension,
         }
     }
-
-    /// Whether the sample of this rank within its class is kept; `None` for a class that the manifest does not count.
-    #[must_use]
-    pub fn keeps(&self, label: Option<u32>, rank: u64) -> Option<bool> {
-        let kept = match label {
-            None => self.unlabelled,
-            Some(label) => *self.kept.get(label as usize)?,
-        };
-        Some(rank < kept)
-    }
 }
 
-/// Key and extension of a member: the path is cut at the first dot of its file name. `None` for names without either.
-#[must_use]
-pub fn split_name(path: &str) -> Option<(&str, &str)> {
-    let file = path.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = file + path[file..].find('.')?;
-    let (key, extension) = (&path[..dot], &path[dot + 1..]);
-    (dot > file && !extension.is_empty()).then_some((key, extension))
+/// What a member is of its sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A picture that may be the sample's image; of several, the one with the lowest number.
+    Image(usize),
+    /// A picture that is not what `data.image` asks for.
+    OtherImage,
+    /// The index of its class, as text.
+    Label,
+    /// What `splitmask pack` knows about it, as JSON.
+    About,
+    /// Anything else.
+    Other,
+}
+
+impl Role {
+    /// By extension. `images` are the extensions of `data.image` in order of preference; without any, every picture may be the image, told by
+    /// what is behind the last dot.
+    #[must_use]
+    pub fn of(extension: &[u8], images: &[String]) -> Self {
+        let extension = extension.to_ascii_lowercase();
+        let chosen = |image: &String| image.as_bytes().eq_ignore_ascii_case(&extension);
+        if let Some(place) = images.iter().position(chosen) {
+            return Self::Image(place);
+        }
+        let last = extension.rsplit(|b| *b == b'.').next().unwrap_or_default();
+        if IMAGE_EXTENSIONS.iter().any(|e| e.as_bytes() == last) {
+            return if images.is_empty() { Self::Image(0) } else { Self::OtherImage };
+        }
+        match extension.as_slice() {
+            b"cls" => Self::Label,
+            b"json" => Self::About,
+            _ => Self::Other,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of<'a>(key: &'a str, extension: &'a str) -> MemberName<'a> {
+        MemberName::Of {
+            key: key.as_bytes(),
+            extension: extension.as_bytes(),
+        }
+    }
+
     #[test]
     fn names_are_cut_at_the_first_dot_of_the_file_name() {
-        assert_eq!(split_name("a.b/c.seg.png"), Some(("a.b/c", "seg.png")));
-        assert_eq!(split_name("c.JPG"), Some(("c", "JPG")));
-        for name in ["no_dot", "a.b/none", ".hidden.jpg", "a/.x", "x."] {
-            assert_eq!(split_name(name), None, "{name}");
+        for (name, wanted) in [
+            ("a.b/c.seg.png", of("a.b/c", "seg.png")),
+            ("c.JPG", of("c", "JPG")),
+            ("./../c.jpg", of("./../c", "jpg")),
+            ("no_dot", MemberName::NoExtension),
+            ("a.b/none", MemberName::NoExtension),
+            ("x.", MemberName::NoExtension),
+            ("", MemberName::NoExtension),
+            (".hidden.jpg", MemberName::Hidden),
+            ("a/.x", MemberName::Hidden),
+            ("a/.thumbnails/b.jpg", MemberName::Hidden),
+            ("__MACOSX/b.jpg", MemberName::Hidden),
+            ("a/._b.jpg", MemberName::Hidden),
+        ] {
+            assert_eq!(MemberName::parse(name.as_bytes()), wanted, "{name}");
         }
+        let latin = MemberName::parse(b"caf\xe9.png");
+        assert!(matches!(
+            latin,
+            MemberName::Of {
+                key: b"caf\xe9",
+                extension: b"png"
+            }
+        ));
+    }
+
+    #[test]
+    fn the_image_is_the_picture_or_what_was_chosen() {
+        let chosen = ["input.png".to_owned(), "PNG".to_owned()];
+        for (extension, any, of_chosen) in [
+            ("png", Role::Image(0), Role::Image(1)),
+            ("INPUT.png", Role::Image(0), Role::Image(0)),
+            ("mask.png", Role::Image(0), Role::OtherImage),
+            ("cls", Role::Label, Role::Label),
+            ("fine.cls", Role::Other, Role::Other),
+            ("json", Role::About, Role::About),
+            ("heic", Role::Other, Role::Other),
+        ] {
+            assert_eq!(
+                (Role::of(extension.as_bytes(), &[]), Role::of(extension.as_bytes(), &chosen)),
+                (any, of_chosen),
+                "{extension}"
+            );
+        }
+        assert_eq!(Role::of(b"heic", &["heic".to_owned()]), Role::Image(0));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::interleave::Interleave;
+use super::ranks::Ranks;
 use super::window::{Order, Positioned, PositionedStream, WindowOptions};
 use crate::bucket::Bucket;
 use crate::cursor::{Cursor, Places, SourcePlace};
@@ -45,10 +46,7 @@ pub struct MixedStream {
     order: Interleave,
     /// Position of the next sample, over all ranks.
     position: u64,
-    /// Samples consumed before the stream began, over all ranks.
-    origin: u64,
-    rank: u64,
-    world: u64,
+    ranks: Ranks,
     stop: Stop,
     ended: bool,
 }
@@ -66,13 +64,7 @@ impl MixedStream {
                 detail: "one place where a single pass is made".into(),
             });
         };
-        if rank >= world {
-            return Err(PipelineError::BadSetting {
-                key: "rank".into(),
-                value: rank.to_string(),
-                detail: format!("must be below world = {world}"),
-            });
-        }
+        let ranks = Ranks::new(rank, world, start.samples())?;
         let mut drawn = Vec::with_capacity(sources.len());
         let mut base = 0;
         for source in sources {
@@ -104,9 +96,7 @@ impl MixedStream {
             sources: drawn,
             order: Interleave::new(seed, &sources.iter().map(|s| s.weight).collect::<Vec<_>>()),
             position: start.samples(),
-            origin: start.samples(),
-            rank: rank.into(),
-            world: world.into(),
+            ranks,
             stop,
             ended: false,
         })
@@ -153,9 +143,8 @@ impl MixedStream {
             };
             id.shard += source.base;
             self.position += 1;
-            let number = position - self.origin;
-            if number % self.world == self.rank {
-                item.cursor = self.cursor(self.origin + (number / self.world + 1) * self.world);
+            if let Some(end) = self.ranks.row_end(position) {
+                item.cursor = self.cursor(end);
                 return Some(Ok(item));
             }
         }

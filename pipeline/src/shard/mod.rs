@@ -1,13 +1,17 @@
-//! Tar shards: their bytes, members, samples, and the order in which an epoch goes through them.
+//! Tar shards: their bytes, entries, samples, and the order in which an epoch goes through them.
 
 pub mod byte_reader;
-pub mod group;
+pub(crate) mod filler;
 pub mod interleave;
 pub mod key;
-pub mod members;
 pub mod mixture;
 pub mod plan;
+mod ranks;
 pub mod reader;
+pub mod samples;
 pub mod sequence;
+pub mod subset;
+pub mod tally;
+pub mod tar;
 pub mod window;
 mod window_size;

@@ -8,14 +8,15 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::watch;
 
 use super::byte_reader;
-use super::group::{GroupOptions, Grouped, Groups};
+use super::samples::{Grouped, SampleOptions, Samples};
+use super::tally::Tally;
 use crate::bucket::Bucket;
 use crate::error::ShardError;
 use crate::metrics::{Progress, Stage};
 
 /// A portion is handed over when it holds this many bytes or samples, so that an open shard holds about `PORTIONS` × this at most.
 pub(crate) const PORTION_BYTES: usize = 1 << 20;
-const PORTION_SAMPLES: usize = 32;
+pub(crate) const PORTION_SAMPLES: usize = 32;
 /// Portions that wait.
 pub(crate) const PORTIONS: usize = 3;
 
@@ -24,6 +25,8 @@ pub(crate) const PORTIONS: usize = 3;
 pub struct Portion {
     /// Samples in order.
     pub samples: Vec<Grouped>,
+    /// The entries that these samples, and what lies between them, were made of.
+    pub tally: Tally,
     /// Whether and how the shard ended behind them.
     pub end: Option<Result<(), ShardError>>,
 }
@@ -38,16 +41,16 @@ pub struct OpenShard {
 }
 
 impl OpenShard {
-    /// Starts reading.
+    /// Starts reading; a portion holds at most `portion` samples.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(bucket: Arc<Bucket>, options: GroupOptions) -> std::io::Result<Self> {
+    pub fn start(bucket: Arc<Bucket>, options: SampleOptions, portion: usize) -> std::io::Result<Self> {
         let (sender, portions) = bounded(PORTIONS);
         let (cancel, cancelled) = watch::channel(());
         let thread = std::thread::Builder::new()
             .name(format!("shard-{}", options.shard))
-            .spawn(move || read(&bucket, options, cancelled, &sender))?;
+            .spawn(move || read(&bucket, options, portion, cancelled, &sender))?;
         Ok(Self {
             portions,
             cancel: Some(cancel),
@@ -67,48 +70,51 @@ impl Drop for OpenShard {
     }
 }
 
-fn read(bucket: &Bucket, options: GroupOptions, cancelled: watch::Receiver<()>, sender: &Sender<Portion>) {
+fn read(bucket: &Bucket, options: SampleOptions, portion: usize, cancelled: watch::Receiver<()>, sender: &Sender<Portion>) {
     let metrics = bucket.metrics();
     metrics.shards_opened.of(bucket.scheme).inc();
     let shard = &bucket.shards[options.shard as usize];
-    let (mut samples, mut bytes) = (vec![], 0);
+    let (mut samples, mut bytes, mut tally) = (vec![], 0, Tally::default());
     let mut busy = Instant::now();
     let end = match byte_reader::open(bucket, shard, cancelled) {
         Err(error) => Err(error),
         Ok(input) => {
-            let mut groups = Groups::new(input, options);
-            loop {
-                match groups.next() {
+            let mut all = Samples::new(input, options);
+            let end = loop {
+                match all.next() {
                     None => {
-                        bucket.differences.shard_ended(shard, groups.complete());
+                        bucket.differences.shard_ended(shard, all.complete());
                         break Ok(());
                     }
                     Some(Err(error)) => break Err(error),
-                    Some(Ok(mut group)) => {
-                        if let Ok(sample) = &mut group {
+                    Some(Ok(mut sample)) => {
+                        if let Ok(sample) = &mut sample {
                             // Of a shard that was put in another's place nobody knows which classes its labels count.
                             sample.label = sample.label.filter(|_| !shard.replaced);
                             sample.label.iter().for_each(|label| bucket.differences.labelled(shard, *label));
                         }
                         metrics.samples.of(Progress::Read).inc();
-                        bytes += group.as_ref().map_or(0, |s| s.image.len());
-                        samples.push(group);
+                        bytes += sample.as_ref().map_or(0, |s| s.image.len());
+                        samples.push(sample);
                     }
                 }
-                if bytes >= PORTION_BYTES || samples.len() >= PORTION_SAMPLES {
+                if bytes >= PORTION_BYTES || samples.len() >= portion {
                     metrics.busy.add(Stage::Read, busy.elapsed());
                     let waiting = Instant::now();
-                    let portion = Portion {
+                    let full = Portion {
                         samples: std::mem::take(&mut samples),
+                        tally: all.take_tally(),
                         end: None,
                     };
-                    if sender.send(portion).is_err() {
+                    if sender.send(full).is_err() {
                         return;
                     }
                     metrics.blocked_put.add(Stage::Read, waiting.elapsed());
                     (bytes, busy) = (0, Instant::now());
                 }
-            }
+            };
+            tally = all.take_tally();
+            end
         }
     };
     metrics.busy.add(Stage::Read, busy.elapsed());
@@ -116,5 +122,9 @@ fn read(bucket: &Bucket, options: GroupOptions, cancelled: watch::Receiver<()>, 
         metrics.shards_finished.of(bucket.scheme).inc();
     }
     // Fails when nobody waits for it any more.
-    let _ = sender.send(Portion { samples, end: Some(end) });
+    let _ = sender.send(Portion {
+        samples,
+        tally,
+        end: Some(end),
+    });
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crossbeam_channel::select;
 
-use super::group::{GroupOptions, Grouped};
-use super::key::Balance;
 use super::plan::ShardPlan;
 use super::reader::{OpenShard, Portion};
+use super::samples::{Grouped, SampleOptions};
+use super::subset::Balance;
+use super::tally::Tally;
 use crate::bucket::Bucket;
 use crate::error::{PipelineError, ShardError};
 use crate::stage::Stop;
@@ -22,13 +23,19 @@ pub struct SequenceOptions {
     pub readers: usize,
     /// Share of samples to keep.
     pub fraction: f64,
+    /// Extensions of the image, in order of preference; empty = the only picture of a key.
+    pub images: Arc<[String]>,
     /// Bytes above which an image is refused.
     pub max_member_bytes: u64,
+    /// Samples that a reader hands over together. With 1, each is preceded by exactly its own [`Step::Entries`].
+    pub portion: usize,
 }
 
 /// What comes next.
 #[derive(Debug)]
 pub enum Step {
+    /// The entries that the next samples, and what lies between them, were made of.
+    Entries(Tally),
     /// A sample, and the place of its shard in the epoch's plan.
     Sample(u32, Grouped),
     /// A shard ended early; the next one follows.
@@ -54,6 +61,8 @@ pub struct Sequence {
     bucket: Arc<Bucket>,
     options: SequenceOptions,
     balance: Option<Arc<Balance>>,
+    /// Classes of the manifest, if it names any.
+    classes: Option<u32>,
     stop: Stop,
     plan: ShardPlan,
     /// Next shard to open; `skip` samples of it are passed over.
@@ -88,8 +97,10 @@ impl Sequence {
         let plan = plan(options.seed, epoch, shards);
         let balance = bucket.manifest.as_ref().filter(|_| options.fraction < 1.0);
         let balance = balance.map(|m| Arc::new(Balance::new(options.fraction, &m.label_counts, m.samples())));
+        let classes = bucket.manifest.as_ref().map(|m| m.classes.len() as u32).filter(|n| *n > 0);
         Ok(Self {
             balance,
+            classes,
             bucket,
             options,
             stop,
@@ -133,12 +144,15 @@ impl Sequence {
                         recv(front.shard.portions) -> portion => portion,
                         recv(self.stop.receiver()) -> _ => return Ok(Step::End),
                     };
-                    let Portion { samples, end } = portion.map_err(|_| PipelineError::Panicked {
+                    let Portion { samples, tally, end } = portion.map_err(|_| PipelineError::Panicked {
                         stage: "read",
                         detail: format!("the reader at place {} of the plan ended without a word", front.position),
                     })?;
                     front.samples = samples.into_iter();
                     front.end = end;
+                    if !tally.is_empty() {
+                        return Ok(Step::Entries(tally));
+                    }
                 }
             }
         }
@@ -149,16 +163,18 @@ impl Sequence {
             let Some(index) = self.plan.shard(self.position) else {
                 unreachable!("position stays below the plan's length");
             };
-            let options = GroupOptions {
+            let options = SampleOptions {
                 epoch: self.epoch,
                 shard: index,
                 path: Arc::clone(&self.bucket.shards[index as usize].path),
                 skip: std::mem::take(&mut self.skip),
                 fraction: self.options.fraction,
                 balance: self.balance.clone(),
+                images: Arc::clone(&self.options.images),
+                classes: self.classes,
                 max_member_bytes: self.options.max_member_bytes,
             };
-            let shard = OpenShard::start(Arc::clone(&self.bucket), options).map_err(|source| PipelineError::Io {
+            let shard = OpenShard::start(Arc::clone(&self.bucket), options, self.options.portion).map_err(|source| PipelineError::Io {
                 path: "reader thread".into(),
                 source,
             })?;

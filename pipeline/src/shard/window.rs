@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, bounded, select};
 
-use super::group::Grouped;
+use super::filler::{Entries, Filler};
 use super::plan::permutation;
-use super::sequence::{Sequence, SequenceOptions, Step};
+use super::ranks::Ranks;
+use super::reader::PORTION_SAMPLES;
+use super::samples::Grouped;
+use super::sequence::{Sequence, SequenceOptions};
 use super::window_size::WindowSizes;
 use crate::bucket::Bucket;
 use crate::cursor::Cursor;
-use crate::error::{PipelineError, ShardError};
-use crate::metrics::Scheme;
+use crate::error::PipelineError;
 use crate::seed::{Purpose, rng};
 use crate::stage::Stop;
 
@@ -46,6 +48,11 @@ pub struct WindowOptions {
     pub readers: usize,
     /// Share of samples to keep.
     pub fraction: f64,
+    /// Extensions of the image, in order of preference; empty = the only picture of a key.
+    pub images: Arc<[String]>,
+    /// Whether two images under one key end the stream: everywhere in a single pass, else in the first window. Later such a sample is dropped
+    /// as any bad one: a run that goes on well does not end for it.
+    pub refuse_two_images: bool,
     /// Bytes above which an image is refused.
     pub max_member_bytes: u64,
     /// End the stream at the first shard that cannot be read to its end.
@@ -61,10 +68,10 @@ pub struct Positioned {
     pub cursor: Cursor,
 }
 
-struct Window {
+pub(super) struct Window {
     /// Cursor of its first sample, nothing taken.
-    start: Cursor,
-    samples: Vec<Option<Grouped>>,
+    pub(super) start: Cursor,
+    pub(super) samples: Vec<Option<Grouped>>,
 }
 
 struct Draining {
@@ -84,8 +91,7 @@ pub struct PositionedStream {
     current: Option<Draining>,
     /// Samples at the beginning that were taken before the stream began; they may reach beyond the first window.
     taken: u32,
-    /// Samples consumed before the stream began, over all ranks.
-    origin: u64,
+    ranks: Ranks,
     order: Order,
     ended: bool,
 }
@@ -96,22 +102,17 @@ impl PositionedStream {
     /// # Errors
     /// [`PipelineError::BadSetting`] for a rank outside the world or a cursor outside the plan; [`PipelineError::Io`] for threads.
     pub fn start(bucket: Arc<Bucket>, options: &WindowOptions, stop: Stop) -> Result<Self, PipelineError> {
-        let (seed, start) = match options.order {
-            Order::Sequential => (None, Cursor::default()),
-            Order::Shuffled { rank, world, .. } if rank >= world => {
-                return Err(PipelineError::BadSetting {
-                    key: "rank".into(),
-                    value: rank.to_string(),
-                    detail: format!("must be below world = {world}"),
-                });
-            }
-            Order::Shuffled { seed, start, .. } => (Some(seed), start),
+        let (seed, start, ranks) = match options.order {
+            Order::Sequential => (None, Cursor::default(), Ranks::ALONE),
+            Order::Shuffled { seed, start, rank, world } => (Some(seed), start, Ranks::new(rank, world, start.samples())?),
         };
         let sequence = SequenceOptions {
             seed,
             readers: options.readers.max(1),
             fraction: options.fraction,
+            images: Arc::clone(&options.images),
             max_member_bytes: options.max_member_bytes,
+            portion: PORTION_SAMPLES,
         };
         let sequence = Sequence::new(
             Arc::clone(&bucket),
@@ -135,11 +136,14 @@ impl PositionedStream {
             bucket,
             sequence,
             sizes,
+            single_pass: seed.is_none(),
+            refuse_two_images: options.refuse_two_images,
             stop_on_shard_error: options.stop_on_shard_error,
             tokens: token_sender,
             windows: window_sender,
             stop: stop.clone(),
             before: start.before,
+            entries: Entries::default(),
         };
         let thread = std::thread::Builder::new()
             .name("window".into())
@@ -155,7 +159,7 @@ impl PositionedStream {
             thread: Some(thread),
             current: None,
             taken: start.taken,
-            origin: start.samples(),
+            ranks,
             order: options.order,
             ended: false,
         })
@@ -228,19 +232,11 @@ impl Iterator for PositionedStream {
                 continue;
             };
             let start = current.start;
-            let taken = match self.order {
-                Order::Sequential => place + 1,
-                Order::Shuffled { rank, world, .. } => {
-                    // Rows are counted from where this stream began, so that all ranks of any world are at the same row.
-                    let row_start = self.origin;
-                    let number = start.before + u64::from(place) - row_start;
-                    if number % u64::from(world) != u64::from(rank) {
-                        continue;
-                    }
-                    // All ranks take one sample of a row of `world`; behind it, all of the row counts as taken, be it in the next window.
-                    (row_start + (number / u64::from(world) + 1) * u64::from(world) - start.before) as u32
-                }
+            // Behind it, all of its row counts as taken, be it in the next window.
+            let Some(end) = self.ranks.row_end(start.before + u64::from(place)) else {
+                continue;
             };
+            let taken = (end - start.before) as u32;
             return Some(Ok(Positioned {
                 sample,
                 cursor: Cursor { taken, ..start },
@@ -257,117 +253,5 @@ impl Drop for PositionedStream {
             // Its panic was seen as the stream's end by then.
             let _ = thread.join();
         }
-    }
-}
-
-/// Fills windows ahead of their consumer.
-struct Filler {
-    bucket: Arc<Bucket>,
-    sequence: Sequence,
-    sizes: WindowSizes,
-    stop_on_shard_error: bool,
-    tokens: Sender<()>,
-    windows: Sender<Result<Window, PipelineError>>,
-    stop: Stop,
-    before: u64,
-}
-
-impl Filler {
-    fn run(mut self, start: Cursor) {
-        if let Err(error) = self.fill(start) {
-            self.send(Err(error));
-        }
-    }
-
-    fn fill(&mut self, start: Cursor) -> Result<(), PipelineError> {
-        let mut samples: Vec<Option<Grouped>> = vec![];
-        let mut first = start;
-        // Whether anything of this epoch was seen; a resume in its middle counts as having seen something.
-        let mut lively = start.plan_position > 0 || start.member > 0;
-        let mut last_error = None;
-        loop {
-            let over = match self.sequence.step()? {
-                Step::Sample(position, sample) => {
-                    lively = true;
-                    if samples.is_empty() {
-                        let id = match &sample {
-                            Ok(sample) => sample.id,
-                            Err(rejected) => rejected.id,
-                        };
-                        first = Cursor {
-                            epoch: id.epoch,
-                            plan_position: position,
-                            member: id.member,
-                            taken: 0,
-                            before: self.before,
-                            window: self.sizes.current(),
-                            ..Cursor::default()
-                        };
-                    }
-                    select! {
-                        send(self.tokens, ()) -> sent => if sent.is_err() { return Ok(()) },
-                        recv(self.stop.receiver()) -> _ => return Ok(()),
-                    }
-                    samples.push(Some(sample));
-                    if (samples.len() as u32) < self.sizes.current() {
-                        continue;
-                    }
-                    false
-                }
-                Step::ShardFailed(error) => {
-                    self.bucket.metrics().shard_error(&error);
-                    tracing::warn!(reason = error.reason(), "{}", error.to_string().escape_debug());
-                    // Refused credentials concern the whole place: going on would pass over the data of the rest of the run.
-                    let denied = matches!(error, ShardError::Denied { .. }) && self.bucket.scheme != Scheme::File;
-                    if self.stop_on_shard_error || denied {
-                        return Err(error.into());
-                    }
-                    last_error = Some(error);
-                    continue;
-                }
-                Step::EpochEnd(epoch) => {
-                    if !std::mem::take(&mut lively) {
-                        return Err(self.nothing(epoch, last_error));
-                    }
-                    false
-                }
-                Step::End => true,
-            };
-            if !samples.is_empty() {
-                first.next_window = self.sizes.filled(samples.len() as u32);
-                let window = Window {
-                    start: first,
-                    samples: std::mem::take(&mut samples),
-                };
-                self.before += window.samples.len() as u64;
-                if !self.send(Ok(window)) {
-                    return Ok(());
-                }
-            }
-            if over {
-                return Ok(());
-            }
-        }
-    }
-
-    fn send(&self, window: Result<Window, PipelineError>) -> bool {
-        select! {
-            send(self.windows, window) -> sent => sent.is_ok(),
-            recv(self.stop.receiver()) -> _ => false,
-        }
-    }
-
-    /// An epoch without a sample would repeat for ever.
-    fn nothing(&self, epoch: u32, error: Option<ShardError>) -> PipelineError {
-        error.map_or_else(
-            || PipelineError::Empty {
-                url: self.bucket.shards[0].path.to_string(),
-                detail: format!(
-                    "epoch {epoch} read {} shards and found no sample that data.fraction keeps",
-                    self.bucket.shards.len()
-                ),
-            },
-            PipelineError::from,
-        )
     }
 }

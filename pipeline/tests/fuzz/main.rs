@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use mutate::fuzz;
 use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::decode::{Decoder, Limits};
-use splitmask_pipeline::shard::group::{GroupOptions, Groups};
-use splitmask_pipeline::shard::members::{Members, TarError};
+use splitmask_pipeline::metrics::PassedOver;
+use splitmask_pipeline::shard::samples::{SampleOptions, Samples};
+use splitmask_pipeline::shard::tally::Tally;
+use splitmask_pipeline::shard::tar::{Entries, EntryKind, TarError};
 use splitmask_pipeline::types::Image;
 use stream_support::bad_files::{KINDS, jpeg, png, spoil};
 
@@ -73,14 +75,17 @@ fn repaired(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// (path, size) of all regular members, and how the walk ended.
-fn members(bytes: &[u8]) -> (Vec<(String, u64)>, Option<TarError>) {
-    let (mut walk, mut seen) = (Members::new(bytes), vec![]);
+/// Sizes of all regular members, the number of all entries, and how the walk ended.
+fn members(bytes: &[u8]) -> (Vec<u64>, u64, Option<TarError>) {
+    let (mut walk, mut seen, mut all) = (Entries::new(bytes), vec![], 0);
     loop {
         match walk.next() {
-            Ok(Some(member)) => seen.push((member.path, member.size)),
-            Ok(None) => return (seen, None),
-            Err(error) => return (seen, Some(error)),
+            Ok(Some(entry)) => {
+                all += 1;
+                seen.extend((entry.kind == EntryKind::Regular).then_some(entry.size));
+            }
+            Ok(None) => return (seen, all, None),
+            Err(error) => return (seen, all, Some(error)),
         }
     }
 }
@@ -89,16 +94,17 @@ fn members(bytes: &[u8]) -> (Vec<(String, u64)>, Option<TarError>) {
 fn members_of_hostile_archives() {
     fuzz("members", &archives(), 20_000, |bytes| {
         let bytes = &repaired(bytes)[..];
-        let (mut walk, mut held) = (Members::new(bytes), 0);
-        while let Ok(Some(member)) = walk.next() {
+        let (mut walk, mut held) = (Entries::new(bytes), 0);
+        while let Ok(Some(entry)) = walk.next() {
             match walk.read() {
                 Ok(data) => {
-                    assert_eq!(data.len() as u64, member.size);
+                    assert_eq!(data.len() as u64, entry.size);
                     held += data.len();
                 }
                 Err(_) => break,
             }
         }
+        while let Ok(Some(_)) = walk.next_behind_end() {}
         assert!(held <= bytes.len(), "{held} bytes out of {}", bytes.len());
     });
 }
@@ -107,33 +113,43 @@ fn members_of_hostile_archives() {
 fn samples_of_hostile_archives() {
     fuzz("group", &archives(), 20_000, |bytes| {
         let bytes = &repaired(bytes)[..];
-        let options = GroupOptions {
+        let options = SampleOptions {
             epoch: 0,
             shard: 0,
             path: "s.tar".into(),
             skip: 0,
             fraction: 1.0,
             balance: None,
+            images: [].into(),
+            classes: Some(3),
             max_member_bytes: 600,
         };
-        let (mut held, mut next, mut ended) = (0, 0, false);
-        for item in Groups::new(bytes, options) {
+        let (mut held, mut next, mut ended, mut tally) = (0, 0, false, Tally::default());
+        let mut samples = Samples::new(bytes, options);
+        while let Some(item) = samples.next() {
             assert!(!ended, "nothing comes behind an error");
+            tally.add(samples.take_tally());
             match item {
                 Ok(Ok(sample)) => {
-                    assert_eq!(sample.id.member, next);
+                    assert!(sample.id.member >= next && sample.label.is_none_or(|label| label < 3));
                     assert!(sample.image.len() <= 600);
                     held += sample.image.len();
-                    next += 1;
+                    next = sample.id.member + 1;
                 }
                 Ok(Err(rejected)) => {
-                    assert_eq!(rejected.id.member, next);
-                    next += 1;
+                    assert!(rejected.id.member >= next);
+                    next = rejected.id.member + 1;
                 }
                 Err(_) => ended = true,
             }
         }
+        tally.add(samples.take_tally());
         assert!(held <= bytes.len());
+        if !ended {
+            let aside = [PassedOver::BehindEnd, PassedOver::NoEndMarker];
+            let passed: u64 = tally.passed_over().filter(|p| !aside.contains(&p.0)).map(|p| p.1).sum();
+            assert_eq!(tally.used + passed, members(bytes).1, "each entry is used or counted: {tally:?}");
+        }
     });
 }
 
@@ -167,14 +183,12 @@ fn gnu_tar_sees_the_same_members() {
     fuzz("gnu-tar", &archives(), 1_500, |bytes| {
         let bytes = &repaired(bytes)[..];
         let Some(theirs) = gnu_tar(bytes) else { return };
-        let (ours, error) = members(bytes);
+        let (ours, _, error) = members(bytes);
         if error.is_some() {
             only_theirs += 1;
             return;
         }
         compared += 1;
-        // A name that ends in a slash is a directory to GNU tar, and a member without a key to us.
-        let ours: Vec<u64> = ours.iter().filter(|m| !m.0.ends_with('/')).map(|m| m.1).collect();
         // C is a contiguous file, which is a file.
         let theirs: Vec<u64> = theirs.iter().filter(|m| matches!(m.0, '-' | 'C')).map(|m| m.1).collect();
         assert_eq!(ours, theirs, "sizes of the members");

@@ -43,7 +43,7 @@ fn every_class_keeps_exactly_its_share_and_shares_are_nested() {
         let mut kept = BTreeMap::<_, BTreeSet<String>>::new();
         for sample in dataset.samples(Order::Sequential).unwrap() {
             let sample = sample.unwrap();
-            assert!(kept.entry(sample.label).or_default().insert(sample.key));
+            assert!(kept.entry(sample.label).or_default().insert(sample.key.to_string()));
         }
         kept
     };

@@ -136,7 +136,7 @@ impl Bench {
         Self {
             data: config.data.clone(),
             pipeline: config.pipeline.clone(),
-            plan: config.objective.views(&config.model, config.augment.crop, config.augment.colour),
+            plan: config.request(),
             normalise: config.train.normalise(),
             seed: config.run.seed,
             batch: config.train.batch as usize,

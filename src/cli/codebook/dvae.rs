@@ -109,7 +109,7 @@ pub(super) fn run(args: &CodebookArgs) -> Result<(), CliError> {
     let side = grid * dvae.header.geometry.stride;
     let mut used = None;
     if let (Some(url), true) = (&args.url, args.measure > 0) {
-        let views = Views::open_targets(url, &args.endpoint, side as u32, args.area, args.seed)?;
+        let views = Views::open_targets(url, args.data(), side as u32, args.area, args.seed)?;
         let census = measure(&dvae, &views, (args.measure, grid), device, &bar)?;
         census.finish(&mut dvae);
         dvae.header.psnr = census.psnr();
@@ -210,7 +210,7 @@ fn train(args: &CodebookArgs, device: Device, bar: &ProgressBar, last: &mut Opti
         ));
     };
     let state = unfinished(&args.out);
-    let views = Views::open_targets(url, &args.endpoint, options.picture as u32, args.area, args.seed)?;
+    let views = Views::open_targets(url, args.data(), options.picture as u32, args.area, args.seed)?;
     views.tell_differences();
     let mut training = if state.exists() {
         let training = Training::resume(options.clone(), &state, device)?;

@@ -27,7 +27,7 @@ pub(super) struct Views {
 
 impl Views {
     /// Opens the place. Crops: `area` of the image, training's default aspect ratio and flip, no colour changes.
-    pub(super) fn open(url: &str, endpoint: &str, size: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
+    pub(super) fn open(url: &str, data: DataConfig, size: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
         let crop = CropConfig {
             area,
             ..CropConfig::default()
@@ -42,11 +42,11 @@ impl Views {
             target: None,
             mask: None,
         };
-        Self::of_plan(url, endpoint, plan, seed)
+        Self::of_plan(url, data, plan, seed)
     }
 
     /// As [`Views::open`] with crops as the target of a dVAE, of `side` pixels (see [`ViewPlan::target`]).
-    pub(super) fn open_targets(url: &str, endpoint: &str, side: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
+    pub(super) fn open_targets(url: &str, data: DataConfig, side: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
         let crop = CropConfig {
             area,
             ..CropConfig::default()
@@ -62,14 +62,10 @@ impl Views {
             target: Some(side),
             mask: None,
         };
-        Self::of_plan(url, endpoint, plan, seed)
+        Self::of_plan(url, data, plan, seed)
     }
 
-    fn of_plan(url: &str, endpoint: &str, plan: ViewPlan, seed: u64) -> Result<Self, PipelineError> {
-        let data = DataConfig {
-            endpoint: endpoint.into(),
-            ..DataConfig::default()
-        };
+    fn of_plan(url: &str, data: DataConfig, plan: ViewPlan, seed: u64) -> Result<Self, PipelineError> {
         let limits = Limits {
             max_pixels: data.max_pixels,
             max_bytes: data.max_member_bytes,

@@ -142,7 +142,7 @@ fn linear(config: &Config, weights: Option<&Path>, places: &[(usize, Pool)]) -> 
     let images = spinner();
     let fits = ProgressBar::new(places.len() as u64)
         .with_style(ProgressStyle::with_template("{spinner} fitting probes {wide_bar} {pos} of {len}").expect("template is valid"));
-    let backbone = subject.objective.backbone();
+    let backbone = subject.objective.encoder();
     let result = trainer::linear(backbone, &subject.spec, subject.device, places, |stage| {
         match stage {
             ProbeStage::Train(n) => {

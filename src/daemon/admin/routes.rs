@@ -203,8 +203,8 @@ async fn config(State(shared): Seen) -> Json<Value> {
         .into_iter()
         .map(|(path, value)| {
             let value = redacted(serde_json::to_value(value).unwrap_or(Value::Null));
-            let key = classes::of(&path);
-            json!({ "path": path, "value": value, "class": key.map(|k| k.class), "doc": key.map(|k| k.doc) })
+            let key = classes::of(&path, shown.config.objective.kind().name);
+            json!({ "path": path, "value": value, "class": key.map(|k| k.class), "doc": key.map(|k| k.doc.as_str()) })
         })
         .collect();
     Json(json!({ "generation": shown.generation, "sha256": shown.config_sha256, "settings": settings }))

@@ -3,8 +3,9 @@ use splitmask_pipeline::types::{MaskSpec, SampleId};
 use tch::nn;
 
 use super::*;
-use crate::objective;
-use crate::objective::config::{BeitConfig, ObjectiveConfig, SplitMaskConfig};
+use crate::objective::ObjectiveConfig;
+use crate::objective::pretrain::beit::BeitConfig;
+use crate::objective::pretrain::splitmask::SplitMaskConfig;
 use crate::trainer::spec::TrainConfig;
 
 const IMAGES: usize = 12;
@@ -74,7 +75,7 @@ fn pass(spec: &TrainerSpec, parts: usize) -> (ByName<Tensor>, ByName<f64>) {
 fn pass_of(spec: &TrainerSpec, parts: usize, sent: Option<&SentBatch>) -> (ByName<Tensor>, ByName<f64>) {
     tch::manual_seed(1);
     let vars = nn::VarStore::new(Device::Cpu);
-    let objective = objective::build(&spec.objective, &spec.model, 32, &vars.root());
+    let objective = spec.objective.build(&vars.root(), &spec.scope(32));
     let pass = Pass {
         objective: objective.as_ref(),
         spec,
@@ -127,8 +128,8 @@ fn a_batch_in_parts_has_the_gradients_of_the_whole() {
             },
         ),
     ];
-    let cases = cases.map(|(name, c)| (name, ObjectiveConfig::Splitmask(c)));
-    let beit = ObjectiveConfig::Beit(BeitConfig {
+    let cases = cases.map(|(name, c)| (name, ObjectiveConfig::from(c)));
+    let beit = ObjectiveConfig::from(BeitConfig {
         mask: MaskSpec::BlockwiseMask {
             count: 8,
             min_block: 2,
@@ -160,7 +161,7 @@ fn a_batch_in_parts_has_the_gradients_of_the_whole() {
 #[test]
 fn recomputed_activations_change_no_bit() {
     let _turn = crate::tensor::alone();
-    let objective = ObjectiveConfig::Splitmask(SplitMaskConfig {
+    let objective = ObjectiveConfig::from(SplitMaskConfig {
         mask: MaskSpec::UniformSplit { keep: 0.5 },
         drop_path: 0.3,
         decoder_drop_path: 0.2,
@@ -179,7 +180,7 @@ fn recomputed_activations_change_no_bit() {
 #[test]
 fn a_batch_that_was_sent_ahead_changes_no_bit() {
     let _turn = crate::tensor::alone();
-    let spec = spec(ObjectiveConfig::Splitmask(SplitMaskConfig {
+    let spec = spec(ObjectiveConfig::from(SplitMaskConfig {
         mask: MaskSpec::UniformSplit { keep: 0.5 },
         drop_path: 0.3,
         ..SplitMaskConfig::default()

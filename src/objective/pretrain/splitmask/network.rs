@@ -1,24 +1,22 @@
-//! SplitMask: split, inpaint, match (arXiv 2112.10740 §4).
+//! The network and its losses.
 
-use splitmask_pipeline::types::{ColourConfig, CropConfig, MaskSpec, ViewPlan};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
+use super::{KIND, SplitMaskConfig};
 use crate::head::{Decoder, DecoderConfig, MimHead};
 use crate::loss::{count_words, info_nce, token_accuracy};
 use crate::model::config::VitConfig;
-use crate::model::{Init, Vit, VitOptions, block_flops, linear_flops, parameter};
-use crate::objective::config::{ObjectiveConfig, SplitMaskConfig};
-use crate::objective::{Branch, Coupling, Losses, MaskedInput, Objective, ObjectiveError, Prediction, masked_input};
+use crate::model::{Init, Vit, VitOptions, parameter};
+use crate::objective::masked::{MaskedInput, masked_input};
+use crate::objective::{BetweenImages, Column, Losses, Objective, ObjectiveError, Plan, Scope, Sheet, StepContext, settings};
 use crate::tensor::{Parts, StepInput, flat_rows, place_rows, take_rows};
-
-pub(crate) const NAME: &str = "splitmask";
 
 /// One shared encoder sees the patches of A and those of B as separate sequences; one shared shallow decoder completes both; each
 /// branch predicts the words of what it did not see, and recognises the other half of its image. Both branches go through as one batch of 2B:
 /// rows 0..B are branch A, rows B..2B branch B.
 #[derive(Debug)]
-pub struct SplitMask {
+pub(super) struct SplitMask {
     vit: Vit,
     /// Stands for absent patches in the encoder; only without splitting.
     mask_token: Option<Tensor>,
@@ -47,9 +45,9 @@ impl Stacked {
 }
 
 impl SplitMask {
-    /// Parameters under `vs`: the backbone's at its root, `decoder.*`, and `mim_head.*` if words are predicted.
-    #[must_use]
-    pub fn new(vs: &Path<'_>, config: &SplitMaskConfig, model: &VitConfig, vocabulary: i64) -> Self {
+    /// Parameters under `vs`: the encoder's at its root, `decoder.*`, and `mim_head.*` if words are predicted.
+    pub(super) fn new(vs: &Path<'_>, config: &SplitMaskConfig, at: &Scope<'_>) -> Self {
+        let (model, vocabulary) = (at.model, at.words);
         let options = VitOptions::plain(config.drop_path);
         let vit = Vit::with(vs, model, &options);
         let decoder = DecoderConfig {
@@ -73,11 +71,11 @@ impl SplitMask {
     }
 
     fn checked<'a>(&self, input: &'a StepInput) -> Result<MaskedInput<'a>, ObjectiveError> {
-        let checked = masked_input(NAME, input, &self.vit, self.head.is_some().then_some(self.vocabulary))?;
+        let checked = masked_input(KIND.name, input, &self.vit, self.head.is_some().then_some(self.vocabulary))?;
         let (a, b) = (checked.parts.seen_a.size(), checked.parts.seen_b.size());
         if a != b {
             return Err(ObjectiveError::Shape {
-                objective: NAME,
+                objective: KIND.name,
                 what: "set B of the mask",
                 got: b,
                 want: format!("{a:?}, as set A"),
@@ -120,7 +118,7 @@ impl SplitMask {
         let stacked = Stacked::of(parts);
         let completed = self.complete(image, &stacked, train);
         let mut total = Tensor::zeros([], (Kind::Float, completed.device()));
-        let (mut terms, mut stats, mut counts) = (Vec::new(), Vec::new(), None);
+        let (mut terms, mut stats, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         if let (Some(head), Some(words)) = (&self.head, words) {
             let absent = take_rows(&completed, &flat_rows(&stacked.absent, 2 * b, 1 + n, 1));
             let targets = words.flatten(0, 1).index_select(0, &flat_rows(&stacked.absent, b, n, 0));
@@ -128,33 +126,32 @@ impl SplitMask {
             total += &loss * self.config.inpaint_weight;
             terms.push(("inpaint", loss.detach()));
             stats.push(("token_accuracy", token_accuracy(&predicted, &targets)));
-            counts = Some(count_words(&predicted, self.vocabulary));
+            counts.push(("predicted_perplexity", count_words(&predicted, self.vocabulary)));
         }
         let losses = Losses {
             total,
             terms,
             stats,
-            predicted: counts,
+            counts,
         };
         Ok((losses, completed))
     }
 
     /// Mean of the patches of each branch, f32 2×B×D.
-    fn describe(&self, completed: &Tensor) -> Tensor {
+    fn descriptors(&self, completed: &Tensor) -> Tensor {
         let n = self.model.patches();
         let described = completed.narrow(1, 1, n).mean_dim([1i64].as_slice(), false, Kind::Float);
         described.view([2, -1, self.model.dim()])
     }
 }
 
-impl Coupling for SplitMask {
-    fn separable(&self, input: &StepInput, train: bool) -> Result<(Losses, Tensor), ObjectiveError> {
-        let (losses, completed) = self.inpaint(input, train)?;
-        let described = self.describe(&completed);
-        Ok((losses, described))
+impl BetweenImages for SplitMask {
+    fn describe(&self, x: &StepInput, ctx: &StepContext) -> Result<(Losses, Tensor), ObjectiveError> {
+        let (losses, completed) = self.inpaint(x, ctx.train)?;
+        Ok((losses, self.descriptors(&completed)))
     }
 
-    fn couple(&self, descriptors: &Tensor) -> Losses {
+    fn compare(&self, descriptors: &Tensor) -> Losses {
         let contrast = info_nce(
             &descriptors.select(0, 0),
             &descriptors.select(0, 1),
@@ -164,89 +161,63 @@ impl Coupling for SplitMask {
         Losses {
             terms: vec![("match", contrast.loss.detach())],
             stats: vec![("match_accuracy", contrast.accuracy)],
-            predicted: None,
+            counts: vec![],
             total: contrast.loss * self.config.match_weight,
         }
     }
 }
 
 impl Objective for SplitMask {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn views(&self, crop: CropConfig, colour: ColourConfig) -> ViewPlan {
-        ObjectiveConfig::Splitmask(self.config.clone()).views(&self.model, crop, colour)
-    }
-
-    fn forward_t(&self, input: &StepInput, train: bool) -> Result<Losses, ObjectiveError> {
-        let (mut losses, completed) = self.inpaint(input, train)?;
+    fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
+        let (mut losses, completed) = self.inpaint(x, ctx.train)?;
         if self.config.match_ {
-            let coupled = self.couple(&self.describe(&completed));
-            losses.total += coupled.total;
-            losses.terms.extend(coupled.terms);
-            losses.stats.extend(coupled.stats);
+            let between = self.compare(&self.descriptors(&completed));
+            losses.total += between.total;
+            losses.terms.extend(between.terms);
+            losses.stats.extend(between.stats);
         }
         Ok(losses)
     }
 
-    fn coupling(&self) -> Option<&dyn Coupling> {
-        self.config.match_.then_some(self)
-    }
-
-    fn forward_flops(&self) -> f64 {
-        let m = &self.model;
-        let (n, d, h) = (m.patches(), m.dim(), m.hidden());
-        let seen = match self.config.mask {
-            MaskSpec::UniformSplit { keep } => (f64::from(keep) * n as f64).round() as i64,
-            MaskSpec::BlockwiseSplit { .. } | MaskSpec::BlockwiseMask { .. } => n / 2,
-        };
-        let encoded = if self.config.split { seen } else { n };
-        let branch = m.layers() as f64 * block_flops(1 + encoded, d, h) + f64::from(self.config.decoder_depth) * block_flops(1 + n, d, h);
-        let head = self.head.as_ref().map_or(0.0, |_| linear_flops(n - seen, d, self.vocabulary));
-        linear_flops(n, 3 * i64::from(m.patch).pow(2), d) + 2.0 * (branch + head)
-    }
-
-    fn apply_live(&mut self, config: &ObjectiveConfig) -> Result<(), ObjectiveError> {
-        let ObjectiveConfig::Splitmask(new) = config else {
-            return Err(ObjectiveError::Kind {
-                objective: NAME,
-                got: config.kind(),
-            });
-        };
-        self.vit.set_drop_path(new.drop_path);
-        self.decoder.set_drop_path(new.decoder_drop_path);
-        // Which modules exist, and what the pipeline was told, stay as built.
-        self.config = SplitMaskConfig {
-            mask: self.config.mask,
-            inpaint: self.config.inpaint,
-            split: self.config.split,
-            decoder_depth: self.config.decoder_depth,
-            decoder_positions_on_seen: self.config.decoder_positions_on_seen,
-            ..new.clone()
-        };
-        Ok(())
-    }
-
-    fn backbone(&self) -> &Vit {
+    fn encoder(&self) -> &Vit {
         &self.vit
     }
 
-    fn predict(&self, input: &StepInput) -> Result<Option<Prediction>, ObjectiveError> {
-        let MaskedInput { image, parts, .. } = self.checked(input)?;
-        let Some(head) = &self.head else { return Ok(None) };
-        let n = self.model.patches();
-        let words = tch::no_grad(|| {
-            let completed = self.complete(image, &Stacked::of(parts), false);
-            head.forward(&completed.narrow(1, 1, n)).argmax(-1, false)
-        });
-        let branch = |name, seen: &Tensor, start| Branch {
-            name,
-            seen: seen.shallow_clone(),
-            words: words.narrow(0, start, input.len),
+    fn between_images(&self) -> Option<&dyn BetweenImages> {
+        self.config.match_.then_some(self)
+    }
+
+    fn take_live(&mut self, plan: &dyn Plan) -> Result<(), ObjectiveError> {
+        let new: &SplitMaskConfig = settings(plan, &KIND)?;
+        self.config.inpaint_weight = new.inpaint_weight;
+        self.config.match_weight = new.match_weight;
+        self.config.temperature = new.temperature;
+        Ok(())
+    }
+
+    fn pictures(&self, x: &StepInput) -> Result<Vec<Sheet>, ObjectiveError> {
+        let MaskedInput { image, parts, .. } = self.checked(x)?;
+        let (Some(head), Some(words)) = (&self.head, &x.words) else {
+            return Ok(vec![]);
         };
-        Ok(Some(Prediction {
-            branches: vec![branch("A", &parts.seen_a, 0), branch("B", &parts.seen_b, input.len)],
-        }))
+        let n = self.model.patches();
+        let predicted = tch::no_grad(|| {
+            let completed = self.complete(image, &Stacked::of(parts), false);
+            let likeliest = head.forward(&completed.narrow(1, 1, n)).argmax(-1, false);
+            let (of_a, of_b) = (likeliest.narrow(0, 0, x.len), likeliest.narrow(0, x.len, x.len));
+            // Each patch as a branch predicts it that did not see it.
+            let seen_by_a = of_a.zeros_like().to_kind(Kind::Bool).scatter_value(1, &parts.seen_a, 1);
+            of_b.where_self(&seen_by_a, &of_a)
+        });
+        Ok(vec![Sheet {
+            name: "inpaint",
+            columns: vec![
+                ("image", Column::View(0)),
+                ("seen by A", Column::Seen(parts.seen_a.shallow_clone())),
+                ("seen by B", Column::Seen(parts.seen_b.shallow_clone())),
+                ("predicted words", Column::Words(predicted)),
+                ("true words", Column::Words(words.shallow_clone())),
+            ],
+        }])
     }
 }

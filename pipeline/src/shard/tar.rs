@@ -1,4 +1,4 @@
-//! Members of a tar stream, strictly read: what does not add up is an error, never guessed around.
+//! Entries of a tar stream, strictly read: what does not add up is an error, never guessed around.
 //!
 //! Headers are the `tar` crate's; the walk over them is ours, because its iterator reads extension headers of any size into memory
 //! and takes a stream that ends early for a whole one. The size in a PAX header wins over the one in the header behind it, so no bytes
@@ -15,30 +15,64 @@ const MAX_EXTENSION: u64 = 1 << 20;
 /// Why a tar stream cannot be read on.
 #[derive(Debug)]
 pub enum TarError {
-    /// It ends before its end marker.
+    /// It ends inside a member or a header.
     Truncated,
     /// It is not a tar, or one that could be read in two ways.
     Malformed(String),
+    /// The bytes are those of a compression format, named here.
+    Compressed(&'static str),
     /// The bytes could not be had.
     Io(io::Error),
 }
 
-/// A regular file in a tar.
+/// What a tar says an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A file with content.
+    Regular,
+    /// A folder.
+    Directory,
+    /// Another name for the content of an earlier entry.
+    HardLink,
+    /// A path to follow.
+    SymbolicLink,
+    /// A device or a pipe.
+    Special,
+    /// A type that POSIX leaves to its writers, such as GNU's volume labels.
+    Other,
+}
+
+/// One entry of a tar.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Path as written, invalid UTF-8 replaced.
-    pub path: String,
-    /// Bytes.
+pub struct Entry {
+    /// Path as written, in whatever encoding.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Bytes of its content; 0 of links, folders and devices.
     pub size: u64,
 }
 
-/// Walks over the regular files of a tar.
-pub struct Members<R> {
+/// How a tar ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With its end marker; other bytes may follow.
+    Marked,
+    /// With its bytes, behind a whole entry. Some writers leave the marker out, and a tar that was cut between two entries looks the same.
+    Unmarked,
+}
+
+/// Walks over the entries of a tar.
+pub struct Entries<R> {
     input: R,
     /// Bytes of the current member and its padding that were not read yet.
     left: u64,
     padding: u64,
-    ended: bool,
+    /// A header that was read already.
+    ahead: Option<[u8; BLOCK]>,
+    /// Whether a header was read.
+    begun: bool,
+    end: Option<End>,
 }
 
 /// What extension headers said about the member behind them.
@@ -49,18 +83,26 @@ struct Extension {
     size: Option<u64>,
 }
 
-impl<R: Read> Members<R> {
+impl<R: Read> Entries<R> {
     /// Starts at the first byte of a tar.
     pub fn new(input: R) -> Self {
         Self {
             input,
             left: 0,
             padding: 0,
-            ended: false,
+            ahead: None,
+            begun: false,
+            end: None,
         }
     }
 
-    /// The next regular file; what was not read of the last one is skipped. `None` after the end marker.
+    /// How it ended, once [`Entries::next`] has answered `None`.
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// The next entry; what was not read of the last one is skipped. `None` at the end of the tar.
     ///
     /// # Errors
     /// [`TarError`]; nothing can be read after it.
@@ -68,24 +110,25 @@ impl<R: Read> Members<R> {
         clippy::should_implement_trait,
         reason = "a lending walk: the member's bytes must be read before the next step"
     )]
-    pub fn next(&mut self) -> Result<Option<Member>, TarError> {
+    pub fn next(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extension = Extension::default();
         let mut pending = false;
-        while !self.ended {
+        while self.end.is_none() {
             self.skip_rest()?;
-            let mut block = [0; BLOCK];
-            if !self.fill(&mut block)? {
-                return Err(TarError::Truncated);
-            }
+            let Some(block) = self.header_block(pending)? else { break };
             if block.iter().all(|b| *b == 0) {
                 if pending {
                     return Err(TarError::Malformed("an extension header without a member".into()));
                 }
-                self.ended = true;
+                self.end = Some(End::Marked);
                 break;
             }
             let header = Header::from_byte_slice(&block);
-            check_sum(header)?;
+            if let Err(error) = check_sum(header) {
+                let compressed = compression(&block).filter(|_| !self.begun);
+                return Err(compressed.map_or(error, TarError::Compressed));
+            }
+            self.begun = true;
             let kind = header.entry_type();
             let mut size = header.entry_size().map_err(|e| TarError::Malformed(e.to_string()))?;
             if let (Some(longer), false) = (extension.size, is_extension(kind)) {
@@ -113,28 +156,65 @@ impl<R: Read> Members<R> {
                         return Err(too_long(size));
                     }
                 }
-                EntryType::Regular | EntryType::Continuous => {
-                    let said = std::mem::take(&mut extension);
-                    pending = false;
-                    let name = said.path.or(said.long_name).unwrap_or_else(|| header.path_bytes().into_owned());
-                    let path = String::from_utf8_lossy(&name).into_owned();
-                    // Before POSIX a directory was a file whose name ends with a slash.
-                    if !path.ends_with('/') {
-                        return Ok(Some(Member { path, size }));
-                    }
-                }
                 EntryType::GNUSparse => return Err(TarError::Malformed("sparse members are not supported".into())),
-                EntryType::Link | EntryType::Symlink | EntryType::Char | EntryType::Block | EntryType::Directory | EntryType::Fifo => {
-                    // Readers disagree whether such members have content, so bytes behind them could be read in two ways.
-                    if size != 0 {
-                        return Err(TarError::Malformed("a link, directory or device with content".into()));
-                    }
-                    (extension, pending) = (Extension::default(), false);
+                // Readers disagree whether these have content, so bytes behind them could be read in two ways.
+                EntryType::Link | EntryType::Symlink | EntryType::Char | EntryType::Block | EntryType::Directory | EntryType::Fifo
+                    if size != 0 =>
+                {
+                    return Err(TarError::Malformed("a link, directory or device with content".into()));
                 }
-                _ => (extension, pending) = (Extension::default(), false),
+                kind => {
+                    let said = extension;
+                    let name = said.path.or(said.long_name).unwrap_or_else(|| header.path_bytes().into_owned());
+                    let kind = entry_kind(kind, &name);
+                    return Ok(Some(Entry { name, kind, size }));
+                }
             }
         }
         Ok(None)
+    }
+
+    /// The next entry behind the end marker, where another tar was appended to this one; `tar --ignore-zeros` would go on to it. `None` at
+    /// the end of the bytes.
+    ///
+    /// # Errors
+    /// [`TarError`] for bytes that are no tar.
+    pub fn next_behind_end(&mut self) -> Result<Option<Entry>, TarError> {
+        loop {
+            while self.end == Some(End::Marked) {
+                let mut block = [0; BLOCK];
+                let got = self.fill(&mut block)?;
+                match block[..got].iter().all(|b| *b == 0) {
+                    true if got < BLOCK => return Ok(None),
+                    true => {}
+                    false if got < BLOCK => return Err(TarError::Truncated),
+                    false => (self.ahead, self.end) = (Some(block), None),
+                }
+            }
+            if let Some(entry) = self.next()? {
+                return Ok(Some(entry));
+            }
+            if self.end == Some(End::Unmarked) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The block of the next header; `None` where the bytes end instead, and may.
+    fn header_block(&mut self, pending: bool) -> Result<Option<[u8; BLOCK]>, TarError> {
+        if let Some(block) = self.ahead.take() {
+            return Ok(Some(block));
+        }
+        let mut block = [0; BLOCK];
+        match self.fill(&mut block)? {
+            BLOCK => Ok(Some(block)),
+            0 if self.begun && !pending => {
+                self.end = Some(End::Unmarked);
+                Ok(None)
+            }
+            got if !self.begun => Err(compression(&block[..got]).map_or(TarError::Truncated, TarError::Compressed)),
+            _ => Err(TarError::Truncated),
+        }
     }
 
     /// The bytes of the current member.
@@ -184,14 +264,44 @@ impl<R: Read> Members<R> {
         if skipped < rest { Err(TarError::Truncated) } else { Ok(()) }
     }
 
-    /// Fills the block; false if the stream ends before or in it.
-    fn fill(&mut self, block: &mut [u8; BLOCK]) -> Result<bool, TarError> {
-        match self.input.read_exact(block) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(e) => Err(TarError::Io(e)),
+    /// Fills the block as far as there are bytes; answers how many.
+    fn fill(&mut self, block: &mut [u8; BLOCK]) -> Result<usize, TarError> {
+        let mut got = 0;
+        while got < BLOCK {
+            match self.input.read(&mut block[got..]) {
+                Ok(0) => break,
+                Ok(n) => got += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(TarError::Io(e)),
+            }
         }
+        Ok(got)
     }
+}
+
+fn entry_kind(kind: EntryType, name: &[u8]) -> EntryKind {
+    match kind {
+        // Before POSIX a directory was a file whose name ends with a slash.
+        EntryType::Regular | EntryType::Continuous if name.ends_with(b"/") => EntryKind::Directory,
+        EntryType::Regular | EntryType::Continuous => EntryKind::Regular,
+        EntryType::Directory => EntryKind::Directory,
+        EntryType::Link => EntryKind::HardLink,
+        EntryType::Symlink => EntryKind::SymbolicLink,
+        EntryType::Char | EntryType::Block | EntryType::Fifo => EntryKind::Special,
+        _ => EntryKind::Other,
+    }
+}
+
+/// The compression format that these first bytes belong to.
+fn compression(start: &[u8]) -> Option<&'static str> {
+    const MAGIC: [(&[u8], &str); 5] = [
+        (&[0x1f, 0x8b], "gzip"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+        (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
+        (b"BZh", "bzip2"),
+        (b"PK\x03\x04", "zip"),
+    ];
+    MAGIC.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name)
 }
 
 fn is_extension(kind: EntryType) -> bool {

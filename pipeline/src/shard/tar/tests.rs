@@ -1,15 +1,17 @@
 use super::*;
 use proptest::prelude::*;
 
+/// (name, content) of the regular files, and how the walk ended.
 fn ours(bytes: &[u8]) -> (Vec<(String, Vec<u8>)>, Option<TarError>) {
-    let mut members = Members::new(bytes);
+    let mut entries = Entries::new(bytes);
     let mut out = vec![];
     loop {
-        match members.next() {
+        match entries.next() {
             Ok(None) => return (out, None),
             Err(e) => return (out, Some(e)),
-            Ok(Some(member)) => match members.read() {
-                Ok(bytes) => out.push((member.path, bytes)),
+            Ok(Some(entry)) if entry.kind != EntryKind::Regular => {}
+            Ok(Some(entry)) => match entries.read() {
+                Ok(bytes) => out.push((String::from_utf8_lossy(&entry.name).into_owned(), bytes)),
                 Err(e) => return (out, Some(e)),
             },
         }
@@ -109,8 +111,18 @@ fn what_could_be_read_in_two_ways_or_fill_the_memory_is_refused() {
     }
 }
 
+/// All entries: name and kind.
+fn entries(bytes: &[u8]) -> (Vec<(Vec<u8>, EntryKind)>, Option<End>) {
+    let mut entries = Entries::new(bytes);
+    let mut out = vec![];
+    while let Some(entry) = entries.next().unwrap() {
+        out.push((entry.name, entry.kind));
+    }
+    (out, entries.end())
+}
+
 #[test]
-fn links_devices_and_directories_are_passed_over() {
+fn each_entry_has_its_kind_and_its_name_in_bytes() {
     let mut bytes = vec![];
     for kind in [
         EntryType::Directory,
@@ -119,14 +131,103 @@ fn links_devices_and_directories_are_passed_over() {
         EntryType::Char,
         EntryType::Block,
         EntryType::Fifo,
+        EntryType::new(b'V'),
     ] {
         padded(&mut bytes, &header("x.jpg", kind, 0), b"");
     }
-    padded(&mut bytes, &header("a.jpg", EntryType::Regular, 1), b"x");
+    // A directory as it was written before POSIX, and a name in Latin-1.
+    padded(&mut bytes, &header("old/", EntryType::Regular, 0), b"");
+    let mut latin = header("a.jpg", EntryType::Regular, 1);
+    latin.as_old_mut().name[0] = 0xe9;
+    latin.set_cksum();
+    padded(&mut bytes, &latin, b"x");
     bytes.extend_from_slice(&[0; 1024]);
-    let (members, error) = ours(&bytes);
-    assert!(error.is_none());
-    assert_eq!(members, [("a.jpg".to_owned(), b"x".to_vec())]);
+    let (all, end) = entries(&bytes);
+    use EntryKind::{Directory, HardLink, Other, Regular, Special, SymbolicLink};
+    let kinds: Vec<EntryKind> = all.iter().map(|e| e.1).collect();
+    assert_eq!(
+        kinds,
+        [
+            Directory,
+            SymbolicLink,
+            HardLink,
+            Special,
+            Special,
+            Special,
+            Other,
+            Directory,
+            Regular
+        ]
+    );
+    assert_eq!((all[8].0.as_slice(), end), (&b"\xe9.jpg"[..], Some(End::Marked)));
+}
+
+#[test]
+fn a_tar_may_end_without_its_marker_but_not_inside_a_header() {
+    let mut bytes = vec![];
+    padded(&mut bytes, &header("a.jpg", EntryType::Regular, 1), b"x");
+    assert_eq!(
+        entries(&bytes),
+        (vec![(b"a.jpg".to_vec(), EntryKind::Regular)], Some(End::Unmarked))
+    );
+    assert!(matches!(ours(&[]).1, Some(TarError::Truncated)), "an empty file is no tar");
+    for more in [1, 511] {
+        bytes.resize(1024 + more, 0);
+        assert!(matches!(ours(&bytes).1, Some(TarError::Truncated)), "{more} bytes of a header");
+    }
+    bytes.truncate(1024);
+    padded(&mut bytes, &header("x", EntryType::XHeader, 20), b"20 path=abc/def.jpg\n");
+    assert!(matches!(ours(&bytes).1, Some(TarError::Truncated)), "a header without its member");
+}
+
+#[test]
+fn what_is_behind_the_end_marker_can_be_seen() {
+    let tar = |names: &[&str]| {
+        let mut out = vec![];
+        names
+            .iter()
+            .for_each(|name| padded(&mut out, &header(name, EntryType::Regular, 1), b"x"));
+        out
+    };
+    let behind = |tail: &[u8]| {
+        let bytes = [tar(&["a.jpg"]), vec![0; 1024], tail.to_vec()].concat();
+        let mut entries = Entries::new(bytes.as_slice());
+        assert!(entries.next().unwrap().is_some() && entries.next().unwrap().is_none());
+        let mut names = vec![];
+        loop {
+            match entries.next_behind_end() {
+                Ok(Some(entry)) => names.push(String::from_utf8(entry.name).unwrap()),
+                Ok(None) => return (names, true),
+                Err(_) => return (names, false),
+            }
+        }
+    };
+    assert_eq!(behind(&[]), (vec![], true));
+    assert_eq!(behind(&[0; 9000]), (vec![], true), "the padding of GNU tar");
+    let two = [vec![0; 512], tar(&["b.jpg", "c.jpg"]), vec![0; 1024], tar(&["d.jpg"])].concat();
+    assert_eq!(behind(&two), (vec!["b.jpg".into(), "c.jpg".into(), "d.jpg".into()], true));
+    assert_eq!(behind(&[0xa5; 700]), (vec![], false));
+    assert_eq!(behind(&[&tar(&["b.jpg"])[..], &[7; 100]].concat()), (vec!["b.jpg".into()], false));
+}
+
+#[test]
+fn compressed_tars_are_told_by_their_first_bytes() {
+    for (start, format) in [
+        (&[0x1f, 0x8b, 8, 0][..], "gzip"),
+        (&[0x28, 0xb5, 0x2f, 0xfd][..], "zstd"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"BZh91AY", "bzip2"),
+        (b"PK\x03\x04", "zip"),
+    ] {
+        for length in [20, 5000] {
+            let mut bytes = start.to_vec();
+            bytes.resize(length, 0xa5);
+            assert!(matches!(ours(&bytes).1, Some(TarError::Compressed(f)) if f == format), "{format}");
+        }
+    }
+    let mut tar = vec![];
+    padded(&mut tar, &header("BZh.jpg", EntryType::Regular, 1), b"x");
+    assert_eq!(ours(&tar).0.len(), 1, "a name may begin like a format");
 }
 
 #[test]

@@ -1,0 +1,39 @@
+//! Ways in which a run goes on and learns nothing, as data: each kind names its own, the trainer counts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A log interval as a rule sees it: means of its numbers by name, and what guessing would score.
+pub struct Judged<'a> {
+    /// Means over the interval, those of the visual words (`token_entropy`, `codebook_perplexity`) among them.
+    pub means: &'a BTreeMap<String, f64>,
+    /// [`super::Plan::chance`] of a number.
+    pub chance: &'a dyn Fn(&str) -> Option<f64>,
+}
+
+impl Judged<'_> {
+    /// A number of the interval, where the objective reports it.
+    #[must_use]
+    pub fn mean(&self, name: &str) -> Option<f64> {
+        self.means.get(name).copied()
+    }
+}
+
+/// One way to collapse. Log intervals in a row that it holds for, after the warm-up, are the gauge `splitmask_train_NAME_intervals`.
+#[derive(Clone, Copy)]
+pub struct CollapseRule {
+    /// Name of the rule.
+    pub name: &'static str,
+    /// Which intervals the gauge counts, in words.
+    pub help: &'static str,
+    /// What is logged once a row is long enough.
+    pub told: &'static str,
+    /// Whether an interval is one of them; a number that is missing or not finite makes none.
+    pub holds: fn(&Judged<'_>) -> bool,
+}
+
+impl fmt::Debug for CollapseRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CollapseRule").field("name", &self.name).finish_non_exhaustive()
+    }
+}

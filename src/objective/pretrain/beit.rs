@@ -1,0 +1,234 @@
+//! BEiT: masked image modelling over all positions (arXiv 2106.08254 §2).
+
+use serde::{Deserialize, Serialize};
+use splitmask_pipeline::types::{MaskSpec, ViewPlan};
+use tch::Tensor;
+use tch::nn::Path;
+use toml::Table;
+
+use super::splitmask::{INPAINT_COLLAPSED, PREDICTED_PERPLEXITY};
+use crate::head::MimHead;
+use crate::loss::{count_words, token_accuracy};
+use crate::model::config::VitConfig;
+use crate::model::{Init, QkvBias, Vit, VitOptions, block_flops, linear_flops, parameter};
+use crate::objective::masked::{MaskedInput, drop_path, fit_mask, masked_input, one_view, side};
+use crate::objective::{
+    Better, Column, Kind, Losses, Number, Objective, ObjectiveError, Plan, Role, Scope, Sheet, StepContext, Unit, read, settings, table,
+};
+use crate::setting::Class::{Frozen, Restart};
+use crate::setting::{Findings, Fitting, Violation, key};
+use crate::tensor::{StepInput, flat_rows, place_rows, take_rows};
+
+/// The row of the registry.
+pub static KIND: Kind = Kind {
+    name: "beit",
+    doc: "predict the visual words of masked patches from all positions",
+    reference: "arXiv 2106.08254 §2",
+    keys: &[
+        key(Restart, "mask.kind", "how patches are masked: `blockwise-mask`"),
+        key(Restart, "mask.count", "masked patches"),
+        key(Restart, "mask.min_block", "smallest block, patches"),
+        key(Restart, "mask.max_block", "largest block, patches"),
+        key(Restart, "drop_path", "drop path, linear over depth"),
+        key(
+            Frozen,
+            "rescale_init",
+            "divide the last matrices of layer l by √(2l) at initialisation",
+        ),
+    ],
+    numbers: &[
+        Number {
+            name: "inpaint",
+            help: "Cross-entropy of the masked visual words.",
+            role: Role::Term,
+            unit: Unit::Nats,
+            better: Better::Lower,
+        },
+        Number {
+            name: "token_accuracy",
+            help: "Share of masked visual words that were predicted right, 0 to 1.",
+            role: Role::Measure,
+            unit: Unit::Share,
+            better: Better::Higher,
+        },
+        PREDICTED_PERPLEXITY,
+    ],
+    collapse: &[INPAINT_COLLAPSED],
+    variants: || vec![Box::new(BeitConfig::default())],
+    read: read::<BeitConfig>,
+};
+
+/// BEiT's settings (arXiv 2106.08254 §2.3, §2.5 and appendix G).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BeitConfig {
+    /// Which patches are masked.
+    pub mask: MaskSpec,
+    /// Drop path, linear over depth.
+    pub drop_path: f64,
+    /// Divide the last matrices of layer l by √(2l) at initialisation.
+    pub rescale_init: bool,
+}
+
+impl Default for BeitConfig {
+    fn default() -> Self {
+        Self {
+            mask: MaskSpec::BlockwiseMask {
+                count: 75,
+                min_block: 16,
+                max_block: 75,
+            },
+            drop_path: 0.1,
+            rescale_init: true,
+        }
+    }
+}
+
+impl Plan for BeitConfig {
+    fn kind(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn table(&self) -> Table {
+        table(self)
+    }
+
+    fn fit(&mut self, at: &Scope<'_>, fitting: &mut Fitting<'_>) {
+        fit_mask(&mut self.mask, at.model, fitting);
+    }
+
+    fn check(&self, at: &Scope<'_>) -> Vec<Violation> {
+        let mut found = Findings::default();
+        let kind = match self.mask {
+            MaskSpec::BlockwiseMask { .. } => "",
+            MaskSpec::BlockwiseSplit { .. } => "\"blockwise-split\"",
+            MaskSpec::UniformSplit { .. } => "\"uniform-split\"",
+        };
+        found.need(
+            kind.is_empty(),
+            "objective.mask.kind",
+            kind,
+            "\"blockwise-mask\": one set is masked",
+        );
+        self.mask.check("objective.mask", side(at.model), &mut found);
+        drop_path("objective.drop_path", self.drop_path, &mut found);
+        found.found()
+    }
+
+    fn request(&self, at: &Scope<'_>) -> ViewPlan {
+        one_view(at, self.mask, true)
+    }
+
+    fn build(&self, vs: &Path<'_>, at: &Scope<'_>) -> Box<dyn Objective> {
+        Box::new(Beit::new(vs, self, at))
+    }
+
+    fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
+        let words = at.words as f64;
+        match number {
+            "inpaint" if words > 0.0 => Some(words.ln()),
+            "token_accuracy" if words > 0.0 => Some(1.0 / words),
+            _ => None,
+        }
+    }
+
+    fn forward_flops(&self, at: &Scope<'_>) -> f64 {
+        let m = at.model;
+        let (n, d) = (m.patches(), m.dim());
+        let masked = self.mask.counts(n as usize).0 as i64;
+        linear_flops(n, 3 * i64::from(m.patch).pow(2), d)
+            + m.layers() as f64 * block_flops(1 + n, d, m.hidden())
+            + linear_flops(masked, d, at.words)
+    }
+}
+
+/// The encoder sees every position, masked ones as one learned embedding; a linear head predicts their words.
+#[derive(Debug)]
+struct Beit {
+    vit: Vit,
+    mask_token: Tensor,
+    head: MimHead,
+    vocabulary: i64,
+    model: VitConfig,
+}
+
+impl Beit {
+    /// Parameters under `vs`: the encoder's at its root, `mask_token`, `mim_head.*`.
+    fn new(vs: &Path<'_>, config: &BeitConfig, at: &Scope<'_>) -> Self {
+        let (model, vocabulary) = (at.model, at.words);
+        let weights = Init::CutNormal { std: 0.02 };
+        let options = VitOptions {
+            drop_path: config.drop_path,
+            qkv_bias: QkvBias::QueryValue,
+            weights,
+            rescale: config.rescale_init,
+        };
+        Self {
+            vit: Vit::with(vs, model, &options),
+            mask_token: parameter(vs, "mask_token", &[1, 1, model.dim()], weights),
+            head: MimHead::new(&(vs / "mim_head"), model.dim(), vocabulary, weights),
+            vocabulary,
+            model: model.clone(),
+        }
+    }
+
+    /// Features B×(1+N)×D with the patches `masked` B×K hidden.
+    fn features(&self, image: &Tensor, masked: &Tensor, train: bool) -> Tensor {
+        let patches = self.vit.patches(image);
+        let (b, n, d) = patches.size3().expect("patches are B×N×D");
+        let rows = flat_rows(masked, b, n, 0);
+        let hidden = self.mask_token.view([1, d]).expand([rows.size()[0], d], false);
+        let tokens = place_rows(&patches.view([b * n, d]), &rows, &hidden).view([b, n, d]);
+        self.vit
+            .encode(&(tokens + self.vit.patch_positions(self.model.grid())), None, train)
+    }
+}
+
+impl Objective for Beit {
+    fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
+        let MaskedInput { image, words, parts } = masked_input(KIND.name, x, &self.vit, Some(self.vocabulary))?;
+        let words = words.ok_or(ObjectiveError::Lacks {
+            objective: KIND.name,
+            what: "visual words",
+        })?;
+        let masked = &parts.seen_a;
+        let n = self.model.patches();
+        let features = self.features(image, masked, ctx.train);
+        let targets = words.flatten(0, 1).index_select(0, &flat_rows(masked, x.len, n, 0));
+        let rows = take_rows(&features, &flat_rows(masked, x.len, 1 + n, 1));
+        let (loss, predicted) = self.head.cross_entropy(&rows, &targets);
+        Ok(Losses {
+            stats: vec![("token_accuracy", token_accuracy(&predicted, &targets))],
+            counts: vec![("predicted_perplexity", count_words(&predicted, self.vocabulary))],
+            ..Losses::of_term("inpaint", loss)
+        })
+    }
+
+    fn encoder(&self) -> &Vit {
+        &self.vit
+    }
+
+    fn take_live(&mut self, plan: &dyn Plan) -> Result<(), ObjectiveError> {
+        // No key of BEiT's is live.
+        settings::<BeitConfig>(plan, &KIND).map(|_| ())
+    }
+
+    fn pictures(&self, x: &StepInput) -> Result<Vec<Sheet>, ObjectiveError> {
+        let MaskedInput { image, parts, .. } = masked_input(KIND.name, x, &self.vit, None)?;
+        let Some(words) = &x.words else { return Ok(vec![]) };
+        let n = self.model.patches();
+        let predicted = tch::no_grad(|| {
+            let features = self.features(image, &parts.seen_a, false);
+            self.head.forward(&features.narrow(1, 1, n)).argmax(-1, false)
+        });
+        Ok(vec![Sheet {
+            name: "inpaint",
+            columns: vec![
+                ("image", Column::View(0)),
+                ("seen", Column::Seen(parts.absent_a.shallow_clone())),
+                ("predicted words", Column::Words(predicted)),
+                ("true words", Column::Words(words.shallow_clone())),
+            ],
+        }])
+    }
+}

@@ -1,0 +1,4 @@
+//! Objectives that learn from images alone.
+
+pub mod beit;
+pub mod splitmask;

@@ -1,0 +1,357 @@
+//! SplitMask: split, inpaint, match (arXiv 2112.10740 §4).
+
+mod network;
+
+use serde::{Deserialize, Serialize};
+use splitmask_pipeline::types::{MaskSpec, ViewPlan};
+use tch::nn::Path;
+use toml::Table;
+
+use crate::model::{block_flops, linear_flops};
+use crate::objective::masked::{drop_path, fit_mask, odd_blocks, one_view, side, weight};
+use crate::objective::{Better, CollapseRule, Kind, Number, Objective, Plan, Role, Scope, Unit, read, table};
+use crate::setting::Class::{Frozen, Live, Restart};
+use crate::setting::{Findings, Fitting, Violation, key};
+
+/// The row of the registry.
+pub static KIND: Kind = Kind {
+    name: "splitmask",
+    doc: "split the patches in two, inpaint each half from the other, match the halves of an image",
+    reference: "arXiv 2112.10740 §4",
+    keys: &[
+        key(
+            Restart,
+            "mask.kind",
+            "how patches are divided into the sets A and B: `blockwise-split` (halves) or `uniform-split`",
+        ),
+        key(Restart, "mask.min_block", "smallest block, patches"),
+        key(Restart, "mask.max_block", "largest block, patches"),
+        key(Restart, "mask.keep", "share of the patches that each set sees, at most 0.5"),
+        key(
+            Frozen,
+            "inpaint",
+            "predict the absent words; to turn it off in a run, set its weight to 0",
+        ),
+        key(Live, "inpaint_weight", "weight of that loss"),
+        key(
+            Frozen,
+            "match",
+            "recognise the partner; to turn it off in a run, set its weight to 0",
+        ),
+        key(Live, "match_weight", "weight of that loss"),
+        key(Live, "temperature", "temperature of the match loss"),
+        key(
+            Restart,
+            "both_branch_negatives",
+            "negatives from both branches (2B−2) instead of one (B−1)",
+        ),
+        key(Frozen, "split", "encode the sets apart"),
+        key(Frozen, "decoder_depth", "blocks of the decoder"),
+        key(
+            Restart,
+            "decoder_positions_on_seen",
+            "add the decoder's positions to seen patches too",
+        ),
+        key(Restart, "drop_path", "drop path of the encoder, linear over depth"),
+        key(Restart, "decoder_drop_path", "drop path of the decoder"),
+    ],
+    numbers: &[
+        Number {
+            name: "inpaint",
+            help: "Cross-entropy of the absent visual words.",
+            role: Role::Term,
+            unit: Unit::Nats,
+            better: Better::Lower,
+        },
+        Number {
+            name: "match",
+            help: "Contrastive loss between the descriptors of an image's halves.",
+            role: Role::Term,
+            unit: Unit::Nats,
+            better: Better::Lower,
+        },
+        Number {
+            name: "token_accuracy",
+            help: "Share of absent visual words that were predicted right, 0 to 1.",
+            role: Role::Measure,
+            unit: Unit::Share,
+            better: Better::Higher,
+        },
+        Number {
+            name: "match_accuracy",
+            help: "Share of images whose other half was recognised among the batch, 0 to 1.",
+            role: Role::Measure,
+            unit: Unit::Share,
+            better: Better::Higher,
+        },
+        PREDICTED_PERPLEXITY,
+    ],
+    collapse: &[
+        CollapseRule {
+            name: "match_at_chance",
+            help: "Log intervals in a row, after the warm-up, in which the match accuracy was under twice that of guessing.",
+            told: "the match accuracy has been that of guessing: the descriptors have collapsed",
+            holds: |at| {
+                let chance = (at.chance)("match_accuracy").unwrap_or(0.0);
+                at.mean("match_accuracy").is_some_and(|accuracy| accuracy < 2.0 * chance)
+            },
+        },
+        INPAINT_COLLAPSED,
+    ],
+    variants: || {
+        let with = |mask| -> Box<dyn Plan> {
+            Box::new(SplitMaskConfig {
+                mask,
+                ..SplitMaskConfig::default()
+            })
+        };
+        vec![with(SplitMaskConfig::default().mask), with(MaskSpec::UniformSplit { keep: 0.5 })]
+    },
+    read: read::<SplitMaskConfig>,
+};
+
+/// How evenly the predicted words are used; of every objective that predicts words.
+pub(super) const PREDICTED_PERPLEXITY: Number = Number {
+    name: "predicted_perplexity",
+    help: "exp(entropy) of the words predicted in a batch, mean of the last log interval; 1 = always the same word, 0 = no words are predicted.",
+    role: Role::Measure,
+    unit: Unit::Count,
+    better: Better::Neither,
+};
+
+/// Predicted words, effectively, under which the model says the same whatever it sees: one that knows only frequencies predicts one word.
+const FEW_PREDICTED: f64 = 2.0;
+/// Target words, effectively, under which few predicted ones say nothing of the model; below it the alert CodebookCollapse speaks.
+const FEW_TARGETS: f64 = 8.0;
+
+/// One word for all patches; of every objective that predicts words.
+pub(super) const INPAINT_COLLAPSED: CollapseRule = CollapseRule {
+    name: "inpaint_collapsed",
+    help: "Log intervals in a row, after the warm-up, in which under 2 words were predicted, effectively, while the targets had 8 or more.",
+    told: "the model has predicted hardly more than one word: the inpainting has collapsed",
+    holds: |at| {
+        let few = at.mean("predicted_perplexity").is_some_and(|p| p < FEW_PREDICTED);
+        few && at.mean("codebook_perplexity").is_some_and(|p| p >= FEW_TARGETS)
+    },
+};
+
+/// SplitMask's settings (arXiv 2112.10740 §4 and §5.5). What the paper leaves open is in docs/method.md, with the default taken here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SplitMaskConfig {
+    /// How patches are divided into the sets A and B.
+    pub mask: MaskSpec,
+    /// Predict the absent visual words.
+    pub inpaint: bool,
+    /// Weight of that loss.
+    pub inpaint_weight: f64,
+    /// Recognise the partner among the batch.
+    #[serde(rename = "match")]
+    pub match_: bool,
+    /// Weight of that loss.
+    pub match_weight: f64,
+    /// Temperature of the match loss.
+    pub temperature: f64,
+    /// Negatives from both branches (2B−2) instead of the other one (B−1).
+    pub both_branch_negatives: bool,
+    /// Encode A and B apart; false encodes all patches twice, absent ones as mask embeddings (the row without a split in Table 8).
+    pub split: bool,
+    /// Blocks of the decoder.
+    pub decoder_depth: u32,
+    /// Add the decoder's position table to seen patches too.
+    pub decoder_positions_on_seen: bool,
+    /// Drop path of the encoder, linear over depth.
+    pub drop_path: f64,
+    /// Drop path of the decoder.
+    pub decoder_drop_path: f64,
+}
+
+impl Default for SplitMaskConfig {
+    fn default() -> Self {
+        Self {
+            mask: MaskSpec::BlockwiseSplit {
+                min_block: 16,
+                max_block: 75,
+            },
+            inpaint: true,
+            inpaint_weight: 1.0,
+            match_: true,
+            match_weight: 1.0,
+            temperature: 0.2,
+            both_branch_negatives: false,
+            split: true,
+            decoder_depth: 2,
+            decoder_positions_on_seen: true,
+            drop_path: 0.1,
+            decoder_drop_path: 0.0,
+        }
+    }
+}
+
+impl SplitMaskConfig {
+    /// Descriptors that the partner is searched among: those of one branch, or of both but for itself.
+    fn candidates(&self, batch: u32) -> f64 {
+        let batch = f64::from(batch);
+        if self.both_branch_negatives { 2.0 * batch - 1.0 } else { batch }
+    }
+}
+
+impl Plan for SplitMaskConfig {
+    fn kind(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn table(&self) -> Table {
+        table(self)
+    }
+
+    fn fit(&mut self, at: &Scope<'_>, fitting: &mut Fitting<'_>) {
+        fit_mask(&mut self.mask, at.model, fitting);
+    }
+
+    fn check(&self, at: &Scope<'_>) -> Vec<Violation> {
+        let mut found = Findings::default();
+        found.need(
+            !matches!(self.mask, MaskSpec::BlockwiseMask { .. }),
+            "objective.mask.kind",
+            "\"blockwise-mask\"",
+            "\"blockwise-split\" or \"uniform-split\": two sets are needed",
+        );
+        self.mask.check("objective.mask", side(at.model), &mut found);
+        found.need(
+            self.inpaint || self.match_,
+            "objective.inpaint",
+            false,
+            "true, or objective.match = true: something must be learnt",
+        );
+        weight("objective.inpaint_weight", self.inpaint_weight, &mut found);
+        weight("objective.match_weight", self.match_weight, &mut found);
+        let on = |term: bool, weight: f64| term && !(weight <= 0.0);
+        found.need(
+            on(self.inpaint, self.inpaint_weight) || on(self.match_, self.match_weight) || !(self.inpaint || self.match_),
+            "objective.inpaint_weight",
+            self.inpaint_weight,
+            "a positive weight on some loss that is on",
+        );
+        found.need(
+            self.temperature > 0.0 && self.temperature.is_finite(),
+            "objective.temperature",
+            self.temperature,
+            "above 0 (0.2 in the paper)",
+        );
+        found.need(
+            !self.match_ || at.batch >= 2,
+            "train.batch",
+            at.batch,
+            "at least 2 images with objective.match = true, which compares them",
+        );
+        found.need(
+            (1..=48).contains(&self.decoder_depth),
+            "objective.decoder_depth",
+            self.decoder_depth,
+            "1 to 48 (2 in the paper)",
+        );
+        drop_path("objective.drop_path", self.drop_path, &mut found);
+        drop_path("objective.decoder_drop_path", self.decoder_drop_path, &mut found);
+        found.found()
+    }
+
+    fn oddities(&self, at: &Scope<'_>) -> Vec<String> {
+        odd_blocks(&self.mask, at.model).into_iter().collect()
+    }
+
+    fn request(&self, at: &Scope<'_>) -> ViewPlan {
+        one_view(at, self.mask, self.inpaint)
+    }
+
+    fn build(&self, vs: &Path<'_>, at: &Scope<'_>) -> Box<dyn Objective> {
+        Box::new(network::SplitMask::new(vs, self, at))
+    }
+
+    fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
+        let (candidates, words) = (self.candidates(at.batch), at.words as f64);
+        match number {
+            "match" => Some(candidates.ln()),
+            "match_accuracy" => Some(1.0 / candidates),
+            "inpaint" if words > 0.0 => Some(words.ln()),
+            "token_accuracy" if words > 0.0 => Some(1.0 / words),
+            _ => None,
+        }
+    }
+
+    fn forward_flops(&self, at: &Scope<'_>) -> f64 {
+        let m = at.model;
+        let (n, d, h) = (m.patches(), m.dim(), m.hidden());
+        let seen = self.mask.counts(n as usize).0 as i64;
+        let encoded = if self.split { seen } else { n };
+        let branch = m.layers() as f64 * block_flops(1 + encoded, d, h) + f64::from(self.decoder_depth) * block_flops(1 + n, d, h);
+        let head = if self.inpaint { linear_flops(n - seen, d, at.words) } else { 0.0 };
+        linear_flops(n, 3 * i64::from(m.patch).pow(2), d) + 2.0 * (branch + head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::VitConfig;
+
+    fn wrong(config: &SplitMaskConfig, batch: u32) -> Vec<String> {
+        let model = VitConfig::default();
+        let found = config.check(&Scope::new(&model, batch, 0));
+        found.into_iter().map(|v| v.key).collect()
+    }
+
+    #[test]
+    fn violations_name_their_key() {
+        let d = SplitMaskConfig::default;
+        let cases = [
+            (SplitMaskConfig { temperature: 0.0, ..d() }, "objective.temperature"),
+            (
+                SplitMaskConfig {
+                    inpaint: false,
+                    match_: false,
+                    ..d()
+                },
+                "objective.inpaint",
+            ),
+            (
+                SplitMaskConfig {
+                    inpaint_weight: 0.0,
+                    match_: false,
+                    ..d()
+                },
+                "objective.inpaint_weight",
+            ),
+            (SplitMaskConfig { decoder_depth: 0, ..d() }, "objective.decoder_depth"),
+            (SplitMaskConfig { drop_path: 1.0, ..d() }, "objective.drop_path"),
+            (
+                SplitMaskConfig {
+                    match_weight: f64::NAN,
+                    ..d()
+                },
+                "objective.match_weight",
+            ),
+        ];
+        for (config, key) in cases {
+            assert_eq!(wrong(&config, 2), [key]);
+        }
+        assert_eq!(wrong(&d(), 1), ["train.batch"]);
+        assert_eq!(wrong(&SplitMaskConfig { match_: false, ..d() }, 1), [""; 0]);
+    }
+
+    #[test]
+    fn guessing_is_among_the_candidates_of_the_whole_batch() {
+        let model = VitConfig::default();
+        let at = Scope::new(&model, 128, 8192);
+        let one = SplitMaskConfig::default();
+        let both = SplitMaskConfig {
+            both_branch_negatives: true,
+            ..one.clone()
+        };
+        assert_eq!(one.chance("match", &at), Some(128f64.ln()));
+        assert_eq!(both.chance("match", &at), Some(255f64.ln()));
+        assert_eq!(both.chance("match_accuracy", &at), Some(1.0 / 255.0));
+        assert_eq!(one.chance("inpaint", &at), Some(8192f64.ln()));
+        assert_eq!(one.chance("inpaint", &Scope { words: 0, ..at }), None);
+    }
+}

@@ -1,0 +1,25 @@
+//! A picture of what an objective makes of a few images, as tensors: the trainer draws it.
+
+use tch::Tensor;
+
+/// One row for each image, columns from left to right.
+#[derive(Debug)]
+pub struct Sheet {
+    /// Name of its file in the run folder, without `.png`.
+    pub name: &'static str,
+    /// (what it shows, itself).
+    pub columns: Vec<(&'static str, Column)>,
+}
+
+/// One column.
+#[derive(Debug)]
+pub enum Column {
+    /// A view as it came, by its index.
+    View(usize),
+    /// View 0 where its patches were seen, grey elsewhere: ascending patch indices, i64 B×K.
+    Seen(Tensor),
+    /// View 0 painted with visual words: i64 B×N.
+    Words(Tensor),
+    /// Pixels, normalised as views are: f32 B×3×S×S.
+    Pixels(Tensor),
+}
