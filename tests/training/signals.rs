@@ -100,7 +100,7 @@ fn a_stop_that_comes_before_main_ends_in_order() {
         (Signal::SIGTERM, 100),
         (Signal::SIGTERM, 400),
     ] {
-        let mut child = ground.train(&[]).stderr(Stdio::piped()).spawn().unwrap();
+        let child = ground.train(&[]).stderr(Stdio::piped()).spawn().unwrap();
         held(&child);
         std::thread::sleep(Duration::from_millis(more));
         send(child.id(), Signal::SIGHUP);

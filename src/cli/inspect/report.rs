@@ -153,7 +153,14 @@ fn advice(seen: &Seen) -> Option<String> {
 }
 
 /// The same for programs. `left_out` has the counts by reason, `left_out_examples` the first of each.
-pub(super) fn json(url: &str, manifest: Option<&Manifest>, shards: usize, seen: &Seen, differences: &[Difference], contact_sheet: Option<&Path>) -> String {
+pub(super) fn json(
+    url: &str,
+    manifest: Option<&Manifest>,
+    shards: usize,
+    seen: &Seen,
+    differences: &[Difference],
+    contact_sheet: Option<&Path>,
+) -> String {
     let counts = class_counts(manifest, seen);
     let (evenness, largest) = balance(&counts).unzip();
     let (mut numbers, mut examples) = (serde_json::Map::new(), serde_json::Map::new());
