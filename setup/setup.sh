@@ -2,7 +2,7 @@
 # Makes a fresh Debian or Ubuntu machine able to build and test this repository. Idempotent: each step looks first.
 #   setup/setup.sh            system packages, libtorch (CPU part), the test servers
 #   setup/setup.sh build      only what building and the demo need
-#   setup/setup.sh STEP       one step: system | libtorch | servers | lint | packaging | resolve
+#   setup/setup.sh STEP       one step: system | libtorch | servers | lint | packaging | tensorboard | resolve
 # Environment: CUDA=1 takes the whole libtorch with the CUDA libraries; LIBTORCH=DIR uses yours; SPLITMASK_CACHE=DIR
 # moves the download cache (default: ~/.cache/splitmask). Nothing outside the cache and `.libtorch` is written.
 set -euo pipefail
@@ -147,6 +147,11 @@ packaging_tools() { # maturin makes the wheel, patchelf takes this machine's fol
   ln -sfn "$cache/packaging/bin" .packaging
 }
 
+tensorboard() { # the tests let it read our event files (25 MB to fetch, 90 MB laid out; its server is not needed)
+  # shellcheck disable=SC2086 # several arguments
+  wheels_into tensorboard $TENSORBOARD_WHEELS
+}
+
 s3_server() {
   if [ -x "$cache/bin/s3s-fs" ] && [ "$(cat "$cache/bin/s3s-fs.version" 2>/dev/null)" = "$S3S_FS_VERSION" ]; then say "s3s-fs: there"; return; fi
   say "building s3s-fs $S3S_FS_VERSION (the S3 server of the tests)"
@@ -161,7 +166,8 @@ case "${1:-all}" in
   build) build_packages; libtorch ;;
   lint) build_packages; libtorch; lint_tools ;;
   packaging) build_packages; libtorch; packaging_tools ;;
+  tensorboard) tensorboard ;;
   resolve) resolve ;;
-  all) build_packages; libtorch; test_packages; packaging_tools; servers ;;
-  *) die "unknown step '$1'; one of: system libtorch servers lint packaging resolve build all" ;;
+  all) build_packages; libtorch; test_packages; packaging_tools; tensorboard; servers ;;
+  *) die "unknown step '$1'; one of: system libtorch servers lint packaging tensorboard resolve build all" ;;
 esac
