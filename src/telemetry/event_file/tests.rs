@@ -362,7 +362,7 @@ fn child_that_writes_more_than_there_is_room_for() {
     for step in 1..=EVENTS {
         events.scalars(step, &[("loss/total", step as f64)]);
     }
-    println!("lost={}", counter.get());
+    eprintln!("lost={}", counter.get());
 }
 
 #[test]
