@@ -1,5 +1,5 @@
 # The front door. Every line is also a plain command you can type.
-.PHONY: help setup demo test lint bench results clean-demo
+.PHONY: help setup demo wheel dist test lint bench results clean-demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -8,8 +8,15 @@ setup: ## system packages, libtorch, test servers (CUDA=1: libtorch with CUDA)
 	@setup/setup.sh
 
 demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on yours)
-	@setup/setup.sh build
 	@setup/demo.sh "$(DATA)"
+
+wheel: ## a Python wheel in dist/: `pip install` it beside torch and nothing is compiled
+	@setup/setup.sh packaging
+	@setup/package.sh wheel
+
+dist: ## a tarball in dist/: program, recipes, dashboards, systemd unit, docs
+	@setup/setup.sh packaging
+	@setup/package.sh dist
 
 test: setup ## everything CI runs
 	cargo test --workspace

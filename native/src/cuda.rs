@@ -8,7 +8,7 @@ use crate::ffi;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CudaUnavailable {
     /// This libtorch came without its CUDA libraries.
-    #[error("{0} does not exist: this libtorch is the CPU part (`make setup CUDA=1` fetches the whole)")]
+    #[error("{0} does not exist: this libtorch is the CPU part (the whole one: `make setup CUDA=1`, or pip's torch)")]
     NotInstalled(PathBuf),
     /// The library is there and does not load.
     #[error("{path} does not load: {reason}")]

@@ -17,16 +17,13 @@ struct Finding {
 }
 
 pub(crate) fn run(_: DoctorArgs) -> Result<(), CliError> {
-    for finding in [
-        libtorch(),
-        processor(),
-        cuda(),
-        threads(),
-        memory(),
-        disk(),
-        tool("prometheus", "the dashboards' tests"),
-        tool("promtool", "the alerts' tests"),
-    ] {
+    let mut findings = vec![libtorch(), processor(), cuda(), threads(), memory(), disk()];
+    // Who installed a package runs none of our tests.
+    if super::installation().is_none() {
+        findings.push(tool("prometheus", "the dashboards' tests"));
+        findings.push(tool("promtool", "the alerts' tests"));
+    }
+    for finding in findings {
         let mark = if finding.advice.is_none() { "ok " } else { "gap" };
         say!("{mark}  {:<11} {}", finding.what, finding.state);
         if let Some(advice) = finding.advice {

@@ -5,20 +5,24 @@ mod answer;
 mod bench;
 mod check_config;
 mod codebook;
+mod completions;
+mod configs;
 mod doctor;
 mod eval;
 mod export;
 mod import;
 mod inspect;
+mod man;
 mod pack;
 mod png;
 mod replay;
 mod report;
 mod train;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use splitmask_pipeline::bucket::secret::hidden_in_text;
 
 use crate::exit::{self, CliError, ExitCode as ErrorCode};
@@ -37,6 +41,7 @@ struct Cli {
 #[expect(clippy::large_enum_variant, reason = "one is made, once")]
 enum Verb {
     Doctor(doctor::DoctorArgs),
+    Configs(configs::ConfigsArgs),
     Pack(pack::PackArgs),
     Inspect(inspect::InspectArgs),
     Codebook(codebook::CodebookArgs),
@@ -48,6 +53,20 @@ enum Verb {
     Export(export::ExportArgs),
     Import(import::ImportArgs),
     Replay(replay::ReplayArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+}
+
+/// All verbs with their options, as clap knows them.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The folder that this program is installed in (`PREFIX/libexec/splitmask/splitmask`, as a wheel or a tarball lays it); none if it was built here.
+fn installation() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    let prefix = own.ancestors().nth(3)?;
+    own.ends_with("libexec/splitmask/splitmask").then(|| prefix.to_owned())
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -74,6 +93,7 @@ pub fn main() -> ExitCode {
     }
     let result: Result<(), CliError> = match cli.verb {
         Verb::Doctor(args) => doctor::run(args),
+        Verb::Configs(args) => configs::run(&args),
         Verb::Pack(args) => pack::run(args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Codebook(args) => codebook::run(&args),
@@ -85,6 +105,8 @@ pub fn main() -> ExitCode {
         Verb::Export(args) => export::run(&args),
         Verb::Import(args) => import::run(&args),
         Verb::Replay(args) => replay::run(&args),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args),
     };
     let code = match result {
         Ok(()) => ErrorCode::Done,

@@ -1,5 +1,6 @@
-//! What the daemon tells about itself: the inventory of its metrics. Knows no tensors, files or network.
+//! What the daemon tells about itself: the inventory of its metrics, and event files for TensorBoard. Knows no tensors and no network.
 
+pub mod event_file;
 mod exposition;
 mod labels;
 pub mod metrics;
