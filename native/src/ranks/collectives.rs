@@ -145,7 +145,7 @@ impl Ranks {
         let since = group.together(CALL)?;
         let tensors: Vec<Tensor> = named.iter().map(|(_, t)| t.shallow_clone()).collect();
         let own = ffi::checksums(&tensors).map_err(|error| group.judge(CALL, since, ffi::Failure { error, peer: false }))?;
-        let own: Vec<i64> = Vec::try_from(own).map_err(|e| usage(CALL, e.to_string()))?;
+        let own: Vec<i64> = Vec::try_from(own).map_err(|e: tch::TchError| usage(CALL, e.to_string()))?;
         let bytes: Vec<u8> = own.iter().flat_map(|v| v.to_le_bytes()).collect();
         let all = group.gather_bytes(&bytes)?;
         let ranks = (1..all.len()).filter_map(|rank| {
@@ -168,7 +168,9 @@ impl Group {
         const CALL: &str = "gathering bytes";
         let since = self.together(CALL)?;
         let lost = |f| self.judge(CALL, since, f);
-        let read = |t: Tensor| -> Result<Vec<i64>, RanksError> { Vec::try_from(t.flatten(0, -1)).map_err(|e| usage(CALL, e.to_string())) };
+        let read = |t: Tensor| -> Result<Vec<i64>, RanksError> {
+            Vec::try_from(t.flatten(0, -1)).map_err(|e: tch::TchError| usage(CALL, e.to_string()))
+        };
         let length = i64::try_from(bytes.len()).map_err(|e| usage(CALL, e.to_string()))?;
         let lengths = read(self.links.all_gather(&Tensor::from_slice(&[length]), true).map_err(lost)?)?;
         let longest = lengths.iter().copied().max().unwrap_or(0);
@@ -180,7 +182,7 @@ impl Group {
         padded.resize(usize::try_from(longest).unwrap_or(padded.len()), 0);
         let all = self.links.all_gather(&Tensor::from_slice(&padded), true).map_err(lost)?;
         debug_assert_eq!(all.device(), Device::Cpu);
-        let all: Vec<u8> = Vec::try_from(all.flatten(0, -1)).map_err(|e| usage(CALL, e.to_string()))?;
+        let all: Vec<u8> = Vec::try_from(all.flatten(0, -1)).map_err(|e: tch::TchError| usage(CALL, e.to_string()))?;
         let rows = all.chunks(padded.len()).zip(&lengths);
         Ok(rows.map(|(row, &n)| row[..usize::try_from(n).unwrap_or(0)].to_vec()).collect())
     }

@@ -17,8 +17,8 @@ use crate::ranks::{Cause, Ranks};
 
 /// How long a rank waits for what the others say.
 const LISTEN: Duration = Duration::from_millis(300);
-/// How much longer the one whose store it is.
-const HOST: Duration = Duration::from_millis(200);
+/// How long rank 0 keeps its store open for those who still have to read what was said.
+const HOST: Duration = Duration::from_millis(900);
 /// How long the store may be silent before it is taken for dead.
 const ANSWER: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(10);
@@ -30,17 +30,29 @@ const LONGEST: usize = 4000;
 /// One key of the store, to which each rank adds lines.
 const BOOK: &str = "last-words";
 
-/// A line of the book: without words it says that this rank noticed.
+/// A line of the book.
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     rank: usize,
-    words: Option<String>,
+    says: Says,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Says {
+    /// Why this rank goes.
+    Words(String),
+    /// That it noticed the loss of another.
+    Noticed,
+    /// That it has read the book and needs it no more.
+    Read,
 }
 
 #[derive(Debug)]
 struct Found {
     words: Vec<Cause>,
     silent: Vec<Cause>,
+    /// How many others noticed and have not read yet.
+    readers: usize,
 }
 
 #[derive(Debug)]
@@ -70,7 +82,7 @@ impl LastWords {
         let text = text[..end].to_owned();
         within(ANSWER, {
             let shared = Arc::clone(shared);
-            move || shared.enter(Some(text))
+            move || shared.enter(Says::Words(text))
         })
         .unwrap_or_else(|| Err(silent()))
     }
@@ -111,9 +123,9 @@ fn within<T: Send + 'static>(limit: Duration, f: impl FnOnce() -> T + Send + 'st
 }
 
 impl Shared {
-    /// Adds a line to the book that all ranks read: last words, or that this rank noticed the loss of another.
-    fn enter(&self, words: Option<String>) -> Result<(), TorchError> {
-        let line = serde_json::to_string(&Entry { rank: self.rank, words }).map_err(|e| TorchError {
+    /// Adds a line to the book that all ranks read.
+    fn enter(&self, says: Says) -> Result<(), TorchError> {
+        let line = serde_json::to_string(&Entry { rank: self.rank, says }).map_err(|e| TorchError {
             call: "last words",
             message: e.to_string(),
         })?;
@@ -127,17 +139,22 @@ impl Shared {
         let book = self.store.get(BOOK)?.unwrap_or_default();
         let mut words: BTreeMap<usize, String> = BTreeMap::new();
         let mut known = vec![false; self.members.len()];
+        let mut reading = known.clone();
         known[self.rank] = true;
-        for entry in book.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok()) {
-            if let Some(known) = known.get_mut(entry.rank) {
-                *known = true;
-                if entry.rank != self.rank {
-                    words.extend(entry.words.map(|text| (entry.rank, text)));
-                }
+        for Entry { rank, says } in book.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok()) {
+            if rank == self.rank || rank >= known.len() {
+                continue;
+            }
+            known[rank] = true;
+            match says {
+                Says::Words(text) => drop(words.insert(rank, text)),
+                Says::Noticed => reading[rank] = true,
+                Says::Read => reading[rank] = false,
             }
         }
         let host = |rank: usize| self.members[rank].host.clone();
         Ok(Found {
+            readers: reading.iter().filter(|r| **r).count(),
             words: words
                 .into_iter()
                 .map(|(rank, text)| Cause::Words {
@@ -194,25 +211,44 @@ pub(super) fn inquire(shared: &Arc<Shared>) -> Vec<Cause> {
     // Each answer of the store renews the patience with it; the thread ends by itself.
     while let Ok(found) = receive.recv_timeout(ANSWER) {
         latest = Some(found);
-        if since.elapsed() > LISTEN + HOST + ANSWER {
+        if since.elapsed() > LISTEN + ANSWER {
             break;
         }
     }
+    linger(shared);
     latest.unwrap_or_else(|| vec![shared.no_store()])
 }
 
 /// Reports what is known, again and again, until every rank is accounted for or the time is over.
 fn look_around(shared: &Shared, to: &mpsc::Sender<Vec<Cause>>) {
     let since = Instant::now();
-    let limit = if shared.rank == 0 && !shared.agent { LISTEN + HOST } else { LISTEN };
-    if shared.enter(None).is_err() {
+    if shared.enter(Says::Noticed).is_err() {
         return;
     }
-    while let Ok(Found { words, silent }) = shared.causes() {
+    while let Ok(Found { words, silent, .. }) = shared.causes() {
         let all = silent.is_empty();
         // Where somebody said why, the silent ones are those who had no time to notice.
         let found = if words.is_empty() { silent } else { words };
-        if to.send(found).is_err() || all || since.elapsed() >= limit {
+        if to.send(found).is_err() || all || since.elapsed() >= LISTEN {
+            break;
+        }
+        std::thread::sleep(LOOK);
+    }
+    // The store may be gone by now, and nobody needs it then.
+    let _ = shared.enter(Says::Read);
+}
+
+/// Rank 0 takes its store along when it goes: it stays until all others have noticed and read, for a second at most.
+pub(super) fn linger(shared: &Shared) {
+    if shared.rank != 0 || shared.agent {
+        return;
+    }
+    let since = Instant::now();
+    while let Ok(found) = shared.causes() {
+        let everybody = found.silent.is_empty() && found.readers == 0;
+        // Who has not noticed by now is dead, or will be told nothing.
+        let noticed = since.elapsed() >= LISTEN && found.readers == 0;
+        if everybody || noticed || since.elapsed() >= HOST {
             return;
         }
         std::thread::sleep(LOOK);

@@ -32,6 +32,7 @@ mod tick;
 
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -60,9 +61,10 @@ pub struct Ranks {
 /// What all handles share. Fields are dropped in this order: the connections before the store through which they were made.
 #[derive(Debug)]
 struct Group {
-    links: ffi::Links,
+    links: ManuallyDrop<ffi::Links>,
     words: Arc<last_words::Shared>,
     apart: AtomicBool,
+    left: AtomicBool,
 }
 
 impl Ranks {
@@ -103,9 +105,10 @@ impl Ranks {
             agent: joined.agent,
         };
         let group = Group {
-            links: joined.links,
+            links: ManuallyDrop::new(joined.links),
             words: Arc::new(words),
             apart: AtomicBool::new(false),
+            left: AtomicBool::new(false),
         };
         Ok(Self {
             launch,
@@ -146,6 +149,7 @@ impl Ranks {
         self.tick(&[])?;
         if let Some(group) = &self.group {
             last_words::part(&group.words);
+            group.left.store(true, Ordering::SeqCst);
         }
         Ok(())
     }
@@ -173,6 +177,7 @@ impl Group {
             // The connections break in any case, which is how the others notice.
             let _ = LastWords(Some(Arc::clone(&self.words))).say(text);
             self.links.cut();
+            last_words::linger(&self.words);
         }
     }
 
@@ -199,10 +204,16 @@ impl Group {
 }
 
 impl Drop for Group {
+    #[expect(unsafe_code, reason = "the links are dropped here or never")]
     fn drop(&mut self) {
-        // Behind `leave` nothing is under way and this only closes. Without it (a panic, an early return) what is under way fails now, here and at the
-        // others, instead of holding this thread up until a time-out.
-        self.links.cut();
+        if self.left.load(Ordering::SeqCst) {
+            // SAFETY: this is the only place that drops them, and the group is not used again.
+            unsafe { ManuallyDrop::drop(&mut self.links) };
+        } else {
+            // A panic, an early return, a lost rank: the others notice now. Destroying a process group waits for what is under way in it, which here
+            // would be until a time-out, so its threads are left to the end of the process.
+            self.links.cut();
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::child::{join, report};
 use crate::cluster::Cluster;
 use crate::model::Model;
 
-pub fn play(scenario: &str) -> bool {
+pub(crate) fn play(scenario: &str) -> bool {
     if scenario != "alone" {
         return false;
     }

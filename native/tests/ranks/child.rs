@@ -18,7 +18,7 @@ fn rank() {
 }
 
 /// One line for the test that started this process.
-pub fn report(name: &str, value: impl std::fmt::Display) {
+pub(crate) fn report(name: &str, value: impl std::fmt::Display) {
     let mut out = std::io::stdout().lock();
     // The test is gone if this fails.
     let _ = writeln!(out, "# {name} {value}");
@@ -26,7 +26,7 @@ pub fn report(name: &str, value: impl std::fmt::Display) {
 }
 
 /// From the environment, with short time-outs.
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     let mut o = Options::new(Launch::from_env().unwrap());
     o.greeting = Greeting::default().with("version", &variable("TEST_VERSION").unwrap_or_else(|| "1".into()));
     let time = |key, default| Duration::from_secs_f64(variable(key).map_or(default, |v| v.parse().unwrap()));
@@ -37,16 +37,16 @@ pub fn options() -> Options {
     o
 }
 
-pub fn variable(key: &str) -> Option<String> {
+pub(crate) fn variable(key: &str) -> Option<String> {
     std::env::var(key).ok()
 }
 
-pub fn join() -> Ranks {
+pub(crate) fn join() -> Ranks {
     Ranks::join(&options()).unwrap()
 }
 
 /// Reports the error and when it came, then leaves as a program should.
-pub fn leave_for(e: &RanksError) -> ! {
+pub(crate) fn leave_for(e: &RanksError) -> ! {
     report("at", now().as_secs_f64());
     report("kind", kind(e));
     report("error", e.to_string().replace('\n', " "));
@@ -56,7 +56,7 @@ pub fn leave_for(e: &RanksError) -> ! {
     leave_at_once(75)
 }
 
-pub fn kind(e: &RanksError) -> &'static str {
+pub(crate) fn kind(e: &RanksError) -> &'static str {
     match e {
         RanksError::Environment { .. } => "environment",
         RanksError::Address { .. } => "address",

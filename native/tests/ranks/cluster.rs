@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Which scenario of `child` a process plays.
-pub const SCENARIO: &str = "TORCH_EXT_TEST_SCENARIO";
+pub(crate) const SCENARIO: &str = "TORCH_EXT_TEST_SCENARIO";
 /// However slow the machine: a process that lives longer is killed and fails its test.
 const BOUND: Duration = Duration::from_secs(120);
 
@@ -19,46 +19,46 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// What became of a process.
 #[derive(Debug)]
-pub struct Outcome {
-    pub code: Option<i32>,
-    pub signal: Option<i32>,
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
     /// What it reported, by name.
-    pub reports: BTreeMap<String, String>,
-    pub output: String,
+    pub(crate) reports: BTreeMap<String, String>,
+    pub(crate) output: String,
 }
 
 impl Outcome {
     #[track_caller]
-    pub fn report(&self, name: &str) -> &str {
+    pub(crate) fn report(&self, name: &str) -> &str {
         self.reports
             .get(name)
             .map_or_else(|| panic!("no report of {name} in:\n{}", self.output), String::as_str)
     }
 
     #[track_caller]
-    pub fn number(&self, name: &str) -> f64 {
+    pub(crate) fn number(&self, name: &str) -> f64 {
         self.report(name).parse().unwrap()
     }
 }
 
 /// A process under way.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     text: Receiver<String>,
     born: Instant,
 }
 
 /// Where ranks meet, and how many they are.
-pub struct Cluster {
-    pub world: usize,
-    pub port: u16,
+pub(crate) struct Cluster {
+    pub(crate) world: usize,
+    pub(crate) port: u16,
     env: Vec<(String, String)>,
     _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Cluster {
     /// `world` ranks that will meet at a free port. One cluster of this program exists at a time.
-    pub fn new(world: usize) -> Self {
+    pub(crate) fn new(world: usize) -> Self {
         let turn = TURN.lock().unwrap_or_else(|broken| broken.into_inner());
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
@@ -69,13 +69,13 @@ impl Cluster {
         }
     }
 
-    pub fn env(mut self, key: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.into(), value.into()));
         self
     }
 
     /// One rank that plays `scenario`; later variables win.
-    pub fn start(&self, scenario: &str, rank: usize, env: &[(&str, &str)]) -> Process {
+    pub(crate) fn start(&self, scenario: &str, rank: usize, env: &[(&str, &str)]) -> Process {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "child::rank", "--nocapture", "--test-threads=1"]);
         for key in [
@@ -99,18 +99,18 @@ impl Cluster {
         Process::spawn(&mut command)
     }
 
-    pub fn start_all(&self, scenario: &str) -> Vec<Process> {
+    pub(crate) fn start_all(&self, scenario: &str) -> Vec<Process> {
         (0..self.world).map(|rank| self.start(scenario, rank, &[])).collect()
     }
 
     /// Every rank plays `scenario` to its end.
-    pub fn play(&self, scenario: &str) -> Vec<Outcome> {
+    pub(crate) fn play(&self, scenario: &str) -> Vec<Outcome> {
         self.start_all(scenario).into_iter().map(Process::end).collect()
     }
 
     /// As [`Self::play`]; all must come to a good end.
     #[track_caller]
-    pub fn succeed(&self, scenario: &str) -> Vec<Outcome> {
+    pub(crate) fn succeed(&self, scenario: &str) -> Vec<Outcome> {
         let outcomes = self.play(scenario);
         for (rank, o) in outcomes.iter().enumerate() {
             assert_eq!(
@@ -127,7 +127,7 @@ impl Cluster {
 }
 
 impl Process {
-    pub fn spawn(command: &mut Command) -> Self {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -151,12 +151,12 @@ impl Process {
         Self { child, text, born }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends the signal (`KILL`, `STOP`, `CONT`); answers the time at which that was done.
-    pub fn signal(&self, name: &str) -> Duration {
+    pub(crate) fn signal(&self, name: &str) -> Duration {
         let now = now();
         let done = Command::new("sh")
             .args(["-c", &format!("kill -{name} {}", self.pid())])
@@ -168,7 +168,7 @@ impl Process {
 
     /// Waits until the process has reported `name`; what it said until then is in front of what [`Self::end`] shows.
     #[track_caller]
-    pub fn wait_for(&self, name: &str, before: &mut String) {
+    pub(crate) fn wait_for(&self, name: &str, before: &mut String) {
         let mark = format!("# {name} ");
         while !before.contains(&mark) {
             let left = BOUND.saturating_sub(self.born.elapsed());
@@ -180,11 +180,11 @@ impl Process {
     }
 
     /// Waits for the end.
-    pub fn end(self) -> Outcome {
+    pub(crate) fn end(self) -> Outcome {
         self.end_after(String::new())
     }
 
-    pub fn end_after(mut self, mut output: String) -> Outcome {
+    pub(crate) fn end_after(mut self, mut output: String) -> Outcome {
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -223,6 +223,6 @@ impl Drop for Process {
 }
 
 /// Time of day, which processes of one machine share.
-pub fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap()
 }

@@ -9,7 +9,7 @@ use torch_ext::ranks::{Backend, Meeting, Options, Ranks, RanksError};
 use crate::child::{join, kind, leave_for, options, report, variable};
 use crate::cluster::{Cluster, Outcome, Process};
 
-pub fn play(scenario: &str) -> bool {
+pub(crate) fn play(scenario: &str) -> bool {
     match scenario {
         "join" => together(&join()),
         "agent" => agent(),
@@ -73,8 +73,8 @@ fn doomed() {
         });
     }
     let ranks = Ranks::join(&o).unwrap();
-    ranks.tick(&[0]).unwrap();
     if rank == 1 {
+        ranks.tick(&[0]).unwrap();
         torch_ext::ranks::leave_at_once(1);
     }
     loop {
@@ -87,7 +87,6 @@ fn doomed() {
 /// Rank 1 dies in each of torchrun's attempts but the third.
 fn mortal() {
     let ranks = join();
-    ranks.tick(&[0]).unwrap();
     if variable("TORCHELASTIC_RESTART_COUNT").as_deref() == Some("2") {
         together(&ranks);
         return ranks.leave().unwrap();

@@ -13,7 +13,7 @@ const BATCH: i64 = 24;
 /// Small, so that there are several.
 const BUCKET: usize = 16 << 10;
 
-pub fn play(scenario: &str) -> bool {
+pub(crate) fn play(scenario: &str) -> bool {
     match scenario {
         "gradients" => gradients(&join()),
         "coupled" => coupled(&join()),
@@ -26,7 +26,7 @@ pub fn play(scenario: &str) -> bool {
 
 /// What f32 sums in another order may differ by, and what f64 sums show: that it is the same sum.
 fn limits() -> [(Kind, f64); 2] {
-    [(Kind::Float, 2e-7), (Kind::Double, 1e-14)]
+    [(Kind::Float, 5e-7), (Kind::Double, 1e-14)]
 }
 
 /// This rank's images of part `part` of `parts`: r, r + W, …, in order.
@@ -208,7 +208,7 @@ fn coupled(ranks: &Ranks) {
                 // The log's loss: means over the ranks.
                 let logged = Tensor::from_slice(&[words + couple.double_value(&[])]);
                 ranks.all_reduce(&[(&logged, Reduce::Mean)]).unwrap();
-                assert!((logged.double_value(&[0]) - total.double_value(&[])).abs() < 3e-6);
+                assert!((logged.double_value(&[0]) - total.double_value(&[])).abs() < 10.0 * limit);
             }
         }
     }
