@@ -1,5 +1,4 @@
-// The libtorch calls that tch lacks. Tensors come in as at::Tensor* (what tch's `Tensor::as_ptr` answers) and go out as
-// `new at::Tensor`. No exception crosses the border: each function answers null or a malloc'ed message.
+// The libtorch calls that tch lacks.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -34,32 +33,14 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/version.h>
 
+#include "border.h"
+
 namespace {
 
-using List = std::vector<at::Tensor>;
-
-List list(at::Tensor** from, size_t n) {
-  List out;
-  out.reserve(n);
-  for (size_t i = 0; i < n; ++i) out.push_back(*from[i]);
-  return out;
-}
-
-char* message(const char* text) { return strdup(text); }
-
-template <class F>
-char* guarded(F f) {
-  try {
-    f();
-    return nullptr;
-  } catch (const c10::Error& e) {
-    return message(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    return message(e.what());
-  } catch (...) {
-    return message("unknown C++ exception");
-  }
-}
+using border::guarded;
+using border::List;
+using border::list;
+using border::message;
 
 c10::DeviceType device_type(int cuda) { return cuda ? c10::kCUDA : c10::kCPU; }
 

@@ -12,7 +12,7 @@ use tch::{Device, Tensor};
 
 use crate::{AdamW, AdamWLists, TorchError};
 
-type At = *mut c_void;
+pub(crate) type At = *mut c_void;
 
 /// What is run again in backward; the second tensor is optional.
 pub(crate) type Body = Box<dyn Fn(&Tensor, Option<&Tensor>) -> Tensor + Send>;
@@ -69,16 +69,16 @@ unsafe extern "C" {
     fn te_cuda_memory(index: c_int, out: *mut i64) -> *mut c_char;
 }
 
-fn at(t: &Tensor) -> At {
+pub(crate) fn at(t: &Tensor) -> At {
     t.as_ptr().cast_mut().cast()
 }
 
-fn pointers(tensors: &[Tensor]) -> Vec<At> {
+pub(crate) fn pointers(tensors: &[Tensor]) -> Vec<At> {
     tensors.iter().map(at).collect()
 }
 
 /// Takes a malloc'ed C string over; `None` for null.
-fn owned(text: *mut c_char) -> Option<String> {
+pub(crate) fn owned(text: *mut c_char) -> Option<String> {
     if text.is_null() {
         return None;
     }
@@ -90,11 +90,20 @@ fn owned(text: *mut c_char) -> Option<String> {
     }
 }
 
-fn check(call: &'static str, answer: *mut c_char) -> Result<(), TorchError> {
+/// Frees what C++ malloc'ed.
+///
+/// # Safety
+/// `text` is null or was malloc'ed and given away by C++, and is not used again.
+pub(crate) unsafe fn free(text: *mut c_char) {
+    // SAFETY: as above.
+    unsafe { te_free(text) }
+}
+
+pub(crate) fn check(call: &'static str, answer: *mut c_char) -> Result<(), TorchError> {
     owned(answer).map_or(Ok(()), |message| Err(TorchError { call, message }))
 }
 
-fn tensor(call: &'static str, f: impl FnOnce(*mut At) -> *mut c_char) -> Result<Tensor, TorchError> {
+pub(crate) fn tensor(call: &'static str, f: impl FnOnce(*mut At) -> *mut c_char) -> Result<Tensor, TorchError> {
     let mut out: At = std::ptr::null_mut();
     check(call, f(&raw mut out))?;
     // SAFETY: on success ext.cpp stored a `new at::Tensor` that the caller owns.

@@ -1,11 +1,13 @@
 //! The few libtorch calls that tch lacks: bf16 autocast on any device, fused AdamW, gradient norms without a host sync,
-//! random-generator state, copies to a device that nobody waits for, and loading libtorch's CUDA half at run time.
+//! random-generator state, copies to a device that nobody waits for, loading libtorch's CUDA half at run time, and training in several processes
+//! ([`ranks`]).
 //!
 //! Tensors cross into C++ as the `at::Tensor*` behind [`tch::Tensor::as_ptr`]; each C++ exception comes back as [`TorchError`].
 
 mod cuda;
 mod ffi;
 mod memory;
+pub mod ranks;
 mod recompute;
 mod send;
 
