@@ -28,10 +28,14 @@ struct Traces {
 
 /// What is set beside the ground's config, by run.
 const RUNS: [(&str, &[&str]); 3] = [
-    ("splitmask", &["objective.mask={ kind = \"blockwise-split\", min_block = 2, max_block = 6 }"]),
+    (
+        "splitmask",
+        &["objective.mask={ kind = \"blockwise-split\", min_block = 2, max_block = 6 }"],
+    ),
     (
         "splitmask in parts, without a split, all negatives",
         &[
+            "objective.mask={ kind = \"uniform-split\", keep = 0.5 }",
             "objective.split=false",
             "objective.both_branch_negatives=true",
             "objective.inpaint_weight=0.7",
@@ -119,7 +123,11 @@ fn the_loss_traces_are_those_that_were_kept() {
                     assert_eq!(have, want, "{name}, step {}", step + 1);
                 } else {
                     let (have, want): (f64, f64) = (have.parse().unwrap(), want.parse().unwrap());
-                    assert!((have - want).abs() <= NEAR * want.abs(), "{name}, step {}: {have} is far from {want}", step + 1);
+                    assert!(
+                        (have - want).abs() <= NEAR * want.abs(),
+                        "{name}, step {}: {have} is far from {want}",
+                        step + 1
+                    );
                 }
             }
         }
