@@ -35,6 +35,7 @@ const RUNS: [(&str, &[&str]); 3] = [
     (
         "splitmask in parts, without a split, all negatives",
         &[
+            "objective.mask={ kind = \"uniform-split\", keep = 0.5 }",
             "objective.split=false",
             "objective.both_branch_negatives=true",
             "objective.inpaint_weight=0.7",
