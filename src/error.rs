@@ -1,5 +1,7 @@
 //! Exit codes: what a process supervisor can rely on.
 
+use splitmask_pipeline::error::PipelineError;
+
 /// Why the process ends, as a code (architecture: failure scope = error type).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -50,23 +52,38 @@ impl CliError {
     }
 }
 
-impl From<splitmask_pipeline::error::PipelineError> for CliError {
-    fn from(e: splitmask_pipeline::error::PipelineError) -> Self {
-        use splitmask_pipeline::error::PipelineError as P;
-        let code = match e {
-            P::BadUrl { .. }
-            | P::Empty { .. }
-            | P::BadManifest { .. }
-            | P::BadCodebook { .. }
-            | P::FewPatches { .. }
-            | P::BadSetting { .. }
-            | P::Refused { .. }
-            | P::Unreachable { .. } => ExitCode::Usage,
-            P::FailureBudget { .. } | P::Shard(_) | P::Io { .. } => ExitCode::Io,
-            P::Panicked { .. } => ExitCode::Internal,
-        };
+/// The text of a caught panic.
+#[must_use]
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no message").to_owned()
+}
+
+/// How a process ends that the pipeline ends.
+#[must_use]
+pub fn code_of_pipeline(e: &PipelineError) -> ExitCode {
+    match e {
+        PipelineError::BadUrl { .. }
+        | PipelineError::Empty { .. }
+        | PipelineError::BadManifest { .. }
+        | PipelineError::BadCodebook { .. }
+        | PipelineError::FewPatches { .. }
+        | PipelineError::BadSetting { .. }
+        | PipelineError::Refused { .. }
+        // Only opening a bucket answers this: a wrong address rather than a bad day.
+        | PipelineError::Unreachable { .. } => ExitCode::Usage,
+        PipelineError::FailureBudget { .. } | PipelineError::Shard(_) | PipelineError::Io { .. } => ExitCode::Io,
+        PipelineError::Panicked { .. } | PipelineError::Broken { .. } => ExitCode::Internal,
+    }
+}
+
+impl From<PipelineError> for CliError {
+    fn from(e: PipelineError) -> Self {
         Self {
-            code,
+            code: code_of_pipeline(&e),
             hint: e.hint(),
             message: e.to_string(),
         }

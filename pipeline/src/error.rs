@@ -303,6 +303,14 @@ pub enum PipelineError {
         /// Panic message.
         detail: String,
     },
+    /// A stage broke what it promises to the next one, without a panic.
+    #[error("stage {stage}: {detail}")]
+    Broken {
+        /// Its name.
+        stage: &'static str,
+        /// What was not kept.
+        detail: String,
+    },
 }
 
 impl PipelineError {
@@ -320,7 +328,7 @@ impl PipelineError {
             Self::Shard(ShardError::Denied { .. }) => "credentials may have expired or do not cover this place; they are read from the environment (AWS_*, GOOGLE_*, AZURE_*)".into(),
             Self::Shard(_) => "set data.on_shard_error = \"skip\" to go on without such shards".into(),
             Self::BadSetting { .. } | Self::Io { .. } => return None,
-            Self::Panicked { .. } => "this is a bug; the log holds the place".into(),
+            Self::Panicked { .. } | Self::Broken { .. } => "this is a bug; the log holds the place".into(),
         })
     }
 }

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use super::eval::{checkpoint_folder, config_of, knn};
 use crate::cli::answer::say;
+use crate::config::Config;
 use crate::error::CliError;
-use crate::trainer::journal::Journal;
+use crate::objective::config::ObjectiveConfig;
+use crate::trainer::metrics_log::MetricsLog;
 
 /// Sum up a run: speed, losses against the words' entropy, k-NN accuracy against random initialisation and chance, pictures.
 #[derive(Args)]
@@ -24,10 +26,20 @@ pub(crate) struct ReportArgs {
     json: bool,
 }
 
+/// Match loss of descriptors that say nothing: ln of what is chosen among, which is the other halves of the whole batch, or with
+/// `objective.both_branch_negatives` all its halves but the image's own.
+fn match_chance(config: &Config) -> f64 {
+    let batch = f64::from(config.train.batch);
+    match &config.objective {
+        ObjectiveConfig::Splitmask(c) if c.both_branch_negatives => (2.0 * batch - 1.0).ln(),
+        _ => batch.ln(),
+    }
+}
+
 pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     let folder = checkpoint_folder(&args.run)?;
     let config = config_of(&folder)?;
-    let lines: Vec<Value> = Journal::read(&args.run)
+    let lines: Vec<Value> = MetricsLog::read(&args.run)
         .into_iter()
         .filter(|l| l["images_per_second"].is_f64())
         .collect();
@@ -92,10 +104,10 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
         );
     }
     if last["match"].is_f64() {
-        let chance = f64::from(config.train.batch / config.train.accumulate.max(1)).ln();
+        let chance = match_chance(&config);
         say!("match loss     {:.3} nats; guessing would score {chance:.3}", number("match"));
     }
-    if let (Some(trained), Some(random)) = (trained, random) {
+    if let (Some(trained), Some(random)) = (&trained, &random) {
         say!(
             "k-NN accuracy  {:.3} trained · {:.3} same encoder at random init · {:.3} commonest class · {:.3} chance ({} classes)",
             trained.top1,
@@ -108,6 +120,9 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
             "               {:+.1} points over random init",
             100.0 * (trained.top1 - random.top1)
         );
+    }
+    for line in trained.iter().flat_map(|accuracy| accuracy.remarks.lines()) {
+        say!("               {line}");
     }
     if let Some(reason) = unmeasured {
         say!("k-NN accuracy  not measured: {reason}");

@@ -18,7 +18,7 @@ use super::watchdog::Watchdog;
 use super::{Train, start, threads};
 use crate::config::{Change, Config, Source};
 use crate::error::{CliError, ExitCode};
-use crate::telemetry::metrics::{ReloadOutcome, TrainMetrics, unix_seconds};
+use crate::telemetry::metrics::{ReloadOutcome, RunFile, TrainMetrics, unix_seconds};
 use crate::trainer::control::{Command, Outcome, Status, StatusBoard};
 
 /// Longest pause between two looks at status, watchdog and deadline.
@@ -64,6 +64,8 @@ pub(super) struct Supervisor<T> {
     draining: Option<Draining>,
     /// Batches consumed at the last rollback that the journal tells of.
     rollback_told: Option<u64>,
+    /// Number of the last failure beside training that the journal tells of.
+    failure_told: u64,
     /// The first trainer took its first batch: the start is accepted.
     accepted: bool,
 }
@@ -73,7 +75,7 @@ impl<T: Train> Supervisor<T> {
         let (commands, _) = channel();
         let watchdog = Watchdog::new(Instant::now(), Duration::from_secs_f64(parts.config.admin.watchdog_s));
         Self {
-            journal: Journal::of(&parts.config.run_dir()),
+            journal: Journal::of(&parts.config.run_dir(), parts.metrics.write_failures.of(RunFile::Journal).clone()),
             parts,
             commands,
             pending: None,
@@ -84,6 +86,7 @@ impl<T: Train> Supervisor<T> {
             watchdog,
             draining: None,
             rollback_told: None,
+            failure_told: 0,
             accepted: false,
         }
     }
@@ -232,6 +235,8 @@ impl<T: Train> Supervisor<T> {
         }
         self.reload_progress(status.ready);
         self.tell_rollback(&status);
+        self.tell_failures(&status);
+        self.journal.catch_up();
         self.watchdog.set_floor(Duration::from_secs_f64(self.parts.config.admin.watchdog_s));
         let stuck = self.watchdog.look(&status, Instant::now());
         let before = std::mem::replace(&mut held(&self.parts.board).stuck, stuck.clone());
@@ -273,6 +278,19 @@ impl<T: Train> Supervisor<T> {
         }
     }
 
+    /// Evaluations, pictures and the like that failed, while training went on.
+    fn tell_failures(&mut self, status: &Status) {
+        let last = status.side_failures.last().map_or(0, |failure| failure.number);
+        // A trainer that was rebuilt counts anew.
+        if last < self.failure_told {
+            self.failure_told = 0;
+        }
+        let told = std::mem::replace(&mut self.failure_told, last);
+        for failure in status.side_failures.iter().filter(|failure| failure.number > told) {
+            self.note("side failure", failure.task, "failed", &[], Some(&failure.error));
+        }
+    }
+
     /// The config of the start is in force.
     fn accept(&mut self) {
         if std::mem::replace(&mut self.accepted, true) {
@@ -309,7 +327,7 @@ impl<T: Train> Supervisor<T> {
         held(&self.parts.status).clone()
     }
 
-    pub(super) fn note(&self, event: &str, trigger: &str, outcome: &str, changes: &[Change], error: Option<&str>) {
+    pub(super) fn note(&mut self, event: &str, trigger: &str, outcome: &str, changes: &[Change], error: Option<&str>) {
         let sha256 = self.parts.config.sha256();
         let step = self.status().step;
         self.journal.append(&Entry {

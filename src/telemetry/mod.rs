@@ -2,6 +2,7 @@
 
 mod exposition;
 mod labels;
+pub mod line_file;
 pub mod metrics;
 mod phase_clock;
 mod register;

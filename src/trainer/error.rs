@@ -6,7 +6,8 @@ use splitmask_pipeline::error::PipelineError;
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
-use crate::error::{CliError, ExitCode};
+use crate::error::{CliError, ExitCode, code_of_pipeline};
+use crate::eval::EvalError;
 use crate::objective::ObjectiveError;
 use crate::optim::OptimError;
 use crate::tensor::TensorError;
@@ -55,6 +56,14 @@ pub enum TrainError {
         /// Cause.
         source: std::io::Error,
     },
+    /// A file of a replay folder that does not hold what it should.
+    #[error("{path}: {detail}")]
+    BadFile {
+        /// File.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// A step does not fit into memory.
     #[error("out of memory in a step of {batch} images in {parts} parts: {detail}")]
     OutOfMemory {
@@ -71,6 +80,12 @@ pub enum TrainError {
         /// What libtorch said.
         detail: String,
     },
+    /// The optimizer was asked for a step that it cannot take.
+    #[error(transparent)]
+    Optim(OptimError),
+    /// The objective refuses a batch or settings.
+    #[error(transparent)]
+    Objective(#[from] ObjectiveError),
     /// libtorch said no (a missing operator, a wrong shape).
     #[error("libtorch: {0}")]
     Torch(String),
@@ -81,31 +96,20 @@ impl TrainError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::BadSetting { .. } | Self::Checkpoint(CheckpointError::Mismatch { .. }) => ExitCode::Usage,
+            Self::BadSetting { .. } | Self::BadFile { .. } | Self::Checkpoint(CheckpointError::Mismatch { .. }) => ExitCode::Usage,
+            Self::Checkpoint(CheckpointError::Panicked { .. }) => ExitCode::Internal,
             Self::Checkpoint(_) | Self::Io { .. } => ExitCode::Io,
             Self::NonFinite { .. } => ExitCode::NonFinite,
             // For the supervisor to start again: a new process gets the device back, if anything does.
             Self::DeviceLost { .. } => ExitCode::Stopped,
-            Self::Torch(_) | Self::OutOfMemory { .. } => ExitCode::Internal,
+            Self::OutOfMemory { .. } => ExitCode::Io,
+            Self::Objective(ObjectiveError::Word { .. } | ObjectiveError::Kind { .. }) => ExitCode::Usage,
+            Self::Torch(_) | Self::Optim(_) | Self::Objective(_) => ExitCode::Internal,
             Self::Tensor(e) => match e {
                 TensorError::BadDevice(_) | TensorError::NoDevice { .. } => ExitCode::Usage,
                 _ => ExitCode::Internal,
             },
-            Self::Pipeline(e) => match e {
-                PipelineError::BadUrl { .. }
-                | PipelineError::Empty { .. }
-                | PipelineError::BadManifest { .. }
-                | PipelineError::BadCodebook { .. }
-                | PipelineError::FewPatches { .. }
-                | PipelineError::BadSetting { .. }
-                | PipelineError::Refused { .. }
-                // Only opening a bucket answers this: a wrong address rather than a bad day.
-                | PipelineError::Unreachable { .. } => ExitCode::Usage,
-                PipelineError::Panicked { .. } => ExitCode::Internal,
-                PipelineError::FailureBudget { .. } | PipelineError::Shard(_) | PipelineError::Io { .. } => {
-                    ExitCode::Io
-                }
-            },
+            Self::Pipeline(e) => code_of_pipeline(e),
         }
     }
 
@@ -139,7 +143,9 @@ impl TrainError {
             Self::Tensor(TensorError::BadDevice(_) | TensorError::NoDevice { .. }) => {
                 Some("`splitmask doctor` says which devices there are; train.device = \"auto\" takes the best".into())
             }
-            Self::Tensor(_) | Self::Checkpoint(_) | Self::Io { .. } | Self::Torch(_) => None,
+            Self::Objective(ObjectiveError::Word { .. }) => Some("codebook.path must name the codebook that the run began with".into()),
+            Self::BadFile { .. } => Some("name a folder that a run wrote: RUN/replay/step-…".into()),
+            Self::Tensor(_) | Self::Checkpoint(_) | Self::Io { .. } | Self::Objective(_) | Self::Optim(_) | Self::Torch(_) => None,
         }
     }
 }
@@ -198,13 +204,22 @@ impl From<TensorError> for TrainError {
 
 impl From<OptimError> for TrainError {
     fn from(e: OptimError) -> Self {
-        Self::of_torch(&e.to_string())
+        match e {
+            OptimError::Torch(e) => e.into(),
+            OptimError::Tch(text) => Self::of_torch(&text),
+            other => Self::Optim(other),
+        }
     }
 }
 
-impl From<ObjectiveError> for TrainError {
-    fn from(e: ObjectiveError) -> Self {
-        Self::Torch(e.to_string())
+/// Of work beside training, whose failure ends nothing.
+impl From<TrainError> for EvalError {
+    fn from(e: TrainError) -> Self {
+        match e {
+            TrainError::Pipeline(e) => Self::Pipeline(e),
+            TrainError::Objective(e) => Self::Objective(e),
+            other => Self::Torch(other.to_string()),
+        }
     }
 }
 
@@ -221,6 +236,31 @@ impl From<TrainError> for CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_keep_their_kind_and_only_bugs_are_called_bugs() {
+        let oom = TrainError::of_device("CUDA out of memory.").unwrap();
+        assert_eq!(oom.exit_code(), ExitCode::Io);
+        let missing = TrainError::from(OptimError::Missing("ema.w".into()));
+        assert!(
+            missing.to_string().contains("ema.w") && !missing.to_string().contains("libtorch"),
+            "{missing}"
+        );
+        let word = TrainError::from(ObjectiveError::Word {
+            objective: "beit",
+            word: 9,
+            vocabulary: 8,
+        });
+        assert!(
+            word.exit_code() == ExitCode::Usage && !word.to_string().contains("libtorch"),
+            "{word}"
+        );
+        let full = CheckpointError::Io {
+            path: "x".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        assert_eq!(TrainError::from(full).exit_code(), ExitCode::Io);
+    }
 
     #[test]
     fn libtorchs_words_are_understood() {
