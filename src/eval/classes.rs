@@ -197,11 +197,24 @@ pub fn match_classes(references: &Labels, queries: &Labels, least: u32) -> Resul
         }
     }
     left_out.extend(unmatched.into_iter().map(|(label, images)| {
-        let why = if queries.is_beyond_the_list(label) { Why::BeyondTheList } else { Why::NoPartner };
+        let why = if queries.is_beyond_the_list(label) {
+            Why::BeyondTheList
+        } else {
+            Why::NoPartner
+        };
         queries.left_out(why, label, images)
     }));
     let Some(most) = query_rows.keys().map(|class| (reference_rows[class].len(), *class)).max() else {
-        let shown = |set: &Labels| listed(&set.of.iter().collect::<BTreeSet<_>>().into_iter().map(|l| set.shown(*l)).collect::<Vec<_>>());
+        let shown = |set: &Labels| {
+            listed(
+                &set.of
+                    .iter()
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .map(|l| set.shown(*l))
+                    .collect::<Vec<_>>(),
+            )
+        };
         return Err(EvalError::NoCommonClass {
             train: references.place.clone(),
             train_classes: shown(references),
@@ -232,7 +245,9 @@ pub fn match_classes(references: &Labels, queries: &Labels, least: u32) -> Resul
     let numbers: BTreeMap<i64, i64> = reference_rows.keys().copied().zip(0..).collect();
     // In the order of the sets.
     let rows = |by_class: &BTreeMap<i64, Vec<i64>>| {
-        let pairs = by_class.iter().flat_map(|(class, rows)| rows.iter().map(|row| (*row, numbers[class])));
+        let pairs = by_class
+            .iter()
+            .flat_map(|(class, rows)| rows.iter().map(|row| (*row, numbers[class])));
         let mut pairs: Vec<(i64, i64)> = pairs.collect();
         pairs.sort_unstable();
         pairs
@@ -244,7 +259,11 @@ pub fn match_classes(references: &Labels, queries: &Labels, least: u32) -> Resul
         classes: numbers.keys().map(|label| references.shown(*label)).collect(),
         remarks: Remarks {
             left_out,
-            warning: if to_train.is_by_name() { None } else { by_number_warning(references, queries) },
+            warning: if to_train.is_by_name() {
+                None
+            } else {
+                by_number_warning(references, queries)
+            },
         },
     })
 }
@@ -351,7 +370,10 @@ mod tests {
     fn a_name_that_stands_twice_in_a_list_has_no_partner() {
         let train = set("train", &["a", "b", "a"], &[0, 1, 2]);
         let got = match_classes(&train, &set("val", &["b", "a"], &[0, 1]), 1).unwrap();
-        assert_eq!((got.classes.as_slice(), got.queries.as_slice()), (&["b".to_owned()][..], &[(0, 0)][..]));
+        assert_eq!(
+            (got.classes.as_slice(), got.queries.as_slice()),
+            (&["b".to_owned()][..], &[(0, 0)][..])
+        );
         assert_eq!(got.remarks.left_out.len(), 3);
     }
 }
