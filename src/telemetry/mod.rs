@@ -1,4 +1,4 @@
-//! What the daemon tells about itself: the inventory of its metrics. Knows no tensors, files or network.
+//! What the daemon tells about itself: the inventory of its metrics, and files of lines. Knows no tensors or network.
 
 mod exposition;
 mod labels;
