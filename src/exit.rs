@@ -1,5 +1,7 @@
 //! How the process ends: codes that a process supervisor can rely on, and the error that carries one.
 
+use splitmask_pipeline::error::PipelineError;
+
 /// Why the process ends, as a code (architecture: failure scope = error type).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -61,24 +63,39 @@ impl CliError {
     }
 }
 
-impl From<splitmask_pipeline::error::PipelineError> for CliError {
-    fn from(e: splitmask_pipeline::error::PipelineError) -> Self {
-        use splitmask_pipeline::error::PipelineError as P;
-        let code = match e {
-            P::BadUrl { .. }
-            | P::Empty { .. }
-            | P::NoSample { last: None, .. }
-            | P::TwoImages { .. }
-            | P::BadManifest { .. }
-            | P::BadCodebook { .. }
-            | P::FewPatches { .. }
-            | P::BadSetting { .. }
-            | P::Refused { .. } => ExitCode::Usage,
-            P::Unreachable { .. } | P::FailureBudget { .. } | P::Shard(_) | P::NoSample { .. } | P::Io { .. } => ExitCode::Io,
-            P::Panicked { .. } => ExitCode::Internal,
-        };
+/// The text of a caught panic.
+#[must_use]
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no message").to_owned()
+}
+
+/// How a process ends that the pipeline ends.
+#[must_use]
+pub fn code_of_pipeline(e: &PipelineError) -> ExitCode {
+    use PipelineError as P;
+    match e {
+        P::BadUrl { .. }
+        | P::Empty { .. }
+        | P::NoSample { last: None, .. }
+        | P::TwoImages { .. }
+        | P::BadManifest { .. }
+        | P::BadCodebook { .. }
+        | P::FewPatches { .. }
+        | P::BadSetting { .. }
+        | P::Refused { .. } => ExitCode::Usage,
+        P::Unreachable { .. } | P::FailureBudget { .. } | P::Shard(_) | P::NoSample { .. } | P::Io { .. } => ExitCode::Io,
+        P::Panicked { .. } | P::Broken { .. } => ExitCode::Internal,
+    }
+}
+
+impl From<PipelineError> for CliError {
+    fn from(e: PipelineError) -> Self {
         Self {
-            code,
+            code: code_of_pipeline(&e),
             hint: e.hint(),
             message: e.to_string(),
         }

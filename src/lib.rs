@@ -1,6 +1,6 @@
 //! SplitMask (arXiv 2112.10740): self-supervised pre-training of vision transformers on your own images.
 //!
-//! Floors, low to high; a module imports only from floors below it: `exit` `signals` `setting` → `telemetry` → `tensor` → `loss` `optim` `model` →
+//! Floors, low to high; a module imports only from floors below it: `exit` `signals` `setting` `exact` → `telemetry` → `tensor` → `loss` `optim` `model` →
 //! `head` `dvae` → `objective` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
 
 pub mod checkpoint;
@@ -9,6 +9,7 @@ pub mod config;
 pub mod daemon;
 pub mod dvae;
 pub mod eval;
+pub mod exact;
 pub mod exit;
 pub mod export;
 pub mod head;

@@ -87,6 +87,7 @@ fn spec(case: &Case, model: &VitConfig, codebook: &Path, run_dir: &Path) -> Trai
         run_dir: run_dir.to_owned(),
         codebook: codebook.to_owned(),
         init_from: None,
+        init_partial: false,
         data: Default::default(),
         pipeline: Default::default(),
         augment: Default::default(),

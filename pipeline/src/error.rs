@@ -349,6 +349,14 @@ pub enum PipelineError {
         /// Panic message.
         detail: String,
     },
+    /// A stage broke what it promises to the next one, without a panic.
+    #[error("stage {stage}: {detail}")]
+    Broken {
+        /// Its name.
+        stage: &'static str,
+        /// What was not kept.
+        detail: String,
+    },
 }
 
 impl From<Violation> for PipelineError {
@@ -380,7 +388,7 @@ impl PipelineError {
             // It ends a stream only where the policy says so.
             Self::Shard(error) => error.hint().unwrap_or_else(|| "set data.on_shard_error = \"skip\" to go on without such shards".into()),
             Self::BadSetting { .. } | Self::Io { .. } => return None,
-            Self::Panicked { .. } => "this is a bug; the log holds the place".into(),
+            Self::Panicked { .. } | Self::Broken { .. } => "this is a bug; the log holds the place".into(),
         })
     }
 }

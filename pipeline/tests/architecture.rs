@@ -21,7 +21,7 @@ const PIPELINE: &[&[&str]] = &[
 
 /// Modules of `splitmask` from the ground up.
 const SPLITMASK: &[&[&str]] = &[
-    &["exit", "signals", "setting"],
+    &["exit", "signals", "setting", "exact"],
     &["telemetry"],
     &["tensor"],
     &["loss", "optim", "model"],

@@ -33,6 +33,7 @@ pub struct Stability {
     /// How many of them were judged already.
     pub judged: u64,
     /// (total loss, gradient norm) of the latest steps, oldest first; `None` = it was not finite and was skipped.
+    #[serde(with = "crate::exact")]
     pub recent: VecDeque<Option<(f64, f64)>>,
     /// All rollbacks, oldest first.
     pub rollbacks: Vec<Rollback>,

@@ -24,6 +24,11 @@ pub(crate) fn tell_differences(dataset: &Dataset) {
     }
 }
 
+/// Tells what a verb's answer leaves out, on stderr.
+pub(crate) fn warn(text: &str) {
+    eprintln!("warning: {text}");
+}
+
 /// `println!` for a verb that answers `Result<_, CliError>`, by way of [`answer`].
 macro_rules! say {
     ($($text:tt)*) => {

@@ -11,9 +11,9 @@ use tch::{Device, Tensor, nn};
 use crate::checkpoint::{self, folder_of};
 use crate::cli::answer::say;
 use crate::config::{Config, Source};
-use crate::eval::features::FeatureError;
+use crate::eval::fenced;
 use crate::eval::knn::Accuracy;
-use crate::exit::{CliError, ExitCode};
+use crate::exit::CliError;
 use crate::objective::Objective;
 use crate::optim::EMA_PREFIX;
 use crate::tensor::choose_device;
@@ -68,6 +68,9 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             let folder = checkpoint_folder(&args.run)?;
             let mut config = config_of(&folder)?;
             if let Some(k) = args.k {
+                if k == 0 {
+                    return Err(CliError::usage("--k 0: at least one neighbour votes", None));
+                }
                 config.eval.k = k;
             }
             if let Some(val) = args.val {
@@ -100,21 +103,30 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
                 );
                 say!("commonest class {:.4}", accuracy.majority);
                 say!("chance          {:.4}   ({} classes)", accuracy.chance, accuracy.classes);
+                for line in accuracy.remarks.lines() {
+                    say!("note            {line}");
+                }
             }
             Ok(())
         }
     }
 }
 
-/// The folder itself if it is a checkpoint, else the newest whole checkpoint of the run in it.
+/// The folder itself if it is a checkpoint, else the newest good checkpoint of the run in it; newer ones that cannot be read are named on stderr.
 pub(super) fn checkpoint_folder(run: &Path) -> Result<PathBuf, CliError> {
     if run.join("complete.json").exists() {
         return Ok(run.to_owned());
     }
-    let newest = checkpoint::list(&folder_of(run)).pop().map(|(_, folder)| folder);
-    newest.ok_or_else(|| {
+    let found = checkpoint::newest_good(&folder_of(run)).map_err(TrainError::from)?;
+    for bad in &found.bad {
+        crate::cli::answer::warn(&format!("passed over: {}", bad.reason));
+    }
+    found.good.map(|good| good.folder).ok_or_else(|| {
         CliError::usage(
-            format!("{}: no checkpoint in it", run.display()),
+            match found.bad.len() {
+                0 => format!("{}: no checkpoint in it", run.display()),
+                n => format!("{}: none of its {n} checkpoints can be read", run.display()),
+            },
             "name a run folder (run.dir of its config) or a folder step-… below its checkpoints/".to_owned(),
         )
     })
@@ -147,7 +159,7 @@ impl Subject {
             ));
         }
         let (device, _) = choose_device(&spec.train.device).map_err(TrainError::from)?;
-        let words = trainer::Words::of(&spec, device)?;
+        let words = trainer::Words::load(&spec, device)?;
         tch::manual_seed(spec.seed as i64);
         let vars = nn::VarStore::new(device);
         let objective = spec.objective.build(&vars.root(), &spec.scope(words.len()));
@@ -169,23 +181,17 @@ fn spinner() -> ProgressBar {
         .with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"))
 }
 
-fn unmeasured(e: &FeatureError) -> CliError {
-    CliError {
-        code: ExitCode::Usage,
-        message: e.to_string(),
-        hint: None,
-    }
-}
-
 /// k-NN accuracy of a checkpoint's weights, or of the random initialisation of its config.
 pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, CliError> {
     let subject = Subject::of(config, weights)?;
     let bar = spinner();
     let encoder = subject.objective.encoder();
-    let result = trainer::knn(encoder, &subject.spec, subject.device, |set, n| {
-        bar.set_message(set.to_owned());
-        bar.set_position(n as u64);
+    let result = fenced(|| {
+        trainer::knn(encoder, &subject.spec, subject.device, |set, n| {
+            bar.set_message(set.to_owned());
+            bar.set_position(n as u64);
+        })
     });
     bar.finish_and_clear();
-    result.map_err(|e| unmeasured(&e))
+    Ok(result?)
 }

@@ -14,7 +14,7 @@ use crate::exit::{CliError, ExitCode};
 use crate::export::{self, Card, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Verified, Weights};
 use crate::signals;
 use crate::trainer::TrainError;
-use crate::trainer::journal::Journal;
+use crate::trainer::metrics_log::MetricsLog;
 
 const LONG_ABOUT: &str = "\
 Writes the encoder of a checkpoint into a folder that timm or transformers load: weights (safetensors), config, a model card that says
@@ -194,7 +194,7 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
 
 /// The last losses and accuracies that the run's journal holds up to `step`.
 fn measured(run: &Path, step: u64) -> Vec<Measured> {
-    let lines = Journal::read(run);
+    let lines = MetricsLog::read(run);
     let last = |key: &str, what: &str| {
         lines.iter().rev().find_map(|line| {
             let at = line["step"].as_u64().filter(|s| *s <= step)?;

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::eval::{checkpoint_folder, config_of, knn};
 use crate::cli::answer::say;
 use crate::exit::CliError;
-use crate::trainer::journal::Journal;
+use crate::objective::Scope;
+use crate::trainer::metrics_log::MetricsLog;
 
 /// Sum up a run: speed, losses against the words' entropy, k-NN accuracy against random initialisation and chance, pictures.
 #[derive(Args)]
@@ -27,7 +28,7 @@ pub(crate) struct ReportArgs {
 pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     let folder = checkpoint_folder(&args.run)?;
     let config = config_of(&folder)?;
-    let lines: Vec<Value> = Journal::read(&args.run)
+    let lines: Vec<Value> = MetricsLog::read(&args.run)
         .into_iter()
         .filter(|l| l["images_per_second"].is_f64())
         .collect();
@@ -92,10 +93,13 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
         );
     }
     if last["match"].is_f64() {
-        let chance = f64::from(config.train.batch / config.train.accumulate.max(1)).ln();
+        let chance = config
+            .objective
+            .chance("match", &Scope::new(&config.model, config.train.batch, 0))
+            .unwrap_or(f64::NAN);
         say!("match loss     {:.3} nats; guessing would score {chance:.3}", number("match"));
     }
-    if let (Some(trained), Some(random)) = (trained, random) {
+    if let (Some(trained), Some(random)) = (&trained, &random) {
         say!(
             "k-NN accuracy  {:.3} trained · {:.3} same encoder at random init · {:.3} commonest class · {:.3} chance ({} classes)",
             trained.top1,
@@ -108,6 +112,9 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
             "               {:+.1} points over random init",
             100.0 * (trained.top1 - random.top1)
         );
+    }
+    for line in trained.iter().flat_map(|accuracy| accuracy.remarks.lines()) {
+        say!("               {line}");
     }
     if let Some(reason) = unmeasured {
         say!("k-NN accuracy  not measured: {reason}");

@@ -61,6 +61,11 @@ fn before_the_objective() -> Vec<Key> {
             "checkpoint whose weights a new run starts from; a run that has begun does not read it again",
         ),
         key(
+            Live,
+            "run.init_partial",
+            "whether parts of the encoder that run.init_from does not hold may start at random; they are listed. Read with run.init_from",
+        ),
+        key(
             Rebuild,
             "data.train",
             "shards to train on: folder, bucket prefix, glob or range {000000..000146}",

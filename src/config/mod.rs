@@ -45,6 +45,8 @@ pub struct RunConfig {
     pub seed: u64,
     /// Checkpoint whose weights a *new* run starts from; empty = random initialisation.
     pub init_from: String,
+    /// Whether parts of the encoder that `init_from` does not hold may start at random; they are listed.
+    pub init_partial: bool,
 }
 
 impl Default for RunConfig {
@@ -54,6 +56,7 @@ impl Default for RunConfig {
             dir: String::new(),
             seed: 0,
             init_from: String::new(),
+            init_partial: false,
         }
     }
 }
@@ -191,6 +194,7 @@ impl Config {
             seed: self.run.seed,
             run_dir: self.run_dir(),
             codebook: PathBuf::from(&self.codebook.path),
+            init_partial: self.run.init_partial,
             init_from: (!self.run.init_from.is_empty()).then(|| PathBuf::from(&self.run.init_from)),
             data: self.data.clone(),
             pipeline: self.pipeline.clone(),

@@ -1,13 +1,13 @@
 //! `journal.jsonl` and `last-good.toml`: what the run was told, and when.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
+use prometheus::IntCounter;
 use serde::Serialize;
 
 use crate::config::Change;
+use crate::telemetry::line_file::LineFile;
 
 /// File of events in a run folder, one JSON object a line.
 pub const JOURNAL_FILE: &str = "journal.jsonl";
@@ -39,33 +39,26 @@ pub struct Entry<'a> {
 /// Appends to the journal of one run folder.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    /// Open from the first line on: a folder that is renamed keeps its journal, and whatever lies in its place gets none of our lines.
-    file: Option<File>,
+    lines: LineFile,
 }
 
 impl Journal {
-    /// The journal of a run folder.
+    /// The journal of a run folder; `failures` counts lines that could not be written at once.
     #[must_use]
-    pub fn of(run_dir: &Path) -> Self {
+    pub fn of(run_dir: &Path, failures: IntCounter) -> Self {
         Self {
-            path: run_dir.join(JOURNAL_FILE),
-            file: None,
+            lines: LineFile::new(run_dir.join(JOURNAL_FILE), failures).synced(),
         }
     }
 
-    /// Appends one line. A full disk must not stop a training run: failures are logged.
+    /// Appends one line. A full disk must not stop a training run: the line waits then.
     pub fn append(&mut self, line: &str) {
-        let open = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
-        let written = self.file.take().map_or_else(|| open(&self.path), Ok).and_then(|mut file| {
-            file.write_all(line.as_bytes())?;
-            file.sync_data()?;
-            self.file = Some(file);
-            Ok(())
-        });
-        if let Err(e) = written {
-            tracing::warn!(file = %self.path.display(), error = %e, "the journal could not be written");
-        }
+        self.lines.append(line.trim_end());
+    }
+
+    /// Writes what waits, if there is room again.
+    pub fn catch_up(&mut self) {
+        self.lines.catch_up();
     }
 }
 

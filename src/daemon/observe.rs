@@ -18,6 +18,7 @@ impl<T: Train> Supervisor<T> {
         self.time_reading();
         let status = self.status();
         self.tell_rollback(&status);
+        self.tell_failures(&status);
         let stuck = self.look_stuck(&status);
         self.manager.tick(!stuck, || {
             format!("step {}/{} · {}", status.step, status.total_steps, progress::line(&status))
@@ -84,6 +85,19 @@ impl<T: Train> Supervisor<T> {
                 rollback.skipped_to.samples()
             );
             self.note("rollback", "trainer", "applied", &[], Some(&what));
+        }
+    }
+
+    /// Evaluations, pictures and the like that failed, while training went on.
+    fn tell_failures(&mut self, status: &Status) {
+        let last = status.side_failures.last().map_or(0, |failure| failure.number);
+        // A trainer that was rebuilt counts anew.
+        if last < self.failure_told {
+            self.failure_told = 0;
+        }
+        let told = std::mem::replace(&mut self.failure_told, last);
+        for failure in status.side_failures.iter().filter(|failure| failure.number > told) {
+            self.note("side failure", failure.task, "failed", &[], Some(&failure.error));
         }
     }
 

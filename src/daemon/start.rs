@@ -13,6 +13,7 @@ use super::events::Event;
 use super::journal::LAST_GOOD_FILE;
 use super::lock::RunLock;
 use super::settings::Settings;
+use crate::checkpoint;
 use crate::config::diff::diff_stored;
 use crate::config::{Change, Class, Config, ConfigError, Source};
 use crate::exit::{CliError, ExitCode};
@@ -109,45 +110,16 @@ fn make(source: &Source) -> Result<Started, CliError> {
     }
 }
 
-/// The newest checkpoint of a run folder that holds a config: (step, its config's text).
-///
-/// # Errors
-/// The folder or the file cannot be read.
-pub fn newest_checkpoint(run_dir: &Path) -> std::io::Result<Option<(u64, String)>> {
-    let folder = run_dir.join("checkpoints");
-    let entries = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let mut newest: Option<(u64, PathBuf)> = None;
-    for entry in entries {
-        let path = entry?.path();
-        let step = path
-            .file_name()
-            .and_then(|n| n.to_str())
-            .and_then(|n| n.strip_prefix("step-"))
-            .and_then(|n| n.parse().ok());
-        let config = path.join("config.toml");
-        if let Some(step) = step
-            && newest.as_ref().is_none_or(|(s, _)| step > *s)
-            && config.is_file()
-        {
-            newest = Some((step, config));
-        }
-    }
-    newest.map(|(step, path)| Ok((step, std::fs::read_to_string(path)?))).transpose()
-}
-
 /// Differences from the checkpoint that the run will go on from.
 ///
 /// # Errors
-/// Exit code 64 naming every frozen key that differs.
+/// Exit code 64 naming every frozen key that differs; 74 if the checkpoints cannot be listed.
 pub fn against_checkpoint(config: &Config) -> Result<Option<(u64, Vec<Change>)>, CliError> {
     let run_dir = config.run_dir();
-    let stored = newest_checkpoint(&run_dir).map_err(|e| CliError::io(format!("{}: {e}", run_dir.join("checkpoints").display())))?;
-    let Some((step, text)) = stored else { return Ok(None) };
-    let changes = diff_stored(&text, config)
+    let found = checkpoint::newest_good(&checkpoint::folder_of(&run_dir)).map_err(|e| CliError::io(e.to_string()))?;
+    let Some(good) = found.good else { return Ok(None) };
+    let step = good.progress.step;
+    let changes = diff_stored(&good.config_toml, config)
         .map_err(|e| CliError::io(format!("{}: config.toml of the checkpoint at step {step}: {e}", run_dir.display())))?;
     let frozen = frozen(&changes);
     if frozen.is_empty() {
@@ -161,7 +133,7 @@ pub fn against_checkpoint(config: &Config) -> Result<Option<(u64, Vec<Change>)>,
         ),
         format!(
             "keep the old values, or start a new run from the weights: another run.dir and run.init_from = \"{}\"",
-            run_dir.join("checkpoints").join(format!("step-{step:08}")).display()
+            good.folder.display()
         ),
     ))
 }
@@ -225,38 +197,43 @@ mod tests {
         Source::default().load_text(&text).unwrap().0
     }
 
-    #[test]
-    fn newest_checkpoint_with_a_config_counts() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(newest_checkpoint(dir.path()).unwrap(), None);
-        for (name, text) in [
-            ("step-00000100", Some("a")),
-            ("step-00000200", Some("b")),
-            ("step-00000300", None),
-            (".step-00000400.tmp", Some("c")),
-        ] {
-            let folder = dir.path().join("checkpoints").join(name);
-            std::fs::create_dir_all(&folder).unwrap();
-            if let Some(text) = text {
-                std::fs::write(folder.join("config.toml"), text).unwrap();
-            }
-        }
-        assert_eq!(newest_checkpoint(dir.path()).unwrap(), Some((200, "b".into())));
+    fn save(run_dir: &Path, step: u64, config_toml: String) -> PathBuf {
+        let progress = serde_json::json!({
+            "step": step, "cursor": splitmask_pipeline::cursor::Cursor::default(), "counters": {}, "meter": {}, "word_counts": [],
+            "token_entropy": 0.0, "codebook_perplexity": 0.0, "codebook": "",
+        });
+        let snapshot = checkpoint::Snapshot {
+            model: Vec::new(),
+            optimizer: Vec::new(),
+            progress: serde_json::from_value(progress).unwrap(),
+            config_toml,
+        };
+        checkpoint::save(&checkpoint::folder_of(run_dir), &snapshot).unwrap()
     }
 
     #[test]
     fn frozen_differences_refuse_a_start_and_others_are_told() {
         let dir = tempfile::tempdir().unwrap();
         let old = config(dir.path(), "");
-        let folder = dir.path().join("checkpoints/step-00000100");
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("config.toml"), old.to_toml()).unwrap();
+        save(dir.path(), 100, old.to_toml());
         let (step, changes) = against_checkpoint(&config(dir.path(), "[optim]\nlr = 1e-3\n")).unwrap().unwrap();
         assert_eq!((step, listed(&changes).as_str()), (100, "optim.lr 0.0015 → 0.001 (live)"));
         let error = against_checkpoint(&config(dir.path(), "[model]\ndepth = 6\n")).unwrap_err();
         assert_eq!(error.code, crate::exit::ExitCode::Usage);
         assert!(error.message.contains("model.depth 0 → 6 (frozen)"), "{}", error.message);
         assert!(error.hint.unwrap().contains("run.init_from"));
+    }
+
+    #[test]
+    fn a_start_is_compared_with_the_checkpoint_that_it_will_go_on_from() {
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), 100, config(dir.path(), "[model]\ndepth = 6\n").to_toml());
+        let newer = save(dir.path(), 200, config(dir.path(), "").to_toml());
+        let new = config(dir.path(), "[model]\ndepth = 6\n");
+        assert!(against_checkpoint(&new).unwrap_err().message.contains("step 200"));
+        // The trainer will set this one aside, so it says nothing.
+        std::fs::write(newer.join("config.toml"), "").unwrap();
+        assert_eq!(against_checkpoint(&new).unwrap().unwrap().0, 100);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::{Train, start};
 use crate::config::{Change, Source};
 use crate::exit::{CliError, ExitCode};
 use crate::signals::{Signal, Stop, StopRequests};
-use crate::telemetry::metrics::TrainMetrics;
+use crate::telemetry::metrics::{RunFile, TrainMetrics};
 use crate::trainer::control::{Command, Failure, Outcome, Reply, Status, StatusBoard};
 
 /// Longest pause between two looks at status, watchdog and deadline.
@@ -98,6 +98,8 @@ pub(super) struct Supervisor<T> {
     pub(super) ready: bool,
     /// Batches consumed at the last rollback that the journal tells of.
     pub(super) rollback_told: Option<u64>,
+    /// Number of the last failure beside training that the journal tells of.
+    pub(super) failure_told: u64,
     /// The first trainer took its first batch: the start is accepted.
     pub(super) accepted: bool,
     folder_lost: bool,
@@ -121,7 +123,10 @@ impl<T: Train> Supervisor<T> {
             again: parts.hangup.then_some(Trigger::Signal),
             attempted: None,
             generation: 0,
-            journal: Arc::new(std::sync::Mutex::new(Journal::of(&config.run_dir()))),
+            journal: Arc::new(std::sync::Mutex::new(Journal::of(
+                &config.run_dir(),
+                parts.metrics.write_failures.of(RunFile::Journal).clone(),
+            ))),
             manager: ServiceManager::from_environment(),
             watchdog: Watchdog::new(now, Duration::from_secs_f64(config.admin.watchdog_s)),
             stops: StopRequests::default(),
@@ -131,6 +136,7 @@ impl<T: Train> Supervisor<T> {
             bucket_says: String::new(),
             ready: false,
             rollback_told: None,
+            failure_told: 0,
             accepted: false,
             folder_lost: false,
             parts,

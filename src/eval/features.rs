@@ -6,17 +6,18 @@ use splitmask_pipeline::types::Batch;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Autocast;
 
+use super::classes::Labels;
+use super::error::EvalError;
 use crate::model::Vit;
-use crate::tensor::TensorError;
 use crate::tensor::{Normalise, step_input};
 
-/// L2-normalised patch means `n_ND` (f32, CPU) and labels `n_N` (i64) of the labelled samples.
+/// L2-normalised patch means `n_ND` (f32, CPU) and labels of the labelled samples of a set.
 #[derive(Debug)]
 pub struct Features {
     /// N × D.
     pub vectors: Tensor,
     /// N.
-    pub labels: Tensor,
+    pub labels: Labels,
 }
 
 /// What of a layer's tokens is a feature.
@@ -47,7 +48,7 @@ impl Pool {
     }
 }
 
-/// Features of several layers, not normalised: one N×D tensor (f32, on the device) for each place, and labels `n_N` (i64, CPU).
+/// Features of several layers, not normalised: one N×D tensor (f32, on the device) for each place, and labels.
 #[derive(Debug)]
 pub struct Layered {
     /// (layer from 1, what of its tokens).
@@ -55,7 +56,17 @@ pub struct Layered {
     /// One per place.
     pub vectors: Vec<Tensor>,
     /// N.
-    pub labels: Tensor,
+    pub labels: Labels,
+}
+
+/// A labelled set on its way through the backbone.
+pub struct Set<B> {
+    /// Where it is, for messages.
+    pub place: String,
+    /// Class names by label, from its manifest; empty if it has none.
+    pub names: Vec<String>,
+    /// Its images.
+    pub batches: B,
 }
 
 /// How pictures go through the backbone.
@@ -75,14 +86,14 @@ pub struct Pass<'a> {
 /// `go_on` hears the number of samples after each batch and may end it.
 fn labelled(
     pass: Pass<'_>,
-    batches: impl Iterator<Item = Result<Batch, PipelineError>>,
+    set: Set<impl Iterator<Item = Result<Batch, PipelineError>>>,
     of: impl Fn(&Tensor) -> Vec<Tensor>,
     mut go_on: impl FnMut(usize) -> bool,
-) -> Result<(Vec<Tensor>, Tensor), FeatureError> {
+) -> Result<(Vec<Tensor>, Labels), EvalError> {
     let _guard = tch::no_grad_guard();
     let _autocast = pass.bf16.then(|| Autocast::bf16(pass.device)).transpose()?;
     let (mut places, mut labels, mut seen) = (Vec::<Vec<Tensor>>::new(), Vec::new(), 0usize);
-    for batch in batches {
+    for batch in set.batches {
         let batch = batch?;
         let keep: Vec<i64> = (0..batch.len as i64).filter(|i| batch.labels[*i as usize] >= 0).collect();
         if !keep.is_empty() {
@@ -94,20 +105,26 @@ fn labelled(
             for (place, feature) in places.iter_mut().zip(features) {
                 place.push(feature.index_select(0, &rows));
             }
-            labels.push(Tensor::from_slice(&batch.labels).index_select(0, &keep));
+            labels.extend(batch.labels.iter().copied().filter(|label| *label >= 0));
         }
         seen += batch.len;
         if !go_on(seen) {
-            return Err(FeatureError::OutOfTime);
+            return Err(EvalError::OutOfTime);
         }
         if pass.most > 0 && seen >= pass.most {
             break;
         }
     }
     if labels.is_empty() {
-        return Err(FeatureError::NoLabels);
+        return Err(EvalError::NoLabels { place: set.place });
     }
-    Ok((places.iter().map(|p| Tensor::cat(p, 0)).collect(), Tensor::cat(&labels, 0)))
+    let labels = Labels {
+        place: set.place,
+        names: set.names,
+        of: labels,
+    };
+    let vectors = places.iter().map(|p| Tensor::f_cat(p, 0)).collect::<Result<_, _>>()?;
+    Ok((vectors, labels))
 }
 
 /// Runs labelled batches through the backbone; samples without a label are left out.
@@ -120,15 +137,15 @@ fn labelled(
 pub fn extract(
     vit: &Vit,
     pass: Pass<'_>,
-    batches: impl Iterator<Item = Result<Batch, PipelineError>>,
+    set: Set<impl Iterator<Item = Result<Batch, PipelineError>>>,
     progress: impl FnMut(usize) -> bool,
-) -> Result<Features, FeatureError> {
+) -> Result<Features, EvalError> {
     let of = |images: &Tensor| {
         let patches = Pool::Mean.of(&vit.forward_features(images, false));
         let norm = patches.norm_scalaropt_dim(2.0, [1i64], true).clamp_min(1e-12);
         vec![patches / norm]
     };
-    let (vectors, labels) = labelled(pass, batches, of, progress)?;
+    let (vectors, labels) = labelled(pass, set, of, progress)?;
     Ok(Features {
         vectors: vectors[0].to_device(Device::Cpu),
         labels,
@@ -139,14 +156,14 @@ pub fn extract(
 /// their block leaves them.
 ///
 /// # Errors
-/// The stream's error, libtorch's, or [`FeatureError::OutOfTime`].
+/// The stream's error, libtorch's, or [`EvalError::OutOfTime`].
 pub fn extract_layers(
     vit: &Vit,
     pass: Pass<'_>,
     places: &[(usize, Pool)],
-    batches: impl Iterator<Item = Result<Batch, PipelineError>>,
+    set: Set<impl Iterator<Item = Result<Batch, PipelineError>>>,
     progress: impl FnMut(usize) -> bool,
-) -> Result<Layered, FeatureError> {
+) -> Result<Layered, EvalError> {
     let of = |images: &Tensor| {
         let mut layers = vit.layer_features(images);
         if let Some(last) = layers.last_mut() {
@@ -154,80 +171,10 @@ pub fn extract_layers(
         }
         places.iter().map(|(layer, pool)| pool.of(&layers[layer - 1])).collect()
     };
-    let (vectors, labels) = labelled(pass, batches, of, progress)?;
+    let (vectors, labels) = labelled(pass, set, of, progress)?;
     Ok(Layered {
         places: places.to_vec(),
         vectors,
         labels,
     })
-}
-
-/// Rows whose class has at least `least` samples in `reference`.
-fn frequent(labels: &Tensor, reference: &Tensor, least: i64) -> Tensor {
-    let slots = reference.max().int64_value(&[]).max(labels.max().int64_value(&[])) + 1;
-    let counts = reference.bincount::<Tensor>(None, slots);
-    counts.index_select(0, labels).ge(least).nonzero().squeeze_dim(1)
-}
-
-impl Layered {
-    /// Without the classes that have fewer than `least` samples in `reference`.
-    ///
-    /// # Errors
-    /// [`FeatureError::TooFew`] if nothing is left.
-    pub fn of_frequent_classes(&self, reference: &Tensor, least: i64) -> Result<Self, FeatureError> {
-        let keep = frequent(&self.labels, reference, least);
-        if keep.size()[0] == 0 {
-            return Err(FeatureError::TooFew);
-        }
-        let rows = keep.to_device(self.vectors[0].device());
-        Ok(Self {
-            places: self.places.clone(),
-            vectors: self.vectors.iter().map(|v| v.index_select(0, &rows)).collect(),
-            labels: self.labels.index_select(0, &keep),
-        })
-    }
-}
-
-impl Features {
-    /// Without the classes that have fewer than `least` samples in `reference`.
-    #[must_use]
-    pub fn of_frequent_classes(&self, reference: &Tensor, least: i64) -> Self {
-        let keep = frequent(&self.labels, reference, least);
-        Self {
-            vectors: self.vectors.index_select(0, &keep),
-            labels: self.labels.index_select(0, &keep),
-        }
-    }
-}
-
-/// Why features could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum FeatureError {
-    /// The shards hold no `.cls` member.
-    #[error("no sample has a label: evaluations need shards with .cls members (`splitmask pack` writes them from folder names)")]
-    NoLabels,
-    /// No class is frequent enough.
-    #[error("no class has eval.min_class labelled training images, or none of those is in the validation set")]
-    TooFew,
-    /// The time for it was over.
-    #[error("the time for the evaluation was over before it was done")]
-    OutOfTime,
-    /// Reading the shards failed.
-    #[error(transparent)]
-    Pipeline(#[from] PipelineError),
-    /// libtorch failed.
-    #[error("libtorch: {0}")]
-    Torch(String),
-}
-
-impl From<torch_ext::TorchError> for FeatureError {
-    fn from(e: torch_ext::TorchError) -> Self {
-        Self::Torch(e.to_string())
-    }
-}
-
-impl From<TensorError> for FeatureError {
-    fn from(e: TensorError) -> Self {
-        Self::Torch(e.to_string())
-    }
 }

@@ -1,6 +1,12 @@
-//! Weighted k-nearest-neighbour classification of frozen features (DINO, arXiv 2104.14294 §4.1; spec §4.3).
+//! Weighted k-nearest-neighbour classification of frozen features (DINO, arXiv 2104.14294 §4.1).
 
-use tch::{Device, IndexOp, Kind, Tensor};
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+use super::classes::{Matched, Remarks};
+use super::error::EvalError;
+use super::features::Features;
 
 /// Settings of the vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,7 +18,7 @@ pub struct Vote {
 }
 
 /// Outcome of a k-NN evaluation.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Accuracy {
     /// Share of the queries whose class won the vote.
     pub top1: f64,
@@ -21,91 +27,128 @@ pub struct Accuracy {
     /// 1 ÷ classes among the references: what guessing blindly would give.
     pub chance: f64,
     /// Labelled images searched.
-    pub references: i64,
+    pub references: usize,
     /// Images classified.
-    pub queries: i64,
+    pub queries: usize,
     /// Distinct classes among the references.
-    pub classes: i64,
+    pub classes: usize,
+    /// What was left out, and what may be wrong with the labels.
+    #[serde(flatten)]
+    pub remarks: Remarks,
 }
 
-/// Classifies queries by their nearest references.
+/// Classifies the queries by their nearest references, among the classes that count.
 ///
-/// `references_RD` and `queries_QD` are L2-normalised f32 on the CPU, labels i64 in 0..classes. Similarities are computed 1,024 queries at a
-/// time, so memory stays at 1,024 × R floats.
-#[must_use]
-pub fn classify(references_rd: &Tensor, reference_labels: &Tensor, queries_qd: &Tensor, query_labels: &Tensor, vote: Vote) -> Accuracy {
-    let (references, queries) = (references_rd.size()[0], queries_qd.size()[0]);
-    let slots = i64::max(reference_labels.max().int64_value(&[]), query_labels.max().int64_value(&[])) + 1;
-    let k = vote.k.min(references);
-    let transposed = references_rd.tr();
-    let mut right = 0i64;
-    for start in (0..queries).step_by(1024) {
-        let end = (start + 1024).min(queries);
-        let (similarity, index) = queries_qd.i(start..end).matmul(&transposed).topk(k, 1, true, true);
-        let weights = (similarity / vote.temperature).exp();
-        let classes = reference_labels.index_select(0, &index.flatten(0, -1)).view_as(&index);
-        let votes = Tensor::zeros([end - start, slots], (Kind::Float, Device::Cpu)).scatter_add(1, &classes, &weights);
-        let hits = votes.argmax(1, false).eq_tensor(&query_labels.i(start..end)).sum(Kind::Int64);
-        right += hits.int64_value(&[]);
+/// Similarities are computed 1,024 queries at a time, so memory stays at 1,024 × R floats, however many classes there are.
+///
+/// # Errors
+/// What libtorch said.
+pub fn classify(references: &Features, queries: &Features, matched: &Matched, vote: Vote) -> Result<Accuracy, EvalError> {
+    let _guard = tch::no_grad_guard();
+    let part = |set: &Features, rows: &[(i64, i64)]| {
+        let index: Vec<i64> = rows.iter().map(|(row, _)| *row).collect();
+        set.vectors.f_index_select(0, &Tensor::from_slice(&index))
+    };
+    let transposed = part(references, &matched.references)?.f_tr()?;
+    let queries_qd = part(queries, &matched.queries)?;
+    let k = vote.k.min(matched.references.len() as i64);
+    let mut right = 0usize;
+    for (chunk, start) in matched.queries.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
+        let similarity = queries_qd.f_narrow(0, start, chunk.len() as i64)?.f_matmul(&transposed)?;
+        let (similarity, index) = similarity.f_topk(k, 1, true, true)?;
+        let (near, rows) = (
+            Vec::<f32>::try_from(similarity.flatten(0, -1))?,
+            Vec::<i64>::try_from(index.flatten(0, -1))?,
+        );
+        let neighbours = near.chunks_exact(k as usize).zip(rows.chunks_exact(k as usize));
+        right += chunk
+            .iter()
+            .zip(neighbours)
+            .filter(|((_, class), (near, rows))| {
+                let classes = rows.iter().map(|row| matched.references[*row as usize].1);
+                winner(near, classes, vote.temperature) == *class
+            })
+            .count();
     }
-    let counts = |labels: &Tensor| labels.bincount::<Tensor>(None, slots);
-    let classes = counts(reference_labels).gt(0).sum(Kind::Int64).int64_value(&[]);
-    Accuracy {
-        top1: right as f64 / queries as f64,
-        majority: counts(query_labels).max().int64_value(&[]) as f64 / queries as f64,
-        chance: 1.0 / classes as f64,
-        references,
-        queries,
-        classes,
+    let mut counts = vec![0usize; matched.classes.len()];
+    matched.queries.iter().for_each(|(_, class)| counts[*class as usize] += 1);
+    let total = matched.queries.len();
+    Ok(Accuracy {
+        top1: right as f64 / total as f64,
+        majority: counts.iter().max().copied().unwrap_or(0) as f64 / total as f64,
+        chance: 1.0 / matched.classes.len() as f64,
+        references: matched.references.len(),
+        queries: total,
+        classes: matched.classes.len(),
+        remarks: matched.remarks.clone(),
+    })
+}
+
+/// Queries whose similarities are computed at once.
+const CHUNK: usize = 1024;
+
+/// The class with the largest vote among neighbours of similarities `near`, the nearest first; the lower class if two are equal.
+fn winner(near: &[f32], classes: impl Iterator<Item = i64>, temperature: f64) -> i64 {
+    let nearest = near.first().copied().unwrap_or_default();
+    let mut votes = BTreeMap::<i64, f64>::new();
+    for (similarity, class) in near.iter().zip(classes) {
+        // Relative to the nearest, so that no temperature is too low for exp.
+        *votes.entry(class).or_default() += (f64::from(similarity - nearest) / temperature).exp();
     }
+    let mut best = (i64::MIN, f64::NEG_INFINITY);
+    for (class, vote) in votes {
+        if vote > best.1 {
+            best = (class, vote);
+        }
+    }
+    best.0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::classes::{Labels, match_classes};
 
     fn unit(rows: &[[f32; 2]]) -> Tensor {
         let t = Tensor::from_slice2(rows);
         &t / t.norm_scalaropt_dim(2, [1], true)
     }
 
-    #[test]
-    fn votes_are_weighted_by_similarity() {
-        // Two weak votes for class 1 against one near-identical vote for class 0.
-        let references = unit(&[[1.0, 0.0], [0.0, 1.0], [0.05, 1.0]]);
-        let labels = Tensor::from_slice(&[0i64, 1, 1]);
-        let got = classify(
-            &references,
-            &labels,
-            &unit(&[[1.0, 0.05]]),
-            &Tensor::from_slice(&[0i64]),
-            Vote { k: 3, temperature: 0.07 },
-        );
-        assert_eq!(got.top1, 1.0);
-        // At a huge temperature every neighbour counts the same and class 1 wins.
-        let got = classify(
-            &references,
-            &labels,
-            &unit(&[[1.0, 0.05]]),
-            &Tensor::from_slice(&[0i64]),
-            Vote { k: 3, temperature: 1e6 },
-        );
-        assert_eq!(got.top1, 0.0);
+    fn measure(references: &[[f32; 2]], labels: &[i64], queries: &[[f32; 2]], query_labels: &[i64], vote: Vote) -> Accuracy {
+        let set = |rows, of: &[i64]| Features {
+            vectors: unit(rows),
+            labels: Labels {
+                of: of.to_vec(),
+                ..Labels::default()
+            },
+        };
+        let (references, queries) = (set(references, labels), set(queries, query_labels));
+        let matched = match_classes(&references.labels, &queries.labels, 1).unwrap();
+        classify(&references, &queries, &matched, vote).unwrap()
     }
 
     #[test]
-    fn counts_are_reported() {
-        let references = unit(&[[1.0, 0.0], [0.0, 1.0]]);
-        let got = classify(
-            &references,
-            &Tensor::from_slice(&[0i64, 5]),
-            &unit(&[[1.0, 0.1], [0.1, 1.0], [0.2, 1.0]]),
-            &Tensor::from_slice(&[0i64, 5, 5]),
+    fn votes_are_weighted_by_similarity() {
+        // Two weak votes for class 1 against one near-identical vote for class 0.
+        let references = [[1.0, 0.0], [0.0, 1.0], [0.05, 1.0]];
+        let of = |temperature| measure(&references, &[0, 1, 1], &[[1.0, 0.05]], &[0], Vote { k: 3, temperature }).top1;
+        assert_eq!(of(0.07), 1.0);
+        // At a huge temperature every neighbour counts the same and class 1 wins; a tiny one leaves the nearest alone.
+        assert_eq!((of(1e6), of(1e-9)), (0.0, 1.0));
+    }
+
+    #[test]
+    fn counts_are_reported_and_a_label_of_four_thousand_million_is_a_class_like_any_other() {
+        let huge = 4_000_000_000;
+        let got = measure(
+            &[[1.0, 0.0], [0.0, 1.0]],
+            &[0, huge],
+            &[[1.0, 0.1], [0.1, 1.0], [0.2, 1.0]],
+            &[0, huge, huge],
             Vote { k: 20, temperature: 0.07 },
         );
         assert_eq!((got.references, got.queries, got.classes), (2, 3, 2));
         assert!((got.majority - 2.0 / 3.0).abs() < 1e-12);
-        assert_eq!(got.chance, 0.5);
-        assert_eq!(got.top1, 1.0);
+        assert_eq!((got.chance, got.top1), (0.5, 1.0));
     }
 }

@@ -1,4 +1,4 @@
-//! Linear probes of frozen features, layer by layer (arXiv 2112.10740 Fig. 5; arXiv 2106.08254 App. D; spec §4.2).
+//! Linear probes of frozen features, layer by layer (arXiv 2112.10740 Fig. 5; arXiv 2106.08254 App. D).
 //!
 //! One softmax regression a layer on standardised features (the role of the batch norm without scale in front of published probes). Its
 //! loss is convex and is minimised over the whole set at once, so there is no learning rate, batch order or seed; only the weight decay is
@@ -8,12 +8,14 @@
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use super::features::{FeatureError, Layered, Pool};
+use super::classes::{Matched, Remarks};
+use super::error::EvalError;
+use super::features::{Layered, Pool};
 use super::lbfgs::minimise;
 
 /// Weight decays of the sweep, strong to weak: each fit starts from the one before.
 const DECAYS: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];
-/// Every how manieth image of a class is held out to choose the weight decay.
+/// Of so many images of a class, the last one is held out to choose the weight decay.
 const HOLD_OUT: usize = 5;
 /// Iterations of a fit at most.
 const ITERATIONS: u32 = 100;
@@ -45,26 +47,19 @@ pub struct Linear {
     /// 1 ÷ classes.
     pub chance: f64,
     /// Labelled training images.
-    pub references: i64,
+    pub references: usize,
     /// Validation images.
-    pub queries: i64,
+    pub queries: usize,
     /// Distinct classes among the training images.
-    pub classes: i64,
-}
-
-/// Labels as 0..classes: (of the references, of the queries with −1 for a class that has no reference, classes).
-fn compact(references: &Tensor, queries: &Tensor) -> (Tensor, Tensor, i64) {
-    let slots = references.max().int64_value(&[]).max(queries.max().int64_value(&[])) + 1;
-    let there = references.bincount::<Tensor>(None, slots).gt(0).to_kind(Kind::Int64);
-    let classes = there.sum(Kind::Int64).int64_value(&[]);
-    let number = (there.cumsum(0, Kind::Int64)) * &there - 1;
-    (number.index_select(0, references), number.index_select(0, queries), classes)
+    pub classes: usize,
+    /// What was left out, and what may be wrong with the labels.
+    #[serde(flatten)]
+    pub remarks: Remarks,
 }
 
 /// Indices (fitted, held out): every [`HOLD_OUT`]th image of each class is held out.
-fn divide(labels: &Tensor, classes: i64) -> (Tensor, Tensor) {
-    let labels = Vec::<i64>::try_from(labels.to_device(tch::Device::Cpu)).expect("labels are i64");
-    let mut seen = vec![0usize; classes as usize];
+fn divide(labels: &[i64], classes: usize) -> (Tensor, Tensor) {
+    let mut seen = vec![0usize; classes];
     let (mut fitted, mut held) = (Vec::new(), Vec::new());
     for (i, label) in labels.iter().enumerate() {
         seen[*label as usize] += 1;
@@ -85,7 +80,7 @@ struct Regression<'a> {
 }
 
 impl Regression<'_> {
-    fn fit(&self, decay: f64, start: &Tensor, mut go_on: impl FnMut() -> bool) -> Result<Tensor, FeatureError> {
+    fn fit(&self, decay: f64, start: &Tensor, mut go_on: impl FnMut() -> bool) -> Result<Tensor, EvalError> {
         let n = self.x_nd.size()[0] as f64;
         let target = self.labels.one_hot(self.classes).to_kind(Kind::Float);
         let features = start.size()[0] - 1;
@@ -100,7 +95,7 @@ impl Regression<'_> {
             part += matrix * decay;
             (nll + penalty, gradient)
         };
-        let found = minimise(start, ITERATIONS, loss, &mut go_on).ok_or(FeatureError::OutOfTime)?;
+        let found = minimise(start, ITERATIONS, loss, &mut go_on).ok_or(EvalError::OutOfTime)?;
         Ok(found.at)
     }
 
@@ -131,15 +126,25 @@ fn standardised(references: &Tensor, queries: &Tensor) -> (Tensor, Tensor) {
     (of(references), of(queries))
 }
 
-/// Probes every layer of `references` and `queries`. `go_on` hears (probes done, probes in all) before every iteration and may end it.
+/// Probes every layer of `references` and `queries`, among the classes that count. `go_on` hears (probes done, probes in all) before every iteration and
+/// may end it.
 ///
 /// # Errors
-/// [`FeatureError::OutOfTime`] once `go_on` says no.
-pub fn probe(references: &Layered, queries: &Layered, mut go_on: impl FnMut(usize, usize) -> bool) -> Result<Linear, FeatureError> {
-    let (labels, query_labels, classes) = compact(&references.labels, &queries.labels);
-    let (fitted, held) = divide(&labels, classes);
+/// [`EvalError::OutOfTime`] once `go_on` says no; what libtorch said.
+pub fn probe(
+    references: &Layered,
+    queries: &Layered,
+    matched: &Matched,
+    mut go_on: impl FnMut(usize, usize) -> bool,
+) -> Result<Linear, EvalError> {
+    let (rows, labels): (Vec<i64>, Vec<i64>) = matched.references.iter().copied().unzip();
+    let (query_rows, query_labels): (Vec<i64>, Vec<i64>) = matched.queries.iter().copied().unzip();
+    let (fitted, held) = divide(&labels, matched.classes.len());
+    let classes = matched.classes.len() as i64;
     let device = references.vectors[0].device();
-    let (labels, query_labels) = (labels.to_device(device), query_labels.to_device(device));
+    let on_device = |numbers: &[i64]| Tensor::from_slice(numbers).to_device(device);
+    let (rows, query_rows) = (on_device(&rows), on_device(&query_rows));
+    let (labels, query_labels) = (on_device(&labels), on_device(&query_labels));
     let (fitted, held) = (fitted.to_device(device), held.to_device(device));
     let (fitted_labels, held_labels) = (labels.index_select(0, &fitted), labels.index_select(0, &held));
     let of = references.vectors.len();
@@ -150,7 +155,7 @@ pub fn probe(references: &Layered, queries: &Layered, mut go_on: impl FnMut(usiz
         .zip(references.vectors.iter().zip(&queries.vectors))
         .enumerate()
     {
-        let (train, val) = standardised(train, val);
+        let (train, val) = standardised(&train.f_index_select(0, &rows)?, &val.f_index_select(0, &query_rows)?);
         let (x_fitted, x_held) = (train.index_select(0, &fitted), train.index_select(0, &held));
         let part = Regression {
             x_nd: &x_fitted,
@@ -198,63 +203,74 @@ pub fn probe(references: &Layered, queries: &Layered, mut go_on: impl FnMut(usiz
             best = *p;
         }
     }
-    let known = queries.labels.bincount::<Tensor>(None, 0);
-    let count = queries.labels.size()[0];
+    let mut counts = vec![0usize; matched.classes.len()];
+    matched.queries.iter().for_each(|(_, class)| counts[*class as usize] += 1);
     Ok(Linear {
         best,
         probes,
-        majority: known.max().int64_value(&[]) as f64 / count as f64,
+        majority: counts.iter().max().copied().unwrap_or(0) as f64 / matched.queries.len() as f64,
         chance: 1.0 / classes as f64,
-        references: references.labels.size()[0],
-        queries: count,
-        classes,
+        references: matched.references.len(),
+        queries: matched.queries.len(),
+        classes: matched.classes.len(),
+        remarks: matched.remarks.clone(),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use tch::{Device, IndexOp};
+    use tch::Device;
 
     use super::*;
+    use crate::eval::classes::{Labels, match_classes};
 
     /// Two layers: one whose features tell three classes apart by a line, one of noise.
     fn layered(n: i64, seed: i64) -> Layered {
         tch::manual_seed(seed);
         let options = (Kind::Float, Device::Cpu);
-        // Labels 2, 5, 9: with gaps, as the frequent classes of a set have.
+        // Labels with gaps, one of them absurd.
         let which = Tensor::arange(n, (Kind::Int64, Device::Cpu)).remainder(3);
-        let labels = Tensor::from_slice(&[2i64, 5, 9]).index_select(0, &which);
+        let labels = (0..n).map(|i| [2, 5, 4_000_000_000][(i % 3) as usize]).collect();
         let centres = Tensor::from_slice2(&[[9.0f32, 0.0, 100.0], [0.0, 9.0, 100.0], [-9.0, -9.0, 100.0]]);
         let good = centres.index_select(0, &which) + Tensor::randn([n, 3], options);
         let noise = Tensor::randn([n, 3], options);
         Layered {
             places: vec![(1, Pool::Mean), (2, Pool::Mean)],
             vectors: vec![noise, good],
-            labels,
+            labels: Labels {
+                of: labels,
+                ..Labels::default()
+            },
         }
+    }
+
+    fn probed(references: &Layered, queries: &Layered, go_on: bool) -> Result<Linear, EvalError> {
+        let matched = match_classes(&references.labels, &queries.labels, 1)?;
+        probe(references, queries, &matched, |_, _| go_on)
     }
 
     #[test]
     fn separable_classes_are_separated_and_noise_is_not() {
         let _turn = crate::tensor::alone();
         let (references, queries) = (layered(300, 1), layered(90, 2));
-        let got = probe(&references, &queries, |_, _| true).unwrap();
+        let got = probed(&references, &queries, true).unwrap();
         assert_eq!((got.classes, got.references, got.queries), (3, 300, 90));
         assert!((got.majority - 1.0 / 3.0).abs() < 1e-9 && (got.chance - 1.0 / 3.0).abs() < 1e-9);
         assert_eq!(got.best.layer, 2);
         assert!(got.probes[1].top1 == 1.0 && got.probes[1].held_out == 1.0, "{got:?}");
         assert!(got.probes[0].top1 < 0.6, "{got:?}");
-        assert_eq!(probe(&references, &queries, |_, _| true).unwrap(), got, "the same again");
+        assert_eq!(probed(&references, &queries, true).unwrap(), got, "the same again");
     }
 
     #[test]
-    fn ends_when_told_and_survives_classes_without_references() {
+    fn ends_when_told_and_leaves_out_classes_without_references() {
         let _turn = crate::tensor::alone();
-        let (references, queries) = (layered(300, 1), layered(90, 2));
-        assert!(matches!(probe(&references, &queries, |_, _| false), Err(FeatureError::OutOfTime)));
-        let _ = queries.labels.i(0..45).fill_(12);
-        let got = probe(&references, &queries, |_, _| true).unwrap();
-        assert!((got.probes[1].top1 - 0.5).abs() < 0.02, "an unknown class is never right: {got:?}");
+        let (references, mut queries) = (layered(300, 1), layered(90, 2));
+        assert!(matches!(probed(&references, &queries, false), Err(EvalError::OutOfTime)));
+        queries.labels.of[..45].fill(12);
+        let got = probed(&references, &queries, true).unwrap();
+        assert_eq!((got.queries, got.probes[1].top1), (45, 1.0), "{got:?}");
+        assert_eq!((got.remarks.left_out.len(), got.remarks.left_out[0].images), (1, 45), "{got:?}");
     }
 
     #[test]
@@ -262,11 +278,12 @@ mod tests {
         let _turn = crate::tensor::alone();
         let data = layered(300, 1);
         let (x, _) = standardised(&data.vectors[1], &data.vectors[1]);
-        let (labels, _, classes) = compact(&data.labels, &data.labels);
+        let matched = match_classes(&data.labels, &data.labels, 1).unwrap();
+        let labels = Tensor::from_slice(&matched.references.iter().map(|(_, class)| *class).collect::<Vec<_>>());
         let regression = Regression {
             x_nd: &x,
             labels: &labels,
-            classes,
+            classes: 3,
         };
         let start = Tensor::zeros([4, 3], (Kind::Float, Device::Cpu));
         let w = regression.fit(1e-2, &start, || true).unwrap();

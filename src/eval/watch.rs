@@ -30,6 +30,7 @@ pub struct Watch {
     /// What the scores are of; another one begins anew.
     pub watched: Watched,
     /// Best value and its step.
+    #[serde(with = "crate::exact")]
     pub best: Option<(f64, u64)>,
     /// Evaluations since then.
     pub since: u32,

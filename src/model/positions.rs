@@ -5,17 +5,148 @@ use tch::{Kind, Tensor};
 
 use crate::model::init::{Init, parameter};
 
-/// Table 1×(1+g²)×D for another grid of `side` patches a side: bicubic, the class slot untouched. The table itself if it fits.
+/// Table 1×(1+g²)×D for another grid of `side` patches a side: bicubic with antialiasing, as timm's `resample_abs_pos_embed`, the class slot untouched.
+/// The table itself if it fits.
 pub fn interpolate_positions(table: &Tensor, side: i64) -> Tensor {
     let (_, rows, d) = table.size3().expect("a position table is 1×(1+N)×D");
-    let grid = ((rows - 1) as f64).sqrt().round() as i64;
+    let grid = grid_of_positions(rows).expect("a position table has a class slot and a square of patches");
     if grid == side {
         return table.shallow_clone();
     }
     let patches = table.narrow(1, 1, rows - 1).reshape([1, grid, grid, d]).permute([0, 3, 1, 2]);
-    let resized = patches.upsample_bicubic2d([side, side], false, None, None);
+    let resized = patches.internal_upsample_bicubic2d_aa([side, side], false, None, None);
     let patches = resized.permute([0, 2, 3, 1]).reshape([1, side * side, d]);
     Tensor::cat(&[&table.narrow(1, 0, 1), &patches], 1)
+}
+
+/// Patches a side of a position table with so many rows; `None` if they are no square and a class slot.
+#[must_use]
+pub fn grid_of_positions(rows: i64) -> Option<i64> {
+    square_root(rows - 1)
+}
+
+/// Patches a side of a table of relative biases with so many rows; `None` if it is none.
+#[must_use]
+pub fn grid_of_relative_bias(rows: i64) -> Option<i64> {
+    square_root(rows - CLASS_ROWS)
+        .filter(|side| side % 2 == 1)
+        .map(|side| (side + 1) / 2)
+}
+
+fn square_root(square: i64) -> Option<i64> {
+    let side = (square.max(0) as f64).sqrt().round() as i64;
+    (side > 0 && side * side == square).then_some(side)
+}
+
+/// Rows of a table of relative biases that are no offset between patches: class→patch, patch→class, class→class.
+const CLASS_ROWS: i64 = 3;
+
+/// Table ((2g−1)²+3)×H of relative biases for another grid of `side` patches a side, as BEiT fine-tunes at another image size: the old offsets are
+/// stretched in geometric progression, so that near ones keep their meaning, and a cubic spline is read at the new ones
+/// (`run_class_finetuning.py` of BEiT's code; arXiv 2106.08254). The class rows are untouched. The table itself if it fits.
+pub fn interpolate_relative_bias(table: &Tensor, side: i64) -> Tensor {
+    let (rows, heads) = table.size2().expect("a table of relative biases is R×H");
+    let grid = grid_of_relative_bias(rows).expect("a table of relative biases has (2g−1)²+3 rows");
+    if grid == side {
+        return table.shallow_clone();
+    }
+    let (old, new) = (2 * grid - 1, 2 * side - 1);
+    let at: Vec<f64> = (-(new / 2)..=new / 2).map(|offset| offset as f64).collect();
+    let weights = spline_weights(&stretched_offsets(old / 2, new / 2), &at);
+    let weights = Tensor::from_slice(&weights).view([new, old]).to_device(table.device());
+    // Along columns, then along rows; heads go through together.
+    let offsets = table.narrow(0, 0, old * old).to_kind(Kind::Double).view([old, old * heads]);
+    let stretched = weights
+        .matmul(&offsets)
+        .view([new, old, heads])
+        .transpose(0, 1)
+        .reshape([old, new * heads]);
+    let stretched = weights
+        .matmul(&stretched)
+        .view([new, new, heads])
+        .transpose(0, 1)
+        .reshape([new * new, heads]);
+    Tensor::cat(&[&stretched.to_kind(table.kind()), &table.narrow(0, old * old, CLASS_ROWS)], 0)
+}
+
+/// Places of the offsets −reach..=reach once they reach to about `target` in geometric progression.
+fn stretched_offsets(reach: i64, target: i64) -> Vec<f64> {
+    let reached = |q: f64| (1.0 - q.powi(reach as i32)) / (1.0 - q);
+    let (mut low, mut high) = (1.01, 1.5);
+    let mut q = low;
+    while high - low > 1e-6 {
+        q = (low + high) / 2.0;
+        if reached(q) > target as f64 {
+            high = q;
+        } else {
+            low = q;
+        }
+    }
+    let mut outwards = Vec::new();
+    let mut place = 1.0;
+    for i in 0..reach {
+        outwards.push(place);
+        place += q.powi(i as i32 + 1);
+    }
+    let inwards = outwards.iter().rev().map(|place| -place);
+    inwards.chain([0.0]).chain(outwards.iter().copied()).collect()
+}
+
+/// Weights at×x (row-major) of the values at the places `x`, ascending, in the cubic spline through them (not-a-knot, as FITPACK's) at `at`; beyond
+/// the ends, the value of the end. Through three places goes a parabola.
+fn spline_weights(x: &[f64], at: &[f64]) -> Vec<f64> {
+    let n = x.len();
+    let bend = if n > 3 { second_derivatives(x) } else { vec![0.0; n * n] };
+    let mut weights = Vec::with_capacity(at.len() * n);
+    for &place in at {
+        let t = place.clamp(x[0], x[n - 1]);
+        if n <= 3 {
+            weights.extend((0..n).map(|j| {
+                let others = (0..n).filter(|k| *k != j);
+                others.map(|k| (t - x[k]) / (x[j] - x[k])).product::<f64>()
+            }));
+            continue;
+        }
+        let i = x.partition_point(|p| *p <= t).clamp(1, n - 1) - 1;
+        let h = x[i + 1] - x[i];
+        let (a, b) = ((x[i + 1] - t) / h, (t - x[i]) / h);
+        let (bend_a, bend_b) = ((a.powi(3) - a) * h * h / 6.0, (b.powi(3) - b) * h * h / 6.0);
+        weights.extend((0..n).map(|j| {
+            let line = if j == i {
+                a
+            } else if j == i + 1 {
+                b
+            } else {
+                0.0
+            };
+            line + bend_a * bend[i * n + j] + bend_b * bend[(i + 1) * n + j]
+        }));
+    }
+    weights
+}
+
+/// Matrix n×n that takes the values at `x` to the second derivatives of the spline there.
+fn second_derivatives(x: &[f64]) -> Vec<f64> {
+    let n = x.len();
+    let h: Vec<f64> = x.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let (mut left, mut right) = (vec![0.0; n * n], vec![0.0; n * n]);
+    for i in 1..n - 1 {
+        left[i * n + i - 1] = h[i - 1] / 6.0;
+        left[i * n + i] = (h[i - 1] + h[i]) / 3.0;
+        left[i * n + i + 1] = h[i] / 6.0;
+        right[i * n + i - 1] = 1.0 / h[i - 1];
+        right[i * n + i] = -1.0 / h[i - 1] - 1.0 / h[i];
+        right[i * n + i + 1] = 1.0 / h[i];
+    }
+    // Not a knot: the first two pieces are one cubic, and so are the last two.
+    for (row, first) in [(0, 0), (n - 1, n - 3)] {
+        left[row * n + first] = h[first + 1];
+        left[row * n + first + 1] = -(h[first] + h[first + 1]);
+        left[row * n + first + 2] = h[first];
+    }
+    let matrix = |values: &[f64]| Tensor::from_slice(values).view([n as i64, n as i64]);
+    let solved = Tensor::linalg_solve(&matrix(&left), &matrix(&right), true);
+    Vec::<f64>::try_from(solved.contiguous().view([-1])).expect("f64 in one dimension")
 }
 
 /// Learned bias of attention logits by the offset between two patches, one table for all layers (BEiT's code; its paper's model has
@@ -50,7 +181,7 @@ impl RelativeBias {
             }
         }
         Self {
-            table: parameter(vs, "relative_position_bias_table", &[offsets + 3, heads], Init::Const(0.0)),
+            table: parameter(vs, "relative_position_bias_table", &[offsets + CLASS_ROWS, heads], Init::Const(0.0)),
             index: Tensor::from_slice(&index).to_device(vs.device()),
             heads,
             patches: n,
@@ -117,5 +248,37 @@ mod tests {
         assert_eq!(big.double_value(&[0, 0, 0]), 7.0);
         let off = (big.narrow(1, 1, 25) - 2.0).abs().max().double_value(&[]);
         assert!(off < 1e-6, "{off}");
+        let table = Tensor::full([12, 2], 2.0, (Kind::Float, Device::Cpu));
+        let _ = table.narrow(0, 9, 3).fill_(7.0);
+        for side in [1, 3, 6] {
+            let other = interpolate_relative_bias(&table, side);
+            let offsets = (2 * side - 1).pow(2);
+            assert_eq!(other.size(), [offsets + 3, 2]);
+            let off = (other.narrow(0, 0, offsets) - 2.0).abs().max().double_value(&[]);
+            assert!(off < 1e-6 && other.double_value(&[offsets, 1]) == 7.0, "{side}: {off}");
+        }
+    }
+
+    /// Values of timm and scipy; `tests/fixtures/make_positions.py` made them.
+    #[test]
+    fn positions_of_another_grid_are_those_of_timm_and_of_beits_code() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/positions.safetensors");
+        let all: std::collections::BTreeMap<String, Tensor> = Tensor::read_safetensors(file).unwrap().into_iter().collect();
+        for side in [3, 6, 9] {
+            let close = |have: Tensor, want: &Tensor| (have - want).abs().max().double_value(&[]);
+            let off = close(interpolate_positions(&all["positions"], side), &all[&format!("positions.{side}")]);
+            assert!(off < 1e-6, "positions, {side}: {off}");
+            let off = close(interpolate_relative_bias(&all["bias"], side), &all[&format!("bias.{side}")]);
+            assert!(off < 1e-5, "bias, {side}: {off}");
+        }
+    }
+
+    #[test]
+    fn grids_are_told_by_the_rows_of_a_table() {
+        assert_eq!([17, 2, 18, 1, 0].map(grid_of_positions), [Some(4), Some(1), None, None, None]);
+        assert_eq!(
+            [52, 4, 12, 19, 3].map(grid_of_relative_bias),
+            [Some(4), Some(1), Some(2), None, None]
+        );
     }
 }

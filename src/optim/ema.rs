@@ -63,14 +63,28 @@ impl Ema {
     }
 
     /// Exchanges weights and averages; a second call takes that back, bit for bit.
-    pub fn swap(&mut self) {
-        tch::no_grad(|| {
-            for (weight, average) in self.weights.iter_mut().zip(&mut self.averages) {
-                let before = weight.copy();
-                weight.copy_(average);
-                average.copy_(&before);
+    ///
+    /// # Errors
+    /// What libtorch said (no memory for the copy of one weight); everything is then as before.
+    pub fn swap(&mut self) -> Result<(), OptimError> {
+        for i in 0..self.weights.len() {
+            if let Err(e) = self.exchange(i) {
+                (0..i).try_for_each(|done| self.exchange(done))?;
+                return Err(e);
             }
-        });
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, i: usize) -> Result<(), OptimError> {
+        tch::no_grad(|| {
+            let (weight, average) = (&mut self.weights[i], &mut self.averages[i]);
+            let mut before = weight.f_empty_like()?;
+            before.f_copy_(weight)?;
+            weight.f_copy_(average)?;
+            average.f_copy_(&before)?;
+            Ok(())
+        })
     }
 
     /// The averages under [`EMA_PREFIX`] and their weight's name. Shares storage.
@@ -131,10 +145,10 @@ mod tests {
         let sum: f64 = (1..).zip(values).map(|(i, v)| decay.powi(n - i) * v).sum();
         let want = decay.powi(n) * 1.0 + (1.0 - decay) * sum;
         assert!((one(&ema) - want).abs() < 1e-6, "{} {want}", one(&ema));
-        ema.swap();
+        ema.swap().unwrap();
         assert!((w.double_value(&[0]) - want).abs() < 1e-6);
         assert_eq!(one(&ema), 4.0);
-        ema.swap();
+        ema.swap().unwrap();
         assert_eq!(w.double_value(&[0]), 4.0);
     }
 

@@ -15,6 +15,9 @@ pub enum OptimError {
     /// libtorch refused.
     #[error(transparent)]
     Torch(#[from] torch_ext::TorchError),
+    /// libtorch refused, by way of tch.
+    #[error("{0}")]
+    Tch(String),
     /// No parameter has a gradient: backward was not run.
     #[error("no parameter has a gradient: run backward before the step")]
     NoGradient,
@@ -31,4 +34,10 @@ pub enum OptimError {
         /// Needed.
         want: Vec<i64>,
     },
+}
+
+impl From<tch::TchError> for OptimError {
+    fn from(e: tch::TchError) -> Self {
+        Self::Tch(e.to_string())
+    }
 }

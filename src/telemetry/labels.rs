@@ -121,6 +121,32 @@ closed_label! {
 }
 
 closed_label! {
+    /// Work beside training whose failure ends nothing.
+    SideTask = "task" {
+        /// k-nearest-neighbour accuracy.
+        Knn = "knn",
+        /// Linear probe.
+        Linear = "linear",
+        /// Loss on the validation set.
+        Loss = "loss",
+        /// `inpaint.png`.
+        InpaintPicture = "inpaint_picture",
+        /// `curves.svg`.
+        CurvesPicture = "curves_picture",
+    }
+}
+
+closed_label! {
+    /// A file of the run folder that only tells.
+    RunFile = "file" {
+        /// `metrics.jsonl`.
+        Metrics = "metrics",
+        /// `journal.jsonl`.
+        Journal = "journal",
+    }
+}
+
+closed_label! {
     /// Which memory of the device.
     MemoryKind = "kind" {
         /// Held by live tensors.

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter, Opts, Registry};
 
 pub use super::exposition::{render, series_names};
-pub use super::labels::{ClosedLabel, EvalTask, LossTerm, MemoryKind, PauseReason, PerLabel, Phase, ReloadOutcome};
+pub use super::labels::{ClosedLabel, EvalTask, LossTerm, MemoryKind, PauseReason, PerLabel, Phase, ReloadOutcome, RunFile, SideTask};
 pub use super::phase_clock::PhaseClock;
 use super::register::{count_per, counter, gauge, gauge_per, histogram, register, seconds_per};
 
@@ -94,6 +94,10 @@ pub struct TrainMetrics {
     pub checkpoint_bytes: Gauge,
     /// `splitmask_checkpoint_failures_total`.
     pub checkpoint_failures: IntCounter,
+    /// `splitmask_checkpoint_damaged_total`.
+    pub checkpoint_damaged: IntCounter,
+    /// `splitmask_run_write_failures_total`.
+    pub write_failures: PerLabel<RunFile, IntCounter>,
     /// `splitmask_checkpoint_disk_free_bytes`.
     pub checkpoint_disk_free: Gauge,
     /// `splitmask_checkpoint_disk_size_bytes`.
@@ -109,6 +113,8 @@ pub struct TrainMetrics {
     /// `splitmask_eval_accuracy_ratio`.
     pub eval_accuracy: PerLabel<EvalTask, Gauge>,
     eval_layers: GaugeVec,
+    /// `splitmask_eval_failures_total`.
+    pub eval_failures: PerLabel<SideTask, IntCounter>,
     /// `splitmask_eval_loss`.
     pub eval_loss: Gauge,
     /// `splitmask_eval_best_step`.
@@ -270,6 +276,16 @@ impl TrainMetrics {
                 "splitmask_checkpoint_failures_total",
                 "Checkpoints that could not be written; training went on.",
             )?,
+            checkpoint_damaged: counter(
+                r,
+                "splitmask_checkpoint_damaged_total",
+                "Checkpoints that could not be read and were set aside; an older one was taken.",
+            )?,
+            write_failures: count_per(
+                r,
+                "splitmask_run_write_failures_total",
+                "Lines of a file of the run folder that could not be written at once; they wait in memory, and training goes on.",
+            )?,
             checkpoint_disk_free: gauge(
                 r,
                 "splitmask_checkpoint_disk_free_bytes",
@@ -310,6 +326,11 @@ impl TrainMetrics {
                     ),
                     &["layer"],
                 )?,
+            )?,
+            eval_failures: count_per(
+                r,
+                "splitmask_eval_failures_total",
+                "Evaluations and pictures that failed; training went on.",
             )?,
             eval_loss: gauge(
                 r,

@@ -1,8 +1,9 @@
-//! What the daemon tells about itself: the inventory of its metrics, and event files for TensorBoard. Knows no tensors and no network.
+//! What the daemon tells about itself: the inventory of its metrics, files of lines, and event files for TensorBoard. Knows no tensors and no network.
 
 pub mod event_file;
 mod exposition;
 mod labels;
+pub mod line_file;
 pub mod metrics;
 pub mod number;
 mod phase_clock;

@@ -1,7 +1,6 @@
 //! Builds a trainer out of its spec, and restores it from the newest checkpoint of its run folder.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,24 +9,26 @@ use splitmask_pipeline::types::ViewPlan;
 use tch::{Device, Tensor, nn};
 
 use super::Telemetry;
+use super::checkpoint_writer::CheckpointWriter;
 use super::control::StatusBoard;
 use super::error::TrainError;
 use super::feed::{Feed, Supply};
-use super::journal::Journal;
-use super::keep::Keeper;
+use super::initial_weights;
 use super::meter::{Meter, WordUsage};
+use super::metrics_log::MetricsLog;
 use super::pause::Pause;
 use super::record::Interval;
+use super::resume;
 use super::rollback::Detour;
 use super::spec::TrainerSpec;
 use super::speed;
 use super::stability::Ladder;
 use super::words::Words;
-use crate::checkpoint::{self, CheckpointError, Progress, Snapshot, folder_of};
+use crate::checkpoint::{Policy, Progress, Snapshot};
 use crate::eval::watch::Watch;
 use crate::objective::Objective;
-use crate::optim::{AdamW, EMA_PREFIX, Ema};
-use crate::telemetry::metrics::{Phase, PhaseClock};
+use crate::optim::{AdamW, Ema};
+use crate::telemetry::metrics::{Phase, PhaseClock, RunFile};
 use crate::tensor::choose_device;
 
 /// Everything one training run consists of.
@@ -59,8 +60,8 @@ pub(super) struct Trainer {
     pub(super) peak: Option<f64>,
     pub(super) waiting_since: Option<Instant>,
     pub(super) paused: Option<Pause>,
-    pub(super) journal: Journal,
-    pub(super) keeper: Keeper,
+    pub(super) metrics_log: MetricsLog,
+    pub(super) checkpoints: CheckpointWriter,
     pub(super) clock: PhaseClock,
     pub(super) status: StatusBoard,
     pub(super) telemetry: Telemetry,
@@ -90,7 +91,7 @@ impl Trainer {
         // A paused trainer that is rebuilt by a reload is paused no more.
         telemetry.train.set_paused(None);
 
-        let words = Words::of(&spec, device)?;
+        let words = Words::load(&spec, device)?;
 
         tch::manual_seed(spec.seed as i64);
         let vars = nn::VarStore::new(device);
@@ -99,36 +100,38 @@ impl Trainer {
         let mut optimizer = AdamW::new(vars.variables(), |name, dims| objective.rule(name, dims), &spec.optim);
         let plan = Arc::new(words.plan(spec.objective.request(&spec.scope(words.len()))));
 
-        let root = folder_of(&spec.run_dir);
-        let found = checkpoint::newest(&root)?;
-        for (aside, reason) in &found.set_aside {
-            tracing::error!(moved_to = %aside.display(), %reason, "a damaged checkpoint was set aside");
-        }
         let mut progress = None;
         let mut averages = Vec::new();
-        if let Some(folder) = found.folder {
-            let snapshot = checkpoint::load(&folder)?;
-            restore(&folder, &snapshot, &vars, &mut optimizer, &words)?;
+        let resumed_from = if let Some((folder, snapshot)) = resume::newest(&spec.run_dir, &telemetry, &status)? {
+            resume::restore(&folder, &snapshot, &vars, &mut optimizer, &words)?;
             tracing::info!(step = snapshot.progress.step, from = %folder.display(), "resuming");
             progress = Some(snapshot.progress);
             averages = snapshot.model;
-        } else if let Some(from) = &spec.init_from {
-            let count = start_from(from, &vars)?;
-            tracing::info!(tensors = count, from = %from.display(), "initialised from weights");
-        }
+            folder
+        } else {
+            if let Some(from) = &spec.init_from {
+                initial_weights::load(from, &vars, spec.init_partial)?;
+            }
+            spec.run_dir.clone()
+        };
         let mut ema = (spec.ema.decay > 0.0).then(|| Ema::new(vars.variables()));
         if let Some(ema) = &mut ema {
-            ema.load(&averages)?;
+            ema.load(&averages).map_err(|e| resume::unfit(&resumed_from, e))?;
         }
         drop(averages);
         let resumed = progress.as_ref().map(|p| p.step);
         let watch = progress.as_ref().map(|p| p.watch).unwrap_or_default();
         let (step, mut cursor) = progress.as_ref().map_or((0, Cursor::default()), |p| (p.step, p.cursor));
         let mut stability = progress.as_ref().map(|p| p.stability.clone()).unwrap_or_default();
-        if let Some(detour) = detour {
-            let from = std::mem::replace(&mut cursor, detour.cursor);
-            stability = detour.memory(step, from);
-        }
+        let mut metrics_log = match detour {
+            Some(detour) => {
+                let from = std::mem::replace(&mut cursor, detour.cursor);
+                let (remembered, log) = detour.memory(step, from);
+                stability = remembered;
+                log
+            }
+            None => MetricsLog::of(&spec.run_dir, telemetry.train.write_failures.of(RunFile::Metrics).clone()),
+        };
         // A number that was found once stays, so that a resumed run computes alike; one that the config names is taken anew.
         let found = progress.as_ref().map_or(0, |p| p.parts).max(spec.train.accumulate);
         let parts = if spec.train.batch.is_multiple_of(found.max(1)) {
@@ -153,7 +156,7 @@ impl Trainer {
             path: spec.run_dir.clone(),
             source,
         })?;
-        let journal = Journal::open(&spec.run_dir, step, &stability.rollbacks)?;
+        metrics_log.stand_at(step, &stability.rollbacks);
         tracing::info!(
             steps = spec.optim.total_steps,
             warmup_steps = spec.optim.warmup_steps,
@@ -165,7 +168,7 @@ impl Trainer {
             epochs.map_or_else(String::new, |e| format!(", {e:.1} epochs"))
         );
         Ok(Self {
-            keeper: Keeper::new(&spec.run_dir, telemetry.train.clone(), resumed),
+            checkpoints: CheckpointWriter::new(&spec.run_dir, telemetry.train.clone(), resumed),
             interval: Interval::begin(telemetry.train.phase(Phase::DataWait).get()),
             clock: PhaseClock::start(telemetry.train.clone(), Phase::Other),
             watch,
@@ -190,10 +193,19 @@ impl Trainer {
             cursor,
             meter,
             usage,
-            journal,
+            metrics_log,
             status,
             telemetry,
         })
+    }
+
+    /// Which checkpoints stay.
+    pub(super) fn retention(&self) -> Policy {
+        Policy {
+            keep: self.spec.checkpoint.keep,
+            keep_every: self.spec.checkpoint.keep_every_steps,
+            best: self.watch.best.map(|(_, step)| step),
+        }
     }
 
     /// Copies everything that changes to the CPU and hands it to the checkpoint thread.
@@ -230,8 +242,8 @@ impl Trainer {
             progress,
             config_toml: self.spec.config_toml.clone(),
         };
-        self.keeper
-            .begin(snapshot, self.spec.checkpoint.keep, self.spec.checkpoint.keep_every_steps);
+        let policy = self.retention();
+        self.checkpoints.begin(snapshot, policy);
         self.clock.switch(Phase::Other);
         Ok(())
     }
@@ -257,80 +269,4 @@ fn device_name(device: Device) -> String {
         Device::Cuda(n) => format!("cuda:{n}"),
         other => format!("{other:?}").to_lowercase(),
     }
-}
-
-/// Puts a checkpoint's tensors in place.
-fn restore(folder: &Path, snapshot: &Snapshot, vars: &nn::VarStore, optimizer: &mut AdamW, words: &Words) -> Result<(), TrainError> {
-    let mismatch = |detail: String| {
-        TrainError::from(CheckpointError::Mismatch {
-            path: folder.to_owned(),
-            detail,
-        })
-    };
-    if snapshot.progress.codebook != words.id() {
-        return Err(mismatch("it was trained with another codebook (codebook.path)".into()));
-    }
-    put_weights(folder, &snapshot.model, vars)?;
-    let state = snapshot.optimizer.iter().map(|(name, t)| (name.clone(), t.shallow_clone()));
-    optimizer.load_state(state).map_err(|e| mismatch(e.to_string()))
-}
-
-/// Copies every tensor of the same name and shape out of a checkpoint folder or safetensors file; answers how many.
-fn start_from(from: &Path, vars: &nn::VarStore) -> Result<usize, TrainError> {
-    let bad = |detail: String| TrainError::BadSetting {
-        key: "run.init_from".into(),
-        value: from.display().to_string(),
-        detail,
-        hint: Some("name a checkpoint folder (RUN/checkpoints/step-…) or a .safetensors file".into()),
-    };
-    let tensors = if from.is_dir() {
-        checkpoint::load_model(from)?
-    } else {
-        Tensor::read_safetensors(from).map_err(|e| bad(e.to_string()))?
-    };
-    let variables = vars.variables();
-    let mut count = 0;
-    for (name, tensor) in &tensors {
-        if let Some(variable) = variables.get(name).filter(|v| v.size() == tensor.size()) {
-            tch::no_grad(|| variable.shallow_clone().copy_(tensor));
-            count += 1;
-        }
-    }
-    if count == 0 {
-        return Err(bad("no tensor in it has the name and shape of one of this model".into()));
-    }
-    Ok(count)
-}
-
-/// Puts a checkpoint's trained parameters in place: all of them, and no other. Averaged ones beside them are passed over.
-///
-/// # Errors
-/// [`CheckpointError::Mismatch`] naming the first parameter that differs.
-pub fn put_weights(folder: &Path, weights: &[(String, Tensor)], vars: &nn::VarStore) -> Result<(), TrainError> {
-    let mismatch = |detail: String| {
-        TrainError::from(CheckpointError::Mismatch {
-            path: folder.to_owned(),
-            detail,
-        })
-    };
-    let raw = weights.iter().filter(|(n, _)| !n.starts_with(EMA_PREFIX));
-    let mut saved: BTreeMap<&str, &Tensor> = raw.map(|(n, t)| (n.as_str(), t)).collect();
-    let variables: BTreeMap<String, Tensor> = vars.variables().into_iter().collect();
-    for (name, variable) in &variables {
-        let Some(tensor) = saved.remove(name.as_str()) else {
-            return Err(mismatch(format!("it has no parameter {name}; this config's model has")));
-        };
-        if tensor.size() != variable.size() {
-            return Err(mismatch(format!(
-                "{name} is {:?} in it, {:?} in this config's model",
-                tensor.size(),
-                variable.size()
-            )));
-        }
-        tch::no_grad(|| variable.shallow_clone().copy_(tensor));
-    }
-    if let Some(name) = saved.keys().next() {
-        return Err(mismatch(format!("it has a parameter {name} that this config's model lacks")));
-    }
-    Ok(())
 }

@@ -138,6 +138,32 @@ pub enum State {
     Finished,
 }
 
+/// Work beside training that failed; training went on. Put onto the board by the trainer, into the journal by the daemon.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SideFailure {
+    /// Counts those of this trainer, from 1.
+    pub number: u64,
+    /// What could not be done.
+    pub task: &'static str,
+    /// After so many optimizer steps.
+    pub step: u64,
+    /// Why.
+    pub error: String,
+}
+
+/// Failures that a status holds at most.
+const SIDE_FAILURES: usize = 10;
+
+impl Status {
+    /// Notes a failure of work beside training; the oldest goes where there are many.
+    pub fn note_failure(&mut self, task: &'static str, step: u64, error: String) {
+        let number = self.side_failures.last().map_or(1, |last| last.number + 1);
+        self.side_failures.push(SideFailure { number, task, step, error });
+        let surplus = self.side_failures.len().saturating_sub(SIDE_FAILURES);
+        self.side_failures.drain(..surplus);
+    }
+}
+
 /// Snapshot for `/api/v1/status`, the status page and the progress line. Written by the trainer, read by anyone.
 #[derive(Debug, Clone, Serialize, Default)]
 pub struct Status {
@@ -173,6 +199,10 @@ pub struct Status {
     pub best: Option<(String, f64, u64)>,
     /// Whether `eval.patience` evaluations have passed without a better one.
     pub overfitting: bool,
+    /// The latest failures of evaluations, pictures and the like, oldest first.
+    pub side_failures: Vec<SideFailure>,
+    /// Lines of `metrics.jsonl` that wait for room on the disk.
+    pub unwritten_lines: usize,
     /// Samples dropped by reason.
     pub sample_errors: Vec<(String, u64)>,
     /// (batches, capacity) of the queue.

@@ -6,7 +6,8 @@ use splitmask_pipeline::error::PipelineError;
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
-use crate::exit::{CliError, ExitCode};
+use crate::eval::EvalError;
+use crate::exit::{CliError, ExitCode, code_of_pipeline};
 use crate::objective::ObjectiveError;
 use crate::optim::OptimError;
 use crate::tensor::TensorError;
@@ -56,6 +57,14 @@ pub enum TrainError {
         /// Cause.
         source: std::io::Error,
     },
+    /// A file of a replay folder that does not hold what it should.
+    #[error("{path}: {detail}")]
+    BadFile {
+        /// File.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// A step does not fit into memory.
     #[error("out of memory in a step of {batch} images in {parts} parts: {detail}")]
     OutOfMemory {
@@ -72,7 +81,10 @@ pub enum TrainError {
         /// What libtorch said.
         detail: String,
     },
-    /// The objective refused a batch or settings.
+    /// The optimizer was asked for a step that it cannot take.
+    #[error(transparent)]
+    Optim(OptimError),
+    /// The objective refuses a batch or settings.
     #[error(transparent)]
     Objective(ObjectiveError),
     /// libtorch said no (a missing operator, a wrong shape).
@@ -85,35 +97,20 @@ impl TrainError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::BadSetting { .. } | Self::Checkpoint(CheckpointError::Mismatch { .. }) => ExitCode::Usage,
+            Self::BadSetting { .. } | Self::BadFile { .. } | Self::Checkpoint(CheckpointError::Mismatch { .. }) => ExitCode::Usage,
+            Self::Checkpoint(CheckpointError::Panicked { .. }) => ExitCode::Internal,
             Self::Checkpoint(_) | Self::Io { .. } => ExitCode::Io,
             Self::NonFinite { .. } => ExitCode::NonFinite,
             // For the supervisor to start again: a new process gets the device back, if anything does.
             Self::DeviceLost { .. } => ExitCode::Stopped,
-            // A codebook of another size is the user's; a batch that was not made as requested is not.
+            Self::OutOfMemory { .. } => ExitCode::Io,
             Self::Objective(ObjectiveError::Word { .. } | ObjectiveError::Kind { .. }) => ExitCode::Usage,
-            Self::Objective(_) | Self::Torch(_) | Self::OutOfMemory { .. } => ExitCode::Internal,
+            Self::Torch(_) | Self::Optim(_) | Self::Objective(_) => ExitCode::Internal,
             Self::Tensor(e) => match e {
                 TensorError::BadDevice(_) | TensorError::NoDevice { .. } => ExitCode::Usage,
                 _ => ExitCode::Internal,
             },
-            Self::Pipeline(e) => match e {
-                PipelineError::BadUrl { .. }
-                | PipelineError::Empty { .. }
-                | PipelineError::NoSample { last: None, .. }
-                | PipelineError::TwoImages { .. }
-                | PipelineError::BadManifest { .. }
-                | PipelineError::BadCodebook { .. }
-                | PipelineError::FewPatches { .. }
-                | PipelineError::BadSetting { .. }
-                | PipelineError::Refused { .. } => ExitCode::Usage,
-                PipelineError::Panicked { .. } => ExitCode::Internal,
-                PipelineError::Unreachable { .. }
-                | PipelineError::FailureBudget { .. }
-                | PipelineError::Shard(_)
-                | PipelineError::NoSample { .. }
-                | PipelineError::Io { .. } => ExitCode::Io,
-            },
+            Self::Pipeline(e) => code_of_pipeline(e),
         }
     }
 
@@ -150,7 +147,8 @@ impl TrainError {
             Self::Objective(ObjectiveError::Word { .. }) => {
                 Some("set codebook.path to the file that the run began with; another vocabulary needs a run of its own".into())
             }
-            Self::Objective(_) | Self::Tensor(_) | Self::Checkpoint(_) | Self::Io { .. } | Self::Torch(_) => None,
+            Self::BadFile { .. } => Some("name a folder that a run wrote: RUN/replay/step-…".into()),
+            Self::Tensor(_) | Self::Checkpoint(_) | Self::Io { .. } | Self::Objective(_) | Self::Optim(_) | Self::Torch(_) => None,
         }
     }
 }
@@ -209,7 +207,11 @@ impl From<TensorError> for TrainError {
 
 impl From<OptimError> for TrainError {
     fn from(e: OptimError) -> Self {
-        Self::of_torch(&e.to_string())
+        match e {
+            OptimError::Torch(e) => e.into(),
+            OptimError::Tch(text) => Self::of_torch(&text),
+            other => Self::Optim(other),
+        }
     }
 }
 
@@ -218,6 +220,17 @@ impl From<ObjectiveError> for TrainError {
         match e {
             ObjectiveError::Torch(text) => Self::of_torch(&text),
             other => Self::Objective(other),
+        }
+    }
+}
+
+/// Of work beside training, whose failure ends nothing.
+impl From<TrainError> for EvalError {
+    fn from(e: TrainError) -> Self {
+        match e {
+            TrainError::Pipeline(e) => Self::Pipeline(e),
+            TrainError::Objective(e) => Self::Objective(e),
+            other => Self::Torch(other.to_string()),
         }
     }
 }
@@ -283,6 +296,31 @@ mod tests {
         );
         let full = TrainError::from(ObjectiveError::Torch("CUDA out of memory. Tried to allocate 2.00 GiB".into()));
         assert!(matches!(full, TrainError::OutOfMemory { .. }), "{full}");
+    }
+
+    #[test]
+    fn errors_keep_their_kind_and_only_bugs_are_called_bugs() {
+        let oom = TrainError::of_device("CUDA out of memory.").unwrap();
+        assert_eq!(oom.exit_code(), ExitCode::Io);
+        let missing = TrainError::from(OptimError::Missing("ema.w".into()));
+        assert!(
+            missing.to_string().contains("ema.w") && !missing.to_string().contains("libtorch"),
+            "{missing}"
+        );
+        let word = TrainError::from(ObjectiveError::Word {
+            objective: "beit",
+            word: 9,
+            vocabulary: 8,
+        });
+        assert!(
+            word.exit_code() == ExitCode::Usage && !word.to_string().contains("libtorch"),
+            "{word}"
+        );
+        let full = CheckpointError::Io {
+            path: "x".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        assert_eq!(TrainError::from(full).exit_code(), ExitCode::Io);
     }
 
     #[test]

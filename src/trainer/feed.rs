@@ -84,6 +84,20 @@ impl Feed {
         })
     }
 
+    /// Whether a feed of `spec` could be opened now, and how many samples an epoch has; leaves nothing behind.
+    ///
+    /// # Errors
+    /// As [`Feed::open`].
+    pub(super) fn look(supply: &Supply, spec: &TrainerSpec) -> Result<Option<u64>, PipelineError> {
+        match supply {
+            Supply::Bucket => Ok(samples_of(
+                &Dataset::open_training(&spec.data, &spec.pipeline, &PipelineMetrics::default())?,
+                spec,
+            )),
+            Supply::Prepared(_) => Ok(None),
+        }
+    }
+
     fn open_bucket(
         spec: &TrainerSpec,
         plan: &Arc<ViewPlan>,
@@ -99,8 +113,7 @@ impl Feed {
             world: 1,
         };
         let stream = open_batches(&dataset, spec, plan, tokenizer, order, ViewMode::Train, spec.train.batch as usize)?;
-        let samples = dataset.manifest().map(|m| (m.samples() as f64 * spec.data.fraction).round() as u64);
-        Ok((stream, samples))
+        Ok((stream, samples_of(&dataset, spec)))
     }
 
     /// The staged batch; or waits for one, but not longer than `patience`, so that commands are heard while the bucket is slow.
@@ -140,7 +153,7 @@ impl Feed {
                 Ok(Fed::Batch(Staged { batch, sent }))
             }
             Poll::Pending => Ok(Fed::Waiting),
-            Poll::Ready(None) => Err(PipelineError::Panicked {
+            Poll::Ready(None) => Err(PipelineError::Broken {
                 stage: "batch",
                 detail: "the endless stream ended".into(),
             }),
@@ -163,6 +176,11 @@ impl Feed {
     pub(super) fn samples(&self) -> Option<u64> {
         self.samples
     }
+}
+
+/// Samples of an epoch.
+fn samples_of(dataset: &Dataset, spec: &TrainerSpec) -> Option<u64> {
+    dataset.manifest().map(|m| (m.samples() as f64 * spec.data.fraction).round() as u64)
 }
 
 /// Starts batches of a dataset as `spec` says, with a worker that makes what `plan` asks for.

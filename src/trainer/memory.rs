@@ -11,6 +11,7 @@ use super::error::TrainError;
 use super::feed::Staged;
 use super::pass::{Pass, Passed};
 use super::spec::OnOom;
+use crate::exit::panic_text;
 use crate::tensor::SentBatch;
 
 /// Share of the free memory that the automatic choice uses.
@@ -49,16 +50,9 @@ fn free_memory() -> Option<f64> {
 
 /// Runs something of libtorch's whose lack of memory comes as an error or as a panic of tch; other panics go on.
 pub(super) fn caught<T>(run: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()))
-            .unwrap_or_default();
-        match TrainError::of_device(&text) {
-            Some(error) => Err(error),
-            None => resume_unwind(panic),
-        }
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| match TrainError::of_device(&panic_text(&*panic)) {
+        Some(error) => Err(error),
+        None => resume_unwind(panic),
     })
 }
 

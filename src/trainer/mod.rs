@@ -3,21 +3,24 @@
 //! A step boundary is the only place where anything changes: commands are obeyed there, lines logged, pictures drawn, checkpoints written.
 
 mod assemble;
+mod checkpoint_writer;
 mod collapse;
 pub mod control;
 mod error;
 mod feed;
+mod initial_weights;
 mod inject;
-pub mod journal;
-mod keep;
 mod memory;
 mod meter;
+pub mod metrics_log;
 mod pass;
 mod pause;
 mod probe;
 mod record;
 pub mod replay;
+mod resume;
 mod rollback;
+mod side_work;
 pub mod spec;
 mod speed;
 mod stability;
@@ -32,15 +35,14 @@ use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use splitmask_pipeline::metrics::PipelineMetrics;
-use splitmask_pipeline::types::Batch;
+use splitmask_pipeline::types::{Batch, ViewPlan};
 
-pub use assemble::put_weights;
 pub use error::TrainError;
 pub use probe::{ProbeStage, linear};
+pub use resume::put_weights;
 pub use survey::knn;
 pub use words::Words;
 
-use crate::checkpoint::CheckpointError;
 use crate::telemetry::metrics::{Phase, TrainMetrics};
 use assemble::{Trainer, fit_schedule};
 use control::{Command, Commands, Outcome, Reach, State, StatusBoard};
@@ -82,15 +84,26 @@ pub fn run_prepared(
 /// Longest time for which commands go unheard while a batch is awaited.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// What the commands of a boundary come to.
+enum Obeyed {
+    /// Training goes on.
+    GoOn,
+    /// It ends, after a checkpoint.
+    Stop,
+}
+
 impl Trainer {
     fn train(mut self, commands: &Commands) -> Result<Outcome, TrainError> {
         self.show_watch();
         self.set_state(State::Training);
         while self.step < self.spec.optim.total_steps {
-            if self.obey(commands)? {
-                self.set_state(State::Draining);
-                self.checkpoint()?;
-                return Ok(Outcome::Stopped { step: self.step });
+            match self.obey(commands) {
+                Obeyed::GoOn => {}
+                Obeyed::Stop => {
+                    self.set_state(State::Draining);
+                    self.checkpoint()?;
+                    return Ok(Outcome::Stopped { step: self.step });
+                }
             }
             self.clock.switch(Phase::DataWait);
             if self.paused.is_some() {
@@ -100,8 +113,17 @@ impl Trainer {
             match self.feed.next(PATIENCE) {
                 Ok(Fed::Batch(staged)) => {
                     self.waiting_since = None;
-                    if let Some(trouble) = self.boundary(staged)? {
-                        self = self.roll_back(&trouble)?;
+                    match self.boundary(staged) {
+                        Ok(None) => {}
+                        Ok(Some(trouble)) => self = self.roll_back(&trouble)?,
+                        // The step was not taken; the weights are those of the one before.
+                        Err(e @ TrainError::OutOfMemory { .. }) => {
+                            if let Err(error) = self.checkpoint() {
+                                tracing::error!(%error, "no checkpoint could be written; the older one stands");
+                            }
+                            return Err(e);
+                        }
+                        Err(e) => return Err(e),
                     }
                 }
                 Ok(Fed::Waiting) => {
@@ -115,11 +137,11 @@ impl Trainer {
                         self.checkpoint()?;
                         return Err(e.into());
                     };
-                    self.pause(why, &e)?;
+                    self.pause(why, &e);
                 }
             }
         }
-        if self.keeper.last_step() != Some(self.step) {
+        if self.checkpoints.last_step() != Some(self.step) {
             self.checkpoint()?;
         }
         self.pictures();
@@ -129,7 +151,7 @@ impl Trainer {
 
     /// One step and what is due after it. Answers why to go back, if so.
     fn boundary(&mut self, staged: Staged) -> Result<Option<Trouble>, TrainError> {
-        self.keeper.poll();
+        self.checkpoints.poll();
         self.set_state(State::Training);
         self.take_step(&staged)?;
         self.feed.recycle(staged.batch);
@@ -154,14 +176,14 @@ impl Trainer {
             return Ok(Some(trouble));
         }
         if log {
-            self.record()?;
+            self.record();
         }
         if eval {
             // The best one so far is worth a checkpoint of its own.
-            checkpoint |= self.evaluate()?;
+            checkpoint |= self.evaluate();
         }
         if linear {
-            self.evaluate_linear()?;
+            self.evaluate_linear();
         }
         if picture {
             self.pictures();
@@ -173,12 +195,12 @@ impl Trainer {
         Ok(None)
     }
 
-    /// Handles waiting commands; answers whether to stop.
-    fn obey(&mut self, commands: &Commands) -> Result<bool, TrainError> {
+    /// Handles waiting commands.
+    fn obey(&mut self, commands: &Commands) -> Obeyed {
         loop {
             match commands.try_recv() {
-                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(true),
-                Err(TryRecvError::Empty) => return Ok(false),
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Obeyed::Stop,
+                Err(TryRecvError::Empty) => return Obeyed::GoOn,
                 Ok(Command::Checkpoint { reply }) => {
                     let done = self.checkpoint().map(|path| (path, self.step)).map_err(|e| e.to_string());
                     reply.send(done);
@@ -193,40 +215,60 @@ impl Trainer {
         }
     }
 
-    /// Takes over a changed spec at this boundary; on failure the old one goes on.
+    /// Takes over a changed spec at this boundary: all or nothing. Everything new is built first, beside what runs; then it takes its place.
+    ///
+    /// # Errors
+    /// Nothing has changed, and training goes on as if nothing had been asked.
     fn reconfigure(&mut self, mut spec: TrainerSpec, reach: Reach) -> Result<(), TrainError> {
-        if reach == Reach::Rebuild {
-            let plan = Arc::new(self.words.plan(spec.objective.request(&spec.scope(self.words.len()))));
-            let (tokenizer, metrics) = (self.words.tokenizer(), &self.telemetry.pipeline);
-            let feed = Feed::open(&self.supply, &spec, &plan, tokenizer, self.cursor, self.device, metrics)?;
+        let samples = match reach {
+            Reach::Live => self.feed.samples(),
+            // Before a pipeline is started that would have to be stopped again.
+            Reach::Rebuild => Feed::look(&self.supply, &spec)?,
+        };
+        fit_schedule(&mut spec, samples)?;
+        let pipeline = match reach {
+            Reach::Live => None,
+            Reach::Rebuild => {
+                let plan = Arc::new(self.words.plan(spec.objective.request(&spec.scope(self.words.len()))));
+                let (tokenizer, metrics) = (self.words.tokenizer(), &self.telemetry.pipeline);
+                let feed = Feed::open(&self.supply, &spec, &plan, tokenizer, self.cursor, self.device, metrics)?;
+                Some((feed, plan))
+            }
+        };
+        // The last step that can fail; it changes nothing then.
+        self.objective.take_live(spec.objective.plan())?;
+        self.commit(spec, pipeline);
+        Ok(())
+    }
+
+    fn commit(&mut self, spec: TrainerSpec, pipeline: Option<(Feed, Arc<ViewPlan>)>) {
+        if let Some((feed, plan)) = pipeline {
             tracing::debug!(
                 staged = self.feed.has_staged(),
                 "the pipeline begins anew behind the last trained batch"
             );
-            self.feed = feed;
+            (self.feed, self.plan) = (feed, plan);
             self.resume();
-            self.plan = plan;
         }
-        fit_schedule(&mut spec, self.feed.samples())?;
-        self.objective.take_live(spec.objective.plan())?;
         self.optimizer.reconfigure(&spec.optim);
+        let kept = self.retention();
         self.spec = spec;
+        if self.retention() != kept {
+            // Now, not at the next checkpoint: a full disk may be why they are to be fewer.
+            self.checkpoints.prune(&self.retention());
+        }
         self.show_watch();
-        Ok(())
     }
 
     /// Writes a checkpoint and waits until it is safe on disk.
     fn checkpoint(&mut self) -> Result<PathBuf, TrainError> {
         self.checkpoint_in_background()?;
         self.clock.switch(Phase::Checkpoint);
-        let path = self.keeper.wait().map_err(TrainError::from)?;
+        let path = self.checkpoints.wait().map_err(TrainError::from)?;
         self.clock.switch(Phase::Other);
-        path.ok_or_else(|| {
-            CheckpointError::Damaged {
-                path: self.spec.run_dir.clone(),
-                detail: "the writer ended without an answer".into(),
-            }
-            .into()
+        path.ok_or_else(|| TrainError::Io {
+            path: self.spec.run_dir.clone(),
+            source: std::io::Error::other("the writer of checkpoints ended without an answer"),
         })
     }
 }

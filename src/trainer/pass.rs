@@ -3,6 +3,8 @@
 //! The parts change no result: drop path gives an image the same fate in any of them, and a loss between images is taken over the whole batch
 //! (gradient cache, arXiv 2101.06983).
 
+use std::ops::Range;
+
 use splitmask_pipeline::seed::{Purpose, derive};
 use splitmask_pipeline::types::{Batch, ViewPlan};
 use tch::{Device, Kind, Tensor};
@@ -76,6 +78,37 @@ impl Pass<'_> {
         self.part(0, batch, None, &mut Passed::default(), &mut |_| {})
     }
 
+    /// Total loss of a batch of at most `train.batch` images as training would couple them, however many parts it takes: without gradient, drop path or
+    /// injected faults. The host waits for it.
+    ///
+    /// # Errors
+    /// As [`Pass::gradients`].
+    pub(super) fn loss(&self, batch: &Batch) -> Result<f64, TrainError> {
+        let _guard = tch::no_grad_guard();
+        let size = (self.spec.train.batch as usize / self.parts).max(1);
+        let between = self.objective.between_images().filter(|_| size < batch.len);
+        let (mut total, mut described) = (0.0, Vec::new());
+        for start in (0..batch.len).step_by(size) {
+            let range = start..batch.len.min(start + size);
+            let share = range.len() as f64 / batch.len as f64;
+            let (input, _) = self.input(batch, range, &mut |_| {})?;
+            let ctx = StepContext::evaluation(self.step, self.spec.optim.total_steps, input.len);
+            let losses = match between {
+                Some(between) => {
+                    let (losses, descriptors) = self.autocast(|| between.describe(&input, &ctx))?;
+                    described.push(descriptors);
+                    losses
+                }
+                None => self.autocast(|| self.objective.forward(&input, &ctx))?,
+            };
+            total += share * losses.total.double_value(&[]);
+        }
+        if let Some(between) = between {
+            total += between.compare(&Tensor::f_cat(&described, 1)?).total.double_value(&[]);
+        }
+        Ok(total)
+    }
+
     /// First pass: the descriptors of all parts, and the gradient of the term between images for them.
     fn compared(
         &self,
@@ -87,7 +120,7 @@ impl Pass<'_> {
         let mut described = Vec::new();
         for part in 0..self.parts {
             phase(Phase::Copy);
-            let (input, _) = self.input(batch, part, phase)?;
+            let (input, _) = self.part_input(batch, part, phase)?;
             let ctx = self.begin(part, batch.len);
             let _rows = ctx.rows.enter();
             described.push(tch::no_grad(|| self.autocast(|| between.describe(&input, &ctx)))?.1);
@@ -118,7 +151,7 @@ impl Pass<'_> {
         phase: &mut impl FnMut(Phase),
     ) -> Result<(), TrainError> {
         phase(Phase::Copy);
-        let (input, made) = self.input(batch, part, phase)?;
+        let (input, made) = self.part_input(batch, part, phase)?;
         let ctx = self.begin(part, batch.len);
         let _rows = ctx.rows.enter();
         self.spec.debug.fail_in_forward(self.consumed, self.parts)?;
@@ -156,16 +189,27 @@ impl Pass<'_> {
         ctx
     }
 
-    /// A part on the device, and its words if they were made there.
-    fn input(&self, batch: &Batch, part: usize, phase: &mut impl FnMut(Phase)) -> Result<(StepInput, Option<Tensor>), TrainError> {
+    /// A part on the device with the faults that are to be injected, and its words if they were made there.
+    fn part_input(&self, batch: &Batch, part: usize, phase: &mut impl FnMut(Phase)) -> Result<(StepInput, Option<Tensor>), TrainError> {
         let size = batch.len / self.parts;
-        let (range, normalise) = (part * size..(part + 1) * size, self.spec.train.normalise());
+        let (input, made) = self.input(batch, part * size..(part + 1) * size, phase)?;
+        self.spec.debug.spoil(&input, self.consumed);
+        for (i, view) in input.views.iter().enumerate() {
+            look(|| format!("input view {i}"), view);
+        }
+        Ok((input, made))
+    }
+
+    /// Images `range` of a batch on the device, and their words if they were made there.
+    fn input(&self, batch: &Batch, range: Range<usize>, phase: &mut impl FnMut(Phase)) -> Result<(StepInput, Option<Tensor>), TrainError> {
+        let normalise = self.spec.train.normalise();
         let own;
         let (sent, range) = match self.sent {
             Some(sent) => (sent, range),
             None => {
+                let len = range.len();
                 own = SentBatch::send(batch, range, self.device)?;
-                (&own, 0..size)
+                (&own, 0..len)
             }
         };
         let (mut input, target) = match self.words {
@@ -175,10 +219,6 @@ impl Pass<'_> {
         phase(Phase::Forward);
         if let Some((words, _)) = self.words {
             words.fill(&mut input, target.as_ref());
-        }
-        self.spec.debug.spoil(&input, self.consumed);
-        for (i, view) in input.views.iter().enumerate() {
-            look(|| format!("input view {i}"), view);
         }
         let made = target.and(input.words.as_ref().map(Tensor::shallow_clone));
         Ok((input, made))

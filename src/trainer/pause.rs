@@ -8,7 +8,6 @@ use splitmask_pipeline::error::{PipelineError, ShardError};
 use super::PATIENCE;
 use super::assemble::Trainer;
 use super::control::State;
-use super::error::TrainError;
 use super::feed::Feed;
 use crate::telemetry::metrics::PauseReason;
 
@@ -17,6 +16,8 @@ const RETRY: Duration = Duration::from_secs(30);
 
 /// Why and how the run is paused.
 pub(super) struct Pause {
+    /// Since the last try, if the checkpoint of this pause is not written.
+    unsafe_since: Option<Instant>,
     /// When the bucket is asked again; `None` = only a reload helps.
     again: Option<Instant>,
     every: Duration,
@@ -35,9 +36,9 @@ impl Trainer {
         begun.then_some(reason)
     }
 
-    /// Writes a checkpoint and says why nothing moves.
-    pub(super) fn pause(&mut self, why: PauseReason, error: &PipelineError) -> Result<(), TrainError> {
-        self.checkpoint()?;
+    /// Writes a checkpoint and says why nothing moves. Where none can be written now, it is tried again while the pause lasts.
+    pub(super) fn pause(&mut self, why: PauseReason, error: &PipelineError) {
+        let safe = self.checkpoint_or_say();
         let reason = match error.hint() {
             Some(hint) => format!("{error}; {hint}"),
             None => error.to_string(),
@@ -45,19 +46,36 @@ impl Trainer {
         tracing::error!(step = self.step, "paused: {reason}");
         let every = RETRY.min(Duration::from_secs_f64(self.spec.pipeline.retry_budget_s));
         self.paused = Some(Pause {
+            unsafe_since: (!safe).then(Instant::now),
             again: (why == PauseReason::Denied).then(|| Instant::now() + every),
             every,
         });
         self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).paused = Some(reason);
         self.telemetry.train.set_paused(Some(why));
         self.set_state(State::Paused);
-        Ok(())
+    }
+
+    /// Writes a checkpoint; whether it could be written. Why not is logged.
+    fn checkpoint_or_say(&mut self) -> bool {
+        let written = self.checkpoint();
+        if let Err(error) = &written {
+            tracing::error!(step = self.step, %error, "no checkpoint could be written at the pause; the older one stands, and it is tried again");
+        }
+        written.is_ok()
     }
 
     /// Waits a little; asks the bucket again when it is time.
     pub(super) fn stay_paused(&mut self) {
         std::thread::sleep(PATIENCE);
         let Some(pause) = &mut self.paused else { return };
+        if pause.unsafe_since.is_some_and(|since| since.elapsed() > RETRY) {
+            let safe = self.checkpoint_or_say();
+            self.set_state(State::Paused);
+            if let Some(pause) = &mut self.paused {
+                pause.unsafe_since = (!safe).then(Instant::now);
+            }
+            return;
+        }
         if pause.again.is_none_or(|again| Instant::now() < again) {
             return;
         }

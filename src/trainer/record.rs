@@ -6,7 +6,6 @@ use serde_json::{Map, Value, json};
 
 use super::assemble::Trainer;
 use super::control::{State, uptime_s};
-use super::error::TrainError;
 use super::speed;
 use crate::telemetry::metrics::{LossTerm, Phase};
 
@@ -15,7 +14,7 @@ const HISTORY: usize = 500;
 
 impl Trainer {
     /// Sums up the interval that ends at this step.
-    pub(super) fn record(&mut self) -> Result<(), TrainError> {
+    pub(super) fn record(&mut self) {
         let means = self.meter.take();
         let elapsed = self.interval.began.elapsed().as_secs_f64().max(1e-9);
         let images_per_second = self.interval.images as f64 / elapsed;
@@ -42,7 +41,7 @@ impl Trainer {
             "time",
             json!(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())),
         );
-        self.journal.write(line)?;
+        self.metrics_log.write(line);
 
         let m = &self.telemetry.train;
         for (name, value) in &means {
@@ -97,8 +96,8 @@ impl Trainer {
         }
         status.history.push((self.step, "token_entropy".into(), entropy));
         status.losses = losses;
+        status.unwritten_lines = self.metrics_log.waiting();
         thin(&mut status.history);
-        Ok(())
     }
 
     /// Shows what the trainer is doing.
@@ -113,7 +112,7 @@ impl Trainer {
         status.epoch = self.cursor.epoch;
         status.cursor = self.cursor;
         status.queue = (self.feed.level(), self.spec.pipeline.queue_batches);
-        status.last_checkpoint_step = self.keeper.last_step();
+        status.last_checkpoint_step = self.checkpoints.last_step();
     }
 }
 

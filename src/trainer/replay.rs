@@ -1,5 +1,6 @@
 //! The replay folder of a run that gave up: the bad batch, the weights it met, and how to take that step again.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,10 +11,11 @@ use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::types::{Batch, SampleId};
 use tch::{Device, Tensor, nn};
 
-use super::assemble::{Trainer, put_weights};
+use super::assemble::Trainer;
 use super::error::TrainError;
 use super::feed::{Fed, Feed};
 use super::pass::Pass;
+use super::resume::put_weights;
 use super::rollback::REREAD_PATIENCE;
 use super::spec::TrainerSpec;
 use super::stability::Trouble;
@@ -38,7 +40,8 @@ pub struct Replay {
     /// Whether the weights are those that the step met; false if good steps followed before the host read of the bad one.
     pub exact: bool,
     /// (total loss, gradient norm) of the latest steps, oldest first; null = not finite.
-    pub recent: Vec<Option<(f64, f64)>>,
+    #[serde(with = "crate::exact")]
+    pub recent: VecDeque<Option<(f64, f64)>>,
     /// The samples of the batch.
     pub samples: Vec<SampleId>,
 }
@@ -73,7 +76,7 @@ impl Trainer {
             parts: self.parts.max(1),
             cursor,
             exact: self.ladder.ends_badly() && back < self.trail.len(),
-            recent: self.ladder.save().recent.into(),
+            recent: self.ladder.save().recent,
             samples: batch.ids.clone(),
         };
         let mut weights: Vec<(String, Tensor)> = self
@@ -111,8 +114,8 @@ impl Trainer {
                 return Ok(staged.batch);
             }
         }
-        Err(PipelineError::Panicked {
-            stage: "batch",
+        Err(PipelineError::Unreachable {
+            url: self.spec.data.first_place().to_owned(),
             detail: format!("the bad batch could not be read again within {} s", REREAD_PATIENCE.as_secs()),
         }
         .into())
@@ -152,18 +155,17 @@ pub fn config_text(folder: &Path) -> Result<String, TrainError> {
 pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> {
     let path = folder.join(FACTS);
     let text = std::fs::read_to_string(&path).map_err(io(&path))?;
-    let facts: Replay = serde_json::from_str(&text).map_err(|e| TrainError::Io {
-        path: path.clone(),
-        source: std::io::Error::other(e),
-    })?;
-    let batch = load_batch(&folder.join(BATCH))?;
+    let damaged = |path: PathBuf, detail: String| TrainError::BadFile { path, detail };
+    let facts: Replay = serde_json::from_str(&text).map_err(|e| damaged(path.clone(), e.to_string()))?;
+    let batch = load_batch(&folder.join(BATCH)).map_err(|e| damaged(folder.join(BATCH), e.to_string()))?;
     let (device, _) = choose_device(&spec.train.device)?;
-    let words = Words::of(spec, device)?;
+    let words = Words::load(spec, device)?;
     let vars = nn::VarStore::new(device);
     let scope = spec.scope(words.len());
     let objective = spec.objective.build(&vars.root(), &scope);
     let plan = words.plan(spec.objective.request(&scope));
-    put_weights(folder, &Tensor::read_safetensors(folder.join(WEIGHTS))?, &vars)?;
+    let weights = Tensor::read_safetensors(folder.join(WEIGHTS)).map_err(|e| damaged(folder.join(WEIGHTS), e.to_string()))?;
+    put_weights(folder, &weights, &vars)?;
     let mut variables: Vec<(String, Tensor)> = vars.variables().into_iter().collect();
     variables.sort_by(|a, b| a.0.cmp(&b.0));
     let mut looks: Vec<Look> = variables.iter().map(|(name, t)| Look::at(format!("weight {name}"), t)).collect();

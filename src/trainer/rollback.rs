@@ -1,5 +1,6 @@
 //! Looking at the latest steps, and going back to an older checkpoint past the data that went wrong.
 
+use std::path::Path;
 use std::time::Duration;
 
 use splitmask_pipeline::cursor::Cursor;
@@ -7,6 +8,7 @@ use splitmask_pipeline::cursor::Cursor;
 use super::assemble::Trainer;
 use super::control::State;
 use super::error::TrainError;
+use super::metrics_log::MetricsLog;
 use super::stability::Trouble;
 use crate::checkpoint::{self, Rollback, Stability, folder_of};
 use crate::telemetry::metrics::unix_seconds;
@@ -21,11 +23,13 @@ pub(super) struct Detour {
     /// What the run remembered.
     stability: Stability,
     rollback: Rollback,
+    /// With the lines that wait for room on the disk.
+    metrics_log: MetricsLog,
 }
 
 impl Detour {
-    /// What the run remembers after it: starting at `to_step`, whose checkpoint stood at `from` in the data.
-    pub(super) fn memory(self, to_step: u64, from: Cursor) -> Stability {
+    /// What the run remembers after it, and its log: starting at `to_step`, whose checkpoint stood at `from` in the data.
+    pub(super) fn memory(self, to_step: u64, from: Cursor) -> (Stability, MetricsLog) {
         let mut stability = self.stability;
         stability.recent.clear();
         stability.judged = stability.consumed;
@@ -34,7 +38,7 @@ impl Detour {
             skipped_from: from,
             ..self.rollback
         });
-        stability
+        (stability, self.metrics_log)
     }
 }
 
@@ -84,21 +88,16 @@ impl Trainer {
             return Err(self.give_up(trouble));
         }
         self.set_state(State::Starting);
-        if let Err(e) = self.keeper.wait() {
+        if let Err(e) = self.checkpoints.wait() {
             tracing::error!(error = %e, "a checkpoint could not be written; the older one stands");
         }
         let first_bad_step = self.step_of(trouble.first_bad);
         let root = folder_of(&self.spec.run_dir);
-        let all = checkpoint::list(&root);
-        let target = all.iter().rev().find(|(step, _)| *step < first_bad_step).or(all.first());
-        let to_step = target.map_or(0, |(step, _)| *step);
+        let to_step = rollback_target(&root, first_bad_step)?;
         // First of all: a process killed from here on starts at the target, meets the same trouble and decides the same.
-        for (step, folder) in all.iter().filter(|(step, _)| *step > to_step) {
+        for (step, folder) in checkpoint::list(&root)?.into_iter().filter(|(step, _)| *step > to_step) {
             tracing::warn!(step, "the checkpoint of the failed steps is deleted");
-            std::fs::remove_dir_all(folder).map_err(|source| TrainError::Io {
-                path: folder.clone(),
-                source,
-            })?;
+            checkpoint::delete(&folder)?;
         }
         let m = &self.telemetry.train;
         m.rollbacks.inc();
@@ -123,10 +122,12 @@ impl Trainer {
                 skipped_from: Cursor::default(),
                 skipped_to: self.cursor,
             },
+            metrics_log: self.metrics_log,
         };
         let (spec, supply) = (self.spec.clone(), self.supply.clone());
         let (status, telemetry) = (self.status.clone(), self.telemetry.clone());
-        drop(self);
+        // Memory of the device, and threads of the pipeline.
+        drop((self.vars, self.objective, self.optimizer, self.ema, self.words, self.feed));
         let mut next = Self::assemble(spec, supply, status, telemetry, Some(detour))?;
         {
             let mut status = next.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -140,8 +141,10 @@ impl Trainer {
         {
             tracing::warn!(step, %error, "checkpoints/best could not be put back");
         }
-        // From here on a resume knows of the rollback.
-        next.checkpoint()?;
+        // From here on a resume knows of the rollback. Without it, it would meet the same trouble and go back too.
+        if let Err(error) = next.checkpoint() {
+            tracing::error!(%error, "no checkpoint after the rollback; training goes on");
+        }
         Ok(next)
     }
 
@@ -160,4 +163,16 @@ impl Trainer {
             replay,
         }
     }
+}
+
+/// Step of the checkpoint to go back to: the newest good one from before the bad step, else the oldest good one, else 0 for the start.
+fn rollback_target(root: &Path, first_bad_step: u64) -> Result<u64, TrainError> {
+    if let Some(good) = checkpoint::newest_good_before(root, first_bad_step)?.good {
+        return Ok(good.progress.step);
+    }
+    let later = checkpoint::list(root)?;
+    Ok(later
+        .iter()
+        .find_map(|(_, folder)| checkpoint::read(folder).ok())
+        .map_or(0, |good| good.progress.step))
 }

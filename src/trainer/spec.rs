@@ -245,6 +245,8 @@ pub struct TrainerSpec {
     pub codebook: PathBuf,
     /// Weights to start from instead of a random initialisation, for a new run only.
     pub init_from: Option<PathBuf>,
+    /// Whether tensors of the encoder that `init_from` does not hold may start at random.
+    pub init_partial: bool,
     /// `[data]`.
     pub data: DataConfig,
     /// `[pipeline]`.

@@ -1,5 +1,6 @@
 //! What is looked at every so often: k-NN accuracy or validation loss, and pictures. Neither touches the training state.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use splitmask_pipeline::config::DataConfig;
@@ -9,28 +10,35 @@ use splitmask_pipeline::run::{BatchStream, Dataset, Order};
 use splitmask_pipeline::sample::ViewMode;
 use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, ViewPlan, ViewSpec};
 use tch::{Device, Kind, Tensor};
-use torch_ext::Autocast;
 
 use super::assemble::Trainer;
-use super::control::{State, uptime_s};
-use super::error::TrainError;
+use super::control::uptime_s;
 use super::feed::open_batches;
-use super::journal::Journal;
-use super::spec::{Precision, TrainerSpec, Weights};
-use crate::eval::features::{FeatureError, Features, Pass, extract};
+use super::metrics_log::MetricsLog;
+use super::spec::{Precision, TrainerSpec};
+use crate::eval::EvalError;
+use crate::eval::classes::{Remarks, match_classes};
+use crate::eval::features::{Features, Pass, Set, extract};
 use crate::eval::knn::{Accuracy, Vote, classify};
 use crate::eval::watch::Watched;
 use crate::model::Vit;
-use crate::objective::{Column, Sheet, StepContext};
+use crate::objective::{Column, Sheet};
 use crate::picture;
-use crate::telemetry::metrics::{EvalTask, Phase};
+use crate::telemetry::metrics::{EvalTask, SideTask};
 
 /// Images per batch of an evaluation.
 const EVAL_BATCH: usize = 128;
 
+/// A labelled set, opened.
+pub(super) struct LabelledSet {
+    place: String,
+    names: Vec<String>,
+    pub(super) stream: BatchStream,
+}
+
 /// Centre crops of a labelled set, in the order of its shards: all of it, whatever share `data.fraction` leaves for training, so that
 /// runs on different shares are measured alike.
-pub(super) fn eval_stream(spec: &TrainerSpec, url: &str) -> Result<BatchStream, PipelineError> {
+pub(super) fn labelled_set(spec: &TrainerSpec, url: &str) -> Result<LabelledSet, PipelineError> {
     let data = DataConfig {
         fraction: 1.0,
         ..spec.data.clone()
@@ -50,83 +58,79 @@ pub(super) fn eval_stream(spec: &TrainerSpec, url: &str) -> Result<BatchStream, 
     let mode = ViewMode::Eval {
         crop_ratio: spec.eval.crop_ratio as f32,
     };
-    open_batches(&dataset, spec, &plan, None, Order::Sequential, mode, EVAL_BATCH)
+    Ok(LabelledSet {
+        place: url.to_owned(),
+        names: dataset.class_names().unwrap_or_default().to_vec(),
+        stream: open_batches(&dataset, spec, &plan, None, Order::Sequential, mode, EVAL_BATCH)?,
+    })
 }
 
-/// k-NN accuracy of a backbone on `data.val`, searched in `data.train` (spec §4.3).
+impl LabelledSet {
+    /// With batches taken as `next` says.
+    pub(super) fn read<'a>(
+        self,
+        mut next: impl FnMut(&mut BatchStream) -> Option<Result<Batch, PipelineError>> + 'a,
+    ) -> Set<impl Iterator<Item = Result<Batch, PipelineError>> + 'a> {
+        let Self { place, names, mut stream } = self;
+        Set {
+            place,
+            names,
+            batches: std::iter::from_fn(move || next(&mut stream)),
+        }
+    }
+}
+
+/// k-NN accuracy of a backbone on `data.val`, searched in `data.train` (arXiv 2104.14294 §4.1).
 ///
 /// # Errors
-/// Unreadable shards, or none with labels.
-pub fn knn(vit: &Vit, spec: &TrainerSpec, device: Device, mut progress: impl FnMut(&str, usize)) -> Result<Accuracy, FeatureError> {
+/// Unreadable shards, none with labels, or no class that counts.
+pub fn knn(vit: &Vit, spec: &TrainerSpec, device: Device, mut progress: impl FnMut(&str, usize)) -> Result<Accuracy, EvalError> {
     let normalise = spec.train.normalise();
-    let mut features = |set: &str, url: &str, most: u32| -> Result<Features, FeatureError> {
-        let mut stream = eval_stream(spec, url)?;
+    let mut features = |set: &str, url: &str, most: u32| -> Result<Features, EvalError> {
         let pass = Pass {
             normalise: &normalise,
             device,
             bf16: spec.train.precision == Precision::Bf16,
             most: most as usize,
         };
-        let batches = std::iter::from_fn(|| stream.next());
-        extract(vit, pass, batches, |n| {
+        extract(vit, pass, labelled_set(spec, url)?.read(BatchStream::next), |n| {
             progress(set, n);
             true
         })
     };
     let references = features("train", spec.data.first_place(), spec.eval.max_reference)?;
     let queries = features("val", &spec.data.val, spec.eval.max_queries)?;
-    let least = i64::from(spec.eval.min_class);
-    let queries = queries.of_frequent_classes(&references.labels, least);
-    let references = references.of_frequent_classes(&references.labels, least);
+    let matched = match_classes(&references.labels, &queries.labels, spec.eval.min_class)?;
     let vote = Vote {
         k: i64::from(spec.eval.k),
         temperature: spec.eval.temperature,
     };
-    Ok(classify(
-        &references.vectors,
-        &references.labels,
-        &queries.vectors,
-        &queries.labels,
-        vote,
-    ))
+    classify(&references, &queries, &matched, vote)
 }
 
 impl Trainer {
-    /// Measures what `eval.watch` says; answers whether it is the best so far. A failure is logged and training goes on.
-    pub(super) fn evaluate(&mut self) -> Result<bool, TrainError> {
-        self.set_state(State::Evaluating);
-        self.clock.switch(Phase::Eval);
+    /// Measures what `eval.watch` says; answers whether it is the best so far.
+    pub(super) fn evaluate(&mut self) -> bool {
         let watched = self.spec.eval.watch;
-        self.swap_averages();
-        let measured = match watched {
-            Watched::Knn => self.knn_accuracy(),
-            Watched::Loss => self.val_loss(),
+        let (task, name) = match watched {
+            Watched::Knn => (SideTask::Knn, "knn"),
+            Watched::Loss => (SideTask::Loss, watched.label()),
         };
-        self.swap_averages();
-        let mut best = false;
-        match measured {
-            Ok(value) => {
-                let task = if watched == Watched::Knn { "knn" } else { watched.label() };
-                self.note_evaluation(task, watched.label(), value)?;
-                best = self.watch_evaluation(value);
-            }
-            Err(reason) => tracing::error!(error = %reason, "the evaluation failed; training goes on"),
-        }
-        self.clock.switch(Phase::Other);
-        Ok(best)
+        let measured = self.beside_training_averaged(task, |trainer| match watched {
+            Watched::Knn => trainer.knn_accuracy(),
+            Watched::Loss => trainer.val_loss(),
+        });
+        measured.is_some_and(|value| {
+            self.note_evaluation(name, watched.label(), value);
+            self.watch_evaluation(value)
+        })
     }
 
-    /// With `eval.weights = "ema"` averages take the weights' place for an evaluation, and give it back at the next call.
-    pub(super) fn swap_averages(&mut self) {
-        if let (Some(ema), Weights::Ema) = (&mut self.ema, self.spec.eval.weights) {
-            ema.swap();
-        }
-    }
-
-    fn knn_accuracy(&self) -> Result<f64, String> {
+    fn knn_accuracy(&self) -> Result<f64, EvalError> {
         let status = Arc::clone(&self.status);
         let alive = |_: &str, _: usize| status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_progress_s = uptime_s();
-        let accuracy = knn(self.objective.encoder(), &self.spec, self.device, alive).map_err(|e| e.to_string())?;
+        let accuracy = knn(self.objective.encoder(), &self.spec, self.device, alive)?;
+        self.tell(&accuracy.remarks);
         tracing::info!(
             step = self.step,
             "k-NN {:.4} (chance {:.4}, commonest class {:.4})",
@@ -138,39 +142,44 @@ impl Trainer {
         Ok(accuracy.top1)
     }
 
-    /// Mean total loss over `data.val`: centre crops, no drop path, masks that depend on the sample alone, in batches as large as those of
-    /// training's forward passes, for the match loss depends on their size. A rest that fills no batch is left out.
-    fn val_loss(&self) -> Result<f64, String> {
-        let text = |e: &dyn std::fmt::Display| e.to_string();
+    /// Says which images an evaluation left out.
+    pub(super) fn tell(&self, remarks: &Remarks) {
+        for line in remarks.lines() {
+            tracing::warn!(step = self.step, "evaluation: {line}");
+        }
+    }
+
+    /// Mean total loss over `data.val`: centre crops, no drop path, masks that depend on the sample alone, in batches as large as those of training, for
+    /// a loss between images depends on their number. A rest that fills no batch is left out, unless there is nothing else.
+    fn val_loss(&self) -> Result<f64, EvalError> {
         let (spec, val) = (&self.spec, &self.spec.data.val);
-        let dataset = Dataset::open(val, &spec.data, &spec.pipeline, PipelineMetrics::default()).map_err(|e| text(&e))?;
+        let dataset = Dataset::open(val, &spec.data, &spec.pipeline, PipelineMetrics::default())?;
         let mode = ViewMode::Eval {
             crop_ratio: spec.eval.crop_ratio as f32,
         };
-        let size = spec.train.batch as usize / self.parts.max(1);
+        let size = spec.train.batch as usize;
         let most = match spec.eval.max_queries {
             0 => usize::MAX,
             n => (n as usize / size).max(1),
         };
-        let mut stream =
-            open_batches(&dataset, spec, &self.plan, self.words.tokenizer(), Order::Sequential, mode, size).map_err(|e| text(&e))?;
-        let (mut sum, mut batches) = (0.0, 0usize);
+        let mut stream = open_batches(&dataset, spec, &self.plan, self.words.tokenizer(), Order::Sequential, mode, size)?;
+        let (mut sum, mut batches, mut images) = (0.0, 0usize, 0usize);
         while batches < most {
             let Some(batch) = stream.next() else { break };
-            let batch = batch.map_err(|e| text(&e))?;
+            let batch = batch?;
             if batch.len < size {
-                break;
+                if batches > 0 {
+                    break;
+                }
+                tracing::warn!(
+                    step = self.step,
+                    "{val} has {} images, fewer than train.batch = {size}: a loss between images is that of a smaller batch",
+                    batch.len
+                );
             }
-            let loss = tch::no_grad(|| -> Result<f64, TrainError> {
-                let input = self.words.whole(&batch, &self.plan, self.device, &spec.train.normalise())?;
-                let _autocast = (spec.train.precision == Precision::Bf16)
-                    .then(|| Autocast::bf16(self.device))
-                    .transpose()?;
-                let ctx = StepContext::evaluation(self.step, spec.optim.total_steps, input.len);
-                Ok(self.objective.forward(&input, &ctx)?.total.double_value(&[]))
-            });
-            sum += loss.map_err(|e| text(&e))?;
+            sum += self.pass(None).loss(&batch)?;
             batches += 1;
+            images += batch.len;
             stream.recycle(batch);
             self.status
                 .lock()
@@ -178,64 +187,52 @@ impl Trainer {
                 .last_progress_s = uptime_s();
         }
         if batches == 0 {
-            return Err(format!(
-                "data.val = {val}: fewer images than one forward pass of training takes ({size})"
-            ));
+            return Err(EvalError::Empty { place: val.clone() });
         }
         let loss = sum / batches as f64;
-        tracing::info!(step = self.step, images = batches * size, "validation loss {loss:.4}");
+        tracing::info!(step = self.step, images, "validation loss {loss:.4}");
         self.telemetry.train.eval_loss.set(loss);
         Ok(loss)
     }
 
-    /// Puts a result where it is looked for: journal and status.
-    pub(super) fn note_evaluation(&mut self, task: &str, key: &str, value: f64) -> Result<(), TrainError> {
+    /// Puts a result where it is looked for: `metrics.jsonl` and status.
+    pub(super) fn note_evaluation(&mut self, task: &str, key: &str, value: f64) {
         let line = serde_json::json!({ "step": self.step, key: value });
-        self.journal.write(line.as_object().cloned().unwrap_or_default())?;
+        self.metrics_log.write(line.as_object().cloned().unwrap_or_default());
         let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        status.unwritten_lines = self.metrics_log.waiting();
         status.evaluations.retain(|(done, _, _)| done != task);
         status.evaluations.push((task.into(), value, self.step));
         status.history.push((self.step, key.into(), value));
-        Ok(())
     }
 
-    /// Draws the objective's sheets and `curves.svg`; a failure is logged and training goes on.
+    /// Draws the objective's sheets and `curves.svg`.
     pub(super) fn pictures(&mut self) {
-        self.set_state(State::Evaluating);
-        self.clock.switch(Phase::Eval);
-        for (name, drawn) in [("the objective's sheet", self.draw_sheets()), ("curves.svg", self.draw_curves())] {
-            if let Err(reason) = drawn {
-                tracing::error!(%reason, "{name} could not be drawn; training goes on");
-            }
-        }
-        self.clock.switch(Phase::Other);
+        self.beside_training(SideTask::InpaintPicture, Self::draw_sheets);
+        self.beside_training(SideTask::CurvesPicture, Self::draw_curves);
     }
 
-    fn draw_sheets(&self) -> Result<(), String> {
+    fn draw_sheets(&self) -> Result<(), EvalError> {
         if self.spec.picture.rows == 0 {
             return Ok(());
         }
-        let text = |e: &dyn std::fmt::Display| e.to_string();
-        let batch = self.picture_batch().map_err(|e| text(&e))?;
+        let batch = self.picture_batch()?;
         let normalise = self.spec.train.normalise();
-        let input = self
-            .words
-            .whole(&batch, &self.plan, self.device, &normalise)
-            .map_err(|e| text(&e))?;
-        for sheet in self.objective.pictures(&input).map_err(|e| text(&e))? {
+        let input = self.words.whole(&batch, &self.plan, self.device, &normalise)?;
+        for sheet in self.objective.pictures(&input)? {
             self.draw_sheet(&sheet, &batch)?;
         }
         Ok(())
     }
 
-    fn draw_sheet(&self, sheet: &Sheet, batch: &Batch) -> Result<(), String> {
+    fn draw_sheet(&self, sheet: &Sheet, batch: &Batch) -> Result<(), EvalError> {
         let size = self.spec.model.image;
         let patches = self.spec.model.patches() as usize;
         let view = |index: usize, i: usize| {
             let bytes = batch.views[index].len() / batch.len;
             batch.views[index][i * bytes..(i + 1) * bytes].to_vec()
         };
-        let whole = |t: &Tensor| Vec::<i64>::try_from(t.flatten(0, -1)).map_err(|e| e.to_string());
+        let whole = |t: &Tensor| Vec::<i64>::try_from(t.flatten(0, -1));
         let mut rows: Vec<Vec<picture::Cell>> = (0..batch.len).map(|_| vec![]).collect();
         for (_, column) in &sheet.columns {
             match column {
@@ -268,10 +265,17 @@ impl Trainer {
             }
         }
         let drawn = picture::sheet(&rows, size, &|word| self.words.look(word as usize));
-        let path = self.spec.run_dir.join(sheet.name).with_extension("png");
-        let temporary = path.with_extension("tmp.png");
-        drawn.save(&temporary).map_err(|e| format!("{}: {e}", temporary.display()))?;
-        std::fs::rename(&temporary, &path).map_err(|e| format!("{}: {e}", path.display()))
+        self.put_picture(&format!("{}.png", sheet.name), |path| drawn.save(path).map_err(|e| e.to_string()))
+    }
+
+    /// Writes a picture beside its place and renames it, so that no reader meets half of one.
+    fn put_picture(&self, name: &str, write: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), EvalError> {
+        let (path, beside) = (self.spec.run_dir.join(name), self.spec.run_dir.join(format!(".tmp-{name}")));
+        let put = write(&beside).and_then(|()| std::fs::rename(&beside, &path).map_err(|e| e.to_string()));
+        put.map_err(|reason| {
+            let _ = std::fs::remove_file(&beside);
+            EvalError::Picture(format!("{}: {reason}", path.display()))
+        })
     }
 
     /// The same few images every time: the first of the validation set (or of the training set), centre crop, fixed masks.
@@ -299,9 +303,9 @@ impl Trainer {
         }))
     }
 
-    fn draw_curves(&self) -> Result<(), String> {
+    fn draw_curves(&self) -> Result<(), EvalError> {
         let mut points = Vec::new();
-        for line in Journal::read(&self.spec.run_dir) {
+        for line in MetricsLog::read(&self.spec.run_dir) {
             let Some(step) = line["step"].as_u64() else { continue };
             for curve in [
                 "inpaint",
@@ -327,8 +331,7 @@ impl Trainer {
             .run_dir
             .file_name()
             .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let svg = picture::curves(&format!("{name}: losses against the marginal token entropy"), &points)?;
-        let path = self.spec.run_dir.join("curves.svg");
-        std::fs::write(&path, svg).map_err(|e| format!("{}: {e}", path.display()))
+        let svg = picture::curves(&format!("{name}: losses against the marginal token entropy"), &points).map_err(EvalError::Picture)?;
+        self.put_picture("curves.svg", |path| std::fs::write(path, svg).map_err(|e| e.to_string()))
     }
 }

@@ -1,7 +1,6 @@
 //! Where visual words come from: a codebook, searched by the pipeline's workers, or a dVAE, run on the device. One file, one key.
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use splitmask_pipeline::error::PipelineError;
@@ -12,7 +11,6 @@ use tch::{Device, Tensor};
 use super::error::TrainError;
 use super::spec::TrainerSpec;
 use crate::dvae::{Dvae, DvaeError, is_dvae};
-use crate::model::config::VitConfig;
 use crate::tensor::{Normalise, SentBatch, StepInput, TensorError};
 
 /// The vocabulary of a run.
@@ -27,29 +25,22 @@ pub enum Words {
 }
 
 impl Words {
-    /// The vocabulary of a run: of `codebook.path` where it is set, which it need not be for an objective that predicts no words.
-    ///
-    /// # Errors
-    /// As [`Words::load`]; or words are needed and no file is named.
-    pub fn of(spec: &TrainerSpec, device: Device) -> Result<Self, TrainError> {
-        if spec.codebook.as_os_str().is_empty() && !spec.needs_words() {
-            return Ok(Self::Unused);
-        }
-        Self::load(&spec.codebook, spec.data.first_place(), &spec.model, device)
-    }
-
-    /// Reads the file of `codebook.path`; its head tells the kind. `train` is the address of the training data, for the hint.
+    /// The vocabulary of a run: the file of `codebook.path`, whose head tells the kind; [`Words::Unused`] where none is named and none is needed.
     ///
     /// Draws from libtorch's CPU generator: seed it afterwards.
     ///
     /// # Errors
     /// It cannot be read, is damaged, or does not fit the model.
-    pub fn load(path: &Path, train: &str, model: &VitConfig, device: Device) -> Result<Self, TrainError> {
+    pub fn load(spec: &TrainerSpec, device: Device) -> Result<Self, TrainError> {
+        if spec.codebook.as_os_str().is_empty() && !spec.needs_words() {
+            return Ok(Self::Unused);
+        }
+        let (path, model, place) = (&spec.codebook, &spec.model, spec.data.first_place());
         let unreadable = |source: std::io::Error| TrainError::BadSetting {
             key: "codebook.path".into(),
             value: path.display().to_string(),
             detail: source.to_string(),
-            hint: Some(format!("make it with `splitmask codebook {train} --out FILE …`")),
+            hint: Some(format!("make it with `splitmask codebook {place} --out FILE …`")),
         };
         if is_dvae(path).map_err(unreadable)? {
             let dvae = Dvae::load(path, device).map_err(|e| match e {

@@ -1,15 +1,16 @@
 //! A trainer that only counts: obeys every command, writes checkpoints that hold nothing but their config, and misbehaves when a
 //! setting asks it to.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use prometheus::Registry;
+use splitmask::checkpoint::{self, Snapshot};
 use splitmask::config::Source;
 use splitmask::daemon::logging::{self, LogFormat};
-use splitmask::daemon::{self, DaemonArgs, start};
+use splitmask::daemon::{self, DaemonArgs};
 use splitmask::exit::{CliError, ExitCode};
 use splitmask::telemetry::metrics::TrainMetrics;
 use splitmask::trainer::control::{Blame, Command, Failure, Outcome, Reach, State, StatusBoard};
@@ -38,11 +39,18 @@ fn note(spec: &TrainerSpec, line: &str) {
     writeln!(file, "{line}").unwrap();
 }
 
-fn checkpoint(spec: &TrainerSpec, step: u64) -> std::path::PathBuf {
-    let folder = spec.run_dir.join(format!("checkpoints/step-{step:08}"));
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("config.toml"), &spec.config_toml).unwrap();
-    folder
+fn write_checkpoint(spec: &TrainerSpec, step: u64) -> std::path::PathBuf {
+    let progress = serde_json::json!({
+        "step": step, "cursor": splitmask_pipeline::cursor::Cursor::default(), "counters": {}, "meter": {}, "word_counts": [],
+        "token_entropy": 0.0, "codebook_perplexity": 0.0, "codebook": "",
+    });
+    let snapshot = Snapshot {
+        model: Vec::new(),
+        optimizer: Vec::new(),
+        progress: serde_json::from_value(progress).unwrap(),
+        config_toml: spec.config_toml.clone(),
+    };
+    checkpoint::save(&checkpoint::folder_of(&spec.run_dir), &snapshot).unwrap()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature of the real trainer")]
@@ -78,16 +86,17 @@ fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard
     if spec.train.threads == SLOW {
         std::thread::sleep(Duration::from_secs(1));
     }
-    let mut step = start::newest_checkpoint(&spec.run_dir).unwrap().map_or(0, |(step, _)| step);
+    let found = checkpoint::newest_good(&checkpoint::folder_of(&spec.run_dir)).unwrap();
+    let mut step = found.good.map_or(0, |good| good.progress.step);
     note(&spec, &format!("begin step={step} batch={} lr={}", spec.train.batch, spec.optim.lr));
     loop {
         match commands.recv_timeout(Duration::from_millis(2)) {
             Ok(Command::Stop) if spec.train.threads == STUBBORN => {}
             Ok(Command::Stop) => {
-                checkpoint(&spec, step);
+                write_checkpoint(&spec, step);
                 return Ok(Outcome::Stopped { step });
             }
-            Ok(Command::Checkpoint { reply }) => reply.send(Ok((checkpoint(&spec, step), step))),
+            Ok(Command::Checkpoint { reply }) => reply.send(Ok((write_checkpoint(&spec, step), step))),
             Ok(Command::Reconfigure { spec: new, reach, reply }) => {
                 if spec.train.threads == PONDERS {
                     std::thread::sleep(Duration::from_millis(500));
@@ -121,7 +130,7 @@ fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard
             status.last_progress_s = step as f64;
         }
         if step >= spec.optim.total_steps {
-            checkpoint(&spec, step);
+            write_checkpoint(&spec, step);
             return Ok(Outcome::Finished { step });
         }
     }

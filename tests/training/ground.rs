@@ -137,7 +137,7 @@ bind = ""
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap_or_default();
         let mut lines: Vec<Value> = text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
         for line in &mut lines {
-            for field in splitmask::trainer::journal::TIMING_FIELDS {
+            for field in splitmask::trainer::metrics_log::TIMING_FIELDS {
                 line.as_object_mut().unwrap().remove(field);
             }
         }

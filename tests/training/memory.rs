@@ -43,7 +43,7 @@ fn a_step_without_memory_is_taken_in_parts_with_the_same_result() {
     assert_eq!(progress["parts"], 2);
 
     let (code, log) = train(&ground, "strict", &["debug.inject=\"oom@5\"", "train.on_oom=\"stop\""]);
-    assert_eq!(code, Some(70), "{log}");
+    assert_eq!(code, Some(74), "{log}");
     assert!(
         log.contains("16 images in 1 parts") && log.contains("raise train.accumulate"),
         "{log}"

@@ -310,7 +310,7 @@ impl Collector {
         let full = self
             .batcher
             .push(&sample, id, cursor)
-            .map_err(|detail| PipelineError::Panicked { stage: "batch", detail })?;
+            .map_err(|detail| PipelineError::Broken { stage: "batch", detail })?;
         m.busy.add(Stage::Batch, start.elapsed());
         m.samples.of(Progress::Batched).inc();
         // The receiver lives in the workers; when they are gone, so is the need.

@@ -144,7 +144,7 @@ impl Sequence {
                         recv(front.shard.portions) -> portion => portion,
                         recv(self.stop.receiver()) -> _ => return Ok(Step::End),
                     };
-                    let Portion { samples, tally, end } = portion.map_err(|_| PipelineError::Panicked {
+                    let Portion { samples, tally, end } = portion.map_err(|_| PipelineError::Broken {
                         stage: "read",
                         detail: format!("the reader at place {} of the plan ended without a word", front.position),
                     })?;

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Subject, checkpoint_folder, config_of, spinner, unmeasured};
+use super::{Subject, checkpoint_folder, config_of, spinner};
 use crate::cli::answer::say;
 use crate::config::Config;
 use crate::eval::features::Pool;
+use crate::eval::fenced;
 use crate::eval::linear::Linear;
 use crate::exit::CliError;
 use crate::trainer::{self, ProbeStage};
@@ -133,6 +134,9 @@ pub(super) fn run(args: LinearArgs) -> Result<(), CliError> {
     );
     say!("commonest class {:.4}", found.majority);
     say!("chance          {:.4}   ({} classes)", found.chance, found.classes);
+    for line in found.remarks.lines() {
+        say!("note            {line}");
+    }
     Ok(())
 }
 
@@ -143,7 +147,7 @@ fn linear(config: &Config, weights: Option<&Path>, places: &[(usize, Pool)]) -> 
     let fits = ProgressBar::new(places.len() as u64)
         .with_style(ProgressStyle::with_template("{spinner} fitting probes {wide_bar} {pos} of {len}").expect("template is valid"));
     let backbone = subject.objective.encoder();
-    let result = trainer::linear(backbone, &subject.spec, subject.device, places, |stage| {
+    let go_on = |stage| {
         match stage {
             ProbeStage::Train(n) => {
                 images.set_message("features of train");
@@ -159,10 +163,11 @@ fn linear(config: &Config, weights: Option<&Path>, places: &[(usize, Pool)]) -> 
             }
         }
         true
-    });
+    };
+    let result = fenced(|| trainer::linear(backbone, &subject.spec, subject.device, places, go_on));
     images.finish_and_clear();
     fits.finish_and_clear();
-    result.map_err(|e| unmeasured(&e))
+    Ok(result?)
 }
 
 #[cfg(test)]

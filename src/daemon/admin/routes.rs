@@ -190,6 +190,8 @@ async fn status(State(shared): Seen) -> Json<Value> {
         "evaluations": status.evaluations.iter().map(|(task, accuracy, step)| json!({ "task": task, "accuracy": accuracy, "step": step })).collect::<Vec<_>>(),
         "best": status.best.as_ref().map(|(measure, value, step)| json!({ "measure": measure, "value": value, "step": step })),
         "overfitting": status.overfitting,
+        "side_failures": status.side_failures,
+        "unwritten_lines": status.unwritten_lines,
         "faults": status.sample_errors.iter().cloned().collect::<BTreeMap<_, _>>(),
         "queue": { "batches": status.queue.0, "capacity": status.queue.1 },
         "config": { "generation": shown.generation, "sha256": shown.config_sha256, "last_reload": shown.last_reload },

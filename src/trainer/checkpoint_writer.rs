@@ -4,18 +4,21 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::checkpoint::{self, CheckpointError, Snapshot, folder_of, surplus};
+use crate::checkpoint::{self, CheckpointError, Policy, Snapshot, folder_of};
+use crate::exit::panic_text;
 use crate::telemetry::metrics::{TrainMetrics, unix_seconds};
 
 /// Writes checkpoints one at a time and keeps the number of old ones bounded.
-pub(super) struct Keeper {
+pub(super) struct CheckpointWriter {
     root: PathBuf,
     metrics: TrainMetrics,
     writing: Option<JoinHandle<Result<(PathBuf, u64), CheckpointError>>>,
+    /// Why the last write could not even begin.
+    refused: Option<CheckpointError>,
     last_step: Option<u64>,
 }
 
-impl Keeper {
+impl CheckpointWriter {
     /// For the run in `run_dir`, whose newest checkpoint is of `last_step`.
     pub(super) fn new(run_dir: &Path, metrics: TrainMetrics, last_step: Option<u64>) -> Self {
         if let Some(step) = last_step {
@@ -25,6 +28,7 @@ impl Keeper {
             root: folder_of(run_dir),
             metrics,
             writing: None,
+            refused: None,
             last_step,
         }
     }
@@ -35,34 +39,43 @@ impl Keeper {
     }
 
     /// Starts writing; waits for the previous one first. A failure of that one is counted and logged here: training goes on.
-    pub(super) fn begin(&mut self, snapshot: Snapshot, keep: u32, keep_every: u64) {
+    pub(super) fn begin(&mut self, snapshot: Snapshot, policy: Policy) {
         self.settle();
         let (root, metrics) = (self.root.clone(), self.metrics.clone());
-        let best = snapshot.progress.watch.best.map(|(_, step)| step);
         let write = move || {
             let began = Instant::now();
             let step = snapshot.progress.step;
-            let path = checkpoint::save(&root, &snapshot)?;
+            // What the policy does not keep any more may be what fills the disk.
+            prune(&root, &policy, None);
+            let path = save(&root, &snapshot, &policy)?;
             metrics.checkpoint_duration.observe(began.elapsed().as_secs_f64());
             metrics.checkpoint_last_success_timestamp.set(unix_seconds());
             metrics.checkpoint_last_step.set(step as f64);
             metrics.checkpoint_bytes.set(folder_bytes(&path) as f64);
-            if best == Some(step) {
-                checkpoint::mark_best(&root, step)?;
+            if policy.best == Some(step)
+                && let Err(error) = checkpoint::mark_best(&root, step)
+            {
+                tracing::error!(step, %error, "the link checkpoints/best could not be set; the checkpoint itself is whole");
             }
-            let existing = checkpoint::list(&root);
-            let steps: Vec<u64> = existing.iter().map(|(s, _)| *s).collect();
-            let old = surplus(&steps, keep, keep_every, best);
-            for (_, folder) in existing.iter().filter(|(s, _)| old.contains(s)) {
-                if let Err(e) = std::fs::remove_dir_all(folder) {
-                    tracing::warn!(folder = %folder.display(), error = %e, "an old checkpoint could not be deleted");
-                }
-            }
+            prune(&root, &policy, Some(step));
             tracing::info!(step, path = %path.display(), seconds = began.elapsed().as_secs_f64(), "checkpoint");
             Ok((path, step))
         };
-        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(write);
-        self.writing = Some(thread.expect("a thread can be started"));
+        match std::thread::Builder::new().name("checkpoint".into()).spawn(write) {
+            Ok(thread) => self.writing = Some(thread),
+            Err(source) => {
+                self.refused = Some(CheckpointError::Io {
+                    path: "thread checkpoint".into(),
+                    source,
+                })
+            }
+        }
+    }
+
+    /// Deletes what `policy` does not keep, now; the newest good checkpoint stays.
+    pub(super) fn prune(&mut self, policy: &Policy) {
+        self.settle();
+        prune(&self.root, policy, None);
     }
 
     /// Notices a write that has ended.
@@ -83,13 +96,16 @@ impl Keeper {
     /// # Errors
     /// Why it failed; the failure is counted.
     pub(super) fn wait(&mut self) -> Result<Option<PathBuf>, CheckpointError> {
-        let Some(thread) = self.writing.take() else { return Ok(None) };
-        let done = thread.join().unwrap_or_else(|_| {
-            Err(CheckpointError::Damaged {
-                path: self.root.clone(),
-                detail: "the checkpoint thread panicked; the log holds the place".into(),
-            })
-        });
+        let done = match (self.writing.take(), self.refused.take()) {
+            (Some(thread), _) => thread.join().unwrap_or_else(|panic| {
+                Err(CheckpointError::Panicked {
+                    path: self.root.clone(),
+                    detail: panic_text(&*panic),
+                })
+            }),
+            (None, Some(refused)) => Err(refused),
+            (None, None) => return Ok(None),
+        };
         match done {
             Ok((path, step)) => {
                 self.last_step = Some(step);
@@ -103,11 +119,38 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for CheckpointWriter {
     fn drop(&mut self) {
         if let Err(e) = self.wait() {
             tracing::error!(error = %e, "the last checkpoint could not be written");
         }
+    }
+}
+
+/// Writes a checkpoint; where the disk has no room for it, the oldest go first that would go after it.
+fn save(root: &Path, snapshot: &Snapshot, policy: &Policy) -> Result<PathBuf, CheckpointError> {
+    let saved = checkpoint::save(root, snapshot);
+    if !saved.as_ref().is_err_and(CheckpointError::no_space) {
+        return saved;
+    }
+    let fewer = Policy {
+        keep: policy.keep.saturating_sub(1),
+        ..*policy
+    };
+    match checkpoint::prune(root, &fewer, None) {
+        Ok(deleted) if !deleted.is_empty() => {
+            tracing::warn!(steps = ?deleted, "no room for a checkpoint: the oldest made way");
+            checkpoint::save(root, snapshot)
+        }
+        _ => saved,
+    }
+}
+
+fn prune(root: &Path, policy: &Policy, good: Option<u64>) {
+    match checkpoint::prune(root, policy, good) {
+        Ok(deleted) if deleted.is_empty() => {}
+        Ok(deleted) => tracing::debug!(steps = ?deleted, "old checkpoints were deleted"),
+        Err(error) => tracing::warn!(%error, "old checkpoints could not be looked through"),
     }
 }
 

@@ -1,0 +1,281 @@
+//! Files of lines that tell what a run does (`metrics.jsonl`, `journal.jsonl`). They are worth less than the run: a full disk or an I/O error never ends
+//! training. A line that cannot be written waits in memory, and is written with the next one that can.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounter;
+
+/// Bytes of lines that wait at most; the oldest go first.
+const MOST_WAITING: usize = 16 << 20;
+
+/// A file that lines are appended to.
+#[derive(Debug)]
+pub struct LineFile {
+    path: PathBuf,
+    /// What the file must hold before the next line, if that is not yet so.
+    content: Option<String>,
+    /// Lines that are not in it yet, each with its end.
+    waiting: VecDeque<String>,
+    waiting_bytes: usize,
+    dropped: u64,
+    failures: IntCounter,
+    /// Whether a line survives a power cut once it is written.
+    synced: bool,
+    last_try: Instant,
+}
+
+/// Pause between two tries to write what waits.
+const RETRY: Duration = Duration::from_secs(5);
+
+impl LineFile {
+    /// The file at `path`, made by its first line. `failures` counts writes that failed.
+    #[must_use]
+    pub fn new(path: PathBuf, failures: IntCounter) -> Self {
+        Self {
+            path,
+            content: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            dropped: 0,
+            failures,
+            synced: false,
+            last_try: Instant::now(),
+        }
+    }
+
+    /// Each line is synced to the disk.
+    #[must_use]
+    pub fn synced(mut self) -> Self {
+        self.synced = true;
+        self
+    }
+
+    /// Its place.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lines that wait for room.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Appends a line (without its end), and those that wait before it.
+    pub fn append(&mut self, line: &str) {
+        self.waiting_bytes += line.len() + 1;
+        self.waiting.push_back(format!("{line}\n"));
+        while self.waiting_bytes > MOST_WAITING && self.waiting.len() > 1 {
+            self.waiting_bytes -= self.waiting.pop_front().map_or(0, |line| line.len());
+            self.dropped += 1;
+        }
+        self.flush();
+    }
+
+    /// Writes what waits, if anything does and the last try is some seconds ago.
+    pub fn catch_up(&mut self) {
+        if !self.waiting.is_empty() && self.last_try.elapsed() > RETRY {
+            self.flush();
+        }
+    }
+
+    /// Puts `content` in place of all that the file holds; lines that wait stay waiting behind it.
+    pub fn replace(&mut self, content: String) {
+        self.content = Some(content);
+        self.flush();
+    }
+
+    /// The lines that wait.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.waiting.iter().map(|line| line.trim_end())
+    }
+
+    /// Lets go of waiting lines that `keep` refuses.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.waiting.retain(|line| keep(line.trim_end()));
+        self.waiting_bytes = self.waiting.iter().map(String::len).sum();
+    }
+
+    /// Writes what waits, if it can be written now.
+    pub fn flush(&mut self) {
+        self.last_try = Instant::now();
+        let waited = self.waiting.len();
+        let written = self.put_content().and_then(|()| self.put_lines());
+        match written {
+            Ok(()) => {
+                // One line is the one of now; more have waited.
+                if waited > 1 {
+                    tracing::info!(file = %self.path.display(), lines = waited, dropped = self.dropped, "the file can be written again; what had waited is in it");
+                }
+                self.dropped = 0;
+            }
+            Err(error) => {
+                self.failures.inc();
+                // The first failure of an outage; a warning a line would fill what is left of the disk.
+                if waited <= 1 {
+                    tracing::warn!(file = %self.path.display(), %error, "a line could not be written; it waits in memory, and training goes on");
+                }
+            }
+        }
+    }
+
+    fn put_content(&mut self) -> io::Result<()> {
+        let Some(content) = &self.content else { return Ok(()) };
+        // A file that only loses its end needs no room.
+        if let Ok(mut file) = OpenOptions::new().read(true).write(true).open(&self.path)
+            && starts_with(&mut file, content)?
+        {
+            file.set_len(content.len() as u64)?;
+        } else {
+            let beside = self.path.with_extension("jsonl.tmp");
+            let put = std::fs::write(&beside, content).and_then(|()| std::fs::rename(&beside, &self.path));
+            if put.is_err() {
+                let _ = std::fs::remove_file(&beside);
+            }
+            put?;
+        }
+        self.content = None;
+        Ok(())
+    }
+
+    fn put_lines(&mut self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        // Opened anew each time: someone may have moved it away.
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&self.path)?;
+        let length = file.metadata()?.len();
+        let mut text = String::with_capacity(self.waiting_bytes + 1);
+        if length > 0 && last_byte(&mut file)? != Some(b'\n') {
+            // A process died within a line.
+            text.push('\n');
+        }
+        text.extend(self.waiting.iter().map(String::as_str));
+        let put = file
+            .write_all(text.as_bytes())
+            .and_then(|()| if self.synced { file.sync_data() } else { Ok(()) });
+        if put.is_err() {
+            // What went in is half a line, perhaps; it will be written as a whole.
+            let _ = file.set_len(length);
+        }
+        put?;
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        Ok(())
+    }
+}
+
+impl Drop for LineFile {
+    fn drop(&mut self) {
+        if !self.waiting.is_empty() {
+            self.flush();
+        }
+        if !self.waiting.is_empty() {
+            tracing::error!(file = %self.path.display(), lines = self.waiting.len(), "lines could not be written to the end; they are lost");
+        }
+    }
+}
+
+fn starts_with(file: &mut File, content: &str) -> io::Result<bool> {
+    let mut have = vec![0u8; content.len()];
+    match file.read_exact(&mut have) {
+        Ok(()) => Ok(have == content.as_bytes()),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn last_byte(file: &mut File) -> io::Result<Option<u8>> {
+    let mut byte = [0u8];
+    file.seek(SeekFrom::End(-1))?;
+    Ok((file.read(&mut byte)? == 1).then_some(byte[0]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn file(path: &Path) -> LineFile {
+        LineFile::new(path.to_owned(), IntCounter::new("failures", "Failures.").unwrap())
+    }
+
+    #[test]
+    fn lines_that_find_no_room_wait_and_come_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut lines = file(&path);
+        lines.append("one");
+        // Every write to /dev/full finds no room.
+        let aside = dir.path().join("aside");
+        fs::rename(&path, &aside).unwrap();
+        symlink("/dev/full", &path).unwrap();
+        lines.append("two");
+        lines.append("three");
+        assert_eq!((lines.waiting(), lines.failures.get()), (2, 2));
+        fs::rename(&aside, &path).unwrap();
+        lines.append("four");
+        assert_eq!((lines.waiting(), lines.failures.get()), (0, 2));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\nfour\n");
+    }
+
+    #[test]
+    fn what_waits_at_the_end_is_tried_once_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        symlink("/dev/full", &path).unwrap();
+        let mut lines = file(&path);
+        lines.append("one");
+        fs::remove_file(&path).unwrap();
+        drop(lines);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\n");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_oldest_line_goes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        symlink("/dev/full", &path).unwrap();
+        let mut lines = file(&path);
+        let long = "x".repeat(MOST_WAITING / 4);
+        (0..6).for_each(|n| lines.append(&format!("{n}{long}")));
+        assert_eq!((lines.waiting(), lines.dropped), (3, 3));
+        fs::remove_file(&path).unwrap();
+        lines.flush();
+        assert!(fs::read_to_string(&path).unwrap().starts_with('3'));
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_by_a_kill_does_not_spoil_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.jsonl");
+        fs::write(&path, "one\ntw").unwrap();
+        file(&path).append("three");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntw\nthree\n");
+    }
+
+    #[test]
+    fn content_is_replaced_in_place_where_it_only_gets_shorter() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        fs::write(&path, "one\ntwo\n").unwrap();
+        let mut lines = file(&path);
+        // No file can be made beside it, and none is needed.
+        fs::create_dir(path.with_extension("jsonl.tmp")).unwrap();
+        lines.replace("one\n".into());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\n");
+        lines.replace("other\n".into());
+        lines.append("line");
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), lines.waiting()), ("one\n", 1));
+        fs::remove_dir(path.with_extension("jsonl.tmp")).unwrap();
+        lines.append("more");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "other\nline\nmore\n");
+    }
+}

@@ -1,0 +1,162 @@
+//! `metrics.jsonl`: one line per log interval. After a resume, lines beyond the checkpoint are cut, so the file reads as one run.
+
+use std::fs;
+use std::path::Path;
+
+use prometheus::IntCounter;
+use serde_json::{Map, Value};
+
+use crate::checkpoint::Rollback;
+use crate::telemetry::line_file::LineFile;
+
+/// Fields that tell time, not training; two equal runs differ in them alone.
+pub const TIMING_FIELDS: [&str; 4] = ["time", "images_per_second", "data_wait_ratio", "seconds"];
+
+/// `metrics.jsonl` of a run under way. That it cannot be written never ends training; see [`LineFile`].
+#[derive(Debug)]
+pub struct MetricsLog {
+    lines: LineFile,
+}
+
+/// Batches consumed at the rollback that a line tells of.
+fn rollback_of(line: &Value) -> Option<u64> {
+    line["rollback"]["consumed"].as_u64()
+}
+
+impl MetricsLog {
+    /// The log of the run in `run_dir`; `failures` counts lines that could not be written at once.
+    #[must_use]
+    pub fn of(run_dir: &Path, failures: IntCounter) -> Self {
+        Self {
+            lines: LineFile::new(run_dir.join("metrics.jsonl"), failures),
+        }
+    }
+
+    /// Makes it the log of a run that stands at `step` after `rollbacks`: every line of a later step goes, and a torn one. There is one line for each
+    /// rollback then, also if the process was killed before it could write it.
+    pub fn stand_at(&mut self, step: u64, rollbacks: &[Rollback]) {
+        let belongs = |line: &str| {
+            serde_json::from_str::<Value>(line).is_ok_and(|v| {
+                v["step"].as_u64().is_some_and(|s| s <= step)
+                    && rollback_of(&v).is_none_or(|consumed| rollbacks.iter().any(|r| r.consumed == consumed))
+            })
+        };
+        self.lines.retain(belongs);
+        let kept = match fs::read(self.lines.path()) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let kept: String = text.lines().filter(|line| belongs(line)).flat_map(|line| [line, "\n"]).collect();
+                if kept.as_bytes() != bytes {
+                    self.lines.replace(kept.clone());
+                }
+                kept
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                tracing::error!(file = %self.lines.path().display(), %error, "the lines of earlier steps cannot be read and stay as they are");
+                String::new()
+            }
+        };
+        for rollback in rollbacks {
+            let told = |line: &str| serde_json::from_str(line).is_ok_and(|line| rollback_of(&line) == Some(rollback.consumed));
+            if !kept.lines().any(told) && !self.lines.iter().any(told) {
+                let line = serde_json::json!({ "step": rollback.to_step, "rollback": rollback });
+                self.write(line.as_object().cloned().unwrap_or_default());
+            }
+        }
+    }
+
+    /// Appends a line.
+    pub fn write(&mut self, line: Map<String, Value>) {
+        self.lines.append(&Value::Object(line).to_string());
+    }
+
+    /// Lines that wait for room on the disk.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lines.waiting()
+    }
+
+    /// All lines of a run; an unreadable one is passed over.
+    #[must_use]
+    pub fn read(run_dir: &Path) -> Vec<Value> {
+        let text = fs::read_to_string(run_dir.join("metrics.jsonl")).unwrap_or_default();
+        text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn log(run_dir: &Path, step: u64, rollbacks: &[Rollback]) -> MetricsLog {
+        let mut log = MetricsLog::of(run_dir, IntCounter::new("failures", "Failures.").unwrap());
+        log.stand_at(step, rollbacks);
+        log
+    }
+
+    #[test]
+    fn a_rollback_has_one_line_however_often_the_process_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let rollback = Rollback {
+            consumed: 60,
+            from_step: 60,
+            to_step: 45,
+            first_bad_step: 51,
+            reason: "5 steps".into(),
+            skipped_from: Default::default(),
+            skipped_to: Default::default(),
+        };
+        for _ in 0..3 {
+            drop(log(dir.path(), 45, std::slice::from_ref(&rollback)));
+        }
+        let lines = MetricsLog::read(dir.path());
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0]["rollback"]["first_bad_step"], 51);
+        // A start from an older checkpoint has not seen it.
+        drop(log(dir.path(), 50, &[]));
+        assert!(MetricsLog::read(dir.path()).is_empty());
+    }
+
+    fn line(step: u64) -> Map<String, Value> {
+        json!({"step": step, "total": 1.5}).as_object().unwrap().clone()
+    }
+
+    fn steps(run_dir: &Path) -> Vec<u64> {
+        MetricsLog::read(run_dir).iter().map(|v| v["step"].as_u64().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_resume_cuts_what_lies_beyond_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = log(dir.path(), 0, &[]);
+        for step in [10, 20, 30] {
+            first.write(line(step));
+        }
+        drop(first);
+        // A kill in the middle of a write, in the middle of a letter.
+        let path = dir.path().join("metrics.jsonl");
+        let mut torn = fs::read(&path).unwrap();
+        torn.extend(b"{\"step\": 3, \"\xc3");
+        fs::write(&path, torn).unwrap();
+        log(dir.path(), 20, &[]).write(line(30));
+        assert_eq!(steps(dir.path()), [10, 20, 30]);
+    }
+
+    #[test]
+    fn what_waits_for_room_is_cut_by_a_rollback_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut lines = log(dir.path(), 0, &[]);
+        fs::create_dir(&path).unwrap();
+        for step in [10, 20, 30] {
+            lines.write(line(step));
+        }
+        lines.stand_at(20, &[]);
+        fs::remove_dir(&path).unwrap();
+        assert_eq!(lines.waiting(), 2);
+        lines.write(line(30));
+        assert_eq!((steps(dir.path()), lines.waiting()), (vec![10, 20, 30], 0));
+    }
+}

@@ -1,0 +1,117 @@
+//! Where a run goes on from: its newest good checkpoint, put in place.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tch::{Tensor, nn};
+
+use super::Telemetry;
+use super::control::StatusBoard;
+use super::error::TrainError;
+use super::words::Words;
+use crate::checkpoint::{self, Bad, CheckpointError, Found, Snapshot, folder_of};
+use crate::optim::{AdamW, EMA_PREFIX, OptimError};
+
+/// The newest checkpoint of the run that can be read, with its folder. Newer ones that cannot are set aside, and told.
+///
+/// # Errors
+/// The folder of the checkpoints cannot be listed.
+pub(super) fn newest(run_dir: &Path, telemetry: &Telemetry, status: &StatusBoard) -> Result<Option<(PathBuf, Snapshot)>, TrainError> {
+    let root = folder_of(run_dir);
+    checkpoint::sweep(&root);
+    let set_aside = |bad: &Bad| {
+        let done = match bad.set_aside() {
+            Ok(aside) => format!("it was set aside as {}", aside.display()),
+            Err(e) => format!("it is passed over, and could not be set aside: {e}"),
+        };
+        tracing::error!(
+            step = bad.step,
+            reason = bad.reason,
+            "a checkpoint is damaged; {done}; the next older one is taken"
+        );
+        telemetry.train.checkpoint_damaged.inc();
+        let mut status = status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        status.note_failure("checkpoint", bad.step, format!("{}; {done}", bad.reason));
+    };
+    let mut end = u64::MAX;
+    loop {
+        let Found { good, bad } = checkpoint::newest_good_before(&root, end)?;
+        bad.iter().for_each(set_aside);
+        let Some(good) = good else { return Ok(None) };
+        let (folder, step) = (good.folder.clone(), good.progress.step);
+        match good.with_tensors() {
+            Ok(snapshot) => return Ok(Some((folder, snapshot))),
+            // It was whole a moment ago: the disk fails.
+            Err(e) => set_aside(&Bad {
+                step,
+                folder,
+                reason: e.to_string(),
+            }),
+        }
+        end = step;
+    }
+}
+
+/// A checkpoint of another model.
+pub(super) fn mismatch(folder: &Path, detail: String) -> TrainError {
+    TrainError::from(CheckpointError::Mismatch {
+        path: folder.to_owned(),
+        detail,
+    })
+}
+
+/// Moments or averages of a checkpoint that cannot be put in place.
+pub(super) fn unfit(folder: &Path, e: OptimError) -> TrainError {
+    match e {
+        e @ (OptimError::Torch(_) | OptimError::Tch(_)) => e.into(),
+        other => mismatch(folder, other.to_string()),
+    }
+}
+
+/// Puts a checkpoint's tensors in place.
+///
+/// # Errors
+/// [`CheckpointError::Mismatch`] saying what differs.
+pub(super) fn restore(
+    folder: &Path,
+    snapshot: &Snapshot,
+    vars: &nn::VarStore,
+    optimizer: &mut AdamW,
+    words: &Words,
+) -> Result<(), TrainError> {
+    if snapshot.progress.codebook != words.id() {
+        return Err(mismatch(folder, "it was trained with another codebook (codebook.path)".into()));
+    }
+    put_weights(folder, &snapshot.model, vars)?;
+    let state = snapshot.optimizer.iter().map(|(name, t)| (name.clone(), t.shallow_clone()));
+    optimizer.load_state(state).map_err(|e| unfit(folder, e))
+}
+
+/// Puts a checkpoint's trained parameters in place: all of them, and no other. Averaged ones beside them are passed over.
+///
+/// # Errors
+/// [`CheckpointError::Mismatch`] naming the first parameter that differs.
+pub fn put_weights(folder: &Path, weights: &[(String, Tensor)], vars: &nn::VarStore) -> Result<(), TrainError> {
+    let raw = weights.iter().filter(|(n, _)| !n.starts_with(EMA_PREFIX));
+    let mut saved: BTreeMap<&str, &Tensor> = raw.map(|(n, t)| (n.as_str(), t)).collect();
+    let variables: BTreeMap<String, Tensor> = vars.variables().into_iter().collect();
+    for (name, variable) in &variables {
+        let Some(tensor) = saved.remove(name.as_str()) else {
+            return Err(mismatch(folder, format!("it has no parameter {name}; this config's model has")));
+        };
+        if tensor.size() != variable.size() {
+            return Err(mismatch(
+                folder,
+                format!("{name} is {:?} in it, {:?} in this config's model", tensor.size(), variable.size()),
+            ));
+        }
+        tch::no_grad(|| variable.shallow_clone().copy_(tensor));
+    }
+    if let Some(name) = saved.keys().next() {
+        return Err(mismatch(
+            folder,
+            format!("it has a parameter {name} that this config's model lacks"),
+        ));
+    }
+    Ok(())
+}
