@@ -91,7 +91,8 @@ fn read(bucket: &Bucket, options: SampleOptions, portion: usize, cancelled: watc
                         if let Ok(sample) = &mut sample {
                             // Of a shard that was put in another's place nobody knows which classes its labels count.
                             sample.label = sample.label.filter(|_| !shard.replaced);
-                            sample.label.iter().for_each(|label| bucket.differences.labelled(shard, *label));
+                            let unknown = all.take_unknown_class().filter(|_| !shard.replaced);
+                            unknown.iter().for_each(|label| bucket.differences.labelled(shard, *label));
                         }
                         metrics.samples.of(Progress::Read).inc();
                         bytes += sample.as_ref().map_or(0, |s| s.image.len());

@@ -90,6 +90,8 @@ pub struct Samples<R> {
     /// Groups completed.
     complete: u32,
     tally: Tally,
+    /// The label of the last sample, if the manifest knows no such class.
+    unknown_class: Option<u32>,
     /// Why it goes no further than the group under way.
     failed: Option<TarError>,
     ended: bool,
@@ -106,6 +108,7 @@ impl<R: Read> Samples<R> {
             group: None,
             complete: 0,
             tally: Tally::default(),
+            unknown_class: None,
             failed: None,
             ended: false,
         }
@@ -114,6 +117,11 @@ impl<R: Read> Samples<R> {
     /// Samples that were passed so far, wanted or not.
     pub fn complete(&self) -> u32 {
         self.complete
+    }
+
+    /// The label of the last sample, if the manifest knows no such class; asked for once.
+    pub fn take_unknown_class(&mut self) -> Option<u32> {
+        self.unknown_class.take()
     }
 
     /// What was counted since the last call, up to the sample that came last.
@@ -184,6 +192,7 @@ impl<R: Read> Samples<R> {
         let member = self.complete;
         self.complete += 1;
         let options = &self.options;
+        self.unknown_class = group.unknown_class();
         let outcome = group.finish(options, &mut self.tally)?;
         let id = SampleId {
             epoch: options.epoch,

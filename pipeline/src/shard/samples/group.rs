@@ -224,6 +224,11 @@ impl Group {
         }
     }
 
+    /// Its label, if the manifest knows no such class.
+    pub(super) fn unknown_class(&self) -> Option<u32> {
+        self.label.filter(|_| self.unknown_class)
+    }
+
     /// What it is, if it was asked for and has an image; each of its members is counted.
     pub(super) fn finish(mut self, options: &SampleOptions, tally: &mut Tally) -> Option<Outcome> {
         let members = self.extensions.len() as u64;
