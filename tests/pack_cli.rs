@@ -353,7 +353,8 @@ fn verbs_tell_where_a_manifest_and_what_is_there_disagree() {
     ];
     let out = splitmask(&words, dir.path());
     assert!(out.status.success() && text(&out.stderr).contains(unknown), "{}", text(&out.stderr));
-    let config = "[data]\ntrain = \"a/train\"\nval = \"a/val\"\n[codebook]\npath = \"w.safetensors\"\n";
+    let config = "[data]\ntrain = \"a/train\"\nval = \"a/val\"\n[codebook]\npath = \"w.safetensors\"\n[model]\nsize = \"nano\"\nimage = 32\npatch = 8\n\
+                  [objective]\nkind = \"splitmask\"\nmask = { kind = \"uniform-split\", keep = 0.5 }\n[train]\nbatch = 4\ndevice = \"cpu\"\n[admin]\nbind = \"\"\n";
     fs::write(dir.path().join("c.toml"), config).unwrap();
     let out = splitmask(&["check-config", "c.toml"], dir.path());
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
@@ -364,11 +365,15 @@ fn verbs_tell_where_a_manifest_and_what_is_there_disagree() {
     );
     // A place that is not there is refused with the line of its key.
     fs::remove_dir_all(dir.path().join("a/val")).unwrap();
-    let out = splitmask(&["check-config", "c.toml"], dir.path());
-    assert_eq!(out.status.code(), Some(64), "{}", text(&out.stderr));
-    assert!(
-        text(&out.stderr).contains("c.toml:3:1: data.val = a/val: a/val: no shards found"),
-        "{}",
-        text(&out.stderr)
-    );
+    for verb in [&["check-config", "c.toml"][..], &["train", "--config", "c.toml"]] {
+        let out = splitmask(verb, dir.path());
+        let stderr = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(64), "{verb:?}: {stderr}");
+        assert!(
+            stderr.contains("data.val = a/val: a/val: no shards found") && stderr.contains("splitmask pack FOLDER OUT"),
+            "{verb:?}: {stderr}"
+        );
+        assert!(verb[0] == "train" || stderr.contains("c.toml:3:1: "), "{stderr}");
+    }
+    assert!(!dir.path().join("runs").exists(), "a refused start leaves no trace");
 }

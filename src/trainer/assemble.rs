@@ -12,7 +12,7 @@ use super::Telemetry;
 use super::checkpoint_writer::CheckpointWriter;
 use super::control::StatusBoard;
 use super::error::TrainError;
-use super::feed::{Feed, Supply};
+use super::feed::{Feed, Supply, check_val};
 use super::initial_weights;
 use super::meter::{Meter, WordUsage};
 use super::metrics_log::MetricsLog;
@@ -150,6 +150,9 @@ impl Trainer {
             }
         };
         // Before anything is written: a bucket that cannot be read must leave no trace.
+        if matches!(supply, Supply::Bucket) {
+            check_val(&spec)?;
+        }
         let feed = Feed::open(&supply, &spec, &plan, words.tokenizer(), cursor, device, &telemetry.pipeline)?;
         let epochs = fit_schedule(&mut spec, feed.samples())?;
         std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io {

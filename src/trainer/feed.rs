@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use splitmask_pipeline::config::Truncated;
+use splitmask_pipeline::bucket::location::redact;
+use splitmask_pipeline::config::{PipelineConfig, Truncated};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::error::PipelineError;
@@ -15,9 +16,13 @@ use splitmask_pipeline::tokenize::Tokenizer;
 use splitmask_pipeline::types::{Batch, ViewPlan};
 use tch::Device;
 
+use super::error::TrainError;
 use super::memory::caught;
 use super::spec::TrainerSpec;
 use crate::tensor::SentBatch;
+
+/// Longest time for which opening `data.val` is retried at a start, seconds.
+const OPENING_VAL_S: f64 = 5.0;
 
 /// Where batches come from.
 #[derive(Clone)]
@@ -181,6 +186,36 @@ impl Feed {
 /// Samples of an epoch.
 fn samples_of(dataset: &Dataset, spec: &TrainerSpec) -> Option<u64> {
     dataset.manifest().map(|m| (m.samples() as f64 * spec.data.fraction).round() as u64)
+}
+
+/// Opens `data.val` once, so that a wrong place is told before the run begins and not at its first evaluation. A place that is merely away is
+/// warned of: it may be back by then.
+///
+/// # Errors
+/// [`TrainError::BadSetting`] naming `data.val`.
+pub(super) fn check_val(spec: &TrainerSpec) -> Result<(), TrainError> {
+    let val = &spec.data.val;
+    if val.is_empty() {
+        return Ok(());
+    }
+    let pipeline = PipelineConfig {
+        retry_budget_s: spec.pipeline.retry_budget_s.min(OPENING_VAL_S),
+        cache_dir: String::new(),
+        ..spec.pipeline.clone()
+    };
+    match Dataset::open(val, &spec.data, &pipeline, PipelineMetrics::default()) {
+        Ok(_) => Ok(()),
+        Err(error @ PipelineError::Unreachable { .. }) => {
+            tracing::warn!("data.val cannot be reached now, evaluations will try again: {error}");
+            Ok(())
+        }
+        Err(error) => Err(TrainError::BadSetting {
+            key: "data.val".into(),
+            value: redact(val),
+            detail: error.to_string(),
+            hint: error.hint(),
+        }),
+    }
 }
 
 /// Starts batches of a dataset as `spec` says, with a worker that makes what `plan` asks for.

@@ -1,7 +1,7 @@
 //! A trainer that only counts: obeys every command, writes checkpoints that hold nothing but their config, and misbehaves when a
 //! setting asks it to.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
