@@ -153,8 +153,8 @@ fn ignored_at_start() -> u64 {
 /// Lets a child process have the signals that this process holds back.
 #[expect(unsafe_code, reason = "runs between fork and exec")]
 pub fn let_through(command: &mut Command) -> &mut Command {
-    // SAFETY: `pthread_sigmask` is async-signal-safe, and the set is made before the fork.
     let held = held();
+    // SAFETY: `pthread_sigmask` is async-signal-safe, and the set is made before the fork.
     unsafe { command.pre_exec(move || held.thread_unblock().map_err(io::Error::from)) }
 }
 
