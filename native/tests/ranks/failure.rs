@@ -92,7 +92,10 @@ fn fail_between(ranks: &Ranks) {
         torch_ext::ranks::leave_at_once(74);
     }
     let e = ranks.tick(&[0]).unwrap_err();
-    report("heard", ranks.last_words().heard().len());
+    // The others may find the store gone with rank 0 by now.
+    if ranks.rank() == 0 {
+        report("heard", ranks.last_words().heard().len());
+    }
     leave_for(&e);
 }
 
@@ -245,13 +248,10 @@ fn a_failure_inside_of_backward_ends_all_with_its_words() {
 
 #[test]
 fn last_words_from_any_thread_reach_the_others() {
-    for o in Cluster::new(3)
-        .play("panic-between")
-        .iter()
-        .enumerate()
-        .filter_map(|(rank, o)| (rank != 1).then_some(o))
-    {
-        assert_eq!((o.code, o.report("heard")), (Some(75), "1"), "{}", o.output);
+    let outcomes = Cluster::new(3).play("panic-between");
+    assert_eq!(outcomes[0].report("heard"), "1", "{}", outcomes[0].output);
+    for o in [&outcomes[0], &outcomes[2]] {
+        assert_eq!(o.code, Some(75), "{}", o.output);
         let error = o.report("error");
         assert!(
             error.starts_with("rank 1 on host ") && error.contains(": the disk of this host is full"),
