@@ -9,11 +9,10 @@ use bytes::Bytes;
 use super::byte_reader::shard_error;
 use super::key::{Balance, in_subset, split_name};
 use super::members::{Member, Members, TarError};
+pub use crate::decode::EXTENSIONS as IMAGE_EXTENSIONS;
 use crate::error::{SampleError, ShardError};
 use crate::types::{RawSample, SampleId};
 
-/// Extensions of image members.
-pub const IMAGE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
 /// A `.cls` member holds one whole number.
 const MAX_LABEL_BYTES: u64 = 64;
 /// What `splitmask pack` writes about a sample is shorter.
