@@ -42,7 +42,7 @@ else
 fi
 if [ ! -e "$data/train/manifest.json" ]; then
   say "packing $images into tar shards"
-  splitmask pack "$images" "$data" --square --longest-side 96 --val-share 0.2 --shard-size 8MiB --force
+  splitmask pack "$images" "$data" --background white --square --longest-side 96 --val-share 0.2 --shard-size 8MiB --force
 fi
 if [ ! -e "$data/words.safetensors" ]; then
   say "making a codebook of 1,024 visual words"

@@ -26,7 +26,7 @@ const EXAMPLES: &str = "\
 Examples:
   splitmask pack ~/Pictures data/pictures
   splitmask pack photos data/photos --longest-side 512 --encode jpeg:90 --val-share 0.1
-  splitmask pack clipart data/clipart --longest-side 128 --square --val-share 0.2 --min-class 20
+  splitmask pack clipart data/clipart --longest-side 128 --background white --square --val-share 0.2 --min-class 20
   splitmask pack birds/train data/birds --val birds/val
 Then:
   splitmask inspect data/photos/train --contact-sheet sheet.png
@@ -49,6 +49,9 @@ pub(crate) struct PackArgs {
     /// Centre each image on a white square (for elongated drawings on white).
     #[arg(long)]
     square: bool,
+    /// Lay transparent images over this colour: white, black or #rrggbb. Without it the colours beneath the transparency show.
+    #[arg(long, value_name = "COLOUR", value_parser = colour)]
+    background: Option<[u8; 3]>,
     /// How images are stored: keep, png, webp (lossless), jpeg or jpeg:QUALITY. `keep` copies files whose pixels need not change.
     #[arg(long, value_name = "FORMAT", default_value = "keep", value_parser = encoding)]
     encode: Encoding,
@@ -121,6 +124,20 @@ fn encoding(text: &str) -> Result<Encoding, String> {
     }
 }
 
+fn colour(text: &str) -> Result<[u8; 3], String> {
+    let hex = |digits: &str| {
+        let value = u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 6)?;
+        let [_, colour @ ..] = value.to_be_bytes();
+        Some(colour)
+    };
+    match text.to_ascii_lowercase().as_str() {
+        "white" => Some([255; 3]),
+        "black" => Some([0; 3]),
+        other => other.strip_prefix('#').and_then(hex),
+    }
+    .ok_or_else(|| "a colour is white, black or #rrggbb, for example #c0c0c0".into())
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let share: Option<f64> = text.parse().ok();
     share
@@ -150,6 +167,7 @@ pub(crate) fn run(args: PackArgs) -> Result<(), CliError> {
         shard_bytes: args.shard_size,
         longest_side: args.longest_side,
         square: args.square,
+        background: args.background,
         encode: args.encode,
         val_share: args.val_share,
         val: args.val,
@@ -203,6 +221,7 @@ fn json(report: &PackReport) -> String {
     let value = serde_json::json!({
         "output": report.output, "train": set(&report.train), "val": report.val.as_ref().map(set), "classes": report.train.classes,
         "found": report.found, "packed": report.packed(), "unlabelled": report.unlabelled, "resized": report.resized,
+        "transparent": report.transparent,
         "source_bytes": report.source_bytes, "refused": report.refused, "duplicates": report.duplicates,
         "passed_over": report.passed_over, "other_files": report.other_files, "small_classes": report.small_classes,
         "in_root": report.in_root, "val_from": report.val_from, "moved_to_train": report.moved_to_train, "notes": report.notes(),
@@ -240,6 +259,13 @@ fn summary(report: &PackReport, options: &PackOptions) -> String {
     lines.push(classes(report, options));
     if report.resized > 0 {
         lines.push(format!("{} images were shrunk", report.resized));
+    }
+    if report.transparent > 0 {
+        let what = match options.background {
+            Some([r, g, b]) => format!("were laid over #{r:02x}{g:02x}{b:02x}"),
+            None => "show the colours beneath (--background white lays them over white)".into(),
+        };
+        lines.push(format!("{} images with transparent pixels {what}", report.transparent));
     }
     lines.extend(report.notes());
     for (reason, passed) in &report.passed_over {

@@ -7,7 +7,7 @@ use std::slice;
 
 use super::entropy::{self, BLOCKS, Block, COMPONENTS, Code, Layout, Scan};
 use super::jpeg_header::JpegHeader;
-use super::{PixelRect, Placed};
+use super::region::{PixelRect, Placed};
 
 /// Mirrors `struct region` in native/jpeg_region.c.
 #[repr(C)]

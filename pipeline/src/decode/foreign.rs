@@ -20,6 +20,8 @@ pub fn foreign_format(start: &[u8]) -> Option<&'static str> {
         Some("JPEG 2000, convert it first, for example with opj_decompress")
     } else if starts(b"8BPS\0\x01") {
         Some("a Photoshop document, export it as PNG first")
+    } else if starts(b"\0\0\x01\0") {
+        Some("an ICO file, convert it to PNG first")
     } else {
         None
     }

@@ -10,8 +10,9 @@ use turbojpeg_sys as tj;
 use crate::error::SampleError;
 
 use super::baseline::Baseline;
+use super::ink;
 use super::jpeg_header::JpegHeader;
-use super::{PixelRect, Placed};
+use super::region::{PixelRect, Placed};
 
 /// Scans after which a progressive JPEG counts as an attack on the clock; encoders write about ten.
 const MAX_SCANS: c_int = 50;
@@ -146,15 +147,7 @@ impl Turbo {
     ) -> Result<Placed, SampleError> {
         if header.common {
             let (width, height) = (header.width.div_ceil(denom), header.height.div_ceil(denom));
-            let region = want.map_or(
-                PixelRect {
-                    left: 0,
-                    top: 0,
-                    width,
-                    height,
-                },
-                |want| widened(want, width, height),
-            );
+            let region = want.map_or(PixelRect::whole(width, height), |want| widened(want, width, height));
             if let Some(placed) = self.baseline.decode(bytes, header, region, denom, out) {
                 return Ok(placed);
             }
@@ -214,12 +207,7 @@ impl Turbo {
             ));
         }
         let (scaled_width, scaled_height) = (width.div_ceil(denom), height.div_ceil(denom));
-        let mut placed = Placed {
-            left: 0,
-            top: 0,
-            width: scaled_width,
-            height: scaled_height,
-        };
+        let mut placed = Placed::whole(scaled_width, scaled_height);
         let subsampling = self.get(tj::TJPARAM_TJPARAM_SUBSAMP as c_int);
         if let (Some(want), Some(mcu), false) = (want, mcu_columns(subsampling), header.lossless) {
             let mcu = mcu.div_ceil(denom);
@@ -255,7 +243,7 @@ impl Turbo {
         // SAFETY: the handle is valid; the buffer holds the whole region at this pixel format with the pitch 0 = width × pixel size.
         let status = unsafe { tj::tj3Decompress8(handle, bytes.as_ptr(), bytes.len() as _, buffer.as_mut_ptr(), 0, format as c_int) };
         if four {
-            cmyk_to_rgb(&cmyk[..pixels * 4], header.adobe, out);
+            inks_to_rgb(&cmyk[..pixels * 4], out);
         }
         self.cmyk = cmyk;
         if status != 0 {
@@ -286,18 +274,15 @@ fn mcu_columns(subsampling: c_int) -> Option<u32> {
     })
 }
 
-/// CMYK as ink amounts, or inverted as Adobe writes it, to RGB without colour management: (1 − ink)(1 − black).
-fn cmyk_to_rgb(cmyk: &[u8], inverted: bool, out: &mut Vec<u8>) {
+/// Four inks to RGB. Encoders store how much light an ink leaves over, with Adobe's marker and without it (the marker's absence says
+/// nothing: ITU-T T.81 knows no colours); all that read such files, Pillow, OpenCV and browsers, take them so.
+fn inks_to_rgb(cmyk: &[u8], out: &mut Vec<u8>) {
     let need = cmyk.len() / 4 * 3;
     if out.len() < need {
         out.resize(need, 0);
     }
-    let flip = if inverted { 0 } else { 255 };
-    for (rgb, ink) in out.chunks_exact_mut(3).zip(cmyk.chunks_exact(4)) {
-        let black = u32::from(ink[3] ^ flip);
-        for (v, &c) in rgb.iter_mut().zip(&ink[..3]) {
-            *v = ((u32::from(c ^ flip) * black + 127) / 255) as u8;
-        }
+    for (rgb, inks) in out.chunks_exact_mut(3).zip(cmyk.chunks_exact(4)) {
+        rgb.copy_from_slice(&ink::rgb([inks[0], inks[1], inks[2], inks[3]]));
     }
 }
 

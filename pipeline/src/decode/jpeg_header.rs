@@ -1,8 +1,14 @@
 //! What a JPEG's marker segments say before any pixel is decoded (ITU-T T.81 annex B, EXIF 2.3 §4.5).
 
+use std::borrow::Cow;
+
 use crate::error::SampleError;
 
+use super::exif::Metadata;
 use super::orientation::Orientation;
+
+/// What an XMP packet stands behind.
+const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
 /// Facts of a JPEG's header, up to its first scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +18,6 @@ pub(super) struct JpegHeader {
     pub(super) orientation: Orientation,
     /// Colour components: 1 grey, 3 colour, 4 CMYK or YCCK.
     pub(super) components: u8,
-    /// An Adobe marker was seen: CMYK values are stored inverted.
-    pub(super) adobe: bool,
     /// Bytes that libjpeg holds for coefficients if the picture comes in several scans, else 0.
     pub(super) coefficient_bytes: u64,
     /// One interleaved sequential Huffman scan, grey or colour, and whole.
@@ -40,8 +44,7 @@ fn truncated() -> SampleError {
 /// `Truncated`, `Corrupt` or `Unsupported` (12 bits, hierarchical, no height).
 pub(super) fn parse(bytes: &[u8]) -> Result<JpegHeader, SampleError> {
     let mut at = 2;
-    let mut exif = 0u8;
-    let mut adobe = false;
+    let mut metadata = Metadata::default();
     let mut frame: Option<Frame> = None;
     loop {
         // A marker is FF, any number of fill bytes FF, a code. Anything else before it is rubbish that decoders step over.
@@ -76,10 +79,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<JpegHeader, SampleError> {
                 }
                 frame = Some(Frame::parse(code, segment)?);
             }
-            0xe1 if segment.starts_with(b"Exif\0\0") && exif == 0 => {
-                exif = image::metadata::Orientation::from_exif_chunk(&segment[6..]).map_or(1, image::metadata::Orientation::to_exif);
-            }
-            0xee if segment.starts_with(b"Adobe") && segment.len() >= 12 => adobe = true,
+            // A block too long for one segment goes on in the next.
+            0xe1 if segment.starts_with(b"Exif\0\0") => match &mut metadata.exif {
+                exif if exif.is_empty() => *exif = Cow::Borrowed(&segment[6..]),
+                exif => exif.to_mut().extend_from_slice(&segment[6..]),
+            },
+            0xe1 if segment.starts_with(XMP) => metadata.xmp = Cow::Borrowed(&segment[XMP.len()..]),
             0xda => {
                 let frame = frame.ok_or_else(|| corrupt("JPEG scan before its frame header"))?;
                 let scan_components = segment.first().copied().unwrap_or(0);
@@ -89,9 +94,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<JpegHeader, SampleError> {
                 return Ok(JpegHeader {
                     width: frame.width,
                     height: frame.height,
-                    orientation: Orientation::from_exif(exif),
+                    orientation: metadata.orientation(),
                     components: frame.components,
-                    adobe,
                     coefficient_bytes: if single_scan { 0 } else { frame.coefficient_bytes },
                     common: single_scan && frame.components < 4 && !cut,
                     cut,

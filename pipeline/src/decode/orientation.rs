@@ -1,6 +1,6 @@
 //! The eight ways a camera may have been held: how upright pixels lie in the stored picture.
 
-use super::Rect;
+use super::region::Rect;
 
 /// A symmetry of the square: where upright pixel (x, y) is stored.
 ///

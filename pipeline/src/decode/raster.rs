@@ -1,21 +1,26 @@
-//! PNG, WebP, GIF, BMP and TIFF through the `image` crate, to RGB over white.
+//! PNG, WebP and BMP through the `image` crate, to RGB.
 
 use std::io::Cursor;
 
-use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, tiff::TiffDecoder, webp::WebPDecoder};
+use image::codecs::{bmp::BmpDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::{ColorType, ImageDecoder, ImageError};
 
 use crate::error::SampleError;
 
-use super::{Format, Limits, PixelRect};
+use super::exif::Metadata;
+use super::format::Format;
+use super::limits::Limits;
+use super::orientation::Orientation;
+use super::region::PixelRect;
+use super::transparency::{self, Background, Rgba};
+use super::{png, webp};
 
 /// What a file says of itself before its pixels are decoded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RasterHeader {
     pub(super) width: u32,
     pub(super) height: u32,
-    /// EXIF orientation tag.
-    pub(super) exif: u8,
+    pub(super) orientation: Orientation,
     /// Bytes of the decoded picture in its own pixel format.
     pub(super) native_bytes: u64,
 }
@@ -25,7 +30,11 @@ fn refusal(error: ImageError) -> SampleError {
     match error {
         ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => SampleError::Truncated { detail },
         ImageError::Unsupported(_) => SampleError::Unsupported { detail },
-        _ if detail.to_lowercase().contains("unexpected end") || detail.to_lowercase().contains("unexpected eof") => {
+        _ if detail.contains("Unknown image compression type") => SampleError::Unsupported { detail },
+        _ if ["unexpected end", "unexpected eof", "insufficientinput"]
+            .iter()
+            .any(|w| detail.to_lowercase().contains(w)) =>
+        {
             SampleError::Truncated { detail }
         }
         _ => SampleError::Corrupt { detail },
@@ -39,9 +48,7 @@ macro_rules! open {
         match $format {
             Format::Png => $then(PngDecoder::with_limits(source, inner($limits)).map_err(refusal)?),
             Format::WebP => $then(WebPDecoder::new(source).map_err(refusal)?),
-            Format::Gif => $then(GifDecoder::new(source).map_err(refusal)?),
-            Format::Bmp => $then(BmpDecoder::new(source).map_err(refusal)?),
-            Format::Tiff | Format::Jpeg => $then(TiffDecoder::new(source).map_err(refusal)?),
+            _ => $then(BmpDecoder::new(source).map_err(refusal)?),
         }
     }};
 }
@@ -54,16 +61,22 @@ fn inner(limits: Limits) -> image::Limits {
 
 /// Reads the header only.
 pub(super) fn header(format: Format, bytes: &[u8], limits: Limits) -> Result<RasterHeader, SampleError> {
-    fn read(mut decoder: impl ImageDecoder) -> Result<RasterHeader, SampleError> {
+    fn read(decoder: impl ImageDecoder) -> Result<(u32, u32, u64), SampleError> {
         let (width, height) = decoder.dimensions();
-        Ok(RasterHeader {
-            width,
-            height,
-            exif: decoder.orientation().map_or(1, image::metadata::Orientation::to_exif),
-            native_bytes: decoder.total_bytes(),
-        })
+        Ok((width, height, decoder.total_bytes()))
     }
-    open!(format, bytes, limits, read)
+    let (width, height, native_bytes) = open!(format, bytes, limits, read)?;
+    let metadata = match format {
+        Format::Png => png::metadata(bytes),
+        Format::WebP => webp::metadata(bytes),
+        _ => Metadata::default(),
+    };
+    Ok(RasterHeader {
+        width,
+        height,
+        orientation: metadata.orientation(),
+        native_bytes,
+    })
 }
 
 /// Decodes the whole picture in its own pixel format into `native` (exactly its length).
@@ -75,59 +88,51 @@ pub(super) fn decode(format: Format, bytes: &[u8], limits: Limits, native: &mut 
         decoder.read_image(native).map_err(refusal)?;
         Ok(colour)
     }
+    let closed;
+    let bytes = if format == Format::Png {
+        closed = png::closed(bytes);
+        &*closed
+    } else {
+        bytes
+    };
     open!(format, bytes, limits, |d| read_into(d, limits, native))
 }
 
-/// Converts the rectangle `part` of a picture `width` pixels wide to RGB; transparency lets white through, as clip art expects.
-pub(super) fn to_rgb(colour: ColorType, native: &[u8], width: u32, part: PixelRect, out: &mut Vec<u8>) -> Result<(), SampleError> {
-    let size = usize::from(colour.bytes_per_pixel());
-    let need = part.width as usize * part.height as usize * 3;
-    if out.len() < need {
-        out.resize(need, 0);
+/// Converts the rectangle `part` of a picture `width` pixels wide to RGB. Answers whether a pixel of it is not opaque. Of 16 bits the
+/// upper eight are taken, as by libpng and Pillow.
+pub(super) fn to_rgb(
+    colour: ColorType,
+    native: &[u8],
+    width: u32,
+    part: PixelRect,
+    background: Background,
+    out: &mut Vec<u8>,
+) -> Result<bool, SampleError> {
+    fn read<const N: usize>(native: &[u8], width: u32, x: usize, y: usize) -> [u8; N] {
+        let at = (y * width as usize + x) * N;
+        std::array::from_fn(|i| native[at + i])
     }
-    let rows = native.chunks_exact(width as usize * size).skip(part.top as usize);
-    for (row, out) in rows.zip(out[..need].chunks_exact_mut(part.width as usize * 3)) {
-        let row = &row[part.left as usize * size..part.right() as usize * size];
-        let pixels = row.chunks_exact(size).zip(out.chunks_exact_mut(3));
-        match colour {
-            ColorType::L8 => pixels.for_each(|(p, o)| o.fill(p[0])),
-            ColorType::La8 => pixels.for_each(|(p, o)| o.fill(over_white(p[0], p[1]))),
-            ColorType::Rgb8 => out.copy_from_slice(row),
-            ColorType::Rgba8 => pixels.for_each(|(p, o)| {
-                for c in 0..3 {
-                    o[c] = over_white(p[c], p[3]);
-                }
-            }),
-            ColorType::L16 => pixels.for_each(|(p, o)| o.fill(narrow(p, 0))),
-            ColorType::La16 => pixels.for_each(|(p, o)| o.fill(over_white(narrow(p, 0), narrow(p, 1)))),
-            ColorType::Rgb16 => pixels.for_each(|(p, o)| {
-                for c in 0..3 {
-                    o[c] = narrow(p, c);
-                }
-            }),
-            ColorType::Rgba16 => pixels.for_each(|(p, o)| {
-                for c in 0..3 {
-                    o[c] = over_white(narrow(p, c), narrow(p, 3));
-                }
-            }),
-            other => {
-                return Err(SampleError::Unsupported {
-                    detail: format!("pixels of type {other:?}"),
-                });
-            }
+    /// The upper bytes of 16-bit values in the machine's order.
+    fn upper<const N: usize, const M: usize>(bytes: [u8; N]) -> [u8; M] {
+        std::array::from_fn(|i| bytes[2 * i + usize::from(cfg!(target_endian = "little"))])
+    }
+    let grey = |[v]: [u8; 1]| -> Rgba { ([v; 3], 255) };
+    let grey_alpha = |[v, a]: [u8; 2]| -> Rgba { ([v; 3], a) };
+    let rgb = |p: [u8; 3]| -> Rgba { (p, 255) };
+    let rgba = |[r, g, b, a]: [u8; 4]| -> Rgba { ([r, g, b], a) };
+    Ok(match colour {
+        ColorType::L8 => transparency::fill(part, background, out, |x, y| grey(read(native, width, x, y))),
+        ColorType::La8 => transparency::fill(part, background, out, |x, y| grey_alpha(read(native, width, x, y))),
+        ColorType::Rgb8 => transparency::fill(part, background, out, |x, y| rgb(read(native, width, x, y))),
+        ColorType::Rgba8 => transparency::fill(part, background, out, |x, y| rgba(read(native, width, x, y))),
+        ColorType::L16 => transparency::fill(part, background, out, |x, y| grey(upper::<2, 1>(read(native, width, x, y)))),
+        ColorType::La16 => transparency::fill(part, background, out, |x, y| grey_alpha(upper::<4, 2>(read(native, width, x, y)))),
+        ColorType::Rgb16 => transparency::fill(part, background, out, |x, y| rgb(upper::<6, 3>(read(native, width, x, y)))),
+        ColorType::Rgba16 => transparency::fill(part, background, out, |x, y| rgba(upper::<8, 4>(read(native, width, x, y)))),
+        other => {
+            return Err(SampleError::Unsupported {
+                detail: format!("pixels of type {other:?}"),
+            });
         }
-    }
-    Ok(())
-}
-
-/// `value` at opacity `alpha` on a white ground, rounded.
-fn over_white(value: u8, alpha: u8) -> u8 {
-    let (v, a) = (u32::from(value), u32::from(alpha));
-    ((v * a + 255 * (255 - a) + 127) / 255) as u8
-}
-
-/// The `channel`-th 16-bit value of a pixel (native byte order, as the `image` crate decodes) as 8 bits, rounded.
-fn narrow(pixel: &[u8], channel: usize) -> u8 {
-    let v = u32::from(u16::from_ne_bytes([pixel[2 * channel], pixel[2 * channel + 1]]));
-    ((v * 255 + 32_767) / 65_535) as u8
+    })
 }

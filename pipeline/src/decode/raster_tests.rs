@@ -6,6 +6,8 @@ use image::{DynamicImage, ImageFormat};
 
 use super::fixtures::{Jpeg, difference, encode, photo, raster};
 use super::*;
+use crate::error::SampleError;
+use crate::types::Image;
 
 fn decode(bytes: &[u8]) -> Result<Image, SampleError> {
     let mut out = Image::default();
@@ -91,7 +93,7 @@ fn byte_limits_hold_for_files_pixels_and_coefficients() {
 }
 
 #[test]
-fn rasters_of_all_pixel_types_become_rgb_over_white() {
+fn rasters_of_all_pixel_types_become_rgb_with_or_without_a_background() {
     let image = photo(37, 23);
     let rgb = image::RgbImage::from_raw(37, 23, image.pixels.clone()).unwrap();
     let grey = DynamicImage::ImageLuma8(DynamicImage::ImageRgb8(rgb.clone()).to_luma8());
@@ -107,24 +109,33 @@ fn rasters_of_all_pixel_types_become_rgb_over_white() {
             [0, 1, 2].map(|c| (f64::from(p.0[c]) * a + 255.0 * (1.0 - a)).round() as u8)
         })
         .collect();
+    let mut over = Decoder::new(Limits::default()).over(Some([255; 3]));
+    let mut composited = |bytes: &[u8]| {
+        let mut out = Image::default();
+        over.decode(bytes, &mut out).unwrap();
+        (out.pixels, over.saw_transparency())
+    };
     for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff] {
-        let out = decode(&raster(DynamicImage::ImageRgb8(rgb.clone()), format)).unwrap();
-        assert_eq!(out, image, "{format:?}");
-        let out = decode(&raster(DynamicImage::ImageRgba8(rgba.clone()), format)).unwrap();
-        assert!(difference(&out.pixels, &over_white).1 <= 1, "{format:?}");
+        let opaque = raster(DynamicImage::ImageRgb8(rgb.clone()), format);
+        assert_eq!(decode(&opaque).unwrap(), image, "{format:?}");
+        assert_eq!(composited(&opaque), (image.pixels.clone(), false), "{format:?}");
+        let transparent = raster(DynamicImage::ImageRgba8(rgba.clone()), format);
+        assert_eq!(decode(&transparent).unwrap(), image, "{format:?}");
+        let (pixels, seen) = composited(&transparent);
+        assert!(seen && difference(&pixels, &over_white).1 <= 1, "{format:?}");
     }
     let out = decode(&raster(grey.clone(), ImageFormat::Png)).unwrap();
     assert_eq!(out.pixels, grey.to_rgb8().into_raw());
     let out = decode(&raster(rgb16, ImageFormat::Png)).unwrap();
     assert_eq!(out, image);
     let rgba16 = DynamicImage::ImageRgba16(DynamicImage::ImageRgba8(rgba.clone()).to_rgba16());
-    let out = decode(&raster(rgba16, ImageFormat::Png)).unwrap();
-    assert!(difference(&out.pixels, &over_white).1 <= 1);
-    // 256 colours at most: a picture of few colours survives GIF exactly, and transparency shows white.
+    assert!(difference(&composited(&raster(rgba16, ImageFormat::Png)).0, &over_white).1 <= 1);
+    // 256 colours at most: a picture of few colours survives GIF exactly, and transparency shows the background.
     let few = image::RgbaImage::from_fn(20, 10, |x, y| image::Rgba([(x * 10) as u8, 0, 200, if y < 5 { 255 } else { 0 }]));
-    let out = decode(&raster(DynamicImage::ImageRgba8(few), ImageFormat::Gif)).unwrap();
-    assert_eq!(out.pixels[3 * 25..3 * 26], [50, 0, 200]);
-    assert_eq!(out.pixels[3 * 199..], [255, 255, 255]);
+    let (pixels, seen) = composited(&raster(DynamicImage::ImageRgba8(few), ImageFormat::Gif));
+    assert!(seen);
+    assert_eq!(pixels[3 * 25..3 * 26], [50, 0, 200]);
+    assert_eq!(pixels[3 * 199..], [255, 255, 255]);
 }
 
 #[test]

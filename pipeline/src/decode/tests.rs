@@ -3,6 +3,8 @@ use turbojpeg_sys as tj;
 
 use super::fixtures::{Jpeg, difference, encode, photo, raster, with_orientation, with_segment};
 use super::*;
+use crate::error::SampleError;
+use crate::types::Image;
 
 fn decode(bytes: &[u8]) -> Result<Image, SampleError> {
     let mut out = Image::default();
@@ -63,25 +65,6 @@ fn every_kind_of_jpeg_comes_back_close_to_what_was_written() {
         ..Jpeg::default()
     };
     assert_eq!(decode(&encode(&image, lossless)).unwrap(), image);
-}
-
-#[test]
-fn cmyk_without_adobes_marker_is_ink() {
-    let image = photo(40, 30);
-    let adobe = encode(
-        &image,
-        Jpeg {
-            subsampling: tj::TJSAMP_TJSAMP_444,
-            space: tj::TJCS_TJCS_CMYK,
-            ..Jpeg::default()
-        },
-    );
-    let at = adobe.windows(4).position(|w| w == [0xff, 0xee, 0, 14]).unwrap();
-    let mut plain = adobe[..at].to_vec();
-    plain.extend(&adobe[at + 16..]);
-    // Black 255 is full ink.
-    assert!(decode(&plain).unwrap().pixels.iter().all(|&v| v <= 2));
-    assert!(difference(&decode(&adobe).unwrap().pixels, &image.pixels).0 > 30.0);
 }
 
 #[test]

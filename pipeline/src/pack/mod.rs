@@ -122,6 +122,7 @@ struct Run<'a> {
     duplicates: Duplicates,
     source_bytes: u64,
     resized: u64,
+    transparent: u64,
     unlabelled: u64,
 }
 
@@ -149,6 +150,7 @@ impl<'a> Run<'a> {
             duplicates: Duplicates::default(),
             source_bytes: 0,
             resized: 0,
+            transparent: 0,
             unlabelled: 0,
         })
     }
@@ -176,6 +178,7 @@ impl<'a> Run<'a> {
         }
         self.source_bytes += image.source_bytes;
         self.resized += u64::from(image.resized);
+        self.transparent += u64::from(image.transparent);
         self.unlabelled += u64::from(found.class.is_none());
         let val = self.floor.as_mut().map_or(found.val, |floor| floor.is_val(found));
         let set = if val { &mut self.val } else { &mut self.train };
@@ -251,6 +254,7 @@ impl<'a> Run<'a> {
                     .count()) as u64,
             source_bytes: self.source_bytes,
             resized: self.resized,
+            transparent: self.transparent,
             unlabelled: self.unlabelled,
             refused: self.refused,
             duplicates: self.duplicates,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::PackError;
+use crate::decode::Background;
 
 /// Which part of an image's folder path is its class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -51,6 +52,8 @@ pub struct PackOptions {
     pub longest_side: Option<u32>,
     /// Centre each image on a white square, so that later crops see elongated pictures whole.
     pub square: bool,
+    /// Colour that transparent pixels show; `None` shows the colours beneath, as training does with images that are packed as they are.
+    pub background: Background,
     /// How images are stored.
     pub encode: Encoding,
     /// Share of the images that goes to `val/`, 0 to below 1, by hash of the relative path; training keeps one image of each class.
@@ -86,6 +89,7 @@ impl PackOptions {
             shard_bytes: 64 << 20,
             longest_side: None,
             square: false,
+            background: None,
             encode: Encoding::default(),
             val_share: 0.0,
             val: None,
@@ -158,6 +162,7 @@ impl PackOptions {
             shard_bytes,
             longest_side,
             square,
+            background,
             encode,
             val_share,
             class,
@@ -172,7 +177,8 @@ impl PackOptions {
             ..
         } = self;
         let mut options = serde_json::json!({
-            "shard_bytes": shard_bytes, "longest_side": longest_side, "square": square, "encode": encode, "val_share": val_share,
+            "shard_bytes": shard_bytes, "longest_side": longest_side, "square": square, "background": background,
+            "encode": encode, "val_share": val_share,
             "class": class, "min_class": min_class, "max_pixels": max_pixels, "max_bytes": max_bytes,
             "drop_duplicates": drop_duplicates, "follow_links": follow_links,
         });

@@ -86,6 +86,7 @@ pub(super) struct Prepared {
     pub(super) source_height: u32,
     pub(super) source_bytes: u64,
     pub(super) resized: bool,
+    pub(super) transparent: bool,
     pub(super) sums: PixelSums,
     /// Start of the file's SHA-256, to find equal files.
     pub(super) content: u128,
@@ -111,7 +112,7 @@ impl<'a> Preparer<'a> {
         };
         Self {
             options,
-            decoder: Decoder::new(limits),
+            decoder: Decoder::new(limits).over(options.background),
             resizer: Resizer::new(),
             image: Image::default(),
             largest: 0,
@@ -151,10 +152,12 @@ impl<'a> Preparer<'a> {
         claim.set(bytes.len() as u64 + pixels * DECODE_BYTES_PER_PIXEL);
         self.largest = self.largest.max(pixels);
         self.decoder.decode(&bytes, &mut self.image)?;
+        let transparent = self.decoder.saw_transparency();
         let (source_width, source_height) = (self.image.width, self.image.height);
         let resized = self.shrink();
         let squared = self.options.square && self.letterbox();
-        let encoding = match (self.options.encode, resized || squared) {
+        let composited = transparent && self.options.background.is_some();
+        let encoding = match (self.options.encode, resized || squared || composited) {
             (Encoding::Keep, false) => None,
             (Encoding::Keep, true) if head.format == Format::Jpeg => Some(Encoding::Jpeg(KEEP_QUALITY)),
             (Encoding::Keep, true) => Some(Encoding::Png),
@@ -178,6 +181,7 @@ impl<'a> Preparer<'a> {
             source_height,
             source_bytes,
             resized,
+            transparent,
             sums: PixelSums::of(&self.image),
             content,
         })

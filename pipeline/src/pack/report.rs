@@ -123,6 +123,8 @@ pub struct PackReport {
     pub source_bytes: u64,
     /// Packed images that were shrunk.
     pub resized: u64,
+    /// Packed images with pixels that are not opaque.
+    pub transparent: u64,
     /// Packed images without a label.
     pub unlabelled: u64,
     /// Refused files by reason.

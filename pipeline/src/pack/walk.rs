@@ -10,13 +10,8 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::PackProgress;
 use super::report::{EXAMPLES, Refusal};
-use crate::decode::foreign_format;
+use crate::decode::{EXTENSIONS, Format, foreign_format};
 use crate::printable::printable;
-
-/// File name endings that are taken for images unseen; other files are looked into.
-const IMAGE_EXTENSIONS: [&str; 12] = [
-    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp", "dib", "tif", "tiff", "apng",
-];
 
 /// Files that were passed over for one reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -71,10 +66,10 @@ fn look_into(path: &Path) -> Kind {
     if let Err(error) = File::open(path).and_then(|f| f.take(32).read_to_end(&mut start)) {
         return Kind::Unreadable(error);
     }
-    match (image::guess_format(&start), foreign_format(&start)) {
-        (_, Some(name)) => Kind::Foreign(name),
-        (Ok(format), None) if format.reading_enabled() => Kind::Image,
-        _ => Kind::Other,
+    match foreign_format(&start) {
+        Some(name) => Kind::Foreign(name),
+        None if Format::of(&start).is_ok() => Kind::Image,
+        None => Kind::Other,
     }
 }
 
@@ -145,7 +140,7 @@ impl Walk<'_> {
             return None;
         }
         let extension = path.extension().unwrap_or_default().as_encoded_bytes().to_ascii_lowercase();
-        if !IMAGE_EXTENSIONS.iter().any(|e| e.as_bytes() == extension) {
+        if !EXTENSIONS.iter().any(|e| e.as_bytes() == extension) {
             match look_into(path) {
                 Kind::Image => {}
                 Kind::Foreign(name) => {

@@ -1,7 +1,6 @@
 //! What the name of a tar's member says: which sample it belongs to, and what it is of it.
 
-/// Extensions of images, in lower case.
-pub const IMAGE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
+pub use crate::decode::EXTENSIONS as IMAGE_EXTENSIONS;
 
 /// How a member's name reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

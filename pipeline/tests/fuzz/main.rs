@@ -234,6 +234,25 @@ fn hostile_pngs() {
     pictures("png", &seeds, 4_000);
 }
 
+/// Those of `tests/zoo` that are neither JPEG nor PNG: TIFF, GIF, BMP and WebP in all their flavours.
+#[test]
+fn hostile_odd_pictures() {
+    let zoo = std::fs::File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/zoo/zoo.tar.gz")).unwrap();
+    let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(zoo));
+    let mut seeds = vec![];
+    for entry in tar.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let others = ["tif", "gif", "bmp", "webp"];
+        if entry.path().unwrap().extension().is_some_and(|e| others.iter().any(|o| e == *o)) {
+            let mut bytes = vec![];
+            std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+            seeds.push(bytes);
+        }
+    }
+    assert!(seeds.len() > 200);
+    pictures("odd-pictures", &seeds, 6_000);
+}
+
 #[test]
 fn hostile_manifests() {
     let good = r#"{"format":"splitmask-shards/1","shards":[{"path":"a/b.tar","bytes":1024,"samples":3,"sha256":"00ff"},{"path":"c.tar","bytes":10,"samples":1,"sha256":"aa"}],"classes":["x","y"],"label_counts":[2,2],"statistics":{"images":4,"mean":[0.5,0.4,0.3],"std":[0.1,0.2,0.3],"mean_width":64.0,"mean_height":48.0},"provenance":"test"}"#;

@@ -286,18 +286,35 @@ fn shrinks_squares_and_encodes() {
     assert!(jpeg["wide.jpg"].get_pixel(100, 25).0[0].abs_diff(200) < 6);
 }
 
-/// Statistics are over pixels composited on white: half red, half transparent.
+/// Half red, half transparent blue: the colours beneath show, as in training, or the background that was asked for; then the file must
+/// change, and a file without transparency must not.
 #[test]
-fn statistics_composite_alpha_on_white() {
+fn transparency_shows_what_is_beneath_or_the_background_asked_for() {
     let (input, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let half = RgbaImage::from_fn(10, 10, |x, _| if x < 5 { Rgba([255, 0, 0, 255]) } else { Rgba([0, 0, 0, 0]) });
+    let half = RgbaImage::from_fn(10, 10, |x, _| if x < 5 { Rgba([255, 0, 0, 255]) } else { Rgba([0, 0, 255, 0]) });
     let mut png = Cursor::new(Vec::new());
     half.write_to(&mut png, ImageFormat::Png).unwrap();
     put(input.path(), "x/half.png", png.get_ref());
-    let report = run(&PackOptions::new(input.path(), out.path().join("o"))).unwrap();
-    let s = &report.train.statistics;
-    assert_eq!((s.images, s.mean_width, s.mean_height), (1, 10.0, 10.0));
-    assert_eq!((s.mean, s.std), ([1.0, 0.5, 0.5], [0.0, 0.5, 0.5]));
+    let opaque = bytes(&picture(10, 10, 5), ImageFormat::Png);
+    put(input.path(), "y/opaque.png", &opaque);
+    for (name, background, beneath) in [
+        ("as_it_is", None, [0, 0, 255]),
+        ("white", Some([255; 3]), [255; 3]),
+        ("red", Some([200, 0, 0]), [200, 0, 0]),
+    ] {
+        let options = PackOptions {
+            background,
+            ..PackOptions::new(input.path(), out.path().join(name))
+        };
+        let report = run(&options).unwrap();
+        assert_eq!(report.transparent, 1, "{name}");
+        let packed = members(&out.path().join(name).join("train"));
+        let file = |ending: &str| &packed.iter().find(|m| m.0.ends_with(ending)).unwrap().1;
+        assert_eq!(file("opaque.png"), &opaque, "{name}");
+        assert_eq!(file("half.png") == png.get_ref(), background.is_none(), "{name}");
+        let half = image::load_from_memory(file("half.png")).unwrap().to_rgb8();
+        assert_eq!((half.get_pixel(0, 0).0, half.get_pixel(9, 9).0), ([255, 0, 0], beneath), "{name}");
+    }
 }
 
 #[test]

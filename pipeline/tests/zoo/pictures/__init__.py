@@ -1,0 +1,1 @@
+"""One module a format; each has zoo(), which yields (file name, bytes)."""
