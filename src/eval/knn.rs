@@ -1,4 +1,4 @@
-//! Weighted k-nearest-neighbour classification of frozen features (DINO, arXiv 2104.14294 §4.1; spec §4.3).
+//! Weighted k-nearest-neighbour classification of frozen features (DINO, arXiv 2104.14294 §4.1).
 
 use tch::{Device, IndexOp, Kind, Tensor};
 

@@ -53,7 +53,7 @@ pub(super) fn eval_stream(spec: &TrainerSpec, url: &str) -> Result<BatchStream, 
     open_batches(&dataset, spec, &plan, None, Order::Sequential, mode, EVAL_BATCH)
 }
 
-/// k-NN accuracy of a backbone on `data.val`, searched in `data.train` (spec §4.3).
+/// k-NN accuracy of a backbone on `data.val`, searched in `data.train` (DINO's protocol, arXiv 2104.14294 §4.1).
 ///
 /// # Errors
 /// Unreadable shards, or none with labels.
