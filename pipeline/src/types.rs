@@ -97,7 +97,7 @@ impl CropConfig {
     }
 }
 
-/// Colour augmentation of the paper's small-data recipe (arXiv 2112.10740 §5.5; strengths of BYOL/DINO, spec §1.4).
+/// Colour augmentation of the paper's small-data recipe (arXiv 2112.10740 §5.5; strengths of BYOL and DINO, docs/method.md §1).
 ///
 /// All probabilities 0 is the paper's default: crop and flip only. Order as torchvision: jitter (brightness, contrast, saturation, hue
 /// in random order), greyscale, Gaussian blur, solarise.
@@ -178,7 +178,7 @@ pub struct ViewSpec {
     pub colour: ColourConfig,
 }
 
-/// Visual words to compute: those of a half-size copy of view 0 (spec §2.1), one for each patch of the view.
+/// Visual words to compute: those of a half-size copy of view 0 (docs/method.md §2), one for each patch of the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WordSpec {
     /// Side of the model's square patch on the view, pixels; the word's patch is half that side on the half-size copy.

@@ -129,7 +129,7 @@ fn labelled(
 
 /// Runs labelled batches through the backbone; samples without a label are left out.
 ///
-/// The feature is the mean of the last layer's patch tokens after the final norm (spec §4.1; the class token had no loss), L2-normalised.
+/// The feature is the mean of the last layer's patch tokens after the final norm (docs/method.md §5; the class token had no loss), L2-normalised.
 /// `progress` hears the number of samples and may end it.
 ///
 /// # Errors

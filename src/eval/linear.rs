@@ -1,4 +1,4 @@
-//! Linear probes of frozen features, layer by layer (arXiv 2112.10740 Fig. 5; arXiv 2106.08254 App. D).
+//! Linear probes of frozen features, layer by layer (arXiv 2112.10740 Fig. 5; arXiv 2106.08254 App. D; docs/method.md §5).
 //!
 //! One softmax regression a layer on standardised features (the role of the batch norm without scale in front of published probes). Its
 //! loss is convex and is minimised over the whole set at once, so there is no learning rate, batch order or seed; only the weight decay is

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Named sizes (width, depth, heads). `small` and `base` are DeiT-S and ViT-B (spec §1.2).
+/// Named sizes (width, depth, heads). `small` and `base` are DeiT-S and ViT-B (docs/method.md §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum VitSize {
@@ -35,9 +35,9 @@ pub struct VitConfig {
     pub heads: u32,
     /// Hidden width of the MLP ÷ D.
     pub mlp_ratio: f64,
-    /// Initial LayerScale; 0 = none (spec §5.1).
+    /// Initial LayerScale; 0 = none, as in the original ViT (docs/method.md §4).
     pub layer_scale: f64,
-    /// Learned relative position bias, shared by all layers (BEiT's code; spec §5.1).
+    /// Learned relative position bias, shared by all layers (BEiT's released code; docs/method.md §3).
     pub relative_bias: bool,
     /// Make a block's activations again in backward instead of keeping them (arXiv 1604.06174). Not part of the geometry: it may change.
     pub checkpoint_activations: bool,

@@ -141,7 +141,7 @@ impl WordUsage {
         }
     }
 
-    /// Entropy of the marginal word distribution, nats: what a model that knows only frequencies would score (spec §2.3). Of the last full window, or
+    /// Entropy of the marginal word distribution, nats: what a model that knows only frequencies would score (docs/method.md §1). Of the last full window, or
     /// of what has been seen before the first is full.
     #[must_use]
     pub(super) fn entropy(&mut self) -> f64 {

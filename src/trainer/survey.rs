@@ -80,7 +80,7 @@ impl LabelledSet {
     }
 }
 
-/// k-NN accuracy of a backbone on `data.val`, searched in `data.train` (arXiv 2104.14294 §4.1).
+/// k-NN accuracy of a backbone on `data.val`, searched in `data.train` (DINO's protocol, arXiv 2104.14294 §4.1).
 ///
 /// # Errors
 /// Unreadable shards, none with labels, or no class that counts.

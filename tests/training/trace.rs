@@ -1,7 +1,7 @@
 //! The loss trace of short f32 runs, kept: a change that is meant to leave numbers alone must leave these.
 //!
 //! `tests/fixtures/traces.json` holds total loss and gradient norm of each of 20 steps, and the machine they were made on. On a machine of that kind
-//! (processor model and libtorch) they must be equal bit for bit, on any other near: another instruction set sums in another order.
+//! (processor and libtorch) they must be equal bit for bit, on any other near: another instruction set sums in another order.
 //!
 //! `SPLITMASK_UPDATE_TRACES=1` writes the file anew, for a change that is meant to change numbers. `SPLITMASK_PROGRAM=FILE` takes the traces with
 //! another build of the program, to compare two builds on one machine.
@@ -56,13 +56,21 @@ fn file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/traces.json")
 }
 
+/// Processor by its numbers and the instructions that libtorch chooses its kernels by; a virtual machine's model name tells neither.
 fn machine() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text
-        .lines()
-        .find_map(|l| l.strip_prefix("model name")?.split_once(':'))
-        .map_or("unknown", |(_, name)| name.trim());
-    format!("{model}, libtorch {}", torch_ext::version())
+    let field = |name: &str| {
+        let of_line = |line: &str| Some(line.split_once(':').filter(|(key, _)| key.trim() == name)?.1.trim().to_owned());
+        text.lines().find_map(of_line).unwrap_or_default()
+    };
+    let flags = field("flags");
+    let has = |flag: &&str| flags.split(' ').any(|f| f == *flag);
+    let wide: Vec<&str> = ["fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile"]
+        .into_iter()
+        .filter(has)
+        .collect();
+    let numbers = ["model name", "cpu family", "model"].map(field).join("/");
+    format!("{numbers} {}, libtorch {}", wide.join(" "), torch_ext::version())
 }
 
 fn program() -> Command {

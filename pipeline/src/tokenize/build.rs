@@ -98,7 +98,7 @@ pub(super) fn unit(pixels: PixelSpace, x: &[f64]) -> Option<Vec<f32>> {
     (norm >= pixels.level(x.len()) * (x.len() as f64).sqrt()).then(|| x.iter().map(|x| (x / norm) as f32).collect())
 }
 
-/// Random projection: components drawn uniformly from `range`, then unit length (arXiv 2112.10740 §3.3; the range is not stated, spec §2.3).
+/// Random projection: components drawn uniformly from `range`, then unit length (arXiv 2112.10740 §3.3; the range is not stated, docs/method.md §2).
 ///
 /// # Errors
 /// [`PipelineError::BadSetting`].

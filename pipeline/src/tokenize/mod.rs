@@ -2,7 +2,7 @@
 //!
 //! [`Codebook`] is the vocabulary and its file; [`Tokenizer`] assigns words, exactly; `build_*` make vocabularies, [`Survey`] and
 //! [`Usage`] measure them, [`picture`] shows them.
-//! Patches are cut from the half-size copy of a view (spec §2.1), so that word (row, column) belongs to the model's patch (row, column).
+//! Patches are cut from the half-size copy of a view (docs/method.md §2), so that word (row, column) belongs to the model's patch (row, column).
 
 mod build;
 mod cells;

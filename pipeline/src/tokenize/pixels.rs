@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Space that patches are mapped to before the cosine (spec §2.3). Every map is affine in the bytes of the patch.
+/// Space that patches are mapped to before the cosine (docs/method.md §2). Every map is affine in the bytes of the patch.
 ///
 /// The paper says "raw pixels"; with random vectors that leaves few distinct words, so the space is an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]

@@ -1,4 +1,4 @@
-//! How a vocabulary is used: the numbers that tell a useful one from a useless one (spec §2.3).
+//! How a vocabulary is used: the numbers that tell a useful one from a useless one (docs/method.md §2).
 
 /// Statistics of word counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
