@@ -19,7 +19,7 @@ pub const LAST_GOOD_FILE: &str = "last-good.toml";
 pub struct Entry<'a> {
     /// RFC 3339, UTC.
     pub time: String,
-    /// `start`, `reload`, `rollback`, `waiting`, `stuck` or `stop`.
+    /// `start`, `reload`, `rollback`, `waiting`, `stuck`, `side failure` or `stop`.
     pub event: &'a str,
     /// What asked for it.
     pub trigger: &'a str,
@@ -51,22 +51,17 @@ impl Journal {
         }
     }
 
-    /// Appends one line. A full disk must not stop a training run: the line waits then.
+    /// Appends one line. A full disk must not stop a training run: the line waits then, and comes with the next one.
     pub fn append(&mut self, line: &str) {
-        self.lines.append(line.trim_end());
-    }
-
-    /// Writes what waits, if there is room again.
-    pub fn catch_up(&mut self) {
-        self.lines.catch_up();
+        self.lines.append(line);
     }
 }
 
 impl Entry<'_> {
-    /// The line, with its end.
+    /// The line, without its end.
     #[must_use]
     pub fn line(&self) -> String {
-        serde_json::to_string(self).expect("an entry is plain data") + "\n"
+        serde_json::to_string(self).expect("an entry is plain data")
     }
 }
 

@@ -129,10 +129,10 @@ closed_label! {
         Linear = "linear",
         /// Loss on the validation set.
         Loss = "loss",
-        /// `inpaint.png`.
-        InpaintPicture = "inpaint_picture",
+        /// Pictures of what the objective makes of some images.
+        Sheets = "sheets",
         /// `curves.svg`.
-        CurvesPicture = "curves_picture",
+        Curves = "curves",
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
@@ -25,11 +24,9 @@ pub struct LineFile {
     failures: IntCounter,
     /// Whether a line survives a power cut once it is written.
     synced: bool,
-    last_try: Instant,
+    /// Open from the first line on, until a write fails: a folder that is renamed keeps its file, and whatever lies in its place gets none of our lines.
+    file: Option<File>,
 }
-
-/// Pause between two tries to write what waits.
-const RETRY: Duration = Duration::from_secs(5);
 
 impl LineFile {
     /// The file at `path`, made by its first line. `failures` counts writes that failed.
@@ -43,7 +40,7 @@ impl LineFile {
             dropped: 0,
             failures,
             synced: false,
-            last_try: Instant::now(),
+            file: None,
         }
     }
 
@@ -77,13 +74,6 @@ impl LineFile {
         self.flush();
     }
 
-    /// Writes what waits, if anything does and the last try is some seconds ago.
-    pub fn catch_up(&mut self) {
-        if !self.waiting.is_empty() && self.last_try.elapsed() > RETRY {
-            self.flush();
-        }
-    }
-
     /// Puts `content` in place of all that the file holds; lines that wait stay waiting behind it.
     pub fn replace(&mut self, content: String) {
         self.content = Some(content);
@@ -103,7 +93,6 @@ impl LineFile {
 
     /// Writes what waits, if it can be written now.
     pub fn flush(&mut self) {
-        self.last_try = Instant::now();
         let waited = self.waiting.len();
         let written = self.put_content().and_then(|()| self.put_lines());
         match written {
@@ -126,6 +115,7 @@ impl LineFile {
 
     fn put_content(&mut self) -> io::Result<()> {
         let Some(content) = &self.content else { return Ok(()) };
+        self.file = None;
         // A file that only loses its end needs no room.
         if let Ok(mut file) = OpenOptions::new().read(true).write(true).open(&self.path)
             && starts_with(&mut file, content)?
@@ -147,8 +137,10 @@ impl LineFile {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        // Opened anew each time: someone may have moved it away.
-        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&self.path)?;
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => OpenOptions::new().create(true).read(true).append(true).open(&self.path)?,
+        };
         let length = file.metadata()?.len();
         let mut text = String::with_capacity(self.waiting_bytes + 1);
         if length > 0 && last_byte(&mut file)? != Some(b'\n') {
@@ -164,6 +156,7 @@ impl LineFile {
             let _ = file.set_len(length);
         }
         put?;
+        self.file = Some(file);
         self.waiting.clear();
         self.waiting_bytes = 0;
         Ok(())
@@ -211,12 +204,12 @@ mod tests {
     fn lines_that_find_no_room_wait_and_come_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut lines = file(&path);
-        lines.append("one");
+        file(&path).append("one");
         // Every write to /dev/full finds no room.
         let aside = dir.path().join("aside");
         fs::rename(&path, &aside).unwrap();
         symlink("/dev/full", &path).unwrap();
+        let mut lines = file(&path);
         lines.append("two");
         lines.append("three");
         assert_eq!((lines.waiting(), lines.failures.get()), (2, 2));
@@ -224,6 +217,20 @@ mod tests {
         lines.append("four");
         assert_eq!((lines.waiting(), lines.failures.get()), (0, 2));
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\nfour\n");
+    }
+
+    #[test]
+    fn a_folder_that_is_renamed_keeps_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, other) = (dir.path().join("run"), dir.path().join("other"));
+        fs::create_dir(&run).unwrap();
+        let mut lines = file(&run.join("journal.jsonl"));
+        lines.append("one");
+        fs::rename(&run, &other).unwrap();
+        fs::create_dir(&run).unwrap();
+        lines.append("two");
+        assert_eq!(fs::read_to_string(other.join("journal.jsonl")).unwrap(), "one\ntwo\n");
+        assert!(!run.join("journal.jsonl").exists());
     }
 
     #[test]

@@ -285,13 +285,13 @@ mod tests {
         ];
         for (what, config, told) in cases {
             let to = vars(&config, QkvBias::Full, &[]);
-            let before: Vec<Tensor> = to.variables().values().map(Tensor::copy).collect();
+            let before: BTreeMap<String, Tensor> = to.variables().into_iter().map(|(name, t)| (name, t.copy())).collect();
             let error = attempt(&from, &to, false).unwrap_err();
             for words in told {
                 assert!(error.contains(words), "{what}: {error}");
             }
             assert!(
-                to.variables().values().zip(&before).all(|(a, b)| a == b),
+                before.iter().all(|(name, t)| *t == of(&to, name)),
                 "{what}: a refused start changes nothing"
             );
             if what != "width" {

@@ -84,26 +84,15 @@ pub fn run_prepared(
 /// Longest time for which commands go unheard while a batch is awaited.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// What the commands of a boundary come to.
-enum Obeyed {
-    /// Training goes on.
-    GoOn,
-    /// It ends, after a checkpoint.
-    Stop,
-}
-
 impl Trainer {
     fn train(mut self, commands: &Commands) -> Result<Outcome, TrainError> {
         self.show_watch();
         self.set_state(State::Training);
         while self.step < self.spec.optim.total_steps {
-            match self.obey(commands) {
-                Obeyed::GoOn => {}
-                Obeyed::Stop => {
-                    self.set_state(State::Draining);
-                    self.checkpoint()?;
-                    return Ok(Outcome::Stopped { step: self.step });
-                }
+            if self.obey(commands) {
+                self.set_state(State::Draining);
+                self.checkpoint()?;
+                return Ok(Outcome::Stopped { step: self.step });
             }
             self.clock.switch(Phase::DataWait);
             if self.paused.is_some() {
@@ -195,12 +184,12 @@ impl Trainer {
         Ok(None)
     }
 
-    /// Handles waiting commands.
-    fn obey(&mut self, commands: &Commands) -> Obeyed {
+    /// Handles waiting commands; answers whether to stop.
+    fn obey(&mut self, commands: &Commands) -> bool {
         loop {
             match commands.try_recv() {
-                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Obeyed::Stop,
-                Err(TryRecvError::Empty) => return Obeyed::GoOn,
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return true,
+                Err(TryRecvError::Empty) => return false,
                 Ok(Command::Checkpoint { reply }) => {
                     let done = self.checkpoint().map(|path| (path, self.step)).map_err(|e| e.to_string());
                     reply.send(done);

@@ -208,8 +208,8 @@ impl Trainer {
 
     /// Draws the objective's sheets and `curves.svg`.
     pub(super) fn pictures(&mut self) {
-        self.beside_training(SideTask::InpaintPicture, Self::draw_sheets);
-        self.beside_training(SideTask::CurvesPicture, Self::draw_curves);
+        self.beside_training(SideTask::Sheets, Self::draw_sheets);
+        self.beside_training(SideTask::Curves, Self::draw_curves);
     }
 
     fn draw_sheets(&self) -> Result<(), EvalError> {
