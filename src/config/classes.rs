@@ -325,13 +325,22 @@ fn after_the_objective() -> Vec<Key> {
         ),
         key(Live, "admin.lifecycle", "whether POST endpoints act"),
         key(Live, "admin.token_file", "file with the bearer token of POSTs; empty = none"),
-        key(Live, "admin.hosts", "host names under which POSTs without a token may come"),
+        key(
+            Live,
+            "admin.hosts",
+            "host names, besides IP addresses and localhost, by which page, status and POSTs without a token may be asked for",
+        ),
         key(Live, "admin.grace_s", "seconds from SIGTERM to the end at most"),
         key(Live, "admin.watch", "whether a change of the file's content reloads it"),
         key(
             Live,
             "admin.watchdog_s",
             "seconds without a step after which the trainer counts as stuck; ten median steps if those are longer",
+        ),
+        key(
+            Live,
+            "admin.watchdog_exit",
+            "whether a trainer that counts as stuck ends the process, with exit code 77, for whoever starts it again",
         ),
         key(
             Live,
