@@ -135,7 +135,8 @@ fn the_middle_of_a_million_samples_is_reached_in_two_seconds_and_by_reading_only
     let asked = Arc::new(Mutex::new(BTreeSet::new()));
     let log = Arc::clone(&asked);
     let server = FaultServer::start(vec![("d/manifest.json".into(), manifest.into_bytes())], move |r| {
-        if r.key.ends_with(".tar") {
+        // Sizes of some are asked for by HEAD, to compare the manifest with; that reads nothing.
+        if r.key.ends_with(".tar") && r.method == "GET" {
             log.lock().unwrap().insert(r.key.clone());
         }
         Fault::None

@@ -294,7 +294,12 @@ impl<T: Train> Supervisor<T> {
                 Action::Commit | Action::GiveUp | Action::Same => self.conclude(action),
                 Action::Await => self.await_bucket(),
                 Action::End => {
-                    let last = self.last.take().unwrap_or_else(|| Err(self.stopped()));
+                    let last = match self.last.take() {
+                        // A stop while the bucket is awaited: that it was away is not why the run ends.
+                        Some(Err(_)) if self.draining.is_some() && self.bucket_wait.is_some() => Err(self.stopped()),
+                        Some(last) => last,
+                        None => Err(self.stopped()),
+                    };
                     self.end.get_or_insert(last);
                 }
             }

@@ -211,6 +211,8 @@ fn every_alert_has_a_case_that_fires_one_that_does_not_and_a_page() {
     let expected = [
         "TrainerDown",
         "TrainingStalled",
+        "TrainerHung",
+        "BucketAway",
         "RunPaused",
         "DataStarved",
         "LossNotFinite",
