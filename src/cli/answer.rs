@@ -2,9 +2,6 @@
 
 use std::io::{ErrorKind, Write};
 
-use splitmask_pipeline::bucket::differences::sentences;
-use splitmask_pipeline::run::Dataset;
-
 use crate::exit::CliError;
 
 /// Prints a verb's answer. A reader that has gone (`splitmask … | head`) is no error; a full disk is.
@@ -13,14 +10,6 @@ pub(crate) fn answer(text: &str) -> Result<(), CliError> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(CliError::io(format!("stdout: {e}"))),
         _ => Ok(()),
-    }
-}
-
-/// Says on stderr where a place's manifest and what is there disagree.
-pub(crate) fn tell_differences(dataset: &Dataset) {
-    let mut err = std::io::stderr().lock();
-    for line in sentences(&dataset.differences()) {
-        let _ = writeln!(err, "warning: {line}");
     }
 }
 

@@ -142,7 +142,6 @@ pub(crate) fn run(args: &CodebookArgs) -> Result<(), CliError> {
         .as_deref()
         .map(|url| Views::open(url, args.data(), args.image, args.area, args.seed))
         .transpose()?;
-    source.iter().for_each(Views::tell_differences);
     let bar = bar(!args.json);
     let mut book = match (kind, &source) {
         (CodebookKind::RandomProjection, _) => build_random_projection(&spec, args.range).map_err(in_options)?,

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use splitmask_pipeline::bucket::secret::hidden_in_text;
 
+use crate::daemon::logging::{self, LogFormat};
 use crate::exit::{self, CliError, ExitCode as ErrorCode};
 use crate::signals;
 
@@ -90,6 +91,15 @@ pub fn main() -> ExitCode {
     if !daemon && let Err(e) = signals::listen(signals::by_default()) {
         eprintln!("error: signals cannot be heard: {e}");
         return ExitCode::from(ErrorCode::Io as u8);
+    }
+    // What the stream warns of while these read shards (a manifest that is not the truth, a server without ranges); `inspect` and
+    // `check-config` answer with it.
+    if matches!(
+        cli.verb,
+        Verb::Codebook(_) | Verb::Report(_) | Verb::Eval(_) | Verb::Bench(_) | Verb::Replay(_)
+    ) {
+        // Its filter does not change, so nobody needs the handle.
+        let _ = logging::start("warn", LogFormat::Text, None);
     }
     let result: Result<(), CliError> = match cli.verb {
         Verb::Doctor(args) => doctor::run(args),

@@ -18,7 +18,7 @@ pub fn in_subset(key: &[u8], fraction: f64) -> bool {
     ((derive(0, Purpose::Subset, hash, 0, 0) >> 11) as f64) < fraction * (1u64 << 53) as f64
 }
 
-/// How many samples of each class a subset keeps: exactly its share, rounded. A smaller subset lies inside a larger one.
+/// How many samples of each class a subset keeps: exactly its share, rounded, and at least one. A smaller subset lies inside a larger one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Balance {
     kept: Vec<u64>,
@@ -29,7 +29,7 @@ impl Balance {
     /// `label_counts` and `samples` are the manifest's; samples without a label count as a class.
     #[must_use]
     pub fn new(fraction: f64, label_counts: &[u64], samples: u64) -> Self {
-        let share = |n: u64| (n as f64 * fraction).round() as u64;
+        let share = |n: u64| ((n as f64 * fraction).round() as u64).max(n.min(1));
         let unlabelled = samples.saturating_sub(label_counts.iter().sum());
         Self {
             kept: label_counts.iter().map(|n| share(*n)).collect(),

@@ -47,7 +47,17 @@ fn every_class_keeps_exactly_its_share_and_shares_are_nested() {
         }
         kept
     };
+    // Far less than one image of any class.
+    let least = kept(0.001);
+    assert_eq!(
+        least.values().map(BTreeSet::len).collect::<Vec<_>>(),
+        [1; 4],
+        "every class keeps an image"
+    );
     let (tenth, third, whole) = (kept(0.1), kept(0.3), kept(1.0));
+    for (label, keys) in &least {
+        assert!(keys.is_subset(&tenth[label]));
+    }
     for (subset, fraction) in [(&tenth, 0.1), (&third, 0.3), (&whole, 1.0)] {
         for (label, keys) in &whole {
             let share = (keys.len() as f64 * fraction).round() as usize;

@@ -211,7 +211,6 @@ fn train(args: &CodebookArgs, device: Device, bar: &ProgressBar, last: &mut Opti
     };
     let state = unfinished(&args.out);
     let views = Views::open_targets(url, args.data(), options.picture as u32, args.area, args.seed)?;
-    views.tell_differences();
     let mut training = if state.exists() {
         let training = Training::resume(options.clone(), &state, device)?;
         eprintln!("going on from step {} ({})", training.steps_done(), state.display());

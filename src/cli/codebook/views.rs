@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::cli::answer::tell_differences;
 use splitmask_pipeline::augment::half_size;
 use splitmask_pipeline::bucket::location::redact;
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
@@ -80,11 +79,6 @@ impl Views {
         };
         views.maker(seed)?;
         Ok(views)
-    }
-
-    /// Says where a manifest and what is there disagree.
-    pub(super) fn tell_differences(&self) {
-        tell_differences(&self.dataset);
     }
 
     /// Images, if the place says.
