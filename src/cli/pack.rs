@@ -147,10 +147,10 @@ fn share(text: &str) -> Result<f64, String> {
 
 impl From<PackError> for CliError {
     fn from(e: PackError) -> Self {
-        let code = if matches!(e, PackError::Io { .. }) {
-            ExitCode::Io
-        } else {
-            ExitCode::Usage
+        let code = match e {
+            PackError::Io { .. } => ExitCode::Io,
+            PackError::Worker(e) => return e.into(),
+            _ => ExitCode::Usage,
         };
         Self {
             code,

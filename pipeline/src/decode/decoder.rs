@@ -66,7 +66,7 @@ impl Decoder {
     /// Decodes the whole picture, upright, RGB, without colour management: profiles are ignored, inks multiplied.
     ///
     /// # Errors
-    /// Any [`SampleError`] but `NoImage` and `BadLabel`; `out` is then unspecified.
+    /// Any [`SampleError`] but `TwoImages` and `TooManyBytes`; `out` is then unspecified.
     pub fn decode(&mut self, bytes: &[u8], out: &mut Image) -> Result<(), SampleError> {
         let header = self.header(bytes)?;
         let all = Rect {

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::error::PipelineError;
+
 /// Why nothing was packed. The output is left as it was.
 #[derive(Debug, Error)]
 pub enum PackError {
@@ -89,6 +91,9 @@ pub enum PackError {
         /// Cause.
         source: std::io::Error,
     },
+    /// A worker thread cannot be started, or panicked.
+    #[error(transparent)]
+    Worker(#[from] PipelineError),
 }
 
 impl PackError {
@@ -116,7 +121,7 @@ impl PackError {
             Self::OutputForeign { .. } => Some("choose another folder; --force only replaces what an earlier pack wrote"),
             Self::InputInOutput { .. } => Some("put the shards beside the images, not around them"),
             Self::Busy { .. } => Some("wait for it, or choose another output"),
-            Self::BadOption { .. } => None,
+            Self::BadOption { .. } | Self::Worker(_) => None,
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull => Some("the disk is full; --longest-side and --encode jpeg make smaller shards"),
                 std::io::ErrorKind::PermissionDenied => Some("choose an output folder that you may write to"),

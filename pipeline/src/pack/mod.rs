@@ -8,7 +8,6 @@
 
 mod error;
 mod options;
-mod ordered;
 mod output;
 mod prepare;
 mod report;
@@ -23,6 +22,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use error::PackError;
@@ -30,6 +30,8 @@ pub use options::{ClassFrom, Encoding, PackOptions};
 pub use report::{Duplicates, PackProgress, PackReport, Refusal, RefusedCount, ValFrom};
 pub use walk::PassedOver;
 
+use crate::stage::Meter;
+use crate::stage::ordered_map::{Bounds, Claim, ordered_map};
 use prepare::{Prepared, Preparer};
 use report::EXAMPLES;
 use scan::{Division, Found, Scan};
@@ -45,6 +47,9 @@ pub const REFUSED_NAME: &str = "refused.tsv";
 const BUDGET: u64 = 768 << 20;
 const BUDGET_PER_WORKER: u64 = 128 << 20;
 
+/// Images that may be ahead of the one whose turn it is, per worker.
+const AHEAD: usize = 64;
+
 /// Packs a folder of images.
 ///
 /// Randomness: none; order and split are hashes of the relative paths. Memory: the list of paths, and 768 MiB (or 128 MiB a thread)
@@ -59,7 +64,7 @@ pub fn pack(options: &PackOptions, mut progress: impl FnMut(PackProgress)) -> Re
         check_input(input)?;
         output::check(input, &options.output, options.force)?;
     }
-    let scan = scan::scan(options, &mut progress)?;
+    let scan = Arc::new(scan::scan(options, &mut progress)?);
     if let Some(parent) = options.output.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(PackError::io(parent))?;
     }
@@ -69,13 +74,20 @@ pub fn pack(options: &PackOptions, mut progress: impl FnMut(PackProgress)) -> Re
         run.refuse(path, refusal)?;
     }
     let workers = options.workers();
+    let settings = Arc::new(options.clone());
     let worker = || {
-        let mut preparer = Preparer::new(options);
-        move |found: &Found, claim: &mut ordered::Claim<'_>| preparer.prepare(found, claim)
+        let scan = Arc::clone(&scan);
+        let mut preparer = Preparer::new(Arc::clone(&settings));
+        move |index: usize, claim: &mut Claim<'_>| preparer.prepare(&scan.images[index], claim)
     };
-    let budget = BUDGET.max(BUDGET_PER_WORKER * workers as u64);
-    ordered::ordered_map(&scan.images, workers, budget, worker, |index, prepared| {
-        run.take(index, prepared)?;
+    let bounds = Bounds {
+        threads: workers,
+        items: workers * AHEAD,
+        bytes: BUDGET.max(BUDGET_PER_WORKER * workers as u64),
+    };
+    let results = ordered_map("pack", 0..scan.images.len(), bounds, Meter::unread(), worker)?;
+    for (index, prepared) in results.enumerate() {
+        run.take(index, prepared?)?;
         let written = run.train.bytes() + run.val.bytes();
         progress(PackProgress {
             done: index as u64 + 1,
@@ -83,8 +95,7 @@ pub fn pack(options: &PackOptions, mut progress: impl FnMut(PackProgress)) -> Re
             refused: run.refused_files(),
             written,
         });
-        Ok(())
-    })?;
+    }
     let mut report = run.finish()?;
     staging.publish()?;
     report.seconds = start.elapsed().as_secs_f64();

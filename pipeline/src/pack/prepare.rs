@@ -2,18 +2,19 @@
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use fast_image_resize::Resizer;
 use image::ImageEncoder;
 use sha2::{Digest, Sha256};
 
 use super::options::{Encoding, PackOptions};
-use super::ordered::Claim;
 use super::report::Refusal;
 use super::scan::Found;
 use crate::augment::shrink;
 use crate::decode::{Decoder, Format, Limits};
 use crate::error::SampleError;
+use crate::stage::ordered_map::Claim;
 use crate::types::Image;
 
 /// Quality of a changed JPEG that is kept as JPEG.
@@ -93,8 +94,8 @@ pub(super) struct Prepared {
 }
 
 /// Scratch memory and settings of one worker.
-pub(super) struct Preparer<'a> {
-    options: &'a PackOptions,
+pub(super) struct Preparer {
+    options: Arc<PackOptions>,
     decoder: Decoder,
     resizer: Resizer,
     image: Image,
@@ -102,8 +103,8 @@ pub(super) struct Preparer<'a> {
     largest: u64,
 }
 
-impl<'a> Preparer<'a> {
-    pub(super) fn new(options: &'a PackOptions) -> Self {
+impl Preparer {
+    pub(super) fn new(options: Arc<PackOptions>) -> Self {
         let limits = Limits {
             max_pixels: options.max_pixels,
             // The decoder counts the picture in memory too: who allows more pixels means that.
@@ -111,11 +112,11 @@ impl<'a> Preparer<'a> {
             ..Limits::default()
         };
         Self {
-            options,
             decoder: Decoder::new(limits).over(options.background),
             resizer: Resizer::new(),
             image: Image::default(),
             largest: 0,
+            options,
         }
     }
 
@@ -126,14 +127,14 @@ impl<'a> Preparer<'a> {
                 .downcast_ref::<String>()
                 .cloned()
                 .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            *self = Self::new(self.options); // its insides may be half-written
+            *self = Self::new(Arc::clone(&self.options)); // its insides may be half-written
             Err(SampleError::Corrupt {
                 detail: format!("the decoder panicked: {}", words.unwrap_or_default()),
             }
             .into())
         });
         if self.largest > LARGE_PIXELS {
-            *self = Self::new(self.options); // one huge file must not hold its memory until the end
+            *self = Self::new(Arc::clone(&self.options)); // one huge file must not hold its memory until the end
         }
         claim.set(result.as_ref().map_or(0, |p| p.bytes.len() as u64));
         result

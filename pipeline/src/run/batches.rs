@@ -16,7 +16,7 @@ use crate::error::{PipelineError, SampleError};
 use crate::metrics::{PipelineMetrics, Progress, Stage};
 use crate::shard::samples::Rejected;
 use crate::shard::window::{Order, Positioned};
-use crate::stage::ordered_map::{OrderedMap, ordered_map};
+use crate::stage::ordered_map::{self, Claim, OrderedMap, ordered_map};
 use crate::stage::queue::{Bounds, Consumer, Level, Producer, bounded};
 use crate::stage::{Meter, Stop};
 use crate::types::{Batch, RawSample, Sample, SampleId, StageTimes, ViewPlan};
@@ -90,10 +90,12 @@ impl BatchStream {
         let decode = meter(&metrics, Stage::Decode);
         let slow = Duration::from_secs_f64(dataset.pipeline.slow_sample_s);
         // Enough that a slow sample does not stall the others, little enough that raw and made samples stay few.
-        let ahead = threads * 4;
-        let made = ordered_map("decode", items, threads, ahead, decode, || {
-            mapper(make_worker(), spare.clone(), slow)
-        })?;
+        let ahead = ordered_map::Bounds {
+            threads,
+            items: threads * 4,
+            bytes: u64::MAX,
+        };
+        let made = ordered_map("decode", items, ahead, decode, || mapper(make_worker(), spare.clone(), slow))?;
         let (producer, consumer) = queue(&dataset.pipeline, &metrics);
         let pool = BatchPool::default();
         let collector = Collector {
@@ -196,8 +198,8 @@ fn mapper(
     mut worker: Worker,
     spare: Receiver<Sample>,
     slow: Duration,
-) -> impl FnMut(Result<Positioned, PipelineError>) -> Result<Made, PipelineError> + Send + 'static {
-    move |item| {
+) -> impl FnMut(Result<Positioned, PipelineError>, &mut Claim<'_>) -> Result<Made, PipelineError> + Send + 'static {
+    move |item, _| {
         let Positioned { sample, cursor } = item?;
         let raw = match sample {
             Ok(raw) => raw,

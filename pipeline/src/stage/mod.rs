@@ -18,6 +18,18 @@ pub struct Meter {
     pub blocked_put: Counter,
 }
 
+impl Meter {
+    /// One that nobody reads.
+    #[must_use]
+    pub fn unread() -> Self {
+        let counter = || Counter::new("seconds", "seconds").expect("the name is a constant");
+        Self {
+            blocked_get: counter(),
+            blocked_put: counter(),
+        }
+    }
+}
+
 /// A one-way switch that wakes everyone who waits on [`Stop::receiver`].
 #[derive(Debug, Clone)]
 pub struct Stop {

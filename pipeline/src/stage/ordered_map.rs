@@ -1,4 +1,8 @@
-//! The one combinator for item parallelism: an ordered, bounded map over OS threads.
+//! The one combinator for item parallelism: an ordered map over OS threads, bounded in items and in bytes.
+
+mod claim;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,9 +13,26 @@ use std::time::Instant;
 use super::{Meter, panic_text};
 use crate::error::PipelineError;
 
+pub use claim::Claim;
+use claim::Memory;
+
+/// How far the workers may run ahead of who takes the results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// OS threads; at least one.
+    pub threads: usize,
+    /// Items taken and not yet handed out, at most; at least one a thread.
+    pub items: usize,
+    /// Bytes that items in flight [claim](Claim::set) together, at most; more only for the item that is handed out next.
+    pub bytes: u64,
+}
+
+/// An item's result, or the text of a panic, and the bytes that it claims.
+type Outcome<O> = (Result<O, String>, u64);
+
 struct Ring<O> {
     /// Results of items `base`, `base + 1`, …; `None` while a worker is at it.
-    slots: VecDeque<Option<Result<O, String>>>,
+    slots: VecDeque<Option<Outcome<O>>>,
     base: u64,
     /// Number of items, once the input has ended.
     end: Option<u64>,
@@ -30,6 +51,7 @@ struct Shared<It, O> {
     ring: Mutex<Ring<O>>,
     ready: Condvar,
     room: Condvar,
+    memory: Memory,
     ahead: usize,
     meter: Meter,
 }
@@ -49,10 +71,12 @@ where
     shared: Arc<Shared<It, O>>,
     threads: Vec<JoinHandle<()>>,
     stage: &'static str,
+    /// Bytes that the item handed out last claims: it counts until the next one is asked for.
+    handed_out: u64,
     failed: bool,
 }
 
-/// Maps `input` on `threads` threads, each with its own worker from `make`; at most `ahead` items are taken and not yet handed out.
+/// Maps `input` on several threads, each with its own worker from `make`. A worker may claim memory for the item at hand.
 ///
 /// The output order is the input order at any number of threads. A panic in the input or a worker ends the stream with
 /// [`PipelineError::Panicked`] at that item's place.
@@ -62,17 +86,17 @@ where
 pub fn ordered_map<It, O, W>(
     stage: &'static str,
     input: It,
-    threads: usize,
-    ahead: usize,
+    bounds: Bounds,
     meter: Meter,
     make: impl Fn() -> W,
 ) -> Result<OrderedMap<It, O>, PipelineError>
 where
     It: Iterator + Send + 'static,
     O: Send + 'static,
-    W: FnMut(It::Item) -> O + Send + 'static,
+    W: FnMut(It::Item, &mut Claim<'_>) -> O + Send + 'static,
 {
-    let ahead = ahead.max(threads).max(1);
+    let threads = bounds.threads.max(1);
+    let ahead = bounds.items.max(threads);
     let shared = Arc::new(Shared {
         input: Mutex::new(Input {
             items: input,
@@ -87,6 +111,7 @@ where
         }),
         ready: Condvar::new(),
         room: Condvar::new(),
+        memory: Memory::new(bounds.bytes),
         ahead,
         meter,
     });
@@ -94,9 +119,10 @@ where
         shared,
         threads: Vec::with_capacity(threads),
         stage,
+        handed_out: 0,
         failed: false,
     };
-    for n in 0..threads.max(1) {
+    for n in 0..threads {
         let shared = Arc::clone(&map.shared);
         let worker = make();
         let thread = std::thread::Builder::new()
@@ -111,13 +137,14 @@ where
     Ok(map)
 }
 
-fn work<It: Iterator, O, W: FnMut(It::Item) -> O>(shared: &Shared<It, O>, mut worker: W) {
+fn work<It: Iterator, O, W: FnMut(It::Item, &mut Claim<'_>) -> O>(shared: &Shared<It, O>, mut worker: W) {
     while let Some((number, item)) = take(shared) {
-        let result = item.and_then(|item| catch_unwind(AssertUnwindSafe(|| worker(item))).map_err(|p| panic_text(&*p)));
+        let mut claim = Claim::new(&shared.memory, number);
+        let result = item.and_then(|item| catch_unwind(AssertUnwindSafe(|| worker(item, &mut claim))).map_err(|p| panic_text(&*p)));
         let panicked = result.is_err();
         let mut ring = shared.ring();
         let place = (number - ring.base) as usize;
-        ring.slots[place] = Some(result);
+        ring.slots[place] = Some((result, claim.bytes()));
         if place == 0 {
             shared.ready.notify_one();
         }
@@ -181,6 +208,7 @@ where
             return None;
         }
         let mut ring = self.shared.ring();
+        self.shared.memory.release(std::mem::take(&mut self.handed_out), ring.base);
         loop {
             if matches!(ring.slots.front(), Some(Some(_))) {
                 break;
@@ -190,8 +218,9 @@ where
             }
             ring = self.shared.ready.wait(ring).unwrap_or_else(PoisonError::into_inner);
         }
-        let result = ring.slots.pop_front().flatten()?;
+        let (result, bytes) = ring.slots.pop_front().flatten()?;
         ring.base += 1;
+        self.handed_out = bytes;
         // Only the worker that holds the input waits for room.
         self.shared.room.notify_one();
         drop(ring);
@@ -210,96 +239,10 @@ where
     fn drop(&mut self) {
         self.shared.ring().cancelled = true;
         self.shared.room.notify_all();
+        self.shared.memory.cancel();
         for thread in self.threads.drain(..) {
             // Panics of workers were caught; one outside them has nothing left to say.
             let _ = thread.join();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use prometheus::Counter;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
-
-    fn meter() -> Meter {
-        Meter {
-            blocked_get: Counter::new("get", "get").unwrap(),
-            blocked_put: Counter::new("put", "put").unwrap(),
-        }
-    }
-
-    #[test]
-    fn the_output_order_is_the_input_order_at_any_number_of_threads() {
-        for threads in [1, 2, 8] {
-            let map = ordered_map("test", 0..500u64, threads, 16, meter(), || {
-                |i: u64| {
-                    std::thread::sleep(Duration::from_micros(crate::seed::mix(i) % 300));
-                    i * 2
-                }
-            })
-            .unwrap();
-            let out: Vec<u64> = map.map(Result::unwrap).collect();
-            assert_eq!(out, (0..500).map(|i| i * 2).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn no_more_than_ahead_items_are_in_flight() {
-        let taken = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&taken);
-        let input = (0..100).inspect(move |_| {
-            counter.fetch_add(1, Ordering::SeqCst);
-        });
-        let mut map = ordered_map("test", input, 2, 5, meter(), || |i: i32| i).unwrap();
-        std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(taken.load(Ordering::SeqCst), 5);
-        assert_eq!(map.next().unwrap().unwrap(), 0);
-        std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(taken.load(Ordering::SeqCst), 6);
-    }
-
-    #[test]
-    fn a_panic_becomes_an_error_at_its_place_and_ends_the_stream() {
-        let mut map = ordered_map("test", 0..100, 3, 8, meter(), || {
-            |i: i32| {
-                assert_ne!(i, 5, "five is bad");
-                i
-            }
-        })
-        .unwrap();
-        for i in 0..5 {
-            assert_eq!(map.next().unwrap().unwrap(), i);
-        }
-        let error = map.next().unwrap().unwrap_err();
-        assert!(error.to_string().contains("five is bad"), "{error}");
-        assert!(map.next().is_none());
-    }
-
-    #[test]
-    fn a_panic_in_the_input_becomes_an_error() {
-        let input = (0..10).inspect(|i| assert_ne!(*i, 3, "three is bad"));
-        let out: Vec<_> = ordered_map("test", input, 2, 4, meter(), || |i: i32| i).unwrap().collect();
-        assert_eq!(out.len(), 4);
-        assert!(matches!(&out[3], Err(PipelineError::Panicked { detail, .. }) if detail.contains("three is bad")));
-    }
-
-    #[test]
-    fn dropping_it_early_joins_its_threads() {
-        let alive = Arc::new(());
-        let held = Arc::clone(&alive);
-        let mut map = ordered_map("test", 0..1_000_000, 4, 8, meter(), move || {
-            let held = Arc::clone(&held);
-            move |i: i32| {
-                let _ = &held;
-                i
-            }
-        })
-        .unwrap();
-        assert_eq!(map.next().unwrap().unwrap(), 0);
-        drop(map);
-        assert_eq!(Arc::strong_count(&alive), 1, "workers are gone, and with them their state");
     }
 }
