@@ -255,7 +255,10 @@ fn admin_server_moves_and_lifecycle_can_be_taken_away() {
     daemon.until("the server moves", |d| {
         d.ask("GET", "/-/ready").is_some_and(|(code, _)| code == 200)
     });
-    assert!(ground.read("run/daemon.lock").contains(&free.to_string()));
+    // Files are written by another thread than the one that answers.
+    daemon.until("the lock tells the new address", |_| {
+        ground.read("run/daemon.lock").contains(&free.to_string())
+    });
     assert_eq!(daemon.ask("POST", "/-/reload").unwrap().0, 403);
     assert!(std::net::TcpStream::connect(address).is_err(), "the old address is closed");
 }

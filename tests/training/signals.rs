@@ -46,7 +46,10 @@ fn every_thread_holds_signals(process: u32) {
         let Ok(status) = fs::read_to_string(format!("/proc/{process}/task/{thread}/status")) else {
             continue;
         };
-        assert_eq!(mask(&status, "SigBlk") & wanted, wanted, "{name} can be interrupted");
+        // The thread that takes them has them unblocked while it waits in sigwait, which is no handler.
+        if name != "signals" {
+            assert_eq!(mask(&status, "SigBlk") & wanted, wanted, "{name} can be interrupted");
+        }
         assert_eq!(mask(&status, "SigCgt") & wanted, 0, "there is a handler");
     }
 }

@@ -280,7 +280,7 @@ fn plans_that_cannot_be_made_are_refused_with_key_and_range() {
         ),
         (
             refused(with(|v| v.colour.jitter_strength[3] = 0.6), ViewMode::Train),
-            "hue 0 to 0.5",
+            "hue at most 0.5",
         ),
         (refused(words(7), ViewMode::Train), "patch = 7"),
         (refused(words(8), ViewMode::Train), "missing"),
