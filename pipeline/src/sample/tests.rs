@@ -284,7 +284,7 @@ fn plans_that_cannot_be_made_are_refused_with_key_and_range() {
         ),
         (refused(words(7), ViewMode::Train), "patch = 7"),
         (refused(words(8), ViewMode::Train), "missing"),
-        (refused(masked(1), ViewMode::Train), "mask.side = 1"),
+        (refused(masked(1), ViewMode::Train), "grid of 1 × 1"),
         (
             refused(plan(vec![view(64)]), ViewMode::Eval { crop_ratio: 0.0 }),
             "crop_ratio = 0.0",
