@@ -50,7 +50,7 @@ pub(super) struct Trainer {
     pub(super) interval: Interval,
     pub(super) watch: Watch,
     pub(super) ladder: Ladder,
-    /// Where the latest batches began, oldest first: as many as can be unjudged.
+    /// Where the batches since the last look at losses and norms began, oldest first: one of them may have to be read again for the replay folder.
     pub(super) trail: VecDeque<Cursor>,
     /// Parts that a batch is processed in; 0 = to be found.
     pub(super) parts: usize,
