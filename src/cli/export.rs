@@ -12,6 +12,7 @@ use crate::cli::answer::say;
 use crate::config::Config;
 use crate::exit::{CliError, ExitCode};
 use crate::export::{self, Card, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Verified, Weights};
+use crate::objective::Kind;
 use crate::signals;
 use crate::trainer::TrainError;
 use crate::trainer::metrics_log::MetricsLog;
@@ -187,37 +188,44 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
         mean: config.train.mean,
         std: config.train.std,
         crop_ratio: config.eval.crop_ratio,
-        measured: measured(run, progress.step),
+        measured: measured(run, progress.step, kind),
         version: concat!(env!("CARGO_PKG_VERSION"), " (", env!("SPLITMASK_REVISION"), ")").to_owned(),
     }
 }
 
 /// The last losses and accuracies that the run's journal holds up to `step`.
-fn measured(run: &Path, step: u64) -> Vec<Measured> {
+fn measured(run: &Path, step: u64, kind: &Kind) -> Vec<Measured> {
     let lines = MetricsLog::read(run);
-    let last = |key: &str, what: &str| {
+    let last = |key: &str, what: String| {
         lines.iter().rev().find_map(|line| {
             let at = line["step"].as_u64().filter(|s| *s <= step)?;
             Some(Measured {
-                what: what.to_owned(),
+                what: what.clone(),
                 value: line[key].as_f64()?,
                 step: at,
             })
         })
     };
-    [
-        ("inpaint", "inpainting loss, nats"),
-        (
-            "token_entropy",
-            "marginal entropy of the visual words, nats: the loss of knowing only their frequencies",
-        ),
-        ("match", "match loss, nats"),
-        ("knn_accuracy", "k-NN accuracy on the validation set"),
-        ("linear_accuracy", "accuracy of a linear probe on the validation set"),
-    ]
-    .into_iter()
-    .filter_map(|(key, what)| last(key, what))
-    .collect()
+    let mut found = Vec::new();
+    for number in kind.numbers.iter().filter(|n| n.panel().is_some()) {
+        let unit = match number.unit_behind() {
+            "" => String::new(),
+            unit => format!(",{unit}"),
+        };
+        found.extend(last(number.name, format!("{}{unit}", number.title())));
+        if let Some(baseline) = number.baseline {
+            let what = format!(
+                "{}{unit}: the {} of {}",
+                baseline.number.replace('_', " "),
+                number.title(),
+                baseline.who
+            );
+            found.extend(last(baseline.number, what));
+        }
+    }
+    found.extend(last("knn_accuracy", "k-NN accuracy on the validation set".into()));
+    found.extend(last("linear_accuracy", "accuracy of a linear probe on the validation set".into()));
+    found
 }
 
 impl From<ExportError> for CliError {

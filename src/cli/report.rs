@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::eval::{checkpoint_folder, config_of, knn};
 use crate::cli::answer::say;
 use crate::exit::CliError;
-use crate::objective::Scope;
+use crate::objective::{Number, Role};
 use crate::trainer::metrics_log::MetricsLog;
 
-/// Sum up a run: speed, losses against the words' entropy, k-NN accuracy against random initialisation and chance, pictures.
+/// Sum up a run: speed, losses against what guessing would score, k-NN accuracy against random initialisation and chance, pictures.
 #[derive(Args)]
 #[command(after_help = "Example:\n  splitmask report runs/demo")]
 pub(crate) struct ReportArgs {
@@ -64,16 +64,23 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
         Some(Err(e)) => (None, None, Some(e.message)),
         None => (None, None, None),
     };
+    let kind = config.objective.kind();
     if args.json {
+        let values = |wanted: &dyn Fn(&Number) -> bool| -> serde_json::Map<String, Value> {
+            let named = kind.numbers.iter().filter(|n| wanted(n)).map(|n| n.name);
+            let all = named.map(|name| (name.to_owned(), last[name].clone()));
+            all.filter(|(_, value)| value.is_f64()).collect()
+        };
+        let mut losses = values(&|n| n.role == Role::Term);
+        losses.insert("total".into(), last["total"].clone());
         say!(
             "{}",
             json!({ "step": last["step"], "images": last["images"], "images_per_second": median("images_per_second"), "data_wait_ratio": wait,
-                    "losses": { "total": last["total"], "inpaint": last["inpaint"], "match": last["match"] }, "token_entropy": last["token_entropy"],
+                    "losses": losses, "numbers": values(&|n| n.role == Role::Measure), "token_entropy": last["token_entropy"],
                     "knn": trained, "knn_random_init": random })
         );
         return Ok(());
     }
-    let number = |key: &str| last[key].as_f64().unwrap_or(f64::NAN);
     say!(
         "run            {} at step {} ({} images)",
         args.run.display(),
@@ -85,19 +92,17 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
         median("images_per_second")
     );
     say!("data wait      {:.1} % of the time", 100.0 * wait);
-    if last["inpaint"].is_f64() {
-        say!(
-            "inpaint loss   {:.3} nats; a model that knows only how frequent each word is would score {:.3} (marginal entropy)",
-            number("inpaint"),
-            number("token_entropy")
-        );
-    }
-    if last["match"].is_f64() {
-        let chance = config
-            .objective
-            .chance("match", &Scope::new(&config.model, config.train.batch, 0))
-            .unwrap_or(f64::NAN);
-        say!("match loss     {:.3} nats; guessing would score {chance:.3}", number("match"));
+    let scope = config.scope();
+    for number in kind.numbers.iter().filter(|n| n.panel().is_some()) {
+        let Some(value) = last[number.name].as_f64() else { continue };
+        let mut line = format!("{:<14} {value:.3}{}", number.title(), number.unit_behind());
+        let measured = number.baseline.and_then(|b| Some((b.who, last[b.number].as_f64()?, b.number)));
+        if let Some((who, score, what)) = measured {
+            line.push_str(&format!("; {who} would score {score:.3} ({})", what.replace('_', " ")));
+        } else if let Some(chance) = config.objective.chance(number.name, &scope) {
+            line.push_str(&format!("; guessing would score {chance:.3}"));
+        }
+        say!("{line}");
     }
     if let (Some(trained), Some(random)) = (&trained, &random) {
         say!(
@@ -119,10 +124,8 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     if let Some(reason) = unmeasured {
         say!("k-NN accuracy  not measured: {reason}");
     }
-    for (name, what) in [
-        ("inpaint.png", "image · seen by A · seen by B · predicted words · true words"),
-        ("curves.svg", "losses and accuracies over steps"),
-    ] {
+    let sheets = kind.sheets.iter().map(|(name, columns)| (format!("{name}.png"), *columns));
+    for (name, what) in sheets.chain([("curves.svg".to_owned(), "losses and accuracies over steps")]) {
         let path = args.run.join(name);
         if path.exists() {
             say!("picture        {} ({what})", path.display());

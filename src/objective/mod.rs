@@ -18,7 +18,7 @@ use tch::Tensor;
 use tch::nn::Path;
 use toml::Table;
 
-pub use crate::telemetry::number::{Better, Number, Role, Unit};
+pub use crate::telemetry::number::{Baseline, Better, Number, Panel, Role, Unit};
 pub use collapse::{CollapseRule, Judged};
 pub use registry::{Kind, OBJECTIVES, ObjectiveConfig, kind, read, table};
 pub use sheet::{Column, Sheet};

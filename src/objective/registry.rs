@@ -28,6 +28,8 @@ pub struct Kind {
     pub numbers: &'static [Number],
     /// The ways in which it may learn nothing.
     pub collapse: &'static [CollapseRule],
+    /// The pictures that it may draw: (name, what its columns show from left to right, separated by " · ").
+    pub sheets: &'static [(&'static str, &'static str)],
     /// Its default settings; and where the value of a key decides which other keys exist, the defaults for each such value.
     pub variants: fn() -> Vec<Box<dyn Plan>>,
     /// Reads a table with all its keys, `kind` left out: [`read`] for a struct of serde's.
@@ -176,6 +178,12 @@ mod tests {
                 assert!(variant.forward_flops(&at) > 0.0);
                 let again = (kind.read)(variant.table()).unwrap();
                 assert_eq!(again.table(), variant.table());
+            }
+            for (name, columns) in kind.sheets {
+                assert!(
+                    name.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !columns.is_empty(),
+                    "{name}"
+                );
             }
             for (n, number) in kind.numbers.iter().enumerate() {
                 assert!(!kind.numbers[..n].iter().any(|m| m.name == number.name), "{} twice", number.name);

@@ -5,10 +5,10 @@ use tch::Tensor;
 /// One row for each image, columns from left to right.
 #[derive(Debug)]
 pub struct Sheet {
-    /// Name of its file in the run folder, without `.png`.
+    /// Its name among the kind's `sheets`, and that of its file in the run folder, without `.png`.
     pub name: &'static str,
-    /// (what it shows, itself).
-    pub columns: Vec<(&'static str, Column)>,
+    /// As many as the kind's caption names.
+    pub columns: Vec<Column>,
 }
 
 /// One column.

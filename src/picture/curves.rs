@@ -23,19 +23,18 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(127, 127, 127),
 ];
 
-/// Draws curves as SVG: names that end in `accuracy` share the lower panel (0..1), all others the upper one (nats).
+/// Draws curves as SVG: losses in the upper panel, shares (0..1) in the lower one.
 ///
 /// # Errors
 /// The plotting library's message.
-pub fn curves(title: &str, points: &[Point]) -> Result<String, String> {
+pub fn curves(title: &str, losses: &[Point], shares: &[Point]) -> Result<String, String> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (900, 720)).into_drawing_area();
         root.fill(&WHITE).map_err(|e| e.to_string())?;
         let (upper, lower) = root.split_vertically(430);
-        let (accuracies, losses): (Vec<&Point>, Vec<&Point>) = points.iter().partition(|p| p.curve.ends_with("accuracy"));
-        panel(&upper, title, ("step", "nats"), &losses)?;
-        panel(&lower, "accuracy", ("step", "share"), &accuracies)?;
+        panel(&upper, title, ("step", "loss"), &losses.iter().collect::<Vec<_>>())?;
+        panel(&lower, "accuracy", ("step", "share"), &shares.iter().collect::<Vec<_>>())?;
         root.present().map_err(|e| e.to_string())?;
     }
     Ok(svg)
@@ -118,12 +117,8 @@ mod tests {
         };
         let svg = curves(
             "run",
-            &[
-                point(1, "inpaint", 6.0),
-                point(2, "inpaint", 5.0),
-                point(2, "match accuracy", 0.5),
-                point(2, "match", f64::NAN),
-            ],
+            &[point(1, "inpaint", 6.0), point(2, "inpaint", 5.0), point(2, "match", f64::NAN)],
+            &[point(2, "match accuracy", 0.5)],
         )
         .unwrap();
         for name in ["inpaint", "match accuracy", "match"] {
@@ -136,6 +131,6 @@ mod tests {
 
     #[test]
     fn no_points_still_draw() {
-        assert!(curves("run", &[]).unwrap().starts_with("<svg"));
+        assert!(curves("run", &[], &[]).unwrap().starts_with("<svg"));
     }
 }

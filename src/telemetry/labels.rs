@@ -71,18 +71,6 @@ closed_label! {
 }
 
 closed_label! {
-    /// A term of the loss.
-    LossTerm = "term" {
-        /// Weighted sum.
-        Total = "total",
-        /// Cross-entropy of the absent visual words.
-        Inpaint = "inpaint",
-        /// Contrastive loss between the halves' descriptors.
-        Match = "match",
-    }
-}
-
-closed_label! {
     /// How a reload of the config ended.
     ReloadOutcome = "outcome" {
         /// Changes are in force.

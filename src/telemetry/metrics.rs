@@ -9,7 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter, Opts, Registry};
 
 pub use super::exposition::{render, series_names};
-pub use super::labels::{ClosedLabel, EvalTask, LossTerm, MemoryKind, PauseReason, PerLabel, Phase, ReloadOutcome, RunFile, SideTask};
+pub use super::labels::{ClosedLabel, EvalTask, MemoryKind, PauseReason, PerLabel, Phase, ReloadOutcome, RunFile, SideTask};
+pub use super::objective::ObjectiveMetrics;
 pub use super::phase_clock::PhaseClock;
 use super::register::{count_per, counter, gauge, gauge_per, histogram, register, seconds_per};
 
@@ -48,22 +49,12 @@ pub struct TrainMetrics {
     pub stuck: Gauge,
     /// `splitmask_train_finished`.
     pub finished: Gauge,
-    /// `splitmask_train_loss`.
-    pub loss: PerLabel<LossTerm, Gauge>,
+    /// What the objective declares: its losses and other numbers, and its ways to collapse.
+    pub objective: ObjectiveMetrics,
     /// `splitmask_train_token_entropy_nats`.
     pub token_entropy: Gauge,
     /// `splitmask_train_codebook_perplexity`.
     pub codebook_perplexity: Gauge,
-    /// `splitmask_train_predicted_perplexity`.
-    pub predicted_perplexity: Gauge,
-    /// `splitmask_train_token_accuracy_ratio`.
-    pub token_accuracy: Gauge,
-    /// `splitmask_train_match_accuracy_ratio`.
-    pub match_accuracy: Gauge,
-    /// `splitmask_train_match_at_chance_intervals`.
-    pub match_at_chance: Gauge,
-    /// `splitmask_train_inpaint_collapsed_intervals`.
-    pub inpaint_collapsed: Gauge,
     /// `splitmask_train_grad_norm`.
     pub grad_norm: Gauge,
     /// `splitmask_train_learning_rate`.
@@ -184,7 +175,7 @@ impl TrainMetrics {
                 "splitmask_train_finished",
                 "1 once the schedule is done and the process is about to end, else 0.",
             )?,
-            loss: gauge_per(r, "splitmask_train_loss", "Loss by term at the last log step, in nats.")?,
+            objective: ObjectiveMetrics::new(r)?,
             token_entropy: gauge(
                 r,
                 "splitmask_train_token_entropy_nats",
@@ -194,31 +185,6 @@ impl TrainMetrics {
                 r,
                 "splitmask_train_codebook_perplexity",
                 "exp(entropy) of the target visual words over a fixed window: how many words are in use, effectively.",
-            )?,
-            predicted_perplexity: gauge(
-                r,
-                "splitmask_train_predicted_perplexity",
-                "exp(entropy) of the words predicted in a batch, mean of the last log interval; 1 = always the same word, 0 = no words are predicted.",
-            )?,
-            token_accuracy: gauge(
-                r,
-                "splitmask_train_token_accuracy_ratio",
-                "Share of absent visual words that were predicted right, 0 to 1.",
-            )?,
-            match_accuracy: gauge(
-                r,
-                "splitmask_train_match_accuracy_ratio",
-                "Share of images whose other half was recognised among the batch, 0 to 1.",
-            )?,
-            match_at_chance: gauge(
-                r,
-                "splitmask_train_match_at_chance_intervals",
-                "Log intervals in a row, after the warm-up, in which the match accuracy was under twice that of guessing.",
-            )?,
-            inpaint_collapsed: gauge(
-                r,
-                "splitmask_train_inpaint_collapsed_intervals",
-                "Log intervals in a row, after the warm-up, in which under 2 words were predicted, effectively, while the targets had 8 or more.",
             )?,
             grad_norm: gauge(r, "splitmask_train_grad_norm", "L2 norm of all gradients before clipping.")?,
             learning_rate: gauge(r, "splitmask_train_learning_rate", "Learning rate of the last step.")?,

@@ -6,5 +6,6 @@ mod labels;
 pub mod line_file;
 pub mod metrics;
 pub mod number;
+pub mod objective;
 mod phase_clock;
 mod register;

@@ -46,4 +46,55 @@ pub struct Number {
     pub unit: Unit,
     /// Direction.
     pub better: Better,
+    /// What somebody who has learnt nothing would score, where that is measured beside it.
+    pub baseline: Option<Baseline>,
+}
+
+/// Where a curve of a number is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Panel {
+    /// With the losses.
+    Losses,
+    /// With other shares, 0 to 1.
+    Shares,
+}
+
+impl Number {
+    /// Where its curve is drawn; `None` = it has none.
+    #[must_use]
+    pub fn panel(&self) -> Option<Panel> {
+        match (self.role, self.unit) {
+            (Role::Term, _) | (_, Unit::Nats) => Some(Panel::Losses),
+            (Role::Measure, Unit::Share) => Some(Panel::Shares),
+            (Role::Measure, Unit::Count | Unit::Plain) => None,
+        }
+    }
+
+    /// Its name for people: `match loss`, `token accuracy`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let name = self.name.replace('_', " ");
+        match self.role {
+            Role::Term => format!("{name} loss"),
+            Role::Measure => name,
+        }
+    }
+
+    /// Its unit behind a value: ` nats`, or nothing.
+    #[must_use]
+    pub fn unit_behind(&self) -> &'static str {
+        match self.unit {
+            Unit::Nats => " nats",
+            Unit::Share | Unit::Count | Unit::Plain => "",
+        }
+    }
+}
+
+/// What a number is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Baseline {
+    /// Name of the measured number.
+    pub number: &'static str,
+    /// Who scores that, in words: "a model that …".
+    pub who: &'static str,
 }

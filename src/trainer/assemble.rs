@@ -97,6 +97,11 @@ impl Trainer {
         let vars = nn::VarStore::new(device);
         let objective = spec.objective.build(&vars.root(), &spec.scope(words.len()));
         telemetry.train.set_layers(objective.encoder().depth());
+        let kind = spec.objective.kind();
+        telemetry
+            .train
+            .objective
+            .declare(kind.numbers, kind.collapse.iter().map(|rule| rule.name));
         let mut optimizer = AdamW::new(vars.variables(), |name, dims| objective.rule(name, dims), &spec.optim);
         let plan = Arc::new(words.plan(spec.objective.request(&spec.scope(words.len()))));
 

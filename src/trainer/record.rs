@@ -1,5 +1,6 @@
 //! A log line: to `metrics.jsonl`, the log, the gauges and the status board, all from the same numbers.
 
+use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
@@ -7,7 +8,8 @@ use serde_json::{Map, Value, json};
 use super::assemble::Trainer;
 use super::control::{State, uptime_s};
 use super::speed;
-use crate::telemetry::metrics::{LossTerm, Phase};
+use crate::objective::Panel;
+use crate::telemetry::metrics::Phase;
 
 /// Most points of one curve on the status page.
 const HISTORY: usize = 500;
@@ -15,7 +17,7 @@ const HISTORY: usize = 500;
 impl Trainer {
     /// Sums up the interval that ends at this step.
     pub(super) fn record(&mut self) {
-        let means = self.meter.take();
+        let mut means = self.meter.take();
         let elapsed = self.interval.began.elapsed().as_secs_f64().max(1e-9);
         let images_per_second = self.interval.images as f64 / elapsed;
         let waited = self.telemetry.train.phase(Phase::DataWait).get() - self.interval.waited_before;
@@ -23,7 +25,12 @@ impl Trainer {
         self.interval = Interval::begin(self.telemetry.train.phase(Phase::DataWait).get());
 
         let (lr, wd) = self.schedule(self.step.saturating_sub(1));
-        let entropy = self.usage.entropy();
+        let (entropy, perplexity) = (self.usage.entropy(), self.usage.perplexity());
+        // Numbers of the target words, where there are any.
+        if !self.words.is_empty() {
+            means.insert("token_entropy".into(), entropy);
+            means.insert("codebook_perplexity".into(), perplexity);
+        }
         let mut line = Map::new();
         let mut put = |key: &str, value: Value| line.insert(key.to_owned(), value);
         put("step", json!(self.step));
@@ -31,8 +38,6 @@ impl Trainer {
         for (name, value) in &means {
             put(name, json!(value));
         }
-        put("token_entropy", json!(entropy));
-        put("codebook_perplexity", json!(self.usage.perplexity()));
         put("learning_rate", json!(lr));
         put("images", json!(self.telemetry.train.images.get()));
         put("images_per_second", json!(images_per_second));
@@ -44,20 +49,13 @@ impl Trainer {
         self.metrics_log.write(line);
 
         let m = &self.telemetry.train;
-        for (name, value) in &means {
-            if let Some(term) = LossTerm::from_label(name) {
-                m.loss.of(term).set(*value);
-            }
-        }
-        let mean = |name: &str| means.get(name).copied();
-        m.token_entropy.set(entropy);
-        m.codebook_perplexity.set(self.usage.perplexity());
-        m.token_accuracy.set(mean("token_accuracy").unwrap_or(0.0));
-        m.match_accuracy.set(mean("match_accuracy").unwrap_or(0.0));
-        m.predicted_perplexity.set(mean("predicted_perplexity").unwrap_or(0.0));
-        self.watch_collapse(mean("match_accuracy"), mean("predicted_perplexity"));
+        let numbers = self.spec.objective.kind().numbers;
+        m.objective.set(numbers, &means);
+        m.token_entropy.set(mean_or_0(&means, "token_entropy"));
+        m.codebook_perplexity.set(mean_or_0(&means, "codebook_perplexity"));
+        self.watch_collapse(&means);
         let m = &self.telemetry.train;
-        m.grad_norm.set(mean("grad_norm").unwrap_or(0.0));
+        m.grad_norm.set(mean_or_0(&means, "grad_norm"));
         m.learning_rate.set(lr);
         m.weight_decay.set(wd);
         m.ema_momentum.set(self.spec.ema.decay);
@@ -68,16 +66,21 @@ impl Trainer {
             tracing::debug!(error = %e, "the run folder's disk cannot be measured");
         }
 
-        let losses: Vec<(String, f64)> = means
-            .iter()
-            .filter(|(k, _)| LossTerm::from_label(k).is_some())
-            .map(|(k, v)| (k.clone(), *v))
-            .collect();
-        let words: String = losses.iter().map(|(k, v)| format!("{k} {v:.3} ")).collect();
+        let of_panel = |panel: Panel| -> Vec<(String, f64)> {
+            let shown = numbers.iter().filter(|n| n.panel() == Some(panel)).map(|n| n.name);
+            let total = (panel == Panel::Losses).then_some("total");
+            let value = |name: &str| Some((name.to_owned(), *means.get(name)?));
+            shown.chain(total).filter_map(value).collect()
+        };
+        let losses = of_panel(Panel::Losses);
+        let mut words: String = losses.iter().map(|(k, v)| format!("{k} {v:.3} ")).collect();
+        if !self.words.is_empty() {
+            words.push_str(&format!("(entropy {entropy:.3}) "));
+        }
         tracing::info!(
             step = self.step,
             epoch = self.cursor.epoch,
-            "{words}(entropy {entropy:.3}) · {images_per_second:.0} images/s · wait {:.1} % · lr {lr:.2e}",
+            "{words}· {images_per_second:.0} images/s · wait {:.1} % · lr {lr:.2e}",
             100.0 * wait_ratio
         );
         let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -85,16 +88,12 @@ impl Trainer {
         status.data_wait_ratio = wait_ratio;
         status.token_entropy = entropy;
         status.learning_rate = lr;
-        status.grad_norm = mean("grad_norm").unwrap_or(0.0);
-        for name in ["token_accuracy", "match_accuracy"] {
-            if let Some(value) = mean(name) {
-                status.history.push((self.step, name.to_owned(), value));
-            }
+        status.grad_norm = mean_or_0(&means, "grad_norm");
+        let curves = of_panel(Panel::Shares).into_iter().chain(losses.iter().cloned());
+        status.history.extend(curves.map(|(name, value)| (self.step, name, value)));
+        if !self.words.is_empty() {
+            status.history.push((self.step, "token_entropy".into(), entropy));
         }
-        for (name, value) in &losses {
-            status.history.push((self.step, name.clone(), *value));
-        }
-        status.history.push((self.step, "token_entropy".into(), entropy));
         status.losses = losses;
         status.unwritten_lines = self.metrics_log.waiting();
         thin(&mut status.history);
@@ -132,6 +131,10 @@ impl Interval {
             images: 0,
         }
     }
+}
+
+fn mean_or_0(means: &BTreeMap<String, f64>, name: &str) -> f64 {
+    means.get(name).copied().unwrap_or(0.0)
 }
 
 /// Drops every other point of all curves once one has too many; the newest stay.

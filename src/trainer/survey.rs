@@ -22,7 +22,7 @@ use crate::eval::features::{Features, Pass, Set, extract};
 use crate::eval::knn::{Accuracy, Vote, classify};
 use crate::eval::watch::Watched;
 use crate::model::Vit;
-use crate::objective::{Column, Sheet};
+use crate::objective::{Column, Panel, Sheet};
 use crate::picture;
 use crate::telemetry::metrics::{EvalTask, SideTask};
 
@@ -234,7 +234,7 @@ impl Trainer {
         };
         let whole = |t: &Tensor| Vec::<i64>::try_from(t.flatten(0, -1));
         let mut rows: Vec<Vec<picture::Cell>> = (0..batch.len).map(|_| vec![]).collect();
-        for (_, column) in &sheet.columns {
+        for column in &sheet.columns {
             match column {
                 Column::View(index) => {
                     for (i, row) in rows.iter_mut().enumerate() {
@@ -304,34 +304,31 @@ impl Trainer {
     }
 
     fn draw_curves(&self) -> Result<(), EvalError> {
-        let mut points = Vec::new();
+        let (mut losses, mut shares) = (Vec::new(), Vec::new());
         for line in MetricsLog::read(&self.spec.run_dir) {
             let Some(step) = line["step"].as_u64() else { continue };
-            for curve in [
-                "inpaint",
-                "match",
-                "token_entropy",
-                "token_accuracy",
-                "match_accuracy",
-                "knn_accuracy",
-                "val_loss",
-                "linear_accuracy",
-            ] {
-                if let Some(value) = line[curve].as_f64() {
-                    points.push(picture::Point {
-                        step,
-                        curve: curve.replace('_', " "),
-                        value,
-                    });
+            let put = |panel: &mut Vec<picture::Point>, name: &str| {
+                if let Some(value) = line[name].as_f64() {
+                    let curve = name.replace('_', " ");
+                    panel.push(picture::Point { step, curve, value });
+                }
+            };
+            for number in self.spec.objective.kind().numbers {
+                match number.panel() {
+                    Some(Panel::Losses) => put(&mut losses, number.name),
+                    Some(Panel::Shares) => put(&mut shares, number.name),
+                    None => {}
                 }
             }
+            ["token_entropy", "val_loss"].iter().for_each(|name| put(&mut losses, name));
+            ["knn_accuracy", "linear_accuracy"].iter().for_each(|name| put(&mut shares, name));
         }
         let name = self
             .spec
             .run_dir
             .file_name()
             .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let svg = picture::curves(&format!("{name}: losses against the marginal token entropy"), &points).map_err(EvalError::Picture)?;
+        let svg = picture::curves(&format!("{name}: losses and what they are judged by"), &losses, &shares).map_err(EvalError::Picture)?;
         self.put_picture("curves.svg", |path| std::fs::write(path, svg).map_err(|e| e.to_string()))
     }
 }

@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use prometheus::Registry;
-use splitmask::telemetry::metrics::{EvalTask, LossTerm, MemoryKind, Phase, ReloadOutcome, TrainMetrics, render, unix_seconds};
+use splitmask::objective::OBJECTIVES;
+use splitmask::telemetry::metrics::{EvalTask, MemoryKind, Phase, ReloadOutcome, TrainMetrics, render, unix_seconds};
 use splitmask_pipeline::error::{SampleError, ShardError};
 use splitmask_pipeline::metrics::{CodeClass, PipelineMetrics, Progress, RetryReason, Scheme, Stage, StoreOp};
 
@@ -40,6 +41,9 @@ pub(crate) fn inventories() -> (Registry, TrainMetrics, PipelineMetrics) {
     let pipeline = PipelineMetrics::register(&registry).expect("the pipeline's metrics beside them");
     train.set_build_info("2.11.0", "cpu");
     train.set_layers(12);
+    for kind in OBJECTIVES {
+        train.objective.declare(kind.numbers, kind.collapse.iter().map(|rule| rule.name));
+    }
     (registry, train, pipeline)
 }
 
@@ -118,14 +122,18 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
             .inc_by(0.1 * [0.03, 0.02, 0.3, 0.5, 0.1, 0.01, 0.02, 0.01, 0.01][index]);
     }
     let inpaint = 5.0 + 4.0 * (-t / 200.0).exp();
-    train.loss.of(LossTerm::Inpaint).set(inpaint);
-    train.loss.of(LossTerm::Match).set(2.0);
-    train.loss.of(LossTerm::Total).set(inpaint + 2.0);
+    let means = [
+        ("total", inpaint + 2.0),
+        ("inpaint", inpaint),
+        ("match", 2.0),
+        ("predicted_perplexity", 4.0_f64.exp()),
+        ("token_accuracy", 0.2),
+        ("match_accuracy", 0.6),
+    ];
+    let means = means.map(|(name, value)| (name.to_owned(), value)).into();
+    train.objective.set(OBJECTIVES[0].numbers, &means);
     train.token_entropy.set(5.5);
     train.codebook_perplexity.set(5.5_f64.exp());
-    train.predicted_perplexity.set(4.0_f64.exp());
-    train.token_accuracy.set(0.2);
-    train.match_accuracy.set(0.6);
     train.grad_norm.set(1.0 + 0.1 * t.sin());
     train.learning_rate.set(1.5e-3);
     train.model_flops_utilization.set(0.4);

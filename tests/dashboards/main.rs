@@ -18,6 +18,7 @@ use files::{Panel, Query, list, string};
 use prometheus::{Prometheus, promtool};
 use promql::selectors;
 use splitmask::config::classes::keys;
+use splitmask::objective::OBJECTIVES;
 use splitmask::telemetry::metrics::{TrainMetrics, render, series_names};
 
 /// Series that Prometheus makes itself for each target.
@@ -224,8 +225,7 @@ fn every_alert_has_a_case_that_fires_one_that_does_not_and_a_page() {
         "ConfigReloadFailed",
         "CodebookCollapse",
         "Overfitting",
-        "MatchCollapse",
-        "InpaintCollapse",
+        "ObjectiveCollapse",
         "StoreThrottled",
         "DiskNearlyFull",
     ];
@@ -252,6 +252,21 @@ fn every_alert_has_a_case_that_fires_one_that_does_not_and_a_page() {
             "docs/monitoring.md does not explain {}",
             alert.name
         );
+    }
+}
+
+#[test]
+fn every_number_and_rule_of_an_objective_is_in_the_guide() {
+    let guide = files::text("docs/monitoring.md");
+    for kind in OBJECTIVES {
+        let row = |name: &str| guide.lines().find(|line| line.starts_with(&format!("| `{name}`")));
+        for number in kind.numbers {
+            let row = row(number.name).unwrap_or_else(|| panic!("docs/monitoring.md has no row for {}", number.name));
+            assert!(row.contains(kind.name), "{} is not said to be of {}: {row}", number.name, kind.name);
+        }
+        for rule in kind.collapse {
+            assert!(row(rule.name).is_some(), "docs/monitoring.md has no row for {}", rule.name);
+        }
     }
 }
 

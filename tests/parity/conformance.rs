@@ -283,8 +283,10 @@ fn pictures_have_a_cell_for_every_image() {
     for config in all() {
         let (_vs, objective) = built(&config, &model());
         for sheet in objective.pictures(&input(&config)).unwrap() {
-            assert!(!sheet.name.is_empty() && !sheet.columns.is_empty());
-            for (_, column) in sheet.columns {
+            let caption = config.kind().sheets.iter().find(|(name, _)| *name == sheet.name);
+            let (_, columns) = caption.expect("a sheet that the kind declares");
+            assert_eq!(columns.split(" · ").count(), sheet.columns.len(), "{}", sheet.name);
+            for column in sheet.columns {
                 match column {
                     Column::View(index) => assert!(index < config.request(&scope(&model())).views.len()),
                     Column::Seen(seen) => assert!(seen.size()[0] == BATCH && (1..16).contains(&seen.size()[1])),

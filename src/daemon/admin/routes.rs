@@ -28,6 +28,7 @@ use super::guard::{guard, refusal};
 use crate::config::{classes, tree};
 use crate::daemon::daemon_status::lock;
 use crate::daemon::events::Event;
+use crate::objective::Panel;
 use crate::telemetry::metrics::{ReloadOutcome, render};
 
 /// Requests that are answered at once, besides those that scrapers and probes send: reloads and checkpoints take their time.
@@ -39,11 +40,16 @@ const BODY_BYTES: usize = 64 << 10;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let overwhelmed = |_: BoxError| async { refusal(StatusCode::SERVICE_UNAVAILABLE, "too many requests are under way") };
-    let reads = Router::new()
+    // The kind of objective is the same for the life of a run.
+    let sheets = lock(&shared.shown).config.objective.kind().sheets;
+    let drawn = sheets.iter().fold(Router::new(), |router, (name, _)| {
+        let draw = move |State(shared): Seen| async move { picture(&shared, &format!("{name}.png"), "image/png").await };
+        router.route(&format!("/{name}.png"), get(draw))
+    });
+    let reads = drawn
         .route("/", get(page))
         .route("/api/v1/status", get(status))
         .route("/api/v1/config", get(config))
-        .route("/inpaint.png", get(inpaint))
         .route("/curves.svg", get(curves))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, READ_LIMIT));
     let acts = Router::new()
@@ -164,6 +170,10 @@ async fn status(State(shared): Seen) -> Json<Value> {
         history.entry(term).or_default().push((*step, *value));
     }
     let shown = lock(&shared.shown);
+    let kind = shown.config.objective.kind();
+    // Curves between 0 and 1; the others are losses.
+    let shares = kind.numbers.iter().filter(|n| n.panel() == Some(Panel::Shares)).map(|n| n.name);
+    let shares = shares.chain(["knn_accuracy", "linear_accuracy"]);
     Json(json!({
         "run": shown.config.run.name,
         "run_dir": shown.config.run_dir(),
@@ -196,6 +206,8 @@ async fn status(State(shared): Seen) -> Json<Value> {
         "queue": { "batches": status.queue.0, "capacity": status.queue.1 },
         "config": { "generation": shown.generation, "sha256": shown.config_sha256, "last_reload": shown.last_reload },
         "history": history,
+        "shares": shares.collect::<Vec<_>>(),
+        "sheets": kind.sheets.iter().map(|(name, columns)| json!({ "name": name, "columns": columns })).collect::<Vec<_>>(),
     }))
 }
 
@@ -220,10 +232,6 @@ fn redacted(value: Value) -> Value {
         Value::Object(table) => table.into_iter().map(|(key, item)| (key, redacted(item))).collect(),
         other => other,
     }
-}
-
-async fn inpaint(State(shared): Seen) -> Response {
-    picture(&shared, "inpaint.png", "image/png").await
 }
 
 async fn curves(State(shared): Seen) -> Response {

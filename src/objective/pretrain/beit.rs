@@ -6,7 +6,7 @@ use tch::Tensor;
 use tch::nn::Path;
 use toml::Table;
 
-use super::splitmask::{INPAINT_COLLAPSED, PREDICTED_PERPLEXITY};
+use super::splitmask::{FREQUENCIES, INPAINT_COLLAPSED, PREDICTED_PERPLEXITY};
 use crate::head::MimHead;
 use crate::loss::{count_words, token_accuracy};
 use crate::model::config::VitConfig;
@@ -43,6 +43,7 @@ pub static KIND: Kind = Kind {
             role: Role::Term,
             unit: Unit::Nats,
             better: Better::Lower,
+            baseline: Some(FREQUENCIES),
         },
         Number {
             name: "token_accuracy",
@@ -50,12 +51,14 @@ pub static KIND: Kind = Kind {
             role: Role::Measure,
             unit: Unit::Share,
             better: Better::Higher,
+            baseline: None,
         },
         PREDICTED_PERPLEXITY,
     ],
     collapse: &[INPAINT_COLLAPSED],
     variants: || vec![Box::new(BeitConfig::default())],
     read: read::<BeitConfig>,
+    sheets: &[("inpaint", "image · seen · predicted words · true words")],
 };
 
 /// BEiT's settings (arXiv 2106.08254 §2.3, §2.5 and appendix G).
@@ -224,10 +227,10 @@ impl Objective for Beit {
         Ok(vec![Sheet {
             name: "inpaint",
             columns: vec![
-                ("image", Column::View(0)),
-                ("seen", Column::Seen(parts.absent_a.shallow_clone())),
-                ("predicted words", Column::Words(predicted)),
-                ("true words", Column::Words(words.shallow_clone())),
+                Column::View(0),
+                Column::Seen(parts.absent_a.shallow_clone()),
+                Column::Words(predicted),
+                Column::Words(words.shallow_clone()),
             ],
         }])
     }

@@ -9,7 +9,7 @@ use toml::Table;
 
 use crate::model::{block_flops, linear_flops};
 use crate::objective::masked::{drop_path, fit_mask, odd_blocks, one_view, side, weight};
-use crate::objective::{Better, CollapseRule, Kind, Number, Objective, Plan, Role, Scope, Unit, read, table};
+use crate::objective::{Baseline, Better, CollapseRule, Kind, Number, Objective, Plan, Role, Scope, Unit, read, table};
 use crate::setting::Class::{Frozen, Live, Restart};
 use crate::setting::{Findings, Fitting, Violation, key};
 
@@ -62,6 +62,7 @@ pub static KIND: Kind = Kind {
             role: Role::Term,
             unit: Unit::Nats,
             better: Better::Lower,
+            baseline: Some(FREQUENCIES),
         },
         Number {
             name: "match",
@@ -69,6 +70,7 @@ pub static KIND: Kind = Kind {
             role: Role::Term,
             unit: Unit::Nats,
             better: Better::Lower,
+            baseline: None,
         },
         Number {
             name: "token_accuracy",
@@ -76,6 +78,7 @@ pub static KIND: Kind = Kind {
             role: Role::Measure,
             unit: Unit::Share,
             better: Better::Higher,
+            baseline: None,
         },
         Number {
             name: "match_accuracy",
@@ -83,6 +86,7 @@ pub static KIND: Kind = Kind {
             role: Role::Measure,
             unit: Unit::Share,
             better: Better::Higher,
+            baseline: None,
         },
         PREDICTED_PERPLEXITY,
     ],
@@ -108,6 +112,13 @@ pub static KIND: Kind = Kind {
         vec![with(SplitMaskConfig::default().mask), with(MaskSpec::UniformSplit { keep: 0.5 })]
     },
     read: read::<SplitMaskConfig>,
+    sheets: &[("inpaint", "image · seen by A · seen by B · predicted words · true words")],
+};
+
+/// What the loss of predicted words is judged by (docs/method.md §1); of every objective that predicts words.
+pub(super) const FREQUENCIES: Baseline = Baseline {
+    number: "token_entropy",
+    who: "a model that knows only how frequent each word is",
 };
 
 /// How evenly the predicted words are used; of every objective that predicts words.
@@ -117,6 +128,7 @@ pub(super) const PREDICTED_PERPLEXITY: Number = Number {
     role: Role::Measure,
     unit: Unit::Count,
     better: Better::Neither,
+    baseline: None,
 };
 
 /// Predicted words, effectively, under which the model says the same whatever it sees: one that knows only frequencies predicts one word.
@@ -294,6 +306,7 @@ impl Plan for SplitMaskConfig {
 mod tests {
     use super::*;
     use crate::model::config::VitConfig;
+    use crate::objective::Judged;
 
     fn wrong(config: &SplitMaskConfig, batch: u32) -> Vec<String> {
         let model = VitConfig::default();
@@ -337,6 +350,42 @@ mod tests {
         }
         assert_eq!(wrong(&d(), 1), ["train.batch"]);
         assert_eq!(wrong(&SplitMaskConfig { match_: false, ..d() }, 1), [""; 0]);
+    }
+
+    /// Whether a rule holds for an interval with these means; guessing recognises one half in 128.
+    fn holds(rule: &str, means: &[(&str, f64)]) -> bool {
+        let means = means.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+        let chance = |name: &str| (name == "match_accuracy").then_some(1.0 / 128.0);
+        let judged = Judged {
+            means: &means,
+            chance: &chance,
+        };
+        let found = KIND.collapse.iter().find(|r| r.name == rule);
+        (found.expect("the rule exists").holds)(&judged)
+    }
+
+    #[test]
+    fn one_word_for_all_patches_is_a_collapse_unless_the_targets_are_few_too() {
+        let few = |predicted, targets| {
+            holds(
+                "inpaint_collapsed",
+                &[("predicted_perplexity", predicted), ("codebook_perplexity", targets)],
+            )
+        };
+        assert!(few(1.0, 300.0) && few(1.99, 8.0));
+        assert!(!few(2.0, 300.0) && !few(1.0, 7.9));
+        assert!(!few(f64::NAN, 300.0), "a step that was not finite has an alert of its own");
+        assert!(
+            !holds("inpaint_collapsed", &[("codebook_perplexity", 300.0)]),
+            "no words, no collapse"
+        );
+    }
+
+    #[test]
+    fn twice_the_accuracy_of_guessing_is_no_collapse() {
+        let at = |accuracy| holds("match_at_chance", &[("match_accuracy", accuracy)]);
+        assert!(at(1.9 / 128.0) && !at(2.0 / 128.0) && !at(f64::NAN));
+        assert!(!holds("match_at_chance", &[]), "no match loss, no collapse");
     }
 
     #[test]

@@ -212,11 +212,11 @@ impl Objective for SplitMask {
         Ok(vec![Sheet {
             name: "inpaint",
             columns: vec![
-                ("image", Column::View(0)),
-                ("seen by A", Column::Seen(parts.seen_a.shallow_clone())),
-                ("seen by B", Column::Seen(parts.seen_b.shallow_clone())),
-                ("predicted words", Column::Words(predicted)),
-                ("true words", Column::Words(words.shallow_clone())),
+                Column::View(0),
+                Column::Seen(parts.seen_a.shallow_clone()),
+                Column::Seen(parts.seen_b.shallow_clone()),
+                Column::Words(predicted),
+                Column::Words(words.shallow_clone()),
             ],
         }])
     }
