@@ -19,15 +19,15 @@ impl Judged<'_> {
     }
 }
 
-/// One way to collapse. Log intervals in a row that it holds for, after the warm-up, are the gauge `splitmask_train_NAME_intervals`.
+/// One way to collapse. Log intervals in a row that it holds for, after the warm-up, are the gauge `splitmask_train_collapsed_intervals{rule="NAME"}`.
 #[derive(Clone, Copy)]
 pub struct CollapseRule {
     /// Name of the rule.
     pub name: &'static str,
-    /// Which intervals the gauge counts, in words.
+    /// For which intervals it holds and what that says; in the log once a row is long enough, and in docs/monitoring.md.
     pub help: &'static str,
-    /// What is logged once a row is long enough.
-    pub told: &'static str,
+    /// What to look at and what to change.
+    pub remedy: &'static str,
     /// Whether an interval is one of them; a number that is missing or not finite makes none.
     pub holds: fn(&Judged<'_>) -> bool,
 }

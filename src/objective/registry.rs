@@ -189,6 +189,9 @@ mod tests {
                 assert!(!kind.numbers[..n].iter().any(|m| m.name == number.name), "{} twice", number.name);
                 assert!(number.help.ends_with('.'), "{}", number.help);
             }
+            for rule in kind.collapse {
+                assert!(!rule.help.is_empty() && !rule.remedy.is_empty(), "{}", rule.name);
+            }
         }
     }
 

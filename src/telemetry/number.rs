@@ -1,6 +1,6 @@
 //! What an objective measures while it learns, as data: metrics, journal, curves, report, status page and model card go through such lists.
 
-/// The unit of a number; it decides the panel of a curve and the end of a metric's name.
+/// The unit of a number; it decides the panel of its curve and the family of its series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Nats: a cross-entropy or an entropy.
@@ -29,7 +29,7 @@ pub enum Better {
 pub enum Role {
     /// A term of the loss, before its weight: the series `splitmask_train_loss{term="NAME"}`.
     Term,
-    /// A measurement beside it: a series of its own.
+    /// A measurement beside it: the series `splitmask_train_objective_ratio{number="NAME"}` for shares, `…_objective_value` for others.
     Measure,
 }
 
@@ -38,7 +38,7 @@ pub enum Role {
 pub struct Number {
     /// Its name in `metrics.jsonl`, curves and metrics; snake_case.
     pub name: &'static str,
-    /// What it is, in words that stand by themselves.
+    /// What it is, with its unit, in words that stand by themselves; docs/monitoring.md shows it.
     pub help: &'static str,
     /// Term of the loss or not.
     pub role: Role,

@@ -30,7 +30,12 @@ impl Trainer {
         for rule in self.spec.objective.kind().collapse {
             let row = self.telemetry.train.objective.collapsed(rule.name);
             if count(&row, warm && (rule.holds)(&judged)) {
-                tracing::warn!(step = self.step, rule = rule.name, "for {INTERVALS} log intervals, {}", rule.told);
+                let (help, remedy) = (rule.help, rule.remedy);
+                tracing::warn!(
+                    step = self.step,
+                    rule = rule.name,
+                    "for {INTERVALS} log intervals, {help}; look for {remedy}"
+                );
             }
         }
     }

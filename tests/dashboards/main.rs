@@ -18,7 +18,7 @@ use files::{Panel, Query, list, string};
 use prometheus::{Prometheus, promtool};
 use promql::selectors;
 use splitmask::config::classes::keys;
-use splitmask::objective::OBJECTIVES;
+use splitmask::objective::{OBJECTIVES, Role};
 use splitmask::telemetry::metrics::{TrainMetrics, render, series_names};
 
 /// Series that Prometheus makes itself for each target.
@@ -255,19 +255,44 @@ fn every_alert_has_a_case_that_fires_one_that_does_not_and_a_page() {
     }
 }
 
-#[test]
-fn every_number_and_rule_of_an_objective_is_in_the_guide() {
-    let guide = files::text("docs/monitoring.md");
+/// The two tables of docs/monitoring.md about what objectives declare, by the comment above each.
+fn declared() -> [(&'static str, String); 2] {
+    let mut numbers = String::from("| number | objective | better | what it is |\n| --- | --- | --- | --- |\n");
+    let mut rules = String::from("| rule | objective | it holds while | look for |\n| --- | --- | --- | --- |\n");
     for kind in OBJECTIVES {
-        let row = |name: &str| guide.lines().find(|line| line.starts_with(&format!("| `{name}`")));
-        for number in kind.numbers {
-            let row = row(number.name).unwrap_or_else(|| panic!("docs/monitoring.md has no row for {}", number.name));
-            assert!(row.contains(kind.name), "{} is not said to be of {}: {row}", number.name, kind.name);
+        for n in kind.numbers {
+            let term = if n.role == Role::Term { " (term)" } else { "" };
+            let better = format!("{:?}", n.better).to_lowercase();
+            numbers += &format!(
+                "| `{}`{term} | {} | {better} | {} |\n",
+                n.name,
+                kind.name,
+                n.help.trim_end_matches('.')
+            );
         }
-        for rule in kind.collapse {
-            assert!(row(rule.name).is_some(), "docs/monitoring.md has no row for {}", rule.name);
+        for r in kind.collapse {
+            rules += &format!("| `{}` | {} | {} | {} |\n", r.name, kind.name, r.help, r.remedy);
         }
     }
+    [("numbers", numbers), ("rules", rules)]
+}
+
+#[test]
+fn the_guide_shows_what_objectives_declare() {
+    let have = files::text("docs/monitoring.md");
+    let mut want = have.clone();
+    for (name, table) in declared() {
+        let head = format!("<!-- {name} -->\n");
+        let start = want.find(&head).expect("the comment above the table") + head.len();
+        let end = start + want[start..].find("<!-- end -->").expect("the comment below the table");
+        want.replace_range(start..end, &table);
+    }
+    if std::env::var_os("SPLITMASK_UPDATE_DOCS").is_some() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring.md");
+        std::fs::write(file, &want).unwrap();
+        return;
+    }
+    assert_eq!(have, want, "run with SPLITMASK_UPDATE_DOCS=1");
 }
 
 #[test]

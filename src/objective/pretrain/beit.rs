@@ -39,7 +39,7 @@ pub static KIND: Kind = Kind {
     numbers: &[
         Number {
             name: "inpaint",
-            help: "Cross-entropy of the masked visual words.",
+            help: "Cross-entropy of the masked visual words, in nats.",
             role: Role::Term,
             unit: Unit::Nats,
             better: Better::Lower,

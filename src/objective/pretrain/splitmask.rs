@@ -58,7 +58,7 @@ pub static KIND: Kind = Kind {
     numbers: &[
         Number {
             name: "inpaint",
-            help: "Cross-entropy of the absent visual words.",
+            help: "Cross-entropy of the absent visual words, in nats.",
             role: Role::Term,
             unit: Unit::Nats,
             better: Better::Lower,
@@ -66,7 +66,7 @@ pub static KIND: Kind = Kind {
         },
         Number {
             name: "match",
-            help: "Contrastive loss between the descriptors of an image's halves.",
+            help: "Contrastive loss between the descriptors of an image's halves, in nats.",
             role: Role::Term,
             unit: Unit::Nats,
             better: Better::Lower,
@@ -93,8 +93,8 @@ pub static KIND: Kind = Kind {
     collapse: &[
         CollapseRule {
             name: "match_at_chance",
-            help: "Log intervals in a row, after the warm-up, in which the match accuracy was under twice that of guessing.",
-            told: "the match accuracy has been that of guessing: the descriptors have collapsed",
+            help: "the match accuracy is under twice that of guessing: all images have the same descriptor",
+            remedy: "a gradient norm near 0; lower `optim.lr`, raise `train.batch` or `objective.temperature`; identical or blank images do it too",
             holds: |at| {
                 let chance = (at.chance)("match_accuracy").unwrap_or(0.0);
                 at.mean("match_accuracy").is_some_and(|accuracy| accuracy < 2.0 * chance)
@@ -124,7 +124,7 @@ pub(super) const FREQUENCIES: Baseline = Baseline {
 /// How evenly the predicted words are used; of every objective that predicts words.
 pub(super) const PREDICTED_PERPLEXITY: Number = Number {
     name: "predicted_perplexity",
-    help: "exp(entropy) of the words predicted in a batch, mean of the last log interval; 1 = always the same word, 0 = no words are predicted.",
+    help: "exp(entropy) of the words predicted in a batch; 1 = always the same word, 0 = no words are predicted.",
     role: Role::Measure,
     unit: Unit::Count,
     better: Better::Neither,
@@ -139,8 +139,8 @@ const FEW_TARGETS: f64 = 8.0;
 /// One word for all patches; of every objective that predicts words.
 pub(super) const INPAINT_COLLAPSED: CollapseRule = CollapseRule {
     name: "inpaint_collapsed",
-    help: "Log intervals in a row, after the warm-up, in which under 2 words were predicted, effectively, while the targets had 8 or more.",
-    told: "the model has predicted hardly more than one word: the inpainting has collapsed",
+    help: "the predicted words have a perplexity under 2 while the targets have 8 or more: the commonest word is predicted whatever is seen, and the inpaint loss stands at the marginal token entropy",
+    remedy: "a gradient norm near 0; lower `optim.lr`, lengthen `optim.warmup_steps`",
     holds: |at| {
         let few = at.mean("predicted_perplexity").is_some_and(|p| p < FEW_PREDICTED);
         few && at.mean("codebook_perplexity").is_some_and(|p| p >= FEW_TARGETS)
