@@ -16,7 +16,8 @@ use splitmask::objective::pretrain::splitmask::SplitMaskConfig;
 use splitmask::objective::{Objective, ObjectiveConfig, Scope, StepContext};
 use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
-use splitmask::tensor::{Parts, StepInput, choose_device};
+use splitmask::tensor::{NamedView, PatchSets, StepInput, choose_device};
+use splitmask_pipeline::request::IMAGE;
 use tch::{Device, Kind, Tensor, nn};
 
 struct Case {
@@ -90,15 +91,18 @@ fn random_input(case: &Case, n: i64, device: Device) -> StepInput {
     let side = i64::from(case.image);
     StepInput {
         len: case.batch,
-        views: vec![Tensor::randn([case.batch, 3, side, side], (Kind::Float, device))],
+        views: vec![NamedView {
+            name: IMAGE.into(),
+            pixels: Tensor::randn([case.batch, 3, side, side], (Kind::Float, device)),
+        }],
         words: Some(Tensor::randint(case.vocabulary, [case.batch, n], (Kind::Int64, device))),
         largest_word: 0,
-        parts: Some(Parts {
+        sets: Some(PatchSets {
             patches: n,
-            seen_a: a.shallow_clone(),
-            seen_b: b.shallow_clone(),
-            absent_a: b,
-            absent_b: a,
+            a: a.shallow_clone(),
+            b: b.shallow_clone(),
+            not_a: b,
+            not_b: a,
         }),
         labels: Tensor::zeros([case.batch], (Kind::Int64, device)),
     }

@@ -22,8 +22,9 @@ use splitmask::trainer::spec::{CheckpointConfig, LogConfig, PictureConfig, Preci
 use splitmask::trainer::{Telemetry, run_prepared};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::request::IMAGE;
 use splitmask_pipeline::tokenize::{BookSpec, PixelSpace, build_random_projection};
-use splitmask_pipeline::types::{Batch, SampleId};
+use splitmask_pipeline::types::{Batch, PatchSet, SampleId, View};
 use tch::nn;
 
 use super::{Case, objective_config, step};
@@ -53,20 +54,24 @@ fn batch(case: &Case, model: &VitConfig, seed: u64) -> Batch {
     let (len, patches) = (case.batch as usize, model.patches() as usize);
     let mut next = numbers(seed);
     let pixels = 3 * (case.image as usize).pow(2) * len;
-    let parts = (0..len).flat_map(|_| {
+    let sets = (0..len).flat_map(|_| {
         let mut order: Vec<(u64, usize)> = (0..patches).map(|p| (next(), p)).collect();
         order.sort_unstable();
-        let mut parts = vec![2u8; patches];
-        order.iter().take(patches / 2).for_each(|(_, p)| parts[*p] = 1);
-        parts
+        let mut sets = vec![PatchSet::B; patches];
+        order.iter().take(patches / 2).for_each(|(_, p)| sets[*p] = PatchSet::A);
+        sets
     });
-    let parts = parts.collect();
+    let sets = sets.collect();
     Batch {
         len,
-        sizes: vec![case.image],
-        views: vec![(0..pixels).map(|_| next() as u8).collect()],
+        views: vec![View {
+            name: IMAGE.into(),
+            size: case.image,
+            pixels: (0..pixels).map(|_| next() as u8).collect(),
+        }],
+        target: None,
         words: (0..len * patches).map(|_| (next() % case.vocabulary as u64) as u32).collect(),
-        parts,
+        sets,
         labels: vec![-1; len],
         ids: vec![
             SampleId {

@@ -18,9 +18,10 @@ use corpus::jpegs;
 use splitmask_pipeline::augment::{Augmenter, ColourDraw, CropDraw, Painter, half_size};
 use splitmask_pipeline::decode::{Decoder, Limits};
 use splitmask_pipeline::mask;
+use splitmask_pipeline::request::{ColourConfig, CropConfig, IMAGE, MaskRequest, MaskSpec, SampleRequest, ViewRequest};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::seed::{Purpose, sample_rng};
-use splitmask_pipeline::types::{ColourConfig, CropConfig, Image, MaskSpec, RawSample, Sample, ViewPlan, ViewSpec};
+use splitmask_pipeline::types::{Image, RawSample, Sample};
 
 fn recipe() -> ColourConfig {
     ColourConfig {
@@ -32,11 +33,10 @@ fn recipe() -> ColourConfig {
     }
 }
 
-fn views(colour: ColourConfig) -> ViewSpec {
-    ViewSpec {
-        size: 224,
-        crop: CropConfig::default(),
+fn view(colour: ColourConfig) -> ViewRequest {
+    ViewRequest {
         colour,
+        ..ViewRequest::new(IMAGE, 224)
     }
 }
 
@@ -99,7 +99,7 @@ fn decoding(c: &mut Criterion) {
     });
     let mut augmenter = Augmenter::new();
     let mut out = vec![];
-    let spec = views(ColourConfig::default());
+    let spec = view(ColourConfig::default());
     group.bench_function("full decode, then crop 224 + flip", |b| {
         b.iter(|| {
             for r in &raws {
@@ -112,13 +112,8 @@ fn decoding(c: &mut Criterion) {
         ("sample: crop 224 + flip", ColourConfig::default()),
         ("sample: with the colour recipe", recipe()),
     ] {
-        let plan = Arc::new(ViewPlan {
-            views: vec![views(colour)],
-            words: None,
-            target: None,
-            mask: None,
-        });
-        let mut maker = SampleMaker::new(plan, ViewMode::Train, 1, Limits::default(), None).unwrap();
+        let request = Arc::new(SampleRequest::of_views(vec![view(colour)]));
+        let mut maker = SampleMaker::new(request, ViewMode::Train, 1, Limits::default(), None).unwrap();
         let mut sample = Sample::default();
         group.bench_function(name, |b| {
             b.iter(|| {
@@ -169,14 +164,15 @@ fn views_only(c: &mut Criterion) {
     }
     let mut half = vec![];
     group.bench_function("half size", |b| b.iter(|| half_size(black_box(&view), 224, &mut half)));
-    let mut parts = vec![];
+    let mut sets = vec![];
     let spec = MaskSpec::BlockwiseSplit {
         min_block: 16,
         max_block: 75,
     };
+    let asked = MaskRequest { side: 14, spec };
     group.bench_function("blockwise split of 14 × 14", |b| {
         b.iter(|| {
-            mask::fill(&spec, 14, &mut rng, &mut parts);
+            mask::fill(&asked, &mut rng, &mut sets);
         });
     });
     group.finish();

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use splitmask_pipeline::augment::{Augmenter, half_size};
 use splitmask_pipeline::decode::{Decoder, Limits};
+use splitmask_pipeline::request::{IMAGE, ViewRequest};
 use splitmask_pipeline::seed::{Purpose, sample_rng};
 use splitmask_pipeline::tokenize::{
     BookSpec, Codebook, HalfView, Isa, PixelSpace, Survey, Tokenizer, build_random_patches, build_random_projection,
 };
-use splitmask_pipeline::types::{ColourConfig, CropConfig, Image, RawSample, ViewSpec};
+use splitmask_pipeline::types::{Image, RawSample};
 
 const SIDE: usize = 112;
 const WORDS: usize = 8192;
@@ -22,11 +23,7 @@ const WORDS: usize = 8192;
 fn halves() -> Vec<Vec<u8>> {
     let (mut decoder, mut image) = (Decoder::new(Limits::default()), Image::default());
     let (mut augmenter, mut view, mut half) = (Augmenter::new(), vec![], vec![]);
-    let spec = ViewSpec {
-        size: 2 * SIDE as u32,
-        crop: CropConfig::default(),
-        colour: ColourConfig::default(),
-    };
+    let spec = ViewRequest::new(IMAGE, 2 * SIDE as u32);
     let cut = |raw: &RawSample| {
         decoder.decode(&raw.image, &mut image).ok()?;
         augmenter.train_view(&image, &spec, &mut sample_rng(1, raw.id, Purpose::View, 0), &mut view);

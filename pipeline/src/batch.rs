@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::cursor::Cursor;
-use crate::types::{Batch, Sample, SampleId, ViewPlan};
+use crate::request::{SampleRequest, picture_bytes};
+use crate::types::{Batch, Sample, SampleId, TARGET, View};
 
 /// Batches whose buffers wait to be filled again. Clones share them.
 #[derive(Debug, Clone)]
@@ -47,10 +48,10 @@ impl BatchPool {
     }
 }
 
-/// Collects samples of one plan.
+/// Collects samples of one request.
 #[derive(Debug)]
 pub struct Batcher {
-    plan: Arc<ViewPlan>,
+    request: Arc<SampleRequest>,
     capacity: usize,
     pool: BatchPool,
     current: Option<Batch>,
@@ -59,9 +60,9 @@ pub struct Batcher {
 impl Batcher {
     /// Batches of `capacity` samples.
     #[must_use]
-    pub fn new(plan: Arc<ViewPlan>, capacity: usize, pool: BatchPool) -> Self {
+    pub fn new(request: Arc<SampleRequest>, capacity: usize, pool: BatchPool) -> Self {
         Self {
-            plan,
+            request,
             capacity,
             pool,
             current: None,
@@ -71,7 +72,7 @@ impl Batcher {
     /// Copies a sample in; gives the batch when it is full.
     ///
     /// # Errors
-    /// What does not fit the plan: number or sizes of the sample's buffers.
+    /// What does not fit the request: number or sizes of the sample's buffers.
     pub fn push(&mut self, sample: &Sample, id: SampleId, cursor: Cursor) -> Result<Option<Batch>, String> {
         self.check(sample)?;
         let batch = match &mut self.current {
@@ -82,10 +83,13 @@ impl Batcher {
             }
         };
         for (to, from) in batch.views.iter_mut().zip(&sample.views) {
-            to.extend_from_slice(from);
+            to.pixels.extend_from_slice(from);
+        }
+        if let Some(target) = &mut batch.target {
+            target.pixels.extend_from_slice(&sample.target);
         }
         batch.words.extend_from_slice(&sample.words);
-        batch.parts.extend_from_slice(&sample.parts);
+        batch.sets.extend_from_slice(&sample.sets);
         batch.labels.push(sample.label);
         batch.ids.push(id);
         batch.len += 1;
@@ -99,28 +103,38 @@ impl Batcher {
     }
 
     fn fresh(&self) -> Batch {
-        let plan = &self.plan;
+        let request = &self.request;
+        let shapes = request.views.iter().map(|view| (view.name, view.size));
+        let shapes = shapes.chain(request.target.map(|target| (TARGET, target.size)));
+        // A consumer that outlives its stream may give back a batch of another request.
         if let Some(mut batch) = self.pool.spare()
-            && batch.sizes.iter().copied().eq(plan.sizes())
+            && batch
+                .views
+                .iter()
+                .chain(&batch.target)
+                .map(|v| (v.name.as_ref(), v.size))
+                .eq(shapes)
         {
-            batch.views.iter_mut().for_each(Vec::clear);
+            batch.views.iter_mut().chain(&mut batch.target).for_each(|view| view.pixels.clear());
             batch.words.clear();
-            batch.parts.clear();
+            batch.sets.clear();
             batch.labels.clear();
             batch.ids.clear();
             batch.len = 0;
             return batch;
         }
-        let n = plan.patches() * self.capacity;
+        let n = request.patches() * self.capacity;
+        let empty = |name: &'static str, size| View {
+            name: name.into(),
+            size,
+            pixels: Vec::with_capacity(self.capacity * picture_bytes(size)),
+        };
         Batch {
             len: 0,
-            sizes: plan.sizes().collect(),
-            views: plan
-                .sizes()
-                .map(|side| Vec::with_capacity(self.capacity * view_bytes(side)))
-                .collect(),
-            words: Vec::with_capacity(if plan.words.is_some() { n } else { 0 }),
-            parts: Vec::with_capacity(if plan.mask.is_some() { n } else { 0 }),
+            views: request.views.iter().map(|view| empty(view.name, view.size)).collect(),
+            target: request.target.map(|target| empty(TARGET, target.size)),
+            words: Vec::with_capacity(if request.words.is_some() { n } else { 0 }),
+            sets: Vec::with_capacity(if request.mask.is_some() { n } else { 0 }),
             labels: Vec::with_capacity(self.capacity),
             ids: Vec::with_capacity(self.capacity),
             cursor: Cursor::default(),
@@ -128,41 +142,41 @@ impl Batcher {
     }
 
     fn check(&self, sample: &Sample) -> Result<(), String> {
-        let plan = &self.plan;
-        let n = plan.patches();
+        let request = &self.request;
+        let n = request.patches();
         let same = |what: &str, got: usize, want: usize| match got == want {
             true => Ok(()),
-            false => Err(format!("a sample came with {got} {what} where the plan has {want}")),
+            false => Err(format!("a sample came with {got} {what} where {want} were asked for")),
         };
-        same("views", sample.views.len(), plan.sizes().count())?;
-        for (view, side) in sample.views.iter().zip(plan.sizes()) {
-            same("bytes of a view", view.len(), view_bytes(side))?;
+        same("views", sample.views.len(), request.views.len())?;
+        for (pixels, view) in sample.views.iter().zip(&request.views) {
+            same("bytes of a view", pixels.len(), picture_bytes(view.size))?;
         }
-        same("words", sample.words.len(), if plan.words.is_some() { n } else { 0 })?;
-        same("parts", sample.parts.len(), if plan.mask.is_some() { n } else { 0 })
+        same(
+            "bytes of a target",
+            sample.target.len(),
+            request.target.map_or(0, |t| picture_bytes(t.size)),
+        )?;
+        same("words", sample.words.len(), if request.words.is_some() { n } else { 0 })?;
+        same("patches in sets", sample.sets.len(), if request.mask.is_some() { n } else { 0 })
     }
-}
-
-fn view_bytes(size: u32) -> usize {
-    3 * (size as usize).pow(2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{ColourConfig, CropConfig, MaskSpec, ViewSpec, WordSpec};
+    use crate::request::{MaskRequest, MaskSpec, TargetRequest, ViewRequest, WordRequest};
+    use crate::types::PatchSet;
 
-    fn plan() -> Arc<ViewPlan> {
-        let view = |size| ViewSpec {
-            size,
-            crop: CropConfig::default(),
-            colour: ColourConfig::default(),
-        };
-        Arc::new(ViewPlan {
-            views: vec![view(4), view(2)],
-            words: Some(WordSpec { patch: 2 }),
-            target: None,
-            mask: Some((2, MaskSpec::UniformSplit { keep: 0.5 })),
+    fn request() -> Arc<SampleRequest> {
+        Arc::new(SampleRequest {
+            views: vec![ViewRequest::new("global", 4), ViewRequest::new("local", 2)],
+            words: Some(WordRequest { view: "global", patch: 2 }),
+            target: Some(TargetRequest { view: "global", size: 1 }),
+            mask: Some(MaskRequest {
+                side: 2,
+                spec: MaskSpec::UniformSplit { keep: 0.5 },
+            }),
         })
     }
 
@@ -175,8 +189,9 @@ mod tests {
         let sample = Sample {
             id: Some(id),
             views: vec![vec![n; 48], vec![n; 12]],
+            target: vec![n; 3],
             words: vec![u32::from(n); 4],
-            parts: vec![n; 4],
+            sets: vec![PatchSet::A; 4],
             label: i64::from(n),
         };
         let cursor = Cursor {
@@ -188,45 +203,60 @@ mod tests {
 
     #[test]
     fn samples_lie_one_behind_the_other_and_the_cursor_is_the_last_ones() {
-        let mut batcher = Batcher::new(plan(), 2, BatchPool::default());
+        let mut batcher = Batcher::new(request(), 2, BatchPool::default());
         let (s, id, c) = sample(1);
         assert!(batcher.push(&s, id, c).unwrap().is_none());
         let (s, id, c) = sample(2);
         let batch = batcher.push(&s, id, c).unwrap().unwrap();
-        assert_eq!((batch.len, batch.sizes.as_slice(), batch.cursor), (2, &[4, 2][..], c));
-        assert_eq!(batch.views[0], [[1; 48], [2; 48]].concat());
-        assert_eq!(batch.views[1], [[1; 12], [2; 12]].concat());
+        assert_eq!((batch.len, batch.cursor), (2, c));
+        let (global, local) = (batch.view("global").unwrap(), batch.view("local").unwrap());
+        assert_eq!((global.size, &global.pixels), (4, &[[1; 48], [2; 48]].concat()));
+        assert_eq!((local.size, local.picture(1)), (2, &[2; 12][..]));
+        assert_eq!(batch.target.as_ref().unwrap().pixels, [1, 1, 1, 2, 2, 2]);
+        assert!(batch.view("target").is_none());
         assert_eq!(batch.words, [1, 1, 1, 1, 2, 2, 2, 2]);
         assert_eq!(batch.labels, [1, 2]);
-        assert_eq!(batch.bytes(), 2 * plan().sample_bytes());
+        assert_eq!(batch.bytes(), 2 * request().sample_bytes());
         assert!(batcher.finish().is_none());
     }
 
     #[test]
     fn recycled_buffers_are_filled_again_without_allocating() {
         let pool = BatchPool::default();
-        let mut batcher = Batcher::new(plan(), 1, pool.clone());
+        let mut batcher = Batcher::new(request(), 1, pool.clone());
         let (s, id, c) = sample(1);
         let first = batcher.push(&s, id, c).unwrap().unwrap();
-        let place = first.views[0].as_ptr();
+        let place = first.views[0].pixels.as_ptr();
         pool.recycle(first);
         let (s, id, c) = sample(9);
         let second = batcher.push(&s, id, c).unwrap().unwrap();
-        assert_eq!(second.views[0].as_ptr(), place);
-        assert_eq!((second.views[0].as_slice(), second.ids.len()), (&[9; 48][..], 1));
+        assert_eq!(second.views[0].pixels.as_ptr(), place);
+        assert_eq!((second.views[0].pixels.as_slice(), second.ids.len()), (&[9; 48][..], 1));
         assert!(pool.is_empty());
     }
 
     #[test]
+    fn buffers_of_another_request_are_not_filled() {
+        let pool = BatchPool::default();
+        let mut batcher = Batcher::new(request(), 1, pool.clone());
+        let (s, id, c) = sample(1);
+        let mut other = batcher.push(&s, id, c).unwrap().unwrap();
+        other.views[1].name = "centre".into();
+        pool.recycle(other);
+        let (s, id, c) = sample(2);
+        assert_eq!(batcher.push(&s, id, c).unwrap().unwrap().views[1].name, "local");
+    }
+
+    #[test]
     fn a_sample_of_another_shape_is_refused() {
-        let mut batcher = Batcher::new(plan(), 2, BatchPool::default());
+        let mut batcher = Batcher::new(request(), 2, BatchPool::default());
         let (mut s, id, c) = sample(1);
         s.views[1].pop();
         assert!(
             batcher
                 .push(&s, id, c)
                 .unwrap_err()
-                .contains("11 bytes of a view where the plan has 12")
+                .contains("11 bytes of a view where 12 were asked for")
         );
         let (mut s, id, c) = sample(1);
         s.words.clear();

@@ -3,10 +3,10 @@
 //! The path of data, as types:
 //! ```text
 //! Manifest ─plan(seed, epoch)→ ShardPlan ─fetch→ bytes ─tar→ entries ─group→ RawSample ─decode→ Image
-//!    ─augment(ViewPlan)→ views ─tokenize→ visual words ─mask→ parts ─batch→ Batch ─queue→ consumer
+//!    ─augment(SampleRequest)→ views ─tokenize→ visual words ─mask→ sets ─batch→ Batch ─queue→ consumer
 //! ```
 //! A module imports only from the floors below it:
-//! `types error seed cursor file printable name setting` → `metrics` → `decode tokenize mask` (pure: no tokio, no object_store) and `stage` (execution only) →
+//! `types request error seed cursor file printable name setting` → `metrics` → `decode tokenize mask` (pure: no tokio, no object_store) and `stage` (execution only) →
 //! `augment` (of what `decode` made) and `bucket` → `sample` → `config` → `shard` → `batch` → `run` and `pack`. A test holds this.
 
 pub mod augment;
@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod name;
 pub mod pack;
 pub mod printable;
+pub mod request;
 pub mod run;
 pub mod sample;
 pub mod seed;

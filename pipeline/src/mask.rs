@@ -3,8 +3,9 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 
+use crate::request::{MaskRequest, MaskSpec};
 use crate::setting::Findings;
-use crate::types::MaskSpec;
+use crate::types::PatchSet::{self, A, B, Neither};
 
 /// Draws of one block's area and aspect before the generator gives up, as BEiT's.
 const TRIES: u32 = 10;
@@ -13,7 +14,7 @@ const TRIES: u32 = 10;
 const LOG_ASPECT: f64 = 1.203_972_804_325_936;
 
 impl MaskSpec {
-    /// Patches in part 1 and part 2 of a grid of `n` patches; the rest is in part 0. The parts of a split are equal, also where `n` is odd.
+    /// Patches in set A and set B of a grid of `n` patches; the rest is in neither. The sets of a split are equal, also where `n` is odd.
     #[must_use]
     pub fn counts(&self, n: usize) -> (usize, usize) {
         match *self {
@@ -75,35 +76,36 @@ impl MaskSpec {
     }
 }
 
-/// Draws a partition of a grid of `side` × `side` patches into `out`: 0 in no set, 1 set A or masked, 2 set B; row-major.
+/// Draws the set of each patch of a grid into `out`, row-major.
 ///
 /// The counts are those of [`MaskSpec::counts`], always: BEiT's block generator often ends a few patches short, then single patches are
-/// masked or unmasked at random as BEiT v2 does. An odd grid split in halves leaves one random patch in part 0. Randomness: `rng`.
+/// masked or unmasked at random as BEiT v2 does. An odd grid split in halves leaves one random patch in neither set. Randomness: `rng`.
 /// The spec has passed [`MaskSpec::check`].
-pub fn fill(spec: &MaskSpec, side: u32, rng: &mut impl Rng, out: &mut Vec<u8>) {
+pub fn fill(mask: &MaskRequest, rng: &mut impl Rng, out: &mut Vec<PatchSet>) {
+    let side = mask.side;
     let n = (side as usize).pow(2);
-    let (a, b) = spec.counts(n);
+    let (a, b) = mask.spec.counts(n);
     out.clear();
-    out.resize(n, 0);
-    match *spec {
+    out.resize(n, Neither);
+    match mask.spec {
         MaskSpec::UniformSplit { .. } => {
-            out[..a].fill(1);
-            out[a..a + b].fill(2);
+            out[..a].fill(A);
+            out[a..a + b].fill(B);
             out.shuffle(rng);
         }
         MaskSpec::BlockwiseMask { min_block, max_block, .. } => blocks(side, a, (min_block, max_block), rng, out),
         MaskSpec::BlockwiseSplit { min_block, max_block } => {
             blocks(side, a, (min_block, max_block), rng, out);
-            out.iter_mut().filter(|p| **p == 0).for_each(|p| *p = 2);
+            out.iter_mut().filter(|set| **set == Neither).for_each(|set| *set = B);
             if n % 2 == 1 {
-                move_one(out, 2, 0, rng);
+                move_one(out, B, Neither, rng);
             }
         }
     }
 }
 
-/// Marks exactly `target` patches with 1 by rectangles, then single patches.
-fn blocks(side: u32, target: usize, (min_block, max_block): (u32, u32), rng: &mut impl Rng, out: &mut [u8]) {
+/// Puts exactly `target` patches into A by rectangles, then single patches.
+fn blocks(side: u32, target: usize, (min_block, max_block): (u32, u32), rng: &mut impl Rng, out: &mut [PatchSet]) {
     let side = side as usize;
     let mut masked = 0;
     while masked < target {
@@ -114,17 +116,17 @@ fn blocks(side: u32, target: usize, (min_block, max_block): (u32, u32), rng: &mu
         masked += added;
     }
     while masked < target {
-        move_one(out, 0, 1, rng);
+        move_one(out, Neither, A, rng);
         masked += 1;
     }
     while masked > target {
-        move_one(out, 1, 0, rng);
+        move_one(out, A, Neither, rng);
         masked -= 1;
     }
 }
 
-/// Tries to mark one rectangle that adds 1 to `allowed` patches; answers how many it added.
-fn block(side: usize, allowed: usize, min_block: u32, rng: &mut impl Rng, out: &mut [u8]) -> usize {
+/// Tries to put one rectangle into A that adds 1 to `allowed` patches; answers how many it added.
+fn block(side: usize, allowed: usize, min_block: u32, rng: &mut impl Rng, out: &mut [PatchSet]) -> usize {
     for _ in 0..TRIES {
         // As in BEiT, the bounds may stand the wrong way round near the end: then the block is larger than what may be added, and
         // only an overlap with masked patches lets it in.
@@ -139,10 +141,10 @@ fn block(side: usize, allowed: usize, min_block: u32, rng: &mut impl Rng, out: &
         let top = rng.random_range(0..=side - height);
         let left = rng.random_range(0..=side - width);
         let rows = || (top..top + height).map(|y| y * side + left..y * side + left + width);
-        let added = rows().map(|r| out[r].iter().filter(|p| **p == 0).count()).sum();
+        let added = rows().map(|r| out[r].iter().filter(|set| **set == Neither).count()).sum();
         if (1..=allowed).contains(&added) {
             for row in rows() {
-                out[row].fill(1);
+                out[row].fill(A);
             }
             return added;
         }
@@ -150,12 +152,12 @@ fn block(side: usize, allowed: usize, min_block: u32, rng: &mut impl Rng, out: &
     0
 }
 
-/// Moves one random patch from one part to another.
-fn move_one(out: &mut [u8], from: u8, to: u8, rng: &mut impl Rng) {
-    let candidates = out.iter().filter(|p| **p == from).count();
+/// Moves one random patch from one set to another.
+fn move_one(out: &mut [PatchSet], from: PatchSet, to: PatchSet, rng: &mut impl Rng) {
+    let candidates = out.iter().filter(|set| **set == from).count();
     if candidates > 0 {
         let which = rng.random_range(0..candidates);
-        if let Some(patch) = out.iter_mut().filter(|p| **p == from).nth(which) {
+        if let Some(patch) = out.iter_mut().filter(|set| **set == from).nth(which) {
             *patch = to;
         }
     }
@@ -169,14 +171,14 @@ mod tests {
 
     use super::*;
 
-    fn draw(spec: &MaskSpec, side: u32, seed: u64) -> Vec<u8> {
-        let mut out = vec![9; 3];
-        fill(spec, side, &mut ChaCha8Rng::seed_from_u64(seed), &mut out);
+    fn draw(spec: &MaskSpec, side: u32, seed: u64) -> Vec<PatchSet> {
+        let mut out = vec![B; 3];
+        fill(&MaskRequest { side, spec: *spec }, &mut ChaCha8Rng::seed_from_u64(seed), &mut out);
         out
     }
 
-    fn count(parts: &[u8], part: u8) -> usize {
-        parts.iter().filter(|p| **p == part).count()
+    fn count(sets: &[PatchSet], set: PatchSet) -> usize {
+        sets.iter().filter(|s| **s == set).count()
     }
 
     fn any_spec() -> impl Strategy<Value = (MaskSpec, u32)> {
@@ -199,31 +201,31 @@ mod tests {
         #[test]
         fn counts_are_exact_and_draws_repeat((spec, side) in any_spec(), seed: u64) {
             prop_assume!(wrong(&spec, side).is_empty());
-            let parts = draw(&spec, side, seed);
+            let sets = draw(&spec, side, seed);
             let n = (side * side) as usize;
             let (a, b) = spec.counts(n);
-            prop_assert_eq!(parts.len(), n);
-            prop_assert_eq!((count(&parts, 1), count(&parts, 2), count(&parts, 0)), (a, b, n - a - b));
-            prop_assert_eq!(draw(&spec, side, seed), parts);
+            prop_assert_eq!(sets.len(), n);
+            prop_assert_eq!((count(&sets, A), count(&sets, B), count(&sets, Neither)), (a, b, n - a - b));
+            prop_assert_eq!(draw(&spec, side, seed), sets);
         }
 
         #[test]
         fn both_halves_are_equal_at_any_side(side in 2u32..40, seed: u64) {
-            let parts = draw(&MaskSpec::BlockwiseSplit { min_block: 16, max_block: 75 }, side, seed);
-            prop_assert_eq!(count(&parts, 1), count(&parts, 2));
-            prop_assert_eq!(count(&parts, 0), (side * side % 2) as usize);
+            let sets = draw(&MaskSpec::BlockwiseSplit { min_block: 16, max_block: 75 }, side, seed);
+            prop_assert_eq!(count(&sets, A), count(&sets, B));
+            prop_assert_eq!(count(&sets, Neither), (side * side % 2) as usize);
         }
     }
 
     #[test]
     fn blocks_are_connected_lumps_and_uniform_sets_are_not() {
-        // Neighbouring pairs in the same part among the 364 of a 14×14 grid: half of them by chance, far more in blocks.
+        // Neighbouring pairs in the same set among the 364 of a 14×14 grid: half of them by chance, far more in blocks.
         let same = |spec: &MaskSpec| -> f64 {
             let mut pairs = 0usize;
             for seed in 0..200 {
-                let parts = draw(spec, 14, seed);
+                let sets = draw(spec, 14, seed);
                 for i in 0..196 {
-                    pairs += usize::from(i % 14 < 13 && parts[i] == parts[i + 1]) + usize::from(i < 182 && parts[i] == parts[i + 14]);
+                    pairs += usize::from(i % 14 < 13 && sets[i] == sets[i + 1]) + usize::from(i < 182 && sets[i] == sets[i + 14]);
                 }
             }
             pairs as f64 / (200.0 * 364.0)
@@ -243,7 +245,7 @@ mod tests {
         let (mut exact, mut sum, runs) = (0, 0usize, 4000);
         for seed in 0..runs {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let mut out = vec![0; 196];
+            let mut out = vec![Neither; 196];
             let mut masked = 0;
             while masked < 98 {
                 match block(14, (98 - masked).min(75), 16, &mut rng, &mut out) {
@@ -309,8 +311,8 @@ mod tests {
             },
         ] {
             assert_eq!(wrong(&spec, 7), "");
-            let parts = draw(&spec, 7, 5);
-            assert_eq!((count(&parts, 1), count(&parts, 2), count(&parts, 0)), (24, 24, 1), "{spec:?}");
+            let sets = draw(&spec, 7, 5);
+            assert_eq!((count(&sets, A), count(&sets, B), count(&sets, Neither)), (24, 24, 1), "{spec:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One undecoded sample → views, visual words, partition: everything between the shard and the batch, on one thread.
+//! One undecoded sample → views, visual words, mask: everything between the shard and the batch, on one thread.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,15 +7,16 @@ use crate::augment::{ColourDraw, CropDraw, Painter, Resampler, half_size};
 use crate::decode::{Decoder, Limits, Rect};
 use crate::error::{PipelineError, SampleError};
 use crate::mask;
+use crate::request::{SampleRequest, ViewRequest};
 use crate::seed::{Purpose, sample_rng};
 use crate::setting::Findings;
 use crate::tokenize::{Tokenizer, TokenizerScratch};
-use crate::types::{RawSample, Sample, StageTimes, ViewPlan, ViewSpec};
+use crate::types::{RawSample, Sample, StageTimes};
 
 /// How views are cut.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ViewMode {
-    /// As the plan says, at random.
+    /// As the request says, at random.
     Train,
     /// Shorter side to `size ÷ crop_ratio`, centre crop, no flip, no colour.
     Eval {
@@ -24,11 +25,17 @@ pub enum ViewMode {
     },
 }
 
+/// Sides that a view or a target may have, pixels.
+const SIZES: std::ops::RangeInclusive<u32> = 1..=4096;
+
 /// Makes samples, one after the other, in recycled buffers. One per worker thread.
 ///
 /// Randomness: functions of (run seed, sample id, view index) alone, so any thread may make any sample in any order.
 pub struct SampleMaker {
-    plan: Arc<ViewPlan>,
+    request: Arc<SampleRequest>,
+    /// Places of the views whose words and whose target are wanted; the first view where none are.
+    word_view: usize,
+    target_view: usize,
     mode: ViewMode,
     seed: u64,
     decoder: Decoder,
@@ -40,18 +47,18 @@ pub struct SampleMaker {
 }
 
 impl SampleMaker {
-    /// Prepares to make what `plan` asks for.
+    /// Prepares to make what `request` asks for.
     ///
     /// # Errors
-    /// `BadSetting` for a plan that cannot be drawn; `BadCodebook` if words are asked for and the tokenizer is missing or of another patch.
+    /// `BadSetting` for a request that cannot be fulfilled; `BadCodebook` if words are asked for and the tokenizer is missing or of another patch.
     pub fn new(
-        plan: Arc<ViewPlan>,
+        request: Arc<SampleRequest>,
         mode: ViewMode,
         seed: u64,
         limits: Limits,
         tokenizer: Option<Arc<Tokenizer>>,
     ) -> Result<Self, PipelineError> {
-        check_plan(&plan)?;
+        check_request(&request)?;
         if let ViewMode::Eval { crop_ratio } = mode {
             require(
                 "crop_ratio",
@@ -60,8 +67,8 @@ impl SampleMaker {
                 "above 0, at most 1",
             )?;
         }
-        let tokenizer = plan.words.is_some().then_some(tokenizer).flatten();
-        if let Some(words) = plan.words {
+        let tokenizer = request.words.is_some().then_some(tokenizer).flatten();
+        if let Some(words) = request.words {
             let bad = |detail: String| PipelineError::BadCodebook {
                 path: "of this run".into(),
                 detail,
@@ -79,8 +86,11 @@ impl SampleMaker {
                 )));
             }
         }
+        let place = |view: Option<&str>| view.and_then(|name| request.place(name)).unwrap_or(0);
         Ok(Self {
-            plan,
+            word_view: place(request.words.map(|words| words.view)),
+            target_view: place(request.target.map(|target| target.view)),
+            request,
             mode,
             seed,
             decoder: Decoder::new(limits),
@@ -111,7 +121,7 @@ impl SampleMaker {
         self.draws.clear();
         let mut need: Option<Rect> = None;
         let mut reduction = 8;
-        for (i, view) in self.plan.views.iter().enumerate() {
+        for (i, view) in self.request.views.iter().enumerate() {
             let (crop, colour) = match self.mode {
                 ViewMode::Train => {
                     let mut rng = sample_rng(self.seed, raw.id, Purpose::View, i as u32);
@@ -120,12 +130,12 @@ impl SampleMaker {
                 }
                 ViewMode::Eval { crop_ratio } => (CropDraw::centre(width, height, view.size, crop_ratio), ColourDraw::default()),
             };
-            let side = if i == 0 {
-                view.size.max(self.plan.target.unwrap_or(0))
-            } else {
-                view.size
-            };
-            reduction = reduction.min(header.reduction(crop.area.width, crop.area.height, side));
+            let target = self
+                .request
+                .target
+                .filter(|_| i == self.target_view)
+                .map_or(0, |target| target.size);
+            reduction = reduction.min(header.reduction(crop.area.width, crop.area.height, view.size.max(target)));
             let seen = crop.seen(width, height);
             need = Some(need.map_or(seen, |n| n.union(seen)));
             self.draws.push((crop, colour));
@@ -136,26 +146,29 @@ impl SampleMaker {
         times.decode = start.elapsed();
 
         let start = Instant::now();
-        out.views.resize_with(self.plan.sizes().count(), Vec::new);
-        for ((view, (crop, colour)), pixels) in self.plan.views.iter().zip(&self.draws).zip(&mut out.views) {
+        out.views.resize_with(self.request.views.len(), Vec::new);
+        for ((view, (crop, colour)), pixels) in self.request.views.iter().zip(&self.draws).zip(&mut out.views) {
             self.resampler.view(&window, header.orientation, crop, view.size, pixels);
             self.painter.apply(colour, pixels, view.size as usize);
         }
-        if let (Some(side), Some((crop, _)), Some(pixels)) = (self.plan.target, self.draws.first(), out.views.last_mut()) {
-            self.resampler.target(&window, header.orientation, crop, side, pixels);
+        out.target.clear();
+        if let Some(target) = self.request.target {
+            let (crop, _) = &self.draws[self.target_view];
+            self.resampler
+                .target(&window, header.orientation, crop, target.size, &mut out.target);
         }
-        out.parts.clear();
-        if let Some((side, spec)) = &self.plan.mask {
+        out.sets.clear();
+        if let Some(mask) = &self.request.mask {
             let mut rng = sample_rng(self.seed, raw.id, Purpose::Mask, 0);
-            mask::fill(spec, *side, &mut rng, &mut out.parts);
+            mask::fill(mask, &mut rng, &mut out.sets);
         }
         times.augment = start.elapsed();
 
         out.words.clear();
         if let Some((tokenizer, scratch)) = &mut self.tokenizer {
             let start = Instant::now();
-            let side = self.plan.views[0].size as usize;
-            half_size(&out.views[0], side, &mut self.half);
+            let side = self.request.views[self.word_view].size as usize;
+            half_size(&out.views[self.word_view], side, &mut self.half);
             tokenizer.words(scratch, &self.half, side / 2, &mut out.words);
             times.tokenize = start.elapsed();
         }
@@ -176,14 +189,26 @@ fn require(key: &str, value: impl std::fmt::Debug, ok: bool, detail: &str) -> Re
     })
 }
 
-fn check_plan(plan: &ViewPlan) -> Result<(), PipelineError> {
-    require("views", plan.views.len(), !plan.views.is_empty(), "at least one view")?;
-    plan.views.iter().try_for_each(check_view)?;
-    if let Some(side) = plan.target {
-        require("target", side, (1..=4096).contains(&side), "1 to 4096 pixels")?;
+fn check_request(request: &SampleRequest) -> Result<(), PipelineError> {
+    require("views", request.views.len(), !request.views.is_empty(), "at least one view")?;
+    request.views.iter().try_for_each(check_view)?;
+    let of = |name: &str| request.place(name).and_then(|place| request.views.get(place));
+    for view in &request.views {
+        let size = of(view.name).map_or(0, |first| first.size);
+        require(
+            "size",
+            view.size,
+            view.size == size,
+            &format!("{size}, as the other view named {}", view.name),
+        )?;
     }
-    let size = plan.views[0].size;
-    if let Some(words) = plan.words {
+    if let Some(target) = request.target {
+        require("target.view", target.view, of(target.view).is_some(), "the name of a view")?;
+        require("target.size", target.size, SIZES.contains(&target.size), "1 to 4096 pixels")?;
+    }
+    if let Some(words) = request.words {
+        let size = of(words.view).map_or(0, |view| view.size);
+        require("words.view", words.view, size > 0, "the name of a view")?;
         let fits = words.patch >= 2 && words.patch.is_multiple_of(2) && size.is_multiple_of(words.patch);
         require(
             "patch",
@@ -191,25 +216,25 @@ fn check_plan(plan: &ViewPlan) -> Result<(), PipelineError> {
             fits,
             &format!("even, and a divisor of the view's size {size}"),
         )?;
-    }
-    if let Some((side, spec)) = &plan.mask {
-        if let Some(words) = plan.words {
+        if let Some(mask) = request.mask {
             require(
                 "mask side",
-                side,
-                *side == size / words.patch,
+                mask.side,
+                mask.side == size / words.patch,
                 &format!("{} patches: size {size} ÷ patch {}", size / words.patch, words.patch),
             )?;
         }
+    }
+    if let Some(mask) = request.mask {
         let mut found = Findings::default();
-        spec.check("mask", *side, &mut found);
+        mask.spec.check("mask", mask.side, &mut found);
         first(found)?;
     }
     Ok(())
 }
 
-fn check_view(view: &ViewSpec) -> Result<(), PipelineError> {
-    require("size", view.size, (1..=4096).contains(&view.size), "1 to 4096 pixels")?;
+fn check_view(view: &ViewRequest) -> Result<(), PipelineError> {
+    require("size", view.size, SIZES.contains(&view.size), "1 to 4096 pixels")?;
     let mut found = Findings::default();
     view.crop.check("crop", &mut found);
     view.colour.check("colour", &mut found);

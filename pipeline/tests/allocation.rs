@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use splitmask_pipeline::decode::Limits;
+use splitmask_pipeline::request::{ColourConfig, IMAGE, MaskRequest, MaskSpec, SampleRequest, ViewRequest, WordRequest};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::tokenize::{BookSpec, PixelSpace, Tokenizer, build_random_projection};
-use splitmask_pipeline::types::{ColourConfig, CropConfig, MaskSpec, RawSample, Sample, SampleId, ViewPlan, ViewSpec, WordSpec};
+use splitmask_pipeline::types::{RawSample, Sample, SampleId};
 
 thread_local! {
     static COUNT: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
@@ -53,9 +54,7 @@ fn jpeg(seed: u32, width: u32, height: u32) -> Bytes {
 
 #[test]
 fn in_steady_state_only_the_resizers_tables_are_allocated() {
-    let view = |size| ViewSpec {
-        size,
-        crop: CropConfig::default(),
+    let view = |name, size| ViewRequest {
         colour: ColourConfig {
             jitter: 0.8,
             greyscale: 0.2,
@@ -63,17 +62,17 @@ fn in_steady_state_only_the_resizers_tables_are_allocated() {
             solarise: 0.2,
             ..ColourConfig::default()
         },
+        ..ViewRequest::new(name, size)
     };
-    let views = vec![view(224), view(96)];
-    let mask = MaskSpec::BlockwiseSplit {
+    let views = vec![view(IMAGE, 224), view("small", 96)];
+    let spec = MaskSpec::BlockwiseSplit {
         min_block: 16,
         max_block: 75,
     };
-    let plan = Arc::new(ViewPlan {
-        views,
-        words: Some(WordSpec { patch: 16 }),
-        target: None,
-        mask: Some((14, mask)),
+    let request = Arc::new(SampleRequest {
+        words: Some(WordRequest { view: IMAGE, patch: 16 }),
+        mask: Some(MaskRequest { side: 14, spec }),
+        ..SampleRequest::of_views(views)
     });
     let spec = BookSpec {
         words: 1024,
@@ -83,7 +82,7 @@ fn in_steady_state_only_the_resizers_tables_are_allocated() {
     };
     let book = build_random_projection(&spec, [0.0, 1.0]).unwrap();
     let tokenizer = Arc::new(Tokenizer::new(Arc::new(book)));
-    let mut maker = SampleMaker::new(plan, ViewMode::Train, 1, Limits::default(), Some(tokenizer)).unwrap();
+    let mut maker = SampleMaker::new(request, ViewMode::Train, 1, Limits::default(), Some(tokenizer)).unwrap();
     let raw = |member: u32| RawSample {
         id: SampleId {
             epoch: 0,

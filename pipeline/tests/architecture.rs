@@ -8,7 +8,17 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the pipeline from the ground up; a module may use those of lower floors, and its own floor only where `same` says so.
 const PIPELINE: &[&[&str]] = &[
-    &["types", "error", "seed", "cursor", "name", "setting", "file", "printable"],
+    &[
+        "request",
+        "types",
+        "error",
+        "seed",
+        "cursor",
+        "name",
+        "setting",
+        "file",
+        "printable",
+    ],
     &["metrics"],
     &["decode", "tokenize", "mask", "stage"],
     &["augment", "bucket"],
@@ -36,6 +46,7 @@ const SPLITMASK: &[&[&str]] = &[
 
 /// Floors whose modules may know each other.
 const MIXED: &[&str] = &[
+    "request",
     "types",
     "error",
     "seed",

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use splitmask_pipeline::decode::Limits;
+use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
-use splitmask_pipeline::types::{ColourConfig, CropConfig, RawSample, Sample, SampleId, ViewPlan, ViewSpec};
+use splitmask_pipeline::types::{RawSample, Sample, SampleId};
 use stream_support::bad_files::{KINDS, spoil};
 
 /// Resident bytes of this process.
@@ -34,17 +35,8 @@ fn raw(bytes: Vec<u8>, member: u32) -> RawSample {
 
 #[test]
 fn bad_files_leak_nothing_and_bombs_cost_no_time() {
-    let plan = Arc::new(ViewPlan {
-        views: vec![ViewSpec {
-            size: 16,
-            crop: CropConfig::default(),
-            colour: ColourConfig::default(),
-        }],
-        words: None,
-        target: None,
-        mask: None,
-    });
-    let mut maker = SampleMaker::new(plan, ViewMode::Train, 1, Limits::default(), None).unwrap();
+    let request = Arc::new(SampleRequest::of_views(vec![ViewRequest::new(IMAGE, 16)]));
+    let mut maker = SampleMaker::new(request, ViewMode::Train, 1, Limits::default(), None).unwrap();
     let mut out = Sample::default();
 
     // 60,000 × 60,000 pixels: 10 GB if anyone believed it.

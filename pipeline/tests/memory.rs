@@ -32,7 +32,7 @@ fn measured(folder: &Path, window: u32, settings: &PipelineConfig) -> (f64, f64)
         pixels: 0.0,
         remote: false,
     };
-    let said = Footprint::of(&data(window), settings, &spec.plan, BATCH, images).total();
+    let said = Footprint::of(&data(window), settings, &spec.request, BATCH, images).total();
     let mut stream = dataset.batches(spec, hashing).unwrap();
     let mut most = before;
     for _ in 0..2 * 3000 / BATCH {

@@ -216,7 +216,7 @@ fn the_queue_holds_what_it_may_and_a_pause_of_the_consumer_loses_nothing() {
     let mut stream = dataset.batches(spec(shuffled(Cursor::default()), 4), hashing).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     let (waiting, bytes) = stream.queue_level();
-    assert_eq!((waiting, bytes), (3, 3 * 4 * plan().sample_bytes()));
+    assert_eq!((waiting, bytes), (3, 3 * 4 * request().sample_bytes()));
     let reference = batches(&dataset, shuffled(Cursor::default()), 4, 30);
     for expected in &reference {
         let batch = loop {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::error::SampleError;
 use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::run::{BatchSpec, Dataset, Order, Worker};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
-use splitmask_pipeline::types::{ColourConfig, CropConfig, ViewPlan, ViewSpec};
 use stream_support::bad_files::{KINDS, good, spoil};
 use stream_support::*;
 
@@ -35,22 +35,13 @@ fn shard() -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn plan() -> Arc<ViewPlan> {
-    Arc::new(ViewPlan {
-        views: vec![ViewSpec {
-            size: 16,
-            crop: CropConfig::default(),
-            colour: ColourConfig::default(),
-        }],
-        words: None,
-        target: None,
-        mask: None,
-    })
+fn request() -> Arc<SampleRequest> {
+    Arc::new(SampleRequest::of_views(vec![ViewRequest::new(IMAGE, 16)]))
 }
 
 fn worker(limits: Limits) -> impl Fn() -> Worker {
     move || {
-        let mut maker = SampleMaker::new(plan(), ViewMode::Train, 3, limits, None).unwrap();
+        let mut maker = SampleMaker::new(request(), ViewMode::Train, 3, limits, None).unwrap();
         Box::new(move |raw, out| maker.make(raw, out))
     }
 }
@@ -66,7 +57,7 @@ fn pass(limits: Limits) -> (usize, Vec<(&'static str, u64)>, PipelineMetrics) {
     let dataset = Dataset::open(folder.path().to_str().unwrap(), &settings, &pipeline(2, 1), metrics.clone()).unwrap();
     let spec = BatchSpec {
         order: Order::Sequential,
-        plan: plan(),
+        request: request(),
         batch: 10,
         last_partial: true,
     };

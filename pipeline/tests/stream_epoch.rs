@@ -15,10 +15,11 @@ use sha2::{Digest, Sha256};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
+use splitmask_pipeline::request::{ColourConfig, CropConfig, MaskRequest, MaskSpec, SampleRequest, ViewRequest};
 use splitmask_pipeline::run::{BatchSpec, Dataset, Order, Worker};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::seed::mix;
-use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, MaskSpec, RawSample, Sample, SampleId, ViewPlan, ViewSpec};
+use splitmask_pipeline::types::{Batch, RawSample, Sample, SampleId};
 use stream_support::*;
 
 const SIZES: [u32; 7] = [31, 90, 2, 57, 64, 33, 43];
@@ -189,27 +190,31 @@ fn two_global_and_six_local_views_go_through_maker_and_batch() {
         builder.append_data(&mut header, format!("{n:03}.jpg"), bytes.as_slice()).unwrap();
     }
     std::fs::write(folder.path().join("s.tar"), builder.into_inner().unwrap()).unwrap();
-    let view = |size, area| ViewSpec {
-        size,
+    // DINO's recipe (arXiv 2104.14294 §3.1): what differs between the views is their crop's area, their size, and how often they are blurred and solarised.
+    let view = |name, size, area, blur, solarise| ViewRequest {
         crop: CropConfig {
             area,
             ..CropConfig::default()
         },
         colour: ColourConfig {
             jitter: 0.8,
+            blur,
+            solarise,
             ..ColourConfig::default()
         },
+        ..ViewRequest::new(name, size)
     };
-    let mut views = vec![view(32, [0.4, 1.0]); 2];
-    views.extend(vec![view(12, [0.05, 0.4]); 6]);
-    let plan = Arc::new(ViewPlan {
-        views,
-        words: None,
-        target: None,
-        mask: Some((8, MaskSpec::UniformSplit { keep: 0.25 })),
+    let mut views = vec![view("global", 32, [0.4, 1.0], 1.0, 0.0), view("global", 32, [0.4, 1.0], 0.1, 1.0)];
+    views.extend([view("local", 12, [0.05, 0.4], 0.5, 0.0); 6]);
+    let request = Arc::new(SampleRequest {
+        mask: Some(MaskRequest {
+            side: 8,
+            spec: MaskSpec::UniformSplit { keep: 0.25 },
+        }),
+        ..SampleRequest::of_views(views)
     });
-    let make = |plan: Arc<ViewPlan>| SampleMaker::new(plan, ViewMode::Train, 9, Limits::default(), None).unwrap();
-    let of = Arc::clone(&plan);
+    let make = |request: Arc<SampleRequest>| SampleMaker::new(request, ViewMode::Train, 9, Limits::default(), None).unwrap();
+    let of = Arc::clone(&request);
     let worker = move || -> Worker {
         let mut maker = make(Arc::clone(&of));
         Box::new(move |raw, out| maker.make(raw, out))
@@ -217,7 +222,7 @@ fn two_global_and_six_local_views_go_through_maker_and_batch() {
     let dataset = open(folder.path().to_str().unwrap(), &data(8), &pipeline(3, 1));
     let spec = BatchSpec {
         order: shuffled(Cursor::default()),
-        plan: Arc::clone(&plan),
+        request: Arc::clone(&request),
         batch: 6,
         last_partial: false,
     };
@@ -228,20 +233,23 @@ fn two_global_and_six_local_views_go_through_maker_and_batch() {
         .take(24)
         .map(Result::unwrap)
         .collect();
-    let (mut maker, mut sample) = (make(Arc::clone(&plan)), Sample::default());
+    let (mut maker, mut sample) = (make(Arc::clone(&request)), Sample::default());
     for n in 0..4 {
         let batch = stream.next().unwrap().unwrap();
-        assert_eq!(batch.sizes, [32, 32, 12, 12, 12, 12, 12, 12]);
-        assert_eq!(batch.parts.len(), 6 * 64);
+        let names: Vec<&str> = batch.views.iter().map(|view| view.name.as_ref()).collect();
+        assert_eq!(names, ["global", "global", "local", "local", "local", "local", "local", "local"]);
+        assert_eq!(batch.sets.len(), 6 * 64);
         for k in 0..6 {
             let raw = &raws[n * 6 + k];
             assert_eq!(batch.ids[k], raw.id);
             maker.make(raw, &mut sample).unwrap();
-            for (v, spec) in plan.views.iter().enumerate() {
-                let bytes = 3 * (spec.size * spec.size) as usize;
-                assert_eq!(batch.views[v].len(), 6 * bytes);
-                assert_eq!(batch.views[v][k * bytes..][..bytes], sample.views[v], "view {v} of sample {k}");
+            for (v, asked) in request.views.iter().enumerate() {
+                let got = &batch.views[v];
+                assert_eq!((got.size, got.pixels.len()), (asked.size, 6 * got.picture_bytes()));
+                assert_eq!(got.picture(k), sample.views[v], "view {v} of sample {k}");
             }
+            // A solarised view has no value above its threshold but those that were below it.
+            assert!(sample.views[1].iter().all(|v| *v <= 127), "the second view is always solarised");
             assert_ne!(sample.views[0], sample.views[1], "each view has a draw of its own");
             assert_ne!(sample.views[2], sample.views[3]);
         }

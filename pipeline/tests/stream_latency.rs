@@ -16,10 +16,10 @@ use splitmask_pipeline::config::PipelineConfig;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::run::{BatchSpec, Dataset, Worker};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::seed::mix;
-use splitmask_pipeline::types::{ColourConfig, CropConfig, ViewPlan, ViewSpec};
 use stream_support::*;
 
 const SHARDS: u32 = 16;
@@ -56,29 +56,20 @@ fn shard(number: u32, photos: &[Vec<u8>]) -> Vec<u8> {
 
 /// Images per second from the first batch on.
 fn speed(url: &str, workers: usize) -> f64 {
-    let plan = Arc::new(ViewPlan {
-        views: vec![ViewSpec {
-            size: 224,
-            crop: CropConfig::default(),
-            colour: ColourConfig::default(),
-        }],
-        words: None,
-        target: None,
-        mask: None,
-    });
+    let request = Arc::new(SampleRequest::of_views(vec![ViewRequest::new(IMAGE, 224)]));
     let settings = PipelineConfig {
         workers,
         ..PipelineConfig::default()
     };
     let dataset = Dataset::open(url, &data(1024), &settings, PipelineMetrics::default()).unwrap();
-    let of = Arc::clone(&plan);
+    let of = Arc::clone(&request);
     let worker = move || -> Worker {
         let mut maker = SampleMaker::new(Arc::clone(&of), ViewMode::Train, 3, Limits::default(), None).unwrap();
         Box::new(move |raw, out| maker.make(raw, out))
     };
     let spec = BatchSpec {
         order: shuffled(Cursor::default()),
-        plan,
+        request,
         batch: 50,
         last_partial: false,
     };

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
-use splitmask_pipeline::types::ViewPlan;
+use splitmask_pipeline::request::SampleRequest;
 
 use crate::model::config::VitConfig;
 use crate::objective::{ObjectiveConfig, Scope};
@@ -171,7 +171,7 @@ impl Config {
 
     /// What the objective asks of the pipeline.
     #[must_use]
-    pub fn request(&self) -> ViewPlan {
+    pub fn request(&self) -> SampleRequest {
         self.objective.request(&self.scope())
     }
 

@@ -100,7 +100,7 @@ fn labelled(
             let keep = Tensor::from_slice(&keep);
             let input = step_input(&batch, 0..batch.len, pass.device, pass.normalise)?;
             let rows = keep.to_device(pass.device);
-            let features = of(&input.views[0]);
+            let features = of(&input.views[0].pixels);
             places.resize_with(features.len(), Vec::new);
             for (place, feature) in places.iter_mut().zip(features) {
                 place.push(feature.index_select(0, &rows));

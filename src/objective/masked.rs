@@ -1,13 +1,13 @@
 //! What objectives over masked patches share: the checks of a batch, and masks that fit a grid.
 
-use splitmask_pipeline::types::{ColourConfig, CropConfig, MaskSpec, ViewPlan, ViewSpec, WordSpec};
+use splitmask_pipeline::request::{IMAGE, MaskRequest, MaskSpec, SampleRequest, ViewRequest, WordRequest};
 use tch::Tensor;
 
 use super::{ObjectiveError, Scope};
 use crate::model::Vit;
 use crate::model::config::VitConfig;
 use crate::setting::{Findings, Fitting};
-use crate::tensor::{Parts, StepInput};
+use crate::tensor::{PatchSets, StepInput};
 
 /// Patches of the grid that BEiT's numbers are for: 14 × 14 (arXiv 2106.08254 §2.3).
 const PAPER_PATCHES: f64 = 196.0;
@@ -83,36 +83,43 @@ pub(super) fn weight(key: &str, value: f64, found: &mut Findings) {
 }
 
 /// One view of the model's size with its mask, and its visual words if they are wanted.
-pub(super) fn one_view(at: &Scope<'_>, mask: MaskSpec, words: bool) -> ViewPlan {
+pub(super) fn one_view(at: &Scope<'_>, mask: MaskSpec, words: bool) -> SampleRequest {
     let Scope { model, crop, colour, .. } = *at;
-    ViewPlan {
-        views: vec![view(model.image, crop, colour)],
-        words: words.then_some(WordSpec { patch: model.patch }),
-        target: None,
-        mask: Some((side(model), mask)),
+    let view = ViewRequest {
+        name: IMAGE,
+        size: model.image,
+        crop,
+        colour,
+    };
+    SampleRequest {
+        words: words.then_some(WordRequest {
+            view: IMAGE,
+            patch: model.patch,
+        }),
+        mask: Some(MaskRequest {
+            side: side(model),
+            spec: mask,
+        }),
+        ..SampleRequest::of_views(vec![view])
     }
 }
 
-fn view(size: u32, crop: CropConfig, colour: ColourConfig) -> ViewSpec {
-    ViewSpec { size, crop, colour }
-}
-
-/// The checked parts of a batch that masked image modelling needs.
+/// What masked image modelling needs.
 pub(super) struct MaskedInput<'a> {
     pub(super) image: &'a Tensor,
     pub(super) words: Option<&'a Tensor>,
-    pub(super) parts: &'a Parts,
+    pub(super) sets: &'a PatchSets,
 }
 
-/// Checks view 0, words (if a vocabulary is given) and parts against the model.
+/// Checks the view, words (if a vocabulary is given) and sets against the model.
 pub(super) fn masked_input<'a>(
     objective: &'static str,
     input: &'a StepInput,
     vit: &Vit,
     vocabulary: Option<i64>,
 ) -> Result<MaskedInput<'a>, ObjectiveError> {
-    let image = input.views.first().ok_or(ObjectiveError::Lacks { objective, what: "view" })?;
-    let parts = input.parts.as_ref().ok_or(ObjectiveError::Lacks { objective, what: "mask" })?;
+    let image = input.view(IMAGE).ok_or(ObjectiveError::Lacks { objective, what: "view" })?;
+    let sets = input.sets.as_ref().ok_or(ObjectiveError::Lacks { objective, what: "mask" })?;
     let shape = |what, got: Vec<i64>, want: Vec<i64>| {
         if got == want {
             Ok(())
@@ -126,9 +133,9 @@ pub(super) fn masked_input<'a>(
         }
     };
     let n = (vit.image() / vit.patch()).pow(2);
-    shape("view 0", image.size(), vec![input.len, 3, vit.image(), vit.image()])?;
-    shape("the mask", vec![input.len, parts.patches], vec![input.len, n])?;
-    if parts.seen_a.size()[1] == 0 {
+    shape("the view", image.size(), vec![input.len, 3, vit.image(), vit.image()])?;
+    shape("the mask", vec![input.len, sets.patches], vec![input.len, n])?;
+    if sets.a.size()[1] == 0 {
         return Err(ObjectiveError::Lacks {
             objective,
             what: "patch in set A of the mask",
@@ -152,7 +159,7 @@ pub(super) fn masked_input<'a>(
             Some(words)
         }
     };
-    Ok(MaskedInput { image, words, parts })
+    Ok(MaskedInput { image, words, sets })
 }
 
 #[cfg(test)]

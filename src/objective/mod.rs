@@ -13,7 +13,7 @@ mod sheet;
 use std::any::Any;
 use std::fmt::Debug;
 
-use splitmask_pipeline::types::{ColourConfig, CropConfig, ViewPlan};
+use splitmask_pipeline::request::{ColourConfig, CropConfig, SampleRequest};
 use tch::Tensor;
 use tch::nn::Path;
 use toml::Table;
@@ -193,7 +193,7 @@ pub trait Plan: Any + Debug + Send + Sync {
     }
 
     /// What the pipeline must make of each sample.
-    fn request(&self, at: &Scope<'_>) -> ViewPlan;
+    fn request(&self, at: &Scope<'_>) -> SampleRequest;
 
     /// The network, its parameters under `vs`. Draws from libtorch's CPU generator in a fixed order: seed it first.
     fn build(&self, vs: &Path<'_>, at: &Scope<'_>) -> Box<dyn Objective>;

@@ -14,11 +14,11 @@ pub struct Sheet {
 /// One column.
 #[derive(Debug)]
 pub enum Column {
-    /// A view as it came, by its index.
-    View(usize),
-    /// View 0 where its patches were seen, grey elsewhere: ascending patch indices, i64 B×K.
-    Seen(Tensor),
-    /// View 0 painted with visual words: i64 B×N.
+    /// The first view of that name as it came.
+    View(&'static str),
+    /// The first view of that name where its patches were seen, grey elsewhere: ascending patch indices, i64 B×K.
+    Seen(&'static str, Tensor),
+    /// A picture painted with visual words: i64 B×N.
     Words(Tensor),
     /// Pixels, normalised as views are: f32 B×3×S×S.
     Pixels(Tensor),

@@ -1,12 +1,13 @@
 //! The only place where the pipeline's [`Batch`] meets [`Tensor`].
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-use splitmask_pipeline::types::Batch;
+use splitmask_pipeline::types::{Batch, PatchSet, View};
 use tch::{Device, Kind, Tensor};
 use torch_ext::send;
 
-use crate::tensor::{Parts, StepInput, TensorError};
+use crate::tensor::{NamedView, PatchSets, StepInput, TensorError};
 
 /// Per-channel mean and standard deviation of pixels in 0..1.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,12 +33,14 @@ impl Normalise {
 #[derive(Debug)]
 pub struct SentBatch {
     len: usize,
-    /// u8 B×3×S×S each.
-    views: Vec<Tensor>,
+    /// Name and u8 B×3×S×S of each.
+    views: Vec<(Cow<'static, str>, Tensor)>,
+    /// u8 B×3×T×T.
+    target: Option<Tensor>,
     /// i64 B×N.
     words: Option<Tensor>,
     largest_word: u32,
-    parts: Option<Parts>,
+    sets: Option<PatchSets>,
     /// i64 B.
     labels: Tensor,
 }
@@ -50,14 +53,16 @@ impl SentBatch {
     pub fn send(batch: &Batch, range: Range<usize>, device: Device) -> Result<Self, TensorError> {
         check_range(&range, batch.len)?;
         let len = range.len();
-        let views = batch.views.iter().zip(&batch.sizes).enumerate().map(|(i, (bytes, &size))| {
-            let one = 3 * (size as usize).pow(2);
-            let bytes = rows(bytes, batch.len, one, &range, || {
-                format!("view {i} ({}×3×{size}×{size})", batch.len)
+        let sent = |view: &View| {
+            let size = view.size;
+            let bytes = rows(&view.pixels, batch.len, view.picture_bytes(), &range, || {
+                format!("{} ({}×3×{size}×{size})", view.name, batch.len)
             })?;
-            Ok(send(bytes, &[int(len), 3, i64::from(size), i64::from(size)], device)?)
-        });
+            Ok::<_, TensorError>(send(bytes, &[int(len), 3, i64::from(size), i64::from(size)], device)?)
+        };
+        let views = batch.views.iter().map(|view| Ok((view.name.clone(), sent(view)?)));
         let views = views.collect::<Result<Vec<_>, TensorError>>()?;
+        let target = batch.target.as_ref().map(sent).transpose()?;
         let (words, largest_word) = if batch.words.is_empty() {
             (None, 0)
         } else {
@@ -67,12 +72,12 @@ impl SentBatch {
             let tensor = send(&wide, &[int(len), int(n)], device)?;
             (Some(tensor), words.iter().copied().max().unwrap_or(0))
         };
-        let parts = if batch.parts.is_empty() {
+        let sets = if batch.sets.is_empty() {
             None
         } else {
-            let n = batch.parts.len() / batch.len;
-            let parts = rows(&batch.parts, batch.len, n, &range, || format!("parts ({}×{n})", batch.len))?;
-            Some(index_lists(parts, n, device)?)
+            let n = batch.sets.len() / batch.len;
+            let sets = rows(&batch.sets, batch.len, n, &range, || format!("sets ({}×{n})", batch.len))?;
+            Some(index_lists(sets, n, device)?)
         };
         let labels = rows(&batch.labels, batch.len, 1, &range, || "labels".into())?;
         Ok(Self {
@@ -80,7 +85,8 @@ impl SentBatch {
             views,
             words,
             largest_word,
-            parts,
+            sets,
+            target,
             labels: send(labels, &[int(len)], device)?,
         })
     }
@@ -90,42 +96,36 @@ impl SentBatch {
     /// # Errors
     /// A range beyond it.
     pub fn input(&self, range: Range<usize>, normalise: &Normalise) -> Result<StepInput, TensorError> {
-        self.of_views(self.views.len(), range, normalise)
-    }
-
-    /// As [`SentBatch::input`] for a batch of a plan with a target: the target is no view, but comes by itself as u8 B×3×T×T, not normalised.
-    ///
-    /// # Errors
-    /// As there; or it has no view at all.
-    pub fn input_with_target(&self, range: Range<usize>, normalise: &Normalise) -> Result<(StepInput, Tensor), TensorError> {
-        let (target, views) = self.views.split_last().ok_or_else(|| TensorError::BadBuffer {
-            what: "target".into(),
-            got: 0,
-            want: self.len,
-        })?;
-        let input = self.of_views(views.len(), range.clone(), normalise)?;
-        Ok((input, part_of(target, &range)))
-    }
-
-    fn of_views(&self, views: usize, range: Range<usize>, normalise: &Normalise) -> Result<StepInput, TensorError> {
         check_range(&range, self.len)?;
-        let views = self.views.iter().take(views);
+        let view = |(name, bytes): &(Cow<'static, str>, Tensor)| {
+            Ok(NamedView {
+                name: name.clone(),
+                pixels: normalised(&part_of(bytes, &range), normalise)?,
+            })
+        };
         Ok(StepInput {
             len: int(range.len()),
-            views: views
-                .map(|v| normalised(&part_of(v, &range), normalise))
-                .collect::<Result<_, _>>()?,
+            views: self.views.iter().map(view).collect::<Result<_, TensorError>>()?,
             words: self.words.as_ref().map(|w| part_of(w, &range)),
             largest_word: self.largest_word,
-            parts: self.parts.as_ref().map(|p| Parts {
-                patches: p.patches,
-                seen_a: part_of(&p.seen_a, &range),
-                seen_b: part_of(&p.seen_b, &range),
-                absent_a: part_of(&p.absent_a, &range),
-                absent_b: part_of(&p.absent_b, &range),
+            sets: self.sets.as_ref().map(|sets| PatchSets {
+                patches: sets.patches,
+                a: part_of(&sets.a, &range),
+                b: part_of(&sets.b, &range),
+                not_a: part_of(&sets.not_a, &range),
+                not_b: part_of(&sets.not_b, &range),
             }),
             labels: part_of(&self.labels, &range),
         })
+    }
+
+    /// The target of samples `range`, if the batch was asked for with one: u8 B×3×T×T, not normalised.
+    ///
+    /// # Errors
+    /// A range beyond it.
+    pub fn target(&self, range: &Range<usize>) -> Result<Option<Tensor>, TensorError> {
+        check_range(range, self.len)?;
+        Ok(self.target.as_ref().map(|target| part_of(target, range)))
     }
 }
 
@@ -186,46 +186,43 @@ fn normalised(bytes: &Tensor, n: &Normalise) -> Result<Tensor, TensorError> {
 }
 
 /// Index lists of both sets and their complements.
-fn index_lists(parts: &[u8], n: usize, device: Device) -> Result<Parts, TensorError> {
-    let len = parts.len() / n;
-    let mut lists: [Vec<i64>; 4] = Default::default();
-    let mut first = [0, 0];
-    for (sample, row) in parts.chunks_exact(n).enumerate() {
-        let before = [lists[0].len(), lists[1].len()];
-        for (patch, &part) in row.iter().enumerate() {
-            if part > 2 {
-                return Err(TensorError::BadPart { sample, patch, part });
-            }
-            lists[if part == 1 { 0 } else { 2 }].push(int(patch));
-            lists[if part == 2 { 1 } else { 3 }].push(int(patch));
+fn index_lists(sets: &[PatchSet], n: usize, device: Device) -> Result<PatchSets, TensorError> {
+    let len = sets.len() / n;
+    let (a, not_a) = sides(sets, n, PatchSet::A)?;
+    let (b, not_b) = sides(sets, n, PatchSet::B)?;
+    let sent = |list: &[i64]| send(list, &[int(len), int(list.len() / len)], device);
+    Ok(PatchSets {
+        patches: int(n),
+        a: sent(&a)?,
+        b: sent(&b)?,
+        not_a: sent(&not_a)?,
+        not_b: sent(&not_b)?,
+    })
+}
+
+/// Patches in a set and patches outside of it, sample after sample; as many in each sample.
+fn sides(sets: &[PatchSet], n: usize, set: PatchSet) -> Result<(Vec<i64>, Vec<i64>), TensorError> {
+    let (mut inside, mut outside) = (Vec::new(), Vec::new());
+    let mut want = 0;
+    for (sample, row) in sets.chunks_exact(n).enumerate() {
+        let before = inside.len();
+        for (patch, of) in row.iter().enumerate() {
+            if *of == set { &mut inside } else { &mut outside }.push(int(patch));
         }
-        for (s, set) in ['A', 'B'].into_iter().enumerate() {
-            let got = lists[s].len() - before[s];
-            if sample == 0 {
-                first[s] = got;
-            } else if got != first[s] {
-                return Err(TensorError::RaggedParts {
-                    sample,
-                    set,
-                    got,
-                    want: first[s],
-                });
-            }
+        let got = inside.len() - before;
+        if sample == 0 {
+            want = got;
+        } else if got != want {
+            return Err(TensorError::RaggedSets { sample, set, got, want });
         }
     }
-    let sent = |list: &[i64]| send(list, &[int(len), int(list.len() / len)], device);
-    Ok(Parts {
-        patches: int(n),
-        seen_a: sent(&lists[0])?,
-        seen_b: sent(&lists[1])?,
-        absent_a: sent(&lists[2])?,
-        absent_b: sent(&lists[3])?,
-    })
+    Ok((inside, outside))
 }
 
 #[cfg(test)]
 mod tests {
     use splitmask_pipeline::cursor::Cursor;
+    use splitmask_pipeline::types::PatchSet::{A, B, Neither};
     use splitmask_pipeline::types::SampleId;
 
     use super::*;
@@ -235,13 +232,21 @@ mod tests {
         std: [1.0, 0.5, 0.25],
     };
 
+    fn view(name: &'static str, size: u32, pixels: Vec<u8>) -> View {
+        View {
+            name: name.into(),
+            size,
+            pixels,
+        }
+    }
+
     fn batch() -> Batch {
         Batch {
             len: 2,
-            sizes: vec![2],
-            views: vec![(0..24).map(|i| if i < 12 { 255 } else { 0 }).collect()],
+            views: vec![view("image", 2, (0..24).map(|i| if i < 12 { 255 } else { 0 }).collect())],
+            target: None,
             words: vec![1, 2, 3, 4, 5, 6, 7, 8],
-            parts: vec![1, 2, 2, 1, 0, 1, 1, 2],
+            sets: vec![A, B, B, A, Neither, A, A, B],
             labels: vec![3, -1],
             ids: vec![
                 SampleId {
@@ -264,17 +269,17 @@ mod tests {
         let s = step_input(&batch(), 0..2, Device::Cpu, &PLAIN).err();
         assert_eq!(
             s,
-            Some(TensorError::RaggedParts {
+            Some(TensorError::RaggedSets {
                 sample: 1,
-                set: 'B',
+                set: B,
                 got: 1,
                 want: 2
             })
         );
         let mut b = batch();
-        b.parts.clear();
+        b.sets.clear();
         let s = step_input(&b, 0..2, Device::Cpu, &PLAIN).unwrap();
-        let x = &s.views[0];
+        let x = s.view("image").unwrap();
         assert_eq!(x.size(), [2, 3, 2, 2]);
         let at = |i, c| x.double_value(&[i, c, 0, 0]);
         assert_eq!(
@@ -287,10 +292,10 @@ mod tests {
     #[test]
     fn normalised_pixels_become_the_bytes_they_were() {
         let mut b = batch();
-        b.parts.clear();
-        b.views[0] = (0..24).map(|i| i * 11).collect();
-        let x = step_input(&b, 0..2, Device::Cpu, &PLAIN).unwrap().views.remove(0);
-        assert_eq!(Vec::<u8>::try_from(PLAIN.undone(&x).flatten(0, -1)).unwrap(), b.views[0]);
+        b.sets.clear();
+        b.views[0].pixels = (0..24).map(|i| i * 11).collect();
+        let x = step_input(&b, 0..2, Device::Cpu, &PLAIN).unwrap().views.remove(0).pixels;
+        assert_eq!(Vec::<u8>::try_from(PLAIN.undone(&x).flatten(0, -1)).unwrap(), b.views[0].pixels);
         let far = PLAIN.undone(&(x * 1e3));
         assert!(
             Vec::<u8>::try_from(far.flatten(0, -1))
@@ -303,20 +308,20 @@ mod tests {
     #[test]
     fn index_lists_are_ascending_and_complementary() {
         let mut b = batch();
-        b.parts = vec![1, 2, 2, 1, 1, 2, 1, 2];
-        let p = step_input(&b, 0..2, Device::Cpu, &PLAIN).unwrap().parts.unwrap();
-        assert_eq!(rows_of(&p.seen_a), [[0, 3], [0, 2]]);
-        assert_eq!(rows_of(&p.seen_b), [[1, 2], [1, 3]]);
-        assert_eq!(rows_of(&p.absent_a), [[1, 2], [1, 3]]);
-        assert_eq!(rows_of(&p.absent_b), [[0, 3], [0, 2]]);
+        b.sets = vec![A, B, B, A, A, B, A, B];
+        let p = step_input(&b, 0..2, Device::Cpu, &PLAIN).unwrap().sets.unwrap();
+        assert_eq!(rows_of(&p.a), [[0, 3], [0, 2]]);
+        assert_eq!(rows_of(&p.b), [[1, 2], [1, 3]]);
+        assert_eq!(rows_of(&p.not_a), [[1, 2], [1, 3]]);
+        assert_eq!(rows_of(&p.not_b), [[0, 3], [0, 2]]);
     }
 
     #[test]
     fn a_range_takes_those_samples() {
         let s = step_input(&batch(), 1..2, Device::Cpu, &PLAIN).unwrap();
         assert_eq!(rows_of(s.words.as_ref().unwrap()), [[5, 6, 7, 8]]);
-        let p = s.parts.unwrap();
-        assert_eq!((rows_of(&p.seen_a), rows_of(&p.absent_b)), (vec![vec![1, 2]], vec![vec![0, 1, 2]]));
+        let p = s.sets.unwrap();
+        assert_eq!((rows_of(&p.a), rows_of(&p.not_b)), (vec![vec![1, 2]], vec![vec![0, 1, 2]]));
         assert_eq!(Vec::<i64>::try_from(&s.labels).unwrap(), [-1]);
         assert!(matches!(
             step_input(&batch(), 1..3, Device::Cpu, &PLAIN),
@@ -327,30 +332,37 @@ mod tests {
     #[test]
     fn the_target_comes_by_itself_and_raw() {
         let mut b = batch();
-        b.parts.clear();
-        b.sizes.push(1);
-        b.views.push(vec![1, 2, 3, 4, 5, 6]);
+        b.sets.clear();
+        b.target = Some(view("target", 1, vec![1, 2, 3, 4, 5, 6]));
         let sent = SentBatch::send(&b, 0..2, Device::Cpu).unwrap();
-        let (input, target) = sent.input_with_target(1..2, &PLAIN).unwrap();
-        assert_eq!((input.views.len(), target.size()), (1, vec![1, 3, 1, 1]));
+        assert_eq!(sent.input(1..2, &PLAIN).unwrap().views.len(), 1);
+        let target = sent.target(&(1..2)).unwrap().unwrap();
+        assert_eq!(target.size(), [1, 3, 1, 1]);
         assert_eq!(Vec::<u8>::try_from(target.flatten(0, -1)).unwrap(), [4, 5, 6]);
+        assert!(sent.target(&(1..3)).is_err());
+    }
+
+    #[test]
+    fn views_are_found_by_their_names() {
+        let mut b = batch();
+        b.sets.clear();
+        b.views = vec![
+            view("global", 2, vec![0; 24]),
+            view("global", 2, vec![255; 24]),
+            view("local", 1, vec![51; 6]),
+        ];
+        let s = step_input(&b, 0..2, Device::Cpu, &PLAIN).unwrap();
+        let reds: Vec<f64> = s.views_named("global").map(|v| v.double_value(&[1, 0, 1, 1])).collect();
+        assert_eq!(reds, [0.0, 1.0]);
+        assert_eq!(s.view("local").unwrap().size(), [2, 3, 1, 1]);
+        assert!(s.view("image").is_none());
     }
 
     #[test]
     fn wrong_buffers_are_named() {
         let mut b = batch();
-        b.views[0].pop();
+        b.views[0].pixels.pop();
         let e = step_input(&b, 0..1, Device::Cpu, &PLAIN).unwrap_err();
-        assert_eq!(e.to_string(), "batch: view 0 (2×3×2×2) holds 23 values, its shape asks for 24");
-        let mut b = batch();
-        b.parts[2] = 9;
-        assert_eq!(
-            step_input(&b, 0..1, Device::Cpu, &PLAIN).unwrap_err(),
-            TensorError::BadPart {
-                sample: 0,
-                patch: 2,
-                part: 9
-            }
-        );
+        assert_eq!(e.to_string(), "batch: image (2×3×2×2) holds 23 values, its shape asks for 24");
     }
 }

@@ -9,7 +9,11 @@ mod host_batch;
 mod rows;
 mod stored_batch;
 
+use std::borrow::Cow;
+
 use tch::Tensor;
+
+use splitmask_pipeline::types::PatchSet;
 
 pub use device::{choose_device, parse_device};
 pub use finite::{Look, look, watched};
@@ -42,26 +46,16 @@ pub enum TensorError {
         want: usize,
     },
     /// The samples of a batch disagree about how many patches a set has, so they make no rectangular tensor.
-    #[error("batch: sample {sample} has {got} patches in set {set}, sample 0 has {want}")]
-    RaggedParts {
+    #[error("batch: sample {sample} has {got} patches in set {set:?}, sample 0 has {want}")]
+    RaggedSets {
         /// Index in the batch.
         sample: usize,
-        /// `A` or `B`.
-        set: char,
+        /// The set.
+        set: PatchSet,
         /// Patches there.
         got: usize,
         /// Patches of sample 0.
         want: usize,
-    },
-    /// A part other than 0, 1, 2.
-    #[error("batch: sample {sample} assigns patch {patch} to part {part}; parts are 0 (none), 1 (A) and 2 (B)")]
-    BadPart {
-        /// Index in the batch.
-        sample: usize,
-        /// Index of the patch.
-        patch: usize,
-        /// The value.
-        part: u8,
     },
     /// What libtorch said.
     #[error("{0}")]
@@ -84,19 +78,29 @@ impl From<torch_ext::TorchError> for TensorError {
     }
 }
 
-/// Which patches the sets A and B see, as ascending patch indices (i64, on the device).
+/// The sets A and B of patches, and what is outside of each, as ascending patch indices (i64, on the device). What the sets mean is the objective's
+/// matter: SplitMask's branches see one each, BEiT masks the patches in A and has no B.
 #[derive(Debug)]
-pub struct Parts {
+pub struct PatchSets {
     /// Patches N of an image.
     pub patches: i64,
-    /// B×K: in set A; for a single mask, the masked patches.
-    pub seen_a: Tensor,
-    /// B×K: in set B; no columns for a single mask.
-    pub seen_b: Tensor,
+    /// B×K: in A.
+    pub a: Tensor,
+    /// B×K: in B; no columns where the mask has one set.
+    pub b: Tensor,
     /// B×(N−K): not in A.
-    pub absent_a: Tensor,
+    pub not_a: Tensor,
     /// B×(N−K): not in B.
-    pub absent_b: Tensor,
+    pub not_b: Tensor,
+}
+
+/// A view of all images of a step.
+#[derive(Debug)]
+pub struct NamedView {
+    /// As the objective's request names it.
+    pub name: Cow<'static, str>,
+    /// f32 B×3×S×S, normalised.
+    pub pixels: Tensor,
 }
 
 /// What one forward pass sees.
@@ -104,16 +108,29 @@ pub struct Parts {
 pub struct StepInput {
     /// Images B.
     pub len: i64,
-    /// One per view, f32 B×3×S×S, normalised.
-    pub views: Vec<Tensor>,
-    /// i64 B×N: visual word of each patch of view 0.
+    /// The views, in the order of the objective's request.
+    pub views: Vec<NamedView>,
+    /// i64 B×N: visual word of each patch of the view that the request names.
     pub words: Option<Tensor>,
     /// Largest word; checked against the vocabulary on the host, because a device would only crash.
     pub largest_word: u32,
-    /// How the patches of view 0 are divided.
-    pub parts: Option<Parts>,
+    /// How the patches are divided.
+    pub sets: Option<PatchSets>,
     /// i64 B: class index, −1 if unknown.
     pub labels: Tensor,
+}
+
+impl StepInput {
+    /// Pixels of the first view of that name: f32 B×3×S×S, normalised.
+    #[must_use]
+    pub fn view(&self, name: &str) -> Option<&Tensor> {
+        self.views_named(name).next()
+    }
+
+    /// Pixels of all views of that name, which are of one size.
+    pub fn views_named(&self, name: &str) -> impl Iterator<Item = &Tensor> {
+        self.views.iter().filter(move |view| view.name == name).map(|view| &view.pixels)
+    }
 }
 
 /// libtorch's random generator is one per process: tests that draw from it take turns.

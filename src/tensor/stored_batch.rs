@@ -3,23 +3,30 @@
 use std::path::Path;
 
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::types::{Batch, SampleId};
+use splitmask_pipeline::types::{Batch, PatchSet, SampleId, TARGET, View};
 use tch::{Kind, TchError, Tensor};
 
-/// Writes views (u8), words, parts, labels and sample ids (epoch, shard, member). The cursor is not among them.
+/// Writes views (u8, `view.INDEX.NAME`), target, words, sets, labels and sample ids (epoch, shard, member). The cursor is not among them.
 ///
 /// # Errors
 /// What libtorch said.
 pub fn save_batch(batch: &Batch, path: &Path) -> Result<(), TchError> {
     let b = batch.len as i64;
     let mut named: Vec<(String, Tensor)> = Vec::new();
-    for (i, (bytes, &side)) in batch.views.iter().zip(&batch.sizes).enumerate() {
-        let side = i64::from(side);
-        named.push((format!("view.{i}"), Tensor::from_slice(bytes).f_view([b, 3, side, side])?));
+    let pixels = |view: &View| {
+        let side = i64::from(view.size);
+        Tensor::from_slice(&view.pixels).f_view([b, 3, side, side])
+    };
+    for (i, view) in batch.views.iter().enumerate() {
+        named.push((format!("view.{i}.{}", view.name), pixels(view)?));
+    }
+    if let Some(target) = &batch.target {
+        named.push((TARGET.into(), pixels(target)?));
     }
     let words: Vec<i64> = batch.words.iter().map(|&w| i64::from(w)).collect();
     named.push(("words".into(), Tensor::from_slice(&words).f_view([b, words.len() as i64 / b])?));
-    named.push(("parts".into(), Tensor::from_slice(&batch.parts).f_view([b, -1])?));
+    let sets: Vec<u8> = batch.sets.iter().map(|set| *set as u8).collect();
+    named.push(("sets".into(), Tensor::from_slice(&sets).f_view([b, sets.len() as i64 / b])?));
     named.push(("labels".into(), Tensor::from_slice(&batch.labels)));
     let ids: Vec<i64> = batch
         .ids
@@ -40,11 +47,22 @@ pub fn load_batch(path: &Path) -> Result<Batch, TchError> {
         let found = named.iter().find(|(n, _)| n == name).map(|(_, t)| t);
         found.ok_or_else(|| TchError::FileFormat(format!("{}: no tensor {name}", path.display())))
     };
-    let (mut views, mut sizes) = (Vec::new(), Vec::new());
-    while let Ok(view) = find(&format!("view.{}", views.len())) {
-        sizes.push(u32::try_from(view.size4()?.3).map_err(|e| TchError::FileFormat(e.to_string()))?);
-        views.push(Vec::<u8>::try_from(view.f_view([-1])?)?);
+    let wrong = |what: String| TchError::FileFormat(format!("{}: {what}", path.display()));
+    let view = |name: &str, pixels: &Tensor| {
+        Ok::<_, TchError>(View {
+            name: name.to_owned().into(),
+            size: u32::try_from(pixels.size4()?.3).map_err(|e| wrong(e.to_string()))?,
+            pixels: Vec::try_from(pixels.f_view([-1])?)?,
+        })
+    };
+    let mut views = Vec::new();
+    while let Some((name, pixels)) = named.iter().find_map(|(full, pixels)| {
+        let name = full.strip_prefix(&format!("view.{}.", views.len()))?;
+        Some((name, pixels))
+    }) {
+        views.push(view(name, pixels)?);
     }
+    let target = named.iter().find(|(name, _)| name == TARGET);
     let whole = |name: &str| Vec::<i64>::try_from(find(name)?.f_view([-1])?.to_kind(Kind::Int64));
     let ids = whole("ids")?;
     let ids: Vec<SampleId> = ids
@@ -57,10 +75,13 @@ pub fn load_batch(path: &Path) -> Result<Batch, TchError> {
         .collect();
     Ok(Batch {
         len: ids.len(),
-        sizes,
         views,
+        target: target.map(|(name, pixels)| view(name, pixels)).transpose()?,
         words: whole("words")?.into_iter().map(|w| w as u32).collect(),
-        parts: Vec::<u8>::try_from(find("parts")?.f_view([-1])?)?,
+        sets: Vec::<u8>::try_from(find("sets")?.f_view([-1])?)?
+            .into_iter()
+            .map(|set| PatchSet::try_from(set).map_err(|number| wrong(format!("there is no set {number}"))))
+            .collect::<Result<_, _>>()?,
         labels: whole("labels")?,
         ids,
         cursor: Cursor::default(),
@@ -73,12 +94,17 @@ mod tests {
 
     #[test]
     fn a_batch_comes_back_as_it_was() {
+        let view = |name: &'static str, size, pixels| View {
+            name: name.into(),
+            size,
+            pixels,
+        };
         let batch = Batch {
             len: 2,
-            sizes: vec![2, 1],
-            views: vec![(0..24).collect(), (0..6).collect()],
+            views: vec![view("global", 2, (0..24).collect()), view("local", 1, (0..6).collect())],
+            target: Some(view("target", 1, (6..12).collect())),
             words: vec![1, 2, 3, 4, 5, 6, 7, 8],
-            parts: vec![1, 2, 2, 1, 0, 1, 1, 2],
+            sets: [1u8, 2, 2, 1, 0, 1, 1, 2].map(|n| PatchSet::try_from(n).unwrap()).to_vec(),
             labels: vec![3, -1],
             ids: [(0, 1, 2), (0, 3, 4)]
                 .map(|(epoch, shard, member)| SampleId { epoch, shard, member })

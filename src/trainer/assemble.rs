@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::types::ViewPlan;
+use splitmask_pipeline::request::SampleRequest;
 use tch::{Device, Tensor, nn};
 
 use super::Telemetry;
@@ -40,7 +40,7 @@ pub(super) struct Trainer {
     pub(super) optimizer: AdamW,
     pub(super) words: Words,
     pub(super) ema: Option<Ema>,
-    pub(super) plan: Arc<ViewPlan>,
+    pub(super) plan: Arc<SampleRequest>,
     pub(super) supply: Supply,
     pub(super) feed: Feed,
     pub(super) step: u64,
@@ -103,7 +103,7 @@ impl Trainer {
             .objective
             .declare(kind.numbers, kind.collapse.iter().map(|rule| rule.name));
         let mut optimizer = AdamW::new(vars.variables(), |name, dims| objective.rule(name, dims), &spec.optim);
-        let plan = Arc::new(words.plan(spec.objective.request(&spec.scope(words.len()))));
+        let plan = Arc::new(words.request(spec.objective.request(&spec.scope(words.len()))));
 
         let mut progress = None;
         let mut averages = Vec::new();

@@ -10,10 +10,11 @@ use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::request::SampleRequest;
 use splitmask_pipeline::run::{BatchSpec, BatchStream, Dataset, Order};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::tokenize::Tokenizer;
-use splitmask_pipeline::types::{Batch, ViewPlan};
+use splitmask_pipeline::types::Batch;
 use tch::Device;
 
 use super::error::TrainError;
@@ -68,14 +69,14 @@ impl Feed {
     pub(super) fn open(
         supply: &Supply,
         spec: &TrainerSpec,
-        plan: &Arc<ViewPlan>,
+        request: &Arc<SampleRequest>,
         tokenizer: Option<&Arc<Tokenizer>>,
         start: Cursor,
         device: Device,
         metrics: &PipelineMetrics,
     ) -> Result<Self, PipelineError> {
         let (stream, samples) = match supply {
-            Supply::Bucket => Self::open_bucket(spec, plan, tokenizer, start, metrics)?,
+            Supply::Bucket => Self::open_bucket(spec, request, tokenizer, start, metrics)?,
             Supply::Prepared(batches) => {
                 let stream = BatchStream::prepared(Arc::clone(batches), start, &spec.pipeline, metrics.clone())?;
                 (stream, None)
@@ -105,7 +106,7 @@ impl Feed {
 
     fn open_bucket(
         spec: &TrainerSpec,
-        plan: &Arc<ViewPlan>,
+        request: &Arc<SampleRequest>,
         tokenizer: Option<&Arc<Tokenizer>>,
         start: Cursor,
         metrics: &PipelineMetrics,
@@ -117,7 +118,15 @@ impl Feed {
             rank: 0,
             world: 1,
         };
-        let stream = open_batches(&dataset, spec, plan, tokenizer, order, ViewMode::Train, spec.train.batch as usize)?;
+        let stream = open_batches(
+            &dataset,
+            spec,
+            request,
+            tokenizer,
+            order,
+            ViewMode::Train,
+            spec.train.batch as usize,
+        )?;
         Ok((stream, samples_of(&dataset, spec)))
     }
 
@@ -218,14 +227,14 @@ pub(super) fn check_val(spec: &TrainerSpec) -> Result<(), TrainError> {
     }
 }
 
-/// Starts batches of a dataset as `spec` says, with a worker that makes what `plan` asks for.
+/// Starts batches of a dataset as `spec` says, with a worker that makes what `request` asks for.
 ///
 /// # Errors
-/// A plan or codebook that does not fit.
+/// A request or codebook that does not fit.
 pub(super) fn open_batches(
     dataset: &Dataset,
     spec: &TrainerSpec,
-    plan: &Arc<ViewPlan>,
+    request: &Arc<SampleRequest>,
     tokenizer: Option<&Arc<Tokenizer>>,
     order: Order,
     mode: ViewMode,
@@ -236,8 +245,8 @@ pub(super) fn open_batches(
         max_bytes: spec.data.max_member_bytes,
         keep_truncated: spec.data.truncated == Truncated::Keep,
     };
-    let (seed, plan_of, words) = (spec.seed, Arc::clone(plan), tokenizer.cloned());
-    let make = move || SampleMaker::new(Arc::clone(&plan_of), mode, seed, limits, plan_of.words.and(words.clone()));
+    let (seed, request_of, words) = (spec.seed, Arc::clone(request), tokenizer.cloned());
+    let make = move || SampleMaker::new(Arc::clone(&request_of), mode, seed, limits, request_of.words.and(words.clone()));
     // Errors surface here rather than in a worker thread.
     make()?;
     let worker = move || {
@@ -247,7 +256,7 @@ pub(super) fn open_batches(
     dataset.batches(
         BatchSpec {
             order,
-            plan: Arc::clone(plan),
+            request: Arc::clone(request),
             batch,
             last_partial: mode != ViewMode::Train,
         },

@@ -86,7 +86,7 @@ impl DebugConfig {
         if self.strikes(Fault::Nan, consumed)
             && let Some(view) = input.views.first()
         {
-            let _ = tch::no_grad(|| view.select(0, 0).fill_(f64::NAN));
+            let _ = tch::no_grad(|| view.pixels.select(0, 0).fill_(f64::NAN));
         }
     }
 

@@ -65,7 +65,7 @@ impl Trainer {
             step: self.step,
             consumed: self.ladder.consumed() + 1,
             parts: self.parts.max(1),
-            words: Some((&self.words, &self.plan)),
+            words: Some(&self.words),
             sent,
         }
     }

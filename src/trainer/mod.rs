@@ -35,7 +35,8 @@ use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use splitmask_pipeline::metrics::PipelineMetrics;
-use splitmask_pipeline::types::{Batch, ViewPlan};
+use splitmask_pipeline::request::SampleRequest;
+use splitmask_pipeline::types::Batch;
 
 pub use error::TrainError;
 pub use probe::{ProbeStage, linear};
@@ -218,7 +219,7 @@ impl Trainer {
         let pipeline = match reach {
             Reach::Live => None,
             Reach::Rebuild => {
-                let plan = Arc::new(self.words.plan(spec.objective.request(&spec.scope(self.words.len()))));
+                let plan = Arc::new(self.words.request(spec.objective.request(&spec.scope(self.words.len()))));
                 let (tokenizer, metrics) = (self.words.tokenizer(), &self.telemetry.pipeline);
                 let feed = Feed::open(&self.supply, &spec, &plan, tokenizer, self.cursor, self.device, metrics)?;
                 Some((feed, plan))
@@ -230,7 +231,7 @@ impl Trainer {
         Ok(())
     }
 
-    fn commit(&mut self, spec: TrainerSpec, pipeline: Option<(Feed, Arc<ViewPlan>)>) {
+    fn commit(&mut self, spec: TrainerSpec, pipeline: Option<(Feed, Arc<SampleRequest>)>) {
         if let Some((feed, plan)) = pipeline {
             tracing::debug!(
                 staged = self.feed.has_staged(),

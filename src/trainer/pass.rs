@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use splitmask_pipeline::seed::{Purpose, derive};
-use splitmask_pipeline::types::{Batch, ViewPlan};
+use splitmask_pipeline::types::Batch;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Autocast;
 
@@ -33,8 +33,8 @@ pub(super) struct Pass<'a> {
     pub(super) consumed: u64,
     /// Parts that the batch is processed in.
     pub(super) parts: usize,
-    /// Where words come from, and what the pipeline made; `None` for a batch that brings its words.
-    pub(super) words: Option<(&'a Words, &'a ViewPlan)>,
+    /// Where words come from; `None` for a batch that brings its words.
+    pub(super) words: Option<&'a Words>,
     /// The whole batch on the device; `None` = each part is sent when it is its turn.
     pub(super) sent: Option<&'a SentBatch>,
 }
@@ -195,7 +195,7 @@ impl Pass<'_> {
         let (input, made) = self.input(batch, part * size..(part + 1) * size, phase)?;
         self.spec.debug.spoil(&input, self.consumed);
         for (i, view) in input.views.iter().enumerate() {
-            look(|| format!("input view {i}"), view);
+            look(|| format!("input view {i}"), &view.pixels);
         }
         Ok((input, made))
     }
@@ -212,12 +212,10 @@ impl Pass<'_> {
                 (&own, 0..len)
             }
         };
-        let (mut input, target) = match self.words {
-            Some((words, plan)) => words.input(sent, range, plan, &normalise)?,
-            None => (sent.input(range, &normalise)?, None),
-        };
+        let target = sent.target(&range)?;
+        let mut input = sent.input(range, &normalise)?;
         phase(Phase::Forward);
-        if let Some((words, _)) = self.words {
+        if let Some(words) = self.words {
             words.fill(&mut input, target.as_ref());
         }
         let made = target.and(input.words.as_ref().map(Tensor::shallow_clone));

@@ -163,7 +163,6 @@ pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> 
     let vars = nn::VarStore::new(device);
     let scope = spec.scope(words.len());
     let objective = spec.objective.build(&vars.root(), &scope);
-    let plan = words.plan(spec.objective.request(&scope));
     let weights = Tensor::read_safetensors(folder.join(WEIGHTS)).map_err(|e| damaged(folder.join(WEIGHTS), e.to_string()))?;
     put_weights(folder, &weights, &vars)?;
     let mut variables: Vec<(String, Tensor)> = vars.variables().into_iter().collect();
@@ -176,7 +175,7 @@ pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> 
         step: facts.step,
         consumed: facts.consumed,
         parts: facts.parts,
-        words: Some((&words, &plan)),
+        words: Some(&words),
         sent: None,
     };
     let (scalars, seen) = watched(|| pass.gradients(&batch, |_| {}));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
-use splitmask_pipeline::types::{ColourConfig, CropConfig};
+use splitmask_pipeline::request::{ColourConfig, CropConfig};
 
 use crate::eval::watch::Watched;
 use crate::model::config::VitConfig;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use splitmask_pipeline::config::DataConfig;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::run::{BatchStream, Dataset, Order};
 use splitmask_pipeline::sample::ViewMode;
-use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, ViewPlan, ViewSpec};
+use splitmask_pipeline::types::Batch;
 use tch::{Device, Kind, Tensor};
 
 use super::assemble::Trainer;
@@ -44,24 +45,15 @@ pub(super) fn labelled_set(spec: &TrainerSpec, url: &str) -> Result<LabelledSet,
         ..spec.data.clone()
     };
     let dataset = Dataset::open(url, &data, &spec.pipeline, PipelineMetrics::default())?;
-    let view = ViewSpec {
-        size: spec.model.image,
-        crop: CropConfig::default(),
-        colour: ColourConfig::default(),
-    };
-    let plan = Arc::new(ViewPlan {
-        views: vec![view],
-        words: None,
-        target: None,
-        mask: None,
-    });
+    let view = ViewRequest::new(IMAGE, spec.model.image);
+    let request = Arc::new(SampleRequest::of_views(vec![view]));
     let mode = ViewMode::Eval {
         crop_ratio: spec.eval.crop_ratio as f32,
     };
     Ok(LabelledSet {
         place: url.to_owned(),
         names: dataset.class_names().unwrap_or_default().to_vec(),
-        stream: open_batches(&dataset, spec, &plan, None, Order::Sequential, mode, EVAL_BATCH)?,
+        stream: open_batches(&dataset, spec, &request, None, Order::Sequential, mode, EVAL_BATCH)?,
     })
 }
 
@@ -218,7 +210,7 @@ impl Trainer {
         }
         let batch = self.picture_batch()?;
         let normalise = self.spec.train.normalise();
-        let input = self.words.whole(&batch, &self.plan, self.device, &normalise)?;
+        let input = self.words.whole(&batch, self.device, &normalise)?;
         for sheet in self.objective.pictures(&input)? {
             self.draw_sheet(&sheet, &batch)?;
         }
@@ -228,25 +220,29 @@ impl Trainer {
     fn draw_sheet(&self, sheet: &Sheet, batch: &Batch) -> Result<(), EvalError> {
         let size = self.spec.model.image;
         let patches = self.spec.model.patches() as usize;
-        let view = |index: usize, i: usize| {
-            let bytes = batch.views[index].len() / batch.len;
-            batch.views[index][i * bytes..(i + 1) * bytes].to_vec()
+        let view = |name: &str, i: usize| {
+            let view = batch.view(name);
+            let view = view.ok_or_else(|| EvalError::Picture(format!("{}: the batch has no view {name}", sheet.name)))?;
+            Ok::<_, EvalError>(view.picture(i).to_vec())
         };
         let whole = |t: &Tensor| Vec::<i64>::try_from(t.flatten(0, -1));
         let mut rows: Vec<Vec<picture::Cell>> = (0..batch.len).map(|_| vec![]).collect();
         for column in &sheet.columns {
             match column {
-                Column::View(index) => {
+                Column::View(name) => {
                     for (i, row) in rows.iter_mut().enumerate() {
-                        row.push(picture::Cell::Pixels(view(*index, i)));
+                        row.push(picture::Cell::Pixels(view(name, i)?));
                     }
                 }
-                Column::Seen(seen) => {
+                Column::Seen(name, seen) => {
                     let (each, places) = (seen.size()[1] as usize, whole(seen)?);
                     for (i, row) in rows.iter_mut().enumerate() {
                         let mut seen = vec![false; patches];
                         places[i * each..(i + 1) * each].iter().for_each(|p| seen[*p as usize] = true);
-                        row.push(picture::Cell::Seen { pixels: view(0, i), seen });
+                        row.push(picture::Cell::Seen {
+                            pixels: view(name, i)?,
+                            seen,
+                        });
                     }
                 }
                 Column::Words(words) => {

@@ -1,11 +1,11 @@
 //! Where visual words come from: a codebook, searched by the pipeline's workers, or a dVAE, run on the device. One file, one key.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::request::{SampleRequest, TargetRequest};
 use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
-use splitmask_pipeline::types::{Batch, ViewPlan};
+use splitmask_pipeline::types::Batch;
 use tch::{Device, Tensor};
 
 use super::error::TrainError;
@@ -98,43 +98,29 @@ impl Words {
         }
     }
 
-    /// What the pipeline must make so that the words which an objective's plan asks for can be had: a dVAE's are made here from a target of
-    /// `stride` pixels a side for each patch, instead of there.
+    /// What the pipeline must make so that the words which an objective asks for can be had: a dVAE's are made here from a target of `stride` pixels
+    /// a side for each patch, instead of there.
     #[must_use]
-    pub fn plan(&self, mut plan: ViewPlan) -> ViewPlan {
-        if let (Self::Dvae(dvae), Some(words)) = (self, plan.words) {
-            plan.words = None;
-            plan.target = Some(plan.views[0].size / words.patch * dvae.header.geometry.stride as u32);
+    pub fn request(&self, mut request: SampleRequest) -> SampleRequest {
+        if let (Self::Dvae(dvae), Some(words)) = (self, request.words) {
+            let side = request.place(words.view).map_or(0, |place| request.views[place].size / words.patch);
+            request.words = None;
+            request.target = Some(TargetRequest {
+                view: words.view,
+                size: side * dvae.header.geometry.stride as u32,
+            });
         }
-        plan
+        request
     }
 
-    /// Samples `range` of a batch of `plan`, and the target that [`Words::fill`] reads.
-    ///
-    /// # Errors
-    /// As [`SentBatch::input_with_target`].
-    pub fn input(
-        &self,
-        batch: &SentBatch,
-        range: Range<usize>,
-        plan: &ViewPlan,
-        normalise: &Normalise,
-    ) -> Result<(StepInput, Option<Tensor>), TensorError> {
-        if plan.target.is_none() {
-            return Ok((batch.input(range, normalise)?, None));
-        }
-        let (input, target) = batch.input_with_target(range, normalise)?;
-        Ok((input, Some(target)))
-    }
-
-    /// A whole batch of `plan` on `device` with its words, for a look beside training.
+    /// A whole batch on `device` with its words, for a look beside training.
     ///
     /// # Errors
     /// As [`SentBatch::send`].
-    pub fn whole(&self, batch: &Batch, plan: &ViewPlan, device: Device, normalise: &Normalise) -> Result<StepInput, TensorError> {
+    pub fn whole(&self, batch: &Batch, device: Device, normalise: &Normalise) -> Result<StepInput, TensorError> {
         let sent = SentBatch::send(batch, 0..batch.len, device)?;
-        let (mut input, target) = self.input(&sent, 0..batch.len, plan, normalise)?;
-        self.fill(&mut input, target.as_ref());
+        let mut input = sent.input(0..batch.len, normalise)?;
+        self.fill(&mut input, sent.target(&(0..batch.len))?.as_ref());
         Ok(input)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use splitmask_pipeline::types::MaskSpec;
+use splitmask_pipeline::request::{IMAGE, MaskSpec, ViewRequest};
 use tch::{Device, Kind, Tensor, nn};
 use toml::Value;
 
@@ -12,7 +12,7 @@ use splitmask::objective::{Column, OBJECTIVES, Objective, ObjectiveConfig, Role,
 use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
 use splitmask::setting::{Class, Fitting};
-use splitmask::tensor::{Parts, StepInput};
+use splitmask::tensor::{NamedView, PatchSets, StepInput};
 
 use crate::{alone, evaluation, training};
 
@@ -79,28 +79,31 @@ fn input(config: &ObjectiveConfig) -> StepInput {
     let model = model();
     let request = config.request(&scope(&model));
     let n = request.patches() as i64;
-    let parts = request.mask.map(|(_, mask)| {
+    let sets = request.mask.map(|mask| {
         let order = Tensor::rand([BATCH, n], (Kind::Float, Device::Cpu)).argsort(-1, false);
-        let (a, b) = mask.counts(n as usize);
+        let (a, b) = mask.spec.counts(n as usize);
         let (a, b) = (a as i64, b as i64);
         let sorted = |t: Tensor| t.sort(-1, false).0;
-        Parts {
+        PatchSets {
             patches: n,
-            seen_a: sorted(order.narrow(1, 0, a)),
-            absent_a: sorted(order.narrow(1, a, n - a)),
-            seen_b: sorted(order.narrow(1, n - b, b)),
-            absent_b: sorted(order.narrow(1, 0, n - b)),
+            a: sorted(order.narrow(1, 0, a)),
+            not_a: sorted(order.narrow(1, a, n - a)),
+            b: sorted(order.narrow(1, n - b, b)),
+            not_b: sorted(order.narrow(1, 0, n - b)),
         }
     });
-    let view = |size: u32| Tensor::randn([BATCH, 3, i64::from(size), i64::from(size)], (Kind::Float, Device::Cpu));
+    let view = |asked: &ViewRequest| NamedView {
+        name: asked.name.into(),
+        pixels: Tensor::randn([BATCH, 3, i64::from(asked.size), i64::from(asked.size)], (Kind::Float, Device::Cpu)),
+    };
     StepInput {
         len: BATCH,
-        views: request.views.iter().map(|v| view(v.size)).collect(),
+        views: request.views.iter().map(view).collect(),
         words: request
             .words
             .map(|_| Tensor::randint(VOCABULARY, [BATCH, n], (Kind::Int64, Device::Cpu))),
         largest_word: VOCABULARY as u32 - 1,
-        parts,
+        sets,
         labels: Tensor::full([BATCH], -1, (Kind::Int64, Device::Cpu)),
     }
 }
@@ -257,14 +260,17 @@ fn batches_that_lack_something_are_refused_by_name() {
             assert!(e.contains(word) && e.contains(config.kind().name), "{e}");
         };
         names(&|i| i.views.clear(), "no view");
-        names(&|i| i.views[0] = i.views[0].narrow(3, 0, 8), "view 0 is [8, 3, 16, 8]");
-        if let Some((_, mask)) = &request.mask {
-            names(&|i| i.parts = None, "no mask");
-            if mask.counts(16).1 > 0 {
+        names(
+            &|i| i.views[0].pixels = i.views[0].pixels.narrow(3, 0, 8),
+            "the view is [8, 3, 16, 8]",
+        );
+        if let Some(mask) = &request.mask {
+            names(&|i| i.sets = None, "no mask");
+            if mask.spec.counts(16).1 > 0 {
                 names(
                     &|i| {
-                        let parts = i.parts.as_mut().unwrap();
-                        parts.seen_b = parts.seen_b.narrow(1, 0, 3);
+                        let sets = i.sets.as_mut().unwrap();
+                        sets.b = sets.b.narrow(1, 0, 3);
                     },
                     "set B of the mask is [8, 3]",
                 );
@@ -282,14 +288,15 @@ fn pictures_have_a_cell_for_every_image() {
     let _alone = alone();
     for config in all() {
         let (_vs, objective) = built(&config, &model());
+        let asked = |name: &str| config.request(&scope(&model())).place(name).is_some();
         for sheet in objective.pictures(&input(&config)).unwrap() {
             let caption = config.kind().sheets.iter().find(|(name, _)| *name == sheet.name);
             let (_, columns) = caption.expect("a sheet that the kind declares");
             assert_eq!(columns.split(" · ").count(), sheet.columns.len(), "{}", sheet.name);
             for column in sheet.columns {
                 match column {
-                    Column::View(index) => assert!(index < config.request(&scope(&model())).views.len()),
-                    Column::Seen(seen) => assert!(seen.size()[0] == BATCH && (1..16).contains(&seen.size()[1])),
+                    Column::View(name) => assert!(asked(name)),
+                    Column::Seen(name, seen) => assert!(asked(name) && seen.size()[0] == BATCH && (1..16).contains(&seen.size()[1])),
                     Column::Words(words) => {
                         assert_eq!((words.size(), words.kind()), (vec![BATCH, 16], Kind::Int64));
                         assert!(words.max().int64_value(&[]) < VOCABULARY);
@@ -382,6 +389,7 @@ fn patches_and_targets_stay_paired() {
     }
     let (perm, inverse) = (Tensor::from_slice(&perm), Tensor::from_slice(&inverse));
     let shuffled = original.views[0]
+        .pixels
         .reshape([BATCH, 3, 4, 4, 4, 4])
         .permute([0, 2, 4, 1, 3, 5])
         .reshape([BATCH, 16, 48])
@@ -390,19 +398,22 @@ fn patches_and_targets_stay_paired() {
         .reshape([BATCH, 4, 4, 3, 4, 4])
         .permute([0, 3, 1, 4, 2, 5])
         .reshape([BATCH, 3, 16, 16]);
-    let parts = original.parts.as_ref().unwrap();
+    let sets = original.sets.as_ref().unwrap();
     let moved = |t: &Tensor| inverse.index_select(0, &t.flatten(0, 1)).view_as(t).sort(-1, false).0;
     let moved = StepInput {
         len: BATCH,
-        views: vec![image],
+        views: vec![NamedView {
+            name: IMAGE.into(),
+            pixels: image,
+        }],
         words: Some(original.words.as_ref().unwrap().index_select(1, &perm)),
         largest_word: original.largest_word,
-        parts: Some(Parts {
+        sets: Some(PatchSets {
             patches: 16,
-            seen_a: moved(&parts.seen_a),
-            seen_b: moved(&parts.seen_b),
-            absent_a: moved(&parts.absent_a),
-            absent_b: moved(&parts.absent_b),
+            a: moved(&sets.a),
+            b: moved(&sets.b),
+            not_a: moved(&sets.not_a),
+            not_b: moved(&sets.not_b),
         }),
         labels: original.labels.shallow_clone(),
     };
@@ -438,20 +449,23 @@ fn half_of_an_odd_grid_is_learnt_from_too() {
         assert_eq!(config.check(&scope(&model)), []);
         let index = |columns: &[i64]| Tensor::from_slice(columns).view([1, -1]).repeat([BATCH, 1]);
         // Patch 4 is in neither set: both branches predict it.
-        let parts = Parts {
+        let sets = PatchSets {
             patches: 9,
-            seen_a: index(&[0, 1, 2, 3]),
-            absent_a: index(&[4, 5, 6, 7, 8]),
-            seen_b: index(&[5, 6, 7, 8]),
-            absent_b: index(&[0, 1, 2, 3, 4]),
+            a: index(&[0, 1, 2, 3]),
+            not_a: index(&[4, 5, 6, 7, 8]),
+            b: index(&[5, 6, 7, 8]),
+            not_b: index(&[0, 1, 2, 3, 4]),
         };
         let (_vs, objective) = built(&config, &model);
         let x = StepInput {
             len: BATCH,
-            views: vec![Tensor::randn([BATCH, 3, 12, 12], (Kind::Float, Device::Cpu))],
+            views: vec![NamedView {
+                name: IMAGE.into(),
+                pixels: Tensor::randn([BATCH, 3, 12, 12], (Kind::Float, Device::Cpu)),
+            }],
             words: Some(Tensor::randint(VOCABULARY, [BATCH, 9], (Kind::Int64, Device::Cpu))),
             largest_word: 63,
-            parts: Some(parts),
+            sets: Some(sets),
             labels: Tensor::full([BATCH], -1, (Kind::Int64, Device::Cpu)),
         };
         let losses = objective.forward(&x, &training(0)).unwrap();

@@ -6,7 +6,8 @@ use std::path::Path;
 use splitmask::model::config::{VitConfig, VitSize};
 use splitmask::tensor::{Normalise, StepInput, step_input};
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::types::{Batch, SampleId};
+use splitmask_pipeline::request::IMAGE;
+use splitmask_pipeline::types::{Batch, PatchSet, SampleId, View};
 use tch::{Device, Kind, Tensor, nn};
 
 /// ImageNet's, as in the script.
@@ -66,16 +67,20 @@ impl Fixture {
     }
 
     /// A batch as the pipeline would hand it over, through the same door.
-    pub(crate) fn input(&self, pixels: &str, words: &str, parts: &str) -> StepInput {
+    pub(crate) fn input(&self, pixels: &str, words: &str, sets: &str) -> StepInput {
         let bytes = |name: &str| Vec::<u8>::try_from(self.get(name).flatten(0, -1)).unwrap();
         let len = self.get(pixels).size()[0] as usize;
         let words = Vec::<i64>::try_from(self.get(words).flatten(0, -1)).unwrap();
         let batch = Batch {
             len,
-            sizes: vec![self.get(pixels).size()[3] as u32],
-            views: vec![bytes(pixels)],
+            views: vec![View {
+                name: IMAGE.into(),
+                size: self.get(pixels).size()[3] as u32,
+                pixels: bytes(pixels),
+            }],
+            target: None,
             words: words.into_iter().map(|w| w as u32).collect(),
-            parts: bytes(parts),
+            sets: bytes(sets).into_iter().map(|set| PatchSet::try_from(set).unwrap()).collect(),
             labels: vec![-1; len],
             ids: vec![
                 SampleId {

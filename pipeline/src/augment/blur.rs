@@ -1,6 +1,6 @@
 //! Gaussian blur of planar views.
 
-use crate::types::ColourConfig;
+use crate::request::ColourConfig;
 
 /// Taps on each side of the middle at most: three sigmas of the largest sigma allowed.
 const MAX_RADIUS: usize = 32;

@@ -6,7 +6,7 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use crate::types::ColourConfig;
+use crate::request::ColourConfig;
 
 use super::blur::Blur;
 

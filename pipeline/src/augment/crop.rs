@@ -3,7 +3,7 @@
 use rand::Rng;
 
 use crate::decode::Rect;
-use crate::types::CropConfig;
+use crate::request::CropConfig;
 
 /// Crop and flip of one view, in coordinates of the upright picture.
 #[derive(Debug, Clone, Copy, PartialEq)]

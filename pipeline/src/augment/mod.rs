@@ -11,7 +11,8 @@ mod tests;
 use rand::Rng;
 
 use crate::decode::{Orientation, Window};
-use crate::types::{Image, ViewSpec};
+use crate::request::ViewRequest;
+use crate::types::Image;
 
 pub use colour::{ColourDraw, JitterDraw, Painter};
 pub use crop::CropDraw;
@@ -34,8 +35,8 @@ impl Augmenter {
         Self::default()
     }
 
-    /// A training view of `spec` as u8 planar 3×S×S. Randomness: all of it from `rng`, crop first, then flip, then colour.
-    pub fn train_view(&mut self, image: &Image, spec: &ViewSpec, rng: &mut impl Rng, out: &mut Vec<u8>) {
+    /// A training view by its recipe as u8 planar 3×S×S. Randomness: all of it from `rng`, crop first, then flip, then colour.
+    pub fn train_view(&mut self, image: &Image, spec: &ViewRequest, rng: &mut impl Rng, out: &mut Vec<u8>) {
         let draw = CropDraw::random(image.width, image.height, &spec.crop, rng);
         let colour = ColourDraw::random(&spec.colour, rng);
         self.resampler

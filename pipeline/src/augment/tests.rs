@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::decode::Rect;
-use crate::types::{ColourConfig, CropConfig};
+use crate::request::ColourConfig;
 
 fn noise(n: usize, seed: u64) -> Vec<u8> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -310,9 +310,7 @@ fn blur_is_the_gaussian_of_f64_within_a_level() {
 #[test]
 fn the_same_stream_gives_the_same_view() {
     let image = picture(120, 90);
-    let spec = ViewSpec {
-        size: 48,
-        crop: CropConfig::default(),
+    let spec = ViewRequest {
         colour: ColourConfig {
             jitter: 0.8,
             greyscale: 0.2,
@@ -320,6 +318,7 @@ fn the_same_stream_gives_the_same_view() {
             solarise: 0.2,
             ..ColourConfig::default()
         },
+        ..ViewRequest::new("image", 48)
     };
     let mut a = Augmenter::new();
     let mut views = vec![];

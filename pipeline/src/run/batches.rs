@@ -14,14 +14,15 @@ use crate::config::PipelineConfig;
 use crate::cursor::Cursor;
 use crate::error::{PipelineError, SampleError};
 use crate::metrics::{PipelineMetrics, Progress, Stage};
+use crate::request::SampleRequest;
 use crate::shard::samples::Rejected;
 use crate::shard::window::{Order, Positioned};
 use crate::stage::ordered_map::{self, Claim, OrderedMap, ordered_map};
 use crate::stage::queue::{Bounds, Consumer, Level, Producer, bounded};
 use crate::stage::{Meter, Stop};
-use crate::types::{Batch, RawSample, Sample, SampleId, StageTimes, ViewPlan};
+use crate::types::{Batch, RawSample, Sample, SampleId, StageTimes};
 
-/// Turns an undecoded sample into views, words and parts; the buffers of the [`Sample`] are recycled and hold old content.
+/// Turns an undecoded sample into views, words and sets; the buffers of the [`Sample`] are recycled and hold old content.
 pub type Worker = Box<dyn FnMut(&RawSample, &mut Sample) -> Result<StageTimes, SampleError> + Send>;
 
 /// Which batches to make.
@@ -30,7 +31,7 @@ pub struct BatchSpec {
     /// Order of the samples.
     pub order: Order,
     /// What a sample turns into; fixes the sizes of all buffers.
-    pub plan: Arc<ViewPlan>,
+    pub request: Arc<SampleRequest>,
     /// Samples in a batch.
     pub batch: usize,
     /// Whether the last batch of a single pass may be short; else it is left out.
@@ -75,7 +76,7 @@ pub(super) fn queue(settings: &PipelineConfig, metrics: &PipelineMetrics) -> End
 
 impl BatchStream {
     pub(super) fn start(dataset: &Dataset, spec: BatchSpec, make_worker: impl Fn() -> Worker) -> Result<Self, PipelineError> {
-        if spec.batch == 0 || spec.plan.views.is_empty() {
+        if spec.batch == 0 || spec.request.views.is_empty() {
             return Err(PipelineError::BadSetting {
                 key: "batch".into(),
                 value: spec.batch.to_string(),
@@ -99,7 +100,7 @@ impl BatchStream {
         let (producer, consumer) = queue(&dataset.pipeline, &metrics);
         let pool = BatchPool::default();
         let collector = Collector {
-            batcher: Batcher::new(Arc::clone(&spec.plan), spec.batch, pool.clone()),
+            batcher: Batcher::new(Arc::clone(&spec.request), spec.batch, pool.clone()),
             budget: FailureBudget::new(dataset.data.failure_budget, metrics.clone()),
             spec,
             spare: spare_sender,
@@ -304,7 +305,7 @@ impl Collector {
         m.stage_time(Stage::Decode, times.decode);
         m.truncated_kept.inc_by(u64::from(times.truncated));
         m.stage_time(Stage::Augment, times.augment);
-        if self.spec.plan.words.is_some() || self.spec.plan.mask.is_some() {
+        if self.spec.request.words.is_some() || self.spec.request.mask.is_some() {
             m.samples.of(Progress::Tokenized).inc();
             m.stage_time(Stage::Tokenize, times.tokenize);
         }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::bucket::pace::MOST_AHEAD_THROTTLED;
 use crate::config::{DataConfig, PipelineConfig};
+use crate::request::SampleRequest;
 use crate::shard::reader::{PORTION_BYTES, PORTIONS};
-use crate::types::ViewPlan;
 
 /// What the images of a place are like.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,12 +37,12 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Of batches of `batch` samples of this plan.
+    /// Of batches of `batch` samples of this request.
     #[must_use]
-    pub fn of(data: &DataConfig, pipeline: &PipelineConfig, plan: &ViewPlan, batch: usize, images: Images) -> Self {
+    pub fn of(data: &DataConfig, pipeline: &PipelineConfig, request: &SampleRequest, batch: usize, images: Images) -> Self {
         let readers = pipeline.readers as f64;
         let threads = pipeline.worker_threads() as f64;
-        let made = plan.sample_bytes() as f64;
+        let made = request.sample_bytes() as f64;
         let ahead = if pipeline.fetch_ahead == 0 {
             MOST_AHEAD_THROTTLED
         } else {

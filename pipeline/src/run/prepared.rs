@@ -39,10 +39,14 @@ impl BatchStream {
             for batch in batches.iter().cycle().skip(first % batches.len()) {
                 let mut copy = recycled.spare().unwrap_or_else(|| batch.clone());
                 copy.len = batch.len;
-                copy.sizes.clone_from(&batch.sizes);
-                copy.views.clone_from(&batch.views);
+                // Spare batches are copies of these, so the views agree.
+                let (to, from) = (
+                    copy.views.iter_mut().chain(&mut copy.target),
+                    batch.views.iter().chain(&batch.target),
+                );
+                to.zip(from).for_each(|(to, from)| to.pixels.clone_from(&from.pixels));
                 copy.words.clone_from(&batch.words);
-                copy.parts.clone_from(&batch.parts);
+                copy.sets.clone_from(&batch.sets);
                 copy.labels.clone_from(&batch.labels);
                 copy.ids.clone_from(&batch.ids);
                 before += batch.len as u64;
@@ -72,15 +76,19 @@ impl BatchStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::SampleId;
+    use crate::types::{SampleId, View};
 
     fn batch(value: u8) -> Batch {
         Batch {
             len: 2,
-            sizes: vec![1],
-            views: vec![vec![value; 6]],
+            views: vec![View {
+                name: "image".into(),
+                size: 1,
+                pixels: vec![value; 6],
+            }],
+            target: None,
             words: vec![u32::from(value); 2],
-            parts: vec![],
+            sets: vec![],
             labels: vec![-1; 2],
             ids: vec![
                 SampleId {

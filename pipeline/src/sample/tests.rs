@@ -7,24 +7,12 @@ use turbojpeg_sys as tj;
 use super::*;
 use crate::augment::Augmenter;
 use crate::decode::fixtures::{Jpeg, difference, encode, photo, raster, with_orientation};
+use crate::request::{ColourConfig, CropConfig, IMAGE, MaskRequest, MaskSpec, TargetRequest, WordRequest};
 use crate::tokenize::{BookSpec, PixelSpace, build_random_projection};
-use crate::types::{ColourConfig, CropConfig, Image, MaskSpec, SampleId, WordSpec};
+use crate::types::{Image, PatchSet, SampleId};
 
-fn view(size: u32) -> ViewSpec {
-    ViewSpec {
-        size,
-        crop: CropConfig::default(),
-        colour: ColourConfig::default(),
-    }
-}
-
-fn plan(views: Vec<ViewSpec>) -> ViewPlan {
-    ViewPlan {
-        views,
-        words: None,
-        target: None,
-        mask: None,
-    }
+fn view(size: u32) -> ViewRequest {
+    ViewRequest::new(IMAGE, size)
 }
 
 fn raw(bytes: Vec<u8>, member: u32) -> RawSample {
@@ -42,12 +30,12 @@ fn raw(bytes: Vec<u8>, member: u32) -> RawSample {
     }
 }
 
-fn maker(plan: ViewPlan, mode: ViewMode) -> SampleMaker {
-    SampleMaker::new(Arc::new(plan), mode, 11, Limits::default(), None).unwrap()
+fn maker(request: SampleRequest, mode: ViewMode) -> SampleMaker {
+    SampleMaker::new(Arc::new(request), mode, 11, Limits::default(), None).unwrap()
 }
 
 /// Full decode, upright, then crop and resize: what region decoding must equal.
-fn reference(raw: &RawSample, spec: &ViewSpec, index: u32, mode: ViewMode) -> Vec<u8> {
+fn reference(raw: &RawSample, spec: &ViewRequest, index: u32, mode: ViewMode) -> Vec<u8> {
     let (mut image, mut out) = (Image::default(), vec![]);
     Decoder::new(Limits::default()).decode(&raw.image, &mut image).unwrap();
     let mut augmenter = Augmenter::new();
@@ -76,7 +64,7 @@ fn at_full_scale_region_decoding_is_full_decoding() {
             },
         );
         for mode in [ViewMode::Train, ViewMode::Eval { crop_ratio: 0.875 }] {
-            let mut maker = maker(plan(vec![view(160)]), mode);
+            let mut maker = maker(SampleRequest::of_views(vec![view(160)]), mode);
             let mut sample = Sample::default();
             for member in 0..24 {
                 let tag = member as u8 % 8 + 1;
@@ -116,7 +104,7 @@ fn at_reduced_dct_scale_views_stay_close_to_full_decoding() {
             },
         );
         for mode in [ViewMode::Train, ViewMode::Eval { crop_ratio: 0.875 }] {
-            let mut maker = maker(plan(vec![view(96)]), mode);
+            let mut maker = maker(SampleRequest::of_views(vec![view(96)]), mode);
             let mut sample = Sample::default();
             for member in 0..12 {
                 let raw = raw(with_orientation(&jpeg, member as u8 % 8 + 1), member);
@@ -138,15 +126,16 @@ fn at_reduced_dct_scale_views_stay_close_to_full_decoding() {
 #[test]
 fn several_views_share_one_decode() {
     let jpeg = encode(&photo(400, 300), Jpeg::default());
-    let small = ViewSpec {
+    let small = ViewRequest {
+        name: "small",
         crop: CropConfig {
             area: [0.05, 0.2],
             ..CropConfig::default()
         },
         ..view(64)
     };
-    let views = vec![view(128), view(128), small.clone(), small];
-    let mut maker = maker(plan(views.clone()), ViewMode::Train);
+    let views = vec![view(128), view(128), small, small];
+    let mut maker = maker(SampleRequest::of_views(views.clone()), ViewMode::Train);
     let mut sample = Sample::default();
     for member in 0..8 {
         let raw = raw(jpeg.clone(), member);
@@ -169,7 +158,7 @@ fn a_sample_depends_on_its_id_alone() {
             ImageFormat::Png,
         ),
     ];
-    let mut full = plan(vec![ViewSpec {
+    let mut full = SampleRequest::of_views(vec![ViewRequest {
         colour: ColourConfig {
             jitter: 0.8,
             greyscale: 0.2,
@@ -179,13 +168,13 @@ fn a_sample_depends_on_its_id_alone() {
         },
         ..view(64)
     }]);
-    full.mask = Some((
-        4,
-        MaskSpec::BlockwiseSplit {
+    full.mask = Some(MaskRequest {
+        side: 4,
+        spec: MaskSpec::BlockwiseSplit {
             min_block: 2,
             max_block: 6,
         },
-    ));
+    });
     let raws: Vec<RawSample> = (0..20).map(|i| raw(files[i as usize % 2].clone(), i)).collect();
     let mut forward = maker(full.clone(), ViewMode::Train);
     let made: Vec<Sample> = raws
@@ -203,7 +192,7 @@ fn a_sample_depends_on_its_id_alone() {
         assert_eq!(&recycled, expected);
     }
     assert_ne!(made[0].views, made[2].views, "two crops of one picture");
-    assert_eq!(made[0].parts.iter().filter(|p| **p == 1).count(), 8);
+    assert_eq!(made[0].sets.iter().filter(|set| **set == PatchSet::A).count(), 8);
 }
 
 #[test]
@@ -215,15 +204,16 @@ fn words_are_those_of_the_half_size_view() {
         seed: 0,
     };
     let tokenizer = Arc::new(Tokenizer::new(Arc::new(build_random_projection(&spec, [-1.0, 1.0]).unwrap())));
-    let full = ViewPlan {
-        words: Some(WordSpec { patch: 8 }),
-        ..plan(vec![view(64)])
+    // Not the first view, so that it must be found by its name.
+    let full = SampleRequest {
+        words: Some(WordRequest { view: "worded", patch: 8 }),
+        ..SampleRequest::of_views(vec![view(32), ViewRequest::new("worded", 64)])
     };
     let mut maker = SampleMaker::new(Arc::new(full), ViewMode::Train, 11, Limits::default(), Some(tokenizer.clone())).unwrap();
     let mut sample = Sample::default();
     let times = maker.make(&raw(encode(&photo(200, 150), Jpeg::default()), 1), &mut sample).unwrap();
     let (mut half, mut words) = (vec![], vec![]);
-    half_size(&sample.views[0], 64, &mut half);
+    half_size(&sample.views[1], 64, &mut half);
     tokenizer.words(&mut tokenizer.scratch(), &half, 32, &mut words);
     assert_eq!(sample.words, words);
     assert_eq!(words.len(), 64);
@@ -232,7 +222,7 @@ fn words_are_those_of_the_half_size_view() {
 
 #[test]
 fn a_bad_sample_leaves_the_maker_usable() {
-    let mut maker = maker(plan(vec![view(32)]), ViewMode::Train);
+    let mut maker = maker(SampleRequest::of_views(vec![view(32)]), ViewMode::Train);
     let good = encode(&photo(100, 80), Jpeg::default());
     let (mut sample, mut again) = (Sample::default(), Sample::default());
     maker.make(&raw(good.clone(), 5), &mut sample).unwrap();
@@ -246,28 +236,35 @@ fn a_bad_sample_leaves_the_maker_usable() {
 }
 
 #[test]
-fn plans_that_cannot_be_made_are_refused_with_key_and_range() {
-    let refused = |plan: ViewPlan, mode: ViewMode| {
-        SampleMaker::new(Arc::new(plan), mode, 0, Limits::default(), None)
+fn requests_that_cannot_be_fulfilled_are_refused_with_key_and_range() {
+    let refused = |request: SampleRequest, mode: ViewMode| {
+        SampleMaker::new(Arc::new(request), mode, 0, Limits::default(), None)
             .err()
             .unwrap()
             .to_string()
     };
-    let with = |change: fn(&mut ViewSpec)| {
+    let with = |change: fn(&mut ViewRequest)| {
         let mut v = view(64);
         change(&mut v);
-        plan(vec![v])
+        SampleRequest::of_views(vec![v])
     };
-    let words = |patch| ViewPlan {
-        words: Some(WordSpec { patch }),
-        ..plan(vec![view(64)])
+    let words = |view_name, patch| SampleRequest {
+        words: Some(WordRequest { view: view_name, patch }),
+        ..SampleRequest::of_views(vec![view(64)])
     };
-    let masked = |side| ViewPlan {
-        mask: Some((side, MaskSpec::UniformSplit { keep: 0.25 })),
-        ..plan(vec![view(64)])
+    let masked = |side| SampleRequest {
+        mask: Some(MaskRequest {
+            side,
+            spec: MaskSpec::UniformSplit { keep: 0.25 },
+        }),
+        ..SampleRequest::of_views(vec![view(64)])
+    };
+    let target = |view_name, size| SampleRequest {
+        target: Some(TargetRequest { view: view_name, size }),
+        ..SampleRequest::of_views(vec![view(64)])
     };
     for (message, expected) in [
-        (refused(plan(vec![]), ViewMode::Train), "views = 0"),
+        (refused(SampleRequest::of_views(vec![]), ViewMode::Train), "views = 0"),
         (refused(with(|v| v.size = 0), ViewMode::Train), "size = 0: 1 to 4096"),
         (
             refused(with(|v| v.crop.area = [0.5, 0.1]), ViewMode::Train),
@@ -282,11 +279,18 @@ fn plans_that_cannot_be_made_are_refused_with_key_and_range() {
             refused(with(|v| v.colour.jitter_strength[3] = 0.6), ViewMode::Train),
             "hue at most 0.5",
         ),
-        (refused(words(7), ViewMode::Train), "patch = 7"),
-        (refused(words(8), ViewMode::Train), "missing"),
+        (
+            refused(SampleRequest::of_views(vec![view(64), view(32)]), ViewMode::Train),
+            "size = 32: 64, as the other",
+        ),
+        (refused(words(IMAGE, 7), ViewMode::Train), "patch = 7"),
+        (refused(words(IMAGE, 8), ViewMode::Train), "missing"),
+        (refused(words("local", 8), ViewMode::Train), "words.view = \"local\""),
+        (refused(target("local", 8), ViewMode::Train), "target.view = \"local\""),
+        (refused(target(IMAGE, 0), ViewMode::Train), "target.size = 0"),
         (refused(masked(1), ViewMode::Train), "grid of 1 × 1"),
         (
-            refused(plan(vec![view(64)]), ViewMode::Eval { crop_ratio: 0.0 }),
+            refused(SampleRequest::of_views(vec![view(64)]), ViewMode::Eval { crop_ratio: 0.0 }),
             "crop_ratio = 0.0",
         ),
     ] {
@@ -294,11 +298,11 @@ fn plans_that_cannot_be_made_are_refused_with_key_and_range() {
     }
 }
 
-/// The network behind the words must see the very crop and flip of view 0, but none of its colour changes.
+/// The network behind the words must see the very crop and flip of its view, but none of its colour changes.
 #[test]
-fn the_target_is_view_0_resized_without_its_colours() {
+fn the_target_is_its_view_resized_without_its_colours() {
     let bytes = encode(&photo(300, 200), Jpeg::default());
-    let loud = ViewSpec {
+    let loud = ViewRequest {
         colour: ColourConfig {
             jitter: 1.0,
             greyscale: 0.5,
@@ -308,21 +312,22 @@ fn the_target_is_view_0_resized_without_its_colours() {
         },
         ..view(64)
     };
-    let with = |view: ViewSpec| ViewPlan {
-        target: Some(32),
-        ..plan(vec![view])
+    // Behind another view, so that it must be found by its name.
+    let with = |image: ViewRequest| SampleRequest {
+        target: Some(TargetRequest { view: IMAGE, size: 32 }),
+        ..SampleRequest::of_views(vec![ViewRequest::new("other", 16), image])
     };
     for mode in [ViewMode::Train, ViewMode::Eval { crop_ratio: 0.875 }] {
-        let (mut quiet_maker, mut loud_maker) = (maker(with(view(64)), mode), maker(with(loud.clone()), mode));
+        let (mut quiet_maker, mut loud_maker) = (maker(with(view(64)), mode), maker(with(loud), mode));
         for member in 0..12 {
             let (mut quiet, mut loud) = (Sample::default(), Sample::default());
             quiet_maker.make(&raw(bytes.clone(), member), &mut quiet).unwrap();
             loud_maker.make(&raw(bytes.clone(), member), &mut loud).unwrap();
-            assert_eq!((quiet.views.len(), quiet.views[1].len()), (2, 3 * 32 * 32));
-            assert_eq!(quiet.views[1], loud.views[1], "colour draws must not reach the target");
+            assert_eq!((quiet.views.len(), quiet.target.len()), (2, 3 * 32 * 32));
+            assert_eq!(quiet.target, loud.target, "colour draws must not reach the target");
             let mut half = vec![];
-            half_size(&quiet.views[0], 64, &mut half);
-            let (psnr, _) = difference(&quiet.views[1], &half);
+            half_size(&quiet.views[1], 64, &mut half);
+            let (psnr, _) = difference(&quiet.target, &half);
             assert!(psnr > 30.0, "member {member}: {psnr}");
         }
     }

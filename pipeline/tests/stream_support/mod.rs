@@ -11,9 +11,10 @@ use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::SampleError;
 use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::run::{BatchSpec, Dataset, Order, Worker};
 use splitmask_pipeline::seed::mix;
-use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, RawSample, Sample, SampleId, StageTimes, ViewPlan, ViewSpec};
+use splitmask_pipeline::types::{Batch, RawSample, Sample, SampleId, StageTimes};
 
 /// A tar of `samples` samples `SHARD-NNNN.jpg` + `.cls`; the content is a function of the key.
 pub(crate) fn tar(shard: u32, samples: u32, bytes: usize) -> Vec<u8> {
@@ -73,17 +74,8 @@ pub(crate) fn open(url: &str, data: &DataConfig, pipeline: &PipelineConfig) -> D
     Dataset::open(url, data, pipeline, PipelineMetrics::default()).unwrap()
 }
 
-pub(crate) fn plan() -> Arc<ViewPlan> {
-    Arc::new(ViewPlan {
-        views: vec![ViewSpec {
-            size: 2,
-            crop: CropConfig::default(),
-            colour: ColourConfig::default(),
-        }],
-        words: None,
-        target: None,
-        mask: None,
-    })
+pub(crate) fn request() -> Arc<SampleRequest> {
+    Arc::new(SampleRequest::of_views(vec![ViewRequest::new(IMAGE, 2)]))
 }
 
 pub(crate) fn shuffled(start: Cursor) -> Order {
@@ -98,7 +90,7 @@ pub(crate) fn shuffled(start: Cursor) -> Order {
 pub(crate) fn spec(order: Order, batch: usize) -> BatchSpec {
     BatchSpec {
         order,
-        plan: plan(),
+        request: request(),
         batch,
         last_partial: true,
     }
@@ -129,7 +121,7 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
 pub(crate) fn contents(batch: &Batch) -> Vec<(SampleId, i64, u64)> {
     (0..batch.len)
         .map(|n| {
-            let view = &batch.views[0][n * 12..];
+            let view = batch.views[0].picture(n);
             (batch.ids[n], batch.labels[n], u64::from_le_bytes(view[..8].try_into().unwrap()))
         })
         .collect()

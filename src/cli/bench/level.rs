@@ -9,11 +9,12 @@ use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::{Decoder, Limits};
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::{PipelineMetrics, Progress, Stage};
+use splitmask_pipeline::request::{ColourConfig, IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::run::footprint::{Footprint, Images};
 use splitmask_pipeline::run::{BatchSpec, Dataset, Order, Worker};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::tokenize::Tokenizer;
-use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, Image, Sample, StageTimes, ViewPlan, ViewSpec};
+use splitmask_pipeline::types::{Batch, Image, Sample, StageTimes};
 
 use crate::config::Config;
 
@@ -123,7 +124,7 @@ pub(super) fn peak_rss_mb() -> u64 {
 pub(super) struct Bench {
     data: DataConfig,
     pipeline: PipelineConfig,
-    plan: ViewPlan,
+    request: SampleRequest,
     normalise: crate::tensor::Normalise,
     seed: u64,
     batch: usize,
@@ -136,7 +137,7 @@ impl Bench {
         Self {
             data: config.data.clone(),
             pipeline: config.pipeline.clone(),
-            plan: config.request(),
+            request: config.request(),
             normalise: config.train.normalise(),
             seed: config.run.seed,
             batch: config.train.batch as usize,
@@ -147,8 +148,8 @@ impl Bench {
 
     /// The setting in words.
     pub(super) fn describe(&self) -> String {
-        let view = &self.plan.views[0];
-        let views = self.plan.views.len();
+        let view = &self.request.views[0];
+        let views = self.request.views.len();
         let words = self.tokenizer.as_ref().map_or(String::new(), |t| {
             let book = t.codebook();
             format!(", {} words of patches of {} ({:?})", book.len(), book.patch, t.isa())
@@ -161,39 +162,35 @@ impl Bench {
         )
     }
 
-    fn plan(&self, level: Level) -> ViewPlan {
-        let bare = |colour: ColourConfig| ViewPlan {
-            views: vec![ViewSpec {
-                size: 224,
-                crop: CropConfig::default(),
+    fn request(&self, level: Level) -> SampleRequest {
+        let bare = |colour: ColourConfig| {
+            SampleRequest::of_views(vec![ViewRequest {
                 colour,
-            }],
-            words: None,
-            target: None,
-            mask: None,
+                ..ViewRequest::new(IMAGE, 224)
+            }])
         };
-        let mut plan = self.plan.clone();
+        let mut request = self.request.clone();
         match level {
-            Level::Decode | Level::L1 => plan = speck(),
+            Level::Decode | Level::L1 => request = speck(),
             Level::Crop => {
-                plan.views.iter_mut().for_each(|v| v.colour = ColourConfig::default());
-                (plan.words, plan.mask) = (None, None);
+                request.views.iter_mut().for_each(|v| v.colour = ColourConfig::default());
+                (request.words, request.mask) = (None, None);
             }
-            Level::Colour => (plan.words, plan.mask) = (None, None),
+            Level::Colour => (request.words, request.mask) = (None, None),
             Level::Words | Level::Batch => {}
-            Level::L2 => plan = bare(ColourConfig::default()),
+            Level::L2 => request = bare(ColourConfig::default()),
             Level::L3 => {
-                plan = bare(ColourConfig {
+                request = bare(ColourConfig {
                     jitter: 1.0,
                     jitter_strength: [0.4, 0.4, 0.4, 0.0],
                     ..ColourConfig::default()
                 });
             }
         }
-        plan
+        request
     }
 
-    fn worker(&self, level: Level, plan: &Arc<ViewPlan>) -> Result<Worker, PipelineError> {
+    fn worker(&self, level: Level, request: &Arc<SampleRequest>) -> Result<Worker, PipelineError> {
         let limits = Limits {
             max_pixels: self.data.max_pixels,
             max_bytes: self.data.max_member_bytes,
@@ -212,7 +209,7 @@ impl Bench {
                 })
             }));
         }
-        let mut maker = SampleMaker::new(Arc::clone(plan), ViewMode::Train, self.seed, limits, self.tokenizer.clone())?;
+        let mut maker = SampleMaker::new(Arc::clone(request), ViewMode::Train, self.seed, limits, self.tokenizer.clone())?;
         if matches!(level, Level::Batch | Level::L2 | Level::L3) {
             return Ok(Box::new(move |raw, out| maker.make(raw, out)));
         }
@@ -232,12 +229,12 @@ impl Bench {
     pub(super) fn measure(&self, level: Level, bar: &ProgressBar) -> Result<Measured, PipelineError> {
         let metrics = PipelineMetrics::default();
         let dataset = Dataset::open(&self.data.train, &self.data, &self.pipeline, metrics.clone())?;
-        let plan = Arc::new(self.plan(level));
+        let request = Arc::new(self.request(level));
         let whole = matches!(level, Level::Batch | Level::L2 | Level::L3);
         // Errors surface here rather than in a worker thread.
-        drop(self.worker(level, &plan)?);
+        drop(self.worker(level, &request)?);
         let start = Instant::now();
-        let shape = Arc::new(if whole { (*plan).clone() } else { speck() });
+        let shape = Arc::new(if whole { (*request).clone() } else { speck() });
         let size = if matches!(level, Level::L2 | Level::L3) { 128 } else { self.batch };
         let spec = BatchSpec {
             order: Order::Shuffled {
@@ -246,11 +243,11 @@ impl Bench {
                 rank: 0,
                 world: 1,
             },
-            plan: Arc::clone(&shape),
+            request: Arc::clone(&shape),
             batch: size,
             last_partial: false,
         };
-        let mut stream = dataset.batches(spec, || self.worker(level, &plan).expect("made before"))?;
+        let mut stream = dataset.batches(spec, || self.worker(level, &request).expect("made before"))?;
         let mut images = 0;
         let (mut floats, mut memory, mut looked) = (vec![], vec![], Instant::now());
         while images < self.images {
@@ -290,8 +287,8 @@ impl Bench {
     fn to_f32(&self, batch: &Batch, out: &mut Vec<f32>) {
         let plane = 224 * 224;
         for view in &batch.views {
-            out.resize(view.len(), 0.0);
-            for (i, (to, from)) in out.chunks_exact_mut(plane).zip(view.chunks_exact(plane)).enumerate() {
+            out.resize(view.pixels.len(), 0.0);
+            for (i, (to, from)) in out.chunks_exact_mut(plane).zip(view.pixels.chunks_exact(plane)).enumerate() {
                 let (mean, std) = (self.normalise.mean[i % 3], self.normalise.std[i % 3]);
                 let (scale, shift) = ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32);
                 to.iter_mut()
@@ -303,23 +300,15 @@ impl Bench {
 }
 
 /// A view of one pixel: batches of these cost next to nothing.
-fn speck() -> ViewPlan {
-    ViewPlan {
-        views: vec![ViewSpec {
-            size: 1,
-            crop: CropConfig::default(),
-            colour: ColourConfig::default(),
-        }],
-        words: None,
-        target: None,
-        mask: None,
-    }
+fn speck() -> SampleRequest {
+    SampleRequest::of_views(vec![ViewRequest::new(IMAGE, 1)])
 }
 
 fn fill(out: &mut Sample) {
     out.views.resize_with(1, Vec::new);
     out.views[0].clear();
     out.views[0].resize(3, 0);
+    out.target.clear();
     out.words.clear();
-    out.parts.clear();
+    out.sets.clear();
 }

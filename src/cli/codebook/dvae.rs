@@ -7,7 +7,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::tokenize::{Usage, usage};
-use splitmask_pipeline::types::Batch;
+use splitmask_pipeline::types::{Batch, View};
 use tch::{Device, Kind, Tensor};
 
 use super::interrupt::Interrupt;
@@ -276,14 +276,17 @@ fn train(args: &CodebookArgs, device: Device, bar: &ProgressBar, last: &mut Opti
     Ok(training.tokenizer(&views.url)?)
 }
 
+/// The targets of a batch.
+fn target_of(batch: &Batch) -> &View {
+    batch.target.as_ref().expect("targets were asked for")
+}
+
 /// The targets of a batch on the device: u8 B×3×S×S.
 fn target(batch: &Batch, device: Device) -> Tensor {
-    let (bytes, side) = (
-        batch.views.last().expect("a batch has views"),
-        batch.sizes.last().copied().unwrap_or(0),
-    );
-    Tensor::from_slice(bytes)
-        .view([batch.len as i64, 3, i64::from(side), i64::from(side)])
+    let target = target_of(batch);
+    let side = i64::from(target.size);
+    Tensor::from_slice(&target.pixels)
+        .view([batch.len as i64, 3, side, side])
         .to_device(device)
 }
 
@@ -295,8 +298,8 @@ fn measure(dvae: &Dvae, views: &Views, (crops, grid): (usize, i64), device: Devi
     let mut stream = views.batches(1, Cursor::default(), MEASURED)?;
     while let Some(batch) = stream.next() {
         let batch = batch?;
-        let side = batch.sizes.last().copied().unwrap_or(0) as usize;
-        let pixels = batch.views.last().expect("a batch has views");
+        let targets = target_of(&batch);
+        let side = targets.size as usize;
         let words = dvae.words(&target(&batch, device));
         let rebuilt = dvae.rebuild(&words, grid).map(|t| bytes(&t)).transpose()?;
         let words: Vec<i64> = Vec::try_from(words.reshape([-1])).map_err(DvaeError::from)?;
@@ -307,7 +310,7 @@ fn measure(dvae: &Dvae, views: &Views, (crops, grid): (usize, i64), device: Devi
                 return Ok(census);
             }
             let rebuilt = rebuilt.as_ref().map(|all| &all[i * one..][..one]);
-            census.add(&pixels[i * one..][..one], side, &words[i * places..][..places], rebuilt);
+            census.add(targets.picture(i), side, &words[i * places..][..places], rebuilt);
             done += 1;
         }
         bar.set_position(done as u64);

@@ -9,17 +9,18 @@ use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::request::{CropConfig, IMAGE, SampleRequest, TargetRequest, ViewRequest};
 use splitmask_pipeline::run::{BatchSpec, BatchStream, Dataset, Order};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::tokenize::HalfView;
-use splitmask_pipeline::types::{Batch, ColourConfig, CropConfig, ViewPlan, ViewSpec};
+use splitmask_pipeline::types::Batch;
 
 /// A place with images, and how crops of them are made.
 pub(super) struct Views {
     /// As shown to people.
     pub(super) url: String,
     dataset: Dataset,
-    plan: Arc<ViewPlan>,
+    request: Arc<SampleRequest>,
     limits: Limits,
     seed: u64,
 }
@@ -31,40 +32,32 @@ impl Views {
             area,
             ..CropConfig::default()
         };
-        let plan = ViewPlan {
-            views: vec![ViewSpec {
-                size,
-                crop,
-                colour: ColourConfig::default(),
-            }],
-            words: None,
-            target: None,
-            mask: None,
+        let view = ViewRequest {
+            crop,
+            ..ViewRequest::new(IMAGE, size)
         };
-        Self::of_plan(url, data, plan, seed)
+        Self::of_request(url, data, SampleRequest::of_views(vec![view]), seed)
     }
 
-    /// As [`Views::open`] with crops as the target of a dVAE, of `side` pixels (see [`ViewPlan::target`]).
+    /// As [`Views::open`] with crops as the target of a dVAE, of `side` pixels (see [`TargetRequest`]).
     pub(super) fn open_targets(url: &str, data: DataConfig, side: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
         let crop = CropConfig {
             area,
             ..CropConfig::default()
         };
         // A target is the crop of a view; this one is small, for nobody looks at it.
-        let plan = ViewPlan {
-            views: vec![ViewSpec {
-                size: 8,
-                crop,
-                colour: ColourConfig::default(),
-            }],
-            words: None,
-            target: Some(side),
-            mask: None,
+        let view = ViewRequest {
+            crop,
+            ..ViewRequest::new(IMAGE, 8)
         };
-        Self::of_plan(url, data, plan, seed)
+        let request = SampleRequest {
+            target: Some(TargetRequest { view: IMAGE, size: side }),
+            ..SampleRequest::of_views(vec![view])
+        };
+        Self::of_request(url, data, request, seed)
     }
 
-    fn of_plan(url: &str, data: DataConfig, plan: ViewPlan, seed: u64) -> Result<Self, PipelineError> {
+    fn of_request(url: &str, data: DataConfig, request: SampleRequest, seed: u64) -> Result<Self, PipelineError> {
         let limits = Limits {
             max_pixels: data.max_pixels,
             max_bytes: data.max_member_bytes,
@@ -73,7 +66,7 @@ impl Views {
         let views = Self {
             url: redact(url),
             dataset: Dataset::open(url, &data, &PipelineConfig::default(), PipelineMetrics::default())?,
-            plan: Arc::new(plan),
+            request: Arc::new(request),
             limits,
             seed,
         };
@@ -92,7 +85,7 @@ impl Views {
             stream: self.batches(lane, Cursor::default(), 16)?,
             batch: None,
             at: 0,
-            side: self.plan.views[0].size as usize,
+            side: self.request.views[0].size as usize,
         })
     }
 
@@ -107,11 +100,11 @@ impl Views {
         };
         let spec = BatchSpec {
             order,
-            plan: Arc::clone(&self.plan),
+            request: Arc::clone(&self.request),
             batch,
             last_partial: true,
         };
-        // Opened once already: a plan that does not fit was refused there.
+        // Opened once already: a request that does not fit was refused there.
         self.maker(seed)?;
         self.dataset.batches(spec, || {
             let mut maker = self.maker(seed).expect("made before");
@@ -120,7 +113,7 @@ impl Views {
     }
 
     fn maker(&self, seed: u64) -> Result<SampleMaker, PipelineError> {
-        SampleMaker::new(Arc::clone(&self.plan), ViewMode::Train, seed, self.limits, None)
+        SampleMaker::new(Arc::clone(&self.request), ViewMode::Train, seed, self.limits, None)
     }
 }
 
@@ -150,9 +143,8 @@ impl Iterator for Images {
         if batch.ids[self.at].epoch > 0 {
             return None;
         }
-        let bytes = 3 * self.side * self.side;
         let mut pixels = vec![];
-        half_size(&batch.views[0][self.at * bytes..][..bytes], self.side, &mut pixels);
+        half_size(batch.views[0].picture(self.at), self.side, &mut pixels);
         self.at += 1;
         Some(Ok(HalfView {
             pixels,

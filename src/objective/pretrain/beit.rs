@@ -1,7 +1,7 @@
 //! BEiT: masked image modelling over all positions (arXiv 2106.08254 §2).
 
 use serde::{Deserialize, Serialize};
-use splitmask_pipeline::types::{MaskSpec, ViewPlan};
+use splitmask_pipeline::request::{IMAGE, MaskSpec, SampleRequest};
 use tch::Tensor;
 use tch::nn::Path;
 use toml::Table;
@@ -118,7 +118,7 @@ impl Plan for BeitConfig {
         found.found()
     }
 
-    fn request(&self, at: &Scope<'_>) -> ViewPlan {
+    fn request(&self, at: &Scope<'_>) -> SampleRequest {
         one_view(at, self.mask, true)
     }
 
@@ -189,12 +189,12 @@ impl Beit {
 
 impl Objective for Beit {
     fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
-        let MaskedInput { image, words, parts } = masked_input(KIND.name, x, &self.vit, Some(self.vocabulary))?;
+        let MaskedInput { image, words, sets } = masked_input(KIND.name, x, &self.vit, Some(self.vocabulary))?;
         let words = words.ok_or(ObjectiveError::Lacks {
             objective: KIND.name,
             what: "visual words",
         })?;
-        let masked = &parts.seen_a;
+        let masked = &sets.a;
         let n = self.model.patches();
         let features = self.features(image, masked, ctx.train);
         let targets = words.flatten(0, 1).index_select(0, &flat_rows(masked, x.len, n, 0));
@@ -217,18 +217,18 @@ impl Objective for Beit {
     }
 
     fn pictures(&self, x: &StepInput) -> Result<Vec<Sheet>, ObjectiveError> {
-        let MaskedInput { image, parts, .. } = masked_input(KIND.name, x, &self.vit, None)?;
+        let MaskedInput { image, sets, .. } = masked_input(KIND.name, x, &self.vit, None)?;
         let Some(words) = &x.words else { return Ok(vec![]) };
         let n = self.model.patches();
         let predicted = tch::no_grad(|| {
-            let features = self.features(image, &parts.seen_a, false);
+            let features = self.features(image, &sets.a, false);
             self.head.forward(&features.narrow(1, 1, n)).argmax(-1, false)
         });
         Ok(vec![Sheet {
             name: "inpaint",
             columns: vec![
-                Column::View(0),
-                Column::Seen(parts.absent_a.shallow_clone()),
+                Column::View(IMAGE),
+                Column::Seen(IMAGE, sets.not_a.shallow_clone()),
                 Column::Words(predicted),
                 Column::Words(words.shallow_clone()),
             ],

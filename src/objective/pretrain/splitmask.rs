@@ -3,7 +3,7 @@
 mod network;
 
 use serde::{Deserialize, Serialize};
-use splitmask_pipeline::types::{MaskSpec, ViewPlan};
+use splitmask_pipeline::request::{MaskSpec, SampleRequest};
 use tch::nn::Path;
 use toml::Table;
 
@@ -272,7 +272,7 @@ impl Plan for SplitMaskConfig {
         odd_blocks(&self.mask, at.model).into_iter().collect()
     }
 
-    fn request(&self, at: &Scope<'_>) -> ViewPlan {
+    fn request(&self, at: &Scope<'_>) -> SampleRequest {
         one_view(at, self.mask, self.inpaint)
     }
 

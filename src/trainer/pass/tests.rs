@@ -1,5 +1,6 @@
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::types::{MaskSpec, SampleId};
+use splitmask_pipeline::request::{IMAGE, MaskSpec};
+use splitmask_pipeline::types::{PatchSet, SampleId, View};
 use tch::nn;
 
 use super::*;
@@ -46,13 +47,17 @@ fn spec(objective: ObjectiveConfig) -> TrainerSpec {
 }
 
 fn batch() -> Batch {
-    let parts = |i: usize| (0..16).map(move |p| 1 + ((p * 7 + i * 3) % 16 / 8) as u8);
+    let sets = |i: usize| (0..16).map(move |p| [PatchSet::A, PatchSet::B][(p * 7 + i * 3) % 16 / 8]);
     Batch {
         len: IMAGES,
-        sizes: vec![16],
-        views: vec![(0..IMAGES * 3 * 256).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect()],
+        views: vec![View {
+            name: IMAGE.into(),
+            size: 16,
+            pixels: (0..IMAGES * 3 * 256).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect(),
+        }],
+        target: None,
         words: (0..IMAGES as u32 * 16).map(|i| i * 7919 % 32).collect(),
-        parts: (0..IMAGES).flat_map(parts).collect(),
+        sets: (0..IMAGES).flat_map(sets).collect(),
         labels: vec![-1; IMAGES],
         ids: vec![
             SampleId {
@@ -227,9 +232,9 @@ fn the_validation_loss_is_that_of_the_whole_batch_in_any_number_of_parts() {
     // A set of 7 images: parts of 4 leave a rest of 3.
     let mut seven = batch();
     seven.len = 7;
-    seven.views[0].truncate(7 * 768);
+    seven.views[0].pixels.truncate(7 * 768);
     seven.words.truncate(7 * 16);
-    seven.parts.truncate(7 * 16);
+    seven.sets.truncate(7 * 16);
     seven.labels.truncate(7);
     seven.ids.truncate(7);
     let (one, three) = (loss(1, &seven), loss(3, &seven));

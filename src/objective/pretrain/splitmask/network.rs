@@ -1,5 +1,6 @@
 //! The network and its losses.
 
+use splitmask_pipeline::request::IMAGE;
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
@@ -10,7 +11,7 @@ use crate::model::config::VitConfig;
 use crate::model::{Init, Vit, VitOptions, parameter};
 use crate::objective::masked::{MaskedInput, masked_input};
 use crate::objective::{BetweenImages, Column, Losses, Objective, ObjectiveError, Plan, Scope, Sheet, StepContext, settings};
-use crate::tensor::{Parts, StepInput, flat_rows, place_rows, take_rows};
+use crate::tensor::{PatchSets, StepInput, flat_rows, place_rows, take_rows};
 
 /// One shared encoder sees the patches of A and those of B as separate sequences; one shared shallow decoder completes both; each
 /// branch predicts the words of what it did not see, and recognises the other half of its image. Both branches go through as one batch of 2B:
@@ -36,10 +37,10 @@ struct Stacked {
 }
 
 impl Stacked {
-    fn of(parts: &Parts) -> Self {
+    fn of(sets: &PatchSets) -> Self {
         Self {
-            seen: Tensor::cat(&[&parts.seen_a, &parts.seen_b], 0),
-            absent: Tensor::cat(&[&parts.absent_a, &parts.absent_b], 0),
+            seen: Tensor::cat(&[&sets.a, &sets.b], 0),
+            absent: Tensor::cat(&[&sets.not_a, &sets.not_b], 0),
         }
     }
 }
@@ -72,7 +73,7 @@ impl SplitMask {
 
     fn checked<'a>(&self, input: &'a StepInput) -> Result<MaskedInput<'a>, ObjectiveError> {
         let checked = masked_input(KIND.name, input, &self.vit, self.head.is_some().then_some(self.vocabulary))?;
-        let (a, b) = (checked.parts.seen_a.size(), checked.parts.seen_b.size());
+        let (a, b) = (checked.sets.a.size(), checked.sets.b.size());
         if a != b {
             return Err(ObjectiveError::Shape {
                 objective: KIND.name,
@@ -112,10 +113,10 @@ impl SplitMask {
 impl SplitMask {
     /// The inpaint term alone, and both branches completed: 2B×(1+N)×D.
     fn inpaint(&self, input: &StepInput, train: bool) -> Result<(Losses, Tensor), ObjectiveError> {
-        let MaskedInput { image, words, parts } = self.checked(input)?;
+        let MaskedInput { image, words, sets } = self.checked(input)?;
         let b = input.len;
         let n = self.model.patches();
-        let stacked = Stacked::of(parts);
+        let stacked = Stacked::of(sets);
         let completed = self.complete(image, &stacked, train);
         let mut total = Tensor::zeros([], (Kind::Float, completed.device()));
         let (mut terms, mut stats, mut counts) = (Vec::new(), Vec::new(), Vec::new());
@@ -196,25 +197,25 @@ impl Objective for SplitMask {
     }
 
     fn pictures(&self, x: &StepInput) -> Result<Vec<Sheet>, ObjectiveError> {
-        let MaskedInput { image, parts, .. } = self.checked(x)?;
+        let MaskedInput { image, sets, .. } = self.checked(x)?;
         let (Some(head), Some(words)) = (&self.head, &x.words) else {
             return Ok(vec![]);
         };
         let n = self.model.patches();
         let predicted = tch::no_grad(|| {
-            let completed = self.complete(image, &Stacked::of(parts), false);
+            let completed = self.complete(image, &Stacked::of(sets), false);
             let likeliest = head.forward(&completed.narrow(1, 1, n)).argmax(-1, false);
             let (of_a, of_b) = (likeliest.narrow(0, 0, x.len), likeliest.narrow(0, x.len, x.len));
             // Each patch as a branch predicts it that did not see it.
-            let seen_by_a = of_a.zeros_like().to_kind(Kind::Bool).scatter_value(1, &parts.seen_a, 1);
+            let seen_by_a = of_a.zeros_like().to_kind(Kind::Bool).scatter_value(1, &sets.a, 1);
             of_b.where_self(&seen_by_a, &of_a)
         });
         Ok(vec![Sheet {
             name: "inpaint",
             columns: vec![
-                Column::View(0),
-                Column::Seen(parts.seen_a.shallow_clone()),
-                Column::Seen(parts.seen_b.shallow_clone()),
+                Column::View(IMAGE),
+                Column::Seen(IMAGE, sets.a.shallow_clone()),
+                Column::Seen(IMAGE, sets.b.shallow_clone()),
                 Column::Words(predicted),
                 Column::Words(words.shallow_clone()),
             ],

@@ -1,0 +1,268 @@
+//! What an objective asks of the pipeline: named views with their recipes, visual words, a mask, a target. The pipeline makes exactly this of each
+//! sample and never learns which objective asked. What comes back stands in [`crate::types`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::setting::Findings;
+
+/// Where random resized crops are drawn from.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CropConfig {
+    /// Range of the crop's share of the image area (arXiv 2112.10740 §5.5 uses BEiT's 0.08..1; scene images 0.08..0.25).
+    pub area: [f32; 2],
+    /// Range of width ÷ height, drawn log-uniformly.
+    pub aspect: [f32; 2],
+    /// Probability of a horizontal flip.
+    pub flip: f32,
+}
+
+impl Default for CropConfig {
+    fn default() -> Self {
+        Self {
+            area: [0.08, 1.0],
+            aspect: [0.75, 4.0 / 3.0],
+            flip: 0.5,
+        }
+    }
+}
+
+/// Whether a range is one, within bounds; NaN is in no range.
+fn ordered(range: [f32; 2], low: f32, high: f32) -> bool {
+    low <= range[0] && range[0] <= range[1] && range[1] <= high
+}
+
+impl CropConfig {
+    /// Checks that crops can be drawn; `table` is where the settings stand, such as `augment.crop`.
+    pub fn check(&self, table: &str, found: &mut Findings) {
+        found.need(
+            self.area[0] > 0.0 && ordered(self.area, 0.0, 1.0),
+            &format!("{table}.area"),
+            format!("{:?}", self.area),
+            "[low, high] with 0 < low ≤ high ≤ 1",
+        );
+        found.need(
+            ordered(self.aspect, 0.01, 100.0),
+            &format!("{table}.aspect"),
+            format!("{:?}", self.aspect),
+            "[low, high] with 0.01 ≤ low ≤ high ≤ 100",
+        );
+        found.share(&format!("{table}.flip"), self.flip);
+    }
+}
+
+/// Colour augmentation of the paper's small-data recipe (arXiv 2112.10740 §5.5; strengths of BYOL and DINO, docs/method.md §1).
+///
+/// All probabilities 0 is the paper's default: crop and flip only. Order as torchvision: jitter (brightness, contrast, saturation, hue
+/// in random order), greyscale, Gaussian blur, solarise.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ColourConfig {
+    /// Probability of colour jitter.
+    pub jitter: f32,
+    /// Strengths: brightness, contrast, saturation factors drawn from 1 ± s, hue shift from ± s (turns of the colour circle, ≤ 0.5).
+    pub jitter_strength: [f32; 4],
+    /// Probability of greyscale.
+    pub greyscale: f32,
+    /// Probability of Gaussian blur.
+    pub blur: f32,
+    /// Range of the blur's sigma, pixels of the view.
+    pub blur_sigma: [f32; 2],
+    /// Probability of solarisation (values ≥ 128 inverted).
+    pub solarise: f32,
+}
+
+impl Default for ColourConfig {
+    fn default() -> Self {
+        Self {
+            jitter: 0.0,
+            jitter_strength: [0.4, 0.4, 0.2, 0.1],
+            greyscale: 0.0,
+            blur: 0.0,
+            blur_sigma: [0.1, 2.0],
+            solarise: 0.0,
+        }
+    }
+}
+
+impl ColourConfig {
+    /// Largest sigma of a blur, pixels: beyond it the kernel would be wider than most views.
+    pub const MAX_SIGMA: f32 = 10.0;
+
+    /// Checks that colours can be drawn; `table` is where the settings stand, such as `augment.colour`.
+    pub fn check(&self, table: &str, found: &mut Findings) {
+        for (key, share) in [
+            ("jitter", self.jitter),
+            ("greyscale", self.greyscale),
+            ("blur", self.blur),
+            ("solarise", self.solarise),
+        ] {
+            found.share(&format!("{table}.{key}"), share);
+        }
+        let s = self.jitter_strength;
+        found.need(
+            s.iter().all(|x| (0.0..=1.0).contains(x)) && s[3] <= 0.5,
+            &format!("{table}.jitter_strength"),
+            format!("{s:?}"),
+            "strengths of 0 to 1, hue at most 0.5",
+        );
+        found.need(
+            ordered(self.blur_sigma, 0.01, Self::MAX_SIGMA),
+            &format!("{table}.blur_sigma"),
+            format!("{:?}", self.blur_sigma),
+            format!("[low, high] with 0.01 ≤ low ≤ high ≤ {} pixels", Self::MAX_SIGMA),
+        );
+    }
+
+    /// Whether nothing is ever changed.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.jitter == 0.0 && self.greyscale == 0.0 && self.blur == 0.0 && self.solarise == 0.0
+    }
+}
+
+/// The name of the view where there is one only.
+pub const IMAGE: &str = "image";
+
+/// One picture that a sample turns into, drawn by a recipe of its own.
+///
+/// Views differ in what their objective gives them: two of 224 pixels and eight of 96 from smaller crops (DINO, arXiv 2104.14294 §3.1), or two of one
+/// size of which one is always blurred and the other sometimes solarised (BYOL, arXiv 2006.07733 appendix B; MoCo v3, arXiv 2104.02057).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ViewRequest {
+    /// What the objective calls it. Views of equal standing may share a name: they then share a size too.
+    pub name: &'static str,
+    /// Side of the square view, pixels.
+    pub size: u32,
+    /// How its crop is drawn.
+    pub crop: CropConfig,
+    /// How its colours are changed.
+    pub colour: ColourConfig,
+}
+
+impl ViewRequest {
+    /// A view with the default crop and the colours of the file.
+    #[must_use]
+    pub fn new(name: &'static str, size: u32) -> Self {
+        Self {
+            name,
+            size,
+            crop: CropConfig::default(),
+            colour: ColourConfig::default(),
+        }
+    }
+}
+
+/// Visual words to compute: those of a half-size copy of a view (docs/method.md §2), one for each patch of the view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WordRequest {
+    /// Name of the view; the first one of that name.
+    pub view: &'static str,
+    /// Side of the model's square patch on the view, pixels; the word's patch is half that side on the half-size copy.
+    pub patch: u32,
+}
+
+/// One more picture: the crop and flip of a view at another size, with the colours of the file. For words that a network computes on the device
+/// (arXiv 2106.08254 §2.1: the tokenizer has its own resize of the same crop).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TargetRequest {
+    /// Name of the view; the first one of that name.
+    pub view: &'static str,
+    /// Side of the square target, pixels.
+    pub size: u32,
+}
+
+/// A division of a grid of patches into sets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MaskRequest {
+    /// Patches a side of the square grid.
+    pub side: u32,
+    /// How its patches are divided.
+    pub spec: MaskSpec,
+}
+
+/// How patches are divided into sets ([`crate::types::PatchSet`]).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub enum MaskSpec {
+    /// Every patch in A or B, exactly half each; A grows as BEiT's blocks (arXiv 2112.10740 §5.5, 2106.08254 Algorithm 1).
+    BlockwiseSplit {
+        /// Smallest block, patches.
+        min_block: u32,
+        /// Largest block, patches.
+        max_block: u32,
+    },
+    /// Two disjoint uniform sets of `round(keep × n)` patches each; `keep` = 0.25 is the paper's 75 % masking, 0.5 a full split.
+    UniformSplit {
+        /// Share of the patches that each set sees, at most 0.5.
+        keep: f32,
+    },
+    /// Exactly `count` patches in A, which are the masked ones, by BEiT's blocks; the rest in neither set.
+    BlockwiseMask {
+        /// Masked patches.
+        count: u32,
+        /// Smallest block, patches.
+        min_block: u32,
+        /// Largest block, patches.
+        max_block: u32,
+    },
+}
+
+/// What is asked of the pipeline for each sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleRequest {
+    /// At least one view. The place of a view in this list seeds its draws.
+    pub views: Vec<ViewRequest>,
+    /// Visual words, if the pipeline is to compute them.
+    pub words: Option<WordRequest>,
+    /// A picture for words that are made elsewhere.
+    pub target: Option<TargetRequest>,
+    /// A mask.
+    pub mask: Option<MaskRequest>,
+}
+
+impl SampleRequest {
+    /// Views and nothing else.
+    #[must_use]
+    pub fn of_views(views: Vec<ViewRequest>) -> Self {
+        Self {
+            views,
+            words: None,
+            target: None,
+            mask: None,
+        }
+    }
+
+    /// Place of the first view of that name.
+    #[must_use]
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.views.iter().position(|view| view.name == name)
+    }
+
+    /// Patches of an image (0 without words and mask).
+    #[must_use]
+    pub fn patches(&self) -> usize {
+        let of_words = || {
+            let words = self.words?;
+            let view = self.views.get(self.place(words.view)?)?;
+            Some(view.size / words.patch)
+        };
+        let side = self.mask.map(|mask| mask.side).or_else(of_words);
+        (side.unwrap_or(0) as usize).pow(2)
+    }
+
+    /// Bytes of one sample in a batch.
+    #[must_use]
+    pub fn sample_bytes(&self) -> usize {
+        let sizes = self.views.iter().map(|view| view.size).chain(self.target.map(|target| target.size));
+        let pixels: usize = sizes.map(picture_bytes).sum();
+        let n = self.patches();
+        pixels + n * 4 * usize::from(self.words.is_some()) + n * usize::from(self.mask.is_some()) + 8
+    }
+}
+
+/// Bytes of a square RGB picture.
+#[must_use]
+pub fn picture_bytes(size: u32) -> usize {
+    3 * (size as usize).pow(2)
+}
