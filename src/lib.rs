@@ -1,7 +1,7 @@
 //! SplitMask (arXiv 2112.10740): self-supervised pre-training of vision transformers on your own images.
 //!
 //! Floors, low to high; a module imports only from floors below it: `exit` `signals` `setting` `exact` → `telemetry` → `tensor` → `loss` `optim` `model` →
-//! `head` `dvae` → `objective` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
+//! `head` `dvae` → `objective` `words` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
 
 pub mod checkpoint;
 pub mod cli;
@@ -23,3 +23,4 @@ pub mod signals;
 pub mod telemetry;
 pub mod tensor;
 pub mod trainer;
+pub mod words;

@@ -90,6 +90,7 @@ fn spec(case: &Case, model: &VitConfig, codebook: &Path, run_dir: &Path) -> Trai
     TrainerSpec {
         seed: 0,
         run_dir: run_dir.to_owned(),
+        lock: None,
         codebook: codebook.to_owned(),
         init_from: None,
         init_partial: false,

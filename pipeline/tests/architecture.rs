@@ -36,7 +36,7 @@ const SPLITMASK: &[&[&str]] = &[
     &["tensor"],
     &["loss", "optim", "model"],
     &["head", "dvae"],
-    &["objective"],
+    &["objective", "words"],
     &["checkpoint", "export", "eval", "picture"],
     &["trainer"],
     &["config"],

@@ -123,6 +123,14 @@ pub(super) fn check_head(path: &Path) -> Result<(), String> {
 }
 
 impl Good {
+    /// Its parameters, averaged ones among them.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Damaged`] naming the file.
+    pub fn weights(&self) -> Result<Vec<(String, Tensor)>, CheckpointError> {
+        tensors(&self.folder, MODEL)
+    }
+
     /// With its tensors.
     ///
     /// # Errors
@@ -174,8 +182,7 @@ pub fn load(folder: &Path) -> Result<Snapshot, CheckpointError> {
 /// # Errors
 /// [`CheckpointError::Damaged`] naming the file.
 pub fn load_model(folder: &Path) -> Result<Vec<(String, Tensor)>, CheckpointError> {
-    read(folder)?;
-    tensors(folder, MODEL)
+    read(folder)?.weights()
 }
 
 /// (step, folder) of the checkpoints in `root`, ascending, without looking inside. None if `root` is not there.

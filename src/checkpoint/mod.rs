@@ -16,6 +16,8 @@
 //! come back bit for bit, NaN and infinity too.
 
 mod find;
+mod held_lock;
+mod parameters;
 mod retention;
 mod stability;
 mod store;
@@ -30,9 +32,12 @@ use splitmask_pipeline::cursor::Cursor;
 use tch::Tensor;
 use thiserror::Error;
 
-use crate::eval::watch::Watch;
+use crate::eval::patience::Patience;
+use crate::exit::{CliError, ExitCode};
 
 pub use find::{Bad, Found, Good, list, load, load_model, newest_good, newest_good_before, read};
+pub use held_lock::HeldLock;
+pub use parameters::put_weights;
 pub use retention::{Policy, prune, surplus};
 pub use stability::{Rollback, Stability};
 pub use store::{delete, folder_of, mark_best, save, steps, sweep};
@@ -64,6 +69,12 @@ pub enum CheckpointError {
         /// What differs.
         detail: String,
     },
+    /// The run folder is no longer the one that this process locked; nothing was written.
+    #[error("{reason}; nothing is written where another process may")]
+    FolderLost {
+        /// What became of it.
+        reason: String,
+    },
     /// A bug: the thread that writes it panicked.
     #[error("checkpoint {path}: writing it panicked, which is a bug: {detail}")]
     Panicked {
@@ -83,6 +94,27 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    /// Exit code of a process that ends with it.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Mismatch { .. } => ExitCode::Usage,
+            Self::Panicked { .. } => ExitCode::Internal,
+            _ => ExitCode::Io,
+        }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Mismatch { .. } => {
+                Some("geometry is frozen for the life of a run: take another run.dir, or start from the weights with run.init_from".into())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the disk has no room.
     #[must_use]
     pub fn no_space(&self) -> bool {
@@ -91,6 +123,16 @@ impl CheckpointError {
             // The writer of tensors passes the system's words on, and nothing else.
             Self::Torch { source, .. } => source.to_string().contains("os error 28"),
             _ => false,
+        }
+    }
+}
+
+impl From<CheckpointError> for CliError {
+    fn from(e: CheckpointError) -> Self {
+        Self {
+            code: e.exit_code(),
+            hint: e.hint(),
+            message: e.to_string(),
         }
     }
 }
@@ -119,14 +161,14 @@ pub struct Progress {
     /// Identity of the codebook (hex SHA-256).
     pub codebook: String,
     /// The best evaluation so far; a checkpoint of an older version has none.
-    #[serde(default)]
-    pub watch: Watch,
+    #[serde(default, rename = "watch")]
+    pub patience: Patience,
     /// Recent steps and rollbacks.
     #[serde(default)]
     pub stability: Stability,
-    /// Parts that a batch is processed in, as found by `train.accumulate = 0` or after a lack of memory; 0 = as the config says.
-    #[serde(default)]
-    pub parts: u32,
+    /// Micro-batches that a batch is processed in, as found by `train.accumulate = 0` or after a lack of memory; 0 = as the config says.
+    #[serde(default, rename = "parts")]
+    pub micro_batches: u32,
 }
 
 /// A whole checkpoint in memory.

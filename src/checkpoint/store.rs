@@ -63,12 +63,16 @@ fn write_text(path: &Path, text: &str) -> Result<(), CheckpointError> {
     file.write_all(text.as_bytes()).map_err(io(path))
 }
 
-/// Writes a checkpoint into `root` and answers its folder. The step's folder is replaced if it exists.
+/// Writes a checkpoint into `root`, which is made if its parent is there, and answers its folder. The step's folder is replaced if it exists.
 ///
 /// # Errors
 /// [`CheckpointError::Io`] or [`CheckpointError::Torch`]; then nothing of the new checkpoint is left and older ones are untouched.
 pub fn save(root: &Path, snapshot: &Snapshot) -> Result<PathBuf, CheckpointError> {
-    fs::create_dir_all(root).map_err(io(root))?;
+    // Never the run folder itself: if that is gone, somebody renamed or deleted it under the run.
+    match fs::create_dir(root) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(io(root)(e)),
+        _ => {}
+    }
     let target = place(root, snapshot.progress.step);
     let temporary = root.join(format!("{TEMPORARY}{}-{:08}", std::process::id(), snapshot.progress.step));
     let written = write_into(&temporary, snapshot).and_then(|()| {

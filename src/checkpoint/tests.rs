@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::store::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PROGRESS};
 use super::*;
-use crate::eval::watch::{Watch, Watched};
+use crate::eval::patience::{Patience, Watched};
 
 fn snapshot(step: u64) -> Snapshot {
     let t = |v: f64| Tensor::full([3], v, (Kind::Float, Device::Cpu));
@@ -25,9 +25,9 @@ fn snapshot(step: u64) -> Snapshot {
             token_entropy: 1.5,
             codebook_perplexity: 4.5,
             codebook: "c0de".into(),
-            watch: Watch::default(),
+            patience: Patience::default(),
             stability: Stability::default(),
-            parts: 0,
+            micro_batches: 0,
         },
         config_toml: "[run]\n".into(),
     }
@@ -98,7 +98,7 @@ prop_compose! {
 
 prop_compose! {
     fn progress()(
-        (step, parts) in (0..10_000_000u64, any::<u32>()),
+        (step, micro_batches) in (0..10_000_000u64, any::<u32>()),
         cursor in cursor(),
         (counters, meter) in (numbers(), numbers()),
         word_counts in proptest::collection::vec(any::<u64>(), 0..9),
@@ -108,8 +108,8 @@ prop_compose! {
         stability in stability(),
     ) -> Progress {
         let watched = if loss { Watched::Loss } else { Watched::Knn };
-        let watch = Watch { watched, best, since };
-        Progress { step, cursor, counters, meter, word_counts, token_entropy, codebook_perplexity, codebook, watch, stability, parts }
+        let patience = Patience { watched, best, since };
+        Progress { step, cursor, counters, meter, word_counts, token_entropy, codebook_perplexity, codebook, patience, stability, micro_batches }
     }
 }
 
@@ -118,7 +118,7 @@ fn bits(progress: &Progress) -> String {
     let Progress {
         counters,
         meter,
-        watch,
+        patience,
         stability,
         ..
     } = progress;
@@ -128,7 +128,7 @@ fn bits(progress: &Progress) -> String {
         meter: BTreeMap::new(),
         token_entropy: 0.0,
         codebook_perplexity: 0.0,
-        watch: Watch { best: None, ..*watch },
+        patience: Patience { best: None, ..*patience },
         stability: Stability {
             recent: Default::default(),
             ..stability.clone()
@@ -141,7 +141,7 @@ fn bits(progress: &Progress) -> String {
         .map(|r| r.map(|(a, b)| (a.to_bits(), b.to_bits())))
         .collect();
     let single = [progress.token_entropy, progress.codebook_perplexity].map(f64::to_bits);
-    let best = watch.best.map(|(v, step)| (v.to_bits(), step));
+    let best = patience.best.map(|(v, step)| (v.to_bits(), step));
     format!("{rest:?} {:?} {:?} {recent:?} {single:?} {best:?}", map(counters), map(meter))
 }
 

@@ -1,26 +1,33 @@
-//! `splitmask eval`: how good are the features of a checkpoint?
+//! `splitmask eval`: how good are the features of a checkpoint? The verbs are the rows of [`crate::eval::EVALUATIONS`].
 
 mod linear;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use splitmask_pipeline::request::SampleRequest;
 use tch::{Device, Tensor, nn};
 
 use crate::checkpoint::{self, folder_of};
 use crate::cli::answer::say;
 use crate::config::{Config, Source};
-use crate::eval::fenced;
-use crate::eval::knn::Accuracy;
+use crate::eval::config::Weights;
+use crate::eval::data::{Sets, TrainingPass};
+use crate::eval::features::Pool;
+use crate::eval::knn::{self, Accuracy, Knn};
+use crate::eval::linear::Linear;
+use crate::eval::loss::ValidationLoss;
+use crate::eval::{EvalError, Evaluation, GoOn, Progress, Score, Subject, fenced};
 use crate::exit::CliError;
-use crate::objective::Objective;
+use crate::objective::{Objective, Scope};
 use crate::optim::EMA_PREFIX;
 use crate::tensor::choose_device;
-use crate::trainer::spec::{TrainerSpec, Weights};
-use crate::trainer::{self, TrainError};
+use crate::words::Words;
 
-/// Measure the features of a checkpoint on labelled images.
+/// Measure a checkpoint on the images of data.val.
 #[derive(Args)]
 pub(crate) struct EvalArgs {
     #[command(subcommand)]
@@ -29,28 +36,23 @@ pub(crate) struct EvalArgs {
 
 #[derive(Subcommand)]
 enum Task {
+    #[command(about = Knn.doc())]
     Knn(KnnArgs),
+    #[command(about = Linear.doc())]
     Linear(linear::LinearArgs),
+    #[command(about = ValidationLoss.doc())]
+    Loss(LossArgs),
 }
 
-/// k-nearest-neighbour accuracy of frozen features: no training, a minute on a CPU (DINO's protocol, arXiv 2104.14294).
-///
-/// Each image of data.val is classified by the k most similar images of data.train; nothing is learnt, so the number speaks of the
-/// encoder alone. Compare it with --random-init, the same encoder before any training.
+/// What is measured; of every verb.
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  splitmask eval knn runs/demo\n  splitmask eval knn runs/demo --random-init\n  splitmask eval knn runs/demo/checkpoints/step-00000400 --json"
-)]
-struct KnnArgs {
+struct SubjectArgs {
     /// Run folder (its newest checkpoint is taken) or checkpoint folder.
     run: PathBuf,
     /// The same encoder at its random initialisation instead of the checkpoint's weights.
     #[arg(long)]
     random_init: bool,
-    /// Neighbours that vote; default: eval.k of the run's config.
-    #[arg(long)]
-    k: Option<u32>,
-    /// Labelled shards to classify; default: data.val of the run's config.
+    /// Shards to measure on; default: data.val of the run's config.
     #[arg(long, value_name = "URL")]
     val: Option<String>,
     /// Take the averaged weights (needs a run with ema.decay); default: eval.weights of the run's config.
@@ -61,54 +63,94 @@ struct KnnArgs {
     json: bool,
 }
 
+/// Each image of data.val is classified by the k most similar images of data.train; nothing is learnt, so the number speaks of the
+/// encoder alone. Compare it with --random-init, the same encoder before any training.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  splitmask eval knn runs/demo\n  splitmask eval knn runs/demo --random-init\n  splitmask eval knn runs/demo/checkpoints/step-00000400 --json"
+)]
+struct KnnArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Neighbours that vote; default: eval.k of the run's config.
+    #[arg(long)]
+    k: Option<u32>,
+}
+
+/// Centre crops in batches of train.batch, the same masks each time, no drop path.
+#[derive(Args)]
+#[command(after_help = "Example:\n  splitmask eval loss runs/demo")]
+struct LossArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+}
+
 pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
     match args.task {
         Task::Linear(args) => linear::run(args),
-        Task::Knn(args) => {
-            let folder = checkpoint_folder(&args.run)?;
-            let mut config = config_of(&folder)?;
-            if let Some(k) = args.k {
+        Task::Loss(LossArgs { subject }) => {
+            let (folder, config) = subject.open()?;
+            let measured = Measured::of(&config, subject.weights(&folder))?;
+            subject.tell(&folder, &ValidationLoss, measured.score(&ValidationLoss, Vec::new())?, json!({}))
+        }
+        Task::Knn(KnnArgs { subject, k }) => {
+            let (folder, mut config) = subject.open()?;
+            if let Some(k) = k {
                 if k == 0 {
                     return Err(CliError::usage("--k 0: at least one neighbour votes", None));
                 }
                 config.eval.k = k;
             }
-            if let Some(val) = args.val {
-                config.data.val = val;
-            }
-            if args.ema {
-                if config.ema.decay == 0.0 {
-                    return Err(CliError::usage(
-                        format!("--ema: {} has no averaged weights (ema.decay = 0)", folder.display()),
-                        "train with ema.decay, for example 0.999".to_owned(),
-                    ));
-                }
-                config.eval.weights = Weights::Ema;
-            }
-            let accuracy = knn(&config, (!args.random_init).then_some(folder.as_path()))?;
-            if args.json {
-                let what = if args.random_init {
-                    "random-init".into()
-                } else {
-                    folder.display().to_string()
-                };
-                say!("{}", serde_json::json!({ "weights": what, "k": config.eval.k, "knn": accuracy }));
-            } else {
-                say!(
-                    "k-NN accuracy   {:.4}   (k = {}, {} images among {})",
-                    accuracy.top1,
-                    config.eval.k,
-                    accuracy.queries,
-                    accuracy.references
-                );
-                say!("commonest class {:.4}", accuracy.majority);
-                say!("chance          {:.4}   ({} classes)", accuracy.chance, accuracy.classes);
-                for line in accuracy.remarks.lines() {
-                    say!("note            {line}");
-                }
-            }
-            Ok(())
+            let measured = Measured::of(&config, subject.weights(&folder))?;
+            subject.tell(&folder, &Knn, measured.score(&Knn, Vec::new())?, json!({ "k": config.eval.k }))
         }
+    }
+}
+
+impl SubjectArgs {
+    /// The checkpoint and its config, with what the arguments say.
+    fn open(&self) -> Result<(PathBuf, Config), CliError> {
+        let folder = checkpoint_folder(&self.run)?;
+        let mut config = config_of(&folder)?;
+        if let Some(val) = &self.val {
+            config.data.val.clone_from(val);
+        }
+        if self.ema {
+            if config.ema.decay == 0.0 {
+                return Err(CliError::usage(
+                    format!("--ema: {} has no averaged weights (ema.decay = 0)", folder.display()),
+                    "train with ema.decay, for example 0.999".to_owned(),
+                ));
+            }
+            config.eval.weights = Weights::Ema;
+        }
+        Ok((folder, config))
+    }
+
+    fn weights<'a>(&self, folder: &'a Path) -> Option<&'a Path> {
+        (!self.random_init).then_some(folder)
+    }
+
+    /// Prints a score; `more` are further fields of the JSON.
+    fn tell(&self, folder: &Path, evaluation: &dyn Evaluation, score: Score, mut more: serde_json::Value) -> Result<(), CliError> {
+        if self.json {
+            let what = if self.random_init {
+                "random-init".into()
+            } else {
+                folder.display().to_string()
+            };
+            more["weights"] = what.into();
+            more[evaluation.name()] = score.details;
+            say!("{more}");
+            return Ok(());
+        }
+        for line in &score.table {
+            say!("{line}");
+        }
+        for line in score.remarks.lines() {
+            say!("note            {line}");
+        }
+        Ok(())
     }
 }
 
@@ -117,7 +159,7 @@ pub(super) fn checkpoint_folder(run: &Path) -> Result<PathBuf, CliError> {
     if run.join("complete.json").exists() {
         return Ok(run.to_owned());
     }
-    let found = checkpoint::newest_good(&folder_of(run)).map_err(TrainError::from)?;
+    let found = checkpoint::newest_good(&folder_of(run))?;
     for bad in &found.bad {
         crate::cli::answer::warn(&format!("passed over: {}", bad.reason));
     }
@@ -141,57 +183,128 @@ pub(super) fn config_of(folder: &Path) -> Result<Config, CliError> {
     Ok(source.load()?.config)
 }
 
-/// An encoder to evaluate, and what evaluations need beside it.
-struct Subject {
+/// A model to measure, built as its run's config says.
+struct Measured<'a> {
+    config: &'a Config,
     objective: Box<dyn Objective>,
-    spec: TrainerSpec,
     device: Device,
+    words: Words,
+    request: Arc<SampleRequest>,
+    step: u64,
+    micro_batches: u32,
 }
 
-impl Subject {
+impl<'a> Measured<'a> {
     /// A checkpoint's weights, or the random initialisation of its config.
-    fn of(config: &Config, weights: Option<&Path>) -> Result<Self, CliError> {
-        let spec = config.trainer_spec();
-        if spec.data.val.is_empty() {
+    fn of(config: &'a Config, weights: Option<&Path>) -> Result<Self, CliError> {
+        if config.data.val.is_empty() {
             return Err(CliError::usage(
-                "data.val is empty: there is nothing to classify",
-                "name labelled shards: --val URL".to_owned(),
+                "data.val is empty: there is nothing to measure on",
+                "name shards: --val URL".to_owned(),
             ));
         }
-        let (device, _) = choose_device(&spec.train.device).map_err(TrainError::from)?;
-        let words = trainer::Words::load(&spec, device)?;
-        tch::manual_seed(spec.seed as i64);
+        let scope = |words: usize| Scope {
+            crop: config.augment.crop,
+            colour: config.augment.colour,
+            ..Scope::new(&config.model, config.train.batch, words as i64)
+        };
+        let (device, _) = choose_device(&config.train.device)?;
+        let needed = config.objective.request(&scope(0)).words.is_some();
+        let words = Words::load(
+            Path::new(&config.codebook.path),
+            &config.model,
+            config.data.first_place(),
+            needed,
+            device,
+        )?;
+        tch::manual_seed(config.run.seed as i64);
         let vars = nn::VarStore::new(device);
-        let objective = spec.objective.build(&vars.root(), &spec.scope(words.len()));
+        let objective = config.objective.build(&vars.root(), &scope(words.len()));
+        let (mut step, mut micro_batches) = (0, config.train.accumulate);
         if let Some(folder) = weights {
-            let mut tensors = checkpoint::load_model(folder).map_err(TrainError::from)?;
-            if spec.eval.weights == Weights::Ema {
+            let found = checkpoint::read(folder)?;
+            step = found.progress.step;
+            micro_batches = micro_batches.max(found.progress.micro_batches);
+            let mut tensors = found.weights()?;
+            if config.eval.weights == Weights::Ema {
                 // Only the averages, under their weights' names.
                 let averaged = |(name, t): (String, Tensor)| name.strip_prefix(EMA_PREFIX).map(|n| (n.to_owned(), t));
                 tensors = tensors.into_iter().filter_map(averaged).collect();
             }
-            trainer::put_weights(folder, &tensors, &vars)?;
+            checkpoint::put_weights(folder, &tensors, &vars)?;
         }
-        Ok(Self { objective, spec, device })
+        let request = Arc::new(words.request(config.objective.request(&scope(words.len()))));
+        Ok(Self {
+            config,
+            objective,
+            device,
+            words,
+            request,
+            step,
+            micro_batches,
+        })
     }
-}
 
-fn spinner() -> ProgressBar {
-    ProgressBar::new_spinner()
-        .with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"))
+    fn score(&self, evaluation: &dyn Evaluation, places: Vec<(usize, Pool)>) -> Result<Score, CliError> {
+        self.measure(places, |subject, go_on| evaluation.run(subject, go_on))
+    }
+
+    /// Measures behind the fence, with the stage shown on the terminal.
+    fn measure<T>(
+        &self,
+        places: Vec<(usize, Pool)>,
+        work: impl FnOnce(&Subject<'_>, GoOn<'_>) -> Result<T, EvalError>,
+    ) -> Result<T, CliError> {
+        let config = self.config;
+        let subject = Subject {
+            objective: self.objective.as_ref(),
+            device: self.device,
+            bf16: config.train.precision.is_bf16(),
+            normalise: config.train.normalise(),
+            eval: &config.eval,
+            sets: Sets {
+                data: &config.data,
+                pipeline: &config.pipeline,
+                image: config.model.image,
+                crop_ratio: config.eval.crop_ratio,
+                seed: config.run.seed,
+            },
+            training: TrainingPass {
+                words: &self.words,
+                request: &self.request,
+                batch: config.train.batch as usize,
+                micro_batches: self.micro_batches.max(1) as usize,
+                step: self.step,
+                total_steps: config.optim.total_steps,
+            },
+            places,
+        };
+        let images = ProgressBar::new_spinner()
+            .with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"));
+        let fits = ProgressBar::new(subject.places.len() as u64)
+            .with_style(ProgressStyle::with_template("{spinner} fitting probes {wide_bar} {pos} of {len}").expect("template is valid"));
+        let mut show = |progress| {
+            match progress {
+                Progress::Waiting => {}
+                Progress::Images(set, n) => {
+                    images.set_message(set);
+                    images.set_position(n as u64);
+                }
+                Progress::Fits(done, _) => {
+                    images.finish_and_clear();
+                    fits.set_position(done as u64);
+                }
+            }
+            true
+        };
+        let result = fenced(|| work(&subject, &mut show));
+        images.finish_and_clear();
+        fits.finish_and_clear();
+        Ok(result?)
+    }
 }
 
 /// k-NN accuracy of a checkpoint's weights, or of the random initialisation of its config.
 pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, CliError> {
-    let subject = Subject::of(config, weights)?;
-    let bar = spinner();
-    let encoder = subject.objective.encoder();
-    let result = fenced(|| {
-        trainer::knn(encoder, &subject.spec, subject.device, |set, n| {
-            bar.set_message(set.to_owned());
-            bar.set_position(n as u64);
-        })
-    });
-    bar.finish_and_clear();
-    Ok(result?)
+    Measured::of(config, weights)?.measure(Vec::new(), knn::measure)
 }

@@ -14,7 +14,6 @@ use crate::exit::{CliError, ExitCode};
 use crate::export::{self, Card, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Verified, Weights};
 use crate::objective::Kind;
 use crate::signals;
-use crate::trainer::TrainError;
 use crate::trainer::metrics_log::MetricsLog;
 
 const LONG_ABOUT: &str = "\
@@ -102,7 +101,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
         DtypeArg::F32 => Dtype::F32,
         DtypeArg::Bf16 => Dtype::Bf16,
     };
-    let snapshot = checkpoint::load(&folder).map_err(TrainError::from)?;
+    let snapshot = checkpoint::load(&folder)?;
     let card = card(&folder, &config, &snapshot.progress, weights);
     let (encoder, rest) = Parts::of(snapshot.model, weights, &folder)?.into_encoder(config.model.clone());
     let what = Export {

@@ -20,12 +20,13 @@ use sha2::{Digest, Sha256};
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::request::SampleRequest;
 
+use crate::eval::config::EvalConfig;
 use crate::model::config::VitConfig;
 use crate::objective::{ObjectiveConfig, Scope};
 use crate::optim::EmaConfig;
 use crate::optim::config::OptimConfig;
 use crate::trainer::spec::{
-    AugmentConfig, CheckpointConfig, DebugConfig, EvalConfig, LogConfig, PictureConfig, StabilityConfig, TrainConfig, TrainerSpec,
+    AugmentConfig, CheckpointConfig, DebugConfig, LogConfig, PictureConfig, StabilityConfig, TrainConfig, TrainerSpec,
 };
 
 pub use classes::Class;
@@ -193,6 +194,7 @@ impl Config {
         TrainerSpec {
             seed: self.run.seed,
             run_dir: self.run_dir(),
+            lock: None,
             codebook: PathBuf::from(&self.codebook.path),
             init_partial: self.run.init_partial,
             init_from: (!self.run.init_from.is_empty()).then(|| PathBuf::from(&self.run.init_from)),

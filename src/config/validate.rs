@@ -8,8 +8,8 @@ use splitmask_pipeline::error::PipelineError;
 
 use super::problem::shown;
 use super::{Config, Place, Problem, tree};
+use crate::eval::config::Weights;
 use crate::setting::{Findings as Owned, Fitting, Violation};
-use crate::trainer::spec::Weights;
 
 struct Findings<'a> {
     places: &'a BTreeMap<String, Place>,

@@ -2,9 +2,9 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::HeldLock;
 use crate::exit::CliError;
 
 /// Name of the lock file in a run folder; it stays there, only the lock on it comes and goes.
@@ -14,6 +14,7 @@ pub const LOCK_FILE: &str = "daemon.lock";
 #[derive(Debug)]
 pub struct RunLock {
     file: File,
+    held: HeldLock,
     path: PathBuf,
     /// Folders that did not exist before, innermost first.
     made: Vec<PathBuf>,
@@ -49,7 +50,13 @@ impl RunLock {
             .open(&path)
             .map_err(refused)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { file, path, made, fresh }),
+            Ok(()) => Ok(Self {
+                held: HeldLock::new(&path, &file).map_err(|e| CliError::io(format!("{}: {e}", path.display())))?,
+                file,
+                path,
+                made,
+                fresh,
+            }),
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
@@ -79,24 +86,10 @@ impl RunLock {
         file.flush()
     }
 
-    /// Why the folder is no longer this process's, if it is not: its lock file is gone, or another file has its name. Then the folder was renamed,
-    /// deleted or replaced, and whoever comes next finds no lock.
+    /// How the folder is recognised: by whoever writes into it, and by the watch that ends the run when it is lost.
     #[must_use]
-    pub fn lost(&self) -> Option<String> {
-        let ours = self.file.metadata().ok()?;
-        let what = match std::fs::metadata(&self.path) {
-            Ok(found) if (found.dev(), found.ino()) == (ours.dev(), ours.ino()) => return None,
-            Ok(_) => "another file has the place of its lock",
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => "its lock is gone",
-            // A file system that does not answer for a while says nothing about the folder.
-            Err(_) => return None,
-        };
-        let folder = self.path.parent().unwrap_or(&self.path);
-        Some(format!(
-            "run.dir = \"{}\": the run folder was renamed, deleted or replaced under the run ({what}: {})",
-            folder.display(),
-            self.path.display()
-        ))
+    pub fn held(&self) -> &HeldLock {
+        &self.held
     }
 
     /// Removes what [`Self::take`] made, so that a refused start leaves nothing; folders with other content stay.
@@ -143,29 +136,29 @@ mod tests {
         let held = || {
             let _ = std::fs::remove_dir_all(dir.path().join("runs"));
             let lock = RunLock::take(&run).unwrap();
-            assert_eq!(lock.lost(), None);
+            assert_eq!(lock.held().lost(), None);
             lock
         };
         let lock = held();
         std::fs::rename(dir.path().join("runs"), &moved).unwrap();
-        assert!(lock.lost().unwrap().contains("its lock is gone"));
+        assert!(lock.held().lost().unwrap().contains("its lock is gone"));
         std::fs::rename(&moved, dir.path().join("runs")).unwrap();
-        assert_eq!(lock.lost(), None, "it is back");
+        assert_eq!(lock.held().lost(), None, "it is back");
 
         let lock = held();
         std::fs::rename(&run, &moved).unwrap();
         let other = RunLock::take(&run).unwrap();
-        assert!(lock.lost().unwrap().contains("another file"));
-        assert_eq!(other.lost(), None);
+        assert!(lock.held().lost().unwrap().contains("another file"));
+        assert_eq!(other.held().lost(), None);
 
         let lock = held();
         std::fs::remove_file(run.join(LOCK_FILE)).unwrap();
-        assert!(lock.lost().unwrap().contains("is gone"));
+        assert!(lock.held().lost().unwrap().contains("is gone"));
 
         let lock = held();
         std::fs::remove_dir_all(&run).unwrap();
         std::fs::write(&run, "a file").unwrap();
-        assert!(lock.lost().unwrap().contains("is gone"));
+        assert!(lock.held().lost().unwrap().contains("is gone"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub enum LogFormat {
 }
 
 /// The trainer's line per log interval repeats what the progress line shows.
-const QUIET_ON_TERMINAL: &str = "splitmask::trainer::record=warn";
+const QUIET_ON_TERMINAL: &str = "splitmask::trainer::hooks::log=warn";
 
 /// Replaces the filter of a running log.
 #[derive(Clone, Debug)]

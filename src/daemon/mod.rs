@@ -146,7 +146,7 @@ fn watch(source: &Source, file_sha256: String, every: Duration, lock: &Arc<lock:
     let (lock, lost) = (Arc::clone(lock), events.clone());
     let look = move || {
         while folder_stopped.recv_timeout(FOLDER_WATCH_EVERY) == Err(RecvTimeoutError::Timeout) {
-            if let Some(reason) = lock.lost() {
+            if let Some(reason) = lock.held().lost() {
                 let _ = lost.send(Event::RunFolderLost(reason));
                 return;
             }

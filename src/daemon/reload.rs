@@ -172,7 +172,7 @@ impl<T: Train> Supervisor<T> {
         };
         let events = self.parts.events.clone();
         let _ = self.commands.send(Command::Reconfigure {
-            spec: Box::new(new.settings.config.trainer_spec()),
+            spec: Box::new(self.trainer_spec(&new.settings.config)),
             reach,
             reply: Reply::new(move |answer| drop(events.send(Event::Reconfigured(answer)))),
         });

@@ -20,11 +20,12 @@ use super::systemd::ServiceManager;
 use super::transaction::{self, Action, End, Transaction};
 use super::watchdog::Watchdog;
 use super::{Train, start};
-use crate::config::{Change, Source};
+use crate::config::{Change, Config, Source};
 use crate::exit::{CliError, ExitCode};
 use crate::signals::{Signal, Stop, StopRequests};
 use crate::telemetry::metrics::{RunFile, TrainMetrics};
 use crate::trainer::control::{Command, Failure, Outcome, Reply, Status, StatusBoard};
+use crate::trainer::spec::TrainerSpec;
 
 /// Longest pause between two looks at status, watchdog and deadline.
 const TICK: Duration = Duration::from_millis(100);
@@ -323,7 +324,7 @@ impl<T: Train> Supervisor<T> {
         self.built_with = settings;
         let (commands, inbox) = channel();
         self.commands = commands;
-        let spec = config.trainer_spec();
+        let spec = self.trainer_spec(&config);
         let (train, status, events) = (
             Arc::clone(&self.parts.train),
             Arc::clone(&self.parts.status),
@@ -335,6 +336,14 @@ impl<T: Train> Supervisor<T> {
         };
         if let Err(e) = std::thread::Builder::new().name("trainer".into()).stack_size(16 << 20).spawn(body) {
             self.end = Some(Err(super::internal("no trainer thread", &e)));
+        }
+    }
+
+    /// What a trainer is built from: the config, and the lock by which it recognises its folder.
+    pub(super) fn trainer_spec(&self, config: &Config) -> TrainerSpec {
+        TrainerSpec {
+            lock: Some(self.parts.lock.held().clone()),
+            ..config.trainer_spec()
         }
     }
 

@@ -1,15 +1,14 @@
 //! Features of a labelled set of shards, from a frozen backbone: what k-NN and probes classify.
 
 use serde::Serialize;
-use splitmask_pipeline::error::PipelineError;
-use splitmask_pipeline::types::Batch;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Autocast;
 
 use super::classes::Labels;
+use super::data::Set;
 use super::error::EvalError;
-use crate::model::Vit;
-use crate::tensor::{Normalise, step_input};
+use super::registry::{GoOn, Progress, Subject};
+use crate::tensor::step_input;
 
 /// L2-normalised patch means `n_ND` (f32, CPU) and labels of the labelled samples of a set.
 #[derive(Debug)]
@@ -33,6 +32,16 @@ pub enum Pool {
 }
 
 impl Pool {
+    /// As it is written in tables and arguments.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Cls => "cls",
+            Self::Both => "both",
+        }
+    }
+
     /// Tokens B×(1+N)×D to B×D, or B×2D for [`Pool::Both`]; f32.
     pub fn of(self, tokens: &Tensor) -> Tensor {
         let class = || tokens.select(1, 0).to_kind(Kind::Float);
@@ -59,47 +68,25 @@ pub struct Layered {
     pub labels: Labels,
 }
 
-/// A labelled set on its way through the backbone.
-pub struct Set<B> {
-    /// Where it is, for messages.
-    pub place: String,
-    /// Class names by label, from its manifest; empty if it has none.
-    pub names: Vec<String>,
-    /// Its images.
-    pub batches: B,
-}
-
-/// How pictures go through the backbone.
-#[derive(Debug, Clone, Copy)]
-pub struct Pass<'a> {
-    /// Of pixels.
-    pub normalise: &'a Normalise,
-    /// Where.
-    pub device: Device,
-    /// Under bf16 autocast.
-    pub bf16: bool,
-    /// Samples after which to stop; 0 = none.
-    pub most: usize,
-}
-
-/// Runs labelled batches through `of`, which answers features B×D of images, one per place; samples without a label are left out.
-/// `go_on` hears the number of samples after each batch and may end it.
+/// Runs a set through `of`, which answers features B×D of images, one per place, until `most` samples are through (0 = all); samples without a label
+/// are left out.
 fn labelled(
-    pass: Pass<'_>,
-    set: Set<impl Iterator<Item = Result<Batch, PipelineError>>>,
+    subject: &Subject<'_>,
+    mut set: Set,
+    most: u32,
     of: impl Fn(&Tensor) -> Vec<Tensor>,
-    mut go_on: impl FnMut(usize) -> bool,
+    go_on: GoOn<'_>,
 ) -> Result<(Vec<Tensor>, Labels), EvalError> {
+    let device = subject.device;
     let _guard = tch::no_grad_guard();
-    let _autocast = pass.bf16.then(|| Autocast::bf16(pass.device)).transpose()?;
+    let _autocast = subject.bf16.then(|| Autocast::bf16(device)).transpose()?;
     let (mut places, mut labels, mut seen) = (Vec::<Vec<Tensor>>::new(), Vec::new(), 0usize);
-    for batch in set.batches {
-        let batch = batch?;
+    while let Some(batch) = set.next(go_on)? {
         let keep: Vec<i64> = (0..batch.len as i64).filter(|i| batch.labels[*i as usize] >= 0).collect();
         if !keep.is_empty() {
             let keep = Tensor::from_slice(&keep);
-            let input = step_input(&batch, 0..batch.len, pass.device, pass.normalise)?;
-            let rows = keep.to_device(pass.device);
+            let input = step_input(&batch, 0..batch.len, device, &subject.normalise)?;
+            let rows = keep.to_device(device);
             let features = of(&input.views[0].pixels);
             places.resize_with(features.len(), Vec::new);
             for (place, feature) in places.iter_mut().zip(features) {
@@ -108,10 +95,10 @@ fn labelled(
             labels.extend(batch.labels.iter().copied().filter(|label| *label >= 0));
         }
         seen += batch.len;
-        if !go_on(seen) {
+        if !go_on(Progress::Images(set.name, seen)) {
             return Err(EvalError::OutOfTime);
         }
-        if pass.most > 0 && seen >= pass.most {
+        if most > 0 && seen >= most as usize {
             break;
         }
     }
@@ -127,43 +114,33 @@ fn labelled(
     Ok((vectors, labels))
 }
 
-/// Runs labelled batches through the backbone; samples without a label are left out.
+/// Features of the first `most` images of a set (0 = all of them); images without a label are left out.
 ///
 /// The feature is the mean of the last layer's patch tokens after the final norm (docs/method.md §5; the class token had no loss), L2-normalised.
-/// `progress` hears the number of samples and may end it.
 ///
 /// # Errors
-/// The stream's error, or libtorch's.
-pub fn extract(
-    vit: &Vit,
-    pass: Pass<'_>,
-    set: Set<impl Iterator<Item = Result<Batch, PipelineError>>>,
-    progress: impl FnMut(usize) -> bool,
-) -> Result<Features, EvalError> {
+/// The stream's error, libtorch's, or [`EvalError::OutOfTime`].
+pub fn extract(subject: &Subject<'_>, set: Set, most: u32, go_on: GoOn<'_>) -> Result<Features, EvalError> {
+    let vit = subject.objective.encoder();
     let of = |images: &Tensor| {
         let patches = Pool::Mean.of(&vit.forward_features(images, false));
         let norm = patches.norm_scalaropt_dim(2.0, [1i64], true).clamp_min(1e-12);
         vec![patches / norm]
     };
-    let (vectors, labels) = labelled(pass, set, of, progress)?;
+    let (vectors, labels) = labelled(subject, set, most, of, go_on)?;
     Ok(Features {
         vectors: vectors[0].to_device(Device::Cpu),
         labels,
     })
 }
 
-/// Features of the layers `places` of labelled batches. The last layer is taken after the final norm, as it is exported; the others as
+/// Features of the layers `subject.places`, as [`extract`] takes images. The last layer is taken after the final norm, as it is exported; the others as
 /// their block leaves them.
 ///
 /// # Errors
-/// The stream's error, libtorch's, or [`EvalError::OutOfTime`].
-pub fn extract_layers(
-    vit: &Vit,
-    pass: Pass<'_>,
-    places: &[(usize, Pool)],
-    set: Set<impl Iterator<Item = Result<Batch, PipelineError>>>,
-    progress: impl FnMut(usize) -> bool,
-) -> Result<Layered, EvalError> {
+/// As [`extract`].
+pub fn extract_layers(subject: &Subject<'_>, set: Set, most: u32, go_on: GoOn<'_>) -> Result<Layered, EvalError> {
+    let (vit, places) = (subject.objective.encoder(), &subject.places);
     let of = |images: &Tensor| {
         let mut layers = vit.layer_features(images);
         if let Some(last) = layers.last_mut() {
@@ -171,9 +148,9 @@ pub fn extract_layers(
         }
         places.iter().map(|(layer, pool)| pool.of(&layers[layer - 1])).collect()
     };
-    let (vectors, labels) = labelled(pass, set, of, progress)?;
+    let (vectors, labels) = labelled(subject, set, most, of, go_on)?;
     Ok(Layered {
-        places: places.to_vec(),
+        places: places.clone(),
         vectors,
         labels,
     })

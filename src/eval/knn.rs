@@ -2,11 +2,88 @@
 
 use std::collections::BTreeMap;
 
+use prometheus::Gauge;
 use tch::Tensor;
 
-use super::classes::{Matched, Remarks};
+use super::classes::{Matched, Remarks, match_classes};
+use super::config::EvalConfig;
 use super::error::EvalError;
-use super::features::Features;
+use super::features::{Features, extract};
+use super::patience::Watched;
+use super::registry::{Evaluation, GoOn, Score, Subject};
+use crate::objective::Better;
+use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
+
+/// Each image of `data.val` is classified by the `eval.k` most similar images of `data.train`; nothing is learnt.
+pub struct Knn;
+
+impl Evaluation for Knn {
+    fn name(&self) -> &'static str {
+        "knn"
+    }
+
+    fn doc(&self) -> &'static str {
+        "k-nearest-neighbour accuracy of frozen features: no training, a minute on a CPU (DINO's protocol, arXiv 2104.14294)."
+    }
+
+    fn number(&self) -> &'static str {
+        "knn_accuracy"
+    }
+
+    fn better(&self) -> Better {
+        Better::Higher
+    }
+
+    fn task(&self) -> SideTask {
+        SideTask::Knn
+    }
+
+    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
+        metrics.eval_accuracy.of(EvalTask::Knn)
+    }
+
+    fn every(&self, config: &EvalConfig) -> u64 {
+        if config.watch == Watched::Knn { config.every_steps } else { 0 }
+    }
+
+    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
+        let found = measure(subject, go_on)?;
+        let Accuracy {
+            top1, majority, chance, ..
+        } = found;
+        Ok(Score {
+            value: top1,
+            line: format!("k-NN {top1:.4} (chance {chance:.4}, commonest class {majority:.4})"),
+            table: vec![
+                format!(
+                    "k-NN accuracy   {top1:.4}   (k = {}, {} images among {})",
+                    subject.eval.k, found.queries, found.references
+                ),
+                format!("commonest class {majority:.4}"),
+                format!("chance          {chance:.4}   ({} classes)", found.classes),
+            ],
+            details: serde_json::json!(found),
+            layers: Vec::new(),
+            remarks: found.remarks,
+        })
+    }
+}
+
+/// k-NN accuracy on `data.val`, searched in `data.train`.
+///
+/// # Errors
+/// As [`Evaluation::run`].
+pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Accuracy, EvalError> {
+    let config = subject.eval;
+    let references = extract(subject, subject.sets.train()?, config.max_reference, go_on)?;
+    let queries = extract(subject, subject.sets.val()?, config.max_queries, go_on)?;
+    let matched = match_classes(&references.labels, &queries.labels, config.min_class)?;
+    let vote = Vote {
+        k: i64::from(config.k),
+        temperature: config.temperature,
+    };
+    classify(&references, &queries, &matched, vote)
+}
 
 /// Settings of the vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,7 +184,7 @@ fn winner(near: &[f32], classes: impl Iterator<Item = i64>, temperature: f64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::classes::{Labels, match_classes};
+    use crate::eval::classes::Labels;
 
     fn unit(rows: &[[f32; 2]]) -> Tensor {
         let t = Tensor::from_slice2(rows);

@@ -1,11 +1,18 @@
-//! How good the features are, without training anything on them (k-NN) or hardly anything (a linear probe).
+//! How good the features are: by what was learnt without labels (the loss), without training anything on them (k-NN) or hardly anything (a linear
+//! probe). Each is a row in [`EVALUATIONS`].
 
 pub mod classes;
+pub mod config;
+pub mod data;
 mod error;
 pub mod features;
 pub mod knn;
 pub mod lbfgs;
 pub mod linear;
-pub mod watch;
+pub mod loss;
+pub mod patience;
+pub mod probe;
+pub mod registry;
 
 pub use error::{EvalError, fenced};
+pub use registry::{EVALUATIONS, Evaluation, GoOn, Progress, Score, Subject, evaluation};

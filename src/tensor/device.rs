@@ -2,7 +2,36 @@
 
 use tch::Device;
 
+use crate::exit::{CliError, ExitCode};
 use crate::tensor::TensorError;
+
+impl TensorError {
+    /// Exit code of a process that ends with it.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::BadDevice(_) | Self::NoDevice { .. } => ExitCode::Usage,
+            _ => ExitCode::Internal,
+        }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        matches!(self, Self::BadDevice(_) | Self::NoDevice { .. })
+            .then(|| "`splitmask doctor` says which devices there are; train.device = \"auto\" takes the best".into())
+    }
+}
+
+impl From<TensorError> for CliError {
+    fn from(e: TensorError) -> Self {
+        Self {
+            code: e.exit_code(),
+            hint: e.hint(),
+            message: e.to_string(),
+        }
+    }
+}
 
 /// What a setting asks for: `None` = the best there is.
 ///

@@ -1,17 +1,18 @@
 //! How training fails, and with which exit code.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 
 use splitmask_pipeline::error::PipelineError;
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
-use crate::eval::EvalError;
-use crate::exit::{CliError, ExitCode, code_of_pipeline};
+use crate::exit::{CliError, ExitCode, code_of_pipeline, panic_text};
 use crate::objective::ObjectiveError;
 use crate::optim::OptimError;
 use crate::tensor::TensorError;
 use crate::trainer::control::{Blame, Failure};
+use crate::words::WordsError;
 
 /// Why a trainer could not start or go on.
 #[derive(Debug, Error)]
@@ -66,14 +67,14 @@ pub enum TrainError {
         detail: String,
     },
     /// A step does not fit into memory.
-    #[error("out of memory in a step of {batch} images in {parts} parts: {detail}")]
+    #[error("out of memory in a step of {batch} images in {micro_batches} parts: {detail}")]
     OutOfMemory {
         /// What libtorch said.
         detail: String,
         /// Images of the batch.
         batch: usize,
-        /// Parts that it was processed in.
-        parts: usize,
+        /// Micro-batches that it was processed in.
+        micro_batches: usize,
     },
     /// The device fails for good in this process (an ECC error, an illegal access, a lost bus): what it holds cannot be read any more.
     #[error("the device is lost: {detail}")]
@@ -97,19 +98,16 @@ impl TrainError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::BadSetting { .. } | Self::BadFile { .. } | Self::Checkpoint(CheckpointError::Mismatch { .. }) => ExitCode::Usage,
-            Self::Checkpoint(CheckpointError::Panicked { .. }) => ExitCode::Internal,
-            Self::Checkpoint(_) | Self::Io { .. } => ExitCode::Io,
+            Self::BadSetting { .. } | Self::BadFile { .. } => ExitCode::Usage,
+            Self::Checkpoint(e) => e.exit_code(),
+            Self::Io { .. } => ExitCode::Io,
             Self::NonFinite { .. } => ExitCode::NonFinite,
             // For the supervisor to start again: a new process gets the device back, if anything does.
             Self::DeviceLost { .. } => ExitCode::Stopped,
             Self::OutOfMemory { .. } => ExitCode::Io,
             Self::Objective(ObjectiveError::Word { .. } | ObjectiveError::Kind { .. }) => ExitCode::Usage,
             Self::Torch(_) | Self::Optim(_) | Self::Objective(_) => ExitCode::Internal,
-            Self::Tensor(e) => match e {
-                TensorError::BadDevice(_) | TensorError::NoDevice { .. } => ExitCode::Usage,
-                _ => ExitCode::Internal,
-            },
+            Self::Tensor(e) => e.exit_code(),
             Self::Pipeline(e) => code_of_pipeline(e),
         }
     }
@@ -120,9 +118,7 @@ impl TrainError {
         match self {
             Self::Pipeline(e) => e.hint(),
             Self::BadSetting { hint, .. } => hint.clone(),
-            Self::Checkpoint(CheckpointError::Mismatch { .. }) => {
-                Some("geometry is frozen for the life of a run: take another run.dir, or start from the weights with run.init_from".into())
-            }
+            Self::Checkpoint(e) => e.hint(),
             Self::NonFinite { replay, .. } => {
                 let mut hint = String::from(
                     "lower optim.lr or optim.clip, or set train.precision = \"f32\"; the run goes on from its last checkpoint",
@@ -141,14 +137,12 @@ impl TrainError {
                     .into(),
             ),
             Self::DeviceLost { .. } => Some("the same command goes on from the last complete checkpoint; if it comes again, `dmesg` and nvidia-smi may say why".into()),
-            Self::Tensor(TensorError::BadDevice(_) | TensorError::NoDevice { .. }) => {
-                Some("`splitmask doctor` says which devices there are; train.device = \"auto\" takes the best".into())
-            }
+            Self::Tensor(e) => e.hint(),
             Self::Objective(ObjectiveError::Word { .. }) => {
                 Some("set codebook.path to the file that the run began with; another vocabulary needs a run of its own".into())
             }
             Self::BadFile { .. } => Some("name a folder that a run wrote: RUN/replay/step-…".into()),
-            Self::Tensor(_) | Self::Checkpoint(_) | Self::Io { .. } | Self::Objective(_) | Self::Optim(_) | Self::Torch(_) => None,
+            Self::Io { .. } | Self::Objective(_) | Self::Optim(_) | Self::Torch(_) => None,
         }
     }
 }
@@ -171,7 +165,7 @@ impl TrainError {
             return Some(Self::OutOfMemory {
                 detail: detail(),
                 batch: 0,
-                parts: 0,
+                micro_batches: 0,
             });
         }
         // Every other error of the driver sticks to the process.
@@ -182,6 +176,17 @@ impl TrainError {
     fn of_torch(text: &str) -> Self {
         Self::of_device(text).unwrap_or_else(|| Self::Torch(text.lines().next().unwrap_or_default().to_owned()))
     }
+}
+
+/// Runs something of libtorch's whose lack of memory comes as an error or as a panic of tch; other panics go on.
+///
+/// # Errors
+/// Those of `run`, [`TrainError::OutOfMemory`] or [`TrainError::DeviceLost`].
+pub(super) fn device_panics_caught<T>(run: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| match TrainError::of_device(&panic_text(&*panic)) {
+        Some(error) => Err(error),
+        None => resume_unwind(panic),
+    })
 }
 
 impl From<tch::TchError> for TrainError {
@@ -224,13 +229,16 @@ impl From<ObjectiveError> for TrainError {
     }
 }
 
-/// Of work beside training, whose failure ends nothing.
-impl From<TrainError> for EvalError {
-    fn from(e: TrainError) -> Self {
+impl From<WordsError> for TrainError {
+    fn from(e: WordsError) -> Self {
         match e {
-            TrainError::Pipeline(e) => Self::Pipeline(e),
-            TrainError::Objective(e) => Self::Objective(e),
-            other => Self::Torch(other.to_string()),
+            WordsError::Pipeline(e) => Self::Pipeline(e),
+            WordsError::Unusable { path, detail, hint } => Self::BadSetting {
+                key: "codebook.path".into(),
+                value: path,
+                detail,
+                hint: Some(hint),
+            },
         }
     }
 }
@@ -347,5 +355,19 @@ mod tests {
             );
         }
         assert!(TrainError::of_device("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)").is_none());
+    }
+
+    #[test]
+    fn a_panic_for_memory_is_an_error_and_another_stays_a_panic() {
+        let oom = device_panics_caught(|| -> Result<(), TrainError> {
+            resume_unwind(Box::new("Torch(\"CUDA out of memory. Tried to allocate 20 MiB\")".to_owned()))
+        });
+        assert!(matches!(oom, Err(TrainError::OutOfMemory { .. })));
+        let lost = device_panics_caught(|| -> Result<(), TrainError> {
+            resume_unwind(Box::new("CUDA error: an illegal memory access was encountered".to_owned()))
+        });
+        assert!(matches!(lost, Err(TrainError::DeviceLost { .. })));
+        let bug = catch_unwind(|| device_panics_caught(|| -> Result<(), TrainError> { resume_unwind(Box::new("index out of bounds")) }));
+        assert!(bug.is_err());
     }
 }

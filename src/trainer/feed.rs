@@ -5,20 +5,18 @@ use std::task::Poll;
 use std::time::Duration;
 
 use splitmask_pipeline::bucket::location::redact;
-use splitmask_pipeline::config::{PipelineConfig, Truncated};
+use splitmask_pipeline::config::PipelineConfig;
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::request::SampleRequest;
-use splitmask_pipeline::run::{BatchSpec, BatchStream, Dataset, Order};
-use splitmask_pipeline::sample::{SampleMaker, ViewMode};
+use splitmask_pipeline::run::{BatchStream, Dataset, Making, Order};
+use splitmask_pipeline::sample::ViewMode;
 use splitmask_pipeline::tokenize::Tokenizer;
 use splitmask_pipeline::types::Batch;
 use tch::Device;
 
-use super::error::TrainError;
-use super::memory::caught;
+use super::error::{TrainError, device_panics_caught};
 use super::spec::TrainerSpec;
 use crate::tensor::SentBatch;
 
@@ -50,15 +48,6 @@ pub(super) struct Staged {
     pub(super) batch: Batch,
     /// None if there was no room for a whole batch: then the step sends it part by part.
     pub(super) sent: Option<SentBatch>,
-}
-
-/// What the wait for a batch ended with.
-#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
-pub(super) enum Fed {
-    /// A batch.
-    Batch(Staged),
-    /// Nothing yet.
-    Waiting,
 }
 
 impl Feed {
@@ -94,7 +83,7 @@ impl Feed {
     ///
     /// # Errors
     /// As [`Feed::open`].
-    pub(super) fn look(supply: &Supply, spec: &TrainerSpec) -> Result<Option<u64>, PipelineError> {
+    pub(super) fn try_opening(supply: &Supply, spec: &TrainerSpec) -> Result<Option<u64>, PipelineError> {
         match supply {
             Supply::Bucket => Ok(samples_of(
                 &Dataset::open_training(&spec.data, &spec.pipeline, &PipelineMetrics::default())?,
@@ -112,21 +101,19 @@ impl Feed {
         metrics: &PipelineMetrics,
     ) -> Result<(BatchStream, Option<u64>), PipelineError> {
         let dataset = Dataset::open_training(&spec.data, &spec.pipeline, metrics)?;
-        let order = Order::Shuffled {
-            seed: spec.seed,
-            start,
-            rank: 0,
-            world: 1,
-        };
-        let stream = open_batches(
-            &dataset,
-            spec,
+        let stream = dataset.make(Making {
+            order: Order::Shuffled {
+                seed: spec.seed,
+                start,
+                rank: 0,
+                world: 1,
+            },
             request,
+            mode: ViewMode::Train,
+            batch: spec.train.batch as usize,
+            seed: spec.seed,
             tokenizer,
-            order,
-            ViewMode::Train,
-            spec.train.batch as usize,
-        )?;
+        })?;
         Ok((stream, samples_of(&dataset, spec)))
     }
 
@@ -134,9 +121,9 @@ impl Feed {
     ///
     /// # Errors
     /// The stream's last words; it yields nothing after them.
-    pub(super) fn next(&mut self, patience: Duration) -> Result<Fed, PipelineError> {
+    pub(super) fn next(&mut self, patience: Duration) -> Result<Poll<Staged>, PipelineError> {
         match self.ahead.take() {
-            Some(staged) => staged.map(Fed::Batch),
+            Some(staged) => staged.map(Poll::Ready),
             None => self.take(patience),
         }
     }
@@ -145,8 +132,8 @@ impl Feed {
     pub(super) fn stage(&mut self) {
         if self.ahead.is_none() {
             self.ahead = match self.take(Duration::ZERO) {
-                Ok(Fed::Batch(staged)) => Some(Ok(staged)),
-                Ok(Fed::Waiting) => None,
+                Ok(Poll::Ready(staged)) => Some(Ok(staged)),
+                Ok(Poll::Pending) => None,
                 Err(error) => Some(Err(error)),
             };
         }
@@ -158,15 +145,15 @@ impl Feed {
         matches!(self.ahead, Some(Ok(_)))
     }
 
-    fn take(&mut self, patience: Duration) -> Result<Fed, PipelineError> {
+    fn take(&mut self, patience: Duration) -> Result<Poll<Staged>, PipelineError> {
         match self.stream.next_timeout(patience) {
             Poll::Ready(Some(batch)) => {
                 let batch = batch?;
                 // What is wrong with a batch or with the device is met again, and told, by its step.
-                let sent = caught(|| Ok(SentBatch::send(&batch, 0..batch.len, self.device)?)).ok();
-                Ok(Fed::Batch(Staged { batch, sent }))
+                let sent = device_panics_caught(|| Ok(SentBatch::send(&batch, 0..batch.len, self.device)?)).ok();
+                Ok(Poll::Ready(Staged { batch, sent }))
             }
-            Poll::Pending => Ok(Fed::Waiting),
+            Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(None) => Err(PipelineError::Broken {
                 stage: "batch",
                 detail: "the endless stream ended".into(),
@@ -225,41 +212,4 @@ pub(super) fn check_val(spec: &TrainerSpec) -> Result<(), TrainError> {
             hint: error.hint(),
         }),
     }
-}
-
-/// Starts batches of a dataset as `spec` says, with a worker that makes what `request` asks for.
-///
-/// # Errors
-/// A request or codebook that does not fit.
-pub(super) fn open_batches(
-    dataset: &Dataset,
-    spec: &TrainerSpec,
-    request: &Arc<SampleRequest>,
-    tokenizer: Option<&Arc<Tokenizer>>,
-    order: Order,
-    mode: ViewMode,
-    batch: usize,
-) -> Result<BatchStream, PipelineError> {
-    let limits = Limits {
-        max_pixels: spec.data.max_pixels,
-        max_bytes: spec.data.max_member_bytes,
-        keep_truncated: spec.data.truncated == Truncated::Keep,
-    };
-    let (seed, request_of, words) = (spec.seed, Arc::clone(request), tokenizer.cloned());
-    let make = move || SampleMaker::new(Arc::clone(&request_of), mode, seed, limits, request_of.words.and(words.clone()));
-    // Errors surface here rather than in a worker thread.
-    make()?;
-    let worker = move || {
-        let mut maker = make().expect("made before");
-        Box::new(move |raw: &_, out: &mut _| maker.make(raw, out)) as _
-    };
-    dataset.batches(
-        BatchSpec {
-            order,
-            request: Arc::clone(request),
-            batch,
-            last_partial: mode != ViewMode::Train,
-        },
-        worker,
-    )
 }

@@ -5,17 +5,16 @@ use std::time::{Duration, Instant};
 use splitmask_pipeline::config::OnBudget;
 use splitmask_pipeline::error::{PipelineError, ShardError};
 
-use super::PATIENCE;
-use super::assemble::Trainer;
-use super::control::State;
-use super::feed::Feed;
+use super::outlets::Outlets;
+use super::state::RunState;
 use crate::telemetry::metrics::PauseReason;
 
-/// Time between two looks whether credentials were renewed.
+/// Time between two tries to write the checkpoint of a pause, and longest time between two looks whether credentials were renewed.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Why and how the run is paused.
+/// Why and how a run is paused.
 pub(super) struct Pause {
+    why: PauseReason,
     /// Since the last try, if the checkpoint of this pause is not written.
     unsafe_since: Option<Instant>,
     /// When the bucket is asked again; `None` = only a reload helps.
@@ -23,87 +22,69 @@ pub(super) struct Pause {
     every: Duration,
 }
 
-impl Trainer {
-    /// Why, if this end of the stream is worth waiting for a person. A run that has not taken a step ends instead: its config is wrong,
-    /// and whoever started it is still there.
-    pub(super) fn may_pause(&self, error: &PipelineError) -> Option<PauseReason> {
-        let begun = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).ready;
-        let reason = match error {
-            PipelineError::FailureBudget { .. } if self.spec.data.on_budget == OnBudget::Pause => PauseReason::FailureBudget,
-            PipelineError::Shard(ShardError::Denied { .. }) => PauseReason::Denied,
-            _ => return None,
-        };
-        begun.then_some(reason)
+/// What is due in a pause.
+pub(super) enum Due {
+    /// The checkpoint that could not be written before.
+    Checkpoint,
+    /// To ask the bucket again.
+    AskBucket,
+}
+
+impl Pause {
+    /// Why, if this end of the stream is worth waiting for a person. Only for a run that has taken a step: before that its config is wrong, and whoever
+    /// started it is still there.
+    pub(super) fn reason(error: &PipelineError, on_budget: OnBudget) -> Option<PauseReason> {
+        match error {
+            PipelineError::FailureBudget { .. } if on_budget == OnBudget::Pause => Some(PauseReason::FailureBudget),
+            PipelineError::Shard(ShardError::Denied { .. }) => Some(PauseReason::Denied),
+            _ => None,
+        }
     }
 
-    /// Writes a checkpoint and says why nothing moves. Where none can be written now, it is tried again while the pause lasts.
-    pub(super) fn pause(&mut self, why: PauseReason, error: &PipelineError) {
-        let safe = self.checkpoint_or_say();
+    /// Begins now; `safe` says whether its checkpoint is written.
+    pub(super) fn begin(why: PauseReason, retry_budget_s: f64, safe: bool) -> Self {
+        let every = RETRY.min(Duration::from_secs_f64(retry_budget_s));
+        Self {
+            why,
+            unsafe_since: (!safe).then(Instant::now),
+            again: (why == PauseReason::Denied).then(|| Instant::now() + every),
+            every,
+        }
+    }
+
+    /// Says why nothing moves.
+    pub(super) fn tell(&self, error: &PipelineError, state: &RunState, out: &Outlets) {
         let reason = match error.hint() {
             Some(hint) => format!("{error}; {hint}"),
             None => error.to_string(),
         };
-        tracing::error!(step = self.step, "paused: {reason}");
-        let every = RETRY.min(Duration::from_secs_f64(self.spec.pipeline.retry_budget_s));
-        self.paused = Some(Pause {
-            unsafe_since: (!safe).then(Instant::now),
-            again: (why == PauseReason::Denied).then(|| Instant::now() + every),
-            every,
-        });
-        self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).paused = Some(reason);
-        self.telemetry.train.set_paused(Some(why));
-        self.set_state(State::Paused);
+        tracing::error!(step = state.step, "paused: {reason}");
+        out.board().paused = Some(reason);
+        out.telemetry.train.set_paused(Some(self.why));
     }
 
-    /// Writes a checkpoint; whether it could be written. Why not is logged.
-    fn checkpoint_or_say(&mut self) -> bool {
-        let written = self.checkpoint();
-        if let Err(error) = &written {
-            tracing::error!(step = self.step, %error, "no checkpoint could be written at the pause; the older one stands, and it is tried again");
-        }
-        written.is_ok()
+    /// Says that it is over.
+    pub(super) fn end(state: &RunState, out: &Outlets) {
+        tracing::info!(step = state.step, "no longer paused");
+        out.board().paused = None;
+        out.telemetry.train.set_paused(None);
     }
 
-    /// Waits a little; asks the bucket again when it is time.
-    pub(super) fn stay_paused(&mut self) {
-        std::thread::sleep(PATIENCE);
-        let Some(pause) = &mut self.paused else { return };
-        if pause.unsafe_since.is_some_and(|since| since.elapsed() > RETRY) {
-            let safe = self.checkpoint_or_say();
-            self.set_state(State::Paused);
-            if let Some(pause) = &mut self.paused {
-                pause.unsafe_since = (!safe).then(Instant::now);
-            }
-            return;
+    /// What is due now, if anything is; the next time is set then.
+    pub(super) fn due(&mut self) -> Option<Due> {
+        if self.unsafe_since.is_some_and(|since| since.elapsed() > RETRY) {
+            return Some(Due::Checkpoint);
         }
-        if pause.again.is_none_or(|again| Instant::now() < again) {
-            return;
+        let now = Instant::now();
+        if self.again.is_none_or(|again| now < again) {
+            return None;
         }
-        pause.again = Some(Instant::now() + pause.every);
-        match Feed::open(
-            &self.supply,
-            &self.spec,
-            &self.plan,
-            self.words.tokenizer(),
-            self.cursor,
-            self.device,
-            &self.telemetry.pipeline,
-        ) {
-            Ok(feed) => {
-                self.feed = feed;
-                self.resume();
-            }
-            Err(error) => tracing::warn!("still paused: {error}"),
-        }
+        self.again = Some(now + self.every);
+        Some(Due::AskBucket)
     }
 
-    /// The feed was opened anew.
-    pub(super) fn resume(&mut self) {
-        if self.paused.take().is_some() {
-            tracing::info!(step = self.step, "no longer paused");
-            self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).paused = None;
-            self.telemetry.train.set_paused(None);
-            self.set_state(State::WaitingForData);
-        }
+    /// The checkpoint was tried again.
+    pub(super) fn tried_checkpoint(&mut self, safe: bool) {
+        self.unsafe_since = (!safe).then(Instant::now);
     }
 }

@@ -1,16 +1,15 @@
 //! Where a run goes on from: its newest good checkpoint, put in place.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tch::{Tensor, nn};
+use tch::nn;
 
-use super::Telemetry;
 use super::control::StatusBoard;
 use super::error::TrainError;
-use super::words::Words;
+use super::outlets::{Telemetry, held};
 use crate::checkpoint::{self, Bad, CheckpointError, Found, Snapshot, folder_of};
-use crate::optim::{AdamW, EMA_PREFIX, OptimError};
+use crate::optim::{AdamW, OptimError};
+use crate::words::Words;
 
 /// The newest checkpoint of the run that can be read, with its folder. Newer ones that cannot are set aside, and told.
 ///
@@ -30,8 +29,7 @@ pub(super) fn newest(run_dir: &Path, telemetry: &Telemetry, status: &StatusBoard
             "a checkpoint is damaged; {done}; the next older one is taken"
         );
         telemetry.train.checkpoint_damaged.inc();
-        let mut status = status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        status.note_failure("checkpoint", bad.step, format!("{}; {done}", bad.reason));
+        held(status).note_failure("checkpoint", bad.step, format!("{}; {done}", bad.reason));
     };
     let mut end = u64::MAX;
     loop {
@@ -82,36 +80,7 @@ pub(super) fn restore(
     if snapshot.progress.codebook != words.id() {
         return Err(mismatch(folder, "it was trained with another codebook (codebook.path)".into()));
     }
-    put_weights(folder, &snapshot.model, vars)?;
+    checkpoint::put_weights(folder, &snapshot.model, vars)?;
     let state = snapshot.optimizer.iter().map(|(name, t)| (name.clone(), t.shallow_clone()));
     optimizer.load_state(state).map_err(|e| unfit(folder, e))
-}
-
-/// Puts a checkpoint's trained parameters in place: all of them, and no other. Averaged ones beside them are passed over.
-///
-/// # Errors
-/// [`CheckpointError::Mismatch`] naming the first parameter that differs.
-pub fn put_weights(folder: &Path, weights: &[(String, Tensor)], vars: &nn::VarStore) -> Result<(), TrainError> {
-    let raw = weights.iter().filter(|(n, _)| !n.starts_with(EMA_PREFIX));
-    let mut saved: BTreeMap<&str, &Tensor> = raw.map(|(n, t)| (n.as_str(), t)).collect();
-    let variables: BTreeMap<String, Tensor> = vars.variables().into_iter().collect();
-    for (name, variable) in &variables {
-        let Some(tensor) = saved.remove(name.as_str()) else {
-            return Err(mismatch(folder, format!("it has no parameter {name}; this config's model has")));
-        };
-        if tensor.size() != variable.size() {
-            return Err(mismatch(
-                folder,
-                format!("{name} is {:?} in it, {:?} in this config's model", tensor.size(), variable.size()),
-            ));
-        }
-        tch::no_grad(|| variable.shallow_clone().copy_(tensor));
-    }
-    if let Some(name) = saved.keys().next() {
-        return Err(mismatch(
-            folder,
-            format!("it has a parameter {name} that this config's model lacks"),
-        ));
-    }
-    Ok(())
 }

@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::request::{ColourConfig, CropConfig};
+use tch::Device;
 
-use crate::eval::watch::Watched;
+use crate::checkpoint::{CheckpointError, HeldLock};
+use crate::eval::config::EvalConfig;
 use crate::model::config::VitConfig;
 use crate::objective::{ObjectiveConfig, Scope};
 use crate::optim::EmaConfig;
 use crate::optim::config::OptimConfig;
 use crate::tensor::Normalise;
+use crate::words::{Words, WordsError};
 
-pub use super::inject::DebugConfig;
+pub use super::fault_injection::DebugConfig;
 pub use super::stability::{SpikeAction, StabilityConfig};
 
 /// Number format of the matrix products; weights and optimizer state are always f32.
@@ -27,33 +30,19 @@ pub enum Precision {
     Bf16,
 }
 
-/// Which weights of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "kebab-case")]
-pub enum Weights {
-    /// Those that are trained.
-    #[default]
-    Raw,
-    /// Their moving average.
-    Ema,
-}
-
-/// Which layers a linear probe during training reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProbeLayers {
-    /// The last one, after the final norm.
-    #[default]
-    Last,
-    /// Each of them (arXiv 2112.10740 Fig. 5): one pass over the images, but as many fits.
-    All,
+impl Precision {
+    /// Whether the matrix products run under bf16 autocast.
+    #[must_use]
+    pub fn is_bf16(self) -> bool {
+        self == Self::Bf16
+    }
 }
 
 /// What happens when a step does not fit into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnOom {
-    /// The batch is processed in more parts from then on; same batch, same random numbers.
+    /// The batch is processed in more micro-batches from then on; same batch, same random numbers.
     #[default]
     Split,
     /// The run ends with an error that says what to lower.
@@ -76,7 +65,7 @@ pub struct AugmentConfig {
 pub struct TrainConfig {
     /// Images of one optimizer step.
     pub batch: u32,
-    /// Parts that a batch is processed in, one after the other; divides `batch`. 0 = as few as fit into memory, found at the first step and kept
+    /// Micro-batches that a batch is processed in, one after the other; divides `batch`. 0 = as few as fit into memory, found at the first step and kept
     /// for the run. The gradients are those of the whole batch either way: a loss between images sees all of them.
     pub accumulate: u32,
     /// What happens when a step does not fit into memory.
@@ -144,58 +133,6 @@ impl Default for CheckpointConfig {
     }
 }
 
-/// `[eval]`: k-NN accuracy (arXiv 2104.14294 §4.1) or loss on `data.val` during training, and a linear probe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvalConfig {
-    /// Steps between evaluations; 0 = only by command.
-    pub every_steps: u64,
-    /// Neighbours that vote.
-    pub k: u32,
-    /// Temperature of the votes' weights.
-    pub temperature: f64,
-    /// Labelled training images that are searched at most, by hash of their key; 0 = all.
-    pub max_reference: u32,
-    /// Validation images at most; 0 = all.
-    pub max_queries: u32,
-    /// Share of the resized image's side that the centre crop keeps.
-    pub crop_ratio: f64,
-    /// Classes with fewer labelled training images are left out.
-    pub min_class: u32,
-    /// What an evaluation measures.
-    pub watch: Watched,
-    /// Evaluations without a new best after which the run warns of over-fitting; 0 = never.
-    pub patience: u32,
-    /// Steps between linear probes; 0 = only by command.
-    pub linear_every_steps: u64,
-    /// Which layers they report.
-    pub probe_layers: ProbeLayers,
-    /// Seconds after which a linear probe is given up and training goes on; looked at between batches and between iterations of a fit.
-    pub linear_budget_s: f64,
-    /// Which weights are evaluated.
-    pub weights: Weights,
-}
-
-impl Default for EvalConfig {
-    fn default() -> Self {
-        Self {
-            every_steps: 0,
-            k: 20,
-            temperature: 0.07,
-            max_reference: 0,
-            max_queries: 0,
-            crop_ratio: 0.875,
-            min_class: 1,
-            watch: Watched::Knn,
-            patience: 3,
-            linear_every_steps: 0,
-            probe_layers: ProbeLayers::Last,
-            linear_budget_s: 60.0,
-            weights: Weights::Raw,
-        }
-    }
-}
-
 /// `[picture]`: `inpaint.png` and `curves.svg` in the run folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -241,6 +178,8 @@ pub struct TrainerSpec {
     pub seed: u64,
     /// Folder of checkpoints, pictures, `metrics.jsonl`.
     pub run_dir: PathBuf,
+    /// The lock by which the folder is recognised, if the caller holds one: nothing is written once the folder is another.
+    pub lock: Option<HeldLock>,
     /// File of the codebook.
     pub codebook: PathBuf,
     /// Weights to start from instead of a random initialisation, for a new run only.
@@ -292,9 +231,20 @@ impl TrainerSpec {
         }
     }
 
-    /// Whether the objective asks for visual words.
-    #[must_use]
-    pub fn needs_words(&self) -> bool {
-        self.objective.request(&self.scope(0)).words.is_some()
+    /// Before something is written into the run folder: is it still the run's?
+    ///
+    /// # Errors
+    /// [`CheckpointError::FolderLost`].
+    pub fn check_folder(&self) -> Result<(), CheckpointError> {
+        self.lock.as_ref().map_or(Ok(()), HeldLock::check)
+    }
+
+    /// Loads the visual words of the run. Draws from libtorch's CPU generator: seed it afterwards.
+    ///
+    /// # Errors
+    /// As [`Words::load`].
+    pub fn load_words(&self, device: Device) -> Result<Words, WordsError> {
+        let needed = self.objective.request(&self.scope(0)).words.is_some();
+        Words::load(&self.codebook, &self.model, self.data.first_place(), needed, device)
     }
 }

@@ -2,9 +2,11 @@
 
 mod bucket_trouble;
 mod evaluation;
+mod failed_reload;
 #[path = "../../pipeline/tests/stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod fault_server;
+mod folder_identity;
 mod ground;
 mod memory;
 mod operation;

@@ -4,6 +4,7 @@ pub mod batches;
 pub mod budget;
 pub mod footprint;
 pub mod look;
+mod making;
 mod prepared;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use self::batches::{BatchSpec, BatchStream, Worker};
 use self::budget::FailureBudget;
 use self::footprint::Images;
+pub use self::making::Making;
 use crate::bucket::cache::ShardCache;
 use crate::bucket::differences::Difference;
 use crate::bucket::fetch::FetchOptions;

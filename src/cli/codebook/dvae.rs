@@ -19,7 +19,6 @@ use crate::cli::png::write_png;
 use crate::dvae::{Dvae, DvaeError, Geometry, Options, Reconstruction, StepReport, Training};
 use crate::exit::{CliError, ExitCode};
 use crate::tensor::choose_device;
-use crate::trainer::TrainError;
 
 pub(super) const KIND: &str = "dvae";
 
@@ -92,7 +91,7 @@ impl From<DvaeError> for CliError {
 
 /// Trains or reads, measures, writes and prints.
 pub(super) fn run(args: &CodebookArgs) -> Result<(), CliError> {
-    let (device, _) = choose_device(&args.dvae.device).map_err(TrainError::from)?;
+    let (device, _) = choose_device(&args.dvae.device)?;
     let bar = bar(!args.json);
     let mut last = None;
     let mut dvae = match &args.dvae.weights {

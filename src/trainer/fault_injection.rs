@@ -1,4 +1,4 @@
-//! `[debug]`: faults on purpose, so that what the trainer does about them can be tested on a real run. Nothing is injected by default.
+//! `[debug]`: faults of the device and of the numbers, injected on purpose, so that what the trainer does about them can be tested on a real run. Nothing is injected by default.
 
 use super::error::TrainError;
 use crate::tensor::StepInput;
@@ -20,7 +20,7 @@ pub enum Fault {
     Nan,
     /// The loss is a thousand times as large.
     Spike,
-    /// The device has no memory for the batch as a whole; in parts it has.
+    /// The device has no memory for the batch as a whole; in micro-batches it has.
     Oom,
     /// The device is gone.
     DeviceLost,
@@ -100,8 +100,8 @@ impl DebugConfig {
     ///
     /// # Errors
     /// The device is lost.
-    pub(super) fn fail_in_forward(&self, consumed: u64, parts: usize) -> Result<(), TrainError> {
-        if parts == 1 && self.strikes(Fault::Oom, consumed) {
+    pub(super) fn fail_in_forward(&self, consumed: u64, micro_batches: usize) -> Result<(), TrainError> {
+        if micro_batches == 1 && self.strikes(Fault::Oom, consumed) {
             let text = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. (injected by debug.inject)\")";
             std::panic::resume_unwind(Box::new(text.to_owned()));
         }

@@ -1,5 +1,7 @@
 //! Where visual words come from: a codebook, searched by the pipeline's workers, or a dVAE, run on the device. One file, one key.
 
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use splitmask_pipeline::error::PipelineError;
@@ -8,10 +10,42 @@ use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
 use splitmask_pipeline::types::Batch;
 use tch::{Device, Tensor};
 
-use super::error::TrainError;
-use super::spec::TrainerSpec;
 use crate::dvae::{Dvae, DvaeError, is_dvae};
+use crate::exit::{CliError, ExitCode, code_of_pipeline};
+use crate::model::config::VitConfig;
 use crate::tensor::{Normalise, SentBatch, StepInput, TensorError};
+
+/// Why a run has no visual words.
+#[derive(Debug, thiserror::Error)]
+pub enum WordsError {
+    /// The file of `codebook.path` cannot be read, or holds something else.
+    #[error("codebook.path = {path}: {detail}")]
+    Unusable {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        detail: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A codebook that is damaged, or of another patch size.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+}
+
+impl From<WordsError> for CliError {
+    fn from(e: WordsError) -> Self {
+        let (code, hint) = match &e {
+            WordsError::Unusable { hint, .. } => (ExitCode::Usage, Some(hint.clone())),
+            WordsError::Pipeline(e) => (code_of_pipeline(e), e.hint()),
+        };
+        Self {
+            code,
+            hint,
+            message: e.to_string(),
+        }
+    }
+}
 
 /// The vocabulary of a run.
 #[derive(Debug)]
@@ -25,32 +59,32 @@ pub enum Words {
 }
 
 impl Words {
-    /// The vocabulary of a run: the file of `codebook.path`, whose head tells the kind; [`Words::Unused`] where none is named and none is needed.
+    /// The vocabulary in the file of `codebook.path`, whose head tells the kind; [`Words::Unused`] where no file is named and no word is `needed`.
+    /// `place` is the training data, for the hint.
     ///
     /// Draws from libtorch's CPU generator: seed it afterwards.
     ///
     /// # Errors
     /// It cannot be read, is damaged, or does not fit the model.
-    pub fn load(spec: &TrainerSpec, device: Device) -> Result<Self, TrainError> {
-        if spec.codebook.as_os_str().is_empty() && !spec.needs_words() {
+    pub fn load(path: &Path, model: &VitConfig, place: &str, needed: bool, device: Device) -> Result<Self, WordsError> {
+        if path.as_os_str().is_empty() && !needed {
             return Ok(Self::Unused);
         }
-        let (path, model, place) = (&spec.codebook, &spec.model, spec.data.first_place());
-        let unreadable = |source: std::io::Error| TrainError::BadSetting {
-            key: "codebook.path".into(),
-            value: path.display().to_string(),
-            detail: source.to_string(),
-            hint: Some(format!("make it with `splitmask codebook {place} --out FILE …`")),
+        let unusable = |detail: String, hint: String| WordsError::Unusable {
+            path: path.display().to_string(),
+            detail,
+            hint,
+        };
+        let unreadable = |source: std::io::Error| {
+            unusable(
+                source.to_string(),
+                format!("make it with `splitmask codebook {place} --out FILE …`"),
+            )
         };
         if is_dvae(path).map_err(unreadable)? {
             let dvae = Dvae::load(path, device).map_err(|e| match e {
                 DvaeError::Io { source, .. } => unreadable(source),
-                other => TrainError::BadSetting {
-                    key: "codebook.path".into(),
-                    value: path.display().to_string(),
-                    detail: other.to_string(),
-                    hint: Some("make it anew with `splitmask codebook … --kind dvae`".into()),
-                },
+                other => unusable(other.to_string(), "make it anew with `splitmask codebook … --kind dvae`".into()),
             })?;
             return Ok(Self::Dvae(Box::new(dvae)));
         }
@@ -113,14 +147,15 @@ impl Words {
         request
     }
 
-    /// A whole batch on `device` with its words, for a look beside training.
+    /// Images `range` of a batch, sent to `device`, with their words: for a look at them beside training.
     ///
     /// # Errors
     /// As [`SentBatch::send`].
-    pub fn whole(&self, batch: &Batch, device: Device, normalise: &Normalise) -> Result<StepInput, TensorError> {
-        let sent = SentBatch::send(batch, 0..batch.len, device)?;
-        let mut input = sent.input(0..batch.len, normalise)?;
-        self.fill(&mut input, sent.target(&(0..batch.len))?.as_ref());
+    pub fn send(&self, batch: &Batch, range: Range<usize>, device: Device, normalise: &Normalise) -> Result<StepInput, TensorError> {
+        let all = 0..range.len();
+        let sent = SentBatch::send(batch, range, device)?;
+        let mut input = sent.input(all.clone(), normalise)?;
+        self.fill(&mut input, sent.target(&all)?.as_ref());
         Ok(input)
     }
 
@@ -135,7 +170,7 @@ impl Words {
 
     /// What a word looks like: (side, planar 3×side×side bytes).
     #[must_use]
-    pub fn look(&self, word: usize) -> (u32, Vec<u8>) {
+    pub fn picture(&self, word: usize) -> (u32, Vec<u8>) {
         match self {
             Self::Book(book, _) => (book.patch, book.word_pixels(word)),
             Self::Dvae(dvae) => (dvae.header.geometry.stride as u32, dvae.look(word)),

@@ -5,64 +5,106 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use super::assemble::Trainer;
-use super::control::{State, uptime_s};
-use super::speed;
+use super::{Boundary, Flow, Hook, collapse};
 use crate::objective::Panel;
-use crate::telemetry::metrics::Phase;
+use crate::telemetry::metrics::{Phase, TrainMetrics};
+use crate::trainer::error::TrainError;
+use crate::trainer::outlets::{Outlets, Telemetry};
+use crate::trainer::setup::Setup;
+use crate::trainer::speed;
+use crate::trainer::state::RunState;
 
 /// Most points of one curve on the status page.
 const HISTORY: usize = 500;
 
-impl Trainer {
-    /// Sums up the interval that ends at this step.
-    pub(super) fn record(&mut self) {
-        let mut means = self.meter.take();
-        let elapsed = self.interval.began.elapsed().as_secs_f64().max(1e-9);
-        let images_per_second = self.interval.images as f64 / elapsed;
-        let waited = self.telemetry.train.phase(Phase::DataWait).get() - self.interval.waited_before;
-        let wait_ratio = (waited / elapsed).clamp(0.0, 1.0);
-        self.interval = Interval::begin(self.telemetry.train.phase(Phase::DataWait).get());
+/// Sums up the log interval that ends at a boundary.
+pub(super) struct Log {
+    interval: Interval,
+    /// Peak of the device, operations per second, if it is known.
+    peak: Option<f64>,
+}
 
-        let (lr, wd) = self.schedule(self.step.saturating_sub(1));
-        let (entropy, perplexity) = (self.usage.entropy(), self.usage.perplexity());
+/// What has to be known of a log interval from its beginning.
+struct Interval {
+    began: Instant,
+    /// Seconds that the data wait counter showed.
+    waited: f64,
+    /// Images that the counter of images showed.
+    images: u64,
+}
+
+impl Interval {
+    fn begin(m: &TrainMetrics) -> Self {
+        Self {
+            began: Instant::now(),
+            waited: m.phase(Phase::DataWait).get(),
+            images: m.images.get(),
+        }
+    }
+}
+
+impl Log {
+    pub(super) fn new(setup: &Setup, telemetry: &Telemetry) -> Self {
+        let config = &setup.spec.train;
+        Self {
+            interval: Interval::begin(&telemetry.train),
+            peak: speed::peak(setup.device, config.precision, config.peak_tflops),
+        }
+    }
+}
+
+impl Hook for Log {
+    fn due(&self, at: &Boundary<'_>) -> bool {
+        at.is_multiple_of(at.setup.spec.log.every_steps) || at.last
+    }
+
+    fn run(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<Flow, TrainError> {
+        let spec = &at.setup.spec;
+        let mut means = state.meter.take();
+        let m = &out.telemetry.train;
+        let before = std::mem::replace(&mut self.interval, Interval::begin(m));
+        let elapsed = before.began.elapsed().as_secs_f64().max(1e-9);
+        let images_per_second = (self.interval.images - before.images) as f64 / elapsed;
+        let wait_ratio = ((self.interval.waited - before.waited) / elapsed).clamp(0.0, 1.0);
+
+        let (lr, wd) = at.setup.schedule(state.step.saturating_sub(1));
+        let (entropy, perplexity) = (state.usage.entropy(), state.usage.perplexity());
         // Numbers of the target words, where there are any.
-        if !self.words.is_empty() {
+        let has_words = !at.setup.words.is_empty();
+        if has_words {
             means.insert("token_entropy".into(), entropy);
             means.insert("codebook_perplexity".into(), perplexity);
         }
         let mut line = Map::new();
         let mut put = |key: &str, value: Value| line.insert(key.to_owned(), value);
-        put("step", json!(self.step));
-        put("epoch", json!(self.cursor.epoch));
+        put("step", json!(state.step));
+        put("epoch", json!(state.cursor.epoch));
         for (name, value) in &means {
             put(name, json!(value));
         }
         put("learning_rate", json!(lr));
-        put("images", json!(self.telemetry.train.images.get()));
+        put("images", json!(m.images.get()));
         put("images_per_second", json!(images_per_second));
         put("data_wait_ratio", json!(wait_ratio));
         put(
             "time",
             json!(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())),
         );
-        self.metrics_log.write(line);
+        out.metrics_log.write(line);
 
-        let m = &self.telemetry.train;
-        let numbers = self.spec.objective.kind().numbers;
+        let numbers = spec.objective.kind().numbers;
         m.objective.set(numbers, &means);
         m.token_entropy.set(mean_or_0(&means, "token_entropy"));
         m.codebook_perplexity.set(mean_or_0(&means, "codebook_perplexity"));
-        self.watch_collapse(&means);
-        let m = &self.telemetry.train;
+        collapse::watch(&means, at, m);
         m.grad_norm.set(mean_or_0(&means, "grad_norm"));
         m.learning_rate.set(lr);
         m.weight_decay.set(wd);
-        m.ema_momentum.set(self.spec.ema.decay);
-        let flops = images_per_second * self.spec.objective.forward_flops(&self.spec.scope(self.words.len())) * speed::STEP_OVER_FORWARD;
+        m.ema_momentum.set(spec.ema.decay);
+        let flops = images_per_second * spec.objective.forward_flops(&spec.scope(at.setup.words.len())) * speed::STEP_OVER_FORWARD;
         m.model_flops_utilization.set(self.peak.map_or(0.0, |peak| flops / peak));
-        m.tokens_per_second.set(images_per_second * self.spec.model.patches() as f64);
-        if let Err(e) = m.measure_disk(&self.spec.run_dir) {
+        m.tokens_per_second.set(images_per_second * spec.model.patches() as f64);
+        if let Err(e) = m.measure_disk(&spec.run_dir) {
             tracing::debug!(error = %e, "the run folder's disk cannot be measured");
         }
 
@@ -74,62 +116,30 @@ impl Trainer {
         };
         let losses = of_panel(Panel::Losses);
         let mut words: String = losses.iter().map(|(k, v)| format!("{k} {v:.3} ")).collect();
-        if !self.words.is_empty() {
+        if has_words {
             words.push_str(&format!("(entropy {entropy:.3}) "));
         }
         tracing::info!(
-            step = self.step,
-            epoch = self.cursor.epoch,
+            step = state.step,
+            epoch = state.cursor.epoch,
             "{words}· {images_per_second:.0} images/s · wait {:.1} % · lr {lr:.2e}",
             100.0 * wait_ratio
         );
-        let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        status.images_per_second = images_per_second;
-        status.data_wait_ratio = wait_ratio;
-        status.token_entropy = entropy;
-        status.learning_rate = lr;
-        status.grad_norm = mean_or_0(&means, "grad_norm");
+        let mut board = out.board();
+        board.images_per_second = images_per_second;
+        board.data_wait_ratio = wait_ratio;
+        board.token_entropy = entropy;
+        board.learning_rate = lr;
+        board.grad_norm = mean_or_0(&means, "grad_norm");
         let curves = of_panel(Panel::Shares).into_iter().chain(losses.iter().cloned());
-        status.history.extend(curves.map(|(name, value)| (self.step, name, value)));
-        if !self.words.is_empty() {
-            status.history.push((self.step, "token_entropy".into(), entropy));
+        board.history.extend(curves.map(|(name, value)| (state.step, name, value)));
+        if has_words {
+            board.history.push((state.step, "token_entropy".into(), entropy));
         }
-        status.losses = losses;
-        status.unwritten_lines = self.metrics_log.waiting();
-        thin(&mut status.history);
-    }
-
-    /// Shows what the trainer is doing.
-    pub(super) fn set_state(&self, state: State) {
-        let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        status.state = state;
-        if state != State::WaitingForData {
-            status.last_progress_s = uptime_s();
-        }
-        status.step = self.step;
-        status.total_steps = self.spec.optim.total_steps;
-        status.epoch = self.cursor.epoch;
-        status.cursor = self.cursor;
-        status.queue = (self.feed.level(), self.spec.pipeline.queue_batches);
-        status.last_checkpoint_step = self.checkpoints.last_step();
-    }
-}
-
-/// What has to be known of a log interval from its beginning.
-pub(super) struct Interval {
-    began: Instant,
-    waited_before: f64,
-    pub(super) images: u64,
-}
-
-impl Interval {
-    /// Starts now; `waited` = seconds that the data wait counter shows.
-    pub(super) fn begin(waited: f64) -> Self {
-        Self {
-            began: Instant::now(),
-            waited_before: waited,
-            images: 0,
-        }
+        board.losses = losses;
+        board.unwritten_lines = out.metrics_log.waiting();
+        thin(&mut board.history);
+        Ok(Flow::GoOn)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use splitmask_pipeline::cursor::Cursor;
@@ -11,16 +12,18 @@ use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::types::{Batch, SampleId};
 use tch::{Device, Tensor, nn};
 
-use super::assemble::Trainer;
-use super::error::TrainError;
-use super::feed::{Fed, Feed};
-use super::pass::Pass;
-use super::resume::put_weights;
-use super::rollback::REREAD_PATIENCE;
-use super::spec::TrainerSpec;
-use super::stability::Trouble;
-use super::words::Words;
+use super::Instability;
+use crate::checkpoint::put_weights;
 use crate::tensor::{Look, choose_device, load_batch, save_batch, watched};
+use crate::trainer::error::TrainError;
+use crate::trainer::run::PATIENCE;
+use crate::trainer::setup::Setup;
+use crate::trainer::spec::TrainerSpec;
+use crate::trainer::state::RunState;
+use crate::trainer::step::pass::Pass;
+
+/// Longest time for which the bad batch is awaited.
+const REREAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a replay folder says of its step; the file `replay.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,8 +36,9 @@ pub struct Replay {
     pub consumed: u64,
     /// Seed of the run; that of the step follows from it and `step`.
     pub seed: u64,
-    /// Parts that the batch was processed in.
-    pub parts: usize,
+    /// Micro-batches that the batch was processed in.
+    #[serde(rename = "parts")]
+    pub micro_batches: usize,
     /// Where the batch begins in the data.
     pub cursor: Cursor,
     /// Whether the weights are those that the step met; false if good steps followed before the host read of the bad one.
@@ -58,68 +62,57 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError + '_ {
     }
 }
 
-impl Trainer {
-    /// Writes `RUN/replay/step-…` with the latest bad step; answers the folder.
-    pub(super) fn write_replay(&mut self, trouble: &Trouble) -> Result<PathBuf, TrainError> {
-        let consumed = self.ladder.last_bad().unwrap_or(trouble.first_bad);
-        let step = self.step_of(consumed).saturating_sub(1);
-        let back = (self.ladder.consumed() - consumed) as usize;
-        let cursor = self.trail.iter().rev().nth(back).copied().unwrap_or(self.cursor);
-        let batch = self.read_again(cursor)?;
-        let folder = self.spec.run_dir.join("replay").join(format!("step-{step:08}"));
-        std::fs::create_dir_all(&folder).map_err(io(&folder))?;
-        let facts = Replay {
-            reason: trouble.reason.clone(),
-            step,
-            consumed,
-            seed: self.spec.seed,
-            parts: self.parts.max(1),
-            cursor,
-            exact: self.ladder.ends_badly() && back < self.trail.len(),
-            recent: self.ladder.save().recent,
-            samples: batch.ids.clone(),
-        };
-        let mut weights: Vec<(String, Tensor)> = self
-            .vars
-            .variables()
-            .into_iter()
-            .map(|(n, t)| (n, t.detach().to_device(Device::Cpu)))
-            .collect();
-        weights.sort_by(|a, b| a.0.cmp(&b.0));
-        Tensor::write_safetensors(&weights, folder.join(WEIGHTS))?;
-        save_batch(&batch, &folder.join(BATCH))?;
-        let config = folder.join(CONFIG);
-        std::fs::write(&config, &self.spec.config_toml).map_err(io(&config))?;
-        let text = serde_json::to_string_pretty(&facts).expect("plain data serialises");
-        let path = folder.join(FACTS);
-        std::fs::write(&path, text).map_err(io(&path))?;
-        Ok(folder)
-    }
+/// Writes `RUN/replay/step-…` with the latest bad step; answers the folder.
+///
+/// # Errors
+/// The batch cannot be read again, or the folder cannot be written.
+pub(super) fn write_replay(state: &RunState, setup: &Setup, instability: &Instability) -> Result<PathBuf, TrainError> {
+    let consumed = state.ladder.last_bad().unwrap_or(instability.first_bad);
+    let step = state.step_of(consumed).saturating_sub(1);
+    let back = (state.ladder.consumed() - consumed) as usize;
+    let cursor = state.trail.iter().rev().nth(back).copied().unwrap_or(state.cursor);
+    let batch = read_again(setup, cursor)?;
+    let folder = setup.spec.run_dir.join("replay").join(format!("step-{step:08}"));
+    setup.spec.check_folder()?;
+    std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+    let facts = Replay {
+        reason: instability.reason.clone(),
+        step,
+        consumed,
+        seed: setup.spec.seed,
+        micro_batches: state.micro_batches.max(1),
+        cursor,
+        exact: state.ladder.ends_badly() && back < state.trail.len(),
+        recent: state.ladder.save().recent,
+        samples: batch.ids.clone(),
+    };
+    let of_variable = |(n, t): (String, Tensor)| (n, t.detach().to_device(Device::Cpu));
+    let mut weights: Vec<(String, Tensor)> = state.vars.variables().into_iter().map(of_variable).collect();
+    weights.sort_by(|a, b| a.0.cmp(&b.0));
+    Tensor::write_safetensors(&weights, folder.join(WEIGHTS))?;
+    save_batch(&batch, &folder.join(BATCH))?;
+    let config = folder.join(CONFIG);
+    std::fs::write(&config, &setup.spec.config_toml).map_err(io(&config))?;
+    let text = serde_json::to_string_pretty(&facts).expect("plain data serialises");
+    let path = folder.join(FACTS);
+    std::fs::write(&path, text).map_err(io(&path))?;
+    Ok(folder)
+}
 
-    /// The batch that begins at `cursor`, made anew; the same bytes, since a batch is a function of seed and position.
-    fn read_again(&self, cursor: Cursor) -> Result<Batch, TrainError> {
-        let metrics = PipelineMetrics::default();
-        let mut feed = Feed::open(
-            &self.supply,
-            &self.spec,
-            &self.plan,
-            self.words.tokenizer(),
-            cursor,
-            Device::Cpu,
-            &metrics,
-        )?;
-        let began = Instant::now();
-        while began.elapsed() < REREAD_PATIENCE {
-            if let Fed::Batch(staged) = feed.next(super::PATIENCE)? {
-                return Ok(staged.batch);
-            }
+/// The batch that begins at `cursor`, made anew; the same bytes, since a batch is a function of seed and position.
+fn read_again(setup: &Setup, cursor: Cursor) -> Result<Batch, TrainError> {
+    let mut feed = setup.open_feed(cursor, Device::Cpu, &PipelineMetrics::default())?;
+    let began = Instant::now();
+    while began.elapsed() < REREAD_PATIENCE {
+        if let Poll::Ready(staged) = feed.next(PATIENCE)? {
+            return Ok(staged.batch);
         }
-        Err(PipelineError::Unreachable {
-            url: self.spec.data.first_place().to_owned(),
-            detail: format!("the bad batch could not be read again within {} s", REREAD_PATIENCE.as_secs()),
-        }
-        .into())
     }
+    Err(PipelineError::Unreachable {
+        url: setup.spec.data.first_place().to_owned(),
+        detail: format!("the bad batch could not be read again within {} s", REREAD_PATIENCE.as_secs()),
+    }
+    .into())
 }
 
 /// What taking a step again showed: every tensor that was looked at, in order of its making.
@@ -159,7 +152,7 @@ pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> 
     let facts: Replay = serde_json::from_str(&text).map_err(|e| damaged(path.clone(), e.to_string()))?;
     let batch = load_batch(&folder.join(BATCH)).map_err(|e| damaged(folder.join(BATCH), e.to_string()))?;
     let (device, _) = choose_device(&spec.train.device)?;
-    let words = Words::load(spec, device)?;
+    let words = spec.load_words(device)?;
     let vars = nn::VarStore::new(device);
     let scope = spec.scope(words.len());
     let objective = spec.objective.build(&vars.root(), &scope);
@@ -174,7 +167,7 @@ pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> 
         device,
         step: facts.step,
         consumed: facts.consumed,
-        parts: facts.parts,
+        micro_batches: facts.micro_batches,
         words: Some(&words),
         sent: None,
     };

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::checkpoint::{self, CheckpointError, Policy, Snapshot, folder_of};
+use crate::checkpoint::{self, CheckpointError, HeldLock, Policy, Snapshot, folder_of};
 use crate::exit::panic_text;
 use crate::telemetry::metrics::{TrainMetrics, unix_seconds};
 
 /// Writes checkpoints one at a time and keeps the number of old ones bounded.
 pub(super) struct CheckpointWriter {
     root: PathBuf,
+    /// Asked before anything is written or deleted.
+    lock: Option<HeldLock>,
     metrics: TrainMetrics,
     writing: Option<JoinHandle<Result<(PathBuf, u64), CheckpointError>>>,
     /// Why the last write could not even begin.
@@ -19,13 +21,14 @@ pub(super) struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
-    /// For the run in `run_dir`, whose newest checkpoint is of `last_step`.
-    pub(super) fn new(run_dir: &Path, metrics: TrainMetrics, last_step: Option<u64>) -> Self {
+    /// For the run in `run_dir`, recognised by `lock`, whose newest checkpoint is of `last_step`.
+    pub(super) fn new(run_dir: &Path, lock: Option<HeldLock>, metrics: TrainMetrics, last_step: Option<u64>) -> Self {
         if let Some(step) = last_step {
             metrics.checkpoint_last_step.set(step as f64);
         }
         Self {
             root: folder_of(run_dir),
+            lock,
             metrics,
             writing: None,
             refused: None,
@@ -41,13 +44,16 @@ impl CheckpointWriter {
     /// Starts writing; waits for the previous one first. A failure of that one is counted and logged here: training goes on.
     pub(super) fn begin(&mut self, snapshot: Snapshot, policy: Policy) {
         self.settle();
-        let (root, metrics) = (self.root.clone(), self.metrics.clone());
+        let (root, metrics, lock) = (self.root.clone(), self.metrics.clone(), self.lock.clone());
+        let ours = move || lock.as_ref().map_or(Ok(()), HeldLock::check);
         let write = move || {
             let began = Instant::now();
             let step = snapshot.progress.step;
+            ours()?;
             // What the policy does not keep any more may be what fills the disk.
             prune(&root, &policy, None);
             let path = save(&root, &snapshot, &policy)?;
+            ours()?;
             metrics.checkpoint_duration.observe(began.elapsed().as_secs_f64());
             metrics.checkpoint_last_success_timestamp.set(unix_seconds());
             metrics.checkpoint_last_step.set(step as f64);
@@ -75,7 +81,10 @@ impl CheckpointWriter {
     /// Deletes what `policy` does not keep, now; the newest good checkpoint stays.
     pub(super) fn prune(&mut self, policy: &Policy) {
         self.settle();
-        prune(&self.root, policy, None);
+        match self.lock.as_ref().map_or(Ok(()), HeldLock::check) {
+            Ok(()) => prune(&self.root, policy, None),
+            Err(error) => tracing::error!(%error, "no old checkpoint is deleted"),
+        }
     }
 
     /// Notices a write that has ended.
@@ -85,7 +94,8 @@ impl CheckpointWriter {
         }
     }
 
-    fn settle(&mut self) {
+    /// Waits for the write under way, if any; a failure is logged: training goes on.
+    pub(super) fn settle(&mut self) {
         if let Err(e) = self.wait() {
             tracing::error!(error = %e, "a checkpoint could not be written; training goes on, the older one stands");
         }

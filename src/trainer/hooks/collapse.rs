@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use prometheus::Gauge;
 
-use super::assemble::Trainer;
+use super::Boundary;
 use crate::objective::Judged;
+use crate::telemetry::metrics::TrainMetrics;
 
 /// Log intervals in a row that are told as a collapse; the alert ObjectiveCollapse has the same number.
 const INTERVALS: f64 = 20.0;
@@ -20,23 +21,22 @@ fn count(row: &Gauge, bad: bool) -> bool {
     row.get() == INTERVALS
 }
 
-impl Trainer {
-    /// Judges a log interval by the means of its numbers. The warm-up is left out: models begin collapsed.
-    pub(super) fn watch_collapse(&self, means: &BTreeMap<String, f64>) {
-        let scope = self.spec.scope(self.words.len());
-        let chance = |number: &str| self.spec.objective.chance(number, &scope);
-        let judged = Judged { means, chance: &chance };
-        let warm = self.step > self.spec.optim.warmup_steps;
-        for rule in self.spec.objective.kind().collapse {
-            let row = self.telemetry.train.objective.collapsed(rule.name);
-            if count(&row, warm && (rule.holds)(&judged)) {
-                let (help, remedy) = (rule.help, rule.remedy);
-                tracing::warn!(
-                    step = self.step,
-                    rule = rule.name,
-                    "for {INTERVALS} log intervals, {help}; look for {remedy}"
-                );
-            }
+/// Judges a log interval by the means of its numbers. The warm-up is left out: models begin collapsed.
+pub(super) fn watch(means: &BTreeMap<String, f64>, at: &Boundary<'_>, m: &TrainMetrics) {
+    let spec = &at.setup.spec;
+    let scope = spec.scope(at.setup.words.len());
+    let chance = |number: &str| spec.objective.chance(number, &scope);
+    let judged = Judged { means, chance: &chance };
+    let warm = at.step > spec.optim.warmup_steps;
+    for rule in spec.objective.kind().collapse {
+        let row = m.objective.collapsed(rule.name);
+        if count(&row, warm && (rule.holds)(&judged)) {
+            let (help, remedy) = (rule.help, rule.remedy);
+            tracing::warn!(
+                step = at.step,
+                rule = rule.name,
+                "for {INTERVALS} log intervals, {help}; look for {remedy}"
+            );
         }
     }
 }

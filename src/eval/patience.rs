@@ -1,8 +1,13 @@
-//! Over-fitting watch: the best evaluation so far, and how long ago it was.
+//! Patience with a run that does not get better: the best evaluation so far, and how many came after it.
 
 use serde::{Deserialize, Serialize};
 
-/// What an evaluation during training measures; its best is what the over-fitting watch waits for.
+use super::knn::Knn;
+use super::loss::ValidationLoss;
+use super::registry::Evaluation;
+use crate::objective::Better;
+
+/// What an evaluation during training measures; its best is what [`Patience`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum Watched {
@@ -14,19 +19,19 @@ pub enum Watched {
 }
 
 impl Watched {
-    /// As it stands in log lines and `metrics.jsonl`.
+    /// Its row in the registry.
     #[must_use]
-    pub const fn label(self) -> &'static str {
+    pub fn evaluation(self) -> &'static dyn Evaluation {
         match self {
-            Self::Knn => "knn_accuracy",
-            Self::Loss => "val_loss",
+            Self::Knn => &Knn,
+            Self::Loss => &ValidationLoss,
         }
     }
 }
 
-/// State of the watch; part of the checkpoint, so a resumed run warns when an undisturbed one would.
+/// The best evaluation so far. Part of the checkpoint (its field `watch`), so a resumed run warns when an undisturbed one would.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Watch {
+pub struct Patience {
     /// What the scores are of; another one begins anew.
     pub watched: Watched,
     /// Best value and its step.
@@ -49,7 +54,7 @@ pub enum Verdict {
     StillOverfitting,
 }
 
-impl Watch {
+impl Patience {
     /// Takes an evaluation in. `patience` = evaluations without a new best until the warning; 0 = never. A value that is not finite is
     /// worse than any.
     pub fn observe(&mut self, watched: Watched, value: f64, step: u64, patience: u32) -> Verdict {
@@ -59,10 +64,10 @@ impl Watch {
                 ..Self::default()
             };
         }
-        let better = match (self.best, watched) {
+        let better = match (self.best, watched.evaluation().better()) {
             (None, _) => value.is_finite(),
-            (Some((best, _)), Watched::Knn) => value > best,
-            (Some((best, _)), Watched::Loss) => value < best,
+            (Some((best, _)), Better::Lower) => value < best,
+            (Some((best, _)), _) => value > best,
         };
         if better {
             self.best = Some((value, step));
@@ -90,9 +95,9 @@ mod tests {
     use super::*;
 
     fn verdicts(watched: Watched, values: &[f64], patience: u32) -> Vec<Verdict> {
-        let mut watch = Watch::default();
+        let mut so_far = Patience::default();
         let observed = values.iter().enumerate();
-        observed.map(|(i, v)| watch.observe(watched, *v, i as u64, patience)).collect()
+        observed.map(|(i, v)| so_far.observe(watched, *v, i as u64, patience)).collect()
     }
 
     #[test]
@@ -108,11 +113,11 @@ mod tests {
 
     #[test]
     fn not_a_number_is_never_the_best_and_another_measure_begins_anew() {
-        let mut watch = Watch::default();
-        assert_eq!(watch.observe(Watched::Loss, f64::NAN, 1, 1), Verdict::Overfitting);
-        assert_eq!(watch.observe(Watched::Loss, 2.0, 2, 1), Verdict::Best);
-        assert_eq!(watch.observe(Watched::Loss, f64::NAN, 3, 1), Verdict::Overfitting);
-        assert_eq!(watch.observe(Watched::Knn, 0.1, 4, 1), Verdict::Best);
-        assert_eq!(watch.best, Some((0.1, 4)));
+        let mut so_far = Patience::default();
+        assert_eq!(so_far.observe(Watched::Loss, f64::NAN, 1, 1), Verdict::Overfitting);
+        assert_eq!(so_far.observe(Watched::Loss, 2.0, 2, 1), Verdict::Best);
+        assert_eq!(so_far.observe(Watched::Loss, f64::NAN, 3, 1), Verdict::Overfitting);
+        assert_eq!(so_far.observe(Watched::Knn, 0.1, 4, 1), Verdict::Best);
+        assert_eq!(so_far.best, Some((0.1, 4)));
     }
 }

@@ -7,14 +7,15 @@ use super::*;
 use crate::objective::ObjectiveConfig;
 use crate::objective::pretrain::beit::BeitConfig;
 use crate::objective::pretrain::splitmask::SplitMaskConfig;
-use crate::trainer::spec::TrainConfig;
+use crate::trainer::spec::{Precision, TrainConfig};
 
 const IMAGES: usize = 12;
 
-fn spec(objective: ObjectiveConfig) -> TrainerSpec {
+pub(in crate::trainer) fn spec(objective: ObjectiveConfig) -> TrainerSpec {
     TrainerSpec {
         seed: 0,
         run_dir: Default::default(),
+        lock: None,
         codebook: Default::default(),
         init_from: None,
         init_partial: false,
@@ -73,12 +74,12 @@ fn batch() -> Batch {
 
 type ByName<T> = Vec<(String, T)>;
 
-/// Gradients and scalars of one batch in that many parts.
-fn pass(spec: &TrainerSpec, parts: usize) -> (ByName<Tensor>, ByName<f64>) {
-    pass_of(spec, parts, None)
+/// Gradients and scalars of one batch in that many micro-batches.
+fn pass(spec: &TrainerSpec, micro_batches: usize) -> (ByName<Tensor>, ByName<f64>) {
+    pass_of(spec, micro_batches, None)
 }
 
-fn pass_of(spec: &TrainerSpec, parts: usize, sent: Option<&SentBatch>) -> (ByName<Tensor>, ByName<f64>) {
+fn pass_of(spec: &TrainerSpec, micro_batches: usize, sent: Option<&SentBatch>) -> (ByName<Tensor>, ByName<f64>) {
     tch::manual_seed(1);
     let vars = nn::VarStore::new(Device::Cpu);
     let objective = spec.objective.build(&vars.root(), &spec.scope(32));
@@ -88,7 +89,7 @@ fn pass_of(spec: &TrainerSpec, parts: usize, sent: Option<&SentBatch>) -> (ByNam
         device: Device::Cpu,
         step: 5,
         consumed: 6,
-        parts,
+        micro_batches,
         words: None,
         sent,
     };
@@ -100,7 +101,7 @@ fn pass_of(spec: &TrainerSpec, parts: usize, sent: Option<&SentBatch>) -> (ByNam
 }
 
 #[test]
-fn a_batch_in_parts_has_the_gradients_of_the_whole() {
+fn a_batch_in_micro_batches_has_the_gradients_of_the_whole() {
     let _turn = crate::tensor::alone();
     let mask = MaskSpec::UniformSplit { keep: 0.5 };
     let base = || SplitMaskConfig {
@@ -195,48 +196,4 @@ fn a_batch_that_was_sent_ahead_changes_no_bit() {
         let sent = SentBatch::send(&batch(), 0..IMAGES, Device::Cpu).unwrap();
         assert_eq!(pass_of(&spec, parts, Some(&sent)), pass(&spec, parts), "{parts} parts");
     }
-}
-
-#[test]
-fn the_validation_loss_is_that_of_the_whole_batch_in_any_number_of_parts() {
-    let _turn = crate::tensor::alone();
-    let spec = spec(ObjectiveConfig::from(SplitMaskConfig {
-        mask: MaskSpec::UniformSplit { keep: 0.5 },
-        drop_path: 0.3,
-        ..SplitMaskConfig::default()
-    }));
-    tch::manual_seed(1);
-    let vars = nn::VarStore::new(Device::Cpu);
-    let objective = spec.objective.build(&vars.root(), &spec.scope(32));
-    let loss = |parts: usize, batch: &Batch| {
-        let mut spec = spec.clone();
-        spec.train.batch = IMAGES as u32;
-        let pass = Pass {
-            objective: objective.as_ref(),
-            spec: &spec,
-            device: Device::Cpu,
-            step: 5,
-            consumed: 6,
-            parts,
-            words: None,
-            sent: None,
-        };
-        pass.loss(batch).unwrap()
-    };
-    let whole = loss(1, &batch());
-    for parts in [2, 3, 12] {
-        let have = loss(parts, &batch());
-        // Measured part by part, the match term would be lower by ln(parts).
-        assert!((have - whole).abs() < 1e-5 * whole, "{parts} parts: {have} {whole}");
-    }
-    // A set of 7 images: parts of 4 leave a rest of 3.
-    let mut seven = batch();
-    seven.len = 7;
-    seven.views[0].pixels.truncate(7 * 768);
-    seven.words.truncate(7 * 16);
-    seven.sets.truncate(7 * 16);
-    seven.labels.truncate(7);
-    seven.ids.truncate(7);
-    let (one, three) = (loss(1, &seven), loss(3, &seven));
-    assert!((one - three).abs() < 1e-5 * one, "{one} {three}");
 }

@@ -19,11 +19,11 @@ fn four_in_a_row_are_borne_and_five_are_not() {
     let config = StabilityConfig::default();
     let mut ladder = Ladder::default();
     assert_eq!(see(&mut ladder, good(6).chain([NAN; 4])), [7, 8, 9, 10]);
-    assert_eq!(ladder.judge(&config).trouble, None);
+    assert_eq!(ladder.judge(&config).instability, None);
     assert_eq!(see(&mut ladder, [NAN]), [11]);
-    let trouble = ladder.judge(&config).trouble.unwrap();
-    assert_eq!(trouble.first_bad, 7);
-    assert!(trouble.reason.contains("5 steps in a row"), "{}", trouble.reason);
+    let instability = ladder.judge(&config).instability.unwrap();
+    assert_eq!(instability.first_bad, 7);
+    assert!(instability.reason.contains("5 steps in a row"), "{}", instability.reason);
     assert!(ladder.ends_badly());
     assert_eq!(ladder.last_bad(), Some(11));
 }
@@ -41,11 +41,11 @@ fn ten_of_two_hundred_are_too_many_and_of_more_they_are_not() {
     let scattered = |gap: usize| (0..10).flat_map(move |_| good(gap).chain([NAN]));
     let mut ladder = Ladder::default();
     see(&mut ladder, scattered(18));
-    let trouble = ladder.judge(&config).trouble.unwrap();
-    assert_eq!(trouble.first_bad, 19);
+    let instability = ladder.judge(&config).instability.unwrap();
+    assert_eq!(instability.first_bad, 19);
     let mut ladder = Ladder::default();
     see(&mut ladder, scattered(29));
-    assert_eq!(ladder.judge(&config).trouble, None);
+    assert_eq!(ladder.judge(&config).instability, None);
 }
 
 #[test]
@@ -58,8 +58,8 @@ fn a_resume_between_two_looks_changes_no_verdict() {
         let text = serde_json::to_string(&ladder.save()).unwrap();
         let mut ladder = Ladder::restore(serde_json::from_str(&text).unwrap());
         see(&mut ladder, steps[cut..].iter().copied());
-        let trouble = ladder.judge(&config).trouble.unwrap();
-        assert_eq!(trouble.first_bad, 7, "cut at {cut}");
+        let instability = ladder.judge(&config).instability.unwrap();
+        assert_eq!(instability.first_bad, 7, "cut at {cut}");
     }
 }
 
@@ -71,12 +71,12 @@ fn a_spike_needs_both_loss_and_norm() {
         see(&mut ladder, good(150).chain([(loss, norm)]));
         let finding = ladder.judge(&config);
         assert_eq!(finding.spikes.len(), usize::from(want), "{loss} {norm}");
-        assert_eq!(finding.trouble, None, "only a warning by default");
+        assert_eq!(finding.instability, None, "only a warning by default");
     }
     config.spike_action = SpikeAction::Rollback;
     let mut ladder = Ladder::default();
     see(&mut ladder, good(150).chain([(50.0, 20.0)]));
-    assert_eq!(ladder.judge(&config).trouble.unwrap().first_bad, 151);
+    assert_eq!(ladder.judge(&config).instability.unwrap().first_bad, 151);
 }
 
 #[test]

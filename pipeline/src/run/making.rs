@@ -1,0 +1,60 @@
+//! Batches of finished samples: a dataset's stream with workers that decode, augment, tokenize and mask as a request asks.
+
+use std::sync::Arc;
+
+use super::{BatchSpec, BatchStream, Dataset, Order};
+use crate::config::Truncated;
+use crate::decode::Limits;
+use crate::error::PipelineError;
+use crate::request::SampleRequest;
+use crate::sample::{SampleMaker, ViewMode};
+use crate::tokenize::Tokenizer;
+
+/// What is made of a dataset's samples, and in which order.
+#[derive(Debug, Clone, Copy)]
+pub struct Making<'a> {
+    /// Order of the samples.
+    pub order: Order,
+    /// What a sample turns into.
+    pub request: &'a Arc<SampleRequest>,
+    /// For training or for an evaluation. An evaluation is one pass, so its last batch may be short; a training leaves such a batch out.
+    pub mode: ViewMode,
+    /// Images of a batch.
+    pub batch: usize,
+    /// Seed of everything random about a sample.
+    pub seed: u64,
+    /// Searches the words of the request, if it asks for any.
+    pub tokenizer: Option<&'a Arc<Tokenizer>>,
+}
+
+impl Dataset {
+    /// Starts a stream of batches whose samples are made as `making` says, within the limits of `[data]`.
+    ///
+    /// # Errors
+    /// A request or codebook that does not fit, or those of [`Dataset::batches`].
+    pub fn make(&self, making: Making<'_>) -> Result<BatchStream, PipelineError> {
+        let limits = Limits {
+            max_pixels: self.data.max_pixels,
+            max_bytes: self.data.max_member_bytes,
+            keep_truncated: self.data.truncated == Truncated::Keep,
+        };
+        let Making { mode, seed, .. } = making;
+        let (request, words) = (Arc::clone(making.request), making.tokenizer.cloned());
+        let make = move || SampleMaker::new(Arc::clone(&request), mode, seed, limits, request.words.and(words.clone()));
+        // Errors surface here rather than in a worker thread.
+        make()?;
+        let worker = move || {
+            let mut maker = make().expect("made before");
+            Box::new(move |raw: &_, out: &mut _| maker.make(raw, out)) as _
+        };
+        self.batches(
+            BatchSpec {
+                order: making.order,
+                request: Arc::clone(making.request),
+                batch: making.batch,
+                last_partial: mode != ViewMode::Train,
+            },
+            worker,
+        )
+    }
+}

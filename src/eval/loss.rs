@@ -1,0 +1,131 @@
+//! The objective's own loss on `data.val`: needs no labels, and rises where a run learns its images by heart.
+
+use prometheus::Gauge;
+use splitmask_pipeline::types::Batch;
+use tch::Tensor;
+use torch_ext::Autocast;
+
+use super::classes::Remarks;
+use super::config::EvalConfig;
+use super::error::EvalError;
+use super::patience::Watched;
+use super::registry::{Evaluation, GoOn, Progress, Score, Subject};
+use crate::objective::{Better, StepContext};
+use crate::telemetry::metrics::{SideTask, TrainMetrics};
+
+/// Mean total loss over `data.val`: centre crops, no drop path, masks that depend on the sample alone, in batches as large as those of training, for
+/// a loss between images depends on their number. A rest that fills no batch is left out, unless there is nothing else.
+pub struct ValidationLoss;
+
+impl Evaluation for ValidationLoss {
+    fn name(&self) -> &'static str {
+        "loss"
+    }
+
+    fn doc(&self) -> &'static str {
+        "Loss of the objective on data.val, on centre crops and without drop path: needs no labels."
+    }
+
+    fn number(&self) -> &'static str {
+        "val_loss"
+    }
+
+    fn better(&self) -> Better {
+        Better::Lower
+    }
+
+    fn task(&self) -> SideTask {
+        SideTask::Loss
+    }
+
+    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
+        &metrics.eval_loss
+    }
+
+    fn every(&self, config: &EvalConfig) -> u64 {
+        if config.watch == Watched::Loss { config.every_steps } else { 0 }
+    }
+
+    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
+        let size = subject.training.batch;
+        let most = match subject.eval.max_queries {
+            0 => usize::MAX,
+            n => (n as usize / size).max(1),
+        };
+        let mut set = subject
+            .sets
+            .val_as(subject.training.request, subject.training.words.tokenizer(), size)?;
+        let (mut sum, mut batches, mut images, mut warning) = (0.0, 0usize, 0usize, None);
+        while batches < most {
+            let Some(batch) = set.next(go_on)? else { break };
+            if batch.len < size {
+                if batches > 0 {
+                    break;
+                }
+                warning = Some(format!(
+                    "{} has {} images, fewer than train.batch = {size}: a loss between images is that of a smaller batch",
+                    set.place, batch.len
+                ));
+            }
+            sum += batch_loss(subject, &batch)?;
+            batches += 1;
+            images += batch.len;
+            set.recycle(batch);
+            if !go_on(Progress::Images("val", images)) {
+                return Err(EvalError::OutOfTime);
+            }
+        }
+        if batches == 0 {
+            return Err(EvalError::Empty { place: set.place });
+        }
+        let value = sum / batches as f64;
+        Ok(Score {
+            value,
+            line: format!("validation loss {value:.4} ({images} images)"),
+            table: vec![format!("validation loss {value:.4}   ({images} images, in batches of {size})")],
+            details: serde_json::json!({ "total": value, "images": images, "batch": size }),
+            layers: Vec::new(),
+            remarks: Remarks {
+                warning,
+                ..Remarks::default()
+            },
+        })
+    }
+}
+
+/// Total loss of a batch of at most `training.batch` images as training would couple them, however many micro-batches it takes: without gradient, drop
+/// path or injected faults. The host waits for it.
+///
+/// # Errors
+/// The batch does not fit the objective, or what libtorch said.
+pub(super) fn batch_loss(subject: &Subject<'_>, batch: &Batch) -> Result<f64, EvalError> {
+    let _guard = tch::no_grad_guard();
+    let (objective, training) = (subject.objective, &subject.training);
+    let autocast = || subject.bf16.then(|| Autocast::bf16(subject.device)).transpose();
+    let size = (training.batch / training.micro_batches).max(1);
+    let between = objective.between_images().filter(|_| size < batch.len);
+    let (mut total, mut described) = (0.0, Vec::new());
+    for start in (0..batch.len).step_by(size) {
+        let range = start..batch.len.min(start + size);
+        let share = range.len() as f64 / batch.len as f64;
+        let input = training.words.send(batch, range, subject.device, &subject.normalise)?;
+        let ctx = StepContext::evaluation(training.step, training.total_steps, input.len);
+        let _autocast = autocast()?;
+        let losses = match between {
+            Some(between) => {
+                let (losses, descriptors) = between.describe(&input, &ctx)?;
+                described.push(descriptors);
+                losses
+            }
+            None => objective.forward(&input, &ctx)?,
+        };
+        total += share * losses.total.double_value(&[]);
+    }
+    if let Some(between) = between {
+        total += between.compare(&Tensor::f_cat(&described, 1)?).total.double_value(&[]);
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Evaluations during training: those rows of [`EVALUATIONS`] that are due, each shown and logged the same way.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::side_work::beside_training;
+use super::{Boundary, Flow, Hook, overfitting};
+use crate::eval::config::ProbeLayers;
+use crate::eval::features::Pool;
+use crate::eval::{EVALUATIONS, EvalError, Evaluation, Progress, Score};
+use crate::trainer::control::uptime_s;
+use crate::trainer::error::TrainError;
+use crate::trainer::outlets::{Outlets, held};
+use crate::trainer::setup::Setup;
+use crate::trainer::state::RunState;
+
+/// Stateless: what the run remembers of its evaluations is its patience.
+pub(super) struct Evaluate;
+
+fn is_due(evaluation: &dyn Evaluation, at: &Boundary<'_>) -> bool {
+    at.is_multiple_of(evaluation.every(&at.setup.spec.eval))
+}
+
+impl Hook for Evaluate {
+    fn due(&self, at: &Boundary<'_>) -> bool {
+        EVALUATIONS.iter().any(|e| is_due(*e, at))
+    }
+
+    fn run(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<Flow, TrainError> {
+        let config = &at.setup.spec.eval;
+        let mut flow = Flow::GoOn;
+        for &evaluation in EVALUATIONS.iter().filter(|e| is_due(**e, at)) {
+            let Some(score) = measure(evaluation, state, at.setup, out) else {
+                continue;
+            };
+            tell(evaluation, &score, state, out);
+            let watched = config.watch.evaluation().name() == evaluation.name();
+            // The best one so far is worth a checkpoint of its own.
+            if watched && overfitting::observe(score.value, state, at.setup, out) {
+                flow = Flow::Checkpoint;
+            }
+        }
+        Ok(flow)
+    }
+}
+
+/// Measures behind the fence, within the evaluation's budget of time.
+fn measure(evaluation: &dyn Evaluation, state: &mut RunState, setup: &Setup, out: &mut Outlets) -> Option<Score> {
+    let config = &setup.spec.eval;
+    let budget_s = evaluation.budget_s(config);
+    let deadline = budget_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
+    let status = out.status.clone();
+    let mut go_on = |progress| {
+        // The watchdog hears of everything but waiting.
+        if progress != Progress::Waiting {
+            held(&status).last_progress_s = uptime_s();
+        }
+        deadline.is_none_or(|deadline| Instant::now() < deadline)
+    };
+    beside_training(evaluation.task(), config.weights, state, setup, out, |state| {
+        let last = state.objective.encoder().depth();
+        let layers = match config.probe_layers {
+            ProbeLayers::Last => last..=last,
+            ProbeLayers::All => 1..=last,
+        };
+        let places = layers.map(|layer| (layer, Pool::Mean)).collect();
+        let found = evaluation.run(&setup.subject(state, places), &mut go_on);
+        found.map_err(|e| match (e, budget_s) {
+            (EvalError::OutOfTime, Some(seconds)) => EvalError::OverBudget { seconds },
+            (other, _) => other,
+        })
+    })
+}
+
+/// Puts a score where it is looked for: log, gauges, `metrics.jsonl`, status board.
+fn tell(evaluation: &dyn Evaluation, score: &Score, state: &RunState, out: &mut Outlets) {
+    let step = state.step;
+    for line in score.remarks.lines() {
+        tracing::warn!(step, "evaluation: {line}");
+    }
+    tracing::info!(step, "{}", score.line);
+    let m = &out.telemetry.train;
+    evaluation.gauge(m).set(score.value);
+    if !score.layers.is_empty() {
+        // Nothing stays of an earlier evaluation of other layers.
+        (1..=state.objective.encoder().depth()).for_each(|layer| m.set_layer_accuracy(layer, 0.0));
+        score.layers.iter().for_each(|(layer, top1)| m.set_layer_accuracy(*layer, *top1));
+    }
+    if score.layers.len() > 1 {
+        let layers: Vec<f64> = score.layers.iter().map(|(_, top1)| *top1).collect();
+        let key = format!("{}_layers", evaluation.name());
+        out.log(&json!({ "step": step, key: layers }));
+    }
+    let number = evaluation.number();
+    out.log(&json!({ "step": step, number: score.value }));
+    let mut board = out.board();
+    board.evaluations.retain(|(done, _, _)| done != evaluation.name());
+    board.evaluations.push((evaluation.name().into(), score.value, step));
+    board.history.push((step, number.into(), score.value));
+}

@@ -1,0 +1,127 @@
+//! What is done at a step boundary. Every hook is asked at every boundary whether it is due; those that are run in this order:
+//!
+//! 1. [`StabilityCheck`]: may send the run back, and nothing else is done then. First, so that nothing tells of steps that are taken back.
+//! 2. [`Log`]: the line of the interval.
+//! 3. [`Evaluate`]: a new best asks for a checkpoint at this boundary.
+//! 4. [`Pictures`].
+//! 5. [`WriteCheckpoint`]: last, so that what the others did to the state is in it.
+//!
+//! 3 and 4 are fenced (`side_work`): whatever they answer or panic, the hooks behind them run.
+
+mod checkpoint;
+mod checkpoint_writer;
+mod collapse;
+mod evaluate;
+mod log;
+mod overfitting;
+mod pictures;
+mod side_work;
+
+use super::error::TrainError;
+use super::outlets::{Outlets, Telemetry};
+use super::setup::Setup;
+use super::stability::{Instability, StabilityCheck};
+use super::state::RunState;
+use crate::checkpoint::Policy;
+use checkpoint::WriteCheckpoint;
+use evaluate::Evaluate;
+use log::Log;
+use pictures::Pictures;
+
+/// A boundary: the moment behind a step.
+pub(super) struct Boundary<'a> {
+    pub(super) setup: &'a Setup,
+    /// Optimizer steps done.
+    pub(super) step: u64,
+    /// Whether the schedule ends here.
+    pub(super) last: bool,
+    /// Whether a hook asked for a checkpoint at this boundary.
+    pub(super) checkpoint_asked: bool,
+}
+
+impl<'a> Boundary<'a> {
+    /// The boundary behind the last step.
+    pub(super) fn behind(state: &RunState, setup: &'a Setup) -> Self {
+        Self {
+            setup,
+            step: state.step,
+            last: state.step == setup.spec.optim.total_steps,
+            checkpoint_asked: false,
+        }
+    }
+
+    /// Whether something that is done every so many steps (0 = never) is due.
+    pub(super) fn is_multiple_of(&self, every: u64) -> bool {
+        every > 0 && self.step.is_multiple_of(every)
+    }
+}
+
+/// What follows from a hook.
+pub(super) enum Flow {
+    /// Nothing.
+    GoOn,
+    /// A checkpoint at this boundary, though none may be due.
+    Checkpoint,
+    /// A return to an older checkpoint, at once.
+    RollBack(Instability),
+}
+
+/// Something that is done at step boundaries.
+pub(super) trait Hook {
+    /// Whether it is to run at a boundary.
+    fn due(&self, at: &Boundary<'_>) -> bool;
+
+    /// Runs.
+    ///
+    /// # Errors
+    /// What ends the run.
+    fn run(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<Flow, TrainError>;
+}
+
+/// All hooks of a run.
+pub(super) struct Hooks {
+    stability: StabilityCheck,
+    log: Log,
+    evaluate: Evaluate,
+    pub(super) pictures: Pictures,
+    pub(super) checkpoint: WriteCheckpoint,
+}
+
+impl Hooks {
+    /// For a run that goes on from the checkpoint of step `resumed`.
+    pub(super) fn new(setup: &Setup, telemetry: &Telemetry, resumed: Option<u64>) -> Self {
+        Self {
+            stability: StabilityCheck,
+            log: Log::new(setup, telemetry),
+            evaluate: Evaluate,
+            pictures: Pictures,
+            checkpoint: WriteCheckpoint::new(&setup.spec, telemetry, resumed),
+        }
+    }
+
+    /// In the order in which they run.
+    pub(super) fn in_order(&mut self) -> [&mut dyn Hook; 5] {
+        [
+            &mut self.stability,
+            &mut self.log,
+            &mut self.evaluate,
+            &mut self.pictures,
+            &mut self.checkpoint,
+        ]
+    }
+
+    /// A trainer begins: what a resumed run knows is shown.
+    pub(super) fn begin(&self, state: &RunState, setup: &Setup, out: &Outlets) {
+        overfitting::show(state, setup, out);
+    }
+
+    /// A reload took effect; `kept` is the policy of before.
+    pub(super) fn reconfigured(&mut self, kept: &Policy, state: &RunState, setup: &Setup, out: &Outlets) {
+        let policy = setup.retention(state);
+        if policy != *kept {
+            // Now, not at the next checkpoint: a full disk may be why they are to be fewer.
+            self.checkpoint.prune(&policy);
+        }
+        overfitting::show(state, setup, out);
+    }
+}

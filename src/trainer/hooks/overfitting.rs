@@ -1,0 +1,37 @@
+//! Whether a run still gets better: a warning, gauges and status from the patience with it. Evaluations call it; it is no hook of its own.
+
+use crate::eval::patience::Verdict;
+use crate::trainer::outlets::Outlets;
+use crate::trainer::setup::Setup;
+use crate::trainer::state::RunState;
+
+/// Takes the value of the evaluation that `eval.watch` names into account; answers whether it is the best so far.
+pub(super) fn observe(value: f64, state: &mut RunState, setup: &Setup, out: &Outlets) -> bool {
+    let (watched, patience) = (setup.spec.eval.watch, setup.spec.eval.patience);
+    let verdict = state.patience.observe(watched, value, state.step, patience);
+    if verdict == Verdict::Overfitting
+        && let Some((best, at)) = state.patience.best
+    {
+        tracing::warn!(
+            step = state.step,
+            evaluations = state.patience.since,
+            "over-fitting: {} is {value:.4}, and was best ({best:.4}) at step {at}; that checkpoint is kept as checkpoints/best",
+            watched.evaluation().number()
+        );
+    }
+    show(state, setup, out);
+    verdict == Verdict::Best
+}
+
+/// Sets gauges and status; called at a resume too.
+pub(super) fn show(state: &RunState, setup: &Setup, out: &Outlets) {
+    let (m, patience) = (&out.telemetry.train, &state.patience);
+    let overfitting = patience.overfitting(setup.spec.eval.patience);
+    m.eval_since_best.set(f64::from(patience.since));
+    m.eval_best_step.set(patience.best.map_or(0.0, |(_, step)| step as f64));
+    m.eval_overfitting.set(f64::from(u8::from(overfitting)));
+    let mut board = out.board();
+    let number = patience.watched.evaluation().number();
+    board.best = patience.best.map(|(value, step)| (number.to_owned(), value, step));
+    board.overfitting = overfitting;
+}

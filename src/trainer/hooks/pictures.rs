@@ -1,0 +1,183 @@
+//! Pictures: what the objective makes of a few images, and the curves of the run.
+
+use std::path::Path;
+
+use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::run::{Dataset, Making, Order};
+use splitmask_pipeline::sample::ViewMode;
+use splitmask_pipeline::types::Batch;
+use tch::{Kind, Tensor};
+
+use super::side_work::beside_training;
+use super::{Boundary, Flow, Hook};
+use crate::eval::config::Weights;
+use crate::eval::{EVALUATIONS, EvalError};
+use crate::objective::{Better, Column, Panel, Sheet};
+use crate::picture;
+use crate::telemetry::metrics::SideTask;
+use crate::trainer::error::TrainError;
+use crate::trainer::metrics_log::MetricsLog;
+use crate::trainer::outlets::Outlets;
+use crate::trainer::setup::Setup;
+use crate::trainer::spec::TrainerSpec;
+use crate::trainer::state::RunState;
+
+/// Draws the objective's sheets and `curves.svg` into the run folder.
+pub(in crate::trainer) struct Pictures;
+
+impl Hook for Pictures {
+    /// At the end they are drawn too, behind the last checkpoint.
+    fn due(&self, at: &Boundary<'_>) -> bool {
+        at.is_multiple_of(at.setup.spec.picture.every_steps) && !at.last
+    }
+
+    fn run(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<Flow, TrainError> {
+        self.draw(state, at.setup, out);
+        Ok(Flow::GoOn)
+    }
+}
+
+impl Pictures {
+    /// Draws all of them now.
+    pub(in crate::trainer) fn draw(&self, state: &mut RunState, setup: &Setup, out: &mut Outlets) {
+        beside_training(SideTask::Sheets, Weights::Raw, state, setup, out, |state| draw_sheets(state, setup));
+        beside_training(SideTask::Curves, Weights::Raw, state, setup, out, |_| draw_curves(setup));
+    }
+}
+
+fn draw_sheets(state: &RunState, setup: &Setup) -> Result<(), EvalError> {
+    if setup.spec.picture.rows == 0 {
+        return Ok(());
+    }
+    let batch = picture_batch(setup)?;
+    let normalise = setup.spec.train.normalise();
+    let input = setup.words.send(&batch, 0..batch.len, setup.device, &normalise)?;
+    for sheet in state.objective.pictures(&input)? {
+        draw_sheet(&sheet, &batch, setup)?;
+    }
+    Ok(())
+}
+
+fn draw_sheet(sheet: &Sheet, batch: &Batch, setup: &Setup) -> Result<(), EvalError> {
+    let size = setup.spec.model.image;
+    let patches = setup.spec.model.patches() as usize;
+    let view = |name: &str, i: usize| {
+        let view = batch.view(name);
+        let view = view.ok_or_else(|| EvalError::Picture(format!("{}: the batch has no view {name}", sheet.name)))?;
+        Ok::<_, EvalError>(view.picture(i).to_vec())
+    };
+    let whole = |t: &Tensor| Vec::<i64>::try_from(t.flatten(0, -1));
+    let mut rows: Vec<Vec<picture::Cell>> = (0..batch.len).map(|_| vec![]).collect();
+    for column in &sheet.columns {
+        match column {
+            Column::View(name) => {
+                for (i, row) in rows.iter_mut().enumerate() {
+                    row.push(picture::Cell::Pixels(view(name, i)?));
+                }
+            }
+            Column::Seen(name, seen) => {
+                let (each, places) = (seen.size()[1] as usize, whole(seen)?);
+                for (i, row) in rows.iter_mut().enumerate() {
+                    let mut seen = vec![false; patches];
+                    places[i * each..(i + 1) * each].iter().for_each(|p| seen[*p as usize] = true);
+                    row.push(picture::Cell::Seen {
+                        pixels: view(name, i)?,
+                        seen,
+                    });
+                }
+            }
+            Column::Words(words) => {
+                let words: Vec<u32> = whole(words)?.into_iter().map(|w| w as u32).collect();
+                for (row, words) in rows.iter_mut().zip(words.chunks_exact(patches)) {
+                    row.push(picture::Cell::Words(words.to_vec()));
+                }
+            }
+            Column::Pixels(pixels) => {
+                let bytes = whole(&setup.spec.train.normalise().undone(pixels).to_kind(Kind::Int64))?;
+                let one = bytes.len() / batch.len;
+                for (row, pixels) in rows.iter_mut().zip(bytes.chunks_exact(one)) {
+                    row.push(picture::Cell::Pixels(pixels.iter().map(|p| *p as u8).collect()));
+                }
+            }
+        }
+    }
+    let drawn = picture::sheet(&rows, size, &|word| setup.words.picture(word as usize));
+    put_picture(&setup.spec, &format!("{}.png", sheet.name), |path| {
+        drawn.save(path).map_err(|e| e.to_string())
+    })
+}
+
+/// Writes a picture beside its place and renames it, so that no reader meets half of one.
+fn put_picture(spec: &TrainerSpec, name: &str, write: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), EvalError> {
+    let (path, beside) = (spec.run_dir.join(name), spec.run_dir.join(format!(".tmp-{name}")));
+    spec.check_folder().map_err(|e| EvalError::Picture(e.to_string()))?;
+    let put = write(&beside).and_then(|()| std::fs::rename(&beside, &path).map_err(|e| e.to_string()));
+    put.map_err(|reason| {
+        let _ = std::fs::remove_file(&beside);
+        EvalError::Picture(format!("{}: {reason}", path.display()))
+    })
+}
+
+/// The same few images every time: the first of the validation set (or of the training set), centre crop, fixed masks.
+fn picture_batch(setup: &Setup) -> Result<Batch, PipelineError> {
+    let spec = &setup.spec;
+    let open = |place: &str| Dataset::open(place, &spec.data, &spec.pipeline, PipelineMetrics::default());
+    let (val, train) = (&spec.data.val, spec.data.first_place());
+    let of_val = if val.is_empty() { None } else { open(val).ok() };
+    let (place, dataset) = match of_val {
+        Some(dataset) => (val.as_str(), dataset),
+        None => (train, open(train)?),
+    };
+    let mut stream = dataset.make(Making {
+        order: Order::Sequential,
+        request: &setup.request,
+        mode: ViewMode::Eval {
+            crop_ratio: spec.eval.crop_ratio as f32,
+        },
+        batch: spec.picture.rows as usize,
+        seed: spec.seed,
+        tokenizer: setup.words.tokenizer(),
+    })?;
+    stream.next().unwrap_or(Err(PipelineError::Empty {
+        url: place.to_owned(),
+        detail: "no image for the picture".into(),
+    }))
+}
+
+fn draw_curves(setup: &Setup) -> Result<(), EvalError> {
+    let (mut losses, mut shares) = (Vec::new(), Vec::new());
+    for line in MetricsLog::read(&setup.spec.run_dir) {
+        let Some(step) = line["step"].as_u64() else { continue };
+        let put = |panel: &mut Vec<picture::Point>, name: &str| {
+            if let Some(value) = line[name].as_f64() {
+                let curve = name.replace('_', " ");
+                panel.push(picture::Point { step, curve, value });
+            }
+        };
+        for number in setup.spec.objective.kind().numbers {
+            match number.panel() {
+                Some(Panel::Losses) => put(&mut losses, number.name),
+                Some(Panel::Shares) => put(&mut shares, number.name),
+                None => {}
+            }
+        }
+        put(&mut losses, "token_entropy");
+        for evaluation in EVALUATIONS {
+            let panel = match evaluation.better() {
+                Better::Lower => &mut losses,
+                Better::Higher | Better::Neither => &mut shares,
+            };
+            put(panel, evaluation.number());
+        }
+    }
+    let name = setup
+        .spec
+        .run_dir
+        .file_name()
+        .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let svg = picture::curves(&format!("{name}: losses and what they are judged by"), &losses, &shares).map_err(EvalError::Picture)?;
+    put_picture(&setup.spec, "curves.svg", |path| {
+        std::fs::write(path, svg).map_err(|e| e.to_string())
+    })
+}

@@ -1,0 +1,261 @@
+//! The loop: a step, then the hooks that are due at its boundary. Commands are heard between two steps and while no batch comes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::request::SampleRequest;
+
+use super::assemble::fit_schedule;
+use super::control::{Command, Commands, Outcome, Reach, State};
+use super::error::TrainError;
+use super::feed::{Feed, Staged};
+use super::hooks::{Boundary, Flow, Hooks};
+use super::outlets::Outlets;
+use super::pause::{Due, Pause};
+use super::setup::Setup;
+use super::spec::TrainerSpec;
+use super::stability::{Instability, rollback};
+use super::state::RunState;
+use super::step::take_step;
+use crate::telemetry::metrics::Phase;
+
+/// Longest time for which commands go unheard while a batch is awaited.
+pub(super) const PATIENCE: Duration = Duration::from_millis(50);
+
+/// One training run: its state, what it is taken with, where its batches come from, what is done at its boundaries, and where it tells.
+pub(super) struct Trainer {
+    pub(super) state: RunState,
+    pub(super) setup: Setup,
+    pub(super) feed: Feed,
+    pub(super) hooks: Hooks,
+    pub(super) out: Outlets,
+    /// Since when no batch has come.
+    waiting_since: Option<Instant>,
+    paused: Option<Pause>,
+}
+
+impl Trainer {
+    pub(super) fn new(state: RunState, hooks: Hooks, setup: Setup, feed: Feed, out: Outlets) -> Self {
+        Self {
+            state,
+            setup,
+            feed,
+            hooks,
+            out,
+            waiting_since: None,
+            paused: None,
+        }
+    }
+
+    /// Trains to the end of the schedule, a stop or a failure.
+    pub(super) fn train(mut self, commands: &Commands) -> Result<Outcome, TrainError> {
+        self.hooks.begin(&self.state, &self.setup, &self.out);
+        self.show(State::Training);
+        while self.state.step < self.setup.spec.optim.total_steps {
+            if self.obey(commands) {
+                self.show(State::Draining);
+                self.checkpoint()?;
+                return Ok(Outcome::Stopped { step: self.state.step });
+            }
+            self.out.clock.switch(Phase::DataWait);
+            if self.paused.is_some() {
+                self.stay_paused();
+                continue;
+            }
+            match self.feed.next(PATIENCE) {
+                Ok(Poll::Ready(staged)) => {
+                    self.waiting_since = None;
+                    match self.boundary(staged) {
+                        Ok(None) => {}
+                        Ok(Some(instability)) => self = rollback::roll_back(self, &instability)?,
+                        // The step was not taken; the weights are those of the one before.
+                        Err(e @ TrainError::OutOfMemory { .. }) => {
+                            if let Err(error) = self.checkpoint() {
+                                tracing::error!(%error, "no checkpoint could be written; the older one stands");
+                            }
+                            return Err(e);
+                        }
+                        Err(e) => return Err(e),
+                    }
+                }
+                Ok(Poll::Pending) => {
+                    let since = *self.waiting_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > Duration::from_secs(1) {
+                        self.show(State::WaitingForData);
+                    }
+                }
+                Err(e) => self.pause_or_end(e)?,
+            }
+        }
+        if self.hooks.checkpoint.last_step() != Some(self.state.step) {
+            self.checkpoint()?;
+        }
+        self.hooks.pictures.draw(&mut self.state, &self.setup, &mut self.out);
+        self.show(State::Finished);
+        Ok(Outcome::Finished { step: self.state.step })
+    }
+
+    /// One step, then the hooks that are due. Answers why to go back, if so.
+    fn boundary(&mut self, staged: Staged) -> Result<Option<Instability>, TrainError> {
+        self.hooks.checkpoint.notice_end();
+        self.show(State::Training);
+        take_step(&mut self.state, &self.setup, &staged, &mut self.out)?;
+        self.feed.recycle(staged.batch);
+        let mut at = Boundary::behind(&self.state, &self.setup);
+        if !at.last {
+            // The device is busy with this step, and nothing has asked it for a number yet.
+            self.out.clock.switch(Phase::Copy);
+            self.feed.stage();
+            self.out.clock.switch(Phase::Other);
+        }
+        for hook in self.hooks.in_order() {
+            if !hook.due(&at) {
+                continue;
+            }
+            match hook.run(&mut self.state, &at, &mut self.out)? {
+                Flow::GoOn => {}
+                Flow::Checkpoint => at.checkpoint_asked = true,
+                Flow::RollBack(instability) => return Ok(Some(instability)),
+            }
+        }
+        self.out.clock.switch(Phase::Other);
+        Ok(None)
+    }
+
+    /// Handles waiting commands; answers whether to stop.
+    fn obey(&mut self, commands: &Commands) -> bool {
+        loop {
+            match commands.try_recv() {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return true,
+                Err(TryRecvError::Empty) => return false,
+                Ok(Command::Checkpoint { reply }) => {
+                    let done = self.checkpoint().map(|path| (path, self.state.step)).map_err(|e| e.to_string());
+                    reply.send(done);
+                }
+                Ok(Command::Reconfigure { spec, reach, reply }) => {
+                    self.out.clock.switch(Phase::Reload);
+                    let done = self.reconfigure(*spec, reach).map(|()| self.state.step).map_err(|e| e.to_string());
+                    reply.send(done);
+                    self.out.clock.switch(Phase::Other);
+                }
+            }
+        }
+    }
+
+    /// Takes over a changed spec at this boundary: all or nothing. Everything new is built first, beside what runs; then it takes its place.
+    ///
+    /// # Errors
+    /// Nothing has changed, and training goes on as if nothing had been asked.
+    fn reconfigure(&mut self, mut spec: TrainerSpec, reach: Reach) -> Result<(), TrainError> {
+        let setup = &self.setup;
+        let samples = match reach {
+            Reach::Live => self.feed.samples(),
+            // Before a pipeline is started that would have to be stopped again.
+            Reach::Rebuild => Feed::try_opening(&setup.supply, &spec)?,
+        };
+        fit_schedule(&mut spec, samples)?;
+        let pipeline = match reach {
+            Reach::Live => None,
+            Reach::Rebuild => {
+                let request = Arc::new(setup.words.request(spec.objective.request(&spec.scope(setup.words.len()))));
+                let (tokenizer, metrics) = (setup.words.tokenizer(), &self.out.telemetry.pipeline);
+                let feed = Feed::open(&setup.supply, &spec, &request, tokenizer, self.state.cursor, setup.device, metrics)?;
+                Some((feed, request))
+            }
+        };
+        // The last step that can fail; it changes nothing then.
+        self.state.objective.take_live(spec.objective.plan())?;
+        self.commit(spec, pipeline);
+        Ok(())
+    }
+
+    /// The part of a reload that cannot fail.
+    fn commit(&mut self, spec: TrainerSpec, pipeline: Option<(Feed, Arc<SampleRequest>)>) {
+        if let Some((feed, request)) = pipeline {
+            tracing::debug!(
+                staged = self.feed.has_staged(),
+                "the pipeline begins anew behind the last trained batch"
+            );
+            (self.feed, self.setup.request) = (feed, request);
+            self.resume();
+        }
+        self.state.optimizer.reconfigure(&spec.optim);
+        let kept = self.setup.retention(&self.state);
+        self.setup.spec = spec;
+        self.hooks.reconfigured(&kept, &self.state, &self.setup, &self.out);
+    }
+
+    /// Writes a checkpoint and waits until it is safe on disk.
+    pub(super) fn checkpoint(&mut self) -> Result<PathBuf, TrainError> {
+        self.hooks.checkpoint.write(&mut self.state, &self.setup, &mut self.out)
+    }
+
+    /// The stream of batches ended with `error`: pauses where that may pass, else writes a checkpoint and ends the run with it.
+    fn pause_or_end(&mut self, error: PipelineError) -> Result<(), TrainError> {
+        let begun = self.out.board().ready;
+        let Some(why) = Pause::reason(&error, self.setup.spec.data.on_budget).filter(|_| begun) else {
+            self.checkpoint()?;
+            return Err(error.into());
+        };
+        let safe = self.checkpoint_at_pause();
+        let pause = Pause::begin(why, self.setup.spec.pipeline.retry_budget_s, safe);
+        pause.tell(&error, &self.state, &self.out);
+        self.paused = Some(pause);
+        self.show(State::Paused);
+        Ok(())
+    }
+
+    /// Waits a little, and does what is due in a pause.
+    fn stay_paused(&mut self) {
+        std::thread::sleep(PATIENCE);
+        match self.paused.as_mut().and_then(Pause::due) {
+            None => {}
+            Some(Due::Checkpoint) => {
+                let safe = self.checkpoint_at_pause();
+                self.show(State::Paused);
+                if let Some(pause) = &mut self.paused {
+                    pause.tried_checkpoint(safe);
+                }
+            }
+            Some(Due::AskBucket) => {
+                let (start, device) = (self.state.cursor, self.setup.device);
+                match self.setup.open_feed(start, device, &self.out.telemetry.pipeline) {
+                    Ok(feed) => {
+                        self.feed = feed;
+                        self.resume();
+                    }
+                    Err(error) => tracing::warn!("still paused: {error}"),
+                }
+            }
+        }
+    }
+
+    /// Writes a checkpoint; whether it could be written. Why not is logged.
+    fn checkpoint_at_pause(&mut self) -> bool {
+        let written = self.checkpoint();
+        if let Err(error) = &written {
+            tracing::error!(step = self.state.step, %error, "no checkpoint could be written at the pause; the older one stands, and it is tried again");
+        }
+        written.is_ok()
+    }
+
+    /// The feed was opened anew: a pause is over.
+    fn resume(&mut self) {
+        if self.paused.take().is_some() {
+            Pause::end(&self.state, &self.out);
+            self.show(State::WaitingForData);
+        }
+    }
+
+    /// Shows what the trainer is doing, with the queue before it.
+    pub(super) fn show(&self, doing: State) {
+        self.out.show(doing, &self.state, &self.setup);
+        let mut board = self.out.board();
+        board.queue = (self.feed.level(), self.setup.spec.pipeline.queue_batches);
+        board.last_checkpoint_step = self.hooks.checkpoint.last_step();
+    }
+}

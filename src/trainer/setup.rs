@@ -1,0 +1,89 @@
+//! What a step is taken with and no step changes; only a reload replaces parts of it.
+
+use std::sync::Arc;
+
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::request::SampleRequest;
+use tch::Device;
+
+use super::feed::{Feed, Supply};
+use super::spec::TrainerSpec;
+use super::state::RunState;
+use crate::checkpoint::Policy;
+use crate::eval::Subject;
+use crate::eval::data::{Sets, TrainingPass};
+use crate::eval::features::Pool;
+use crate::optim::{learning_rate, weight_decay};
+use crate::words::Words;
+
+/// Settings, device, and where data and words come from.
+pub(super) struct Setup {
+    pub(super) spec: TrainerSpec,
+    pub(super) device: Device,
+    pub(super) words: Words,
+    /// What the pipeline makes of each sample.
+    pub(super) request: Arc<SampleRequest>,
+    pub(super) supply: Supply,
+}
+
+impl Setup {
+    /// Learning rate and weight decay of a step.
+    pub(super) fn schedule(&self, step: u64) -> (f64, f64) {
+        (learning_rate(&self.spec.optim, step), weight_decay(&self.spec.optim, step))
+    }
+
+    /// Starts the stream of batches behind `start`, for `device`.
+    ///
+    /// # Errors
+    /// As [`Feed::open`].
+    pub(super) fn open_feed(&self, start: Cursor, device: Device, metrics: &PipelineMetrics) -> Result<Feed, PipelineError> {
+        Feed::open(
+            &self.supply,
+            &self.spec,
+            &self.request,
+            self.words.tokenizer(),
+            start,
+            device,
+            metrics,
+        )
+    }
+
+    /// Which checkpoints stay.
+    pub(super) fn retention(&self, state: &RunState) -> Policy {
+        Policy {
+            keep: self.spec.checkpoint.keep,
+            keep_every: self.spec.checkpoint.keep_every_steps,
+            best: state.patience.best.map(|(_, step)| step),
+        }
+    }
+
+    /// The run's model as evaluations take it, with the features that a probe learns from.
+    pub(super) fn subject<'a>(&'a self, state: &'a RunState, places: Vec<(usize, Pool)>) -> Subject<'a> {
+        let spec = &self.spec;
+        Subject {
+            objective: state.objective.as_ref(),
+            device: self.device,
+            bf16: spec.train.precision.is_bf16(),
+            normalise: spec.train.normalise(),
+            eval: &spec.eval,
+            sets: Sets {
+                data: &spec.data,
+                pipeline: &spec.pipeline,
+                image: spec.model.image,
+                crop_ratio: spec.eval.crop_ratio,
+                seed: spec.seed,
+            },
+            training: TrainingPass {
+                words: &self.words,
+                request: &self.request,
+                batch: spec.train.batch as usize,
+                micro_batches: state.micro_batches.max(1),
+                step: state.step,
+                total_steps: spec.optim.total_steps,
+            },
+            places,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! In how many micro-batches a batch is processed: more where a step does not fit into memory, and as few as fit where `train.accumulate = 0`.
+
+use std::fs;
+
+use splitmask_pipeline::types::Batch;
+use tch::Device;
+
+use super::pass::{Pass, PassOutcome};
+use crate::trainer::error::{TrainError, device_panics_caught};
+use crate::trainer::feed::Staged;
+use crate::trainer::outlets::Outlets;
+use crate::trainer::setup::Setup;
+use crate::trainer::spec::OnOom;
+use crate::trainer::state::RunState;
+
+/// Share of the free memory that the automatic choice uses.
+const SHARE: f64 = 0.8;
+/// Images that the memory of one image is measured with, at most.
+const PROBE: usize = 4;
+
+/// The next larger divisor of `batch` from `now` on, at least doubling where there is one.
+#[must_use]
+fn more(batch: usize, now: usize) -> Option<usize> {
+    let divides = |p: &usize| batch.is_multiple_of(*p);
+    (2 * now..=batch).find(divides).or_else(|| (now + 1..=batch).find(divides))
+}
+
+/// Fewest micro-batches of a batch such that one, at `image_bytes` for each image, fits into `room`.
+#[must_use]
+fn fewest_that_fit(batch: usize, image_bytes: f64, room: f64) -> usize {
+    let fits = |n: &usize| batch.is_multiple_of(*n) && (batch / *n) as f64 * image_bytes <= room;
+    (1..=batch).find(fits).unwrap_or(batch)
+}
+
+/// Value of a line such as `VmRSS:   1234 kB` in bytes.
+fn kilobytes(file: &str, field: &str) -> Option<f64> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
+}
+
+/// Memory that this process may still take: of the machine, or of its control group if that is less.
+fn free_memory() -> Option<f64> {
+    let machine = kilobytes("/proc/meminfo", "MemAvailable")?;
+    let number = |file: &str| fs::read_to_string(file).ok()?.trim().parse::<f64>().ok();
+    let group = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
+    Some(group.map_or(machine, |(most, now)| machine.min(most - now)))
+}
+
+/// Gradients of a batch, in as many micro-batches as it takes.
+///
+/// # Errors
+/// [`TrainError::OutOfMemory`] where not even one image fits or `train.on_oom` says so; other failures as they are.
+pub(super) fn gradients_that_fit(
+    state: &mut RunState,
+    setup: &Setup,
+    staged: &Staged,
+    out: &mut Outlets,
+) -> Result<PassOutcome, TrainError> {
+    let (batch, sent) = (&staged.batch, staged.sent.as_ref());
+    if state.micro_batches == 0 {
+        state.micro_batches = find(state, setup, batch)?;
+        tracing::info!(
+            micro_batches = state.micro_batches,
+            images = batch.len / state.micro_batches,
+            "train.accumulate = 0: the batch is processed in micro-batches of that many images"
+        );
+    }
+    loop {
+        let pass = Pass::next(state, setup, sent);
+        let done = device_panics_caught(|| {
+            pass.gradients(batch, |phase| {
+                out.clock.switch(phase);
+            })
+        });
+        let error = match done {
+            Err(TrainError::OutOfMemory { detail, .. }) => detail,
+            other => return other,
+        };
+        state.optimizer.zero_grad()?;
+        torch_ext::cuda_empty_cache()?;
+        let may_split = setup.spec.train.on_oom == OnOom::Split && !setup.spec.objective.whole_batch();
+        let Some(more) = more(batch.len, state.micro_batches).filter(|_| may_split) else {
+            return Err(TrainError::OutOfMemory {
+                detail: error,
+                batch: batch.len,
+                micro_batches: state.micro_batches,
+            });
+        };
+        out.telemetry.train.memory_splits.inc();
+        tracing::warn!(
+            step = state.step + 1,
+            from = state.micro_batches,
+            to = more,
+            error,
+            "a step did not fit into memory: the batch is processed in more micro-batches from now on, with the same result"
+        );
+        state.micro_batches = more;
+    }
+}
+
+/// On CUDA one: a lack of memory divides it. On a CPU, where a lack of memory is the end of the process, by measuring.
+fn find(state: &mut RunState, setup: &Setup, batch: &Batch) -> Result<usize, TrainError> {
+    if setup.device != Device::Cpu || setup.spec.objective.whole_batch() {
+        return Ok(1);
+    }
+    let probe = (1..=PROBE.min(batch.len)).rev().find(|n| batch.len.is_multiple_of(*n)).unwrap_or(1);
+    state.micro_batches = batch.len / probe;
+    // Twice: the first time also fills libtorch's own caches.
+    let mut grown = 0.0;
+    for _ in 0..2 {
+        let before = kilobytes("/proc/self/status", "VmRSS");
+        // Makes the peak begin anew; where the kernel refuses, the old peak only makes the estimate too large.
+        let _ = fs::write("/proc/self/clear_refs", "5");
+        Pass::next(state, setup, None).first_micro_batch(batch)?;
+        state.optimizer.zero_grad()?;
+        let peak = kilobytes("/proc/self/status", "VmHWM");
+        let (Some(before), Some(peak)) = (before, peak) else {
+            return Ok(1);
+        };
+        grown = (peak - before).max(0.0);
+    }
+    let each = grown / probe as f64;
+    let Some(room) = free_memory() else { return Ok(1) };
+    tracing::info!(
+        image_mib = each / f64::from(1 << 20),
+        free_mib = room / f64::from(1 << 20),
+        "measured the memory of a step"
+    );
+    Ok(fewest_that_fit(batch.len, each, SHARE * room))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_divisors_and_grow_at_least_twofold() {
+        assert_eq!(more(12, 1), Some(2));
+        assert_eq!(more(12, 2), Some(4));
+        assert_eq!(more(12, 4), Some(12));
+        assert_eq!(more(9, 1), Some(3));
+        assert_eq!(more(12, 12), None);
+        assert_eq!(more(1, 1), None);
+    }
+
+    #[test]
+    fn the_largest_micro_batch_that_fits_is_taken() {
+        assert_eq!(fewest_that_fit(12, 10.0, 1000.0), 1);
+        assert_eq!(fewest_that_fit(12, 10.0, 119.0), 2);
+        assert_eq!(fewest_that_fit(12, 10.0, 45.0), 3);
+        assert_eq!(fewest_that_fit(12, 10.0, 1.0), 12, "one image must fit");
+        assert_eq!(fewest_that_fit(7, 10.0, 60.0), 7);
+    }
+
+    #[test]
+    fn this_machine_tells_its_memory() {
+        let (rss, free) = (kilobytes("/proc/self/status", "VmRSS").unwrap(), free_memory().unwrap());
+        assert!(rss > 1e6 && free > 1e6, "{rss} {free}");
+    }
+}

@@ -1,0 +1,7 @@
+//! One optimizer step: a pass over the batch in micro-batches, and what its gradients change.
+
+mod micro_batches;
+pub(super) mod pass;
+mod update;
+
+pub(super) use update::take_step;

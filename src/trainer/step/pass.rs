@@ -1,0 +1,263 @@
+//! Forward and backward over one batch, one micro-batch after the other: what a step and its replay have in common.
+//!
+//! The micro-batches change no result: drop path gives an image the same fate in any of them, and a loss between images is taken over the whole batch
+//! (gradient cache, arXiv 2101.06983).
+
+use std::ops::Range;
+
+use splitmask_pipeline::seed::{Purpose, derive};
+use splitmask_pipeline::types::Batch;
+use tch::{Device, Kind, Tensor};
+use torch_ext::Autocast;
+
+use crate::loss::perplexity;
+use crate::model::BatchRows;
+use crate::objective::{BetweenImages, Losses, Objective, ObjectiveError, StepContext};
+use crate::telemetry::metrics::Phase;
+use crate::tensor::{SentBatch, StepInput, look};
+use crate::trainer::error::TrainError;
+use crate::trainer::setup::Setup;
+use crate::trainer::spec::TrainerSpec;
+use crate::trainer::state::RunState;
+use crate::words::Words;
+
+/// A batch's numbers by name, over all its micro-batches; f64 scalars on the device.
+pub(in crate::trainer) type Scalars = Vec<(&'static str, Tensor)>;
+
+/// Everything besides the batch that a pass depends on; the same values and weights give the same gradients.
+pub(in crate::trainer) struct Pass<'a> {
+    pub(in crate::trainer) objective: &'a dyn Objective,
+    pub(in crate::trainer) spec: &'a TrainerSpec,
+    pub(in crate::trainer) device: Device,
+    /// Optimizer steps done before.
+    pub(in crate::trainer) step: u64,
+    /// Number of the batch among all that the run consumed, from 1.
+    pub(in crate::trainer) consumed: u64,
+    /// Micro-batches that the batch is processed in.
+    pub(in crate::trainer) micro_batches: usize,
+    /// Where words come from; `None` for a batch that brings its words.
+    pub(in crate::trainer) words: Option<&'a Words>,
+    /// The whole batch on the device; `None` = each micro-batch is sent when it is its turn.
+    pub(in crate::trainer) sent: Option<&'a SentBatch>,
+}
+
+/// What a pass leaves besides gradients.
+#[derive(Default)]
+pub(in crate::trainer) struct PassOutcome {
+    /// The batch's numbers, its total under `total`.
+    pub(in crate::trainer) scalars: Scalars,
+    /// Words that were made on the device, one tensor for each micro-batch.
+    pub(in crate::trainer) made_words: Vec<Tensor>,
+    /// Histograms by name, summed over the micro-batches.
+    counts: Scalars,
+}
+
+impl<'a> Pass<'a> {
+    /// The pass of the next step.
+    pub(in crate::trainer) fn next(state: &'a RunState, setup: &'a Setup, sent: Option<&'a SentBatch>) -> Self {
+        Self {
+            objective: state.objective.as_ref(),
+            spec: &setup.spec,
+            device: setup.device,
+            step: state.step,
+            consumed: state.ladder.consumed() + 1,
+            micro_batches: state.micro_batches.max(1),
+            words: Some(&setup.words),
+            sent,
+        }
+    }
+
+    /// Leaves the gradients of a batch's mean loss with the parameters (on top of what is there) and answers its numbers, the total under `total`.
+    ///
+    /// # Errors
+    /// The batch does not fit the objective, or what libtorch said.
+    pub(in crate::trainer) fn gradients(&self, batch: &Batch, mut phase: impl FnMut(Phase)) -> Result<PassOutcome, TrainError> {
+        let mut outcome = PassOutcome::default();
+        let compared = match self.objective.between_images() {
+            Some(between) if self.micro_batches > 1 => Some(self.compared(between, batch, &mut outcome.scalars, &mut phase)?),
+            _ => None,
+        };
+        for index in 0..self.micro_batches {
+            self.one(index, batch, compared.as_ref(), &mut outcome, &mut phase)?;
+        }
+        for (name, counts) in std::mem::take(&mut outcome.counts) {
+            outcome.scalars.push((name, perplexity(&counts)));
+        }
+        Ok(outcome)
+    }
+
+    /// Forward and backward of one micro-batch, as if the others did not exist: what the memory of one is measured with.
+    ///
+    /// # Errors
+    /// As [`Pass::gradients`].
+    pub(in crate::trainer) fn first_micro_batch(&self, batch: &Batch) -> Result<(), TrainError> {
+        self.one(0, batch, None, &mut PassOutcome::default(), &mut |_| {})
+    }
+
+    /// First pass: the descriptors of all micro-batches, and the gradient of the term between images for them.
+    fn compared(
+        &self,
+        between: &dyn BetweenImages,
+        batch: &Batch,
+        scalars: &mut Scalars,
+        phase: &mut impl FnMut(Phase),
+    ) -> Result<Tensor, TrainError> {
+        let mut described = Vec::new();
+        for index in 0..self.micro_batches {
+            phase(Phase::Copy);
+            let (input, _) = self.one_input(batch, index, phase)?;
+            let ctx = self.begin(index, batch.len);
+            let _rows = ctx.rows.enter();
+            described.push(tch::no_grad(|| self.autocast(|| between.describe(&input, &ctx)))?.1);
+        }
+        let leaf = Tensor::f_cat(&described, 1)?.set_requires_grad(true);
+        let losses = between.compare(&leaf);
+        phase(Phase::Backward);
+        losses.total.f_backward()?;
+        for (name, value) in losses
+            .terms
+            .iter()
+            .chain(&losses.stats)
+            .map(|(n, v)| (*n, v))
+            .chain([("total", &losses.total)])
+        {
+            add(scalars, name, value.detach().to_kind(Kind::Double));
+        }
+        Ok(leaf.grad())
+    }
+
+    /// Second pass, or the only one: a micro-batch's own losses, and its share of the gradient of the term between images.
+    fn one(
+        &self,
+        index: usize,
+        batch: &Batch,
+        compared: Option<&Tensor>,
+        outcome: &mut PassOutcome,
+        phase: &mut impl FnMut(Phase),
+    ) -> Result<(), TrainError> {
+        phase(Phase::Copy);
+        let (input, made) = self.one_input(batch, index, phase)?;
+        let ctx = self.begin(index, batch.len);
+        let _rows = ctx.rows.enter();
+        self.spec.debug.fail_in_forward(self.consumed, self.micro_batches)?;
+        let micro_batches = self.micro_batches as f64;
+        let (losses, target) = match (compared, self.objective.between_images()) {
+            (Some(gradient), Some(between)) => {
+                let (losses, described) = self.autocast(|| between.describe(&input, &ctx))?;
+                let gradient = gradient.narrow(1, index as i64 * input.len, input.len);
+                let target = &losses.total / micro_batches + (described * gradient).sum(Kind::Float);
+                (losses, target)
+            }
+            _ => {
+                let losses = self.autocast(|| self.objective.forward(&input, &ctx))?;
+                let target = &losses.total / micro_batches;
+                (losses, target)
+            }
+        };
+        phase(Phase::Backward);
+        let factor = self.spec.debug.loss_factor(self.consumed);
+        if factor == 1.0 {
+            target.f_backward()?;
+        } else {
+            (target * factor).f_backward()?;
+        }
+        self.sum_up(outcome, losses, factor);
+        outcome.made_words.extend(made);
+        Ok(())
+    }
+
+    /// Sets the generator and answers where a micro-batch stands. Drop path draws from libtorch's generator; seeding it by step makes a step a function of
+    /// (seed, step, batch, weights) alone.
+    fn begin(&self, index: usize, total: usize) -> StepContext {
+        let ctx = step_context(self.spec, self.step, index, total, self.micro_batches);
+        tch::manual_seed(ctx.seed as i64);
+        ctx
+    }
+
+    /// A micro-batch on the device with the faults that are to be injected, and its words if they were made there.
+    fn one_input(&self, batch: &Batch, index: usize, phase: &mut impl FnMut(Phase)) -> Result<(StepInput, Option<Tensor>), TrainError> {
+        let size = batch.len / self.micro_batches;
+        let (input, made) = self.input(batch, index * size..(index + 1) * size, phase)?;
+        self.spec.debug.spoil(&input, self.consumed);
+        for (i, view) in input.views.iter().enumerate() {
+            look(|| format!("input view {i}"), &view.pixels);
+        }
+        Ok((input, made))
+    }
+
+    /// Images `range` of a batch on the device, and their words if they were made there.
+    fn input(&self, batch: &Batch, range: Range<usize>, phase: &mut impl FnMut(Phase)) -> Result<(StepInput, Option<Tensor>), TrainError> {
+        let normalise = self.spec.train.normalise();
+        let own;
+        let (sent, range) = match self.sent {
+            Some(sent) => (sent, range),
+            None => {
+                let len = range.len();
+                own = SentBatch::send(batch, range, self.device)?;
+                (&own, 0..len)
+            }
+        };
+        let target = sent.target(&range)?;
+        let mut input = sent.input(range, &normalise)?;
+        phase(Phase::Forward);
+        if let Some(words) = self.words {
+            words.fill(&mut input, target.as_ref());
+        }
+        let made = target.and(input.words.as_ref().map(Tensor::shallow_clone));
+        Ok((input, made))
+    }
+
+    fn autocast<T>(&self, forward: impl FnOnce() -> Result<T, ObjectiveError>) -> Result<T, TrainError> {
+        let _autocast = self
+            .spec
+            .train
+            .precision
+            .is_bf16()
+            .then(|| Autocast::bf16(self.device))
+            .transpose()?;
+        Ok(forward()?)
+    }
+
+    fn sum_up(&self, outcome: &mut PassOutcome, losses: Losses, factor: f64) {
+        let scalars = &mut outcome.scalars;
+        let share = |value: &Tensor| value.detach().to_kind(Kind::Double) / self.micro_batches as f64;
+        for (name, value) in losses.terms.iter().chain(&losses.stats) {
+            add(scalars, name, share(value));
+        }
+        add(scalars, "total", share(&losses.total) * factor);
+        for (name, counts) in losses.counts {
+            add(&mut outcome.counts, name, counts);
+        }
+    }
+}
+
+/// Where micro-batch `index` of `micro_batches` of a batch of `total` images stands in the training, at a step.
+pub(in crate::trainer) fn step_context(spec: &TrainerSpec, step: u64, index: usize, total: usize, micro_batches: usize) -> StepContext {
+    let len = total / micro_batches;
+    StepContext {
+        step,
+        total: spec.optim.total_steps,
+        train: true,
+        seed: derive(spec.seed, Purpose::Step, step, 0, 0),
+        rows: BatchRows {
+            start: (index * len) as i64,
+            len: len as i64,
+            total: total as i64,
+        },
+    }
+}
+
+fn add(scalars: &mut Scalars, name: &'static str, value: Tensor) {
+    match scalars.iter_mut().find(|(n, _)| *n == name) {
+        Some((_, sum)) => *sum += value,
+        None => scalars.push((name, value)),
+    }
+}
+
+/// The number of that name.
+pub(in crate::trainer) fn scalar<'a>(scalars: &'a Scalars, name: &str) -> Option<&'a Tensor> {
+    scalars.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+pub(in crate::trainer) mod tests;

@@ -1,0 +1,75 @@
+//! One optimizer step, on one screen.
+
+use std::time::Instant;
+
+use tch::Tensor;
+
+use super::micro_batches::gradients_that_fit;
+use super::pass::{PassOutcome, scalar, step_context};
+use crate::optim::Stepped;
+use crate::telemetry::metrics::{Phase, unix_seconds};
+use crate::trainer::error::TrainError;
+use crate::trainer::feed::Staged;
+use crate::trainer::outlets::Outlets;
+use crate::trainer::setup::Setup;
+use crate::trainer::state::RunState;
+
+/// Takes a step in five acts. A step whose loss or gradients are not finite leaves weights and moments as they were; the host learns of it at the next
+/// stability check (`stability.check_every_steps`).
+///
+/// # Errors
+/// The batch does not fit the objective or the memory, or what libtorch said; then the step was not taken.
+pub(in crate::trainer) fn take_step(state: &mut RunState, setup: &Setup, staged: &Staged, out: &mut Outlets) -> Result<(), TrainError> {
+    let began = Instant::now();
+    // 1. Forward and backward: the gradients of the batch are with the parameters.
+    let outcome = gradients_that_fit(state, setup, staged, out)?;
+    let total = scalar(&outcome.scalars, "total").expect("a pass answers its total").shallow_clone();
+    out.clock.switch(Phase::Optimizer);
+    // 2. Clip and update the weights.
+    let (lr, wd) = setup.schedule(state.step);
+    let stepped = state.optimizer.step_unless_nonfinite(lr, wd, setup.spec.optim.clip, &total)?;
+    // 3. What follows the weights: the objective's own averages (a teacher) and the run's.
+    let ctx = step_context(&setup.spec, state.step, 0, staged.batch.len, 1);
+    state.objective.after_step(&ctx, &stepped.skipped)?;
+    if let Some(ema) = &state.ema {
+        ema.update(setup.spec.ema.decay, &stepped.skipped)?;
+    }
+    // 4. Note the numbers, on the device: no step waits for it.
+    note(state, &outcome, &total, &stepped);
+    state.optimizer.zero_grad()?;
+    out.clock.switch(Phase::Other);
+    // 5. Move on: counters and the place in the data.
+    advance(state, setup, staged, out);
+    out.telemetry.train.step_duration.observe(began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn note(state: &mut RunState, outcome: &PassOutcome, total: &Tensor, stepped: &Stepped) {
+    outcome.made_words.iter().for_each(|words| state.usage.observe_on_device(words));
+    state.meter.step();
+    for (name, value) in &outcome.scalars {
+        state.meter.add(name, value);
+    }
+    state.meter.add("grad_norm", &stepped.norm.nan_to_num(0.0, 0.0, 0.0));
+    state.ladder.observe(total, &stepped.norm);
+}
+
+fn advance(state: &mut RunState, setup: &Setup, staged: &Staged, out: &Outlets) {
+    let batch = &staged.batch;
+    if !batch.words.is_empty() {
+        state.usage.observe(&batch.words);
+    }
+    if state.trail.len() > setup.spec.stability.check_every_steps as usize {
+        state.trail.pop_front();
+    }
+    state.trail.push_back(state.cursor);
+    let epochs = u64::from(batch.cursor.epoch.saturating_sub(state.cursor.epoch));
+    state.cursor = batch.cursor;
+    state.step += 1;
+    let m = &out.telemetry.train;
+    m.steps.inc();
+    m.images.inc_by(batch.len as u64);
+    m.epochs.inc_by(epochs);
+    m.last_step_timestamp.set(unix_seconds());
+    out.board().ready = true;
+}
