@@ -108,6 +108,7 @@ fn a_probe_over_its_budget_is_given_up_and_training_goes_on() {
             "optim.total_steps=12",
             "eval.linear_every_steps=6",
             "eval.linear_budget_s=0.001",
+            "checkpoint.every_steps=6",
             &probe,
             &run,
         ];
@@ -116,6 +117,9 @@ fn a_probe_over_its_budget_is_given_up_and_training_goes_on() {
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{log}");
         assert!(log.contains("eval.linear_budget_s"), "{log}");
+        // What was due at the step of the failure is done all the same.
+        let checkpoints = ground.path(layers).join("checkpoints");
+        assert_eq!(splitmask::checkpoint::steps(&checkpoints), [6, 12], "{log}");
         let trace = ground.trace(layers);
         assert!(
             trace

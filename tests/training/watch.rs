@@ -22,6 +22,17 @@ fn the_best_checkpoint_outlives_the_newer_ones_and_a_worse_loss_is_warned_of_onc
     let best = ground.path("run/checkpoints/best");
     let of = |path: &std::path::Path| fs::canonicalize(path).unwrap().file_name().unwrap().to_string_lossy().into_owned();
     assert_eq!(of(&best), "step-00000020", "20 steps of learning are better than 10");
+    // The verb measures what the run measured, on the weights of that step.
+    let run = ground.path("run").display().to_string();
+    let said = splitmask().args(["eval", "loss", &run, "--json"]).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    let at_20 = ground
+        .trace("run")
+        .into_iter()
+        .find(|l| l["step"] == 20 && l["val_loss"].is_f64())
+        .unwrap();
+    assert_eq!(said["loss"]["total"], at_20["val_loss"], "{said}");
 
     // Ten times the weight is ten times the loss: from here on nothing is better. The watch's state came with the checkpoint.
     let more = ["--set", "optim.total_steps=80", "--set", "objective.inpaint_weight=10"];
