@@ -130,7 +130,6 @@ impl StopRequests {
 
 /// A listener for commands that hold nothing worth saving: the signal does to the process what it would do without us. One that the process was
 /// started to ignore (`nohup`, a shell's background job) is ignored.
-#[must_use]
 pub fn by_default() -> impl FnMut(Signal) + Send + 'static {
     let ignored = ignored_at_start();
     move |signal| {

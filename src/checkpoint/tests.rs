@@ -286,7 +286,7 @@ fn a_folder_that_cannot_be_listed_is_an_error_and_not_a_run_without_checkpoints(
     assert!(matches!(newest_good(&root), Err(CheckpointError::Io { .. })));
     fs::remove_file(&root).unwrap();
     save(&root, &snapshot(1)).unwrap();
-    fs::set_permissions(&root, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o0)).unwrap();
     // Root may read it all the same.
     let answer = newest_good(&root);
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();

@@ -140,7 +140,7 @@ pub(crate) fn run(args: &CodebookArgs) -> Result<(), CliError> {
     let source = args
         .url
         .as_deref()
-        .map(|url| Views::open(url, args.data(), args.image, args.area, args.seed))
+        .map(|url| Views::open(url, &args.data(), args.image, args.area, args.seed))
         .transpose()?;
     let bar = bar(!args.json);
     let mut book = match (kind, &source) {

@@ -116,7 +116,7 @@ pub fn chosen(kind: &Kind, flat: &Flat) -> BTreeMap<String, String> {
 #[must_use]
 pub fn variant(kind: &Kind, chosen: &BTreeMap<String, String>) -> Box<dyn Plan> {
     let mut variants = (kind.variants)();
-    let fits = |plan: &Box<dyn Plan>| {
+    let fits = |plan: &dyn Plan| {
         let flat = flatten(&plan.table());
         let has = |key: &String, value: &String| {
             let own = flat.get(key.trim_start_matches("objective."));
@@ -124,7 +124,7 @@ pub fn variant(kind: &Kind, chosen: &BTreeMap<String, String>) -> Box<dyn Plan> 
         };
         chosen.iter().all(|(key, value)| has(key, value))
     };
-    let place = variants.iter().position(fits).unwrap_or(0);
+    let place = variants.iter().position(|plan| fits(plan.as_ref())).unwrap_or(0);
     variants.swap_remove(place)
 }
 

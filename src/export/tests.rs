@@ -175,7 +175,6 @@ fn a_damaged_export_is_found() {
     let _turn = crate::tensor::alone();
     let dir = tempfile::tempdir().unwrap();
     let (encoder, format) = (encoder(tiny(), QkvBias::Full), exporter("hf-vit").unwrap());
-    #[expect(clippy::type_complexity, reason = "read once")]
     let spoil: [(&str, &dyn Fn(&mut Tensors)); 4] = [
         ("is missing", &|t| drop(t.remove("layernorm.bias"))),
         ("no tensor of this format", &|t| drop(t.insert("pooler".into(), Tensor::from(1f32)))),

@@ -20,7 +20,6 @@ pub struct Normalise {
 
 impl Normalise {
     /// Normalised pixels (…×3×S×S) as bytes again: u8 on their device, values beyond the range cut.
-    #[must_use]
     pub fn undone(&self, pixels: &Tensor) -> Tensor {
         let column = |values: &[f64; 3]| Tensor::from_slice(values).view([3, 1, 1]).to_device(pixels.device());
         let bytes = (pixels.to_kind(Kind::Double) * column(&self.std) + column(&self.mean)) * 255.0;

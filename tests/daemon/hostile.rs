@@ -137,7 +137,7 @@ fn a_run_folder_that_vanishes_ends_the_run_before_another_shares_it() {
         ("deleted", |g| {
             fs::rename(g.path("run"), g.path("moved"))
                 .and_then(|()| fs::remove_dir_all(g.path("moved")))
-                .unwrap()
+                .unwrap();
         }),
         ("without its lock", |g| fs::remove_file(g.path("run/daemon.lock")).unwrap()),
     ];

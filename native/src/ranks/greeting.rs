@@ -171,7 +171,7 @@ pub(super) fn greet(store: &Store, rank: usize, world: usize, me: &Member, patie
     if rank == 0 {
         receive(store, world, own, me, patience)
     } else {
-        arrive(store, rank, world, own, me, patience)
+        arrive(store, rank, world, &own, me, patience)
     }
 }
 
@@ -241,7 +241,7 @@ fn receive(store: &Store, world: usize, attempt: String, me: &Member, patience: 
 }
 
 /// The part of all others.
-fn arrive(store: &Store, rank: usize, world: usize, own: String, me: &Member, patience: &Patience<'_>) -> Result<Greeted, Refusal> {
+fn arrive(store: &Store, rank: usize, world: usize, own: &str, me: &Member, patience: &Patience<'_>) -> Result<Greeted, Refusal> {
     let late = |note: &str| {
         Refusal::Late(Late {
             waited: patience.whole,
@@ -252,7 +252,7 @@ fn arrive(store: &Store, rank: usize, world: usize, own: String, me: &Member, pa
         })
     };
     let hello = Hello {
-        nonce: own.clone(),
+        nonce: own.to_owned(),
         world,
         host: me.host.clone(),
     };
@@ -375,7 +375,7 @@ mod tests {
     fn a_device_given_twice_is_named() {
         let a = member("a", "1", Some("GPU-1"), None);
         assert_eq!(
-            misfits(&[a.clone(), a.clone()]),
+            misfits(&[a.clone(), a]),
             [Misfit::Shares {
                 rank: 1,
                 host: "a".into(),

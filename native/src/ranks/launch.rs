@@ -73,9 +73,9 @@ impl Launch {
     pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, RanksError> {
         let env = Env(&get);
         if env.text("RANK").is_some() || env.text("WORLD_SIZE").is_some() {
-            env.from_ranks()
+            env.of_ranks()
         } else if env.text("SLURM_STEP_NUM_TASKS").is_some() && env.text("SLURM_PROCID").is_some() {
-            env.from_slurm()
+            env.of_slurm()
         } else {
             Ok(Self::alone())
         }
@@ -124,7 +124,7 @@ impl<F: Fn(&str) -> Option<String>> Env<'_, F> {
         self.number(key)?.ok_or_else(|| self.wrong(key, why))
     }
 
-    fn from_ranks(&self) -> Result<Launch, RanksError> {
+    fn of_ranks(&self) -> Result<Launch, RanksError> {
         let world: usize = self.needed("WORLD_SIZE", "RANK is set, so the number of ranks must be too")?;
         if world == 0 {
             return Err(self.wrong("WORLD_SIZE", "at least 1"));
@@ -163,7 +163,7 @@ impl<F: Fn(&str) -> Option<String>> Env<'_, F> {
         })
     }
 
-    fn from_slurm(&self) -> Result<Launch, RanksError> {
+    fn of_slurm(&self) -> Result<Launch, RanksError> {
         let world: usize = self.needed("SLURM_STEP_NUM_TASKS", "a number of tasks")?;
         if world <= 1 {
             return Ok(Launch::alone());
@@ -327,7 +327,7 @@ mod tests {
         let launch = read(&step).unwrap();
         assert_eq!((launch.by, launch.rank, launch.world), (Launcher::Slurm, 5, 7));
         assert_eq!((launch.local_rank, launch.local_world), (1, Some(3)));
-        let meeting = launch.meeting.clone().unwrap();
+        let meeting = launch.meeting.unwrap();
         assert_eq!((meeting.host.as_str(), meeting.agent), ("gpu03", false));
         assert!((15_000..30_000).contains(&meeting.port));
         // Every task of the step works out the same port, another step and another job another one.

@@ -229,7 +229,7 @@ fn missing(ranks: &Ranks) {
         for part in [Part::More, Part::Last] {
             let mut loss = model.word_loss(&model.features(&x), &y);
             if part == Part::More || ranks.rank() != 1 || step == 0 {
-                loss = loss + extra.sum(Kind::Float);
+                loss += extra.sum(Kind::Float);
             }
             if let Err(e) = reducer.backward(&loss, part) {
                 report("step", step);

@@ -167,7 +167,7 @@ impl Differences {
     }
 
     /// Takes in what reading a shard showed; logs it the first time.
-    fn read(&self, difference: Difference) {
+    fn read(&self, difference: &Difference) {
         let new = self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(difference.clone());
         if new {
             self.metrics.manifest_differences.of(difference.kind()).inc();
@@ -179,7 +179,7 @@ impl Differences {
     /// A shard was read to its end and holds so many samples.
     pub fn shard_ended(&self, shard: &Shard, samples: u32) {
         if let Some(manifest) = shard.samples.filter(|n| *n != samples) {
-            self.read(Difference::Samples {
+            self.read(&Difference::Samples {
                 shard: shard.path.to_string(),
                 manifest,
                 found: samples,
@@ -194,7 +194,7 @@ impl Differences {
         };
         let known = |d: &Difference| matches!(d, Difference::Label { shard: s, .. } if **s == *shard.path);
         if !self.found.lock().unwrap_or_else(PoisonError::into_inner).iter().any(known) {
-            self.read(Difference::Label {
+            self.read(&Difference::Label {
                 shard: shard.path.to_string(),
                 manifest: classes,
                 found: label,
@@ -205,7 +205,7 @@ impl Differences {
     /// The bytes of a shard were read to the last one and have this SHA-256.
     pub fn hashed(&self, shard: &Shard, sha256: &str) {
         if let Some(manifest) = shard.sha256.as_ref().filter(|s| s.len() == 64 && ***s != *sha256) {
-            self.read(Difference::Checksum {
+            self.read(&Difference::Checksum {
                 shard: shard.path.to_string(),
                 manifest: manifest.to_string(),
                 found: sha256.to_owned(),

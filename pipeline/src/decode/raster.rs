@@ -61,6 +61,7 @@ fn inner(limits: Limits) -> image::Limits {
 
 /// Reads the header only.
 pub(super) fn header(format: Format, bytes: &[u8], limits: Limits) -> Result<RasterHeader, SampleError> {
+    #[expect(clippy::needless_pass_by_value, reason = "the same shape as the other users of `open!`")]
     fn read(decoder: impl ImageDecoder) -> Result<(u32, u32, u64), SampleError> {
         let (width, height) = decoder.dimensions();
         Ok((width, height, decoder.total_bytes()))

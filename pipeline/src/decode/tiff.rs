@@ -198,7 +198,7 @@ pub(super) fn decode(
     native.resize(layout.complete_len, 0);
     // The crate asserts where a damaged directory contradicts itself; that must not end a run.
     catch_unwind(AssertUnwindSafe(|| decoder.read_image_bytes(native)))
-        .unwrap_or_else(|_| Err(TiffError::IntSizeError))
+        .unwrap_or(Err(TiffError::IntSizeError))
         .map_err(refusal)?;
     let samples = Samples {
         bytes: native,

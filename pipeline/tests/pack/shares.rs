@@ -91,7 +91,7 @@ fn dropping_duplicates_never_empties_training() {
             put(input.path(), &format!("{n}-{i}.png"), &image(1));
         }
         let report = packed(input.path(), &out.path().join("o"), |o| {
-            (o.val_share, o.drop_duplicates) = (0.5, true)
+            (o.val_share, o.drop_duplicates) = (0.5, true);
         });
         assert_eq!((report.train.samples(), report.packed(), report.val.is_none()), (1, 1, true));
         assert_eq!(report.refused["duplicate"].files, 5);
@@ -110,7 +110,7 @@ fn a_folder_of_validation_images_is_used_as_it_is_and_shares_the_list_of_classes
         put(input.path(), path, &image(n as u32));
     }
     let report = packed(&input.path().join("t"), &out.path().join("o"), |o| {
-        o.val = Some(input.path().join("v"))
+        o.val = Some(input.path().join("v"));
     });
     let val = report.val.as_ref().unwrap();
     assert_eq!(report.train.classes, ["a", "b", "c", "d"]);

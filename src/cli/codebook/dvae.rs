@@ -108,7 +108,7 @@ pub(super) fn run(args: &CodebookArgs) -> Result<(), CliError> {
     let side = grid * dvae.header.geometry.stride;
     let mut used = None;
     if let (Some(url), true) = (&args.url, args.measure > 0) {
-        let views = Views::open_targets(url, args.data(), side as u32, args.area, args.seed)?;
+        let views = Views::open_targets(url, &args.data(), side as u32, args.area, args.seed)?;
         let census = measure(&dvae, &views, (args.measure, grid), device, &bar)?;
         census.finish(&mut dvae);
         dvae.header.psnr = census.psnr();
@@ -209,7 +209,7 @@ fn train(args: &CodebookArgs, device: Device, bar: &ProgressBar, last: &mut Opti
         ));
     };
     let state = unfinished(&args.out);
-    let views = Views::open_targets(url, args.data(), options.picture as u32, args.area, args.seed)?;
+    let views = Views::open_targets(url, &args.data(), options.picture as u32, args.area, args.seed)?;
     let mut training = if state.exists() {
         let training = Training::resume(options.clone(), &state, device)?;
         eprintln!("going on from step {} ({})", training.steps_done(), state.display());

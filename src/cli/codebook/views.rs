@@ -27,7 +27,7 @@ pub(super) struct Views {
 
 impl Views {
     /// Opens the place. Crops: `area` of the image, training's default aspect ratio and flip, no colour changes.
-    pub(super) fn open(url: &str, data: DataConfig, size: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
+    pub(super) fn open(url: &str, data: &DataConfig, size: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
         let crop = CropConfig {
             area,
             ..CropConfig::default()
@@ -36,11 +36,11 @@ impl Views {
             crop,
             ..ViewRequest::new(IMAGE, size)
         };
-        Self::of_request(url, data, SampleRequest::of_views(vec![view]), seed)
+        Self::of_request(url, data, Arc::new(SampleRequest::of_views(vec![view])), seed)
     }
 
     /// As [`Views::open`] with crops as the target of a dVAE, of `side` pixels (see [`TargetRequest`]).
-    pub(super) fn open_targets(url: &str, data: DataConfig, side: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
+    pub(super) fn open_targets(url: &str, data: &DataConfig, side: u32, area: [f32; 2], seed: u64) -> Result<Self, PipelineError> {
         let crop = CropConfig {
             area,
             ..CropConfig::default()
@@ -54,10 +54,10 @@ impl Views {
             target: Some(TargetRequest { view: IMAGE, size: side }),
             ..SampleRequest::of_views(vec![view])
         };
-        Self::of_request(url, data, request, seed)
+        Self::of_request(url, data, Arc::new(request), seed)
     }
 
-    fn of_request(url: &str, data: DataConfig, request: SampleRequest, seed: u64) -> Result<Self, PipelineError> {
+    fn of_request(url: &str, data: &DataConfig, request: Arc<SampleRequest>, seed: u64) -> Result<Self, PipelineError> {
         let limits = Limits {
             max_pixels: data.max_pixels,
             max_bytes: data.max_member_bytes,
@@ -65,8 +65,8 @@ impl Views {
         };
         let views = Self {
             url: redact(url),
-            dataset: Dataset::open(url, &data, &PipelineConfig::default(), PipelineMetrics::default())?,
-            request: Arc::new(request),
+            dataset: Dataset::open(url, data, &PipelineConfig::default(), PipelineMetrics::default())?,
+            request,
             limits,
             seed,
         };

@@ -58,7 +58,7 @@ fn defaults_make_room_for_what_was_set_and_say_so() {
         let told = |key: &str| places.get(key).map(ToString::to_string).unwrap_or_default();
         assert_eq!(load(&config.to_toml()).unwrap(), config, "what was fitted fits");
         (
-            config.clone(),
+            config,
             [
                 "objective.mask.min_block",
                 "objective.mask.count",

@@ -395,7 +395,7 @@ mod tests {
         let one = SplitMaskConfig::default();
         let both = SplitMaskConfig {
             both_branch_negatives: true,
-            ..one.clone()
+            ..one
         };
         assert_eq!(one.chance("match", &at), Some(128f64.ln()));
         assert_eq!(both.chance("match", &at), Some(255f64.ln()));

@@ -73,7 +73,7 @@ impl CheckpointWriter {
                 self.refused = Some(CheckpointError::Io {
                     path: "thread checkpoint".into(),
                     source,
-                })
+                });
             }
         }
     }

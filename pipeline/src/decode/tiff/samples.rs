@@ -90,7 +90,7 @@ impl Samples<'_> {
                     bits => 255 / ((1u16 << bits) - 1) as u8,
                 };
                 transparency::fill(part, background, out, |x, y| {
-                    whole([self.raw(x, y, 0) * full ^ flip; 3], opaque(x, y))
+                    whole([(self.raw(x, y, 0) * full) ^ flip; 3], opaque(x, y))
                 })
             }
             Colours::Rgb => transparency::fill(part, background, out, |x, y| {
