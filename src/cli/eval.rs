@@ -87,7 +87,7 @@ struct LossArgs {
 
 pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
     match args.task {
-        Task::Linear(args) => linear::run(args),
+        Task::Linear(args) => linear::run(&args),
         Task::Loss(LossArgs { subject }) => {
             let (folder, config) = subject.open()?;
             let measured = Measured::of(&config, subject.weights(&folder))?;

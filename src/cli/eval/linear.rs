@@ -69,7 +69,7 @@ fn layers(text: &str, depth: usize) -> Result<Vec<usize>, CliError> {
     }
 }
 
-pub(super) fn run(args: LinearArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &LinearArgs) -> Result<(), CliError> {
     let (folder, config) = args.subject.open()?;
     let numbers = layers(&args.layers, config.model.layers() as usize)?;
     let places: Vec<(usize, Pool)> = numbers
