@@ -1,10 +1,8 @@
 // Several processes that train one model: PyTorch's c10d, driven from Rust (src/ranks). Handles are objects that the caller owns and frees.
-// What can fail because of a peer sets *peer while it waits for one, so that the caller knows whose failure it was.
+// What waits for other ranks tells by *peer whether it failed because of one.
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
-#include <mutex>
 #include <string>
 
 #include <ATen/ops/arange.h>
@@ -14,22 +12,17 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupWrapper.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/csrc/distributed/c10d/comm.hpp>
-#include <torch/csrc/distributed/c10d/reducer.hpp>
 
-#include "border.h"
+#include "ranks.h"
 
 namespace {
 
 using border::guarded;
-using border::List;
 using border::list;
-using c10d::ProcessGroup;
-using Clock = std::chrono::steady_clock;
+using namespace ranks;
 using StoreRef = c10::intrusive_ptr<c10d::Store>;
 using WorkRef = c10::intrusive_ptr<c10d::Work>;
 // Made by nccl.cpp, which is loaded at run time.
@@ -40,31 +33,6 @@ constexpr size_t kBroadcastBytes = size_t{250} << 20;
 constexpr std::chrono::seconds kConnect(60);
 
 std::chrono::milliseconds milliseconds(double s) { return std::chrono::milliseconds(static_cast<int64_t>(s * 1e3)); }
-double seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
-
-// Gloo whose connections can be closed while other threads wait on them.
-class Mesh : public c10d::ProcessGroupGloo {
- public:
-  using ProcessGroupGloo::ProcessGroupGloo;
-  void cut() {
-    for (auto& context : contexts_) context->closeConnections();
-  }
-};
-using MeshRef = c10::intrusive_ptr<Mesh>;
-
-struct Links {
-  int rank, size;
-  MeshRef control;
-  // For tensors: one backend for each kind of device.
-  c10::intrusive_ptr<ProcessGroup> data;
-  c10::intrusive_ptr<c10d::Backend> nccl;
-  std::vector<MeshRef> meshes;
-
-  void cut() {
-    for (auto& mesh : meshes) mesh->cut();
-    if (nccl) nccl->abort();
-  }
-};
 
 // The devices of gloo: each of the interfaces named, or the one address.
 std::vector<std::shared_ptr<gloo::transport::Device>> devices(const char* const* interfaces, size_t n, const char* address) {
@@ -85,90 +53,9 @@ MeshRef mesh(const StoreRef& store, const char* name, const Links& links, const 
   return made;
 }
 
-// Waits, and says meanwhile that a failure is a peer's.
-void settle(const WorkRef& work, int* peer) {
-  *peer = 1;
-  work->wait();
-  *peer = 0;
-}
-
 struct Tick {
   at::Tensor word;
   WorkRef work;
-};
-
-// What the reducer did in the last backward that synchronised.
-struct Traffic {
-  std::mutex lock;
-  Clock::time_point start;
-  uint64_t buckets = 0, bytes = 0;
-  double first = 0, last = 0, whole = 0;
-  bool peer = false;
-};
-
-// Means over the ranks, as the reducer's own rule makes them, with a look at when buckets leave and whether a peer failed.
-class MeanHook : public c10d::CommHookInterface {
- public:
-  MeanHook(c10::intrusive_ptr<ProcessGroup> group, std::shared_ptr<Traffic> traffic) : group(std::move(group)), traffic(std::move(traffic)) {}
-
-  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
-    auto& buffer = bucket.getBufferRef();
-    {
-      const std::lock_guard<std::mutex> guard(traffic->lock);
-      traffic->last = seconds(Clock::now() - traffic->start);
-      if (traffic->buckets++ == 0) traffic->first = traffic->last;
-      traffic->bytes += buffer.nbytes();
-    }
-    buffer.div_(group->getSize());
-    List one{buffer};
-    const auto failed = [t = traffic] {
-      const std::lock_guard<std::mutex> guard(t->lock);
-      t->peer = true;
-    };
-    try {
-      auto future = group->allreduce(one)->getFuture();
-      future->addCallback([failed](c10::ivalue::Future& f) {
-        if (f.hasError()) failed();
-      });
-      return future;
-    } catch (...) {
-      failed();
-      throw;
-    }
-  }
-
-  at::Tensor parseHookResult(const c10::IValue& result) override { return c10d::detail::parseCppCommHookResult(result); }
-
- private:
-  c10::intrusive_ptr<ProcessGroup> group;
-  std::shared_ptr<Traffic> traffic;
-};
-
-constexpr int64_t kFirstBucket = int64_t{1} << 20;
-
-class Reducer : public c10d::Reducer {
- public:
-  Reducer(const c10::intrusive_ptr<ProcessGroup>& group, List params, std::vector<std::vector<size_t>> buckets, int64_t cap,
-          std::unordered_map<size_t, std::string> names, std::shared_ptr<Traffic> traffic)
-      : c10d::Reducer(params, std::move(buckets), group, std::vector<bool>(params.size(), false), cap, /*find_unused_parameters=*/false,
-                      /*gradient_as_bucket_view=*/true, std::move(names), std::min(cap, kFirstBucket),
-                      /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, /*bucket_bytes_cap_list=*/{}),
-        traffic(std::move(traffic)) {}
-
-  // The next backward synchronises. Forgets which gradients were there.
-  void expect() {
-    std::fill(backward_stats_.begin(), backward_stats_.end(), int64_t{-1});
-    prepare_for_backward({});
-  }
-  // Parameters that the last synchronising backward gave no gradient, if it did not come to its end.
-  std::vector<size_t> missing() const {
-    std::vector<size_t> out;
-    for (size_t i = 0; require_finalize_ && i < backward_stats_.size(); ++i)
-      if (backward_stats_[i] < 0) out.push_back(i);
-    return out;
-  }
-
-  const std::shared_ptr<Traffic> traffic;
 };
 
 bool same_kind(const at::Tensor& a, const at::Tensor& b) { return a.scalar_type() == b.scalar_type() && a.device() == b.device(); }
@@ -189,11 +76,6 @@ extern "C" {
 
 // What all_reduce does with a tensor.
 enum TrReduce { kSum = 0, kMean = 1, kMax = 2 };
-
-struct TrTraffic {
-  uint64_t buckets, bytes;
-  double first, last, whole;
-};
 
 [[noreturn]] void tr_exit(int code) { _exit(code); }
 
@@ -260,23 +142,26 @@ char* tr_store_add(c10d::Store* store, const char* key, int64_t by, int64_t* sum
 
 // Connects all ranks. Every rank calls this with the same store. `cuda`: 0 without, 1 by gloo, 2 by NCCL, whose maker is `nccl` then.
 char* tr_links_open(c10d::Store* s, int rank, int size, const char* const* interfaces, size_t n, const char* address, double step_s,
-                    double control_s, int checked, int cuda, MakeNccl nccl, Links** out) {
+                    double control_s, int checked, int cuda, MakeNccl nccl, Links** out, int* peer) {
   return guarded([&] {
     const auto store = StoreRef::unsafe_reclaim_from_nonowning(s);
     auto links = std::make_unique<Links>();
     links->rank = rank;
     links->size = size;
     const auto on = devices(interfaces, n, address);
-    links->control = mesh(store, "control", *links, on, 1, control_s);
-    links->meshes.push_back(links->control);
-    const auto plain = mesh(store, "data", *links, on, 2, step_s);
-    links->meshes.push_back(plain);
-    c10::intrusive_ptr<c10d::Backend> cpu = plain;
-    if (checked) {
-      const auto helper = mesh(store, "checked", *links, on, 1, step_s);
-      links->meshes.push_back(helper);
-      cpu = c10::make_intrusive<c10d::ProcessGroupWrapper>(cpu, helper);
-    }
+    c10::intrusive_ptr<c10d::Backend> cpu;
+    among_peers(peer, [&] {
+      links->control = mesh(store, "control", *links, on, 1, control_s);
+      links->meshes.push_back(links->control);
+      const auto plain = mesh(store, "data", *links, on, 2, step_s);
+      links->meshes.push_back(plain);
+      cpu = plain;
+      if (checked) {
+        const auto helper = mesh(store, "checked", *links, on, 1, step_s);
+        links->meshes.push_back(helper);
+        cpu = c10::make_intrusive<c10d::ProcessGroupWrapper>(cpu, helper);
+      }
+    });
     links->data = c10::make_intrusive<ProcessGroup>(c10::make_intrusive<c10d::PrefixStore>("group", store), rank, size);
     links->data->setBackend(c10::kCPU, ProcessGroup::BackendType::GLOO, cpu);
     links->data->setDefaultBackend(ProcessGroup::BackendType::GLOO);
@@ -307,7 +192,7 @@ void tr_links_free(Links* links) {
 }
 
 // Sends the word, of the same length on every rank. Only CPU and network are touched.
-char* tr_tick_begin(Links* links, const int64_t* word, size_t n, Tick** out) {
+char* tr_tick_begin(Links* links, const int64_t* word, size_t n, Tick** out, int* peer) {
   return guarded([&] {
     const c10::NoGradGuard no_grad;
     auto tick = std::make_unique<Tick>();
@@ -316,7 +201,7 @@ char* tr_tick_begin(Links* links, const int64_t* word, size_t n, Tick** out) {
     c10d::AllreduceOptions o;
     o.reduceOp = c10d::ReduceOp::MAX;
     List one{tick->word};
-    tick->work = links->control->allreduce(one, o);
+    among_peers(peer, [&] { tick->work = links->control->allreduce(one, o); });
     *out = tick.release();
   });
 }
@@ -326,7 +211,7 @@ int tr_tick_ready(Tick* tick) { return tick->work->isCompleted() ? 1 : 0; }
 // Waits for the largest of each number.
 char* tr_tick_finish(Tick* tick, int64_t* word, size_t n, int* peer) {
   return guarded([&] {
-    settle(tick->work, peer);
+    among_peers(peer, [&] { tick->work->wait(); });
     const auto* from = tick->word.const_data_ptr<int64_t>();
     std::copy(from, from + n, word);
   });
@@ -360,9 +245,9 @@ char* tr_all_reduce(Links* links, at::Tensor** tensors, const int* how, size_t n
       c10d::AllreduceOptions o;
       o.reduceOp = how[m.members[0]] == kMax ? c10d::ReduceOp::MAX : c10d::ReduceOp::SUM;
       List one{m.flat};
-      m.work = links->data->allreduce(one, o);
+      among_peers(peer, [&] { m.work = links->data->allreduce(one, o); });
     }
-    for (auto& m : messages) settle(m.work, peer);
+    for (auto& m : messages) among_peers(peer, [&] { m.work->wait(); });
     for (auto& m : messages) {
       int64_t start = 0;
       for (const auto i : m.members) {
@@ -381,10 +266,10 @@ char* tr_all_gather(Links* links, at::Tensor* x, int control, at::Tensor** out, 
     const c10::NoGradGuard no_grad;
     auto in = x->detach().contiguous().view({-1});
     auto all = at::empty({links->size * in.numel()}, in.options());
-    WorkRef work;
-    if (control) work = links->control->_allgather_base(all, in);
-    else work = links->data->_allgather_base(all, in);
-    settle(work, peer);
+    among_peers(peer, [&] {
+      const WorkRef work = control ? links->control->_allgather_base(all, in) : links->data->_allgather_base(all, in);
+      work->wait();
+    });
     auto shape = x->sizes().vec();
     shape.insert(shape.begin(), links->size);
     *out = new at::Tensor(all.view(shape));
@@ -397,9 +282,9 @@ char* tr_broadcast(Links* links, at::Tensor** tensors, size_t n, int* peer) {
     const c10::NoGradGuard no_grad;
     List to;
     for (const auto& t : list(tensors, n)) to.push_back(t.detach());
-    *peer = 1;
-    if (n > 0) c10d::broadcast_coalesced(links->data, to, kBroadcastBytes, 0);
-    *peer = 0;
+    among_peers(peer, [&] {
+      if (n > 0) c10d::broadcast_coalesced(links->data, to, kBroadcastBytes, 0);
+    });
   });
 }
 
@@ -416,60 +301,5 @@ char* tr_checksums(at::Tensor** tensors, size_t n, at::Tensor** out) {
     }
     *out = new at::Tensor(sums.empty() ? at::empty({0}, at::kLong) : at::stack(sums).to(at::kCPU));
   });
-}
-
-char* tr_reducer_new(Links* links, at::Tensor** params, const char* const* names, size_t n, int64_t cap, Reducer** out) {
-  return guarded([&] {
-    const auto all = list(params, n);
-    std::unordered_map<size_t, std::string> called;
-    for (size_t i = 0; i < n; ++i) called[i] = names[i];
-    // Buckets in the reverse order, as gradients come; put right after the first backward.
-    auto [buckets, limits] = c10d::compute_bucket_assignment_by_size(all, {static_cast<size_t>(std::min(cap, kFirstBucket)), static_cast<size_t>(cap)},
-                                                                     std::vector<bool>(n, false));
-    std::reverse(buckets.begin(), buckets.end());
-    auto traffic = std::make_shared<Traffic>();
-    auto reducer = std::make_unique<Reducer>(links->data, all, std::move(buckets), cap, std::move(called), traffic);
-    reducer->register_comm_hook(std::make_unique<MeanHook>(links->data, traffic));
-    *out = reducer.release();
-  });
-}
-
-void tr_reducer_free(Reducer* r) {
-  free(guarded([&] { delete r; }));
-}
-
-// Before the first forward of a step. After the first step the buckets are made anew, in the order in which gradients came at rank 0.
-char* tr_reducer_begin(Reducer* r, int* peer) {
-  return guarded([&] {
-    *peer = 1;
-    if (r->should_rebuild_buckets()) r->rebuild_buckets();
-    *peer = 0;
-    r->prepare_for_forward();
-  });
-}
-
-// Before the backward that synchronises.
-char* tr_reducer_expect(Reducer* r) {
-  return guarded([&] {
-    r->expect();
-    const std::lock_guard<std::mutex> guard(r->traffic->lock);
-    r->traffic->buckets = r->traffic->bytes = 0;
-    r->traffic->first = r->traffic->last = r->traffic->whole = 0;
-    r->traffic->start = Clock::now();
-  });
-}
-
-// Behind it. *peer: whether a collective failed. `missing` (room for n): parameters without a gradient, *count of them.
-void tr_reducer_done(Reducer* r, int* peer, size_t* missing, size_t n, size_t* count, TrTraffic* out) {
-  *count = 0;
-  free(guarded([&] {
-    for (const auto i : r->missing())
-      if (*count < n) missing[(*count)++] = i;
-  }));
-  auto& t = *r->traffic;
-  const std::lock_guard<std::mutex> guard(t.lock);
-  *peer = t.peer ? 1 : 0;
-  t.whole = seconds(Clock::now() - t.start);
-  *out = {t.buckets, t.bytes, t.first, t.last, t.whole};
 }
 }

@@ -144,7 +144,7 @@ impl Ranks {
         let Some(group) = &self.group else { return Ok(()) };
         let since = group.together(CALL)?;
         let tensors: Vec<Tensor> = named.iter().map(|(_, t)| t.shallow_clone()).collect();
-        let own = ffi::checksums(&tensors).map_err(|error| group.judge(CALL, since, ffi::Failure { error, peer: false }))?;
+        let own = ffi::checksums(&tensors).map_err(|error| group.judge(CALL, since, ffi::Failure::own(error)))?;
         let own: Vec<i64> = Vec::try_from(own).map_err(|e: tch::TchError| usage(CALL, e.to_string()))?;
         let bytes: Vec<u8> = own.iter().flat_map(|v| v.to_le_bytes()).collect();
         let all = group.gather_bytes(&bytes)?;

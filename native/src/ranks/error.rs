@@ -48,8 +48,8 @@ pub enum RanksError {
     /// Another rank failed or was silent for too long. This rank's connections are closed by now; every later collective is refused.
     #[error("{}", .0)]
     Lost(Box<Loss>),
-    /// A collective after one that failed.
-    #[error("{call}: refused, because an earlier call failed; the ranks are no longer together")]
+    /// A collective after one that failed, or after this rank has left.
+    #[error("{call}: refused, because an earlier call failed or this rank has left; the ranks are no longer together")]
     Apart {
         /// Which call.
         call: &'static str,
@@ -80,7 +80,7 @@ pub enum RanksError {
 }
 
 /// Who did not come in time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Late {
     /// How long was waited.
     pub waited: Duration,
@@ -238,13 +238,29 @@ pub struct Loss {
     pub causes: Vec<Cause>,
 }
 
+impl Loss {
+    /// `message` is libtorch's, of which the first line is kept.
+    pub(super) fn new(call: &'static str, after: Duration, message: &str, causes: Vec<Cause>) -> Self {
+        Self {
+            call,
+            after,
+            message: message.lines().next().unwrap_or_default().to_owned(),
+            causes,
+        }
+    }
+}
+
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, cause) in self.causes.iter().enumerate() {
             let sep = if i == 0 { "" } else { "; " };
             write!(f, "{sep}{cause}")?;
         }
-        let sep = if self.causes.is_empty() { "another rank is gone" } else { "" };
+        let sep = if self.causes.is_empty() {
+            "a connection between the ranks is lost, though all of them answer and none said that it failed"
+        } else {
+            ""
+        };
         let (call, ms) = (self.call, self.after.as_millis());
         write!(f, "{sep} (noticed in {call} after {ms} ms: {})", self.message)
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TorchError;
 use crate::ranks::ffi::Store;
-use crate::ranks::{Late, Misfit};
+use crate::ranks::{Late, Misfit, fit};
 
 /// How often a rank looks for what it waits for.
 const LOOK: Duration = Duration::from_millis(10);
@@ -53,29 +53,49 @@ pub struct Member {
     pub greeting: Greeting,
 }
 
+/// What a rank writes where rank 0 looks.
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
     nonce: String,
     world: usize,
     host: String,
+    pid: u32,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Verdict {
-    /// A rank was started again while the others were still awaited: all greet once more.
-    again: bool,
-    misfits: Vec<Misfit>,
-    members: Vec<Member>,
-}
-
-impl Verdict {
-    const fn again() -> Self {
-        Self {
-            again: true,
-            misfits: Vec::new(),
-            members: Vec::new(),
-        }
+impl Hello {
+    fn key(rank: usize) -> String {
+        format!("hello/{rank}")
     }
+
+    fn find(store: &Store, rank: usize) -> Result<Option<Self>, TorchError> {
+        Ok(store.get(&Self::key(rank))?.and_then(|text| read(&text)))
+    }
+
+    fn process(&self) -> String {
+        format!("host {}, process {}", self.host, self.pid)
+    }
+}
+
+/// Rank 0's answer to a nonce.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    /// The prefix of this attempt's keys.
+    Welcome(String),
+    /// Rank 0 was told that there are so many ranks, which is another number.
+    OtherWorld(usize),
+}
+
+/// What rank 0 tells those that it welcomed.
+#[derive(Debug, Serialize, Deserialize)]
+enum Verdict {
+    /// All came and fit together; `nonces[r]` is that of the process that is rank r.
+    Together { nonces: Vec<String>, members: Vec<Member> },
+    /// All came, and some do not fit.
+    Apart(Vec<Misfit>),
+    /// Not all came.
+    Late(Late),
+    /// A rank was started again while the others were still awaited: all greet once more.
+    Again,
 }
 
 /// Why greeting ended without a group.
@@ -175,69 +195,111 @@ pub(super) fn greet(store: &Store, rank: usize, world: usize, me: &Member, patie
     }
 }
 
+fn place(attempt: &str, nonce: &str) -> String {
+    format!("{attempt}/member/{nonce}")
+}
+
+/// Where rank 0 asks, when a process for every rank has come, who is still there.
+fn roll_call(attempt: &str) -> String {
+    format!("{attempt}/call")
+}
+
+/// Where a process answers that.
+fn presence(attempt: &str, nonce: &str) -> String {
+    format!("{attempt}/present/{nonce}")
+}
+
 /// Rank 0's part.
 fn receive(store: &Store, world: usize, attempt: String, me: &Member, patience: &Patience<'_>) -> Result<Greeted, Refusal> {
-    let mut answered = vec![String::new(); world];
+    let announce = |verdict: &Verdict| -> Result<(), Refusal> { Ok(store.set(&format!("{attempt}/verdict"), &written(verdict)?)?) };
+    let welcome = |nonce: &str, answer: &Answer| -> Result<(), Refusal> { Ok(store.set(&format!("welcome/{nonce}"), &written(answer)?)?) };
+    // The latest process that came as rank r: an earlier one is dead, or will see that it was replaced.
+    let mut nonces = vec![String::new(); world];
+    nonces[0].clone_from(&attempt);
     let mut strange: BTreeMap<usize, Hello> = BTreeMap::new();
     let mut members: Vec<Option<Member>> = vec![None; world];
     members[0] = Some(me.clone());
+    let mut called = false;
+    let mut present = vec![false; world];
+    present[0] = true;
     let all = patience.wait(|| {
         for r in 1..world {
-            if let Some(hello) = store.get(&format!("hello/{r}"))?.and_then(|t| read::<Hello>(&t)) {
-                if hello.world != world {
-                    strange.insert(r, hello);
-                } else if answered[r] != hello.nonce {
+            match Hello::find(store, r)? {
+                Some(hello) if hello.world != world => {
+                    let nonce = hello.nonce.clone();
+                    let before = strange.insert(r, hello);
+                    if before.is_none_or(|known| known.nonce != nonce) {
+                        welcome(&nonce, &Answer::OtherWorld(world))?;
+                    }
+                }
+                Some(hello) if hello.nonce != nonces[r] => {
                     if members[r].is_some() {
-                        store.set(&format!("{attempt}/verdict"), &written(&Verdict::again())?)?;
+                        announce(&Verdict::Again)?;
                         return Err(Refusal::Again);
                     }
-                    store.set(&format!("welcome/{}", hello.nonce), &attempt)?;
-                    answered[r] = hello.nonce;
+                    welcome(&hello.nonce, &Answer::Welcome(attempt.clone()))?;
+                    nonces[r] = hello.nonce;
                 }
+                _ => {}
             }
             if members[r].is_none() {
-                members[r] = store.get(&format!("{attempt}/member/{r}"))?.and_then(|t| read(&t));
+                members[r] = store.get(&place(&attempt, &nonces[r]))?.and_then(|t| read(&t));
             }
         }
-        Ok(members.iter().all(Option::is_some).then_some(()))
+        if members.iter().any(Option::is_none) {
+            return Ok(None);
+        }
+        // One that came earlier may have died since. Its place stays empty until it is started again, which begins the greeting anew.
+        if !called {
+            store.set(&roll_call(&attempt), "1")?;
+            called = true;
+        }
+        for r in 1..world {
+            present[r] = present[r] || store.get(&presence(&attempt, &nonces[r]))?.is_some();
+        }
+        Ok(present.iter().all(|p| *p).then_some(()))
     })?;
-    if all.is_none() {
-        let missing: Vec<usize> = (0..world).filter(|&r| members[r].is_none()).collect();
-        let note = strange
-            .iter()
-            .find(|(r, _)| missing.contains(r))
-            .map_or_else(String::new, |(r, h)| {
-                format!(
-                    "a rank {r} on host {} was told that there are {} ranks (WORLD_SIZE must be the same everywhere)",
-                    h.host, h.world
-                )
-            });
-        return Err(Refusal::Late(Late {
-            waited: patience.whole,
-            here: world - missing.len(),
-            world,
-            missing,
-            note,
-        }));
-    }
-    let members: Vec<Member> = members.into_iter().flatten().collect();
-    let misfits = misfits(&members);
-    let verdict = Verdict {
-        again: false,
-        misfits,
-        members,
+    let here: Vec<usize> = (0..world).filter(|&r| members[r].is_some() && (present[r] || !called)).collect();
+    let (verdict, refusal) = if all.is_none() {
+        let late = late(&here, &strange, world, patience);
+        (Verdict::Late(late.clone()), Refusal::Late(late))
+    } else {
+        let members: Vec<Member> = members.into_iter().flatten().collect();
+        let misfits = fit::misfits(&members);
+        if misfits.is_empty() {
+            announce(&Verdict::Together {
+                nonces,
+                members: members.clone(),
+            })?;
+            return Ok(Greeted { attempt, members });
+        }
+        (Verdict::Apart(misfits.clone()), Refusal::Misfit(misfits))
     };
-    store.set(&format!("{attempt}/verdict"), &written(&verdict)?)?;
-    if verdict.misfits.is_empty() {
-        let members = verdict.members;
-        return Ok(Greeted { attempt, members });
-    }
+    announce(&verdict)?;
     let since = Instant::now();
-    let all_read = || (1..world).all(|r| matches!(store.get(&format!("{attempt}/read/{r}")), Ok(Some(_))));
-    while since.elapsed() < FAREWELL && !all_read() {
+    let has_read = |r: &usize| matches!(store.get(&format!("{attempt}/read/{r}")), Ok(Some(_)));
+    while since.elapsed() < FAREWELL && !here.iter().skip(1).all(has_read) {
         std::thread::sleep(LOOK);
     }
-    Err(Refusal::Misfit(verdict.misfits))
+    Err(refusal)
+}
+
+fn late(here: &[usize], strange: &BTreeMap<usize, Hello>, world: usize, patience: &Patience<'_>) -> Late {
+    let missing: Vec<usize> = (0..world).filter(|r| !here.contains(r)).collect();
+    let odd = strange.iter().find(|(r, _)| missing.contains(r));
+    let note = odd.map_or_else(String::new, |(r, h)| {
+        format!(
+            "a rank {r} on host {} was told that there are {} ranks (WORLD_SIZE must be the same everywhere)",
+            h.host, h.world
+        )
+    });
+    Late {
+        waited: patience.whole,
+        here: here.len(),
+        world,
+        missing,
+        note,
+    }
 }
 
 /// The part of all others.
@@ -251,151 +313,78 @@ fn arrive(store: &Store, rank: usize, world: usize, own: &str, me: &Member, pati
             note: note.into(),
         })
     };
-    let hello = Hello {
-        nonce: own.to_owned(),
+    let hello = written(&Hello {
+        nonce: own.into(),
         world,
         host: me.host.clone(),
+        pid: me.pid,
+    })?;
+    store.set(&Hello::key(rank), &hello)?;
+    // Of two processes that are this rank the one that came later counts, for an earlier one may be dead.
+    let still_this_rank = || match Hello::find(store, rank)? {
+        Some(last) if last.nonce == own => Ok(()),
+        Some(last) if last.world == world => Err(Refusal::Taken(last.process())),
+        // One that was told another number of ranks, and is refused for it.
+        _ => Ok(store.set(&Hello::key(rank), &hello)?),
     };
-    store.set(&format!("hello/{rank}"), &written(&hello)?)?;
     let welcome = format!("welcome/{own}");
-    let Some(attempt) = patience.wait(|| Ok(store.get(&welcome)?))? else {
-        // Whoever wrote last was the one that rank 0 answered.
-        let last = store.get(&format!("hello/{rank}"))?.and_then(|t| read::<Hello>(&t));
-        return Err(match last {
-            Some(other) if other.nonce != own => Refusal::Taken(format!("host {}", other.host)),
-            _ => late("the store is there, but rank 0 did not answer (is it running, with the same WORLD_SIZE?)"),
-        });
-    };
-    // A second process of this rank would take the first one's connections.
-    if store.count(&format!("{attempt}/came/{rank}"))? > 1 {
-        let other = store.get(&format!("{attempt}/member/{rank}"))?.and_then(|t| read::<Member>(&t));
-        return Err(Refusal::Taken(
-            other.map_or_else(|| "somewhere".into(), |m| format!("host {}, process {}", m.host, m.pid)),
-        ));
-    }
-    store.set(&format!("{attempt}/member/{rank}"), &written(me)?)?;
-    let verdict = patience
-        .wait(|| Ok(store.get(&format!("{attempt}/verdict"))?.and_then(|t| read::<Verdict>(&t))))?
-        .ok_or_else(|| late("rank 0 answered, but not all other ranks came"))?;
-    if verdict.again {
-        return Err(Refusal::Again);
-    }
-    if verdict.misfits.is_empty() {
-        let members = verdict.members;
-        return Ok(Greeted { attempt, members });
-    }
-    store.set(&format!("{attempt}/read/{rank}"), "1")?;
-    Err(Refusal::Misfit(verdict.misfits))
-}
-
-/// Who does not fit, in the order of ranks.
-fn misfits(members: &[Member]) -> Vec<Misfit> {
-    let zero = &members[0].greeting;
-    let absent = || "none".to_owned();
-    let mut out = Vec::new();
-    for (rank, m) in members.iter().enumerate() {
-        let host = || m.host.clone();
-        let names: std::collections::BTreeSet<&String> = zero.alike.keys().chain(m.greeting.alike.keys()).collect();
-        for what in names {
-            let (theirs, ours) = (m.greeting.alike.get(what), zero.alike.get(what));
-            if theirs != ours {
-                out.push(Misfit::Differs {
-                    rank,
-                    host: host(),
-                    what: what.clone(),
-                    theirs: theirs.cloned().unwrap_or_else(absent),
-                    ours: ours.cloned().unwrap_or_else(absent),
-                });
-            }
+    let answer = patience.wait(|| {
+        let answer = store.get(&welcome)?.and_then(|t| read::<Answer>(&t));
+        if answer.is_none() {
+            still_this_rank()?;
         }
-        if let Some(device) = &m.greeting.device_id
-            && let Some(with) = members[..rank].iter().position(|o| o.greeting.device_id.as_ref() == Some(device))
-        {
-            out.push(Misfit::Shares {
+        Ok(answer)
+    })?;
+    let attempt = match answer {
+        Some(Answer::Welcome(attempt)) => attempt,
+        Some(Answer::OtherWorld(ours)) => {
+            return Err(Refusal::Misfit(vec![Misfit::Differs {
                 rank,
-                host: host(),
-                with,
-                device: device.clone(),
-            });
+                host: me.host.clone(),
+                what: "WORLD_SIZE".into(),
+                theirs: world.to_string(),
+                ours: ours.to_string(),
+            }]));
         }
-    }
-    // All at loopback addresses are on one host. One of several there would never be reached.
-    let loopback = |m: &Member| m.address.filter(IpAddr::is_loopback);
-    if !members.iter().all(|m| loopback(m).is_some()) {
-        for (rank, m) in members.iter().enumerate() {
-            if let Some(address) = loopback(m) {
-                out.push(Misfit::Loopback {
-                    rank,
-                    host: m.host.clone(),
-                    address: address.to_string(),
-                });
+        None => {
+            return Err(late(
+                "the store is there, but rank 0 did not answer (is it running, with the same WORLD_SIZE?)",
+            ));
+        }
+    };
+    store.set(&place(&attempt, own), &written(me)?)?;
+    let mut answered = false;
+    let verdict = patience.wait(|| {
+        if !answered && store.get(&roll_call(&attempt))?.is_some() {
+            store.set(&presence(&attempt, own), "1")?;
+            answered = true;
+        }
+        let verdict = store.get(&format!("{attempt}/verdict"))?.and_then(|t| read::<Verdict>(&t));
+        if matches!(verdict, None | Some(Verdict::Again)) {
+            still_this_rank()?;
+        }
+        Ok(verdict)
+    })?;
+    let refusal = match verdict {
+        Some(Verdict::Together { nonces, members }) => {
+            if nonces[rank] != own {
+                let other = &members[rank];
+                return Err(Refusal::Taken(format!("host {}, process {}", other.host, other.pid)));
             }
+            return Ok(Greeted { attempt, members });
         }
-    }
-    out
+        Some(Verdict::Again) => return Err(Refusal::Again),
+        None => return Err(late("rank 0 answered, but not all other ranks came")),
+        Some(Verdict::Apart(misfits)) => Refusal::Misfit(misfits),
+        Some(Verdict::Late(late)) => Refusal::Late(late),
+    };
+    store.set(&format!("{attempt}/read/{rank}"), "1")?;
+    Err(refusal)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn member(host: &str, version: &str, device: Option<&str>, address: Option<&str>) -> Member {
-        Member {
-            host: host.into(),
-            local_rank: 0,
-            pid: 1,
-            address: address.map(|a| a.parse().unwrap()),
-            greeting: Greeting {
-                device_id: device.map(Into::into),
-                ..Greeting::default().with("version", version).with("device", "H100")
-            },
-        }
-    }
-
-    #[test]
-    fn equal_ranks_fit_and_the_others_are_named() {
-        let a = member("a", "1", Some("GPU-1"), Some("10.0.0.1"));
-        let b = member("b", "1", Some("GPU-2"), Some("10.0.0.2"));
-        assert_eq!(misfits(&[a.clone(), b.clone()]), []);
-        let old = Member {
-            greeting: b.greeting.clone().with("version", "0").with("codebook", "f00"),
-            ..b
-        };
-        let text: Vec<String> = misfits(&[a, old]).iter().map(ToString::to_string).collect();
-        assert_eq!(
-            text,
-            [
-                "rank 1 on host b has codebook f00, rank 0 has none",
-                "rank 1 on host b has version 0, rank 0 has 1"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_device_given_twice_is_named() {
-        let a = member("a", "1", Some("GPU-1"), None);
-        assert_eq!(
-            misfits(&[a.clone(), a]),
-            [Misfit::Shares {
-                rank: 1,
-                host: "a".into(),
-                with: 0,
-                device: "GPU-1".into()
-            }]
-        );
-        let cpu = member("a", "1", None, None);
-        assert_eq!(misfits(&[cpu.clone(), cpu]), []);
-    }
-
-    #[test]
-    fn a_rank_that_only_its_own_host_reaches_is_named() {
-        let own = member("a", "1", None, Some("127.0.1.1"));
-        let far = member("b", "1", None, Some("10.0.0.2"));
-        assert_eq!(misfits(&[own.clone(), own.clone()]), []);
-        let found = misfits(&[own, far]);
-        assert!(matches!(&found[..], [Misfit::Loopback { rank: 0, .. }]), "{found:?}");
-        assert!(found[0].to_string().contains("GLOO_SOCKET_IFNAME"));
-    }
+    use super::nonce;
 
     #[test]
     fn nonces_differ() {

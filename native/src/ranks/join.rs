@@ -1,6 +1,7 @@
 //! Coming together: the store, the greeting, the connections.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tch::Device;
@@ -8,8 +9,9 @@ use tch::Device;
 use crate::TorchError;
 use crate::ranks::ffi::{self, Cuda, Links, Store, Wiring};
 use crate::ranks::greeting::{self, Greeted, Greeting, Member, Patience, Refusal};
+use crate::ranks::last_words::{self, LastWords, Shared};
 use crate::ranks::launch::Meeting;
-use crate::ranks::{Late, Launch, RanksError, nccl};
+use crate::ranks::{Late, Launch, Loss, RanksError, nccl};
 
 /// Who moves tensors between ranks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,15 +66,11 @@ impl Options {
     }
 }
 
-/// What joining gives. Fields are dropped in this order: connections, then the store.
+/// What joining gives. Fields are dropped in this order: connections, then the store (with the prefix of this attempt).
 #[derive(Debug)]
 pub(super) struct Joined {
     pub(super) links: Links,
-    /// With the prefix of this attempt.
-    pub(super) store: Store,
-    /// Rank 0 serves the store itself and takes it along when it goes.
-    pub(super) agent: bool,
-    pub(super) members: Vec<Member>,
+    pub(super) words: Arc<Shared>,
 }
 
 /// How often an address is tried.
@@ -122,7 +120,7 @@ pub(super) fn join(options: &Options, meeting: &Meeting, go_on: &dyn Fn() -> boo
         std::thread::sleep(RETRY);
     };
     let Greeted { attempt, members } = greeted;
-    let store = store.prefixed(&attempt)?;
+    let words = Shared::new(store.prefixed(&attempt)?, rank, members, meeting.agent);
     let interfaces: Vec<String> = options
         .interfaces
         .iter()
@@ -140,13 +138,27 @@ pub(super) fn join(options: &Options, meeting: &Meeting, go_on: &dyn Fn() -> boo
         checked: options.checked,
         cuda,
     };
-    let links = Links::open(&store, &wiring).map_err(|e| unreachable_interface(e, options))?;
-    Ok(Joined {
-        links,
-        store,
-        agent: meeting.agent,
-        members,
-    })
+    let since = Instant::now();
+    match Links::open(&words.store, &wiring) {
+        Ok(links) => Ok(Joined { links, words }),
+        Err(failure) => Err(not_connected(failure, since, options, &words)),
+    }
+}
+
+/// Tells the others if it is this rank that cannot be connected, and finds out who it is if not.
+fn not_connected(failure: ffi::Failure, since: Instant, options: &Options, words: &Arc<Shared>) -> RanksError {
+    let error = if failure.peer {
+        let causes = last_words::inquire(words);
+        let loss = Loss::new(failure.error.call, since.elapsed(), &failure.error.message, causes);
+        RanksError::Lost(Box::new(loss))
+    } else {
+        let error = unreachable_interface(failure.error, options);
+        // Without the store the others know it by the time-out.
+        let _ = LastWords(Some(Arc::clone(words))).say(&error.to_string());
+        error
+    };
+    last_words::host(words);
+    error
 }
 
 fn unreachable_interface(e: TorchError, options: &Options) -> RanksError {
@@ -221,6 +233,8 @@ fn reach(meeting: &Meeting, world: usize, patience: &Patience<'_>) -> Result<(St
                 for address in addresses {
                     let limit = CONNECT.min(patience.left()).max(RETRY);
                     match TcpStream::connect_timeout(&address, limit) {
+                        // Where nobody listens yet at a port of the kernel's own choice, a connection may meet itself, and would keep rank 0 from the port.
+                        Ok(stream) if stream.local_addr().is_ok_and(|a| a == address) => said = format!("{address}: nobody listens"),
                         Ok(stream) => {
                             let own = stream.local_addr().map_or(address.ip(), |a| a.ip());
                             drop(stream);

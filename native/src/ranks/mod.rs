@@ -15,13 +15,15 @@
 //!
 //! Every rank makes the same calls in the same order. A call that fails because of another rank closes this rank's connections, so that all others
 //! notice within milliseconds, finds out who went and why ([`RanksError::Lost`]), and every later call is refused: there is no going on with fewer. The
-//! program says why, and ends by [`leave_at_once`]; its launcher starts all ranks again.
+//! program says why, and ends by [`leave_at_once`]; its launcher starts all ranks again. An orderly end is [`Ranks::leave`], called by all.
 //!
 //! One rank ([`Ranks::alone`]) has no thread, no socket and no copy: every collective is the identity.
 
 mod collectives;
 mod error;
+mod farewell;
 mod ffi;
+mod fit;
 mod greeting;
 mod join;
 mod last_words;
@@ -41,7 +43,7 @@ pub use collectives::Reduce;
 pub use error::{Cause, Drift, Late, Loss, Misfit, RanksError};
 pub use greeting::{Greeting, Member};
 pub use join::{Backend, Options};
-pub use last_words::LastWords;
+pub use last_words::{LastWords, leave_at_once};
 pub use launch::{Launch, Launcher, Meeting};
 pub use nccl::NcclUnavailable;
 pub use reducer::{BUCKET_BYTES, Part, Reducer, Traffic};
@@ -98,15 +100,9 @@ impl Ranks {
             _ => return Ok(Self::alone()),
         };
         let joined = join::join(options, meeting, go_on)?;
-        let words = last_words::Shared {
-            store: joined.store,
-            rank: launch.rank,
-            members: joined.members,
-            agent: joined.agent,
-        };
         let group = Group {
             links: ManuallyDrop::new(joined.links),
-            words: Arc::new(words),
+            words: joined.words,
             apart: AtomicBool::new(false),
             left: AtomicBool::new(false),
         };
@@ -141,14 +137,16 @@ impl Ranks {
         self.group.as_ref().map_or(&[], |g| &g.words.members)
     }
 
-    /// Waits for all ranks and closes the connections: nobody fails because this rank goes.
+    /// Waits for all ranks and closes the connections: nobody fails because this rank goes. Every rank calls it; one that ends without it fails for the
+    /// others. First all meet in a last tick; then each says in the store that it has read the tick's answer, and closes when all have said so, or after
+    /// five seconds if one has died in between. With a [`Reducer`] or a [`Tick`] the connections stay open until that is dropped, and are not used.
     ///
     /// # Errors
     /// A rank was lost before.
     pub fn leave(self) -> Result<(), RanksError> {
         self.tick(&[])?;
         if let Some(group) = &self.group {
-            last_words::part(&group.words);
+            farewell::part(&group.words);
             group.left.store(true, Ordering::SeqCst);
         }
         Ok(())
@@ -164,42 +162,39 @@ impl Ranks {
 }
 
 impl Group {
-    /// Refuses `call` if an earlier one failed.
+    /// Refuses `call` if an earlier one failed, or this rank has left.
     fn together(&self, call: &'static str) -> Result<Instant, RanksError> {
-        if self.apart.load(Ordering::SeqCst) {
+        if self.apart.load(Ordering::SeqCst) || self.left.load(Ordering::SeqCst) {
             return Err(RanksError::Apart { call });
         }
         Ok(Instant::now())
     }
 
+    /// Words first, so that whoever notices by a broken connection finds them.
     fn fail(&self, text: &str) {
         if !self.apart.swap(true, Ordering::SeqCst) {
             // The connections break in any case, which is how the others notice.
             let _ = LastWords(Some(Arc::clone(&self.words))).say(text);
             self.links.cut();
-            last_words::linger(&self.words);
         }
     }
 
-    /// What a failed call, begun at `since`, means. Whichever it was, this rank no longer takes part.
+    /// What a failed call, begun at `since`, means. Whichever it was, this rank no longer takes part. A failure that looks like this rank's own counts as
+    /// another's if that one has left last words: libtorch may report a broken connection as an error of its own.
     fn judge(&self, call: &'static str, since: Instant, failure: ffi::Failure) -> RanksError {
-        if !failure.peer {
-            self.fail(&failure.error.to_string());
-            return failure.error.into();
+        let words = LastWords(Some(Arc::clone(&self.words)));
+        if failure.peer || !words.heard().is_empty() {
+            return self.lost(call, since, &failure.error.message);
         }
-        self.lost(call, since, &failure.error.message)
+        self.fail(&failure.error.to_string());
+        failure.error.into()
     }
 
     fn lost(&self, call: &'static str, since: Instant, message: &str) -> RanksError {
         let after = since.elapsed();
         self.apart.store(true, Ordering::SeqCst);
         self.links.cut();
-        RanksError::Lost(Box::new(Loss {
-            call,
-            after,
-            message: message.lines().next().unwrap_or_default().to_owned(),
-            causes: last_words::inquire(&self.words),
-        }))
+        RanksError::Lost(Box::new(Loss::new(call, after, message, last_words::inquire(&self.words))))
     }
 }
 
@@ -212,15 +207,17 @@ impl Drop for Group {
         } else {
             // A panic, an early return, a lost rank: the others notice now. Destroying a process group waits for what is under way in it, which here
             // would be until a time-out, so its threads are left to the end of the process.
+            if !self.words.spoke() {
+                self.fail(if std::thread::panicking() {
+                    "panicked"
+                } else {
+                    "ended without waiting for the others"
+                });
+            }
             self.links.cut();
+            last_words::host(&self.words);
         }
     }
-}
-
-/// Ends the process with `code`, without destructors and exit handlers: those of a broken process group may wait for ranks that are gone. For after a
-/// [`RanksError::Lost`]; say why first.
-pub fn leave_at_once(code: i32) -> ! {
-    ffi::exit(code)
 }
 
 /// What libtorch said, without its C++ backtrace.

@@ -86,8 +86,8 @@ impl Reducer {
         let since = group.together(CALL)?;
         let tensors: Vec<Tensor> = sorted.iter().map(|(_, t)| t.shallow_clone()).collect();
         let cap = i64::try_from(bucket_bytes.max(1)).unwrap_or(i64::MAX);
-        let handle = ffi::Reducer::new(&group.links, &tensors, &names, cap)
-            .map_err(|error| group.judge(CALL, since, ffi::Failure { error, peer: false }))?;
+        let handle =
+            ffi::Reducer::new(&group.links, &tensors, &names, cap).map_err(|error| group.judge(CALL, since, ffi::Failure::own(error)))?;
         Ok(Self {
             handle: Some(handle),
             group: Some(Arc::clone(group)),
@@ -124,16 +124,12 @@ impl Reducer {
         if part == Part::More {
             return loss.f_backward().map_err(|e| failed(CALL, &e).into());
         }
-        let own = |error| group.judge(CALL, since, ffi::Failure { error, peer: false });
+        let own = |error| group.judge(CALL, since, ffi::Failure::own(error));
         handle.expect().map_err(own)?;
         let answer = loss.f_backward().map_err(|e| failed(CALL, &e));
         let done = handle.done(self.names.len());
         if let Err(error) = answer {
-            return Err(if done.peer {
-                group.lost(CALL, since, &error.message)
-            } else {
-                own(error)
-            });
+            return Err(group.judge(CALL, since, ffi::Failure { error, peer: done.peer }));
         }
         if !done.missing.is_empty() {
             let names = done.missing.iter().filter_map(|&i| self.names.get(i).cloned()).collect();

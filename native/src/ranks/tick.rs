@@ -48,10 +48,7 @@ impl Ranks {
         let since = group.together(CALL)?;
         let mut full = [i64::MIN; TICK_WORDS];
         full[..words].copy_from_slice(word);
-        let work = group
-            .links
-            .begin_tick(&full)
-            .map_err(|error| group.judge(CALL, since, ffi::Failure { error, peer: false }))?;
+        let work = group.links.begin_tick(&full).map_err(|failure| group.judge(CALL, since, failure))?;
         let group = Arc::clone(group);
         let state = State::Sent { work, group, since };
         Ok(Tick { words, state })

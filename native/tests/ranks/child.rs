@@ -45,6 +45,13 @@ pub(crate) fn join() -> Ranks {
     Ranks::join(&options()).unwrap()
 }
 
+/// Joins, does `work` and leaves, which every rank must: one that just ends is a failure to the others, who may still be in the last collective.
+pub(crate) fn together(work: impl FnOnce(&Ranks)) {
+    let ranks = join();
+    work(&ranks);
+    ranks.leave().unwrap();
+}
+
 /// Reports the error and when it came, then leaves as a program should.
 pub(crate) fn leave_for(e: &RanksError) -> ! {
     report("at", now().as_secs_f64());

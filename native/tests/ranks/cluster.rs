@@ -5,6 +5,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
@@ -60,10 +61,9 @@ impl Cluster {
     /// `world` ranks that will meet at a free port. One cluster of this program exists at a time.
     pub(crate) fn new(world: usize) -> Self {
         let turn = TURN.lock().unwrap_or_else(|broken| broken.into_inner());
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
             world,
-            port: free.local_addr().unwrap().port(),
+            port: free_port(),
             env: Vec::new(),
             _turn: Some(turn),
         }
@@ -76,7 +76,11 @@ impl Cluster {
 
     /// One rank that plays `scenario`; later variables win.
     pub(crate) fn start(&self, scenario: &str, rank: usize, env: &[(&str, &str)]) -> Process {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        self.start_by(Command::new(std::env::current_exe().unwrap()), scenario, rank, env)
+    }
+
+    /// As [`Self::start`], by a `command` that ends with this test program.
+    pub(crate) fn start_by(&self, mut command: Command, scenario: &str, rank: usize, env: &[(&str, &str)]) -> Process {
         command.args(["--exact", "child::rank", "--nocapture", "--test-threads=1"]);
         for key in [
             "GLOO_SOCKET_IFNAME",
@@ -124,6 +128,21 @@ impl Cluster {
         }
         outcomes
     }
+}
+
+/// A port that nobody listens at, below those that the kernel gives to whoever asks for any: rank 0 binds it a while later.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    (0..1000)
+        .find_map(|_| {
+            // Test programs that run side by side begin at different places.
+            let n = std::process::id()
+                .wrapping_mul(97)
+                .wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+            let port = 15_000 + u16::try_from(n % 15_000).unwrap();
+            TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+        })
+        .expect("a free port")
 }
 
 impl Process {

@@ -5,15 +5,15 @@ use std::time::Duration;
 use tch::{Device, Kind, Tensor};
 use torch_ext::ranks::{Ranks, RanksError, Reduce, TICK_WORDS};
 
-use crate::child::join;
+use crate::child::{join, together};
 use crate::cluster::Cluster;
 
 pub(crate) fn play(scenario: &str) -> bool {
     match scenario {
-        "ticks" => ticks(&join()),
-        "reduce" => reduce(&join()),
-        "move" => gather_and_broadcast(&join()),
-        "agree" => agree(&join()),
+        "ticks" => together(ticks),
+        "reduce" => together(reduce),
+        "move" => together(gather_and_broadcast),
+        "agree" => together(agree),
         "orderly-end" => {
             for _ in 0..3 {
                 join().leave().unwrap();

@@ -6,25 +6,26 @@ use std::time::{Duration, Instant};
 
 use torch_ext::ranks::{Backend, Meeting, Options, Ranks, RanksError};
 
-use crate::child::{join, kind, leave_for, options, report, variable};
+use crate::child::{join, kind, leave_for, options, report, together, variable};
 use crate::cluster::{Cluster, Outcome, Process};
 
 pub(crate) fn play(scenario: &str) -> bool {
     match scenario {
-        "join" => together(&join()),
+        "join" => together(meet),
         "agent" => agent(),
         "doomed" => doomed(),
         "mortal" => mortal(),
         "refused" => refused(),
         "cancelled" => cancelled(),
-        "listening" => listening(&join()),
+        "listening" => together(listening),
         "wishes" => wishes(),
+        "signals" => signals(),
         _ => return false,
     }
     true
 }
 
-fn together(ranks: &Ranks) {
+fn meet(ranks: &Ranks) {
     let sum = ranks.tick(&[ranks.rank() as i64]).unwrap();
     assert_eq!(sum, [ranks.world() as i64 - 1]);
     let members = ranks.members();
@@ -56,7 +57,7 @@ fn agent() {
             report(&format!("failed.{attempt}"), ranks.world());
             kept.push(ranks);
         } else {
-            together(&ranks);
+            meet(&ranks);
             ranks.leave().unwrap();
         }
     }
@@ -88,7 +89,7 @@ fn doomed() {
 fn mortal() {
     let ranks = join();
     if variable("TORCHELASTIC_RESTART_COUNT").as_deref() == Some("2") {
-        together(&ranks);
+        meet(&ranks);
         return ranks.leave().unwrap();
     }
     if ranks.rank() == 1 {
@@ -135,6 +136,30 @@ fn listening(ranks: &Ranks) {
     }
     ranks.tick(&[0]).unwrap();
     report("listens", found.join(" "));
+}
+
+/// A line of /proc/…/status that holds a set of signals.
+fn signal_set(status: &std::path::Path, name: &str) -> u64 {
+    let text = fs::read_to_string(status).unwrap();
+    let set = text.lines().find_map(|l| l.strip_prefix(name)).unwrap();
+    u64::from_str_radix(set.trim(), 16).unwrap()
+}
+
+/// The process was started with SIGTERM held back: no thread that ranks bring takes it, and no handler is installed.
+fn signals() {
+    const TERM: u64 = 1 << 14;
+    let own = std::path::Path::new("/proc/self/status");
+    let handled = signal_set(own, "SigCgt:");
+    together(|ranks| {
+        let x = tch::Tensor::from(1f32);
+        ranks.all_reduce(&[(&x, torch_ext::ranks::Reduce::Sum)]).unwrap();
+        let threads: Vec<_> = fs::read_dir("/proc/self/task").unwrap().flatten().collect();
+        for thread in &threads {
+            assert_eq!(signal_set(&thread.path().join("status"), "SigBlk:") & TERM, TERM);
+        }
+        assert_eq!(signal_set(own, "SigCgt:"), handled);
+        report("threads", threads.len());
+    });
 }
 
 /// What cannot be had is said before anybody waits.
@@ -185,7 +210,6 @@ fn ranks_come_in_any_order_at_any_time() {
 }
 
 #[test]
-#[ignore = "known fault: the join holds, but a rank may close its connections before the other has finished the tick of `leave`"]
 fn keys_of_earlier_attempts_do_not_break_a_join() {
     let cluster = Cluster::new(3);
     let agent = cluster.start("agent", 0, &[]);
@@ -218,9 +242,10 @@ fn a_rank_started_again_while_the_others_are_awaited_is_taken_in() {
     let zero = cluster.start("join", 0, &[]);
     let early = cluster.start("doomed", 1, &[("TEST_DIES", "early")]).end();
     assert_eq!(early.code, Some(1), "{}", early.output);
-    let again = cluster.start("join", 1, &[]);
-    std::thread::sleep(Duration::from_millis(500));
+    // Whether or not the last rank is there before the dead one has been started again.
     let two = cluster.start("join", 2, &[]);
+    std::thread::sleep(Duration::from_secs(1));
+    let again = cluster.start("join", 1, &[]);
     joined(&end_all(vec![zero, again, two]));
 }
 
@@ -280,19 +305,23 @@ fn who_does_not_come_is_named_in_time() {
 }
 
 #[test]
-#[ignore = "depends on timing: failed once in three runs on two cores; to be mended before the trainer uses ranks"]
 fn another_number_of_ranks_is_told() {
-    let cluster = Cluster::new(2).env("TEST_JOIN_S", "3");
-    let ends = end_all(vec![
-        cluster.start("refused", 0, &[]),
-        cluster.start("refused", 1, &[("WORLD_SIZE", "4")]),
-    ]);
+    // Rank 1 comes first, so that it is there however short rank 0 waits. It is refused at once; rank 0 goes on waiting for the right one.
+    let cluster = Cluster::new(2);
+    let one = cluster.start("refused", 1, &[("WORLD_SIZE", "4")]);
+    let zero = cluster.start("refused", 0, &[("TEST_JOIN_S", "3")]);
+    let ends = end_all(vec![zero, one]);
+    assert_eq!((ends[0].report("kind"), ends[1].report("kind")), ("late", "misfit"), "{ends:?}");
     let error = ends[0].report("error");
     assert!(
         error.contains("a rank 1 on host ") && error.contains(" was told that there are 4 ranks"),
         "{error}"
     );
-    assert!(ends[1].report("error").contains("rank 0 did not answer"), "{}", ends[1].output);
+    let error = ends[1].report("error");
+    assert!(
+        error.starts_with("the ranks do not fit together: rank 1 on host ") && error.ends_with(" has WORLD_SIZE 4, rank 0 has 2"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -352,6 +381,21 @@ fn nothing_listens_beyond_the_address_of_rank_0() {
         // 127.0.0.1; gloo's socket, and on rank 0 the store's.
         assert!(all.iter().all(|a| *a == "0100007F"), "{}", o.output);
         assert!(all.len() > usize::from(rank == 0), "{}", o.output);
+    }
+}
+
+/// A handler that interrupts a product of oneDNN's damages the heap, so a program holds signals back and takes them in one thread.
+#[test]
+fn threads_of_ranks_take_no_signal_that_the_program_holds_back() {
+    let cluster = Cluster::new(2);
+    let start = |rank| {
+        let mut command = std::process::Command::new("env");
+        command.arg("--block-signal=TERM").arg(std::env::current_exe().unwrap());
+        cluster.start_by(command, "signals", rank, &[])
+    };
+    for o in end_all(vec![start(0), start(1)]) {
+        assert_eq!(o.code, Some(0), "{}", o.output);
+        assert!(o.number("threads") > 4.0, "those of gloo are among them: {}", o.output);
     }
 }
 

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 use torch_ext::ranks::{Part, Ranks, RanksError, Reduce, Reducer};
 use torch_ext::{AdamW, AdamWLists, fused_adamw};
 
-use crate::child::{join, leave_for, report};
+use crate::child::{join, leave_for, report, together};
 use crate::cluster::Cluster;
 use crate::model::{Model, descriptors, info_nce, relative};
 
@@ -15,10 +15,10 @@ const BUCKET: usize = 16 << 10;
 
 pub(crate) fn play(scenario: &str) -> bool {
     match scenario {
-        "gradients" => gradients(&join()),
-        "coupled" => coupled(&join()),
+        "gradients" => together(gradients),
+        "coupled" => together(coupled),
         "missing" => missing(&join()),
-        "other-parameters" => other_parameters(&join()),
+        "other-parameters" => together(other_parameters),
         _ => return false,
     }
     true
