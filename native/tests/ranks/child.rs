@@ -6,14 +6,21 @@ use std::time::Duration;
 use torch_ext::ranks::{Greeting, Launch, Options, Ranks, RanksError, leave_at_once};
 
 use crate::cluster::{SCENARIO, now};
-use crate::{alone, collectives, failure, joining, reducer};
+use crate::{alone, collectives, failure, host, joining, reducer};
 
 /// Does nothing unless a test started this process as a rank.
 #[test]
 fn rank() {
     let Ok(scenario) = std::env::var(SCENARIO) else { return };
     tch::set_num_threads(1);
-    let play = [alone::play, collectives::play, failure::play, joining::play, reducer::play];
+    let play = [
+        alone::play,
+        collectives::play,
+        failure::play,
+        host::play,
+        joining::play,
+        reducer::play,
+    ];
     assert!(play.iter().any(|play| play(&scenario)), "no scenario {scenario}");
 }
 

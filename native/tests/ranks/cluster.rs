@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Which scenario of `child` a process plays.
@@ -15,8 +15,28 @@ pub(crate) const SCENARIO: &str = "TORCH_EXT_TEST_SCENARIO";
 /// However slow the machine: a process that lives longer is killed and fails its test.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// A few processes at a time are enough for a small machine.
-static TURN: Mutex<()> = Mutex::new(());
+/// Clusters that there may still be: the processes of two are enough for a small machine, and much of their time is waiting.
+static FREE: Mutex<usize> = Mutex::new(2);
+static FREED: Condvar = Condvar::new();
+
+/// One of the places of [`FREE`].
+struct Turn;
+
+impl Turn {
+    fn wait() -> Self {
+        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = FREED.wait_while(free, |n| *n == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *FREE.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        FREED.notify_one();
+    }
+}
 
 /// What became of a process.
 #[derive(Debug)]
@@ -54,18 +74,18 @@ pub(crate) struct Cluster {
     pub(crate) world: usize,
     pub(crate) port: u16,
     env: Vec<(String, String)>,
-    _turn: Option<MutexGuard<'static, ()>>,
+    _turn: Turn,
 }
 
 impl Cluster {
-    /// `world` ranks that will meet at a free port. One cluster of this program exists at a time.
+    /// `world` ranks that will meet at a free port. It waits until there are fewer than two others.
     pub(crate) fn new(world: usize) -> Self {
-        let turn = TURN.lock().unwrap_or_else(|broken| broken.into_inner());
+        let turn = Turn::wait();
         Self {
             world,
             port: free_port(),
             env: Vec::new(),
-            _turn: Some(turn),
+            _turn: turn,
         }
     }
 

@@ -6,6 +6,7 @@ mod child;
 mod cluster;
 mod collectives;
 mod failure;
+mod host;
 mod joining;
 mod model;
 mod reducer;

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::cluster::{Cluster, Process, SCENARIO};
 
 fn torchrun(scenario: &str, ranks: usize, arguments: &[&str], env: &[(&str, &str)]) -> crate::cluster::Outcome {
-    // One cluster at a time.
+    // A turn among the clusters.
     let _turn = Cluster::new(1);
     let program = std::env::var("TORCHRUN").expect("TORCHRUN names the program");
     let own = std::env::current_exe().unwrap();
