@@ -25,6 +25,7 @@ use self::views::Views;
 use crate::cli::amount;
 use crate::cli::answer::answer;
 use crate::cli::png::write_png;
+use crate::dvae::is_dvae;
 use crate::exit::CliError;
 
 const LONG_ABOUT: &str = "\
@@ -244,6 +245,16 @@ fn check_outputs(args: &CodebookArgs) -> Result<(), CliError> {
             return Err(bad("its folder does not exist"));
         }
         file::check_writable(folder).map_err(|e| bad(&format!("its folder takes no file: {e}")))?;
+    }
+    let replaceable = |path: &Path| Codebook::load(path).is_ok() || is_dvae(path).unwrap_or(false);
+    if args.out.exists() && !replaceable(&args.out) {
+        return Err(CliError::usage(
+            format!(
+                "--out {}: is a file that holds no visual words; it is not replaced",
+                args.out.display()
+            ),
+            "name another file, or remove this one first".to_owned(),
+        ));
     }
     if args.picture.as_ref() == Some(&args.out) {
         return Err(CliError::usage(

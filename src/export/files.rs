@@ -15,6 +15,8 @@ pub const MODEL: &str = "model.safetensors";
 /// File of everything else that was trained.
 const REST: &str = "decoder.safetensors";
 const CARD: &str = "README.md";
+/// Names of the other files that any format writes ([`Exporter::settings`]).
+const SETTINGS: [&str; 3] = ["config.json", "config.toml", "preprocessor_config.json"];
 /// Longest header that is read: that of a model with some thousand tensors is below a MiB.
 const LONGEST_HEADER: u64 = 64 << 20;
 
@@ -159,6 +161,27 @@ impl Export<'_> {
     }
 }
 
+/// The first entry of `folder` that no export writes: --force replaces exports, not what somebody keeps beside one.
+fn foreign(folder: &Path) -> std::io::Result<Option<String>> {
+    let mut names = vec![];
+    match fs::read_dir(folder) {
+        Ok(entries) => {
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let ours = [MODEL, REST, CARD].contains(&name.as_str()) || SETTINGS.contains(&name.as_str());
+                if !ours || entry.file_type()?.is_dir() {
+                    names.push(name);
+                }
+            }
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    names.sort();
+    Ok(names.into_iter().next())
+}
+
 /// Writes an export into `folder`, which must be absent or empty, or a former export with `replace`.
 ///
 /// # Errors
@@ -183,6 +206,12 @@ pub fn export(what: &Export<'_>, folder: &Path, replace: bool) -> Result<(), Exp
         return Err(bad(
             "the folder holds something that is no export; it is not replaced",
             Some("name another --out"),
+        ));
+    }
+    if let Some(foreign) = foreign(folder).map_err(io(folder))? {
+        return Err(bad(
+            &format!("{foreign:?} in it was written by no export; the folder is not replaced"),
+            Some("move it elsewhere, or name another --out"),
         ));
     }
     let name = folder

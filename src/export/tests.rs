@@ -229,6 +229,29 @@ fn equal_weights_give_equal_bytes_and_nothing_is_overwritten() {
     assert!(export(&what, &foreign, true).unwrap_err().to_string().contains("no export"));
     export(&what, &a, true).unwrap();
     assert!(foreign.join("thesis.txt").exists());
+    // What somebody keeps beside an export is not the export's to replace.
+    for name in ["results.csv", "finetuned"] {
+        let path = a.join(name);
+        if name.contains('.') {
+            fs::write(&path, "x").unwrap()
+        } else {
+            fs::create_dir(&path).unwrap()
+        }
+        let refused = export(&what, &a, true).unwrap_err().to_string();
+        assert!(refused.contains(name) && path.exists(), "{refused}");
+        if path.is_dir() {
+            fs::remove_dir(&path).unwrap()
+        } else {
+            fs::remove_file(&path).unwrap()
+        }
+    }
+    // Every format may replace every other.
+    for format in EXPORTERS {
+        let what = Export { format: *format, ..what };
+        if what.format.express(what.encoder).is_ok() {
+            export(&what, &a, true).unwrap();
+        }
+    }
 }
 
 #[test]

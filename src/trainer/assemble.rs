@@ -10,7 +10,7 @@ use super::feed::{Supply, check_val};
 use super::hooks::Hooks;
 use super::initial_weights;
 use super::metrics_log::MetricsLog;
-use super::outlets::{Outlets, Telemetry};
+use super::outlets::{Outlets, Telemetry, held};
 use super::resume;
 use super::run::Trainer;
 use super::setup::Setup;
@@ -84,6 +84,9 @@ pub(super) fn assemble(
         path: spec.run_dir.clone(),
         source,
     })?;
+    if resumed.is_none() {
+        set_aside_lost(&mut metrics_log, spec, &status);
+    }
     metrics_log.stand_at(state.step, &state.ladder.save().rollbacks);
     tracing::info!(
         steps = spec.optim.total_steps,
@@ -107,6 +110,23 @@ pub(super) fn assemble(
             telemetry,
         },
     ))
+}
+
+/// A run that begins at step 0 although its metrics tell of a step at which a checkpoint was due has lost its checkpoints: says so, and keeps the lines.
+fn set_aside_lost(metrics_log: &mut MetricsLog, spec: &TrainerSpec, status: &StatusBoard) {
+    let told = match metrics_log.set_aside_from(spec.checkpoint.every_steps) {
+        Ok(None) => return,
+        Ok(Some((aside, last))) => format!(
+            "its lines up to step {last} were set aside as {}; to go on from a copy of a checkpoint, stop, put it back and start again",
+            aside.display()
+        ),
+        Err(error) => format!("its metrics.jsonl could not be read or set aside: {error}"),
+    };
+    tracing::error!(
+        "no checkpoint of this run can be read in {}: training begins anew at step 0; {told}",
+        crate::checkpoint::folder_of(&spec.run_dir).display()
+    );
+    held(status).note_failure("checkpoint", 0, format!("training began anew at step 0; {told}"));
 }
 
 /// Chooses the device and libtorch's threads.

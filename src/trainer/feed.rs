@@ -181,7 +181,12 @@ impl Feed {
 
 /// Samples of an epoch.
 fn samples_of(dataset: &Dataset, spec: &TrainerSpec) -> Option<u64> {
-    dataset.manifest().map(|m| (m.samples() as f64 * spec.data.fraction).round() as u64)
+    dataset.manifest().map(|m| {
+        let share = (m.samples() as f64 * spec.data.fraction).round() as u64;
+        // `data.fraction` keeps an image of each class, and one in any case.
+        let classes = m.label_counts.iter().filter(|images| **images > 0).count() as u64;
+        share.max(classes).max(1).min(m.samples())
+    })
 }
 
 /// Opens `data.val` once, so that a wrong place is told before the run begins and not at its first evaluation. A place that is merely away is

@@ -69,6 +69,16 @@ pub(super) fn load(from: &Path, vars: &nn::VarStore, partial: bool) -> Result<()
             "take the [model] that the weights are of; or set run.init_partial = true to start these at random and load the rest",
         ));
     }
+    let unusable = found
+        .iter()
+        .find(|(_, tensor)| tensor.is_floating_point() && !bool::try_from(tensor.isfinite().all()).unwrap_or(false));
+    if let Some((name, _)) = unusable {
+        return Err(bad(
+            from,
+            format!("{name} holds values that are not finite (NaN or infinite)"),
+            "training could not take a single step from it; take an older checkpoint, or convert the file again",
+        ));
+    }
     tch::no_grad(|| -> Result<(), TrainError> {
         for (name, tensor) in &found {
             variables[name].shallow_clone().f_copy_(tensor)?;
@@ -248,6 +258,23 @@ mod tests {
         attempt(&from, &to, false).unwrap();
         for (name, tensor) in BTreeMap::from_iter(from.variables()) {
             assert!(name == "mim_head" || tensor == of(&to, &name), "{name}");
+        }
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_are_refused_by_name() {
+        let _turn = crate::tensor::alone();
+        let plain = model(|_| {});
+        for bad in [f64::NAN, f64::INFINITY] {
+            let (from, to) = (vars(&plain, QkvBias::Full, &[]), vars(&plain, QkvBias::Full, &[]));
+            let before = of(&to, "cls_token").copy();
+            tch::no_grad(|| of(&from, "blocks.0.attn.qkv.weight").get(0).get(0).fill_(bad));
+            let refused = attempt(&from, &to, true).unwrap_err();
+            assert!(
+                refused.contains("blocks.0.attn.qkv.weight holds values that are not finite"),
+                "{refused}"
+            );
+            assert_eq!(of(&to, "cls_token"), before);
         }
     }
 

@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: one line per log interval. After a resume, lines beyond the checkpoint are cut, so the file reads as one run.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use prometheus::IntCounter;
 use serde_json::{Map, Value};
@@ -30,6 +30,33 @@ impl MetricsLog {
         Self {
             lines: LineFile::new(run_dir.join("metrics.jsonl"), failures),
         }
+    }
+
+    /// Puts the lines of an earlier run aside if they reach `step`, and answers where they are and how far they reach. For a run that begins at 0
+    /// although a checkpoint was due at `step`: what it measured must not go with its checkpoints.
+    ///
+    /// # Errors
+    /// Those of the file system; the lines are where they were.
+    pub fn set_aside_from(&mut self, step: u64) -> std::io::Result<Option<(PathBuf, u64)>> {
+        let path = self.lines.path().to_owned();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let steps = String::from_utf8_lossy(&bytes);
+        let steps = steps
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["step"].as_u64());
+        let Some(last) = steps.max().filter(|last| *last >= step) else {
+            return Ok(None);
+        };
+        let aside = (1..)
+            .map(|n| path.with_extension(format!("before-{n}.jsonl")))
+            .find(|aside| !aside.exists())
+            .expect("numbers do not end");
+        fs::rename(&path, &aside)?;
+        Ok(Some((aside, last)))
     }
 
     /// Makes it the log of a run that stands at `step` after `rollbacks`: every line of a later step goes, and a torn one. There is one line for each
@@ -117,6 +144,27 @@ mod tests {
         // A start from an older checkpoint has not seen it.
         drop(log(dir.path(), 50, &[]));
         assert!(MetricsLog::read(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn lines_of_a_run_whose_checkpoints_are_gone_are_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = log(dir.path(), 0, &[]);
+        for step in [10, 20, 30] {
+            first.write(line(step));
+        }
+        drop(first);
+        let mut second = MetricsLog::of(dir.path(), IntCounter::new("failures", "Failures.").unwrap());
+        // No checkpoint was due by then: the same lines will be written again.
+        assert_eq!(second.set_aside_from(40).unwrap(), None);
+        assert_eq!(steps(dir.path()), [10, 20, 30]);
+        for n in [1, 2] {
+            let (aside, last) = second.set_aside_from(20).unwrap().unwrap();
+            assert_eq!(aside, dir.path().join(format!("metrics.before-{n}.jsonl")));
+            assert_eq!((last, aside.is_file()), (30, true));
+            assert_eq!(second.set_aside_from(20).unwrap(), None);
+            second.write(line(30));
+        }
     }
 
     fn line(step: u64) -> Map<String, Value> {

@@ -26,7 +26,7 @@ pub(super) fn newest(run_dir: &Path, telemetry: &Telemetry, status: &StatusBoard
         tracing::error!(
             step = bad.step,
             reason = bad.reason,
-            "a checkpoint is damaged; {done}; the next older one is taken"
+            "a checkpoint is damaged; {done}; the next older one is taken, if there is one"
         );
         telemetry.train.checkpoint_damaged.inc();
         held(status).note_failure("checkpoint", bad.step, format!("{}; {done}", bad.reason));

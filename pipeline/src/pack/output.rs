@@ -33,6 +33,30 @@ fn kept(output: &Path) -> std::io::Result<Vec<OsString>> {
     Ok(kept)
 }
 
+/// The first entry of the folders of shards that no packing run writes there.
+fn foreign_among_shards(output: &Path) -> std::io::Result<Option<String>> {
+    let mut found = vec![];
+    for set in ["train", "val"] {
+        let entries = match fs::read_dir(output.join(set)) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let shard = name
+                .strip_suffix(".tar")
+                .is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()));
+            if !(shard || name == MANIFEST_NAME) || entry.file_type()?.is_dir() {
+                found.push(format!("{set}/{name}"));
+            }
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().next())
+}
+
 /// An output under construction; removed when dropped before [`Staging::publish`].
 pub(super) struct Staging {
     /// Where to write.
@@ -67,10 +91,11 @@ pub(super) fn check(input: &Path, output: &Path, force: bool) -> Result<(), Pack
         .iter()
         .find(|n| !OURS.contains(&n.as_str()) && !kept.iter().any(|k| k.to_string_lossy() == **n));
     let unmarked = || (!output.join("train").join(MANIFEST_NAME).is_file()).then(|| &names[0]);
-    if let Some(found) = foreign.or_else(unmarked) {
+    let among_shards = foreign_among_shards(output).map_err(PackError::io(output))?;
+    if let Some(found) = foreign.or_else(unmarked).cloned().or(among_shards) {
         return Err(PackError::OutputForeign {
             output: output.to_path_buf(),
-            found: found.clone(),
+            found,
         });
     }
     let real = |p: &Path| p.canonicalize().map_err(PackError::io(p));
@@ -96,6 +121,18 @@ impl Staging {
         partial.push(".partial");
         let dir = output.with_file_name(partial);
         fs::create_dir_all(&dir).map_err(PackError::io(&dir))?;
+        // A killed run leaves nothing else here; what somebody else put here would be published as part of the pack.
+        let rest = kept(&dir).map_err(PackError::io(&dir))?;
+        for entry in fs::read_dir(&dir).map_err(PackError::io(&dir))? {
+            let name = entry.map_err(PackError::io(&dir))?.file_name();
+            let ours = OURS.into_iter().chain([LOCK_NAME]).any(|own| name == own) || rest.contains(&name);
+            if !ours {
+                return Err(PackError::OutputForeign {
+                    output: dir.clone(),
+                    found: name.to_string_lossy().into_owned(),
+                });
+            }
+        }
         let lock_path = dir.join(LOCK_NAME);
         let lock = File::options()
             .create(true)

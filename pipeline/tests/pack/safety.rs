@@ -33,6 +33,34 @@ fn outputs_are_never_overwritten_unasked() {
 }
 
 #[test]
+fn what_somebody_keeps_among_the_shards_is_a_reason_to_refuse() {
+    let (input, out) = (mixed(), TempDir::new().unwrap());
+    let mut options = PackOptions::new(input.path(), out.path().join("o"));
+    options.force = true;
+    run(&options).unwrap();
+    for name in ["train/labels.csv", "train/words.safetensors", "val/notes/a.txt", "train/mine.tar"] {
+        let path = options.output.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "years of work").unwrap();
+        let before = tree(&options.output);
+        let refused = run(&options).unwrap_err();
+        assert!(
+            matches!(&refused, PackError::OutputForeign { found, .. } if name.starts_with(found)),
+            "{name}: {refused}"
+        );
+        assert!(tree(&options.output) == before, "{name}");
+        fs::remove_file(&path).unwrap();
+        let _ = fs::remove_dir(options.output.join("val/notes"));
+    }
+    run(&options).unwrap();
+    // Nor does a folder that somebody else filled become part of a pack.
+    fs::create_dir(out.path().join("o.partial")).unwrap();
+    fs::write(out.path().join("o.partial/secret.txt"), "not for the bucket").unwrap();
+    assert!(matches!(run(&options), Err(PackError::OutputForeign { found, .. }) if found == "secret.txt"));
+    assert!(out.path().join("o.partial/secret.txt").is_file());
+}
+
+#[test]
 fn codebooks_and_their_pictures_beside_the_shards_are_kept() {
     let (input, out) = (mixed(), TempDir::new().unwrap());
     let mut options = PackOptions::new(input.path(), out.path().join("o"));
