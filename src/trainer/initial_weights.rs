@@ -268,7 +268,7 @@ mod tests {
         for bad in [f64::NAN, f64::INFINITY] {
             let (from, to) = (vars(&plain, QkvBias::Full, &[]), vars(&plain, QkvBias::Full, &[]));
             let before = of(&to, "cls_token").copy();
-            tch::no_grad(|| of(&from, "blocks.0.attn.qkv.weight").get(0).get(0).fill_(bad));
+            let _ = tch::no_grad(|| of(&from, "blocks.0.attn.qkv.weight").get(0).get(0).fill_(bad));
             let refused = attempt(&from, &to, true).unwrap_err();
             assert!(
                 refused.contains("blocks.0.attn.qkv.weight holds values that are not finite"),
