@@ -109,16 +109,16 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
             "k-NN accuracy  {:.3} trained · {:.3} same encoder at random init · {:.3} commonest class · {:.3} chance ({} classes)",
             trained.top1,
             random.top1,
-            trained.majority,
-            trained.chance,
-            trained.classes
+            trained.baseline.majority,
+            trained.baseline.chance,
+            trained.baseline.classes
         );
         say!(
             "               {:+.1} points over random init",
             100.0 * (trained.top1 - random.top1)
         );
     }
-    for line in trained.iter().flat_map(|accuracy| accuracy.remarks.lines()) {
+    for line in trained.iter().flat_map(|accuracy| accuracy.baseline.remarks.lines()) {
         say!("               {line}");
     }
     if let Some(reason) = unmeasured {

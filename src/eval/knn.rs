@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use prometheus::Gauge;
 use tch::Tensor;
 
-use super::classes::{Matched, Remarks, match_classes};
+use super::baseline::Baseline;
+use super::classes::{Matched, match_classes};
 use super::config::EvalConfig;
 use super::error::EvalError;
 use super::features::{Features, extract};
@@ -48,23 +49,22 @@ impl Evaluation for Knn {
 
     fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
         let found = measure(subject, go_on)?;
-        let Accuracy {
-            top1, majority, chance, ..
-        } = found;
+        let (top1, baseline) = (found.top1, &found.baseline);
+        let (majority, chance) = (baseline.majority, baseline.chance);
         Ok(Score {
             value: top1,
             line: format!("k-NN {top1:.4} (chance {chance:.4}, commonest class {majority:.4})"),
             table: vec![
                 format!(
                     "k-NN accuracy   {top1:.4}   (k = {}, {} images among {})",
-                    subject.eval.k, found.queries, found.references
+                    subject.eval.k, baseline.queries, baseline.references
                 ),
                 format!("commonest class {majority:.4}"),
-                format!("chance          {chance:.4}   ({} classes)", found.classes),
+                format!("chance          {chance:.4}   ({} classes)", baseline.classes),
             ],
             details: serde_json::json!(found),
             layers: Vec::new(),
-            remarks: found.remarks,
+            remarks: found.baseline.remarks,
         })
     }
 }
@@ -99,19 +99,9 @@ pub struct Vote {
 pub struct Accuracy {
     /// Share of the queries whose class won the vote.
     pub top1: f64,
-    /// Share of the commonest class among the queries: what guessing it would give.
-    pub majority: f64,
-    /// 1 ÷ classes among the references: what guessing blindly would give.
-    pub chance: f64,
-    /// Labelled images searched.
-    pub references: usize,
-    /// Images classified.
-    pub queries: usize,
-    /// Distinct classes among the references.
-    pub classes: usize,
-    /// What was left out, and what may be wrong with the labels.
+    /// What it is held against.
     #[serde(flatten)]
-    pub remarks: Remarks,
+    pub baseline: Baseline,
 }
 
 /// Classifies the queries by their nearest references, among the classes that count.
@@ -147,17 +137,9 @@ pub fn classify(references: &Features, queries: &Features, matched: &Matched, vo
             })
             .count();
     }
-    let mut counts = vec![0usize; matched.classes.len()];
-    matched.queries.iter().for_each(|(_, class)| counts[*class as usize] += 1);
-    let total = matched.queries.len();
     Ok(Accuracy {
-        top1: right as f64 / total as f64,
-        majority: counts.iter().max().copied().unwrap_or(0) as f64 / total as f64,
-        chance: 1.0 / matched.classes.len() as f64,
-        references: matched.references.len(),
-        queries: total,
-        classes: matched.classes.len(),
-        remarks: matched.remarks.clone(),
+        top1: right as f64 / matched.queries.len() as f64,
+        baseline: Baseline::of(matched),
     })
 }
 
@@ -224,8 +206,9 @@ mod tests {
             &[0, huge, huge],
             Vote { k: 20, temperature: 0.07 },
         );
+        let Accuracy { top1, baseline: got } = got;
         assert_eq!((got.references, got.queries, got.classes), (2, 3, 2));
         assert!((got.majority - 2.0 / 3.0).abs() < 1e-12);
-        assert_eq!((got.chance, got.top1), (0.5, 1.0));
+        assert_eq!((got.chance, top1), (0.5, 1.0));
     }
 }

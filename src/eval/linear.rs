@@ -61,7 +61,7 @@ impl Evaluation for Linear {
             table: table(&found),
             details: serde_json::json!(found),
             layers: found.probes.iter().map(|p| (p.layer, p.top1)).collect(),
-            remarks: found.remarks,
+            remarks: found.baseline.remarks,
         })
     }
 }
@@ -72,8 +72,8 @@ fn line(found: &Probes, value: f64) -> String {
     format!(
         "linear probe {value:.4}{} (chance {:.4}, commonest class {:.4})",
         all.unwrap_or_default(),
-        found.chance,
-        found.majority
+        found.baseline.chance,
+        found.baseline.majority
     )
 }
 
@@ -92,10 +92,13 @@ fn table(found: &Probes) -> Vec<String> {
         best.top1,
         best.layer,
         best.pool.name(),
-        found.queries,
-        found.references
+        found.baseline.queries,
+        found.baseline.references
     ));
-    lines.push(format!("commonest class {:.4}", found.majority));
-    lines.push(format!("chance          {:.4}   ({} classes)", found.chance, found.classes));
+    lines.push(format!("commonest class {:.4}", found.baseline.majority));
+    lines.push(format!(
+        "chance          {:.4}   ({} classes)",
+        found.baseline.chance, found.baseline.classes
+    ));
     lines
 }

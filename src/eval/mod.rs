@@ -1,6 +1,7 @@
 //! How good the features are: by what was learnt without labels (the loss), without training anything on them (k-NN) or hardly anything (a linear
 //! probe). Each is a row in [`EVALUATIONS`].
 
+mod baseline;
 pub mod classes;
 pub mod config;
 pub mod data;
@@ -14,5 +15,6 @@ pub mod patience;
 pub mod probe;
 pub mod registry;
 
+pub use baseline::Baseline;
 pub use error::{EvalError, fenced};
 pub use registry::{EVALUATIONS, Evaluation, GoOn, Progress, Score, Subject, evaluation};

@@ -8,7 +8,8 @@
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use super::classes::{Matched, Remarks};
+use super::baseline::Baseline;
+use super::classes::Matched;
 use super::error::EvalError;
 use super::features::{Layered, Pool};
 use super::lbfgs::minimise;
@@ -42,19 +43,9 @@ pub struct Probes {
     pub probes: Vec<Probe>,
     /// The probe with the highest held-out accuracy.
     pub best: Probe,
-    /// Share of the commonest class among the validation images.
-    pub majority: f64,
-    /// 1 ÷ classes.
-    pub chance: f64,
-    /// Labelled training images.
-    pub references: usize,
-    /// Validation images.
-    pub queries: usize,
-    /// Distinct classes among the training images.
-    pub classes: usize,
-    /// What was left out, and what may be wrong with the labels.
+    /// What they are held against.
     #[serde(flatten)]
-    pub remarks: Remarks,
+    pub baseline: Baseline,
 }
 
 /// Indices (fitted, held out): every [`HOLD_OUT`]th image of each class is held out.
@@ -203,17 +194,10 @@ pub fn probe(
             best = *p;
         }
     }
-    let mut counts = vec![0usize; matched.classes.len()];
-    matched.queries.iter().for_each(|(_, class)| counts[*class as usize] += 1);
     Ok(Probes {
         best,
         probes,
-        majority: counts.iter().max().copied().unwrap_or(0) as f64 / matched.queries.len() as f64,
-        chance: 1.0 / classes as f64,
-        references: matched.references.len(),
-        queries: matched.queries.len(),
-        classes: matched.classes.len(),
-        remarks: matched.remarks.clone(),
+        baseline: Baseline::of(matched),
     })
 }
 
@@ -254,8 +238,9 @@ mod tests {
         let _turn = crate::tensor::alone();
         let (references, queries) = (layered(300, 1), layered(90, 2));
         let got = probed(&references, &queries, true).unwrap();
-        assert_eq!((got.classes, got.references, got.queries), (3, 300, 90));
-        assert!((got.majority - 1.0 / 3.0).abs() < 1e-9 && (got.chance - 1.0 / 3.0).abs() < 1e-9);
+        let baseline = &got.baseline;
+        assert_eq!((baseline.classes, baseline.references, baseline.queries), (3, 300, 90));
+        assert!((baseline.majority - 1.0 / 3.0).abs() < 1e-9 && (baseline.chance - 1.0 / 3.0).abs() < 1e-9);
         assert_eq!(got.best.layer, 2);
         assert!(got.probes[1].top1 == 1.0 && got.probes[1].held_out == 1.0, "{got:?}");
         assert!(got.probes[0].top1 < 0.6, "{got:?}");
@@ -269,8 +254,12 @@ mod tests {
         assert!(matches!(probed(&references, &queries, false), Err(EvalError::OutOfTime)));
         queries.labels.of[..45].fill(12);
         let got = probed(&references, &queries, true).unwrap();
-        assert_eq!((got.queries, got.probes[1].top1), (45, 1.0), "{got:?}");
-        assert_eq!((got.remarks.left_out.len(), got.remarks.left_out[0].images), (1, 45), "{got:?}");
+        assert_eq!((got.baseline.queries, got.probes[1].top1), (45, 1.0), "{got:?}");
+        assert_eq!(
+            (got.baseline.remarks.left_out.len(), got.baseline.remarks.left_out[0].images),
+            (1, 45),
+            "{got:?}"
+        );
     }
 
     #[test]

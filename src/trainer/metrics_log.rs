@@ -56,6 +56,8 @@ impl MetricsLog {
             .find(|aside| !aside.exists())
             .expect("numbers do not end");
         fs::rename(&path, &aside)?;
+        // Whatever is open is the file that went; the next line goes into a new one.
+        self.lines.replace(String::new());
         Ok(Some((aside, last)))
     }
 
@@ -164,6 +166,7 @@ mod tests {
             assert_eq!((last, aside.is_file()), (30, true));
             assert_eq!(second.set_aside_from(20).unwrap(), None);
             second.write(line(30));
+            assert_eq!(steps(dir.path()), [30]);
         }
     }
 
