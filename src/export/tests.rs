@@ -233,16 +233,16 @@ fn equal_weights_give_equal_bytes_and_nothing_is_overwritten() {
     for name in ["results.csv", "finetuned"] {
         let path = a.join(name);
         if name.contains('.') {
-            fs::write(&path, "x").unwrap()
+            fs::write(&path, "x").unwrap();
         } else {
-            fs::create_dir(&path).unwrap()
+            fs::create_dir(&path).unwrap();
         }
         let refused = export(&what, &a, true).unwrap_err().to_string();
         assert!(refused.contains(name) && path.exists(), "{refused}");
         if path.is_dir() {
-            fs::remove_dir(&path).unwrap()
+            fs::remove_dir(&path).unwrap();
         } else {
-            fs::remove_file(&path).unwrap()
+            fs::remove_file(&path).unwrap();
         }
     }
     // Every format may replace every other.
