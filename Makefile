@@ -18,7 +18,7 @@ dist: ## a tarball in dist/: program, recipes, dashboards, systemd unit, docs
 	@setup/setup.sh packaging
 	@setup/package.sh dist
 
-test: setup ## everything CI runs
+test: setup ## all tests, as CI runs them before `make lint`
 	cargo test --workspace
 
 lint: ## formatting, clippy (warnings are errors), licences and sources of dependencies, dependencies that nothing uses
