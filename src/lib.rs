@@ -13,6 +13,7 @@ pub mod exact;
 pub mod exit;
 pub mod export;
 pub mod head;
+pub mod held_lock;
 pub mod loss;
 pub mod model;
 pub mod objective;

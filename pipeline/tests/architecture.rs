@@ -31,7 +31,7 @@ const PIPELINE: &[&[&str]] = &[
 
 /// Modules of `splitmask` from the ground up.
 const SPLITMASK: &[&[&str]] = &[
-    &["exit", "signals", "setting", "exact"],
+    &["exit", "signals", "setting", "exact", "held_lock"],
     &["telemetry"],
     &["tensor"],
     &["loss", "optim", "model"],

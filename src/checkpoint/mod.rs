@@ -16,7 +16,6 @@
 //! come back bit for bit, NaN and infinity too.
 
 mod find;
-mod held_lock;
 mod parameters;
 mod retention;
 mod stability;
@@ -34,9 +33,9 @@ use thiserror::Error;
 
 use crate::eval::patience::Patience;
 use crate::exit::{CliError, ExitCode};
+use crate::held_lock::FolderLost;
 
 pub use find::{Bad, Found, Good, list, load, load_model, newest_good, newest_good_before, read};
-pub use held_lock::HeldLock;
 pub use parameters::put_weights;
 pub use retention::{Policy, prune, surplus};
 pub use stability::{Rollback, Stability};
@@ -70,11 +69,8 @@ pub enum CheckpointError {
         detail: String,
     },
     /// The run folder is no longer the one that this process locked; nothing was written.
-    #[error("{reason}; nothing is written where another process may")]
-    FolderLost {
-        /// What became of it.
-        reason: String,
-    },
+    #[error(transparent)]
+    FolderLost(#[from] FolderLost),
     /// A bug: the thread that writes it panicked.
     #[error("checkpoint {path}: writing it panicked, which is a bug: {detail}")]
     Panicked {

@@ -7,6 +7,7 @@ use prometheus::IntCounter;
 use serde::Serialize;
 
 use crate::config::Change;
+use crate::held_lock::HeldLock;
 use crate::telemetry::line_file::LineFile;
 
 /// File of events in a run folder, one JSON object a line.
@@ -43,11 +44,13 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The journal of a run folder; `failures` counts lines that could not be written at once.
+    /// The journal of the run folder that is recognised by `lock`; `failures` counts lines that could not be written at once.
     #[must_use]
-    pub fn of(run_dir: &Path, failures: IntCounter) -> Self {
+    pub fn of(run_dir: &Path, lock: &HeldLock, failures: IntCounter) -> Self {
         Self {
-            lines: LineFile::new(run_dir.join(JOURNAL_FILE), failures).synced(),
+            lines: LineFile::new(run_dir.join(JOURNAL_FILE), failures)
+                .synced()
+                .of_folder(Some(lock.clone())),
         }
     }
 
@@ -71,12 +74,16 @@ pub fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
-/// Keeps an accepted config: written beside and renamed over, so that the file is always whole.
-pub fn keep_last_good(run_dir: &Path, toml: &str) {
+/// Keeps an accepted config: written beside and renamed over, so that the file is always whole. Nothing is written once the folder is another.
+pub fn keep_last_good(run_dir: &Path, lock: &HeldLock, toml: &str) {
     let path = run_dir.join(LAST_GOOD_FILE);
     let beside = run_dir.join(format!(".{LAST_GOOD_FILE}.tmp"));
     let text = format!("# The config that was accepted last, complete with defaults. Written by the daemon.\n{toml}");
-    if let Err(e) = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path)) {
+    let ours = lock.check().map_err(std::io::Error::other);
+    if let Err(e) = ours
+        .and_then(|()| std::fs::write(&beside, text))
+        .and_then(|()| std::fs::rename(&beside, &path))
+    {
         tracing::warn!(file = %path.display(), error = %e, "the accepted config could not be kept");
     }
 }

@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::HeldLock;
 use crate::exit::CliError;
+use crate::held_lock::HeldLock;
 
 /// Name of the lock file in a run folder; it stays there, only the lock on it comes and goes.
 pub const LOCK_FILE: &str = "daemon.lock";

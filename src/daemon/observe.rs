@@ -131,8 +131,9 @@ impl<T: Train> Supervisor<T> {
             shown.config_sha256 = config.sha256();
             shown.config = Arc::clone(&config);
         }
+        let lock = self.parts.lock.held().clone();
         self.parts
             .files
-            .run(move || journal::keep_last_good(&config.run_dir(), &config.to_toml()));
+            .run(move || journal::keep_last_good(&config.run_dir(), &lock, &config.to_toml()));
     }
 }

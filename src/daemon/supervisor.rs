@@ -126,6 +126,7 @@ impl<T: Train> Supervisor<T> {
             generation: 0,
             journal: Arc::new(std::sync::Mutex::new(Journal::of(
                 &config.run_dir(),
+                parts.lock.held(),
                 parts.metrics.write_failures.of(RunFile::Journal).clone(),
             ))),
             manager: ServiceManager::from_environment(),

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use prometheus::IntCounter;
 
+use crate::held_lock::HeldLock;
+
 /// Bytes of lines that wait at most; the oldest go first.
 const MOST_WAITING: usize = 16 << 20;
 
@@ -24,7 +26,9 @@ pub struct LineFile {
     failures: IntCounter,
     /// Whether a line survives a power cut once it is written.
     synced: bool,
-    /// Open from the first line on, until a write fails: a folder that is renamed keeps its file, and whatever lies in its place gets none of our lines.
+    /// Asked before the file is opened by its path, so that a folder that was put in the place of ours gets none of our lines.
+    lock: Option<HeldLock>,
+    /// Open from the first line on, until a write fails: a folder that is renamed keeps its file.
     file: Option<File>,
 }
 
@@ -40,6 +44,7 @@ impl LineFile {
             dropped: 0,
             failures,
             synced: false,
+            lock: None,
             file: None,
         }
     }
@@ -49,6 +54,18 @@ impl LineFile {
     pub fn synced(mut self) -> Self {
         self.synced = true;
         self
+    }
+
+    /// A file of the folder that is recognised by `lock`.
+    #[must_use]
+    pub fn of_folder(mut self, lock: Option<HeldLock>) -> Self {
+        self.lock = lock;
+        self
+    }
+
+    /// Before anything is opened or renamed by a path.
+    fn check_folder(&self) -> io::Result<()> {
+        self.lock.as_ref().map_or(Ok(()), HeldLock::check).map_err(io::Error::other)
     }
 
     /// Its place.
@@ -116,6 +133,7 @@ impl LineFile {
     fn put_content(&mut self) -> io::Result<()> {
         let Some(content) = &self.content else { return Ok(()) };
         self.file = None;
+        self.check_folder()?;
         // A file that only loses its end needs no room.
         if let Ok(mut file) = OpenOptions::new().read(true).write(true).open(&self.path)
             && starts_with(&mut file, content)?
@@ -139,7 +157,10 @@ impl LineFile {
         }
         let mut file = match self.file.take() {
             Some(file) => file,
-            None => OpenOptions::new().create(true).read(true).append(true).open(&self.path)?,
+            None => {
+                self.check_folder()?;
+                OpenOptions::new().create(true).read(true).append(true).open(&self.path)?
+            }
         };
         let length = file.metadata()?.len();
         let mut text = String::with_capacity(self.waiting_bytes + 1);
@@ -198,6 +219,31 @@ mod tests {
 
     fn file(path: &Path) -> LineFile {
         LineFile::new(path.to_owned(), IntCounter::new("failures", "Failures.").unwrap())
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_ours_gets_no_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, moved) = (dir.path().join("run"), dir.path().join("moved"));
+        fs::create_dir(&run).unwrap();
+        let locked = File::create(run.join("lock")).unwrap();
+        let lock = HeldLock::new(&run.join("lock"), &locked).unwrap();
+        let mut lines = file(&run.join("metrics.jsonl")).of_folder(Some(lock.clone()));
+        let mut begun = file(&run.join("journal.jsonl")).of_folder(Some(lock));
+        begun.append("one");
+        fs::rename(&run, &moved).unwrap();
+        fs::create_dir(&run).unwrap();
+        lines.append("first");
+        lines.replace(String::new());
+        begun.append("two");
+        assert_eq!(fs::read_dir(&run).unwrap().count(), 0);
+        assert_eq!(lines.waiting(), 1);
+        assert_eq!(fs::read_to_string(moved.join("journal.jsonl")).unwrap(), "one\ntwo\n");
+        // It is back.
+        fs::remove_dir(&run).unwrap();
+        fs::rename(&moved, &run).unwrap();
+        lines.append("second");
+        assert_eq!(fs::read_to_string(run.join("metrics.jsonl")).unwrap(), "first\nsecond\n");
     }
 
     #[test]

@@ -62,7 +62,11 @@ pub(super) fn assemble(
             state.ladder = Ladder::restore(remembered);
             log
         }
-        None => MetricsLog::of(&spec.run_dir, telemetry.train.write_failures.of(RunFile::Metrics).clone()),
+        None => MetricsLog::of(
+            &spec.run_dir,
+            spec.lock.clone(),
+            telemetry.train.write_failures.of(RunFile::Metrics).clone(),
+        ),
     };
 
     // Before anything is written: a bucket that cannot be read must leave no trace.

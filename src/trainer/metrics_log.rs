@@ -7,6 +7,7 @@ use prometheus::IntCounter;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::Rollback;
+use crate::held_lock::HeldLock;
 use crate::telemetry::line_file::LineFile;
 
 /// Fields that tell time, not training; two equal runs differ in them alone.
@@ -24,11 +25,11 @@ fn rollback_of(line: &Value) -> Option<u64> {
 }
 
 impl MetricsLog {
-    /// The log of the run in `run_dir`; `failures` counts lines that could not be written at once.
+    /// The log of the run in `run_dir`, recognised by `lock`; `failures` counts lines that could not be written at once.
     #[must_use]
-    pub fn of(run_dir: &Path, failures: IntCounter) -> Self {
+    pub fn of(run_dir: &Path, lock: Option<HeldLock>, failures: IntCounter) -> Self {
         Self {
-            lines: LineFile::new(run_dir.join("metrics.jsonl"), failures),
+            lines: LineFile::new(run_dir.join("metrics.jsonl"), failures).of_folder(lock),
         }
     }
 
@@ -120,7 +121,7 @@ mod tests {
     use serde_json::json;
 
     fn log(run_dir: &Path, step: u64, rollbacks: &[Rollback]) -> MetricsLog {
-        let mut log = MetricsLog::of(run_dir, IntCounter::new("failures", "Failures.").unwrap());
+        let mut log = MetricsLog::of(run_dir, None, IntCounter::new("failures", "Failures.").unwrap());
         log.stand_at(step, rollbacks);
         log
     }
@@ -156,7 +157,7 @@ mod tests {
             first.write(line(step));
         }
         drop(first);
-        let mut second = MetricsLog::of(dir.path(), IntCounter::new("failures", "Failures.").unwrap());
+        let mut second = MetricsLog::of(dir.path(), None, IntCounter::new("failures", "Failures.").unwrap());
         // No checkpoint was due by then: the same lines will be written again.
         assert_eq!(second.set_aside_from(40).unwrap(), None);
         assert_eq!(steps(dir.path()), [10, 20, 30]);

@@ -7,8 +7,9 @@ use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::request::{ColourConfig, CropConfig};
 use tch::Device;
 
-use crate::checkpoint::{CheckpointError, HeldLock};
+use crate::checkpoint::CheckpointError;
 use crate::eval::config::EvalConfig;
+use crate::held_lock::HeldLock;
 use crate::model::config::VitConfig;
 use crate::objective::{ObjectiveConfig, Scope};
 use crate::optim::EmaConfig;
@@ -236,7 +237,7 @@ impl TrainerSpec {
     /// # Errors
     /// [`CheckpointError::FolderLost`].
     pub fn check_folder(&self) -> Result<(), CheckpointError> {
-        self.lock.as_ref().map_or(Ok(()), HeldLock::check)
+        Ok(self.lock.as_ref().map_or(Ok(()), HeldLock::check)?)
     }
 
     /// Loads the visual words of the run. Draws from libtorch's CPU generator: seed it afterwards.

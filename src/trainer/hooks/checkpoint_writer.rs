@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::checkpoint::{self, CheckpointError, HeldLock, Policy, Snapshot, folder_of};
+use crate::checkpoint::{self, CheckpointError, Policy, Snapshot, folder_of};
 use crate::exit::panic_text;
+use crate::held_lock::HeldLock;
 use crate::telemetry::metrics::{TrainMetrics, unix_seconds};
 
 /// Writes checkpoints one at a time and keeps the number of old ones bounded.

@@ -6,7 +6,13 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::CheckpointError;
+/// The run folder is no longer the one that this process locked; nothing was written.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}; nothing is written where another process may")]
+pub struct FolderLost {
+    /// What became of it.
+    pub reason: String,
+}
 
 /// A lock file that this process holds, by its inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +58,8 @@ impl HeldLock {
     /// Before something is written into the folder.
     ///
     /// # Errors
-    /// [`CheckpointError::FolderLost`] if it is no longer this process's.
-    pub fn check(&self) -> Result<(), CheckpointError> {
-        self.lost().map_or(Ok(()), |reason| Err(CheckpointError::FolderLost { reason }))
+    /// [`FolderLost`] if it is no longer this process's.
+    pub fn check(&self) -> Result<(), FolderLost> {
+        self.lost().map_or(Ok(()), |reason| Err(FolderLost { reason }))
     }
 }
