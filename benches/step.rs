@@ -16,6 +16,7 @@ use splitmask::objective::pretrain::splitmask::SplitMaskConfig;
 use splitmask::objective::{Objective, ObjectiveConfig, Scope, StepContext};
 use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
+use splitmask::setting::Findings;
 use splitmask::tensor::{NamedView, PatchSets, StepInput, choose_device};
 use splitmask_pipeline::request::IMAGE;
 use tch::{Device, Kind, Tensor, nn};
@@ -141,8 +142,9 @@ impl Case {
             patch: self.patch,
             ..VitConfig::default()
         };
-        let valid = model.validate();
-        valid.map_err(|(key, value, allowed)| format!("{key} = {value}: must be {allowed}"))?;
+        let mut found = Findings::default();
+        model.check(&mut found);
+        found.first().map_err(|e| e.to_string())?;
         Ok(model)
     }
 }

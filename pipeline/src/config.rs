@@ -1,10 +1,10 @@
-//! The settings of the pipeline. Each key's reload class is in the daemon's table; defaults suit one machine and a nearby bucket.
+//! The settings of the pipeline; defaults suit one machine and a nearby bucket.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::PipelineError;
+use crate::setting::{Findings, settings};
 
 /// What happens when a shard cannot be read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -100,109 +100,65 @@ pub struct SourceConfig {
     pub weight: f64,
 }
 
-/// `[data]`: which samples, in which order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DataConfig {
-    /// Shards to train on: folder or bucket prefix with a manifest or `*.tar`, a glob, or a range `{000000..000146}`.
-    pub train: String,
-    /// Several places to mix by weight, instead of `data.train`.
-    pub sources: Vec<SourceConfig>,
-    /// Labelled shards for evaluation; empty = none.
-    pub val: String,
-    /// Object store endpoint to use instead of the provider's (MinIO, R2, a test server); empty = the provider's.
-    pub endpoint: String,
-    /// Samples that are shuffled among each other; held as undecoded bytes. Changed during a run, it holds from the next window on: the
-    /// one under way keeps its size, so that each sample of the epoch still comes exactly once.
-    pub shuffle_window: u32,
-    /// Share of the samples to use (1 = all); a smaller share lies inside a larger one. Shards of `splitmask pack` give exactly this share
-    /// of each class, others a hash of the key, which does so on average.
-    pub fraction: f64,
-    /// Share of samples that may fail among the last 10,000.
-    pub failure_budget: f64,
-    /// What happens when more fail.
-    pub on_budget: OnBudget,
-    /// What happens to JPEGs that end early.
-    pub truncated: Truncated,
-    /// What happens when a shard cannot be read.
-    pub on_shard_error: OnShardError,
-    /// Extensions of the image, in order of preference, where a sample holds several pictures; all that follows the first dot of the file
-    /// name, as `input.png`. Empty: a sample has one picture, and two end the start.
-    pub image: ImageExtensions,
-    /// Pixels (width × height) above which an image is refused.
-    pub max_pixels: u64,
-    /// Bytes above which a member is refused.
-    pub max_member_bytes: u64,
-}
-
-impl Default for DataConfig {
-    fn default() -> Self {
-        Self {
-            train: String::new(),
-            sources: vec![],
-            val: String::new(),
-            endpoint: String::new(),
-            shuffle_window: 2048,
-            fraction: 1.0,
-            failure_budget: 0.01,
-            on_budget: OnBudget::Pause,
-            truncated: Truncated::Drop,
-            on_shard_error: OnShardError::Skip,
-            image: ImageExtensions::default(),
-            max_pixels: 64_000_000,
-            max_member_bytes: 256 << 20,
-        }
+settings! {
+    /// `[data]`: which samples, in which order.
+    pub struct DataConfig in "data" {
+        /// Shards to train on: folder, bucket prefix, glob or range {000000..000146}.
+        Rebuild train: String = String::new(),
+        /// Several places to mix instead of `data.train`: [[data.sources]] with name, url, weight; positions are kept by name.
+        Rebuild sources: Vec<SourceConfig> = vec![],
+        /// Shards for evaluation, labelled unless eval.watch = `loss`; empty = none.
+        Live val: String = String::new(),
+        /// Object store endpoint instead of the provider's; empty = the provider's.
+        Rebuild endpoint: String = String::new(),
+        /// Samples shuffled among each other; a change holds from the next window on.
+        Rebuild shuffle_window: u32 = 2048,
+        /// Class-balanced share of the samples to train on, 0 to 1; evaluations use all.
+        Rebuild fraction: f64 = 1.0,
+        /// Share of the last 10,000 samples that may fail, 0 to 1.
+        Rebuild failure_budget: f64 = 0.01,
+        /// When more fail: `pause` (checkpoint, wait for a reload) or `stop`; a run before its first step stops.
+        Rebuild on_budget: OnBudget = OnBudget::Pause,
+        /// JPEGs that end early: `drop` them, or `keep` them with grey for what is missing.
+        Rebuild truncated: Truncated = Truncated::Drop,
+        /// `skip` or `stop` when a shard cannot be read.
+        Rebuild on_shard_error: OnShardError = OnShardError::Skip,
+        /// Extension of the image where a sample holds several pictures, as `input.png`, or a list in order of preference; empty = its only picture.
+        Rebuild image: ImageExtensions = ImageExtensions::default(),
+        /// Pixels (width × height) above which an image is refused.
+        Rebuild max_pixels: u64 = 64_000_000,
+        /// Bytes above which a member of a shard is refused.
+        Rebuild max_member_bytes: u64 = 256 << 20,
     }
 }
 
-/// `[pipeline]`: how the machine is used. Nothing here changes which batches come out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PipelineConfig {
-    /// Threads that decode, augment and tokenize; 0 = one per core.
-    pub workers: usize,
-    /// Shards open at once.
-    pub readers: usize,
-    /// Batches that wait for the trainer at most.
-    pub queue_batches: usize,
-    /// Bytes that wait for the trainer at most, MiB.
-    pub queue_mib: usize,
-    /// Bytes of one ranged request, MiB.
-    pub fetch_mib: usize,
-    /// Requests in flight per open shard; 0 = two, and up to eight while the reader has to wait (a far or fast store),
-    /// twelve while the store throttles.
-    pub fetch_ahead: usize,
-    /// Seconds without a byte after which a request is given up and retried.
-    pub read_timeout_s: f64,
-    /// Seconds for which one read is retried before its shard counts as unreachable.
-    pub retry_budget_s: f64,
-    /// Seconds after which a slow request is asked for a second time at the earliest; twice the 95th percentile of the last requests if
-    /// that is later. 0 = never.
-    pub hedge_s: f64,
-    /// Seconds of work on one sample above which it is reported.
-    pub slow_sample_s: f64,
-    /// Folder for a local copy of remote shards; empty = none.
-    pub cache_dir: String,
-    /// Size of that folder at most, GiB.
-    pub cache_gib: f64,
-}
-
-impl Default for PipelineConfig {
-    fn default() -> Self {
-        Self {
-            workers: 0,
-            readers: 4,
-            queue_batches: 4,
-            queue_mib: 1024,
-            fetch_mib: 8,
-            fetch_ahead: 0,
-            read_timeout_s: 30.0,
-            retry_budget_s: 1800.0,
-            hedge_s: 1.0,
-            slow_sample_s: 2.0,
-            cache_dir: String::new(),
-            cache_gib: 50.0,
-        }
+settings! {
+    /// `[pipeline]`: how the machine is used. Nothing here changes which batches come out.
+    pub struct PipelineConfig in "pipeline" {
+        /// Threads that decode, augment and tokenize; 0 = one per core.
+        Rebuild workers: usize = 0,
+        /// Shards open at once.
+        Rebuild readers: usize = 4,
+        /// Batches that wait for the trainer at most.
+        Rebuild queue_batches: usize = 4,
+        /// MiB that wait for the trainer at most.
+        Rebuild queue_mib: usize = 1024,
+        /// MiB of one ranged request.
+        Rebuild fetch_mib: usize = 8,
+        /// Requests in flight per open shard; 0 = as many as needed, 2 to 8 (12 while the store throttles).
+        Rebuild fetch_ahead: usize = 0,
+        /// Seconds without a byte after which a request is retried.
+        Rebuild read_timeout_s: f64 = 30.0,
+        /// Seconds for which one read is retried.
+        Rebuild retry_budget_s: f64 = 1800.0,
+        /// Seconds after which a slow request is asked for a second time at the earliest; 0 = never.
+        Rebuild hedge_s: f64 = 1.0,
+        /// Seconds of work on one sample above which it is reported.
+        Rebuild slow_sample_s: f64 = 2.0,
+        /// Folder for a local copy of remote shards; empty = none.
+        Rebuild cache_dir: String = String::new(),
+        /// GiB of that folder at most.
+        Rebuild cache_gib: f64 = 50.0,
     }
 }
 
@@ -213,89 +169,88 @@ impl DataConfig {
         self.sources.first().map_or(&self.train, |s| &s.url)
     }
 
-    fn validate_sources(&self) -> Result<(), PipelineError> {
-        let refuse = |key: String, value: String, detail: &str| {
-            Err(PipelineError::BadSetting {
-                key,
-                value,
-                detail: detail.into(),
-            })
-        };
-        if self.sources.len() > crate::cursor::MAX_SOURCES {
-            return refuse(
-                "data.sources".into(),
-                format!("{} entries", self.sources.len()),
-                "at most 8 entries",
-            );
-        }
-        if !self.sources.is_empty() && !self.train.is_empty() {
-            return refuse(
-                "data.train".into(),
-                self.train.clone(),
-                "empty where data.sources is set: one or the other",
-            );
-        }
+    fn check_sources(&self, found: &mut Findings) {
+        let number = self.sources.len();
+        found.need(
+            number <= crate::cursor::MAX_SOURCES,
+            "data.sources",
+            format!("{number} entries"),
+            "at most 8 entries",
+        );
+        found.need(
+            self.sources.is_empty() || self.train.is_empty(),
+            "data.train",
+            &self.train,
+            "empty where data.sources is set: one or the other",
+        );
         for (n, source) in self.sources.iter().enumerate() {
             let key = |field: &str| format!("data.sources[{n}].{field}");
-            if source.name.is_empty() || self.sources[..n].iter().any(|s| s.name == source.name) {
-                return refuse(key("name"), source.name.clone(), "a name that no other source has");
-            }
-            if source.url.is_empty() {
-                return refuse(key("url"), source.url.clone(), "a folder, bucket prefix, glob or range");
-            }
-            if !(source.weight > 0.0 && source.weight.is_finite()) {
-                return refuse(key("weight"), source.weight.to_string(), "above 0");
-            }
+            found.need(
+                !source.name.is_empty() && self.sources[..n].iter().all(|s| s.name != source.name),
+                &key("name"),
+                &source.name,
+                "a name that no other source has",
+            );
+            found.need(
+                !source.url.is_empty(),
+                &key("url"),
+                &source.url,
+                "a folder, bucket prefix, glob or range",
+            );
+            found.need(
+                source.weight > 0.0 && source.weight.is_finite(),
+                &key("weight"),
+                source.weight,
+                "above 0",
+            );
         }
-        Ok(())
     }
 
     /// Checks ranges.
-    ///
-    /// # Errors
-    /// [`PipelineError::BadSetting`] naming the key and the allowed range.
-    pub fn validate(&self) -> Result<(), PipelineError> {
-        self.validate_sources()?;
-        check(
+    pub fn check(&self, found: &mut Findings) {
+        self.check_sources(found);
+        let scheme = self.endpoint.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        found.need_or(
+            self.endpoint.is_empty() || matches!(scheme.as_deref(), Some("http" | "https")),
+            "data.endpoint",
+            // What stands here instead may be `user:password@host`.
+            "",
+            "an address",
+            "for example \"https://minio.example:9000\"",
+        );
+        found.need(
+            (1..=1_000_000).contains(&self.shuffle_window),
             "data.shuffle_window",
             self.shuffle_window,
-            (1..=1_000_000).contains(&self.shuffle_window),
             "1 to 1000000 samples",
-        )?;
-        check(
+        );
+        found.need(
+            self.fraction > 0.0 && self.fraction <= 1.0,
             "data.fraction",
             self.fraction,
-            self.fraction > 0.0 && self.fraction <= 1.0,
             "above 0, at most 1",
-        )?;
-        check(
-            "data.failure_budget",
-            self.failure_budget,
-            (0.0..=1.0).contains(&self.failure_budget),
-            "0 to 1",
-        )?;
-        check(
+        );
+        found.share("data.failure_budget", self.failure_budget);
+        found.need(
+            (1..=2_000_000_000).contains(&self.max_pixels),
             "data.max_pixels",
             self.max_pixels,
-            (1..=2_000_000_000).contains(&self.max_pixels),
             "1 to 2000000000",
-        )?;
+        );
         for extension in &*self.image.extensions() {
-            if extension.is_empty() || extension.starts_with('.') || extension.contains('/') {
-                return Err(PipelineError::BadSetting {
-                    key: "data.image".into(),
-                    value: extension.clone(),
-                    detail: "what follows the first dot of a file name, without that dot: png, input.png".into(),
-                });
-            }
+            found.need(
+                !(extension.is_empty() || extension.starts_with('.') || extension.contains('/')),
+                "data.image",
+                extension,
+                "what follows the first dot of a file name, without that dot: png, input.png",
+            );
         }
-        let bytes = self.max_member_bytes;
-        check(
+        found.need(
+            (1..=4 << 30).contains(&self.max_member_bytes),
             "data.max_member_bytes",
-            bytes,
-            (1..=4 << 30).contains(&bytes),
+            self.max_member_bytes,
             "1 to 4294967296 bytes",
-        )
+        );
     }
 }
 
@@ -310,81 +265,67 @@ impl PipelineConfig {
     }
 
     /// Checks ranges.
-    ///
-    /// # Errors
-    /// [`PipelineError::BadSetting`] naming the key and the allowed range.
-    pub fn validate(&self) -> Result<(), PipelineError> {
-        check("pipeline.workers", self.workers, self.workers <= 1024, "0 (one per core) to 1024")?;
-        check(
+    pub fn check(&self, found: &mut Findings) {
+        found.need(self.workers <= 1024, "pipeline.workers", self.workers, "0 (one per core) to 1024");
+        found.need(
+            (1..=256).contains(&self.readers),
             "pipeline.readers",
             self.readers,
-            (1..=256).contains(&self.readers),
             "1 to 256 open shards",
-        )?;
-        check(
+        );
+        found.need(
+            (1..=1024).contains(&self.queue_batches),
             "pipeline.queue_batches",
             self.queue_batches,
-            (1..=1024).contains(&self.queue_batches),
             "1 to 1024 batches",
-        )?;
-        check(
+        );
+        found.need(
+            (1..=1 << 20).contains(&self.queue_mib),
             "pipeline.queue_mib",
             self.queue_mib,
-            (1..=1 << 20).contains(&self.queue_mib),
             "1 to 1048576 MiB",
-        )?;
-        check(
+        );
+        found.need(
+            (1..=256).contains(&self.fetch_mib),
             "pipeline.fetch_mib",
             self.fetch_mib,
-            (1..=256).contains(&self.fetch_mib),
             "1 to 256 MiB",
-        )?;
-        check(
+        );
+        found.need(
+            self.fetch_ahead <= 64,
             "pipeline.fetch_ahead",
             self.fetch_ahead,
-            self.fetch_ahead <= 64,
             "0 (as needed) to 64 requests",
-        )?;
-        check(
+        );
+        found.need(
+            (0.1..=3600.0).contains(&self.read_timeout_s),
             "pipeline.read_timeout_s",
             self.read_timeout_s,
-            (0.1..=3600.0).contains(&self.read_timeout_s),
             "0.1 to 3600 seconds",
-        )?;
-        check(
+        );
+        found.need(
+            (0.0..=86_400.0).contains(&self.retry_budget_s),
             "pipeline.retry_budget_s",
             self.retry_budget_s,
-            (0.0..=86_400.0).contains(&self.retry_budget_s),
             "0 to 86400 seconds",
-        )?;
-        check(
+        );
+        found.need(
+            (0.0..=3600.0).contains(&self.hedge_s),
             "pipeline.hedge_s",
             self.hedge_s,
-            (0.0..=3600.0).contains(&self.hedge_s),
             "0 (never) to 3600 seconds",
-        )?;
-        check(
+        );
+        found.need(
+            self.slow_sample_s > 0.0 && self.slow_sample_s <= 3600.0,
             "pipeline.slow_sample_s",
             self.slow_sample_s,
-            self.slow_sample_s > 0.0 && self.slow_sample_s <= 3600.0,
             "above 0, at most 3600 seconds",
-        )?;
-        check(
+        );
+        found.need(
+            self.cache_gib > 0.0 && self.cache_gib.is_finite(),
             "pipeline.cache_gib",
             self.cache_gib,
-            self.cache_gib > 0.0 && self.cache_gib.is_finite(),
             "above 0 GiB",
-        )
+        );
     }
-}
-
-fn check(key: &str, value: impl std::fmt::Display + Copy, ok: bool, detail: &str) -> Result<(), PipelineError> {
-    if ok {
-        return Ok(());
-    }
-    Err(PipelineError::BadSetting {
-        key: key.into(),
-        value: value.to_string(),
-        detail: detail.into(),
-    })
 }

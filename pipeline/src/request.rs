@@ -3,27 +3,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::setting::Findings;
+use crate::setting::{Findings, settings};
 
-/// Where random resized crops are drawn from.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CropConfig {
-    /// Range of the crop's share of the image area (arXiv 2112.10740 §5.5 uses BEiT's 0.08..1; scene images 0.08..0.25).
-    pub area: [f32; 2],
-    /// Range of width ÷ height, drawn log-uniformly.
-    pub aspect: [f32; 2],
-    /// Probability of a horizontal flip.
-    pub flip: f32,
-}
-
-impl Default for CropConfig {
-    fn default() -> Self {
-        Self {
-            area: [0.08, 1.0],
-            aspect: [0.75, 4.0 / 3.0],
-            flip: 0.5,
-        }
+settings! {
+    /// Where random resized crops are drawn from.
+    #[derive(Copy)]
+    pub struct CropConfig in "augment.crop" {
+        /// Range of the crop's share of the image area.
+        Rebuild area: [f32; 2] = [0.08, 1.0],
+        /// Range of the crop's width ÷ height.
+        Rebuild aspect: [f32; 2] = [0.75, 4.0 / 3.0],
+        /// Probability of a horizontal flip.
+        Rebuild flip: f32 = 0.5,
     }
 }
 
@@ -51,37 +42,25 @@ impl CropConfig {
     }
 }
 
-/// Colour augmentation of the paper's small-data recipe (arXiv 2112.10740 §5.5; strengths of BYOL and DINO, docs/method.md §1).
-///
-/// All probabilities 0 is the paper's default: crop and flip only. Order as torchvision: jitter (brightness, contrast, saturation, hue
-/// in random order), greyscale, Gaussian blur, solarise.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ColourConfig {
-    /// Probability of colour jitter.
-    pub jitter: f32,
-    /// Strengths: brightness, contrast, saturation factors drawn from 1 ± s, hue shift from ± s (turns of the colour circle, ≤ 0.5).
-    pub jitter_strength: [f32; 4],
-    /// Probability of greyscale.
-    pub greyscale: f32,
-    /// Probability of Gaussian blur.
-    pub blur: f32,
-    /// Range of the blur's sigma, pixels of the view.
-    pub blur_sigma: [f32; 2],
-    /// Probability of solarisation (values ≥ 128 inverted).
-    pub solarise: f32,
-}
-
-impl Default for ColourConfig {
-    fn default() -> Self {
-        Self {
-            jitter: 0.0,
-            jitter_strength: [0.4, 0.4, 0.2, 0.1],
-            greyscale: 0.0,
-            blur: 0.0,
-            blur_sigma: [0.1, 2.0],
-            solarise: 0.0,
-        }
+settings! {
+    /// Colour augmentation of the paper's small-data recipe (arXiv 2112.10740 §5.5; strengths of BYOL and DINO, docs/method.md §1).
+    ///
+    /// All probabilities 0 is the paper's default: crop and flip only. Order as torchvision: jitter (brightness, contrast, saturation, hue
+    /// in random order), greyscale, Gaussian blur, solarise.
+    #[derive(Copy)]
+    pub struct ColourConfig in "augment.colour" {
+        /// Probability of colour jitter.
+        Rebuild jitter: f32 = 0.0,
+        /// Strengths of brightness, contrast, saturation, hue.
+        Rebuild jitter_strength: [f32; 4] = [0.4, 0.4, 0.2, 0.1],
+        /// Probability of greyscale.
+        Rebuild greyscale: f32 = 0.0,
+        /// Probability of Gaussian blur.
+        Rebuild blur: f32 = 0.0,
+        /// Range of the blur's sigma, pixels.
+        Rebuild blur_sigma: [f32; 2] = [0.1, 2.0],
+        /// Probability of solarisation.
+        Rebuild solarise: f32 = 0.0,
     }
 }
 

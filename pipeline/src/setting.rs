@@ -1,11 +1,17 @@
 //! What a settings struct says about its own keys: how far a change of one reaches, what it is, which values are refused, and which defaults
 //! make room for what was set.
 //!
-//! A struct of settings keeps its `KEYS`, its `check` and, where needed, its `fit` in its own file; the configuration only gathers them.
+//! A struct of settings is declared with [`settings!`], which makes its `KEYS`, and keeps its `check` and, where needed, its `fit` in its own file; the
+//! configuration only gathers them.
+
+mod choices;
 
 use std::fmt::{self, Display};
 
 use serde::Serialize;
+
+pub use choices::choices;
+pub use settings;
 
 /// How far a change reaches, from near to far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -33,20 +39,108 @@ impl Display for Class {
 }
 
 /// One key of a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// Name within its table, dotted where the table holds tables: `mask.keep`.
     pub name: &'static str,
     /// Reach of a change.
     pub class: Class,
+    /// Reach of a change from or to 0, where that reaches farther: something is turned on or off by it.
+    pub switch: Option<Class>,
     /// What it is, with its unit.
     pub doc: &'static str,
+    /// The values that it can have, if they can be listed.
+    pub choices: fn() -> &'static [&'static str],
 }
 
 /// A [`Key`] in one line.
 #[must_use]
 pub const fn key(class: Class, name: &'static str, doc: &'static str) -> Key {
-    Key { name, class, doc }
+    Key {
+        name,
+        class,
+        switch: None,
+        doc: doc.trim_ascii(),
+        choices: || &[],
+    }
+}
+
+impl Key {
+    /// Its documentation as it stands behind a colon: without the full stop, and without a capital that only begins the sentence.
+    #[must_use]
+    pub fn phrase(&self) -> String {
+        let text = self.doc.trim_end_matches('.');
+        let mut letters = text.chars();
+        let name = text.chars().skip(1).take_while(|c| c.is_alphanumeric()).any(char::is_uppercase);
+        match letters.next() {
+            Some(first) if !name => first.to_lowercase().chain(letters).collect(),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+/// Declares a table of settings, each key once: documentation, class, name, type, default. The documentation is that of the field and of the key.
+///
+/// Makes the struct, its `Default`, and the constants `TABLE` and `KEYS`. The word behind `in` is where the table stands in a configuration. A class may
+/// be followed by the class of a change from or to 0 (`Live (Restart at 0) decay`), a field by the name of its key where that is a word of Rust's
+/// (`match_ as "match"`). Tables inside the table stand in a block of their own, `tables { … }`, and tell their keys themselves.
+///
+/// ```
+/// use splitmask_pipeline::setting::settings;
+///
+/// settings! {
+///     /// `[clock]`: an example.
+///     pub struct ClockConfig in "clock" {
+///         /// Seconds between two ticks.
+///         Live period_s: f64 = 1.0,
+///     }
+/// }
+/// let key = &ClockConfig::KEYS[0];
+/// assert_eq!((key.name, key.phrase().as_str()), ("period_s", "seconds between two ticks"));
+/// assert_eq!(ClockConfig::default().period_s, 1.0);
+/// ```
+#[macro_export]
+macro_rules! settings {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident in $table:literal {
+            $(
+                $(#[doc = $doc:literal])+
+                $class:ident $(($switch:ident at 0))? $field:ident $(as $key:literal)? : $type:ty = $default:expr
+            ),* $(,)?
+        }
+        $(tables {
+            $( $(#[doc = $inner_doc:literal])+ $inner:ident : $inner_type:ty = $inner_default:expr ),* $(,)?
+        })?
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $( $(#[doc = $doc])+ $(#[serde(rename = $key)])? pub $field: $type, )*
+            $( $( $(#[doc = $inner_doc])+ pub $inner: $inner_type, )* )?
+        }
+
+        impl ::std::default::Default for $name {
+            fn default() -> Self {
+                Self {
+                    $( $field: $default, )*
+                    $( $( $inner: $inner_default, )* )?
+                }
+            }
+        }
+
+        impl $name {
+            /// Where the table stands in a configuration.
+            pub const TABLE: &'static str = $table;
+            /// Its keys, those of the tables inside it left out.
+            pub const KEYS: &'static [$crate::setting::Key] = &[ $( $crate::setting::Key {
+                choices: $crate::setting::choices::<$type>,
+                $( switch: ::std::option::Option::Some($crate::setting::Class::$switch), )?
+                ..$crate::setting::key($crate::setting::Class::$class, [$($key,)? ::std::stringify!($field)][0], ::std::concat!($($doc),+))
+            } ),* ];
+        }
+    };
 }
 
 /// A value that is refused.
@@ -58,6 +152,8 @@ pub struct Violation {
     pub value: String,
     /// What would be allowed, to be read after "expected".
     pub allowed: String,
+    /// What to do, if it is not plain from that.
+    pub hint: Option<String>,
 }
 
 impl Display for Violation {
@@ -78,7 +174,16 @@ impl Findings {
                 key: key.to_owned(),
                 value: value.to_string(),
                 allowed: allowed.into(),
+                hint: None,
             });
+        }
+    }
+
+    /// [`Self::need`] with a word on what to do.
+    pub fn need_or(&mut self, ok: bool, key: &str, value: impl Display, allowed: impl Into<String>, hint: &str) {
+        self.need(ok, key, value, allowed);
+        if let (false, Some(last)) = (ok, self.0.last_mut()) {
+            last.hint = Some(hint.to_owned());
         }
     }
 
@@ -90,6 +195,14 @@ impl Findings {
     /// Takes over what others found.
     pub fn extend(&mut self, found: impl IntoIterator<Item = Violation>) {
         self.0.extend(found);
+    }
+
+    /// Refuses with the first one.
+    ///
+    /// # Errors
+    /// It.
+    pub fn first(self) -> Result<(), Violation> {
+        self.0.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// What was found, in the order of the checks.
@@ -147,6 +260,7 @@ impl<'a> Fitting<'a> {
 }
 
 #[cfg(test)]
+#[allow(unreachable_pub, reason = "the macro declares public structs")]
 mod tests {
     use super::*;
 
@@ -164,6 +278,59 @@ mod tests {
             (told[0].key.as_str(), told[0].from.as_str(), told[0].to.as_str()),
             ("a.default", "1", "2")
         );
+    }
+
+    settings! {
+        /// A table of every sort of key.
+        pub struct Sorts in "a.b" {
+            /// Share of
+            /// the whole.
+            Live (Restart at 0) share: f64 = 0.5,
+            /// MiB at most.
+            Frozen match_ as "match": u32 = 3,
+            /// What follows a change.
+            Rebuild class: Reach = Reach::Near,
+        }
+        tables {
+            /// A table inside.
+            inner: Inner = Inner::default(),
+        }
+    }
+
+    #[derive(Debug, Clone, PartialEq, Default, Serialize, serde::Deserialize)]
+    #[serde(default)]
+    struct Inner {
+        deep: bool,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Serialize, serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Reach {
+        Near,
+        Far,
+    }
+
+    #[test]
+    fn a_key_is_declared_once() {
+        let told: Vec<_> = Sorts::KEYS
+            .iter()
+            .map(|k| (k.name, k.class, k.switch, k.phrase(), (k.choices)()))
+            .collect();
+        let phrases = ["share of the whole", "MiB at most", "what follows a change"].map(str::to_owned);
+        let [share, mib, what] = phrases;
+        assert_eq!(Sorts::TABLE, "a.b");
+        assert_eq!(
+            told,
+            [
+                ("share", Class::Live, Some(Class::Restart), share, &[] as &[_]),
+                ("match", Class::Frozen, None, mib, &[]),
+                ("class", Class::Rebuild, None, what, &["near", "far"]),
+            ]
+        );
+        let text = serde_json::to_string(&Sorts::default()).unwrap();
+        assert_eq!(text, r#"{"share":0.5,"match":3,"class":"near","inner":{"deep":false}}"#);
+        assert_eq!(serde_json::from_str::<Sorts>("{}").unwrap(), Sorts::default());
+        assert!(serde_json::from_str::<Sorts>(r#"{"match_":1}"#).is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! written and can be read); a damaged newer one is set aside. Numbers in `progress.json` are written as [`crate::exact`] says: all of them
 //! come back bit for bit, NaN and infinity too.
 
+mod config;
 mod find;
 mod parameters;
 mod retention;
@@ -35,6 +36,7 @@ use crate::eval::patience::Patience;
 use crate::exit::{CliError, ExitCode};
 use crate::held_lock::FolderLost;
 
+pub use config::CheckpointConfig;
 pub use find::{Bad, Found, Good, list, load, load_model, newest_good, newest_good_before, read};
 pub use parameters::put_weights;
 pub use retention::{Policy, prune, surplus};

@@ -3,10 +3,10 @@
 use serde::Serialize;
 use toml::Value;
 
-use super::Config;
-use super::classes::{self, Class};
+use super::keys;
 use super::problem::shown;
 use super::tree::{self, Flat};
+use super::{Class, Config};
 
 /// One changed key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,7 +60,7 @@ pub fn diff_stored(stored: &str, new: &Config) -> Result<Vec<Change>, String> {
     }
     let mut new = tree::flatten(&tree::of(new));
     // Keys of other versions are no settings of this one. Those of another objective, or of another choice in this one, are a difference.
-    old.retain(|key, _| new.contains_key(key) || key.starts_with("objective.") && classes::exists(key));
+    old.retain(|key, _| new.contains_key(key) || key.starts_with("objective.") && keys::exists(key));
     old.remove("run.dir");
     new.remove("run.dir");
     Ok(compare(&old, &new, kind.name))
@@ -75,7 +75,7 @@ fn compare(old: &Flat, new: &Flat, objective: &str) -> Vec<Change> {
             path: key.clone(),
             old: text(old.get(key)),
             new: text(new.get(key)),
-            class: classes::reach(key, objective, old.get(key), new.get(key)),
+            class: keys::reach(key, objective, old.get(key), new.get(key)),
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::problem::shown;
-use super::{Loaded, classes, tree};
+use super::{Loaded, keys, tree};
 
 /// Bytes of one sample in a batch: what the objective asks for.
 #[must_use]
@@ -108,7 +108,7 @@ pub fn explain(loaded: &Loaded) -> String {
         if default.get(&key) == Some(&value) {
             continue;
         }
-        let class = classes::of(&key, c.objective.kind().name).map_or_else(String::new, |k| k.class.to_string());
+        let class = keys::of(&key, c.objective.kind().name).map_or_else(String::new, |k| k.class().to_string());
         let place = loaded
             .places
             .get(&key)

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::problem::{nearest, shown};
 use super::tree::{self, Flat};
-use super::{Config, ConfigError, Place, Problem, classes, file, hex, validate};
+use super::{Config, ConfigError, Place, Problem, file, hex, keys, rules};
 use crate::objective::{self, OBJECTIVES};
 
 /// Prefix of environment variables that set keys; tables and keys are joined by two underscores.
@@ -128,11 +128,11 @@ impl Source {
         }
         let template = tree::with_objective(tree::variant(kind, &choices));
         let mut table = tree::of(&template);
-        let keys = tree::flatten(&table);
+        let defaults = tree::flatten(&table);
 
         let mut places = BTreeMap::new();
         for entry in entries {
-            if let Some(problem) = check_entry(&entry, &keys, kind.name, &table) {
+            if let Some(problem) = check_entry(&entry, &defaults, kind.name, &table) {
                 // `kind` keys were reported when they were chosen.
                 if !problems.iter().any(|p| p.key == problem.key && p.place == problem.place) {
                     problems.push(problem);
@@ -146,8 +146,8 @@ impl Source {
             return Err(ConfigError { problems });
         }
         let mut config: Config = table.try_into().expect("each value was tried on its own");
-        validate::fit(&mut config, &mut places);
-        let problems = validate::across(&config, &places);
+        rules::fit(&mut config, &mut places);
+        let problems = rules::problems(&config, &places);
         if problems.is_empty() {
             Ok((config, places))
         } else {
@@ -322,16 +322,17 @@ fn problem(entry: &Entry, message: String, hint: Option<String>) -> Problem {
 }
 
 /// What is wrong with one entry on its own, if anything.
-fn check_entry(entry: &Entry, keys: &Flat, objective: &str, table: &Table) -> Option<Problem> {
-    let Some(default) = keys.get(&entry.path) else {
-        let is_table = keys.keys().any(|k| k.starts_with(&format!("{}.", entry.path)));
+fn check_entry(entry: &Entry, defaults: &Flat, objective: &str, table: &Table) -> Option<Problem> {
+    let Some(default) = defaults.get(&entry.path) else {
+        let is_table = defaults.keys().any(|k| k.starts_with(&format!("{}.", entry.path)));
         return match &entry.value {
             Value::Table(t) if is_table && t.is_empty() => None,
             _ if is_table => Some(problem(entry, format!("is a table, written [{}]", entry.path), None)),
-            _ => Some(unknown(entry, keys, objective)),
+            _ => Some(unknown(entry, defaults, objective)),
         };
     };
-    let doc = classes::of(&entry.path, objective).map_or("", |k| k.doc.as_str());
+    let key = keys::of(&entry.path, objective);
+    let doc = key.map_or("", |k| k.doc.as_str());
     let wanted = match default {
         Value::Boolean(_) => "true or false",
         Value::Integer(_) => "a whole number",
@@ -377,18 +378,17 @@ fn check_entry(entry: &Entry, keys: &Flat, objective: &str, table: &Table) -> Op
             None,
         ));
     }
-    // Enumerations and ranges of integer types: try this value among defaults.
+    let choices = key.map_or(&[] as &[&str], |k| k.choices());
+    if let (false, Some(written)) = (choices.is_empty(), entry.value.as_str())
+        && !choices.contains(&written)
+    {
+        let hint = nearest(written, choices.iter().copied()).map(|n| format!("did you mean \"{n}\"?"));
+        return Some(problem(entry, format!("expected one of {}", quoted(choices)), hint));
+    }
+    // Ranges of integer types, and tables in lists: try this value among defaults.
     let error = tried(entry, table).err()?;
-    let message = error.message().lines().next().unwrap_or_default().to_owned();
-    let Some((_, variants)) = message
-        .split_once("expected one of ")
-        .or_else(|| message.split_once("expected ").filter(|(m, _)| m.contains("variant")))
-    else {
-        return Some(problem(entry, format!("{message}: {doc}"), None));
-    };
-    let allowed: Vec<&str> = variants.split('`').skip(1).step_by(2).collect();
-    let hint = nearest(entry.value.as_str().unwrap_or_default(), allowed.iter().copied()).map(|n| format!("did you mean \"{n}\"?"));
-    Some(problem(entry, format!("expected one of {}", quoted(&allowed)), hint))
+    let message = error.message().lines().next().unwrap_or_default();
+    Some(problem(entry, format!("{message}: {doc}"), None))
 }
 
 /// The defaults with this value among them.
@@ -398,10 +398,10 @@ fn tried(entry: &Entry, table: &Table) -> Result<Config, toml::de::Error> {
     trial.try_into()
 }
 
-fn unknown(entry: &Entry, keys: &Flat, objective: &str) -> Problem {
-    if classes::exists(&entry.path) {
+fn unknown(entry: &Entry, defaults: &Flat, objective: &str) -> Problem {
+    if keys::exists(&entry.path) {
         let (table, _) = entry.path.rsplit_once('.').unwrap_or_default();
-        let chooser = if classes::of(&entry.path, objective).is_some() {
+        let chooser = if keys::of(&entry.path, objective).is_some() {
             format!("this {table}.kind")
         } else {
             format!("objective.kind = \"{objective}\"")
@@ -412,7 +412,7 @@ fn unknown(entry: &Entry, keys: &Flat, objective: &str) -> Problem {
             Some("remove it, or choose the kind that owns it".into()),
         );
     }
-    let hint = nearest(&entry.path, keys.keys().map(String::as_str)).map(|n| format!("did you mean {n}?"));
+    let hint = nearest(&entry.path, defaults.keys().map(String::as_str)).map(|n| format!("did you mean {n}?"));
     // The value of a key that does not exist may be a credential that someone tried to put here.
     Problem {
         value: String::new(),

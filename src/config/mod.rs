@@ -2,16 +2,19 @@
 //!
 //! Nothing below this floor sees a [`Config`]; a trainer gets a [`TrainerSpec`] made from it.
 
-pub mod classes;
+mod admin;
 pub mod diff;
 pub mod explain;
 pub mod file;
+pub mod keys;
 pub mod load;
 pub mod problem;
+mod reload_page;
+mod rules;
+mod run;
 #[cfg(test)]
 mod tests;
 pub mod tree;
-pub mod validate;
 
 use std::path::PathBuf;
 
@@ -29,83 +32,12 @@ use crate::trainer::spec::{
     AugmentConfig, CheckpointConfig, DebugConfig, LogConfig, PictureConfig, StabilityConfig, TrainConfig, TrainerSpec,
 };
 
-pub use classes::Class;
+pub use crate::setting::Class;
+pub use admin::AdminConfig;
 pub use diff::{Change, diff};
 pub use load::{Loaded, Source};
 pub use problem::{ConfigError, Place, Problem};
-
-/// `[run]`: which run this is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RunConfig {
-    /// Name of the run, shown in status and journal.
-    pub name: String,
-    /// Folder of the run; empty = `runs/NAME`. Relative to the current directory, like every path in a config.
-    pub dir: String,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// Checkpoint whose weights a *new* run starts from; empty = random initialisation.
-    pub init_from: String,
-    /// Whether parts of the encoder that `init_from` does not hold may start at random; they are listed.
-    pub init_partial: bool,
-}
-
-impl Default for RunConfig {
-    fn default() -> Self {
-        Self {
-            name: "run".into(),
-            dir: String::new(),
-            seed: 0,
-            init_from: String::new(),
-            init_partial: false,
-        }
-    }
-}
-
-/// `[codebook]`: the visual words.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub struct CodebookConfig {
-    /// File made by `splitmask codebook`.
-    pub path: String,
-}
-
-/// `[admin]`: the HTTP server, the file watch, the end.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AdminConfig {
-    /// Address of the admin server; empty = none.
-    pub bind: String,
-    /// Whether POST endpoints act.
-    pub lifecycle: bool,
-    /// File with the bearer token that POSTs must carry; needed with `lifecycle` beyond loopback. Empty = none.
-    pub token_file: String,
-    /// Host names, besides IP addresses and `localhost`, under which browsers and POSTs without a token may address this server.
-    pub hosts: Vec<String>,
-    /// Seconds from SIGTERM to the end at most.
-    pub grace_s: f64,
-    /// Whether a change of the config file's content reloads it.
-    pub watch: bool,
-    /// Seconds without a step, outside of slow phases, after which the trainer counts as stuck; ten median steps if those are longer.
-    pub watchdog_s: f64,
-    /// Whether a trainer that counts as stuck ends the process, for whoever starts it again.
-    pub watchdog_exit: bool,
-}
-
-impl Default for AdminConfig {
-    fn default() -> Self {
-        Self {
-            bind: "127.0.0.1:9464".into(),
-            lifecycle: false,
-            token_file: String::new(),
-            hosts: Vec::new(),
-            grace_s: 60.0,
-            watch: true,
-            watchdog_s: 300.0,
-            watchdog_exit: false,
-        }
-    }
-}
+pub use run::{CodebookConfig, RunConfig};
 
 /// Everything a run can be told, valid as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -151,11 +83,7 @@ impl Config {
     /// Folder of the run.
     #[must_use]
     pub fn run_dir(&self) -> PathBuf {
-        if self.run.dir.is_empty() {
-            PathBuf::from("runs").join(&self.run.name)
-        } else {
-            PathBuf::from(&self.run.dir)
-        }
+        self.run.folder()
     }
 
     /// What the objective's plan meets. The vocabulary is not loaded here, so it counts as empty.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::patience::Watched;
+use crate::setting::{Findings, settings};
 
 /// Which weights of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -26,54 +27,60 @@ pub enum ProbeLayers {
     All,
 }
 
-/// `[eval]`: k-NN accuracy (arXiv 2104.14294 §4.1) or loss on `data.val` during training, and a linear probe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvalConfig {
-    /// Steps between evaluations; 0 = only by command.
-    pub every_steps: u64,
-    /// Neighbours that vote.
-    pub k: u32,
-    /// Temperature of the votes' weights.
-    pub temperature: f64,
-    /// Labelled training images that are searched at most, by hash of their key; 0 = all.
-    pub max_reference: u32,
-    /// Validation images at most; 0 = all.
-    pub max_queries: u32,
-    /// Share of the resized image's side that the centre crop keeps.
-    pub crop_ratio: f64,
-    /// Classes with fewer labelled training images are left out.
-    pub min_class: u32,
-    /// What an evaluation measures.
-    pub watch: Watched,
-    /// Evaluations without a new best after which the run warns of over-fitting; 0 = never.
-    pub patience: u32,
-    /// Steps between linear probes; 0 = only by command.
-    pub linear_every_steps: u64,
-    /// Which layers they report.
-    pub probe_layers: ProbeLayers,
-    /// Seconds after which a linear probe is given up and training goes on; looked at between batches and between iterations of a fit.
-    pub linear_budget_s: f64,
-    /// Which weights are evaluated.
-    pub weights: Weights,
+settings! {
+    /// `[eval]`: k-NN accuracy (arXiv 2104.14294 §4.1) or loss on `data.val` during training, and a linear probe.
+    pub struct EvalConfig in "eval" {
+        /// Steps between k-NN evaluations; 0 = only by command.
+        Live every_steps: u64 = 0,
+        /// Neighbours that vote.
+        Live k: u32 = 20,
+        /// Temperature of the votes' weights.
+        Live temperature: f64 = 0.07,
+        /// Labelled training images searched at most; 0 = all.
+        Live max_reference: u32 = 0,
+        /// Validation images at most; 0 = all.
+        Live max_queries: u32 = 0,
+        /// Share of the image's side that the centre crop keeps.
+        Live crop_ratio: f64 = 0.875,
+        /// Classes with fewer labelled training images are left out.
+        Live min_class: u32 = 1,
+        /// What an evaluation measures: `knn` (accuracy, needs labels) or `loss` (of the objective on data.val).
+        Live watch: Watched = Watched::Knn,
+        /// Evaluations without a new best before the warning of over-fitting; 0 = never.
+        Live patience: u32 = 3,
+        /// Steps between linear probes; 0 = only by command.
+        Live linear_every_steps: u64 = 0,
+        /// Layers that they report: `last`, or `all`, which takes as many fits and as much memory for features.
+        Live probe_layers: ProbeLayers = ProbeLayers::Last,
+        /// Seconds after which a linear probe is given up and training goes on.
+        Live linear_budget_s: f64 = 60.0,
+        /// Which weights are evaluated: `raw` or `ema`.
+        Live weights: Weights = Weights::Raw,
+    }
 }
 
-impl Default for EvalConfig {
-    fn default() -> Self {
-        Self {
-            every_steps: 0,
-            k: 20,
-            temperature: 0.07,
-            max_reference: 0,
-            max_queries: 0,
-            crop_ratio: 0.875,
-            min_class: 1,
-            watch: Watched::Knn,
-            patience: 3,
-            linear_every_steps: 0,
-            probe_layers: ProbeLayers::Last,
-            linear_budget_s: 60.0,
-            weights: Weights::Raw,
-        }
+impl EvalConfig {
+    /// Checks ranges.
+    pub fn check(&self, found: &mut Findings) {
+        found.need(
+            self.patience <= 1000,
+            "eval.patience",
+            self.patience,
+            "0 (never) to 1000 evaluations",
+        );
+        found.need(
+            self.linear_budget_s > 0.0 && self.linear_budget_s <= 86_400.0,
+            "eval.linear_budget_s",
+            self.linear_budget_s,
+            "above 0, at most 86400 seconds",
+        );
+        found.need(self.k >= 1, "eval.k", self.k, "at least 1 neighbour");
+        found.need(self.temperature > 0.0, "eval.temperature", self.temperature, "above 0");
+        found.need(
+            self.crop_ratio > 0.0 && self.crop_ratio <= 1.0,
+            "eval.crop_ratio",
+            self.crop_ratio,
+            "above 0, at most 1",
+        );
     }
 }

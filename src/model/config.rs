@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::setting::{Findings, settings};
+
 /// Named sizes (width, depth, heads). `small` and `base` are DeiT-S and ViT-B (docs/method.md §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
@@ -17,46 +19,29 @@ pub enum VitSize {
     Base,
 }
 
-/// `[model]`: the backbone. The keys of its geometry are frozen for the life of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct VitConfig {
-    /// Named size; `width`, `depth` and `heads` override it where they are not 0.
-    pub size: VitSize,
-    /// Side of the square input, pixels.
-    pub image: u32,
-    /// Side of a square patch, pixels; even, divides `image`.
-    pub patch: u32,
-    /// Embedding width D; 0 = the size's.
-    pub width: u32,
-    /// Blocks; 0 = the size's.
-    pub depth: u32,
-    /// Attention heads, divides the width; 0 = the size's.
-    pub heads: u32,
-    /// Hidden width of the MLP ÷ D.
-    pub mlp_ratio: f64,
-    /// Initial LayerScale; 0 = none, as in the original ViT (docs/method.md §4).
-    pub layer_scale: f64,
-    /// Learned relative position bias, shared by all layers (BEiT's released code; docs/method.md §3).
-    pub relative_bias: bool,
-    /// Make a block's activations again in backward instead of keeping them (arXiv 1604.06174). Not part of the geometry: it may change.
-    pub checkpoint_activations: bool,
-}
-
-impl Default for VitConfig {
-    fn default() -> Self {
-        Self {
-            size: VitSize::Small,
-            image: 224,
-            patch: 16,
-            width: 0,
-            depth: 0,
-            heads: 0,
-            mlp_ratio: 4.0,
-            layer_scale: 0.0,
-            relative_bias: false,
-            checkpoint_activations: false,
-        }
+settings! {
+    /// `[model]`: the backbone. The keys of its geometry are frozen for the life of a run.
+    pub struct VitConfig in "model" {
+        /// `nano`, `tiny`, `small` or `base`.
+        Frozen size: VitSize = VitSize::Small,
+        /// Side of the square input, pixels.
+        Frozen image: u32 = 224,
+        /// Side of a square patch, pixels.
+        Frozen patch: u32 = 16,
+        /// Embedding width; 0 = the size's.
+        Frozen width: u32 = 0,
+        /// Blocks; 0 = the size's.
+        Frozen depth: u32 = 0,
+        /// Attention heads; 0 = the size's.
+        Frozen heads: u32 = 0,
+        /// Hidden width of the MLP ÷ width.
+        Frozen mlp_ratio: f64 = 4.0,
+        /// Initial LayerScale; 0 = none.
+        Frozen layer_scale: f64 = 0.0,
+        /// Shared relative position bias.
+        Frozen relative_bias: bool = false,
+        /// Make a block's activations again in backward instead of keeping them: less memory, about a third more time.
+        Restart checkpoint_activations: bool = false,
     }
 }
 
@@ -106,35 +91,45 @@ impl VitConfig {
         self.grid().pow(2)
     }
 
-    /// Checks ranges and divisibility; answers (key, value, what is allowed) of the first violation.
-    ///
-    /// # Errors
-    /// The offending key.
-    pub fn validate(&self) -> Result<(), (&'static str, String, String)> {
-        let bad = |key, value: String, allowed: &str| Err((key, value, allowed.to_owned()));
-        if self.patch == 0 || !self.patch.is_multiple_of(2) || self.patch > 64 {
-            return bad("model.patch", self.patch.to_string(), "an even number from 2 to 64");
-        }
-        if self.image == 0 || !self.image.is_multiple_of(self.patch) || self.image > 2048 {
-            return bad(
-                "model.image",
-                self.image.to_string(),
-                &format!("a multiple of model.patch = {} up to 2048", self.patch),
-            );
-        }
-        if self.dim() % self.head_count() != 0 {
-            return bad(
-                "model.width",
-                self.dim().to_string(),
-                &format!("a multiple of model.heads = {}", self.head_count()),
-            );
-        }
-        if self.mlp_ratio <= 0.0 || !self.mlp_ratio.is_finite() {
-            return bad("model.mlp_ratio", self.mlp_ratio.to_string(), "above 0");
-        }
-        if !(0.0..=1.0).contains(&self.layer_scale) {
-            return bad("model.layer_scale", self.layer_scale.to_string(), "0 (off) to 1");
-        }
-        Ok(())
+    /// Checks ranges and divisibility.
+    pub fn check(&self, found: &mut Findings) {
+        found.need(
+            self.patch > 0 && self.patch.is_multiple_of(2) && self.patch <= 64,
+            "model.patch",
+            self.patch,
+            "an even number from 2 to 64",
+        );
+        found.need(
+            self.image > 0 && (self.patch == 0 || self.image.is_multiple_of(self.patch)) && self.image <= 2048,
+            "model.image",
+            self.image,
+            format!("a multiple of model.patch = {} up to 2048", self.patch),
+        );
+        found.need(
+            self.dim() % self.head_count() == 0,
+            "model.width",
+            self.dim(),
+            format!("a multiple of model.heads = {}", self.head_count()),
+        );
+        found.need(
+            self.mlp_ratio > 0.0 && self.mlp_ratio.is_finite(),
+            "model.mlp_ratio",
+            self.mlp_ratio,
+            "above 0",
+        );
+        found.need(
+            (0.0..=1.0).contains(&self.layer_scale),
+            "model.layer_scale",
+            self.layer_scale,
+            "0 (off) to 1",
+        );
+    }
+
+    /// Whether [`Self::check`] finds nothing.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let mut found = Findings::default();
+        self.check(&mut found);
+        found.found().is_empty()
     }
 }

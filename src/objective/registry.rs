@@ -22,8 +22,8 @@ pub struct Kind {
     pub doc: &'static str,
     /// Where it is described.
     pub reference: &'static str,
-    /// Its keys in `[objective]` besides `kind`. A name may mean something else in another kind.
-    pub keys: &'static [Key],
+    /// Its keys in `[objective]` besides `kind`: those of its settings, and of tables inside them. A name may mean something else in another kind.
+    pub keys: &'static [&'static [Key]],
     /// The numbers that it may report.
     pub numbers: &'static [Number],
     /// The ways in which it may learn nothing.
@@ -39,6 +39,13 @@ pub struct Kind {
 impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kind").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Kind {
+    /// All of its keys.
+    pub fn keys(&self) -> impl Iterator<Item = &'static Key> {
+        self.keys.iter().copied().flatten()
     }
 }
 
@@ -58,6 +65,7 @@ pub fn read<T: Plan + DeserializeOwned>(table: Table) -> Result<Box<dyn Plan>, V
         key: "objective".into(),
         value: shown,
         allowed: e.message().to_owned(),
+        hint: None,
     })?;
     Ok(Box::new(plan))
 }

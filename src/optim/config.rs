@@ -1,55 +1,34 @@
 //! `[optim]`: AdamW, its schedules and gradient clipping.
 
-use serde::{Deserialize, Serialize};
+use crate::setting::{Findings, Fitting, settings};
 
-use crate::setting::Fitting;
-
-/// BEiT's recipe (arXiv 2106.08254 appendix G), which SplitMask takes over (arXiv 2112.10740 §5.5).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OptimConfig {
-    /// Peak learning rate (1.5e-3 at batch 2048 in the paper; square-root rule below).
-    pub lr: f64,
-    /// Learning rate at the end of the cosine.
-    pub min_lr: f64,
-    /// Steps of linear warm-up from 0.
-    pub warmup_steps: u64,
-    /// Steps of the whole schedule; training ends there.
-    pub total_steps: u64,
-    /// Passes over the data at most; 0 = no bound. The paper keeps the number of updates and stops small sets at 5000 epochs (§5.1).
-    pub max_epochs: u32,
-    /// Decoupled weight decay of matrices.
-    pub weight_decay: f64,
-    /// Weight decay at the end of a cosine; equal to `weight_decay` = constant.
-    pub final_weight_decay: f64,
-    /// Decay rate of the first moment.
-    pub beta1: f64,
-    /// Decay rate of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Largest global gradient norm; 0 = no clipping.
-    pub clip: f64,
-    /// Learning-rate factor per layer from the top (1 = none).
-    pub layer_decay: f64,
-}
-
-impl Default for OptimConfig {
-    fn default() -> Self {
-        Self {
-            lr: 1.5e-3,
-            min_lr: 1e-5,
-            warmup_steps: 6250,
-            total_steps: 187_500,
-            max_epochs: 0,
-            weight_decay: 0.05,
-            final_weight_decay: 0.05,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            clip: 3.0,
-            layer_decay: 1.0,
-        }
+settings! {
+    /// `[optim]`: BEiT's recipe (arXiv 2106.08254 appendix G), which SplitMask takes over (arXiv 2112.10740 §5.5).
+    pub struct OptimConfig in "optim" {
+        /// Peak learning rate.
+        Live lr: f64 = 1.5e-3,
+        /// Learning rate at the end of the cosine.
+        Live min_lr: f64 = 1e-5,
+        /// Steps of linear warm-up.
+        Live warmup_steps: u64 = 6250,
+        /// Steps of the schedule; training ends there.
+        Live total_steps: u64 = 187_500,
+        /// Passes over the data at most: cuts total_steps and warmup_steps to it in proportion; 0 = no bound.
+        Live max_epochs: u32 = 0,
+        /// Decoupled weight decay of matrices.
+        Live weight_decay: f64 = 0.05,
+        /// Weight decay at the end of its cosine.
+        Live final_weight_decay: f64 = 0.05,
+        /// Decay rate of the first moment.
+        Live beta1: f64 = 0.9,
+        /// Decay rate of the second moment; takes about 1/(1−beta2) steps to settle.
+        Live beta2: f64 = 0.999,
+        /// Added to the root of the second moment.
+        Live eps: f64 = 1e-8,
+        /// Largest global gradient norm; 0 = no clipping.
+        Live clip: f64 = 3.0,
+        /// Learning-rate factor per layer from the top; 1 = none.
+        Restart layer_decay: f64 = 1.0,
     }
 }
 
@@ -95,63 +74,40 @@ impl OptimConfig {
         }
     }
 
-    /// Checks ranges; answers (key, value, what is allowed) of the first violation.
-    ///
-    /// # Errors
-    /// The offending key.
-    pub fn validate(&self) -> Result<(), (&'static str, String, String)> {
-        let checks: [(&'static str, f64, bool, &str); 9] = [
-            ("optim.lr", self.lr, self.lr > 0.0 && self.lr <= 1.0, "above 0, at most 1"),
-            (
-                "optim.min_lr",
-                self.min_lr,
-                self.min_lr >= 0.0 && self.min_lr <= self.lr,
-                "0 to optim.lr",
-            ),
-            (
-                "optim.weight_decay",
-                self.weight_decay,
-                (0.0..=1.0).contains(&self.weight_decay),
-                "0 to 1",
-            ),
-            (
-                "optim.final_weight_decay",
-                self.final_weight_decay,
-                (0.0..=1.0).contains(&self.final_weight_decay),
-                "0 to 1",
-            ),
-            ("optim.beta1", self.beta1, (0.0..1.0).contains(&self.beta1), "0 to below 1"),
-            ("optim.beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "0 to below 1"),
-            ("optim.eps", self.eps, self.eps > 0.0 && self.eps < 1.0, "above 0, below 1"),
-            (
-                "optim.clip",
-                self.clip,
-                self.clip >= 0.0 && self.clip.is_finite(),
-                "0 (off) or above",
-            ),
-            (
-                "optim.layer_decay",
-                self.layer_decay,
-                self.layer_decay > 0.0 && self.layer_decay <= 1.0,
-                "above 0, at most 1",
-            ),
-        ];
-        for (key, value, ok, allowed) in checks {
-            if !ok {
-                return Err((key, value.to_string(), allowed.to_owned()));
-            }
+    /// Checks ranges.
+    pub fn check(&self, found: &mut Findings) {
+        found.need(self.lr > 0.0 && self.lr <= 1.0, "optim.lr", self.lr, "above 0, at most 1");
+        found.need(
+            self.min_lr >= 0.0 && self.min_lr <= self.lr,
+            "optim.min_lr",
+            self.min_lr,
+            "0 to optim.lr",
+        );
+        found.share("optim.weight_decay", self.weight_decay);
+        found.share("optim.final_weight_decay", self.final_weight_decay);
+        for (key, rate) in [("optim.beta1", self.beta1), ("optim.beta2", self.beta2)] {
+            found.need((0.0..1.0).contains(&rate), key, rate, "0 to below 1");
         }
-        if self.total_steps == 0 {
-            return Err(("optim.total_steps", "0".into(), "at least 1".into()));
-        }
-        if self.warmup_steps > self.total_steps {
-            return Err((
-                "optim.warmup_steps",
-                self.warmup_steps.to_string(),
-                format!("at most optim.total_steps = {}", self.total_steps),
-            ));
-        }
-        Ok(())
+        found.need(self.eps > 0.0 && self.eps < 1.0, "optim.eps", self.eps, "above 0, below 1");
+        found.need(
+            self.clip >= 0.0 && self.clip.is_finite(),
+            "optim.clip",
+            self.clip,
+            "0 (off) or above",
+        );
+        found.need(
+            self.layer_decay > 0.0 && self.layer_decay <= 1.0,
+            "optim.layer_decay",
+            self.layer_decay,
+            "above 0, at most 1",
+        );
+        found.need(self.total_steps >= 1, "optim.total_steps", self.total_steps, "at least 1");
+        found.need(
+            self.warmup_steps <= self.total_steps,
+            "optim.warmup_steps",
+            self.warmup_steps,
+            format!("at most optim.total_steps = {}", self.total_steps),
+        );
     }
 }
 
@@ -169,7 +125,9 @@ mod tests {
         let cars = config.fitted(2048, Some(8144));
         assert_eq!((cars.optim.total_steps, cars.optim.warmup_steps), (19_882, 662));
         assert!((cars.epochs.unwrap() - 5000.0).abs() < 0.5);
-        cars.optim.validate().unwrap();
+        let mut found = Findings::default();
+        cars.optim.check(&mut found);
+        assert_eq!(found.found(), []);
         // Food-101: 75,750 images; 187,500 updates are 5069 epochs, cut to 5000.
         assert_eq!(config.fitted(2048, Some(75_750)).optim.total_steps, 184_936);
         // ImageNet: 300 epochs, nothing to cut.

@@ -1,31 +1,25 @@
 //! Exponential moving average of the weights.
 
-use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::optim::OptimError;
+use crate::setting::{Findings, settings};
 
 /// Prefix of an averaged weight's name in a checkpoint: `ema.blocks.0.norm1.weight`.
 pub const EMA_PREFIX: &str = "ema.";
 
-/// `[ema]`: averaged weights beside the trained ones.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub struct EmaConfig {
-    /// Share of the average that each step keeps; 0 = no averaging.
-    pub decay: f64,
+settings! {
+    /// `[ema]`: averaged weights beside the trained ones.
+    pub struct EmaConfig in "ema" {
+        /// Share of the averaged weights that a step keeps; 0 = no averaging; turning it on or off is a restart.
+        Live (Restart at 0) decay: f64 = 0.0,
+    }
 }
 
 impl EmaConfig {
-    /// Checks ranges; answers (key, value, what is allowed).
-    ///
-    /// # Errors
-    /// The offending key.
-    pub fn validate(&self) -> Result<(), (&'static str, String, String)> {
-        if (0.0..1.0).contains(&self.decay) {
-            return Ok(());
-        }
-        Err(("ema.decay", self.decay.to_string(), "0 (off) to below 1".into()))
+    /// Checks ranges.
+    pub fn check(&self, found: &mut Findings) {
+        found.need((0.0..1.0).contains(&self.decay), "ema.decay", self.decay, "0 (off) to below 1");
     }
 }
 

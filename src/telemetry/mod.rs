@@ -4,6 +4,7 @@ pub mod event_file;
 mod exposition;
 mod labels;
 pub mod line_file;
+pub mod log_config;
 pub mod metrics;
 pub mod number;
 pub mod objective;

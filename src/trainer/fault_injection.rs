@@ -1,16 +1,15 @@
 //! `[debug]`: faults of the device and of the numbers, injected on purpose, so that what the trainer does about them can be tested on a real run. Nothing is injected by default.
 
 use super::error::TrainError;
+use crate::setting::{Findings, settings};
 use crate::tensor::StepInput;
-use serde::{Deserialize, Serialize};
 
-/// `[debug]`: for tests only.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub struct DebugConfig {
-    /// Faults with commas between them: `KIND@N`, `KIND@N-M` or `KIND@N-`; N counts the batches that the run has consumed, from 1. It never goes
-    /// back, so a rollback does not meet the same fault again.
-    pub inject: String,
+settings! {
+    /// `[debug]`: for tests only. A rollback does not meet the same fault again, because the batches that a run has consumed only grow.
+    pub struct DebugConfig in "debug" {
+        /// Faults to inject, for tests only; counted in batches consumed: `nan@120`, `nan@120-130`, `nan@120-`, `spike@50`, `oom@5`, `device-lost@9`, `hang@7`; several with commas.
+        Live inject: String = String::new(),
+    }
 }
 
 /// What can be injected.
@@ -59,17 +58,15 @@ impl DebugConfig {
             .collect()
     }
 
-    /// Checks the form; answers (key, value, what is allowed).
-    ///
-    /// # Errors
-    /// The offending key.
-    pub fn validate(&self) -> Result<(), (&'static str, String, String)> {
-        self.plan().map(drop).map_err(|()| {
-            let kinds = Fault::ALL.map(|(name, _)| name).join(", ");
-            let allowed =
-                format!("faults such as \"nan@120\", \"nan@120-130\" or \"nan@120-\" of the kinds {kinds}, with commas between them");
-            ("debug.inject", format!("{:?}", self.inject), allowed)
-        })
+    /// Checks the form.
+    pub fn check(&self, found: &mut Findings) {
+        let kinds = Fault::ALL.map(|(name, _)| name).join(", ");
+        found.need(
+            self.plan().is_ok(),
+            "debug.inject",
+            format!("{:?}", self.inject),
+            format!("faults such as \"nan@120\", \"nan@120-130\" or \"nan@120-\" of the kinds {kinds}, with commas between them"),
+        );
     }
 
     /// Whether `fault` strikes the batch that is the `consumed`-th of the run.
@@ -122,15 +119,20 @@ mod tests {
     #[test]
     fn faults_strike_where_they_are_told_to() {
         let debug = |inject: &str| DebugConfig { inject: inject.into() };
+        let wrong = |debug: &DebugConfig| {
+            let mut found = Findings::default();
+            debug.check(&mut found);
+            found.found()
+        };
         let d = debug("nan@3, nan@7-8,spike@9-");
-        assert!(d.validate().is_ok());
+        assert_eq!(wrong(&d), []);
         let struck: Vec<u64> = (0..12).filter(|&n| d.strikes(Fault::Nan, n)).collect();
         assert_eq!(struck, [3, 7, 8]);
         assert!(d.strikes(Fault::Spike, 1_000_000) && !d.strikes(Fault::Spike, 8));
-        assert!(debug("").validate().is_ok());
+        assert_eq!(wrong(&debug("")), []);
         for bad in ["nan", "nan@", "nan@x", "nan@3-x", "noon@3", "nan@3;nan@4"] {
-            let (key, _, allowed) = debug(bad).validate().unwrap_err();
-            assert!(key == "debug.inject" && allowed.contains("nan@120"), "{bad}");
+            let found = wrong(&debug(bad));
+            assert!(found[0].key == "debug.inject" && found[0].allowed.contains("nan@120"), "{bad}");
         }
     }
 }

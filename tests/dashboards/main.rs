@@ -17,7 +17,7 @@ use exporter::{Exporter, inventories};
 use files::{Panel, Query, list, string};
 use prometheus::{Prometheus, promtool};
 use promql::selectors;
-use splitmask::config::classes::keys;
+use splitmask::config::keys::keys;
 use splitmask::objective::{OBJECTIVES, Role};
 use splitmask::telemetry::metrics::{TrainMetrics, render, series_names};
 

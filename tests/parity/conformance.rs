@@ -331,7 +331,7 @@ fn live_settings_taken_over_are_those_of_a_fresh_start_and_others_stay() {
     let _alone = alone();
     for config in all() {
         let input = input(&config);
-        for key in config.kind().keys.iter().filter(|k| k.class == Class::Live) {
+        for key in config.kind().keys().filter(|k| k.class == Class::Live) {
             let new = changed(&config, key.name);
             let (_vs, mut objective) = built(&config, &model());
             objective.take_live(new.plan()).unwrap();

@@ -24,6 +24,7 @@ use crate::config::{DataConfig, OnShardError, PipelineConfig};
 use crate::cursor::Cursor;
 use crate::error::PipelineError;
 use crate::metrics::{PipelineMetrics, Scheme};
+use crate::setting::Findings;
 use crate::shard::mixture::{MixedStream, Source};
 pub use crate::shard::window::Order;
 use crate::shard::window::{Positioned, PositionedStream, WindowOptions};
@@ -94,8 +95,10 @@ impl Dataset {
     /// # Errors
     /// [`PipelineError::BadSetting`] for settings out of range, else those of [`Bucket::open`].
     pub fn open(url: &str, data: &DataConfig, pipeline: &PipelineConfig, metrics: PipelineMetrics) -> Result<Self, PipelineError> {
-        data.validate()?;
-        pipeline.validate()?;
+        let mut found = Findings::default();
+        data.check(&mut found);
+        pipeline.check(&mut found);
+        found.first()?;
         let fetch = FetchOptions {
             part: (pipeline.fetch_mib as u64) << 20,
             ahead: pipeline.fetch_ahead,

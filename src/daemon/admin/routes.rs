@@ -25,7 +25,7 @@ use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::Shared;
 use super::guard::{guard, refusal};
-use crate::config::{classes, tree};
+use crate::config::{keys, tree};
 use crate::daemon::daemon_status::lock;
 use crate::daemon::events::Event;
 use crate::objective::Panel;
@@ -217,8 +217,8 @@ async fn config(State(shared): Seen) -> Json<Value> {
         .into_iter()
         .map(|(path, value)| {
             let value = redacted(serde_json::to_value(value).unwrap_or(Value::Null));
-            let key = classes::of(&path, shown.config.objective.kind().name);
-            json!({ "path": path, "value": value, "class": key.map(|k| k.class), "doc": key.map(|k| k.doc.as_str()) })
+            let key = keys::of(&path, shown.config.objective.kind().name);
+            json!({ "path": path, "value": value, "class": key.map(|k| k.class()), "doc": key.map(|k| k.doc.as_str()) })
         })
         .collect();
     Json(json!({ "generation": shown.generation, "sha256": shown.config_sha256, "settings": settings }))

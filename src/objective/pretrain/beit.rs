@@ -1,6 +1,5 @@
 //! BEiT: masked image modelling over all positions (arXiv 2106.08254 §2).
 
-use serde::{Deserialize, Serialize};
 use splitmask_pipeline::request::{IMAGE, MaskSpec, SampleRequest};
 use tch::Tensor;
 use tch::nn::Path;
@@ -15,8 +14,8 @@ use crate::objective::masked::{MaskedInput, drop_path, fit_mask, masked_input, o
 use crate::objective::{
     Better, Column, Kind, Losses, Number, Objective, ObjectiveError, Plan, Role, Scope, Sheet, StepContext, Unit, read, settings, table,
 };
-use crate::setting::Class::{Frozen, Restart};
-use crate::setting::{Findings, Fitting, Violation, key};
+use crate::setting::Class::Restart;
+use crate::setting::{Findings, Fitting, Key, Violation, key, settings};
 use crate::tensor::{StepInput, flat_rows, place_rows, take_rows};
 
 /// The row of the registry.
@@ -24,18 +23,7 @@ pub static KIND: Kind = Kind {
     name: "beit",
     doc: "predict the visual words of masked patches from all positions",
     reference: "arXiv 2106.08254 §2",
-    keys: &[
-        key(Restart, "mask.kind", "how patches are masked: `blockwise-mask`"),
-        key(Restart, "mask.count", "masked patches"),
-        key(Restart, "mask.min_block", "smallest block, patches"),
-        key(Restart, "mask.max_block", "largest block, patches"),
-        key(Restart, "drop_path", "drop path, linear over depth"),
-        key(
-            Frozen,
-            "rescale_init",
-            "divide the last matrices of layer l by √(2l) at initialisation",
-        ),
-    ],
+    keys: &[MASK_KEYS, BeitConfig::KEYS],
     numbers: &[
         Number {
             name: "inpaint",
@@ -61,29 +49,25 @@ pub static KIND: Kind = Kind {
     sheets: &[("inpaint", "image · seen · predicted words · true words")],
 };
 
-/// BEiT's settings (arXiv 2106.08254 §2.3, §2.5 and appendix G).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BeitConfig {
-    /// Which patches are masked.
-    pub mask: MaskSpec,
-    /// Drop path, linear over depth.
-    pub drop_path: f64,
-    /// Divide the last matrices of layer l by √(2l) at initialisation.
-    pub rescale_init: bool,
-}
+/// The keys of `[objective.mask]`.
+const MASK_KEYS: &[Key] = &[
+    key(Restart, "mask.kind", "how patches are masked: `blockwise-mask`"),
+    key(Restart, "mask.count", "masked patches"),
+    key(Restart, "mask.min_block", "smallest block, patches"),
+    key(Restart, "mask.max_block", "largest block, patches"),
+];
 
-impl Default for BeitConfig {
-    fn default() -> Self {
-        Self {
-            mask: MaskSpec::BlockwiseMask {
-                count: 75,
-                min_block: 16,
-                max_block: 75,
-            },
-            drop_path: 0.1,
-            rescale_init: true,
-        }
+settings! {
+    /// BEiT's settings (arXiv 2106.08254 §2.3, §2.5 and appendix G).
+    pub struct BeitConfig in "objective" {
+        /// Drop path, linear over depth.
+        Restart drop_path: f64 = 0.1,
+        /// Divide the last matrices of layer l by √(2l) at initialisation.
+        Frozen rescale_init: bool = true,
+    }
+    tables {
+        /// Which patches are masked.
+        mask: MaskSpec = MaskSpec::BlockwiseMask { count: 75, min_block: 16, max_block: 75 },
     }
 }
 

@@ -2,7 +2,6 @@
 
 mod network;
 
-use serde::{Deserialize, Serialize};
 use splitmask_pipeline::request::{MaskSpec, SampleRequest};
 use tch::nn::Path;
 use toml::Table;
@@ -10,51 +9,15 @@ use toml::Table;
 use crate::model::{block_flops, linear_flops};
 use crate::objective::masked::{drop_path, fit_mask, odd_blocks, one_view, side, weight};
 use crate::objective::{Baseline, Better, CollapseRule, Kind, Number, Objective, Plan, Role, Scope, Unit, read, table};
-use crate::setting::Class::{Frozen, Live, Restart};
-use crate::setting::{Findings, Fitting, Violation, key};
+use crate::setting::Class::Restart;
+use crate::setting::{Findings, Fitting, Key, Violation, key, settings};
 
 /// The row of the registry.
 pub static KIND: Kind = Kind {
     name: "splitmask",
     doc: "split the patches in two, inpaint each half from the other, match the halves of an image",
     reference: "arXiv 2112.10740 §4",
-    keys: &[
-        key(
-            Restart,
-            "mask.kind",
-            "how patches are divided into the sets A and B: `blockwise-split` (halves) or `uniform-split`",
-        ),
-        key(Restart, "mask.min_block", "smallest block, patches"),
-        key(Restart, "mask.max_block", "largest block, patches"),
-        key(Restart, "mask.keep", "share of the patches that each set sees, at most 0.5"),
-        key(
-            Frozen,
-            "inpaint",
-            "predict the absent words; to turn it off in a run, set its weight to 0",
-        ),
-        key(Live, "inpaint_weight", "weight of that loss"),
-        key(
-            Frozen,
-            "match",
-            "recognise the partner; to turn it off in a run, set its weight to 0",
-        ),
-        key(Live, "match_weight", "weight of that loss"),
-        key(Live, "temperature", "temperature of the match loss"),
-        key(
-            Restart,
-            "both_branch_negatives",
-            "negatives from both branches (2B−2) instead of one (B−1)",
-        ),
-        key(Frozen, "split", "encode the sets apart"),
-        key(Frozen, "decoder_depth", "blocks of the decoder"),
-        key(
-            Restart,
-            "decoder_positions_on_seen",
-            "add the decoder's positions to seen patches too",
-        ),
-        key(Restart, "drop_path", "drop path of the encoder, linear over depth"),
-        key(Restart, "decoder_drop_path", "drop path of the decoder"),
-    ],
+    keys: &[MASK_KEYS, SplitMaskConfig::KEYS],
     numbers: &[
         Number {
             name: "inpaint",
@@ -147,56 +110,47 @@ pub(super) const INPAINT_COLLAPSED: CollapseRule = CollapseRule {
     },
 };
 
-/// SplitMask's settings (arXiv 2112.10740 §4 and §5.5). What the paper leaves open is in docs/method.md, with the default taken here.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SplitMaskConfig {
-    /// How patches are divided into the sets A and B.
-    pub mask: MaskSpec,
-    /// Predict the absent visual words.
-    pub inpaint: bool,
-    /// Weight of that loss.
-    pub inpaint_weight: f64,
-    /// Recognise the partner among the batch.
-    #[serde(rename = "match")]
-    pub match_: bool,
-    /// Weight of that loss.
-    pub match_weight: f64,
-    /// Temperature of the match loss.
-    pub temperature: f64,
-    /// Negatives from both branches (2B−2) instead of the other one (B−1).
-    pub both_branch_negatives: bool,
-    /// Encode A and B apart; false encodes all patches twice, absent ones as mask embeddings (the row without a split in Table 8).
-    pub split: bool,
-    /// Blocks of the decoder.
-    pub decoder_depth: u32,
-    /// Add the decoder's position table to seen patches too.
-    pub decoder_positions_on_seen: bool,
-    /// Drop path of the encoder, linear over depth.
-    pub drop_path: f64,
-    /// Drop path of the decoder.
-    pub decoder_drop_path: f64,
-}
+/// The keys of `[objective.mask]`.
+const MASK_KEYS: &[Key] = &[
+    key(
+        Restart,
+        "mask.kind",
+        "how patches are divided into the sets A and B: `blockwise-split` (halves) or `uniform-split`",
+    ),
+    key(Restart, "mask.min_block", "smallest block, patches"),
+    key(Restart, "mask.max_block", "largest block, patches"),
+    key(Restart, "mask.keep", "share of the patches that each set sees, at most 0.5"),
+];
 
-impl Default for SplitMaskConfig {
-    fn default() -> Self {
-        Self {
-            mask: MaskSpec::BlockwiseSplit {
-                min_block: 16,
-                max_block: 75,
-            },
-            inpaint: true,
-            inpaint_weight: 1.0,
-            match_: true,
-            match_weight: 1.0,
-            temperature: 0.2,
-            both_branch_negatives: false,
-            split: true,
-            decoder_depth: 2,
-            decoder_positions_on_seen: true,
-            drop_path: 0.1,
-            decoder_drop_path: 0.0,
-        }
+settings! {
+    /// SplitMask's settings (arXiv 2112.10740 §4 and §5.5). What the paper leaves open is in docs/method.md, with the default taken here.
+    pub struct SplitMaskConfig in "objective" {
+        /// Predict the absent words; to turn it off in a run, set its weight to 0.
+        Frozen inpaint: bool = true,
+        /// Weight of that loss.
+        Live inpaint_weight: f64 = 1.0,
+        /// Recognise the partner; to turn it off in a run, set its weight to 0.
+        Frozen match_ as "match": bool = true,
+        /// Weight of that loss.
+        Live match_weight: f64 = 1.0,
+        /// Temperature of the match loss.
+        Live temperature: f64 = 0.2,
+        /// Negatives from both branches (2B−2) instead of one (B−1).
+        Restart both_branch_negatives: bool = false,
+        /// Encode the sets apart; false encodes all patches twice, absent ones as mask embeddings (arXiv 2112.10740 table 8).
+        Frozen split: bool = true,
+        /// Blocks of the decoder.
+        Frozen decoder_depth: u32 = 2,
+        /// Add the decoder's positions to seen patches too.
+        Restart decoder_positions_on_seen: bool = true,
+        /// Drop path of the encoder, linear over depth.
+        Restart drop_path: f64 = 0.1,
+        /// Drop path of the decoder.
+        Restart decoder_drop_path: f64 = 0.0,
+    }
+    tables {
+        /// How patches are divided into the sets A and B.
+        mask: MaskSpec = MaskSpec::BlockwiseSplit { min_block: 16, max_block: 75 },
     }
 }
 

@@ -1,0 +1,72 @@
+//! docs/reload.md, made from the keys.
+
+use super::keys::keys;
+use crate::objective::OBJECTIVES;
+
+/// `docs/reload.md`.
+#[must_use]
+pub(super) fn page() -> String {
+    use std::fmt::Write;
+    let mut page = String::from(INTRODUCTION);
+    let mut heading = String::new();
+    for key in keys() {
+        let (table, _) = key.path.split_once('.').expect("every key is in a table");
+        let kind = key.objective;
+        let own = match kind {
+            None => format!("## `[{table}]`"),
+            Some(kind) => format!("### `[{table}]` with `kind = \"{kind}\"`"),
+        };
+        if own != heading {
+            let _ = write!(page, "\n{own}\n\n");
+            if let Some(kind) = kind.and_then(crate::objective::kind) {
+                let _ = write!(page, "{} ({}).\n\n", kind.doc, kind.reference);
+            }
+            page.push_str("| key | class | default | what it is |\n| --- | --- | --- | --- |\n");
+            heading = own;
+        }
+        let defaults = super::tree::keys_of(kind.unwrap_or(OBJECTIVES[0].name));
+        let default = defaults.get(&key.path).map_or_else(String::new, ToString::to_string);
+        let _ = writeln!(page, "| `{}` | {} | `{default}` | {} |", key.path, key.class(), key.doc);
+    }
+    page
+}
+
+const INTRODUCTION: &str = "# Every key, and what happens when it changes during a run
+
+<!-- Generated from the structs that own the keys: `SPLITMASK_UPDATE_DOCS=1 cargo test -p splitmask reload_page` rewrites this file. -->
+
+A config is read in layers, later ones win: defaults, the file, environment variables (`SPLITMASK_OPTIM__LR=1e-3` sets `optim.lr`),
+`--set optim.lr=1e-3`. Paths in it are relative to the directory the command was started in. It holds no credentials: those come from the
+environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`) or from files, and an address with a password or a query string is refused.
+
+A running daemon reads the file again on SIGHUP, when the content of the file changes, and on `POST /-/reload`. One reload is one transaction:
+read, validate, compare, act on the farthest-reaching class among the changed keys. Whatever fails leaves the old config in force.
+
+| class | what happens |
+| --- | --- |
+| live | taken over at the next step boundary |
+| rebuild | the pipeline is rebuilt from the last consumed batch; model and optimizer are not touched; on failure the old one goes on |
+| restart | a checkpoint is written and the trainer rebuilt from it in the same process; on failure it is rebuilt with the old config |
+| frozen | refused, the key named; a new run can start from the weights with `run.init_from` |
+
+The same classes hold when a stopped run is started again with another config: frozen differences from the newest checkpoint are refused,
+the others are printed and taken.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reload_page_is_current() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reload.md");
+        if std::env::var_os("SPLITMASK_UPDATE_DOCS").is_some() {
+            std::fs::write(file, page()).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(file).unwrap_or_default(),
+            page(),
+            "run with SPLITMASK_UPDATE_DOCS=1"
+        );
+    }
+}

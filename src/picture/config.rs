@@ -1,0 +1,20 @@
+//! `[picture]`: the objective's pictures and `curves.svg` in the run folder.
+
+use crate::setting::{Findings, settings};
+
+settings! {
+    /// `[picture]`: the objective's pictures and `curves.svg` in the run folder.
+    pub struct PictureConfig in "picture" {
+        /// Steps between pictures; 0 = only at the end.
+        Live every_steps: u64 = 1000,
+        /// Images in a picture of the objective.
+        Live rows: u32 = 8,
+    }
+}
+
+impl PictureConfig {
+    /// Checks ranges.
+    pub fn check(&self, found: &mut Findings) {
+        found.need((1..=64).contains(&self.rows), "picture.rows", self.rows, "1 to 64 images");
+    }
+}
