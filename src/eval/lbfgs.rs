@@ -104,19 +104,59 @@ mod tests {
 
     use super::*;
 
-    /// An ill-conditioned quadratic has its minimum where algebra says.
+    #[derive(serde::Deserialize)]
+    struct Fixture {
+        x: Vec<[f64; 4]>,
+        labels: Vec<i64>,
+        solutions: Vec<Solution>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Solution {
+        decay: f64,
+        loss: f64,
+        weights: Vec<[f64; 3]>,
+    }
+
+    /// Softmax regression over columns of very different size, as tests/fixtures/make_softmax_regression.py has it solved.
     #[test]
-    fn finds_the_minimum_of_a_quadratic() {
-        let scale = Tensor::from_slice(&[1.0f32, 10.0, 300.0, 0.05]);
-        let centre = Tensor::from_slice(&[3.0f32, -2.0, 0.5, 40.0]);
-        let function = |x: &Tensor| {
-            let off = x - &centre;
-            (dot(&(&off * &scale), &off) / 2.0, &off * &scale)
-        };
-        let start = Tensor::zeros([4], (Kind::Float, Device::Cpu));
-        let found = minimise(&start, 100, function, || true).unwrap();
-        let off = (&found.at - &centre).abs().max().double_value(&[]);
-        assert!(off < 1e-2 && found.iterations < 60, "{off} after {}", found.iterations);
-        assert!(minimise(&start, 100, function, || false).is_none());
+    fn softmax_regressions_end_where_those_of_scikit_learn_do() {
+        let text = include_str!("../../tests/fixtures/softmax_regression.json");
+        let Fixture { x, labels, solutions } = serde_json::from_str(text).unwrap();
+        let n = x.len() as f64;
+        let x = Tensor::cat(
+            &[
+                Tensor::from_slice2(&x),
+                Tensor::ones([x.len() as i64, 1], (Kind::Double, Device::Cpu)),
+            ],
+            1,
+        );
+        let target = Tensor::from_slice(&labels).one_hot(3).to_kind(Kind::Double);
+        assert_eq!(solutions.len(), 3);
+        for solution in solutions {
+            let function = |w: &Tensor| {
+                let log_p = x.matmul(w).log_softmax(1, Kind::Double);
+                let matrix = w.narrow(0, 0, 4);
+                let value = -dot(&log_p, &target) / n + 0.5 * solution.decay * dot(&matrix, &matrix);
+                let gradient = x.tr().matmul(&(log_p.exp() - &target)) / n;
+                let _ = gradient.narrow(0, 0, 4).g_add_(&(matrix * solution.decay));
+                (value, gradient)
+            };
+            let start = Tensor::zeros([5, 3], (Kind::Double, Device::Cpu));
+            let found = minimise(&start, 1000, function, || true).unwrap();
+            let excess = found.value / solution.loss - 1.0;
+            let logits = x.matmul(&(&found.at - Tensor::from_slice2(&solution.weights)));
+            let off = (&logits - logits.mean_dim([1i64].as_slice(), true, Kind::Double))
+                .abs()
+                .max()
+                .double_value(&[]);
+            assert!(
+                (-1e-7..1e-4).contains(&excess) && off < 0.05 && found.iterations < 300,
+                "decay {}: {excess:e} above scikit-learn's loss, logits differ by {off}, {} iterations",
+                solution.decay,
+                found.iterations
+            );
+            assert!(minimise(&start, 100, function, || false).is_none());
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod collapse;
 mod masked;
+mod predicted_words;
 pub mod pretrain;
 mod registry;
 mod sheet;
@@ -20,7 +21,8 @@ use toml::Table;
 
 pub use crate::telemetry::number::{Baseline, Better, Number, Panel, Role, Unit};
 pub use collapse::{CollapseRule, Judged};
-pub use registry::{Kind, OBJECTIVES, ObjectiveConfig, kind, read, table};
+pub use pretrain::OBJECTIVES;
+pub use registry::{Kind, ObjectiveConfig, kind, read, table};
 pub use sheet::{Column, Sheet};
 
 use crate::model::config::VitConfig;
@@ -204,7 +206,8 @@ pub trait Plan: Any + Debug + Send + Sync {
         None
     }
 
-    /// Floating point operations of a forward pass over one image, losses left out: sums of [`crate::model::VitConfig::flops`] and its like.
+    /// Floating point operations of a forward pass over one image, losses left out: sums of [`crate::model::linear_flops`] and
+    /// [`crate::model::block_flops`].
     fn forward_flops(&self, at: &Scope<'_>) -> f64;
 
     /// Whether a batch must go through in one piece, as BatchNorm asks; then `train.accumulate` is 1 and a lack of memory ends the run.

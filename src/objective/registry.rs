@@ -1,4 +1,4 @@
-//! All objectives, and `[objective]` of a config: the table whose `kind` chooses one.
+//! What a row of the registry holds, and `[objective]` of a config: the table whose `kind` chooses one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,12 +7,8 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::{Table, Value};
 
-use super::pretrain::{beit, splitmask};
-use super::{CollapseRule, Number, Plan, Scope};
+use super::{CollapseRule, Number, OBJECTIVES, Plan, Scope};
 use crate::setting::{Fitting, Key, Violation};
-
-/// All objectives; the first one is the default.
-pub static OBJECTIVES: &[&Kind] = &[&splitmask::KIND, &beit::KIND];
 
 /// A row of the registry: what is known of an objective before its settings are read.
 pub struct Kind {

@@ -99,6 +99,15 @@ mod tests {
     fn a_setting_wins_and_a_cpu_is_measured() {
         assert_eq!(peak(Device::Cpu, Precision::F32, 2.5), Some(2.5e12));
         let measured = peak(Device::Cpu, Precision::F32, 0.0).unwrap();
-        assert!((1e8..1e14).contains(&measured), "{measured:e}");
+        // A product of another size takes its share of that time, within what other work on the machine leaves.
+        let x = Tensor::ones([320, 320], (Kind::Float, Device::Cpu));
+        let seconds = |_| {
+            let began = Instant::now();
+            let _ = x.matmul(&x);
+            began.elapsed().as_secs_f64()
+        };
+        let fastest = (0..5).map(seconds).fold(f64::INFINITY, f64::min);
+        let here = 2.0 * 320f64.powi(3) / fastest;
+        assert!((here / 20.0..here * 20.0).contains(&measured), "{measured:e}, and {here:e} at 320");
     }
 }

@@ -5,12 +5,12 @@ use tch::Tensor;
 use tch::nn::Path;
 use toml::Table;
 
-use super::splitmask::{FREQUENCIES, INPAINT_COLLAPSED, PREDICTED_PERPLEXITY};
 use crate::head::MimHead;
 use crate::loss::{count_words, token_accuracy};
 use crate::model::config::VitConfig;
 use crate::model::{Init, QkvBias, Vit, VitOptions, block_flops, linear_flops, parameter};
 use crate::objective::masked::{MaskedInput, drop_path, fit_mask, masked_input, one_view, side};
+use crate::objective::predicted_words::{self, FREQUENCIES, INPAINT_COLLAPSED, PREDICTED_PERPLEXITY};
 use crate::objective::{
     Better, Column, Kind, Losses, Number, Objective, ObjectiveError, Plan, Role, Scope, Sheet, StepContext, Unit, read, settings, table,
 };
@@ -111,12 +111,7 @@ impl Plan for BeitConfig {
     }
 
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
-        let words = at.words as f64;
-        match number {
-            "inpaint" if words > 0.0 => Some(words.ln()),
-            "token_accuracy" if words > 0.0 => Some(1.0 / words),
-            _ => None,
-        }
+        predicted_words::chance(number, at)
     }
 
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {

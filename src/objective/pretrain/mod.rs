@@ -1,4 +1,9 @@
-//! Objectives that learn from images alone.
+//! Objectives that learn without labels, one file each, and the registry of them.
 
 pub mod beit;
 pub mod splitmask;
+
+use super::Kind;
+
+/// All objectives; the first one is the default.
+pub static OBJECTIVES: &[&Kind] = &[&splitmask::KIND, &beit::KIND];

@@ -8,7 +8,8 @@ use toml::Table;
 
 use crate::model::{block_flops, linear_flops};
 use crate::objective::masked::{drop_path, fit_mask, odd_blocks, one_view, side, weight};
-use crate::objective::{Baseline, Better, CollapseRule, Kind, Number, Objective, Plan, Role, Scope, Unit, read, table};
+use crate::objective::predicted_words::{self, FREQUENCIES, INPAINT_COLLAPSED, PREDICTED_PERPLEXITY};
+use crate::objective::{Better, CollapseRule, Kind, Number, Objective, Plan, Role, Scope, Unit, read, table};
 use crate::setting::Class::Restart;
 use crate::setting::{Findings, Fitting, Key, Violation, key, settings};
 
@@ -76,38 +77,6 @@ pub static KIND: Kind = Kind {
     },
     read: read::<SplitMaskConfig>,
     sheets: &[("inpaint", "image · seen by A · seen by B · predicted words · true words")],
-};
-
-/// What the loss of predicted words is judged by (docs/method.md §1); of every objective that predicts words.
-pub(super) const FREQUENCIES: Baseline = Baseline {
-    number: "token_entropy",
-    who: "a model that knows only how frequent each word is",
-};
-
-/// How evenly the predicted words are used; of every objective that predicts words.
-pub(super) const PREDICTED_PERPLEXITY: Number = Number {
-    name: "predicted_perplexity",
-    help: "exp(entropy) of the words predicted in a batch; 1 = always the same word, 0 = no words are predicted.",
-    role: Role::Measure,
-    unit: Unit::Count,
-    better: Better::Neither,
-    baseline: None,
-};
-
-/// Predicted words, effectively, under which the model says the same whatever it sees: one that knows only frequencies predicts one word.
-const FEW_PREDICTED: f64 = 2.0;
-/// Target words, effectively, under which few predicted ones say nothing of the model; below it the alert CodebookCollapse speaks.
-const FEW_TARGETS: f64 = 8.0;
-
-/// One word for all patches; of every objective that predicts words.
-pub(super) const INPAINT_COLLAPSED: CollapseRule = CollapseRule {
-    name: "inpaint_collapsed",
-    help: "the predicted words have a perplexity under 2 while the targets have 8 or more: the commonest word is predicted whatever is seen, and the inpaint loss stands at the marginal token entropy",
-    remedy: "a gradient norm near 0; lower `optim.lr`, lengthen `optim.warmup_steps`",
-    holds: |at| {
-        let few = at.mean("predicted_perplexity").is_some_and(|p| p < FEW_PREDICTED);
-        few && at.mean("codebook_perplexity").is_some_and(|p| p >= FEW_TARGETS)
-    },
 };
 
 /// The keys of `[objective.mask]`.
@@ -235,13 +204,11 @@ impl Plan for SplitMaskConfig {
     }
 
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
-        let (candidates, words) = (self.candidates(at.batch), at.words as f64);
+        let candidates = self.candidates(at.batch);
         match number {
             "match" => Some(candidates.ln()),
             "match_accuracy" => Some(1.0 / candidates),
-            "inpaint" if words > 0.0 => Some(words.ln()),
-            "token_accuracy" if words > 0.0 => Some(1.0 / words),
-            _ => None,
+            number => predicted_words::chance(number, at),
         }
     }
 
