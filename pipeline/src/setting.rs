@@ -10,8 +10,8 @@ use std::fmt::{self, Display};
 
 use serde::Serialize;
 
+pub use crate::settings;
 pub use choices::choices;
-pub use settings;
 
 /// How far a change reaches, from near to far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -280,7 +280,7 @@ mod tests {
         );
     }
 
-    settings! {
+    crate::settings! {
         /// A table of every sort of key.
         pub struct Sorts in "a.b" {
             /// Share of
@@ -299,13 +299,13 @@ mod tests {
 
     #[derive(Debug, Clone, PartialEq, Default, Serialize, serde::Deserialize)]
     #[serde(default)]
-    struct Inner {
+    pub struct Inner {
         deep: bool,
     }
 
     #[derive(Debug, Clone, Copy, PartialEq, Serialize, serde::Deserialize)]
     #[serde(rename_all = "lowercase")]
-    enum Reach {
+    pub enum Reach {
         Near,
         Far,
     }

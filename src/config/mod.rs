@@ -9,7 +9,7 @@ pub mod file;
 pub mod keys;
 pub mod load;
 pub mod problem;
-mod reload_page;
+pub mod reload_page;
 mod rules;
 mod run;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::objective::OBJECTIVES;
 
 /// `docs/reload.md`.
 #[must_use]
-pub(super) fn page() -> String {
+pub fn page() -> String {
     use std::fmt::Write;
     let mut page = String::from(INTRODUCTION);
     let mut heading = String::new();

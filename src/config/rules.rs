@@ -38,7 +38,7 @@ impl Findings<'_> {
 }
 
 /// Defaults that do not fit what was set make room for it; `places` then says so.
-pub fn fit(config: &mut Config, places: &mut BTreeMap<String, Place>) {
+pub(super) fn fit(config: &mut Config, places: &mut BTreeMap<String, Place>) {
     let is_set = |key: &str| places.contains_key(key);
     let mut fitting = Fitting::new(&is_set);
     config.optim.fit(&mut fitting);
@@ -65,7 +65,7 @@ pub fn fit(config: &mut Config, places: &mut BTreeMap<String, Place>) {
 
 /// Everything wrong with a config whose types are right.
 #[must_use]
-pub fn problems(config: &Config, places: &BTreeMap<String, Place>) -> Vec<Problem> {
+pub(super) fn problems(config: &Config, places: &BTreeMap<String, Place>) -> Vec<Problem> {
     let mut f = Findings {
         places,
         problems: Vec::new(),

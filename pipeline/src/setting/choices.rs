@@ -62,7 +62,6 @@ mod tests {
 
     #[derive(Deserialize)]
     #[serde(rename_all = "kebab-case")]
-    #[expect(dead_code, reason = "only the names are asked for")]
     enum Colour {
         Red,
         DarkGreen,
