@@ -3,6 +3,7 @@
 use splitmask_pipeline::request::{IMAGE, MaskRequest, MaskSpec, SampleRequest, ViewRequest, WordRequest};
 use tch::Tensor;
 
+use super::input::{image, shape};
 use super::{ObjectiveError, Scope};
 use crate::model::Vit;
 use crate::model::config::VitConfig;
@@ -118,23 +119,10 @@ pub(super) fn masked_input<'a>(
     vit: &Vit,
     vocabulary: Option<i64>,
 ) -> Result<MaskedInput<'a>, ObjectiveError> {
-    let image = input.view(IMAGE).ok_or(ObjectiveError::Lacks { objective, what: "view" })?;
+    let image = image(objective, input, vit)?;
     let sets = input.sets.as_ref().ok_or(ObjectiveError::Lacks { objective, what: "mask" })?;
-    let shape = |what, got: Vec<i64>, want: Vec<i64>| {
-        if got == want {
-            Ok(())
-        } else {
-            Err(ObjectiveError::Shape {
-                objective,
-                what,
-                got,
-                want: format!("{want:?}"),
-            })
-        }
-    };
     let n = (vit.image() / vit.patch()).pow(2);
-    shape("the view", image.size(), vec![input.len, 3, vit.image(), vit.image()])?;
-    shape("the mask", vec![input.len, sets.patches], vec![input.len, n])?;
+    shape(objective, "the mask", &[input.len, sets.patches], &[input.len, n])?;
     if sets.a.size()[1] == 0 {
         return Err(ObjectiveError::Lacks {
             objective,
@@ -148,7 +136,7 @@ pub(super) fn masked_input<'a>(
                 objective,
                 what: "visual words",
             })?;
-            shape("visual words", words.size(), vec![input.len, n])?;
+            shape(objective, "visual words", &words.size(), &[input.len, n])?;
             if i64::from(input.largest_word) >= vocabulary {
                 return Err(ObjectiveError::Word {
                     objective,

@@ -5,6 +5,7 @@
 //! an [`Objective`] is the network that a plan builds.
 
 mod collapse;
+mod input;
 mod masked;
 mod predicted_words;
 pub mod pretrain;
@@ -21,6 +22,7 @@ use toml::Table;
 
 pub use crate::telemetry::number::{Baseline, Better, Number, Panel, Role, Unit};
 pub use collapse::{CollapseRule, Judged};
+pub use input::image;
 pub use pretrain::OBJECTIVES;
 pub use registry::{Kind, ObjectiveConfig, kind, read, table};
 pub use sheet::{Column, Sheet};

@@ -2,25 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use splitmask_pipeline::request::{IMAGE, MaskSpec, ViewRequest};
+use splitmask_pipeline::request::ViewRequest;
 use tch::{Device, Kind, Tensor, nn};
 use toml::Value;
 
 use splitmask::model::config::{VitConfig, VitSize};
-use splitmask::objective::pretrain::splitmask::SplitMaskConfig;
 use splitmask::objective::{Column, OBJECTIVES, Objective, ObjectiveConfig, Role, Scope, Unit};
 use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
 use splitmask::setting::{Class, Fitting};
 use splitmask::tensor::{NamedView, PatchSets, StepInput};
 
-use crate::{alone, evaluation, training};
+use crate::{alone, evaluation, rotation, training};
 
-const VOCABULARY: i64 = 64;
-const BATCH: i64 = 8;
+pub(crate) const VOCABULARY: i64 = 64;
+pub(crate) const BATCH: i64 = 8;
 
 /// 16 patches, so that the default masks of 224-pixel images must shrink.
-fn model() -> VitConfig {
+pub(crate) fn model() -> VitConfig {
     VitConfig {
         size: VitSize::Nano,
         image: 16,
@@ -32,41 +31,32 @@ fn model() -> VitConfig {
     }
 }
 
-fn scope(model: &VitConfig) -> Scope<'_> {
+pub(crate) fn scope(model: &VitConfig) -> Scope<'_> {
     Scope::new(model, BATCH as u32, VOCABULARY)
 }
 
 /// Defaults that make room for the small model, as a config file's would.
-fn fitted(mut config: ObjectiveConfig) -> ObjectiveConfig {
+pub(crate) fn fitted(mut config: ObjectiveConfig) -> ObjectiveConfig {
     let (model, nobody) = (model(), |_: &str| false);
     config.fit(&scope(&model), &mut Fitting::new(&nobody));
     assert_eq!(config.check(&scope(&model)), []);
     config
 }
 
-/// Every variant of every registered objective, and the switches of SplitMask.
+/// Every variant of every registered objective and of the one in docs/extending.md, and each of them with one of its switches turned over.
 fn all() -> Vec<ObjectiveConfig> {
-    let variants = OBJECTIVES.iter().flat_map(|kind| (kind.variants)()).map(ObjectiveConfig::from);
-    let d = SplitMaskConfig::default;
-    let switches = [
-        SplitMaskConfig { split: false, ..d() },
-        SplitMaskConfig {
-            split: false,
-            decoder_positions_on_seen: false,
-            ..d()
-        },
-        SplitMaskConfig { inpaint: false, ..d() },
-        SplitMaskConfig { match_: false, ..d() },
-        SplitMaskConfig {
-            decoder_positions_on_seen: false,
-            both_branch_negatives: true,
-            ..d()
-        },
-    ];
-    variants.chain(switches.map(ObjectiveConfig::from)).map(fitted).collect()
+    let kinds = OBJECTIVES.iter().copied().chain([&rotation::KIND]);
+    let variants = kinds.flat_map(|kind| (kind.variants)()).map(|plan| fitted(plan.into()));
+    let with_switches = |config: ObjectiveConfig| {
+        let table = config.table();
+        let switches = table.iter().filter(|(_, value)| value.is_bool()).map(|(key, _)| key.clone());
+        let turned: Vec<ObjectiveConfig> = switches.map(|key| changed(&config, &key)).collect();
+        [config].into_iter().chain(turned)
+    };
+    variants.flat_map(with_switches).collect()
 }
 
-fn built(config: &ObjectiveConfig, model: &VitConfig) -> (nn::VarStore, Box<dyn Objective>) {
+pub(crate) fn built(config: &ObjectiveConfig, model: &VitConfig) -> (nn::VarStore, Box<dyn Objective>) {
     tch::manual_seed(11);
     let vs = nn::VarStore::new(Device::Cpu);
     let objective = config.build(&vs.root(), &scope(model));
@@ -74,7 +64,7 @@ fn built(config: &ObjectiveConfig, model: &VitConfig) -> (nn::VarStore, Box<dyn 
 }
 
 /// Random views, words and sets, as `config` requests them.
-fn input(config: &ObjectiveConfig) -> StepInput {
+pub(crate) fn input(config: &ObjectiveConfig) -> StepInput {
     tch::manual_seed(12);
     let model = model();
     let request = config.request(&scope(&model));
@@ -108,15 +98,15 @@ fn input(config: &ObjectiveConfig) -> StepInput {
     }
 }
 
-fn named(vs: &nn::VarStore) -> BTreeMap<String, Tensor> {
+pub(crate) fn named(vs: &nn::VarStore) -> BTreeMap<String, Tensor> {
     vs.variables().into_iter().collect()
 }
 
-fn value(t: &Tensor) -> f64 {
+pub(crate) fn value(t: &Tensor) -> f64 {
     t.double_value(&[])
 }
 
-fn total(objective: &dyn Objective, input: &StepInput) -> f64 {
+pub(crate) fn total(objective: &dyn Objective, input: &StepInput) -> f64 {
     value(&objective.forward(input, &evaluation()).unwrap().total)
 }
 
@@ -347,131 +337,5 @@ fn live_settings_taken_over_are_those_of_a_fresh_start_and_others_stay() {
         let (_vs, mut objective) = built(&config, &model());
         let e = objective.take_live(ObjectiveConfig::default_of(stranger).plan()).unwrap_err();
         assert!(e.to_string().contains(&format!("objective.kind = \"{}\"", stranger.name)), "{e}");
-    }
-}
-
-#[test]
-fn a_weight_that_is_turned_off_in_a_run_takes_its_term_out() {
-    let _alone = alone();
-    let config = fitted(SplitMaskConfig::default().into());
-    let (_vs, mut objective) = built(&config, &model());
-    let input = input(&config);
-    let losses = objective.forward(&input, &evaluation()).unwrap();
-    let matching = losses
-        .terms
-        .iter()
-        .find(|(name, _)| *name == "match")
-        .map(|(_, t)| value(t))
-        .unwrap();
-    let off = SplitMaskConfig {
-        match_weight: 0.0,
-        inpaint: false,
-        ..SplitMaskConfig::default()
-    };
-    objective.take_live(&off).unwrap();
-    let after = total(objective.as_ref(), &input);
-    assert!((value(&losses.total) - after - matching).abs() < 1e-5, "{after} {matching}");
-}
-
-#[test]
-fn patches_and_targets_stay_paired() {
-    let _alone = alone();
-    // Moving patches together with their positions and words must not change the loss: an MAE decoder that reads its tokens without putting them
-    // back in order trains on wrong positions and still learns something (lucidrains/vit-pytorch#242).
-    let config = fitted(SplitMaskConfig::default().into());
-    let (vs, objective) = built(&config, &model());
-    let original = input(&config);
-    let before = total(objective.as_ref(), &original);
-    let perm: Vec<i64> = (0..16).map(|i| (i * 5 + 3) % 16).collect();
-    let mut inverse = vec![0i64; 16];
-    for (to, &from) in perm.iter().enumerate() {
-        inverse[from as usize] = to as i64;
-    }
-    let (perm, inverse) = (Tensor::from_slice(&perm), Tensor::from_slice(&inverse));
-    let shuffled = original.views[0]
-        .pixels
-        .reshape([BATCH, 3, 4, 4, 4, 4])
-        .permute([0, 2, 4, 1, 3, 5])
-        .reshape([BATCH, 16, 48])
-        .index_select(1, &perm);
-    let image = shuffled
-        .reshape([BATCH, 4, 4, 3, 4, 4])
-        .permute([0, 3, 1, 4, 2, 5])
-        .reshape([BATCH, 3, 16, 16]);
-    let sets = original.sets.as_ref().unwrap();
-    let moved = |t: &Tensor| inverse.index_select(0, &t.flatten(0, 1)).view_as(t).sort(-1, false).0;
-    let moved = StepInput {
-        len: BATCH,
-        views: vec![NamedView {
-            name: IMAGE.into(),
-            pixels: image,
-        }],
-        words: Some(original.words.as_ref().unwrap().index_select(1, &perm)),
-        largest_word: original.largest_word,
-        sets: Some(PatchSets {
-            patches: 16,
-            a: moved(&sets.a),
-            b: moved(&sets.b),
-            not_a: moved(&sets.not_a),
-            not_b: moved(&sets.not_b),
-        }),
-        labels: original.labels.shallow_clone(),
-    };
-    assert!((total(objective.as_ref(), &moved) - before).abs() > 1e-6, "positions must matter");
-    for name in ["pos_embed", "decoder.pos_embed"] {
-        let mut table = named(&vs).remove(name).unwrap();
-        let rows = Tensor::cat(&[Tensor::from_slice(&[0i64]), &perm + 1], 0);
-        tch::no_grad(|| table.copy_(&table.index_select(1, &rows)));
-    }
-    let after = total(objective.as_ref(), &moved);
-    assert!((after - before).abs() < 1e-5, "{before} {after}");
-}
-
-#[test]
-fn half_of_an_odd_grid_is_learnt_from_too() {
-    let _alone = alone();
-    let model = VitConfig {
-        image: 12,
-        patch: 4,
-        ..model()
-    };
-    for mask in [
-        MaskSpec::UniformSplit { keep: 0.5 },
-        MaskSpec::BlockwiseSplit {
-            min_block: 1,
-            max_block: 4,
-        },
-    ] {
-        let config = ObjectiveConfig::from(SplitMaskConfig {
-            mask,
-            ..SplitMaskConfig::default()
-        });
-        assert_eq!(config.check(&scope(&model)), []);
-        let index = |columns: &[i64]| Tensor::from_slice(columns).view([1, -1]).repeat([BATCH, 1]);
-        // Patch 4 is in neither set: both branches predict it.
-        let sets = PatchSets {
-            patches: 9,
-            a: index(&[0, 1, 2, 3]),
-            not_a: index(&[4, 5, 6, 7, 8]),
-            b: index(&[5, 6, 7, 8]),
-            not_b: index(&[0, 1, 2, 3, 4]),
-        };
-        let (_vs, objective) = built(&config, &model);
-        let x = StepInput {
-            len: BATCH,
-            views: vec![NamedView {
-                name: IMAGE.into(),
-                pixels: Tensor::randn([BATCH, 3, 12, 12], (Kind::Float, Device::Cpu)),
-            }],
-            words: Some(Tensor::randint(VOCABULARY, [BATCH, 9], (Kind::Int64, Device::Cpu))),
-            largest_word: 63,
-            sets: Some(sets),
-            labels: Tensor::full([BATCH], -1, (Kind::Int64, Device::Cpu)),
-        };
-        let losses = objective.forward(&x, &training(0)).unwrap();
-        losses.total.backward();
-        assert!(value(&losses.total).is_finite());
-        let predicted: i64 = losses.counts.iter().map(|(_, c)| c.sum(Kind::Int64).int64_value(&[])).sum();
-        assert_eq!(predicted, 2 * BATCH * 5);
     }
 }

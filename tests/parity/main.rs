@@ -4,7 +4,10 @@ mod against_pytorch;
 mod conformance;
 mod determinism;
 mod dvae;
+mod extending;
 mod fixture;
+mod rotation;
+mod splitmask;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
