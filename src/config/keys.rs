@@ -8,6 +8,7 @@ use toml::Value;
 
 use super::{AdminConfig, CodebookConfig, RunConfig};
 use crate::checkpoint::CheckpointConfig;
+use crate::eval::config::EvalConfig;
 use crate::model::config::VitConfig;
 use crate::objective::OBJECTIVES;
 use crate::optim::EmaConfig;
@@ -15,7 +16,7 @@ use crate::optim::config::OptimConfig;
 use crate::picture::PictureConfig;
 use crate::setting::{self, Class, key};
 use crate::telemetry::log_config::LogConfig;
-use crate::trainer::spec::{DebugConfig, EvalConfig, StabilityConfig, TrainConfig};
+use crate::trainer::spec::{DebugConfig, StabilityConfig, TrainConfig};
 
 /// One key.
 #[derive(Debug, Clone)]

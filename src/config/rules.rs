@@ -7,8 +7,8 @@ use splitmask_pipeline::bucket::secret::{hidden, hidden_in_text};
 
 use super::problem::shown;
 use super::{Config, Place, Problem, tree};
+use crate::eval::config::Weights;
 use crate::setting::{self, Fitting};
-use crate::trainer::spec::Weights;
 
 struct Findings<'a> {
     places: &'a BTreeMap<String, Place>,
