@@ -2,22 +2,25 @@
 //! On made-up pictures, or with SHARDS=folder on those of a folder of shards (see `corpus`), which have more textures.
 
 mod corpus;
+mod turns;
 
 use std::hint::black_box;
 use std::sync::Arc;
 
-use criterion::{Criterion, criterion_group, criterion_main};
 use splitmask_pipeline::augment::{Augmenter, half_size};
 use splitmask_pipeline::decode::{Decoder, Limits};
 use splitmask_pipeline::request::{IMAGE, ViewRequest};
 use splitmask_pipeline::seed::{Purpose, sample_rng};
 use splitmask_pipeline::tokenize::{
-    BookSpec, Codebook, HalfView, Isa, PixelSpace, Survey, Tokenizer, build_random_patches, build_random_projection,
+    BookSpec, Codebook, HalfView, Isa, PixelSpace, Census, Tokenizer, build_random_patches, build_random_projection,
 };
 use splitmask_pipeline::types::{Image, RawSample};
 
 const SIDE: usize = 112;
 const WORDS: usize = 8192;
+const ROUNDS: usize = 9;
+/// Tens of pictures in a round.
+const PIECES: usize = 8;
 
 /// Half-size copies of training crops of up to 800 pictures, so many that they show textures of all kinds.
 fn halves() -> Vec<Vec<u8>> {
@@ -80,7 +83,7 @@ fn gemm(book: &Codebook, transposed: &[f32], half: &[u8], scores: &mut [f32], ou
     }));
 }
 
-fn words(c: &mut Criterion) {
+fn main() {
     let halves = halves();
     let (timed, others) = halves.split_at(halves.len() / 2);
     let views = || {
@@ -106,42 +109,44 @@ fn words(c: &mut Criterion) {
         ("patches, mean-std", patches(PixelSpace::MeanStd)),
         ("patches, channel-mean-removed", patches(PixelSpace::ChannelMeanRemoved)),
     ];
-    let mut group = c.benchmark_group("words");
-    group.sample_size(10);
     for (name, book) in books {
         let (n, d) = (book.len(), book.dim());
         let mut out = vec![];
-        if name.starts_with("projection 0") {
-            let transposed: Vec<f32> = (0..d * n).map(|i| book.vectors[i % n * d + i / n]).collect();
-            let mut scores = vec![0.0; (SIDE / 8) * (SIDE / 8) * n];
-            let mut next = timed.iter().cycle();
-            group.bench_function(format!("f32 GEMM + argmax, {name}"), |b| {
-                b.iter(|| gemm(&book, &transposed, black_box(next.next().expect("endless")), &mut scores, &mut out));
-            });
-        }
         // As the codebook verb stores it: with counts, so that frequent words come first.
         let mut counted = book.clone();
-        let tokenizer = Tokenizer::new(Arc::new(book.clone()));
-        let (mut scratch, mut survey) = (tokenizer.scratch(), Survey::new(&book));
+        let tokenizer = Tokenizer::new(Arc::new(book));
+        let (mut scratch, mut census) = (tokenizer.scratch(), Census::new(&counted));
         for half in others {
             tokenizer.words(&mut scratch, half, SIDE, &mut out);
-            survey.add(half, SIDE, &out);
+            census.add(half, SIDE, &out);
         }
-        survey.finish(&mut counted);
-        for (kind, book) in [("", book), (", counted", counted)] {
-            let book = Arc::new(book);
-            for isa in Isa::available().into_iter().filter(|i| *i != Isa::Portable) {
-                let tokenizer = Tokenizer::with_isa(Arc::clone(&book), isa);
-                let mut scratch = tokenizer.scratch();
-                let mut next = timed.iter().cycle();
-                group.bench_function(format!("{isa:?}, {name}{kind}"), |b| {
-                    b.iter(|| tokenizer.words(&mut scratch, black_box(next.next().expect("endless")), SIDE, &mut out));
-                });
+        census.finish(&mut counted);
+        let book = Arc::new(counted);
+        let transposed: Vec<f32> = (0..d * n).map(|i| book.vectors[i % n * d + i / n]).collect();
+        let mut scores = vec![0.0; (SIDE / 8) * (SIDE / 8) * n];
+        let mut ways = vec![];
+        for cells in [true, false] {
+            for isa in Isa::available() {
+                let tokenizer = Tokenizer::with_plan(Arc::clone(&book), isa, cells);
+                let scratch = tokenizer.scratch();
+                ways.push((format!("{isa:?}, {}", if cells { "cells" } else { "bytes" }), tokenizer, scratch));
             }
         }
+        let mut names: Vec<&str> = ways.iter().map(|w| w.0.as_str()).collect();
+        let names = {
+            names.push("f32 GEMM + argmax");
+            names.into_iter().map(String::from).collect::<Vec<_>>()
+        };
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let pieces: Vec<_> = timed.chunks(10).take(PIECES).collect();
+        println!("{name}: {ROUNDS} rounds; of one picture");
+        turns::by_turns(&names, ROUNDS, pieces.len(), (pieces.len() * 10) as f64, |way, _, piece| {
+            for half in pieces[piece] {
+                match ways.get_mut(way) {
+                    Some((_, tokenizer, scratch)) => tokenizer.words(scratch, black_box(half), SIDE, &mut out),
+                    None => gemm(&book, &transposed, black_box(half), &mut scores, &mut out),
+                }
+            }
+        });
     }
-    group.finish();
 }
-
-criterion_group!(benches, words);
-criterion_main!(benches);

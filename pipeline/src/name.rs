@@ -47,6 +47,10 @@ impl fmt::Debug for Name {
 /// UTF-8 stays as it is. Escaped are bytes of other encodings (`\xe9`), what does not print (`\n`, `\0`, `\u{200b}`) and the backslash; and
 /// all that is not ASCII of a name that is not in Unicode's form NFC (macOS writes `é` as `e` and an accent), which would look like the name
 /// that is.
+///
+/// [`crate::printable::printable`] is another rule, for names that are kept in files: manifests in the world hold class names by it, and evaluations
+/// match the classes of two sets by these names. Were it this rule, a folder whose name macOS wrote would be another class in a set packed
+/// today than in one packed last year. This one serves eyes and logs only, and may change.
 #[must_use]
 pub fn shown(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());

@@ -1,9 +1,10 @@
-//! File names as text: names are bytes, and two of them that differ must not look alike.
+//! Names of files and folders as manifests, reports and packed samples keep them: text from which the bytes can be had again.
 
 /// A name as text that can be printed, put into JSON and compared: equal if and only if the bytes are.
 ///
 /// Bytes that are no UTF-8 and control characters become `\x` and two hexadecimal digits each; so does a backslash before an `x`, and
-/// everything else stays as it is. `b"K\xe4se"` (Latin-1) becomes `K\xe4se`, and a folder that is really called so becomes `K\x5cxe4se`.
+/// everything else stays as it is. What stands in manifests must be read for ever, so this rule never changes; what people are shown of names
+/// follows [`crate::name::shown`], which also tells apart what merely looks alike. `b"K\xe4se"` (Latin-1) becomes `K\xe4se`, and a folder that is really called so becomes `K\x5cxe4se`.
 #[must_use]
 pub fn printable(name: &[u8]) -> String {
     use std::fmt::Write;

@@ -121,12 +121,12 @@ fn two_images_under_one_key_end_a_start_until_one_is_chosen() {
         assert!(seen.contains(" input.png") && seen.contains(" mask.png"), "{seen}");
         assert!(error.hint().unwrap().contains("data.image = \"input.png\""));
     }
-    assert!(matches!(dataset.look(8), Err(PipelineError::TwoImages { .. })));
+    assert!(matches!(dataset.probe(8), Err(PipelineError::TwoImages { .. })));
     let dataset = open(url(&folder), &choosing(&["input.png"]), &pipeline(2, 1));
     let batches = read(&dataset, Order::Sequential, usize::MAX).unwrap();
     let pictures: Vec<u64> = batches.iter().flat_map(contents).map(|c| c.2).collect();
     assert_eq!(pictures, (0..30).map(|n| hash(&content(&n.to_string(), 50))).collect::<Vec<_>>());
-    assert_eq!(dataset.look(30).unwrap().counts(), "20 second_image");
+    assert_eq!(dataset.probe(30).unwrap().counts(), "20 second_image");
     let dataset = open(url(&folder), &choosing(&["mask.png", "input.png"]), &pipeline(2, 1));
     let first = contents(&read(&dataset, Order::Sequential, 1).unwrap()[0]);
     assert_eq!(
@@ -173,7 +173,7 @@ fn a_place_without_a_sample_says_what_is_there_instead() {
             }
             assert!(!error.hint().unwrap_or_default().contains("on_shard_error"));
         }
-        assert!(matches!(dataset.look(1), Err(PipelineError::NoSample { .. })));
+        assert!(matches!(dataset.probe(1), Err(PipelineError::NoSample { .. })));
     };
     shard(folder.path(), 0, |builder| add(builder, tar::EntryType::Link, "q.jpg", b""));
     fails(&data(8), &["s.tar", "passed over 1 hard_link", "q.jpg"]);

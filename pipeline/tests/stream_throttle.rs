@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use fault_server::{Fault, FaultServer, Request};
 use splitmask_pipeline::bucket::Bucket;
-use splitmask_pipeline::bucket::fetch::FetchOptions;
+use splitmask_pipeline::bucket::object::FetchOptions;
 use splitmask_pipeline::bucket::pace::MOST_AHEAD;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason};

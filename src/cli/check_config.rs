@@ -105,7 +105,7 @@ fn memory(config: &Config, first: &Named) -> String {
 }
 
 /// Samples of each place that are looked at.
-const LOOK: u64 = 64;
+const PROBED: u64 = 64;
 
 /// Says what a start would refuse in the first samples, and where manifests differ from what is there; refuses a place that is wrong. One that is merely away may come back.
 fn judge(loaded: &Loaded, places: Vec<Named>) -> Result<(), CliError> {
@@ -116,7 +116,7 @@ fn judge(loaded: &Loaded, places: Vec<Named>) -> Result<(), CliError> {
                 for line in sentences(&dataset.differences()) {
                     say!("{key}: {line}");
                 }
-                let passed = dataset.look(LOOK)?.counts();
+                let passed = dataset.probe(PROBED)?.counts();
                 if !passed.is_empty() {
                     say!("{key}: passed over among the first samples: {passed}");
                 }

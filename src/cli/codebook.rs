@@ -16,7 +16,7 @@ use splitmask_pipeline::config::{DataConfig, ImageExtensions};
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::file;
 use splitmask_pipeline::tokenize::{
-    BookSpec, Codebook, CodebookKind, HalfView, KMeansOptions, PixelSpace, Survey, TOKENIZERS, Tokenizer, Usage, build_kmeans,
+    BookSpec, Codebook, CodebookKind, HalfView, KMeansOptions, PixelSpace, Census, TOKENIZERS, Tokenizer, Usage, build_kmeans,
     build_random_patches, build_random_projection, picture,
 };
 
@@ -308,15 +308,15 @@ fn measure(book: &mut Codebook, source: &Views, crops: usize, bar: &ProgressBar)
     let tokenizer = Tokenizer::new(Arc::new(book.clone()));
     let mut scratch = tokenizer.scratch();
     let mut words = vec![];
-    let mut survey = Survey::new(book);
+    let mut census = Census::new(book);
     for view in source.images(1)?.take(crops) {
         let HalfView { pixels, side } = view?;
         tokenizer.words(&mut scratch, &pixels, side, &mut words);
-        survey.add(&pixels, side, &words);
+        census.add(&pixels, side, &words);
         bar.inc(1);
     }
-    let usage = survey.usage();
-    survey.finish(book);
+    let usage = census.usage();
+    census.finish(book);
     Ok(usage)
 }
 

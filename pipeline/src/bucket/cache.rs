@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use super::Shard;
+use super::shard::Shard;
 use crate::error::PipelineError;
 use crate::file;
 
@@ -236,7 +236,7 @@ fn remove(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bucket::Place;
+    use crate::bucket::shard::Place;
 
     fn shard(content: &[u8]) -> Shard {
         Shard {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::Shard;
 use super::differences::Differences;
+use super::shard::Shard;
 use crate::file::hex;
 
 /// What may lie between a tar's end marker and the end of the shard and is still read. A reader that stopped earlier did so for another reason.

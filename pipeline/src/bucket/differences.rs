@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::Shard;
 use super::manifest::Manifest;
+use super::shard::Shard;
 use crate::metrics::{ManifestDifference, PipelineMetrics};
 
 /// Names of one kind that a message lists; the rest is a number.

@@ -1,32 +1,18 @@
-//! Which shards a place holds: its manifest, a listing, or the names that the user wrote.
+//! Which shards a place holds: its manifest, a listing, or the names that the user wrote. Folders are read by `folder`, stores asked by `store`.
+
+mod folder;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures::{StreamExt, TryStreamExt};
-use glob::{MatchOptions, Pattern};
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::differences::Difference;
 use super::location::{Location, Shape};
 use super::manifest::{MANIFEST_NAME, Manifest};
-use super::retry::Retries;
-use super::verdict::{Verdict, chain, judge};
-use super::web::{Web, WebError};
-use super::{Place, Shard};
+use super::shard::{Place, Shard};
 use crate::error::PipelineError;
-use crate::metrics::{PipelineMetrics, RetryReason, Scheme};
-use crate::name::shown;
 
-/// Manifests of a web server are checked by asking for this many of its shards, evenly spread: it cannot be listed.
-const ASKED: usize = 64;
-/// Those of them that are asked for at once.
-const ASKED_AT_ONCE: usize = 8;
-/// Longest time that checking a manifest may take; what was not seen by then is believed.
-const CHECKING: Duration = Duration::from_secs(10);
+pub(super) use folder::in_folder;
+pub(super) use store::Asker;
 
 /// What a place holds.
 pub(super) struct Found {
@@ -47,89 +33,19 @@ impl Found {
     }
 }
 
-/// Shards of a local place.
-pub(super) fn local(location: &Location) -> Result<Found, PipelineError> {
-    let paths = match &location.shape {
-        Shape::Folder(folder) => {
-            let folder = FilePath::new(folder);
-            if !folder.is_dir() {
-                return Err(empty(location, "no such file or folder"));
-            }
-            match std::fs::read(folder.join(MANIFEST_NAME)) {
-                Ok(text) => {
-                    let manifest = Manifest::parse(&text, &format!("{}/{MANIFEST_NAME}", location.shown))?;
-                    let mut shards = of_manifest(&manifest, |p| Place::File(folder.join(p)), |p| folder.join(p).display().to_string());
-                    let mut beside = BTreeMap::new();
-                    for part in folders(&manifest) {
-                        // A folder that is not there shows as missing shards.
-                        for path in tars(&folder.join(part)).unwrap_or_default() {
-                            let bytes = path.metadata().map_or(0, |m| m.len());
-                            beside.insert(path.display().to_string(), bytes);
-                        }
-                    }
-                    let differences = compare(&mut shards, beside);
-                    return checked(location, shards, manifest, differences);
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => {
-                    return Err(PipelineError::Io {
-                        path: folder.join(MANIFEST_NAME).display().to_string(),
-                        source,
-                    });
-                }
-            }
-            tars(folder).map_err(|source| PipelineError::Io {
-                path: folder.display().to_string(),
-                source,
-            })?
-        }
-        Shape::Glob(pattern) => {
-            let found = glob::glob(pattern.as_str()).map_err(|e| PipelineError::BadUrl {
-                url: location.shown.clone(),
-                detail: e.to_string(),
-            })?;
-            let mut paths: Vec<PathBuf> = found.filter_map(Result::ok).filter(|p| p.is_file()).collect();
-            paths.sort();
-            paths
-        }
-        Shape::Named(names) => {
-            let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
-            if !paths.iter().any(|p| p.is_file()) {
-                return Err(empty(location, &format!("none of the {} named files exists", paths.len())));
-            }
-            paths
-        }
-    };
-    if paths.is_empty() {
-        return Err(empty(location, &looked_for(&location.shape)));
-    }
-    let shards = paths
-        .into_iter()
-        .enumerate()
-        .map(|(n, path)| Shard {
+fn of_manifest(manifest: &Manifest, place: impl Fn(&str) -> Place, named: impl Fn(&str) -> String) -> Vec<Shard> {
+    let entries = manifest.shards.iter().enumerate();
+    entries
+        .map(|(n, entry)| Shard {
             index: n as u32,
-            path: shown(path.as_os_str().as_encoded_bytes()).into(),
-            bytes: path.metadata().ok().map(|m| m.len()),
-            samples: None,
-            sha256: None,
+            path: named(&entry.path).into(),
+            bytes: Some(entry.bytes),
+            samples: Some(entry.samples),
+            sha256: Some(entry.sha256.to_ascii_lowercase().into()),
             replaced: false,
-            place: Place::File(path),
+            place: place(&entry.path),
         })
-        .collect();
-    Ok(Found::plain(shards))
-}
-
-/// `*.tar` directly in a folder, sorted.
-fn tars(folder: &FilePath) -> std::io::Result<Vec<PathBuf>> {
-    let mut paths = vec![];
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "tar") && path.is_file() {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
+        .collect()
 }
 
 /// Folders, below that of the manifest, in which it names shards.
@@ -150,12 +66,23 @@ fn compare(shards: &mut [Shard], mut there: BTreeMap<String, u64>) -> Vec<Differ
             None => found.push(Difference::Missing {
                 shard: shard.path.to_string(),
             }),
-            Some(bytes) => found.extend(shard.resized(bytes)),
+            Some(bytes) => found.extend(resized(shard, bytes)),
         }
     }
     found.extend(there.into_keys().map(|shard| Difference::Unknown { shard }));
     found.sort();
     found
+}
+
+/// Takes note of a shard's real size; answers the difference if its manifest says another one.
+fn resized(shard: &mut Shard, found: u64) -> Option<Difference> {
+    let manifest = shard.bytes.filter(|bytes| *bytes != found)?;
+    (shard.bytes, shard.samples, shard.sha256, shard.replaced) = (Some(found), None, None, true);
+    Some(Difference::Size {
+        shard: shard.path.to_string(),
+        manifest,
+        found,
+    })
 }
 
 /// A manifest none of whose shards is there describes something else.
@@ -173,311 +100,6 @@ fn checked(location: &Location, shards: Vec<Shard>, manifest: Manifest, differen
         manifest: Some(manifest),
         differences,
     })
-}
-
-/// Asks a store, trying again for `patience`.
-pub(super) struct Asker<'a> {
-    pub(super) store: &'a Arc<dyn ObjectStore>,
-    /// The same place asked directly, if it is a plain web server.
-    pub(super) web: Option<&'a Web>,
-    pub(super) location: &'a Location,
-    pub(super) read_timeout: Duration,
-    pub(super) patience: Duration,
-    pub(super) metrics: &'a PipelineMetrics,
-}
-
-impl Asker<'_> {
-    /// Shards of a remote place.
-    pub(super) async fn find(&self) -> Result<Found, PipelineError> {
-        match &self.location.shape {
-            Shape::Folder(folder) => {
-                let name = join(folder, MANIFEST_NAME);
-                if let Some(text) = self.object(&self.key(&name)?).await? {
-                    let manifest = Manifest::parse(&text, &format!("{}/{name}", self.location.root))?;
-                    let mut shards = of_manifest(&manifest, |_| Place::Object(Path::default()), |p| join(folder, p));
-                    for shard in &mut shards {
-                        shard.place = Place::Object(self.key(&shard.path)?);
-                    }
-                    let differences = match self.web {
-                        Some(web) => self.ask_for_some(web, &mut shards).await,
-                        None => self.list_beside(folder, &manifest, &mut shards).await,
-                    };
-                    return checked(self.location, shards, manifest, differences);
-                }
-                self.no_listing(&format!(
-                    "no {MANIFEST_NAME} there, and a plain web server cannot be listed; write a range {{000000..000146}}.tar"
-                ))?;
-                let prefix = self.key(folder)?;
-                let all = self.list(&prefix, false).await?;
-                self.listed(all.into_iter().filter(|m| m.location.as_ref().ends_with(".tar")).collect())
-            }
-            Shape::Glob(pattern) => {
-                self.no_listing("a plain web server cannot be listed; write a range {000000..000146}.tar")?;
-                let text = pattern.as_str();
-                let fixed = &text[..text.find(['*', '?', '[']).unwrap_or(text.len())];
-                let folder = fixed.rsplit_once('/').map_or("", |(folder, _)| folder);
-                let all = self.list(&self.key(folder)?, true).await?;
-                self.listed(all.into_iter().filter(|m| matches(pattern, m.location.as_ref())).collect())
-            }
-            Shape::Named(names) => {
-                let mut shards = vec![];
-                for (n, name) in names.iter().enumerate() {
-                    shards.push(Shard {
-                        index: n as u32,
-                        path: name.as_str().into(),
-                        bytes: None,
-                        samples: None,
-                        sha256: None,
-                        replaced: false,
-                        place: Place::Object(self.key(name)?),
-                    });
-                }
-                // One missing shard is a matter of policy while reading; a place with none is a mistake to report now.
-                let probes = [0, shards.len() / 2, shards.len() - 1];
-                let mut refused = None;
-                for probe in probes {
-                    if let Place::Object(key) = &shards[probe].place {
-                        // A refusal may be a store's way to say that this one is missing.
-                        match self.is_there(key).await? {
-                            Ok(true) => return Ok(Found::plain(shards)),
-                            Ok(false) => {}
-                            Err(detail) => refused = Some(detail),
-                        }
-                    }
-                }
-                if let Some(detail) = refused {
-                    return Err(PipelineError::Refused {
-                        url: self.location.shown.clone(),
-                        detail,
-                    });
-                }
-                Err(empty(self.location, &format!("{} is not there", names[0])))
-            }
-        }
-    }
-
-    fn listed(&self, mut found: Vec<object_store::ObjectMeta>) -> Result<Found, PipelineError> {
-        if found.is_empty() {
-            return Err(empty(self.location, &looked_for(&self.location.shape)));
-        }
-        found.sort_by(|a, b| a.location.as_ref().cmp(b.location.as_ref()));
-        let shards = found
-            .into_iter()
-            .enumerate()
-            .map(|(n, meta)| Shard {
-                index: n as u32,
-                path: meta.location.as_ref().into(),
-                bytes: Some(meta.size),
-                samples: None,
-                sha256: None,
-                replaced: false,
-                place: Place::Object(meta.location),
-            })
-            .collect();
-        Ok(Found::plain(shards))
-    }
-
-    fn no_listing(&self, detail: &str) -> Result<(), PipelineError> {
-        match self.location.scheme {
-            Scheme::Http => Err(empty(self.location, detail)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Names in `prefix`: those directly in it, or with `deep` all below it.
-    async fn list(&self, prefix: &Path, deep: bool) -> Result<Vec<object_store::ObjectMeta>, PipelineError> {
-        let prefix = (!prefix.as_ref().is_empty()).then_some(prefix);
-        let found = self
-            .ask(async || match deep {
-                true => self.store.list(prefix).try_collect().await,
-                false => self.store.list_with_delimiter(prefix).await.map(|l| l.objects),
-            })
-            .await?;
-        Ok(found.unwrap_or_default())
-    }
-
-    /// Whether an object is there; or the words with which it is refused.
-    async fn is_there(&self, key: &Path) -> Result<Result<bool, String>, PipelineError> {
-        let denied = |e: Failed| match e.verdict {
-            Verdict::Denied => Ok(Err(e.detail)),
-            _ => Err(e),
-        };
-        let answer = match self.web {
-            Some(web) => {
-                self.ask(async || web.size(key).await.map(|_| Ok(())).or_else(|e| denied(e.into())))
-                    .await?
-            }
-            None => {
-                self.ask(async || self.store.head(key).await.map(|_| Ok(())).or_else(|e| denied(e.into())))
-                    .await?
-            }
-        };
-        Ok(answer.map_or(Ok(false), |found| found.map(|()| true)))
-    }
-
-    /// A small object, whole.
-    async fn object(&self, key: &Path) -> Result<Option<Vec<u8>>, PipelineError> {
-        match self.web {
-            Some(web) => {
-                let all = async || -> Result<Vec<u8>, Failed> {
-                    let pieces: Vec<_> = web.whole(key).await?.body.try_collect().await?;
-                    Ok(pieces.concat())
-                };
-                self.ask(all).await
-            }
-            None => {
-                let all = async || -> Result<Vec<u8>, Failed> { Ok(self.store.get(key).await?.bytes().await?.to_vec()) };
-                self.ask(all).await
-            }
-        }
-    }
-
-    /// Compares a manifest's shards with a listing. A store that may not be listed is believed.
-    async fn list_beside(&self, folder: &str, manifest: &Manifest, shards: &mut [Shard]) -> Vec<Difference> {
-        let listing = async {
-            let mut there = BTreeMap::new();
-            for part in folders(manifest) {
-                let prefix = Path::parse(join(folder, part).trim_end_matches('/'))?;
-                let prefix = (!prefix.as_ref().is_empty()).then_some(&prefix);
-                let listed = self.store.list_with_delimiter(prefix).await?;
-                let tars = listed.objects.into_iter().filter(|m| m.location.as_ref().ends_with(".tar"));
-                there.extend(tars.map(|m| (m.location.to_string(), m.size)));
-            }
-            Ok::<_, object_store::Error>(there)
-        };
-        let detail = match tokio::time::timeout(CHECKING, listing).await {
-            Ok(Ok(there)) => return compare(shards, there),
-            Ok(Err(error)) => chain(&error),
-            Err(_) => format!("no answer for {} s", CHECKING.as_secs()),
-        };
-        tracing::info!(
-            "{}: not listed, so {MANIFEST_NAME} is believed unseen: {detail}",
-            self.location.shown
-        );
-        vec![]
-    }
-
-    /// Compares some of a manifest's shards with what a web server says of them. What it does not say is believed.
-    async fn ask_for_some(&self, web: &Web, shards: &mut [Shard]) -> Vec<Difference> {
-        let asked = shards.len().min(ASKED);
-        let places: Vec<usize> = (0..asked).map(|n| n * shards.len() / asked).collect();
-        let keys = places.iter().filter_map(|at| match &shards[*at].place {
-            Place::Object(key) => Some((*at, key.clone())),
-            Place::File(_) => None,
-        });
-        let keys: Vec<(usize, Path)> = keys.collect();
-        let answers = futures::stream::iter(keys)
-            .map(async |(at, key)| (at, web.size(&key).await))
-            .buffer_unordered(ASKED_AT_ONCE)
-            .take_until(tokio::time::sleep(CHECKING))
-            .collect::<Vec<_>>()
-            .await;
-        let mut found = vec![];
-        for (at, answer) in answers {
-            match answer {
-                Ok(Some(bytes)) => found.extend(shards[at].resized(bytes)),
-                Err(e) if e.verdict == Verdict::NotFound => found.push(Difference::Missing {
-                    shard: shards[at].path.to_string(),
-                }),
-                Ok(None) | Err(_) => {}
-            }
-        }
-        found.sort();
-        found
-    }
-
-    /// The answer, `None` for "not found".
-    async fn ask<T, E: Into<Failed>>(&self, request: impl AsyncFn() -> Result<T, E>) -> Result<Option<T>, PipelineError> {
-        let mut retries = Retries::new(self.patience);
-        loop {
-            let failed = match tokio::time::timeout(self.read_timeout, request()).await {
-                Ok(Ok(answer)) => return Ok(Some(answer)),
-                Ok(Err(error)) => error.into(),
-                Err(_) => Failed {
-                    verdict: Verdict::Retry(RetryReason::Timeout),
-                    detail: format!("no answer for {:.1} s", self.read_timeout.as_secs_f64()),
-                },
-            };
-            let Failed { verdict, detail } = failed;
-            let url = self.location.shown.clone();
-            match (verdict, retries.next(None)) {
-                (Verdict::NotFound, _) => return Ok(None),
-                (Verdict::Retry(reason), Ok(delay)) => {
-                    self.metrics.store_retries.of(reason).inc();
-                    tokio::time::sleep(delay).await;
-                }
-                (Verdict::Retry(_), Err(_)) => return Err(PipelineError::Unreachable { url, detail }),
-                _ => return Err(PipelineError::Refused { url, detail }),
-            }
-        }
-    }
-
-    fn key(&self, name: &str) -> Result<Path, PipelineError> {
-        // Web addresses are percent-encoded as written; object keys are literal.
-        let parsed = match self.location.scheme {
-            Scheme::Http => Path::from_url_path(name),
-            _ => Path::parse(name),
-        };
-        parsed.map_err(|e| PipelineError::BadUrl {
-            url: self.location.shown.clone(),
-            detail: e.to_string(),
-        })
-    }
-}
-
-/// Why a request has no answer to use.
-struct Failed {
-    verdict: Verdict,
-    detail: String,
-}
-
-impl From<object_store::Error> for Failed {
-    fn from(error: object_store::Error) -> Self {
-        Self {
-            verdict: judge(&error),
-            detail: chain(&error),
-        }
-    }
-}
-
-impl From<WebError> for Failed {
-    fn from(error: WebError) -> Self {
-        Self {
-            verdict: error.verdict,
-            detail: error.detail,
-        }
-    }
-}
-
-fn of_manifest(manifest: &Manifest, place: impl Fn(&str) -> Place, named: impl Fn(&str) -> String) -> Vec<Shard> {
-    let entries = manifest.shards.iter().enumerate();
-    entries
-        .map(|(n, entry)| Shard {
-            index: n as u32,
-            path: named(&entry.path).into(),
-            bytes: Some(entry.bytes),
-            samples: Some(entry.samples),
-            sha256: Some(entry.sha256.to_ascii_lowercase().into()),
-            replaced: false,
-            place: place(&entry.path),
-        })
-        .collect()
-}
-
-fn matches(pattern: &Pattern, key: &str) -> bool {
-    let options = MatchOptions {
-        require_literal_separator: true,
-        ..MatchOptions::new()
-    };
-    pattern.matches_with(key, options)
-}
-
-fn join(folder: &str, name: &str) -> String {
-    if folder.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{folder}/{name}")
-    }
 }
 
 fn empty(location: &Location, detail: &str) -> PipelineError {

@@ -10,16 +10,19 @@ mod discover;
 pub mod fetch;
 pub mod location;
 pub mod manifest;
+pub mod object;
 pub mod pace;
+mod ranges;
 pub mod refusal;
 pub mod retry;
 pub mod secret;
+pub mod shard;
+mod tries;
 pub mod verdict;
 pub mod web;
 mod whole;
 
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,60 +32,21 @@ use tokio::runtime::{Handle, Runtime};
 use self::cache::ShardCache;
 use self::checksum::Compared;
 use self::client::Client;
-use self::differences::{Difference, Differences};
+use self::differences::Differences;
 use self::discover::Found;
-use self::fetch::{FetchOptions, Object};
 use self::location::Location;
 use self::manifest::Manifest;
+use self::object::{FetchOptions, Object};
 use self::pace::Pace;
 use self::refusal::Others;
 use self::web::Web;
 use crate::error::PipelineError;
 use crate::metrics::{PipelineMetrics, Scheme};
 
+pub use self::shard::{Place, Shard};
+
 /// Longest time for which opening a place is retried: a wrong address should be told soon.
 const OPENING_PATIENCE: Duration = Duration::from_secs(15);
-
-/// Where the bytes of a shard are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// A local file.
-    File(PathBuf),
-    /// A key in the bucket's store.
-    Object(Path),
-}
-
-/// One tar shard of a dataset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shard {
-    /// Index in the unshuffled order.
-    pub index: u32,
-    /// Path or key, for messages.
-    pub path: Arc<str>,
-    /// Size, if known before reading.
-    pub bytes: Option<u64>,
-    /// Samples in it, if a manifest says so.
-    pub samples: Option<u32>,
-    /// Hex SHA-256, if a manifest says so.
-    pub sha256: Option<Arc<str>>,
-    /// Its size is not the manifest's, so that nothing else of the manifest holds for it: what its labels mean is unknown.
-    pub replaced: bool,
-    /// Where its bytes are.
-    pub place: Place,
-}
-
-impl Shard {
-    /// Takes note of its real size; answers the difference if a manifest says another one.
-    fn resized(&mut self, found: u64) -> Option<Difference> {
-        let manifest = self.bytes.filter(|bytes| *bytes != found)?;
-        (self.bytes, self.samples, self.sha256, self.replaced) = (Some(found), None, None, true);
-        Some(Difference::Size {
-            shard: self.path.to_string(),
-            manifest,
-            found,
-        })
-    }
-}
 
 /// A place with its shards, ready to be read.
 pub struct Bucket {
@@ -138,7 +102,7 @@ impl Bucket {
             });
         }
         if location.scheme == Scheme::File {
-            let found = discover::local(&location)?;
+            let found = discover::in_folder(&location)?;
             return Ok(Self {
                 scheme: location.scheme,
                 differences: noticed(&found, &metrics),

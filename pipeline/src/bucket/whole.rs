@@ -6,7 +6,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc::{Sender, channel};
 
-use super::fetch::{Broken, Object, Trouble, Version};
+use super::object::{Object, Version};
+use super::tries::{Broken, Tries};
 use super::verdict::Verdict;
 use super::web::{Web, WebError};
 use crate::error::ShardError;
@@ -64,14 +65,14 @@ struct Reading {
 impl Reading {
     async fn run(mut self, out: Sender<Bytes>) -> Result<(), ShardError> {
         let object = Arc::clone(&self.object);
-        let mut trouble = Trouble::new(&object);
+        let mut tries = Tries::new(&object);
         loop {
             let had = self.given;
             let Err(broken) = self.attempt(&out).await else { return Ok(()) };
             if self.given > had {
-                trouble.progressed();
+                tries.progressed();
             }
-            trouble.wait(broken, self.given).await?;
+            tries.wait(broken, self.given).await?;
         }
     }
 

@@ -18,6 +18,7 @@ use super::{gif, raster, tiff};
 pub struct Decoder {
     limits: Limits,
     background: Background,
+    own_entropy_decoder: bool,
     turbo: Option<Turbo>,
     /// Pixels of the last window, RGB; grows to the largest need.
     window: Vec<u8>,
@@ -33,6 +34,7 @@ impl Decoder {
         Self {
             limits,
             background: None,
+            own_entropy_decoder: true,
             turbo: None,
             window: vec![],
             native: vec![],
@@ -44,6 +46,14 @@ impl Decoder {
     #[must_use]
     pub fn over(mut self, background: Background) -> Self {
         self.background = background;
+        self
+    }
+
+    /// The same, that leaves JPEGs to libjpeg-turbo: what the `entropy` benchmark compares with.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn by_libjpeg_turbo_alone(mut self) -> Self {
+        self.own_entropy_decoder = false;
         self
     }
 
@@ -105,7 +115,8 @@ impl Decoder {
         match (&header.jpeg, header.format) {
             (Some(jpeg), _) => {
                 let all = part.width == header.width.div_ceil(denom) && part.height == header.height.div_ceil(denom);
-                let turbo = self.turbo.get_or_insert_with(Turbo::new);
+                let own = self.own_entropy_decoder;
+                let turbo = self.turbo.get_or_insert_with(|| Turbo::new(own));
                 placed = turbo.decode(bytes, jpeg, (!all).then_some(part), denom, window)?;
             }
             (None, Format::Gif) => self.transparent = gif::decode(bytes, limits, part, background, native, window)?,

@@ -10,12 +10,8 @@ mod bits;
 mod table;
 
 use bits::Bits;
-pub(super) use table::Code;
+pub(super) use table::{Code, Odd};
 use table::{END, ENDS, EXTRA, NOTHING, Table, extend};
-
-/// The scan holds something that this decoder does not judge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Odd;
 
 /// Look-ups between refills: their bits are there, and those of one symbol more (31) after a refill.
 const LOOKS: u32 = 5;

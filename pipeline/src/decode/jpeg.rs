@@ -23,7 +23,8 @@ const MARGIN: u32 = 2;
 /// A libjpeg-turbo decompressor and the buffers beside it.
 pub(super) struct Turbo {
     handle: NonNull<c_void>,
-    baseline: Baseline,
+    /// `None`: libjpeg-turbo alone.
+    baseline: Option<Baseline>,
     /// CMYK pixels on their way to RGB.
     cmyk: Vec<u8>,
 }
@@ -97,10 +98,10 @@ fn is_cut(words: &str, header: &JpegHeader) -> bool {
 }
 
 impl Turbo {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(own_entropy_decoder: bool) -> Self {
         Self {
             handle: open(),
-            baseline: Baseline::new(),
+            baseline: own_entropy_decoder.then(Baseline::new),
             cmyk: vec![],
         }
     }
@@ -145,10 +146,10 @@ impl Turbo {
         denom: u32,
         out: &mut Vec<u8>,
     ) -> Result<Placed, SampleError> {
-        if header.common {
+        if let Some(baseline) = self.baseline.as_mut().filter(|_| header.common) {
             let (width, height) = (header.width.div_ceil(denom), header.height.div_ceil(denom));
             let region = want.map_or(PixelRect::whole(width, height), |want| widened(want, width, height));
-            if let Some(placed) = self.baseline.decode(bytes, header, region, denom, out) {
+            if let Some(placed) = baseline.decode(bytes, header, region, denom, out) {
                 return Ok(placed);
             }
         }

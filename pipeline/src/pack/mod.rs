@@ -7,6 +7,7 @@
 //! gif, bmp, tiff), `KEY.cls` (class index as text, if the image has a label) and `KEY.json` (its path and sizes), in this order.
 
 mod error;
+mod found;
 mod options;
 mod output;
 mod prepare;
@@ -27,21 +28,19 @@ use std::time::Instant;
 
 pub use error::PackError;
 pub use options::{ClassFrom, Encoding, PackOptions};
-pub use report::{Duplicates, PackProgress, PackReport, Refusal, RefusedCount, ValFrom};
-pub use walk::PassedOver;
+pub use output::REFUSED_NAME;
+pub use report::{Duplicates, PackProgress, PackReport, PassedOver, Refusal, RefusedCount, ValFrom};
 
 use crate::stage::Meter;
 use crate::stage::ordered_map::{Bounds, Claim, ordered_map};
+use found::Found;
 use prepare::{Prepared, Preparer};
 use report::EXAMPLES;
-use scan::{Division, Found, Scan};
+use scan::{Division, Scan};
 use shards::SetWriter;
 use split::Floor;
 
 use crate::printable::printable;
-
-/// Name of the list of refused files in the output folder: reason, path, message, separated by tabs.
-pub const REFUSED_NAME: &str = "refused.tsv";
 
 /// Memory for files being decoded or waiting for their turn: this, or [`BUDGET_PER_WORKER`] each if that is more.
 const BUDGET: u64 = 768 << 20;

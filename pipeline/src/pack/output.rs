@@ -4,12 +4,15 @@ use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use super::{PackError, REFUSED_NAME};
+use super::error::PackError;
 use crate::bucket::manifest::MANIFEST_NAME;
 use crate::file;
 
 /// Marks a folder under construction; locked while its process lives.
 const LOCK_NAME: &str = "lock";
+
+/// Name of the list of refused files in the output folder: reason, path, message, separated by tabs.
+pub const REFUSED_NAME: &str = "refused.tsv";
 
 /// What a packing run leaves in its output.
 const OURS: [&str; 3] = ["train", "val", REFUSED_NAME];

@@ -6,12 +6,20 @@ use std::path::PathBuf;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::walk::PassedOver;
 use crate::bucket::manifest::Manifest;
 use crate::error::SampleError;
 
 /// Examples that the report keeps per reason.
 pub(super) const EXAMPLES: usize = 5;
+
+/// Files that were passed over for one reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// How many.
+    pub files: u64,
+    /// Paths of the first few, below the input.
+    pub examples: Vec<String>,
+}
 
 /// Why one file is not in the shards.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

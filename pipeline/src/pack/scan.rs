@@ -6,38 +6,14 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::error::PackError;
+use super::found::Found;
 use super::options::{ClassFrom, PackOptions};
+use super::report::PackProgress;
 use super::sets::{self, SetFolders};
 use super::split;
 use super::walk::{ImageFile, Rest, Walk};
-use super::{PackError, PackProgress};
 use crate::printable::printable;
-
-/// One image file.
-#[derive(Debug)]
-pub(super) struct Found {
-    /// Where it is.
-    pub(super) path: PathBuf,
-    /// Path below its set's folder as bytes, `/` between folders: decides class, order and share.
-    pub(super) relative: Vec<u8>,
-    /// What stands before `relative` in the path that people are shown.
-    pub(super) prefix: Arc<str>,
-    /// Size on disk.
-    pub(super) bytes: u64,
-    /// Hash that decides whether a share holds it.
-    pub(super) split: u64,
-    /// Index into [`Scan::classes`].
-    pub(super) class: Option<u32>,
-    /// Whether it goes to the validation set.
-    pub(super) val: bool,
-}
-
-impl Found {
-    /// Its path for people.
-    pub(super) fn shown(&self) -> String {
-        format!("{}{}", self.prefix, printable(&self.relative))
-    }
-}
 
 /// How the images were divided.
 #[derive(Debug, Clone, PartialEq, Eq)]

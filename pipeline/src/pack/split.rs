@@ -3,7 +3,7 @@
 //! A share is taken by hash of the path, so that an image stays in its set when others are added. The share has a floor: training is never
 //! empty, and a class whose images would all be validation keeps one for training, if one can be read.
 
-use super::scan::Found;
+use super::found::Found;
 
 /// Marks the validation images: those whose hash lies within `share`, except the last training image of each class and of the whole.
 /// `classes` is their number.

@@ -5,22 +5,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use walkdir::{DirEntry, WalkDir};
 
-use super::PackProgress;
-use super::report::{EXAMPLES, Refusal};
+use super::report::{EXAMPLES, PackProgress, PassedOver, Refusal};
 use crate::decode::{EXTENSIONS, Format, foreign_format};
 use crate::printable::printable;
-
-/// Files that were passed over for one reason.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct PassedOver {
-    /// How many.
-    pub files: u64,
-    /// Paths of the first few, below the input.
-    pub examples: Vec<String>,
-}
 
 /// What a walk saw that is no image to pack.
 #[derive(Debug, Default)]

@@ -3,9 +3,9 @@
 pub mod batches;
 pub mod budget;
 pub mod footprint;
-pub mod look;
 mod making;
 mod prepared;
+pub mod walk;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use self::footprint::Images;
 pub use self::making::Making;
 use crate::bucket::cache::ShardCache;
 use crate::bucket::differences::Difference;
-use crate::bucket::fetch::FetchOptions;
+use crate::bucket::object::FetchOptions;
 use crate::bucket::manifest::Manifest;
 use crate::bucket::{Bucket, Shard};
 use crate::config::{DataConfig, OnShardError, PipelineConfig};

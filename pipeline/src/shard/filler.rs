@@ -7,13 +7,19 @@ use crossbeam_channel::{Sender, select};
 use super::samples::Grouped;
 use super::sequence::{Sequence, Step};
 use super::tally::Tally;
-use super::window::Window;
 use super::window_size::WindowSizes;
 use crate::bucket::Bucket;
 use crate::cursor::Cursor;
 use crate::error::{PipelineError, ShardError};
 use crate::metrics::{Label, PassedOver, Scheme};
 use crate::stage::Stop;
+
+/// Samples that are permuted among each other.
+pub(super) struct Window {
+    /// Cursor of its first sample, nothing taken.
+    pub(super) start: Cursor,
+    pub(super) samples: Vec<Option<Grouped>>,
+}
 
 /// The thread's work and what it needs.
 pub(super) struct Filler {

@@ -1,6 +1,7 @@
 //! Entries of a tar to samples, by WebDataset's rules: adjacent members of one key make one sample.
 
 mod group;
+mod options;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,6 +9,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use self::group::{Group, Outcome};
+pub use self::options::SampleOptions;
 use super::byte_reader::shard_error;
 use super::key::{MemberName, Role};
 use super::subset::{Balance, in_subset};
@@ -52,29 +54,6 @@ impl Rejected {
 
 /// A sample, or why it is none.
 pub type Grouped = Result<RawSample, Rejected>;
-
-/// Which samples of a shard are wanted.
-#[derive(Debug, Clone)]
-pub struct SampleOptions {
-    /// Epoch and shard of the samples' ids.
-    pub epoch: u32,
-    /// Index of the shard.
-    pub shard: u32,
-    /// Path of the shard.
-    pub path: Arc<str>,
-    /// Keys at the start that are passed over, counting all of them.
-    pub skip: u32,
-    /// Share of the samples to keep, by hash of the key.
-    pub fraction: f64,
-    /// Exact shares of each class, for samples that know their rank in it.
-    pub balance: Option<Arc<Balance>>,
-    /// Extensions of the image, in order of preference; empty = the only picture of a key.
-    pub images: Arc<[String]>,
-    /// Classes that labels may name; `None` = not known.
-    pub classes: Option<u32>,
-    /// Bytes above which an image is refused unread.
-    pub max_member_bytes: u64,
-}
 
 /// The samples of one shard in order. After an error it ends.
 ///

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, bounded, select};
 
-use super::filler::{Entries, Filler};
+use super::filler::{Entries, Filler, Window};
 use super::plan::permutation;
 use super::ranks::Ranks;
 use super::reader::PORTION_SAMPLES;
@@ -66,12 +66,6 @@ pub struct Positioned {
     pub sample: Grouped,
     /// Everything up to here is consumed, over all ranks.
     pub cursor: Cursor,
-}
-
-pub(super) struct Window {
-    /// Cursor of its first sample, nothing taken.
-    pub(super) start: Cursor,
-    pub(super) samples: Vec<Option<Grouped>>,
 }
 
 struct Draining {

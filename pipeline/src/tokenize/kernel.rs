@@ -1,6 +1,12 @@
 //! The two integer products of the fast pass, per instruction set. All give the same integers for the same bytes.
 
-use super::table::{Line, TILE};
+/// Words of a tile: four vectors of 16 lanes, each lane four bytes of one word.
+pub(super) const TILE: usize = 64;
+
+/// 64 bytes on a cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub(super) [u8; 64]);
 
 /// Patches that meet a tile of words together.
 pub(super) const GROUP: usize = 6;

@@ -1,11 +1,12 @@
 //! Visual words (arXiv 2112.10740 §3.3): a patch gets the index of the codebook's unit vector with the largest cosine similarity.
 //!
-//! [`Codebook`] is the vocabulary and its file; [`Tokenizer`] assigns words, exactly; `build_*` make vocabularies, [`Survey`] and
+//! [`Codebook`] is the vocabulary and its file; [`Tokenizer`] assigns words, exactly; `build_*` make vocabularies, [`Census`] and
 //! [`Usage`] measure them, [`picture`] shows them.
 //! Patches are cut from the half-size copy of a view (docs/method.md §2), so that word (row, column) belongs to the model's patch (row, column).
 
 mod build;
 mod cells;
+mod census;
 mod codebook;
 mod exact;
 mod file;
@@ -17,7 +18,6 @@ mod query;
 mod rotated;
 mod rotation;
 mod search;
-mod survey;
 mod table;
 mod tokenizer;
 mod usage;
@@ -28,6 +28,6 @@ pub use exact::Exhaustive;
 pub use kmeans::{KMeansOptions, KMeansProgress, build_kmeans};
 pub use picture::picture;
 pub use pixels::PixelSpace;
-pub use survey::Survey;
+pub use census::Census;
 pub use tokenizer::{Isa, Tokenizer, TokenizerScratch};
 pub use usage::{Usage, usage};

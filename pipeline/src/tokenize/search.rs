@@ -14,11 +14,11 @@
 
 use super::codebook::Codebook;
 use super::exact::best;
-use super::kernel::{CELL, GROUP, Kernel, Sums};
+use super::kernel::{CELL, GROUP, Kernel, Sums, TILE};
 use super::pixels::PixelMap;
 use super::query::{Patch, choose_class, prepare, threshold};
 use super::rotation::CHUNK;
-use super::table::{BANDS, Class, LEAD, TILE, Table};
+use super::table::{BANDS, Class, LEAD, Table};
 
 /// Buffers, reused.
 #[derive(Debug, Default)]

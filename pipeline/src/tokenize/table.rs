@@ -5,22 +5,15 @@
 //! Cauchy-Schwarz. Adding those four lengths as one more group of four bytes makes the integer sum itself the upper bound.
 
 use super::codebook::Codebook;
-use super::kernel::{CELL, Lanes};
+use super::kernel::{CELL, Lanes, Line, TILE};
 use super::rotated::Rotated;
 use super::rotation::{CHUNK, Rotation};
 
-/// Words of a tile: four vectors of 16 lanes, each lane four bytes of one word.
-pub(super) const TILE: usize = 64;
 /// Bands of the components behind the prefix.
 pub(super) const BANDS: usize = 4;
 
 /// Components by which the words of a tile are alike.
 pub(super) const LEAD: usize = 16;
-
-/// 64 bytes on a cache line.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Line(pub(super) [u8; 64]);
 
 /// What a prefix length K needs to know.
 #[derive(Debug)]

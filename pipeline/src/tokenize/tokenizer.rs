@@ -93,11 +93,22 @@ impl Tokenizer {
     /// If this CPU lacks it ([`Isa::available`]).
     #[must_use]
     pub fn with_isa(codebook: Arc<Codebook>, isa: Isa) -> Self {
+        let cells = Cells::suit(&codebook);
+        Self::with_plan(codebook, isa, cells)
+    }
+
+    /// The same with the plan settled: cells or bytes. For the `words` benchmark.
+    ///
+    /// # Panics
+    /// If this CPU lacks the instructions ([`Isa::available`]).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_plan(codebook: Arc<Codebook>, isa: Isa, cells: bool) -> Self {
         assert!(Isa::available().contains(&isa), "this CPU lacks {isa:?}");
         Self {
             isa,
             map: PixelMap::new(codebook.pixels),
-            plan: if Cells::suit(&codebook) {
+            plan: if cells {
                 Plan::Cells(Cells::new(&codebook))
             } else {
                 Plan::Bytes(Table::new(&codebook, isa.levels()))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use splitmask_pipeline::decode::header;
 use splitmask_pipeline::error::{PipelineError, SampleError, ShardError};
-use splitmask_pipeline::run::look::{Rejected, Step, Tally, Walk};
+use splitmask_pipeline::run::walk::{Rejected, Step, Tally, Walk};
 use splitmask_pipeline::types::RawSample;
 
 use super::kept::Kept;

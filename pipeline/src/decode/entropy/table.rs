@@ -1,6 +1,8 @@
 //! Huffman codes as look-ups: what a few bits say of the coefficients behind them (ITU-T T.81 annex F).
 
-use super::Odd;
+/// The scan holds something that this decoder does not judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::decode) struct Odd;
 
 /// Bits of a look-up.
 pub(super) const LOOK: u32 = 11;

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use bytes::Bytes;
 
-use super::SampleOptions;
+use super::options::SampleOptions;
 use crate::error::SampleError;
 use crate::metrics::PassedOver;
 use crate::name::{Name, shown};

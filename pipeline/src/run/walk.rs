@@ -53,7 +53,7 @@ impl Dataset {
     /// # Errors
     /// [`PipelineError::TwoImages`]; [`PipelineError::NoSample`] for a source without any; [`PipelineError::Io`] for threads. What else is wrong
     /// with samples and shards is a matter of policy.
-    pub fn look(&self, samples: u64) -> Result<Tally, PipelineError> {
+    pub fn probe(&self, samples: u64) -> Result<Tally, PipelineError> {
         let mut entries = Tally::default();
         let others = self.mixture.iter().skip(1).map(|source| &source.bucket);
         for bucket in std::iter::once(&self.bucket).chain(others) {

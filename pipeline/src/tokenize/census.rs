@@ -6,15 +6,15 @@ use super::usage::{Usage, usage};
 
 /// Counts words and adds up the pixels of their patches.
 #[derive(Debug, Clone)]
-pub struct Survey {
+pub struct Census {
     patch: usize,
     counts: Vec<u64>,
     sums: Vec<u64>,
     cut: Vec<u8>,
 }
 
-impl Survey {
-    /// An empty survey of this vocabulary.
+impl Census {
+    /// An empty census of this vocabulary.
     #[must_use]
     pub fn new(book: &Codebook) -> Self {
         Self {
@@ -50,9 +50,9 @@ impl Survey {
     /// Words that did not occur keep the look of their vector.
     ///
     /// # Panics
-    /// If `book` is not as large as the one that was surveyed.
+    /// If `book` is not as large as the one that was counted.
     pub fn finish(self, book: &mut Codebook) {
-        assert_eq!(self.sums.len(), book.vectors.len(), "survey of another vocabulary");
+        assert_eq!(self.sums.len(), book.vectors.len(), "census of another vocabulary");
         if book.display.is_none() {
             let mut display = Vec::with_capacity(book.vectors.len());
             for (word, (&n, sums)) in self.counts.iter().zip(self.sums.chunks_exact(book.dim())).enumerate() {
@@ -82,10 +82,10 @@ mod tests {
         };
         let mut book = build_random_projection(&spec, [0.0, 1.0]).unwrap();
         let unseen = book.word_pixels(0);
-        let mut survey = Survey::new(&book);
-        survey.add(&[10, 20, 30, 40, 1, 2, 3, 4, 0, 0, 0, 255], 2, &[1, 1, 2, 1]);
-        assert_eq!((survey.usage().distinct, survey.usage().top_word), (2, 1));
-        survey.finish(&mut book);
+        let mut census = Census::new(&book);
+        census.add(&[10, 20, 30, 40, 1, 2, 3, 4, 0, 0, 0, 255], 2, &[1, 1, 2, 1]);
+        assert_eq!((census.usage().distinct, census.usage().top_word), (2, 1));
+        census.finish(&mut book);
         assert_eq!(book.counts, Some(vec![0, 3, 1]));
         assert_eq!(book.word_pixels(1), [23, 2, 85]);
         assert_eq!(book.word_pixels(2), [30, 3, 0]);

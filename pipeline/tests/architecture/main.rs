@@ -1,6 +1,8 @@
-//! The house rules, checked: floors of both crates, a pipeline without libtorch, no drawer called `utils`.
+//! The house rules, checked: floors of both crates, no circles among files, a pipeline without libtorch, no drawer called `utils`.
 //!
 //! Lives in the pipeline crate so that it runs without libtorch; it reads sources as text.
+
+mod file_graph;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -60,6 +62,9 @@ const MIXED: &[&str] = &[
     "eval",
     "picture",
 ];
+
+/// Folders of `splitmask` in which files still form circles: each is to become free of them, and no other folder is to join.
+const WITH_CIRCLES: &[&str] = &["checkpoint", "cli", "config", "daemon", "export", "objective", "trainer"];
 
 const BANNED: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc"];
 
@@ -173,6 +178,44 @@ fn pipeline_modules_import_from_below() {
 fn splitmask_modules_import_from_below() {
     let found = violations(SPLITMASK, &sources(&here().join("../src")));
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn no_file_of_the_pipeline_needs_one_that_needs_it() {
+    let root = here().join("src");
+    let found = file_graph::circles(&root, &sources(&root));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn files_of_splitmask_form_no_new_circles() {
+    let root = here().join("../src");
+    let mut found = file_graph::circles(&root, &sources(&root));
+    found.retain(|circle| !circle.iter().all(|file| WITH_CIRCLES.iter().any(|folder| file.split('/').next() == Some(folder))));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_planted_circle_is_found_and_a_parent_that_gathers_its_children_is_none() {
+    let root = Path::new("src");
+    let file = |path: &str, text: &str| (String::new(), root.join(path), text.to_owned());
+    let gathering = [
+        file("decode/mod.rs", "mod jpeg;\npub use jpeg::{Jpeg, Part as Piece};\npub struct Limits;"),
+        file("decode/jpeg.rs", "use super::Limits;\n"),
+        file("crop.rs", "use crate::decode::Piece;\nuse std::fmt;"),
+    ];
+    assert_eq!(file_graph::circles(root, &gathering), Vec::<Vec<String>>::new());
+    let planted = [
+        gathering.to_vec(),
+        vec![
+            // By a passed-on name, by `super`, and by a path in the code.
+            file("decode/jpeg.rs", "use super::{Limits, table::{self}};\nuse crate::crop::Crop;"),
+            file("decode/table.rs", "// crate::crop is only talked about\nfn f() { super::bits::read(); }"),
+            file("decode/bits.rs", "use super::table::{Table,\n    Line};\n#[cfg(test)]\nmod tests { use super::super::jpeg; }"),
+        ],
+    ];
+    let found = file_graph::circles(root, &planted.concat());
+    assert_eq!(found, [vec!["crop", "decode/jpeg"], vec!["decode/bits", "decode/table"]]);
 }
 
 #[test]
