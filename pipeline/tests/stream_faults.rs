@@ -10,7 +10,7 @@ mod stream_support;
 
 use std::time::{Duration, Instant};
 
-use fault_server::{Fault, FaultServer, Request};
+use fault_server::{Ability, Fault, FaultServer, Request};
 use remote::*;
 use splitmask_pipeline::config::{OnShardError, PipelineConfig};
 use splitmask_pipeline::cursor::Cursor;
@@ -18,39 +18,12 @@ use splitmask_pipeline::error::{PipelineError, ShardError};
 use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason, Scheme};
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::seed::mix;
-use splitmask_pipeline::types::{Batch, SampleId};
+use splitmask_pipeline::types::SampleId;
 use stream_support::*;
-
-fn total_bytes() -> u64 {
-    objects().iter().map(|o| o.1.len() as u64).sum()
-}
-
-fn clean() -> Vec<Batch> {
-    let server = FaultServer::start(objects(), |_| Fault::None);
-    let batches = read(&server, &data(16), &pipeline(2, 2), &PipelineMetrics::default()).unwrap();
-    assert_eq!(batches.iter().map(|b| b.len).sum::<usize>() as u32, SHARDS * SAMPLES);
-    assert_eq!(server.sent(), total_bytes(), "an undisturbed pass reads every byte once");
-    assert_eq!(
-        server.requests(),
-        u64::from(3 * SHARDS + 1),
-        "three ranges a shard, and one look whether the place exists"
-    );
-    batches
-}
-
-/// Reads with faults and expects the undisturbed stream.
-fn same_stream(script: impl Fn(&Request) -> Fault + Send + Sync + 'static) -> (FaultServer, PipelineMetrics) {
-    let server = FaultServer::start(objects(), script);
-    let metrics = PipelineMetrics::default();
-    let batches = read(&server, &data(16), &pipeline(2, 2), &metrics).unwrap();
-    assert!(batches == clean(), "the stream differs from the undisturbed one");
-    assert_eq!(metrics.shards_finished.of(Scheme::Http).get(), u64::from(SHARDS));
-    (server, metrics)
-}
 
 #[test]
 fn throttling_of_a_third_of_the_requests_changes_nothing() {
-    let (_, metrics) = same_stream(|r| match mix(r.number ^ hash(r.key.as_bytes())) % 10 {
+    let (_, metrics) = same_stream(Ability::All, |r| match mix(r.number ^ hash(r.key.as_bytes())) % 10 {
         0..3 => Fault::Status(503),
         _ => Fault::None,
     });
@@ -60,7 +33,7 @@ fn throttling_of_a_third_of_the_requests_changes_nothing() {
 #[test]
 fn a_retry_after_is_waited_for() {
     let start = Instant::now();
-    let (_, metrics) = same_stream(|r| {
+    let (_, metrics) = same_stream(Ability::All, |r| {
         if is_get(r) && r.key.ends_with("001.tar") && r.number == 0 {
             Fault::SlowDown(1)
         } else {
@@ -74,7 +47,7 @@ fn a_retry_after_is_waited_for() {
 #[test]
 fn single_server_errors_are_retried() {
     for code in [500, 502, 429, 408] {
-        let (_, metrics) = same_stream(move |r| {
+        let (_, metrics) = same_stream(Ability::All, move |r| {
             if is_get(r) && r.number == 1 {
                 Fault::Status(code)
             } else {
@@ -88,7 +61,7 @@ fn single_server_errors_are_retried() {
 
 #[test]
 fn a_broken_connection_is_resumed_at_its_byte() {
-    let (server, metrics) = same_stream(|r| match (is_get(r), r.number % 2) {
+    let (server, metrics) = same_stream(Ability::All, |r| match (is_get(r), r.number % 2) {
         // Inside the shortest part, so that it breaks whichever part the request is for.
         (true, 0) => Fault::Reset(50_000 + (mix(r.number) % 400_000) as usize),
         _ => Fault::None,
@@ -106,7 +79,7 @@ fn a_broken_connection_is_resumed_at_its_byte() {
 
 #[test]
 fn a_body_that_ends_early_without_an_error_is_noticed_by_count() {
-    let (server, metrics) = same_stream(|r| {
+    let (server, metrics) = same_stream(Ability::All, |r| {
         if is_get(r) && r.number % 3 == 0 {
             Fault::EndEarly(70_000)
         } else {
@@ -120,7 +93,7 @@ fn a_body_that_ends_early_without_an_error_is_noticed_by_count() {
 #[test]
 fn a_stalled_connection_is_given_up_and_resumed() {
     let start = Instant::now();
-    let (_, metrics) = same_stream(|r| {
+    let (_, metrics) = same_stream(Ability::All, |r| {
         if is_get(r) && r.key.ends_with("002.tar") && r.number == 0 {
             Fault::Stall(1000)
         } else {
@@ -244,7 +217,7 @@ fn a_consumer_that_pauses_costs_no_retry() {
 #[test]
 fn an_outage_is_waited_out() {
     let start = Instant::now();
-    let (_, metrics) = same_stream(move |r| {
+    let (_, metrics) = same_stream(Ability::All, move |r| {
         if is_get(r) && start.elapsed() < Duration::from_secs(2) {
             Fault::Reset(0)
         } else {

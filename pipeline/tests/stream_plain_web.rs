@@ -10,35 +10,15 @@ mod stream_support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fault_server::{Ability, Fault, FaultServer, Request};
+use fault_server::{Ability, Fault, FaultServer};
 use remote::*;
 use splitmask_pipeline::config::OnShardError;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::{PipelineError, ShardError};
-use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason, Scheme};
+use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason};
 use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::types::Batch;
 use stream_support::*;
-
-fn total_bytes() -> u64 {
-    objects().iter().map(|o| o.1.len() as u64).sum()
-}
-
-fn clean() -> Vec<Batch> {
-    let server = FaultServer::start(objects(), |_| Fault::None);
-    read(&server, &data(16), &pipeline(2, 2), &PipelineMetrics::default()).unwrap()
-}
-
-/// Reads from a server that can do so much, with faults, and expects the undisturbed stream.
-fn same_stream(ability: Ability, script: impl Fn(&Request) -> Fault + Send + Sync + 'static) -> (FaultServer, PipelineMetrics) {
-    let server = FaultServer::start(objects(), script);
-    server.limit(ability);
-    let metrics = PipelineMetrics::default();
-    let batches = read(&server, &data(16), &pipeline(2, 2), &metrics).unwrap();
-    assert!(batches == clean(), "the stream differs");
-    assert_eq!(metrics.shards_finished.of(Scheme::Http).get(), u64::from(SHARDS));
-    (server, metrics)
-}
 
 #[test]
 fn shards_of_a_server_without_ranges_are_read_whole() {

@@ -2,12 +2,12 @@
 
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::error::PipelineError;
-use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::types::Batch;
 
-use crate::fault_server::{FaultServer, Request};
-use crate::stream_support::{hashing, spec, tar};
+use crate::fault_server::{Ability, Fault, FaultServer, Request};
+use crate::stream_support::{data, hashing, pipeline, spec, tar};
 
 pub(crate) const SHARDS: u32 = 4;
 /// 25 samples of 100 KiB: 2.5 MB, three ranged reads of 1 MiB.
@@ -32,6 +32,38 @@ pub(crate) fn read(
     let dataset = Dataset::open(&place(server), settings, machine, metrics.clone())?;
     let mut stream = dataset.batches(spec(Order::Sequential, 10), hashing)?;
     std::iter::from_fn(|| stream.next()).collect()
+}
+
+pub(crate) fn total_bytes() -> u64 {
+    objects().iter().map(|o| o.1.len() as u64).sum()
+}
+
+/// The stream of a server that does everything right.
+pub(crate) fn clean() -> Vec<Batch> {
+    let server = FaultServer::start(objects(), |_| Fault::None);
+    let batches = read(&server, &data(16), &pipeline(2, 2), &PipelineMetrics::default()).unwrap();
+    assert_eq!(batches.iter().map(|b| b.len).sum::<usize>() as u32, SHARDS * SAMPLES);
+    assert_eq!(server.sent(), total_bytes(), "an undisturbed pass reads every byte once");
+    assert_eq!(
+        server.requests(),
+        u64::from(3 * SHARDS + 1),
+        "three ranges a shard, and one look whether the place exists"
+    );
+    batches
+}
+
+/// Reads with faults from a server that can do so much, and expects the undisturbed stream.
+pub(crate) fn same_stream(
+    ability: Ability,
+    script: impl Fn(&Request) -> Fault + Send + Sync + 'static,
+) -> (FaultServer, PipelineMetrics) {
+    let server = FaultServer::start(objects(), script);
+    server.limit(ability);
+    let metrics = PipelineMetrics::default();
+    let batches = read(&server, &data(16), &pipeline(2, 2), &metrics).unwrap();
+    assert!(batches == clean(), "the stream differs from the undisturbed one");
+    assert_eq!(metrics.shards_finished.of(Scheme::Http).get(), u64::from(SHARDS));
+    (server, metrics)
 }
 
 pub(crate) fn is_get(request: &Request) -> bool {

@@ -17,6 +17,7 @@ impl Kernel for Neon {
         assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * N);
         // Two of the sixteen vectors of four words at a time: 12 sums, 2 words, 1 patch in 32 registers.
         for part in 0..8 {
+            // SAFETY: every aarch64 has NEON; each step loads four lines of words and 4 × N bytes of patches, of which the assertion found enough.
             unsafe {
                 let mut acc = [[vdupq_n_s32(0); 2]; N];
                 for (step, q) in group.chunks_exact(4 * N).enumerate() {
@@ -42,6 +43,7 @@ impl Kernel for Neon {
     #[inline(always)]
     unsafe fn dot(row: &[Line], q: &[i8]) -> i32 {
         assert_eq!(row.len() * 64, q.len());
+        // SAFETY: every aarch64 has NEON; each load reads one line and one chunk of 64 bytes.
         unsafe {
             let mut acc = vdupq_n_s32(0);
             for (line, q) in row.iter().zip(q.chunks_exact(64)) {
@@ -56,6 +58,7 @@ impl Kernel for Neon {
 
     #[inline(always)]
     unsafe fn dot32(a: &[[f32; 16]], b: &[[f32; 16]]) -> f32 {
+        // SAFETY: every aarch64 has NEON; each load reads one array of 16 numbers.
         unsafe {
             let mut acc = [vdupq_n_f32(0.0); 4];
             for (a, b) in a.iter().zip(b) {
@@ -75,6 +78,7 @@ impl Kernel for Neon {
 
     #[inline(always)]
     unsafe fn lanes(rows: &[Lanes], x: &[f32]) -> [f32; CELL] {
+        // SAFETY: every aarch64 has NEON; each load and store has an array of 32 numbers.
         unsafe {
             let mut acc = [vdupq_n_f32(0.0); 8];
             for (row, x) in rows.iter().zip(x) {
@@ -95,5 +99,6 @@ impl Kernel for Neon {
 #[inline(always)]
 #[expect(unsafe_code, reason = "intrinsics; every aarch64 has NEON")]
 unsafe fn pairs(w: int8x16_t, x: int8x16_t) -> int16x8_t {
+    // SAFETY: every aarch64 has NEON; the two registers are arguments; no memory is read.
     unsafe { vpaddq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(x)), vmull_high_s8(w, x)) }
 }

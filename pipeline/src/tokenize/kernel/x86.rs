@@ -21,6 +21,7 @@ impl Kernel for Avx512Vnni {
     unsafe fn tile<const N: usize>(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; N], sums: &mut Sums<N>) -> [u64; N] {
         let steps = tile.len() / 4;
         assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * N);
+        // SAFETY: the caller runs on a CPU with these instructions; each step loads four lines of words and 4 × N bytes of patches, of which the assertion found enough.
         unsafe {
             let mut acc = [[_mm512_setzero_si512(); 4]; N];
             let mut words = tile.as_ptr().cast::<__m512i>();
@@ -64,6 +65,7 @@ impl Kernel for Avx512Vnni {
     #[inline(always)]
     unsafe fn dot(row: &[Line], q: &[i8]) -> i32 {
         assert_eq!(row.len() * 64, q.len());
+        // SAFETY: the caller runs on a CPU with these instructions; each load reads one line and one chunk of 64 bytes.
         unsafe {
             let mut acc = _mm512_setzero_si512();
             for (line, q) in row.iter().zip(q.chunks_exact(64)) {
@@ -79,6 +81,7 @@ impl Kernel for Avx512Vnni {
 
     #[inline(always)]
     unsafe fn dot32(a: &[[f32; 16]], b: &[[f32; 16]]) -> f32 {
+        // SAFETY: the caller runs on a CPU with these instructions; each load reads one array of 16 numbers.
         unsafe {
             let mut acc = _mm512_setzero_ps();
             for (a, b) in a.iter().zip(b) {
@@ -90,6 +93,7 @@ impl Kernel for Avx512Vnni {
 
     #[inline(always)]
     unsafe fn at_least(values: &[f32; CELL], bar: f32) -> u32 {
+        // SAFETY: the caller runs on a CPU with these instructions; the loads read the 32 values, no more.
         unsafe {
             let least = _mm512_set1_ps(bar);
             let low = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_loadu_ps(values.as_ptr()), least);
@@ -100,6 +104,7 @@ impl Kernel for Avx512Vnni {
 
     #[inline(always)]
     unsafe fn eighths(a: &[[f64; 8]], b: &[[f32; 8]]) -> [f64; 8] {
+        // SAFETY: the caller runs on a CPU with these instructions; each load and the store have an array of eight numbers.
         unsafe {
             let mut acc = _mm512_setzero_pd();
             for (a, b) in a.iter().zip(b) {
@@ -114,6 +119,7 @@ impl Kernel for Avx512Vnni {
 
     #[inline(always)]
     unsafe fn lanes(rows: &[Lanes], x: &[f32]) -> [f32; CELL] {
+        // SAFETY: the caller runs on a CPU with these instructions; each load and store has an array of 32 numbers.
         unsafe {
             // Four chains, for a chain waits for each of its sums.
             let mut acc = [_mm512_setzero_ps(); 4];
@@ -157,6 +163,7 @@ impl Kernel for Avx2 {
     unsafe fn tile<const N: usize>(tile: &[Line], lengths: &[Line], group: &[i8], thresholds: &[i32; N], sums: &mut Sums<N>) -> [u64; N] {
         let steps = tile.len() / 4;
         assert!(tile.len() == steps * 4 && lengths.len() == 4 && group.len() == (steps + 1) * 4 * N);
+        // SAFETY: the caller runs on a CPU with these instructions; each step loads four lines of words and 4 × N bytes of patches, of which the assertion found enough.
         unsafe {
             let ones = _mm256_set1_epi16(1);
             let mut masks = [0u64; N];
@@ -194,6 +201,7 @@ impl Kernel for Avx2 {
     #[inline(always)]
     unsafe fn dot(row: &[Line], q: &[i8]) -> i32 {
         assert_eq!(row.len() * 64, q.len());
+        // SAFETY: the caller runs on a CPU with these instructions; each load reads one line and one chunk of 64 bytes.
         unsafe {
             let ones = _mm256_set1_epi16(1);
             let mut acc = _mm256_setzero_si256();
@@ -212,6 +220,7 @@ impl Kernel for Avx2 {
 
     #[inline(always)]
     unsafe fn dot32(a: &[[f32; 16]], b: &[[f32; 16]]) -> f32 {
+        // SAFETY: the caller runs on a CPU with these instructions; each load reads one array of 16 numbers.
         unsafe {
             let mut acc = [_mm256_setzero_ps(); 2];
             for (a, b) in a.iter().zip(b) {
@@ -229,6 +238,7 @@ impl Kernel for Avx2 {
 
     #[inline(always)]
     unsafe fn at_least(values: &[f32; CELL], bar: f32) -> u32 {
+        // SAFETY: the caller runs on a CPU with these instructions; the loads read the 32 values, no more.
         unsafe {
             let least = _mm256_set1_ps(bar);
             let mut mask = 0;
@@ -242,6 +252,7 @@ impl Kernel for Avx2 {
 
     #[inline(always)]
     unsafe fn lanes(rows: &[Lanes], x: &[f32]) -> [f32; CELL] {
+        // SAFETY: the caller runs on a CPU with these instructions; each load and store has an array of 32 numbers.
         unsafe {
             let mut acc = [_mm256_setzero_ps(); 4];
             for (row, x) in rows.iter().zip(x) {
