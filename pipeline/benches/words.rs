@@ -12,7 +12,7 @@ use splitmask_pipeline::decode::{Decoder, Limits};
 use splitmask_pipeline::request::{IMAGE, ViewRequest};
 use splitmask_pipeline::seed::{Purpose, sample_rng};
 use splitmask_pipeline::tokenize::{
-    BookSpec, Codebook, HalfView, Isa, PixelSpace, Census, Tokenizer, build_random_patches, build_random_projection,
+    BookSpec, Census, Codebook, HalfView, Isa, PixelSpace, Tokenizer, build_random_patches, build_random_projection,
 };
 use splitmask_pipeline::types::{Image, RawSample};
 

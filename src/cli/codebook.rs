@@ -16,7 +16,7 @@ use splitmask_pipeline::config::{DataConfig, ImageExtensions};
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::file;
 use splitmask_pipeline::tokenize::{
-    BookSpec, Codebook, CodebookKind, HalfView, KMeansOptions, PixelSpace, Census, TOKENIZERS, Tokenizer, Usage, build_kmeans,
+    BookSpec, Census, Codebook, CodebookKind, HalfView, KMeansOptions, PixelSpace, TOKENIZERS, Tokenizer, Usage, build_kmeans,
     build_random_patches, build_random_projection, picture,
 };
 

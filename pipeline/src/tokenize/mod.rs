@@ -23,11 +23,11 @@ mod tokenizer;
 mod usage;
 
 pub use build::{BookSpec, HalfView, build_random_patches, build_random_projection};
+pub use census::Census;
 pub use codebook::{Codebook, CodebookKind, Provenance, TOKENIZERS, TokenizerEntry};
 pub use exact::Exhaustive;
 pub use kmeans::{KMeansOptions, KMeansProgress, build_kmeans};
 pub use picture::picture;
 pub use pixels::PixelSpace;
-pub use census::Census;
 pub use tokenizer::{Isa, Tokenizer, TokenizerScratch};
 pub use usage::{Usage, usage};

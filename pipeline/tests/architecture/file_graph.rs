@@ -23,14 +23,19 @@ pub(crate) fn circles(root: &Path, files: &[(String, std::path::PathBuf, String)
         .iter()
         .filter_map(|(_, path, text)| Some((module(path.strip_prefix(root).ok()?)?, text.as_str())))
         .collect();
-    let seen: BTreeMap<&Module, Seen> = modules.iter().map(|(module, text)| (module, read(module, text, &modules))).collect();
+    let seen: BTreeMap<&Module, Seen> = modules
+        .iter()
+        .map(|(module, text)| (module, read(module, text, &modules)))
+        .collect();
     let names: Vec<&Module> = modules.keys().filter(|module| !module.is_empty()).collect();
     let place: BTreeMap<&Module, usize> = names.iter().enumerate().map(|(n, module)| (*module, n)).collect();
     let direct: Vec<Vec<usize>> = names
         .iter()
         .map(|module| {
             let used = seen[*module].uses.iter().filter_map(|path| home(path, &modules, &seen, 0));
-            used.filter(|other| other != *module).filter_map(|other| place.get(&other).copied()).collect()
+            used.filter(|other| other != *module)
+                .filter_map(|other| place.get(&other).copied())
+                .collect()
         })
         .collect();
     let reach: Vec<Vec<bool>> = (0..names.len()).map(|from| reachable(from, &direct)).collect();
@@ -61,8 +66,15 @@ fn reachable(from: usize, direct: &[Vec<usize>]) -> Vec<bool> {
 
 /// The module of a file; none for files of tests.
 fn module(path: &Path) -> Option<Module> {
-    let mut module: Module = path.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    if module.iter().any(|part| part == "tests" || part.ends_with("_tests") || part == "fixtures") {
+    let mut module: Module = path
+        .with_extension("")
+        .iter()
+        .map(|part| part.to_string_lossy().into_owned())
+        .collect();
+    if module
+        .iter()
+        .any(|part| part == "tests" || part.ends_with("_tests") || part == "fixtures")
+    {
         return None;
     }
     if matches!(module.last().map(String::as_str), Some("mod")) || matches!(module.as_slice(), [one] if one == "lib" || one == "main") {
@@ -89,10 +101,14 @@ fn read(module: &Module, text: &str, modules: &BTreeMap<Module, &str>) -> Seen {
     };
     let mut lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
     while let Some(line) = lines.next() {
-        let statement = line.split_once("use ").filter(|(before, _)| before.is_empty() || before.starts_with("pub"));
+        let statement = line
+            .split_once("use ")
+            .filter(|(before, _)| before.is_empty() || before.starts_with("pub"));
         let Some((before, rest)) = statement else {
             // Paths in the code itself; `pub(in crate::…)` says who may use, not what is used.
-            let outside = line.split_once("pub(in ").map_or(line, |(_, rest)| rest.split_once(')').map_or("", |(_, rest)| rest));
+            let outside = line
+                .split_once("pub(in ")
+                .map_or(line, |(_, rest)| rest.split_once(')').map_or("", |(_, rest)| rest));
             let words = outside.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
             let paths = words.filter(|word| word.contains("::"));
             seen.uses.extend(paths.filter_map(|path| from_root(module, path, modules)));

@@ -191,7 +191,11 @@ fn no_file_of_the_pipeline_needs_one_that_needs_it() {
 fn files_of_splitmask_form_no_new_circles() {
     let root = here().join("../src");
     let mut found = file_graph::circles(&root, &sources(&root));
-    found.retain(|circle| !circle.iter().all(|file| WITH_CIRCLES.iter().any(|folder| file.split('/').next() == Some(folder))));
+    found.retain(|circle| {
+        !circle
+            .iter()
+            .all(|file| WITH_CIRCLES.iter().any(|folder| file.split('/').next() == Some(folder)))
+    });
     assert!(found.is_empty(), "{found:#?}");
 }
 
@@ -200,7 +204,10 @@ fn a_planted_circle_is_found_and_a_parent_that_gathers_its_children_is_none() {
     let root = Path::new("src");
     let file = |path: &str, text: &str| (String::new(), root.join(path), text.to_owned());
     let gathering = [
-        file("decode/mod.rs", "mod jpeg;\npub use jpeg::{Jpeg, Part as Piece};\npub struct Limits;"),
+        file(
+            "decode/mod.rs",
+            "mod jpeg;\npub use jpeg::{Jpeg, Part as Piece};\npub struct Limits;",
+        ),
         file("decode/jpeg.rs", "use super::Limits;\n"),
         file("crop.rs", "use crate::decode::Piece;\nuse std::fmt;"),
     ];
@@ -210,8 +217,14 @@ fn a_planted_circle_is_found_and_a_parent_that_gathers_its_children_is_none() {
         vec![
             // By a passed-on name, by `super`, and by a path in the code.
             file("decode/jpeg.rs", "use super::{Limits, table::{self}};\nuse crate::crop::Crop;"),
-            file("decode/table.rs", "// crate::crop is only talked about\nfn f() { super::bits::read(); }"),
-            file("decode/bits.rs", "use super::table::{Table,\n    Line};\n#[cfg(test)]\nmod tests { use super::super::jpeg; }"),
+            file(
+                "decode/table.rs",
+                "// crate::crop is only talked about\nfn f() { super::bits::read(); }",
+            ),
+            file(
+                "decode/bits.rs",
+                "use super::table::{Table,\n    Line};\n#[cfg(test)]\nmod tests { use super::super::jpeg; }",
+            ),
         ],
     ];
     let found = file_graph::circles(root, &planted.concat());

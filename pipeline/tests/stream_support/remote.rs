@@ -53,10 +53,7 @@ pub(crate) fn clean() -> Vec<Batch> {
 }
 
 /// Reads with faults from a server that can do so much, and expects the undisturbed stream.
-pub(crate) fn same_stream(
-    ability: Ability,
-    script: impl Fn(&Request) -> Fault + Send + Sync + 'static,
-) -> (FaultServer, PipelineMetrics) {
+pub(crate) fn same_stream(ability: Ability, script: impl Fn(&Request) -> Fault + Send + Sync + 'static) -> (FaultServer, PipelineMetrics) {
     let server = FaultServer::start(objects(), script);
     server.limit(ability);
     let metrics = PipelineMetrics::default();
