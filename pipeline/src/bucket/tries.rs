@@ -1,7 +1,5 @@
 //! The tries of one read: why one failed, what that means, and how long to wait for the next.
 
-use std::time::Duration;
-
 use super::object::{Object, Version};
 use super::refusal::Refusal;
 use super::retry::{Retries, Spent};

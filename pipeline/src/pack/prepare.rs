@@ -8,9 +8,9 @@ use fast_image_resize::Resizer;
 use image::ImageEncoder;
 use sha2::{Digest, Sha256};
 
+use super::found::Found;
 use super::options::{Encoding, PackOptions};
 use super::report::Refusal;
-use super::scan::Found;
 use crate::augment::shrink;
 use crate::decode::{Decoder, Format, Limits};
 use crate::error::SampleError;

@@ -12,7 +12,7 @@ use self::group::{Group, Outcome};
 pub use self::options::SampleOptions;
 use super::byte_reader::shard_error;
 use super::key::{MemberName, Role};
-use super::subset::{Balance, in_subset};
+use super::subset::in_subset;
 use super::tally::Tally;
 use super::tar::{End, Entries, Entry, EntryKind, TarError};
 use crate::error::{PipelineError, SampleError, ShardError};
