@@ -1,4 +1,5 @@
 use super::*;
+use crate::shard::subset::Balance;
 use proptest::prelude::*;
 
 fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
