@@ -8,7 +8,7 @@ mod turns;
 use splitmask_pipeline::augment::{CropDraw, Resampler};
 use splitmask_pipeline::decode::{Decoder, Limits};
 use splitmask_pipeline::seed::{Purpose, sample_rng};
-use splitmask_pipeline::types::CropConfig;
+use splitmask_pipeline::request::CropConfig;
 
 const ROUNDS: usize = 9;
 /// Pictures of a turn.
