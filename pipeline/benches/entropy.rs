@@ -2,13 +2,15 @@
 //!
 //! `SHARDS=folder taskset -c 0 cargo bench -p splitmask-pipeline --profile dev --bench entropy` (without SHARDS: made-up pictures).
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints its numbers")]
+
 mod corpus;
 mod turns;
 
 use splitmask_pipeline::augment::{CropDraw, Resampler};
 use splitmask_pipeline::decode::{Decoder, Limits};
-use splitmask_pipeline::seed::{Purpose, sample_rng};
 use splitmask_pipeline::request::CropConfig;
+use splitmask_pipeline::seed::{Purpose, sample_rng};
 
 const ROUNDS: usize = 9;
 /// Pictures of a turn.

@@ -1,6 +1,8 @@
 //! Visual words of a 112-pixel half-size copy: 196 patches × 8,192 words × 192 numbers, on one core.
 //! On made-up pictures, or with SHARDS=folder on those of a folder of shards (see `corpus`), which have more textures.
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints its numbers")]
+
 mod corpus;
 mod turns;
 
