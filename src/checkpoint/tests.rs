@@ -9,7 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::store::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PROGRESS};
 use super::*;
-use crate::eval::patience::{Patience, Watched};
+use crate::eval::config::Watched;
+use crate::eval::patience::Patience;
 
 fn snapshot(step: u64) -> Snapshot {
     let t = |v: f64| Tensor::full([3], v, (Kind::Float, Device::Cpu));

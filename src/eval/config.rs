@@ -2,8 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::patience::Watched;
 use crate::setting::{Findings, settings};
+
+/// What an evaluation during training measures; its best is what [`super::patience::Patience`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Watched {
+    /// k-NN accuracy on `data.val`, which must have labels.
+    #[default]
+    Knn,
+    /// The objective's loss on `data.val`: centre crops, the same masks each time. Needs no labels.
+    Loss,
+}
 
 /// Which weights of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]

@@ -14,7 +14,7 @@ use splitmask_pipeline::tokenize::Tokenizer;
 use splitmask_pipeline::types::Batch;
 
 use super::error::EvalError;
-use super::registry::{GoOn, Progress};
+use super::progress::{GoOn, Progress};
 use crate::words::Words;
 
 /// Images per batch of a labelled set.

@@ -7,11 +7,11 @@ use tch::Tensor;
 
 use super::baseline::Baseline;
 use super::classes::{Matched, match_classes};
-use super::config::EvalConfig;
+use super::config::{EvalConfig, Watched};
 use super::error::EvalError;
+use super::evaluation::{Evaluation, Score, Subject};
 use super::features::{Features, extract};
-use super::patience::Watched;
-use super::registry::{Evaluation, GoOn, Score, Subject};
+use super::progress::GoOn;
 use crate::objective::Better;
 use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
 

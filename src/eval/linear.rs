@@ -5,9 +5,10 @@ use prometheus::Gauge;
 use super::classes::match_classes;
 use super::config::EvalConfig;
 use super::error::EvalError;
+use super::evaluation::{Evaluation, Score, Subject};
 use super::features::extract_layers;
 use super::probe::{Probes, probe};
-use super::registry::{Evaluation, GoOn, Progress, Score, Subject};
+use super::progress::{GoOn, Progress};
 use crate::objective::Better;
 use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
 

@@ -6,10 +6,10 @@ use tch::Tensor;
 use torch_ext::Autocast;
 
 use super::classes::Remarks;
-use super::config::EvalConfig;
+use super::config::{EvalConfig, Watched};
 use super::error::EvalError;
-use super::patience::Watched;
-use super::registry::{Evaluation, GoOn, Progress, Score, Subject};
+use super::evaluation::{Evaluation, Score, Subject};
+use super::progress::{GoOn, Progress};
 use crate::objective::{Better, StepContext};
 use crate::telemetry::metrics::{SideTask, TrainMetrics};
 

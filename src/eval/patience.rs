@@ -2,32 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::knn::Knn;
-use super::loss::ValidationLoss;
-use super::registry::Evaluation;
+use super::config::Watched;
 use crate::objective::Better;
-
-/// What an evaluation during training measures; its best is what [`Patience`] waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "kebab-case")]
-pub enum Watched {
-    /// k-NN accuracy on `data.val`, which must have labels.
-    #[default]
-    Knn,
-    /// The objective's loss on `data.val`: centre crops, the same masks each time. Needs no labels.
-    Loss,
-}
-
-impl Watched {
-    /// Its row in the registry.
-    #[must_use]
-    pub fn evaluation(self) -> &'static dyn Evaluation {
-        match self {
-            Self::Knn => &Knn,
-            Self::Loss => &ValidationLoss,
-        }
-    }
-}
 
 /// The best evaluation so far. Part of the checkpoint (its field `watch`), so a resumed run warns when an undisturbed one would.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]

@@ -11,8 +11,9 @@ use tch::{Kind, Tensor};
 use super::baseline::Baseline;
 use super::classes::Matched;
 use super::error::EvalError;
-use super::features::{Layered, Pool};
+use super::features::Layered;
 use super::lbfgs::minimise;
+use super::pool::Pool;
 
 /// Weight decays of the sweep, strong to weak: each fit starts from the one before.
 const DECAYS: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];

@@ -14,7 +14,7 @@ use super::state::RunState;
 use crate::checkpoint::Policy;
 use crate::eval::Subject;
 use crate::eval::data::{Sets, TrainingPass};
-use crate::eval::features::Pool;
+use crate::eval::pool::Pool;
 use crate::optim::{learning_rate, weight_decay};
 use crate::words::Words;
 

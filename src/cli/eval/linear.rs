@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Measured, SubjectArgs};
-use crate::eval::features::Pool;
 use crate::eval::linear::Linear;
+use crate::eval::pool::Pool;
 use crate::exit::CliError;
 
 /// Features of all images are computed once; a softmax regression on each layer's standardised features is then fitted to its minimum

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::side_work::beside_training;
 use super::{Boundary, Flow, Hook, overfitting};
 use crate::eval::config::ProbeLayers;
-use crate::eval::features::Pool;
+use crate::eval::pool::Pool;
 use crate::eval::{EVALUATIONS, EvalError, Evaluation, Progress, Score};
 use crate::trainer::control::uptime_s;
 use crate::trainer::error::TrainError;

@@ -8,7 +8,7 @@ use splitmask_pipeline::request::MaskSpec;
 
 use super::*;
 use crate::checkpoint::{newest_good, save};
-use crate::eval::patience::Watched;
+use crate::eval::config::Watched;
 use crate::objective::ObjectiveConfig;
 use crate::objective::pretrain::splitmask::SplitMaskConfig;
 use crate::trainer::feed::Supply;

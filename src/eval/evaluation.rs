@@ -1,0 +1,87 @@
+//! What it takes to measure an encoder, and what comes out.
+
+use prometheus::Gauge;
+use tch::Device;
+
+use super::classes::Remarks;
+use super::config::EvalConfig;
+use super::data::{Sets, TrainingPass};
+use super::error::EvalError;
+use super::pool::Pool;
+use super::progress::GoOn;
+use crate::objective::{Better, Objective};
+use crate::telemetry::metrics::{SideTask, TrainMetrics};
+use crate::tensor::Normalise;
+
+/// An encoder to measure, and what evaluations need beside it.
+pub struct Subject<'a> {
+    /// Its encoder is measured, or its loss.
+    pub objective: &'a dyn Objective,
+    /// Where its weights are.
+    pub device: Device,
+    /// Whether it runs under bf16 autocast.
+    pub bf16: bool,
+    /// How pixels are normalised.
+    pub normalise: Normalise,
+    /// `[eval]`.
+    pub eval: &'a EvalConfig,
+    /// The labelled sets.
+    pub sets: Sets<'a>,
+    /// How training passes a batch through the objective, which a loss is measured by.
+    pub training: TrainingPass<'a>,
+    /// Features that a probe learns from: (layer from 1, what of its tokens).
+    pub places: Vec<(usize, Pool)>,
+}
+
+/// What an evaluation came to.
+#[derive(Debug, Clone)]
+pub struct Score {
+    /// The number that a run keeps, in the unit of [`Evaluation::number`].
+    pub value: f64,
+    /// In one line, for a log.
+    pub line: String,
+    /// In some lines, for a terminal; without the remarks.
+    pub table: Vec<String>,
+    /// Everything, for programs.
+    pub details: serde_json::Value,
+    /// (layer from 1, accuracy), where layers were measured one by one.
+    pub layers: Vec<(usize, f64)>,
+    /// What a reader of the number must know about the sets.
+    pub remarks: Remarks,
+}
+
+/// One way to measure.
+pub trait Evaluation: Sync {
+    /// Its name: the verb `splitmask eval NAME`, and what the status board calls it.
+    fn name(&self) -> &'static str;
+
+    /// One line.
+    fn doc(&self) -> &'static str;
+
+    /// What [`Score::value`] is called in `metrics.jsonl`, the status board's history and the curves; snake_case.
+    fn number(&self) -> &'static str;
+
+    /// Which way the number should go.
+    fn better(&self) -> Better;
+
+    /// Label of its failures.
+    fn task(&self) -> SideTask;
+
+    /// The gauge that shows the number.
+    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge;
+
+    /// Steps between two of it during training; 0 = none.
+    fn every(&self, config: &EvalConfig) -> u64;
+
+    /// Seconds after which it is given up during training.
+    fn budget_s(&self, config: &EvalConfig) -> Option<f64> {
+        let _ = config;
+        None
+    }
+
+    /// Measures.
+    ///
+    /// # Errors
+    /// Unreadable sets, sets that hold nothing to measure, [`EvalError::OutOfTime`] once `go_on` says no, or what libtorch said.
+    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError>;
+}

@@ -1,0 +1,42 @@
+//! What of a layer's tokens makes a feature.
+
+use serde::Serialize;
+use tch::{Kind, Tensor};
+
+/// What of a layer's tokens is a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pool {
+    /// Mean of the patch tokens.
+    Mean,
+    /// Class token. SplitMask gives it no loss of its own.
+    Cls,
+    /// Both, one behind the other (the released BEiT probe).
+    Both,
+}
+
+impl Pool {
+    /// As it is written in tables and arguments.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Cls => "cls",
+            Self::Both => "both",
+        }
+    }
+
+    /// Tokens B×(1+N)×D to B×D, or B×2D for [`Pool::Both`]; f32.
+    pub fn of(self, tokens: &Tensor) -> Tensor {
+        let class = || tokens.select(1, 0).to_kind(Kind::Float);
+        let mean = || {
+            let patches = tokens.narrow(1, 1, tokens.size()[1] - 1);
+            patches.to_kind(Kind::Float).mean_dim(1i64, false, Kind::Float)
+        };
+        match self {
+            Self::Mean => mean(),
+            Self::Cls => class(),
+            Self::Both => Tensor::cat(&[class(), mean()], 1),
+        }
+    }
+}
