@@ -14,6 +14,17 @@ const TRIES: u32 = 10;
 const LOG_ASPECT: f64 = 1.203_972_804_325_936;
 
 impl MaskSpec {
+    /// Its name in settings.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::BlockwiseSplit { .. } => "blockwise-split",
+            Self::UniformSplit { .. } => "uniform-split",
+            Self::UniformMask { .. } => "uniform-mask",
+            Self::BlockwiseMask { .. } => "blockwise-mask",
+        }
+    }
+
     /// Patches in set A and set B of a grid of `n` patches; the rest is in neither. The sets of a split are equal, also where `n` is odd.
     #[must_use]
     pub fn counts(&self, n: usize) -> (usize, usize) {
@@ -25,6 +36,7 @@ impl MaskSpec {
                 let each = each.min(n / 2);
                 (each, each)
             }
+            Self::UniformMask { ratio } => ((f64::from(ratio) * n as f64).round() as usize, 0),
             Self::BlockwiseMask { count, .. } => (count as usize, 0),
         }
     }
@@ -47,6 +59,12 @@ impl MaskSpec {
                 &key("kind"),
                 "\"blockwise-split\"",
                 format!("a grid of at least 2 × 2 patches to split {grid}"),
+            ),
+            Self::UniformMask { ratio } => found.need(
+                ratio > 0.0 && ratio < 1.0 && (1..n).contains(&a),
+                &key("ratio"),
+                ratio,
+                format!("above 0, below 1, so that at least one patch is masked and one is seen {grid}"),
             ),
             Self::BlockwiseMask { count, .. } => found.need(
                 count >= 1 && (count as usize) < n,
@@ -88,7 +106,7 @@ pub fn fill(mask: &MaskRequest, rng: &mut impl Rng, out: &mut Vec<PatchSet>) {
     out.clear();
     out.resize(n, Neither);
     match mask.spec {
-        MaskSpec::UniformSplit { .. } => {
+        MaskSpec::UniformSplit { .. } | MaskSpec::UniformMask { .. } => {
             out[..a].fill(A);
             out[a..a + b].fill(B);
             out.shuffle(rng);
@@ -182,11 +200,12 @@ mod tests {
     }
 
     fn any_spec() -> impl Strategy<Value = (MaskSpec, u32)> {
-        (2u32..24, 1u32..80, 0u32..80, 0.0f32..0.6, 1u32..600, 0u8..3).prop_map(|(side, min_block, more, keep, count, kind)| {
+        (2u32..24, 1u32..80, 0u32..80, 0.0f32..0.6, 1u32..600, 0u8..4).prop_map(|(side, min_block, more, keep, count, kind)| {
             let max_block = min_block + more;
             let spec = match kind {
                 0 => MaskSpec::BlockwiseSplit { min_block, max_block },
                 1 => MaskSpec::UniformSplit { keep },
+                2 => MaskSpec::UniformMask { ratio: 2.0 * keep },
                 _ => MaskSpec::BlockwiseMask {
                     count,
                     min_block,
@@ -291,6 +310,13 @@ mod tests {
             (blocks(0, 10), 14, "mask.min_block = 0"),
             (blocks(99, 120), 14, "mask.min_block = 99: expected at most 98"),
             (blocks(1, 1), 1, "at least 2 × 2"),
+            (
+                MaskSpec::UniformMask { ratio: 1.0 },
+                14,
+                "mask.ratio = 1: expected above 0, below 1",
+            ),
+            (MaskSpec::UniformMask { ratio: f32::NAN }, 14, "mask.ratio = NaN"),
+            (MaskSpec::UniformMask { ratio: 0.9 }, 2, "one is seen (grid of 2 × 2"),
             (masked(196, 16), 14, "mask.count = 196: expected 1 to 195 patches"),
             (masked(0, 16), 14, "mask.count = 0"),
             (masked(10, 16), 14, "mask.min_block = 16: expected at most 10"),
@@ -299,6 +325,21 @@ mod tests {
             let message = wrong(&spec, side);
             assert!(message.contains(words), "{message}");
         }
+    }
+
+    #[test]
+    fn three_quarters_of_the_papers_grid_are_147_patches_each_as_often_as_another() {
+        // arXiv 2111.06377 §3: 49 of 196 are seen.
+        let spec = MaskSpec::UniformMask { ratio: 0.75 };
+        assert_eq!((spec.counts(196), spec.counts(16)), ((147, 0), (12, 0)));
+        let mut masked = [0u32; 196];
+        for seed in 0..2000 {
+            for (times, set) in masked.iter_mut().zip(draw(&spec, 14, seed)) {
+                *times += u32::from(set == A);
+            }
+        }
+        // 1500 times each, with a standard deviation of 19.
+        assert!(masked.iter().all(|times| (1400..=1600).contains(times)), "{masked:?}");
     }
 
     #[test]

@@ -176,6 +176,11 @@ pub enum MaskSpec {
         /// Share of the patches that each set sees, at most 0.5.
         keep: f32,
     },
+    /// Exactly `round(ratio × n)` patches in A, which are the masked ones, drawn uniformly; the rest in neither set (arXiv 2111.06377 §3).
+    UniformMask {
+        /// Share of the patches that is masked.
+        ratio: f32,
+    },
     /// Exactly `count` patches in A, which are the masked ones, by BEiT's blocks; the rest in neither set.
     BlockwiseMask {
         /// Masked patches.

@@ -413,8 +413,11 @@ fn every_recipe_loads() {
             ..Source::default()
         };
         let loaded = source.load().unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        assert!(
-            !loaded.config.data.train.is_empty() && !loaded.config.codebook.path.is_empty(),
+        let config = loaded.config;
+        assert!(!config.data.train.is_empty(), "{}", file.display());
+        assert_eq!(
+            config.codebook.path.is_empty(),
+            config.request().words.is_none(),
             "{}",
             file.display()
         );

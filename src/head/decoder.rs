@@ -3,7 +3,7 @@
 use tch::nn::{self, Module, Path};
 use tch::{Kind, Tensor};
 
-use crate::model::{Block, BlockOptions, Init, linear_drop_path, parameter};
+use crate::model::{Block, BlockOptions, Init, Positions, linear_drop_path, parameter};
 use crate::tensor::{flat_rows, look, place_rows};
 
 /// Choices of a decoder.
@@ -13,6 +13,8 @@ pub struct DecoderConfig {
     pub depth: i64,
     /// Patches N of an image.
     pub patches: i64,
+    /// How its position table is made.
+    pub positions: Positions,
     /// Insert mask embeddings at the absent patches; false if the encoder's output is already whole.
     pub insert: bool,
     /// Add the decoder's positions to seen patches (and class token) too.
@@ -40,7 +42,7 @@ impl Decoder {
         let rates = linear_drop_path(config.depth, config.drop_path);
         Self {
             mask_token: config.insert.then(|| parameter(vs, "mask_token", &[1, 1, dim], table)),
-            pos_embed: parameter(vs, "pos_embed", &[1, 1 + config.patches, dim], table),
+            pos_embed: config.positions.table(vs, config.patches, dim, table),
             blocks: rates
                 .into_iter()
                 .enumerate()
@@ -111,6 +113,7 @@ mod tests {
         let config = DecoderConfig {
             depth: 1,
             patches: 3,
+            positions: Positions::Learned,
             insert,
             positions_on_seen,
             drop_path: 0.0,

@@ -1,7 +1,9 @@
 //! Losses: functions of tensors that know no module. All of them compute in f32, whatever comes in.
 
 mod contrast;
+mod pixels;
 mod tokens;
 
 pub use contrast::{Contrast, info_nce};
+pub use pixels::{image_of_patches, mean_squared_error, patch_pixels, patch_scale};
 pub use tokens::{count_words, perplexity, token_accuracy, token_cross_entropy};

@@ -23,9 +23,19 @@ pub enum Init {
         /// Largest absolute value.
         bound: f64,
     },
+    /// Uniform in ± √(6 ÷ (inputs + outputs)) of a matrix outputs×inputs (Glorot and Bengio 2010); what stands behind the first dimension is input.
+    Xavier,
 }
 
 impl Init {
+    /// What class tokens, mask tokens and position tables are drawn from where the matrices are drawn from this: they have no inputs and outputs.
+    pub(crate) fn of_tokens(self) -> Self {
+        match self {
+            Self::Xavier => Self::Normal { std: 0.02 },
+            other => other,
+        }
+    }
+
     fn draw(self, dims: &[i64]) -> Tensor {
         let options = (Kind::Float, Device::Cpu);
         match self {
@@ -37,6 +47,11 @@ impl Init {
                 Tensor::zeros(dims, options).uniform_(-ERF_CUT, ERF_CUT).erfinv() * (std * std::f64::consts::SQRT_2)
             }
             Self::Uniform { bound } => Tensor::zeros(dims, options).uniform_(-bound, bound),
+            Self::Xavier => {
+                let inputs: i64 = dims[1..].iter().product();
+                let bound = (6.0 / (dims[0] + inputs) as f64).sqrt();
+                Self::Uniform { bound }.draw(dims)
+            }
         }
     }
 }
@@ -44,6 +59,14 @@ impl Init {
 /// A trainable parameter `name` under `vs`.
 pub fn parameter(vs: &Path<'_>, name: &str, dims: &[i64], init: Init) -> Tensor {
     vs.var_copy(name, &init.draw(dims))
+}
+
+/// A variable `name` under `vs` that begins with `value`, is saved with the others and gets no gradient.
+#[must_use]
+pub fn untrained(vs: &Path<'_>, name: &str, value: &Tensor) -> Tensor {
+    let mut variable = vs.zeros_no_train(name, &value.size());
+    tch::no_grad(|| variable.copy_(value));
+    variable
 }
 
 /// Linear layer of `inputs` → `outputs` under `vs`; the bias starts at 0.
@@ -78,11 +101,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_untrained_is_saved_and_gets_no_gradient() {
+        let vs = nn::VarStore::new(Device::Cpu);
+        let value = Tensor::arange(6, (Kind::Float, Device::Cpu)).view([2, 3]);
+        let table = untrained(&vs.root(), "table", &value);
+        assert_eq!((&table, table.requires_grad()), (&value, false));
+        assert_eq!(vs.variables()["table"], value);
+    }
+
+    #[test]
     fn the_others_have_their_spread() {
         let _turn = crate::tensor::alone();
         let std = |i: Init| i.draw(&[100_000]).std(true).double_value(&[]);
         assert!((std(Init::Normal { std: 0.02 }) - 0.02).abs() < 5e-4);
         assert!((std(Init::Uniform { bound: 3.0 }) - 3f64.sqrt()).abs() < 0.02);
+        let matrix = Init::Xavier.draw(&[200, 10, 10, 10]);
+        let bound = (6.0f64 / 1200.0).sqrt();
+        assert!((matrix.std(true).double_value(&[]) / bound - 1.0 / 3f64.sqrt()).abs() < 0.005);
+        assert!(matrix.abs().max().double_value(&[]) <= bound * (1.0 + 1e-6));
         assert_eq!(Init::Const(2.0).draw(&[3]).sum(Kind::Float).double_value(&[]), 6.0);
     }
 }

@@ -1,9 +1,65 @@
-//! Position tables: another grid size, and BEiT's relative bias.
+//! Position tables: learned or fixed, of another grid size, and BEiT's relative bias.
 
+use serde::{Deserialize, Serialize};
 use tch::nn::Path;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::model::init::{Init, parameter};
+use crate::model::init::{Init, parameter, untrained};
+use crate::setting::Findings;
+
+/// How an absolute position table is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Positions {
+    /// Drawn, and trained.
+    Learned,
+    /// Sines and cosines of row and column, never trained (arXiv 2111.06377 appendix A.1; arXiv 2104.02057 §5).
+    SinCos,
+}
+
+impl Positions {
+    /// Checks that they can be made for a width that stands under `key`.
+    pub fn check(self, key: &str, width: i64, found: &mut Findings) {
+        found.need(
+            self == Self::Learned || width % 4 == 0,
+            key,
+            width,
+            "a multiple of 4, for sines and cosines of two coordinates (or objective.positions = \"learned\")",
+        );
+    }
+
+    /// Table `pos_embed` under `vs` for a class slot and `patches` patches, 1×(1+patches)×`dim`; `init` is what a learned one is drawn from.
+    pub(crate) fn table(self, vs: &Path<'_>, patches: i64, dim: i64, init: Init) -> Tensor {
+        match self {
+            Self::Learned => parameter(vs, "pos_embed", &[1, 1 + patches, dim], init),
+            Self::SinCos => {
+                let grid = grid_of_positions(1 + patches).expect("patches are a square");
+                untrained(vs, "pos_embed", &sin_cos_positions(grid, dim))
+            }
+        }
+    }
+}
+
+/// Table 1×(1+grid²)×dim of sines and cosines in two dimensions, f32: a quarter of the width each for sin x, cos x, sin y and cos y, at rates of
+/// 10000^(−i ÷ (dim ÷ 4)); zeros for the class slot. x is the column, as in MAE's code; MoCo v3's has rows first.
+///
+/// # Panics
+/// If `dim` is no multiple of 4.
+#[must_use]
+pub fn sin_cos_positions(grid: i64, dim: i64) -> Tensor {
+    assert!(
+        dim % 4 == 0,
+        "sines and cosines of two coordinates need a width that is a multiple of 4, not {dim}"
+    );
+    let quarter = dim / 4;
+    let options = (Kind::Double, Device::Cpu);
+    let rates = (Tensor::arange(quarter, options) * (-(10_000f64.ln()) / quarter as f64)).exp();
+    let angles = Tensor::arange(grid, options).outer(&rates);
+    let waves = Tensor::cat(&[angles.sin(), angles.cos()], 1);
+    let over_rows = waves.view([1, grid, 2 * quarter]).expand([grid, grid, 2 * quarter], false);
+    let patches = Tensor::cat(&[&over_rows, &over_rows.transpose(0, 1)], 2).reshape([1, grid * grid, dim]);
+    Tensor::cat(&[&Tensor::zeros([1, 1, dim], options), &patches], 1).to_kind(Kind::Float)
+}
 
 /// Table 1×(1+g²)×D for another grid of `side` patches a side: bicubic with antialiasing, as timm's `resample_abs_pos_embed`, the class slot untouched.
 /// The table itself if it fits.
@@ -237,6 +293,30 @@ mod tests {
         assert_eq!(some.size(), [2, 2, 3, 3]);
         assert_eq!(some.double_value(&[0, 1, 1, 2]), some.double_value(&[1, 1, 1, 2]));
         assert_eq!(some.double_value(&[0, 0, 2, 0]), all.double_value(&[0, 0, 5, 0]));
+    }
+
+    #[test]
+    fn sines_and_cosines_tell_column_and_row() {
+        let table = sin_cos_positions(3, 8);
+        assert_eq!((table.size(), table.kind()), (vec![1, 10, 8], Kind::Float));
+        let row = |patch: i64| Vec::<f64>::try_from(table.get(0).get(1 + patch).to_kind(Kind::Double)).unwrap();
+        // Patch 5 of a 3 × 3 grid is row 1, column 2; the rates are 1 and 1/100.
+        let want = [
+            2f64.sin(),
+            0.02f64.sin(),
+            2f64.cos(),
+            0.02f64.cos(),
+            1f64.sin(),
+            0.01f64.sin(),
+            1f64.cos(),
+            0.01f64.cos(),
+        ];
+        assert!(
+            row(5).iter().zip(want).all(|(have, want)| (have - want).abs() < 1e-6),
+            "{:?}",
+            row(5)
+        );
+        assert_eq!(table.get(0).get(0).abs().max().double_value(&[]), 0.0, "the class slot");
     }
 
     #[test]

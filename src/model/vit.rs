@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use crate::model::block::{Block, BlockOptions, QkvBias, layer_norm, linear_drop_path};
 use crate::model::config::VitConfig;
 use crate::model::init::{Init, parameter, project};
-use crate::model::positions::{RelativeBias, interpolate_positions};
+use crate::model::positions::{Positions, RelativeBias, interpolate_positions};
 use crate::tensor::look;
 
 /// What an objective may choose about its backbone.
@@ -16,8 +16,10 @@ pub struct VitOptions {
     pub drop_path: f64,
     /// Biases of query, key, value.
     pub qkv_bias: QkvBias,
-    /// Distribution of matrices, class token and position table.
+    /// Distribution of matrices, class token and position table; with [`Init::Xavier`] of the patch embedding too.
     pub weights: Init,
+    /// How the position table is made.
+    pub positions: Positions,
     /// BEiT's division of the output matrices of layer l by √(2l).
     pub rescale: bool,
 }
@@ -30,12 +32,13 @@ impl VitOptions {
             drop_path,
             qkv_bias: QkvBias::Full,
             weights: Init::Normal { std: 0.02 },
+            positions: Positions::Learned,
             rescale: false,
         }
     }
 }
 
-/// Pre-norm vision transformer with a class token and learned absolute positions (arXiv 2010.11929).
+/// Pre-norm vision transformer with a class token and absolute positions (arXiv 2010.11929).
 #[derive(Debug)]
 pub struct Vit {
     cls_token: Tensor,
@@ -64,11 +67,15 @@ impl Vit {
         let patch = i64::from(config.patch);
         let inputs = 3 * patch * patch;
         let block_options = Self::block_options(config, options);
-        let cls_token = parameter(vs, "cls_token", &[1, 1, dim], options.weights);
-        let pos_embed = parameter(vs, "pos_embed", &[1, 1 + config.patches(), dim], options.weights);
-        // PyTorch's default for a convolution, as timm leaves it: it scales with the patch, which 0.02 would not.
-        let patch_init = Init::Uniform {
-            bound: 1.0 / (inputs as f64).sqrt(),
+        let tokens = options.weights.of_tokens();
+        let cls_token = parameter(vs, "cls_token", &[1, 1, dim], tokens);
+        let pos_embed = options.positions.table(vs, config.patches(), dim, tokens);
+        let patch_init = match options.weights {
+            Init::Xavier => Init::Xavier,
+            // PyTorch's default for a convolution, as timm leaves it: it scales with the patch, which 0.02 would not.
+            _ => Init::Uniform {
+                bound: 1.0 / (inputs as f64).sqrt(),
+            },
         };
         let patch_vs = vs / "patch_embed" / "proj";
         let patch_weight = parameter(&patch_vs, "weight", &[dim, 3, patch, patch], patch_init);
@@ -138,6 +145,13 @@ impl Vit {
     #[must_use]
     pub fn image(&self) -> i64 {
         self.image
+    }
+
+    /// Leaves the patch embedding as it was drawn from now on (arXiv 2104.02057 §4.2): call it before an optimizer is made.
+    pub fn freeze_patch_embedding(&self) {
+        for tensor in [&self.patch_weight, &self.patch_bias] {
+            let _ = tensor.set_requires_grad(false);
+        }
     }
 
     /// Images B×3×S×S (S a multiple of the patch) to patch embeddings B×N×D, without positions.
@@ -285,6 +299,30 @@ mod tests {
             ["norm.weight", "blocks.1.norm1.weight", "blocks.0.norm1.weight", "pos_embed"].map(|n| vit.layers_below_top(n)),
             [0, 1, 2, 3]
         );
+    }
+
+    #[test]
+    fn fixed_positions_and_a_frozen_patch_embedding_are_saved_and_not_trained() {
+        let _turn = crate::tensor::alone();
+        let vs = nn::VarStore::new(Device::Cpu);
+        let options = VitOptions {
+            weights: Init::Xavier,
+            positions: Positions::SinCos,
+            ..VitOptions::plain(0.0)
+        };
+        let vit = Vit::with(&vs.root(), &small(), &options);
+        vit.freeze_patch_embedding();
+        let x = Tensor::randn([2, 3, 16, 16], (Kind::Float, Device::Cpu));
+        vit.forward_features(&x, true).square().mean(Kind::Float).backward();
+        let vars = vs.variables();
+        assert_eq!(vars["pos_embed"], crate::model::sin_cos_positions(4, 16));
+        let mut still: Vec<&String> = vars.iter().filter(|(_, t)| !torch_ext::has_grad(t)).map(|(name, _)| name).collect();
+        still.sort();
+        assert_eq!(still, ["patch_embed.proj.bias", "patch_embed.proj.weight", "pos_embed"]);
+        let bound = (6.0f64 / (48.0 + 16.0)).sqrt();
+        let largest = vars["patch_embed.proj.weight"].abs().max().double_value(&[]);
+        assert!(largest <= bound && largest > 0.9 * bound, "{largest} {bound}");
+        assert!(vars["cls_token"].abs().max().double_value(&[]) < 0.1, "tokens are drawn small");
     }
 
     #[test]

@@ -12,9 +12,17 @@ use crate::tensor::StepInput;
 /// # Errors
 /// There is no such view, or it has another shape.
 pub fn image<'a>(objective: &'static str, input: &'a StepInput, vit: &Vit) -> Result<&'a Tensor, ObjectiveError> {
-    let image = input.view(IMAGE).ok_or(ObjectiveError::Lacks { objective, what: "view" })?;
-    shape(objective, "the view", &image.size(), &[input.len, 3, vit.image(), vit.image()])?;
-    Ok(image)
+    square_view(objective, input, IMAGE, vit)
+}
+
+/// The first view of that name, of the encoder's size: f32 B×3×S×S, normalised.
+///
+/// # Errors
+/// There is no such view, or it has another shape.
+pub fn square_view<'a>(objective: &'static str, input: &'a StepInput, name: &str, vit: &Vit) -> Result<&'a Tensor, ObjectiveError> {
+    let view = input.view(name).ok_or(ObjectiveError::Lacks { objective, what: "view" })?;
+    shape(objective, "the view", &view.size(), &[input.len, 3, vit.image(), vit.image()])?;
+    Ok(view)
 }
 
 /// Refuses a tensor, `what`, whose shape is another one.

@@ -22,7 +22,7 @@ use toml::Table;
 
 pub use crate::telemetry::number::{Baseline, Better, Number, Panel, Role, Unit};
 pub use collapse::{CollapseRule, Judged};
-pub use input::image;
+pub use input::{image, square_view};
 pub use pretrain::OBJECTIVES;
 pub use registry::{Kind, ObjectiveConfig, kind, read, table};
 pub use sheet::{Column, Sheet};
@@ -206,6 +206,11 @@ pub trait Plan: Any + Debug + Send + Sync {
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
         let _ = (number, at);
         None
+    }
+
+    /// What a new network scores in the number of that name, before its first step: that of guessing, unless its initialisation makes it dearer.
+    fn at_start(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
+        self.chance(number, at)
     }
 
     /// Floating point operations of a forward pass over one image, losses left out: sums of [`crate::model::linear_flops`] and

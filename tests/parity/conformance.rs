@@ -111,7 +111,7 @@ pub(crate) fn total(objective: &dyn Objective, input: &StepInput) -> f64 {
 }
 
 #[test]
-fn loss_at_the_start_is_that_of_guessing() {
+fn loss_at_the_start_is_the_one_that_the_plan_names() {
     let _alone = alone();
     let model = model();
     for config in all() {
@@ -120,7 +120,7 @@ fn loss_at_the_start_is_that_of_guessing() {
         assert!(value(&losses.total).is_finite());
         assert!(!losses.terms.is_empty());
         for (name, loss) in &losses.terms {
-            let Some(want) = config.chance(name, &scope(&model)) else {
+            let Some(want) = config.at_start(name, &scope(&model)) else {
                 continue;
             };
             // Descriptors of a random network are not quite alike.

@@ -66,21 +66,28 @@ impl Fixture {
             .collect()
     }
 
-    /// A batch as the pipeline would hand it over, through the same door.
+    /// A batch of one view as the pipeline would hand it over, through the same door.
     pub(crate) fn input(&self, pixels: &str, words: &str, sets: &str) -> StepInput {
+        self.input_of(&[(IMAGE, pixels)], Some(words), Some(sets))
+    }
+
+    /// The same of several views: (name, tensor of its pixels).
+    pub(crate) fn input_of(&self, views: &[(&'static str, &str)], words: Option<&str>, sets: Option<&str>) -> StepInput {
         let bytes = |name: &str| Vec::<u8>::try_from(self.get(name).flatten(0, -1)).unwrap();
-        let len = self.get(pixels).size()[0] as usize;
-        let words = Vec::<i64>::try_from(self.get(words).flatten(0, -1)).unwrap();
+        let len = self.get(views[0].1).size()[0] as usize;
+        let words = words.map(|name| Vec::<i64>::try_from(self.get(name).flatten(0, -1)).unwrap());
+        let set = |number| PatchSet::try_from(number).unwrap();
+        let view = |(name, pixels): &(&'static str, &str)| View {
+            name: (*name).into(),
+            size: self.get(pixels).size()[3] as u32,
+            pixels: bytes(pixels),
+        };
         let batch = Batch {
             len,
-            views: vec![View {
-                name: IMAGE.into(),
-                size: self.get(pixels).size()[3] as u32,
-                pixels: bytes(pixels),
-            }],
+            views: views.iter().map(view).collect(),
             target: None,
-            words: words.into_iter().map(|w| w as u32).collect(),
-            sets: bytes(sets).into_iter().map(|set| PatchSet::try_from(set).unwrap()).collect(),
+            words: words.unwrap_or_default().into_iter().map(|w| w as u32).collect(),
+            sets: sets.map(bytes).unwrap_or_default().into_iter().map(set).collect(),
             labels: vec![-1; len],
             ids: vec![
                 SampleId {
@@ -120,17 +127,16 @@ pub(crate) fn assert_near(what: &str, got: &Tensor, want: &Tensor, tolerance: f6
     assert!(error <= tolerance, "{what}: relative error {error:.2e}, allowed {tolerance:.0e}");
 }
 
-/// Compares the gradient of every variable with `grads`, both ways.
+/// Compares the gradient of every variable that is trained with `grads`, both ways.
 #[track_caller]
 pub(crate) fn assert_grads(what: &str, vs: &nn::VarStore, grads: &BTreeMap<&str, &Tensor>, tolerance: f64) {
-    let mut names: Vec<String> = vs.variables().into_keys().collect();
-    names.sort();
+    let trained: BTreeMap<String, Tensor> = vs.variables().into_iter().filter(|(_, t)| t.requires_grad()).collect();
     assert_eq!(
-        names,
-        grads.keys().map(|k| (*k).to_owned()).collect::<Vec<_>>(),
+        trained.keys().map(String::as_str).collect::<Vec<_>>(),
+        grads.keys().copied().collect::<Vec<_>>(),
         "{what}: parameters"
     );
-    for (name, variable) in vs.variables().into_iter().collect::<BTreeMap<_, _>>() {
+    for (name, variable) in trained {
         assert_near(
             &format!("{what}: gradient of {name}"),
             &variable.grad(),

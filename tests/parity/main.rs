@@ -6,6 +6,7 @@ mod determinism;
 mod dvae;
 mod extending;
 mod fixture;
+mod mae;
 #[allow(unreachable_pub, reason = "it is written as it stands in the tree")]
 mod rotation;
 mod splitmask_objective;

@@ -86,15 +86,10 @@ impl Plan for BeitConfig {
 
     fn check(&self, at: &Scope<'_>) -> Vec<Violation> {
         let mut found = Findings::default();
-        let kind = match self.mask {
-            MaskSpec::BlockwiseMask { .. } => "",
-            MaskSpec::BlockwiseSplit { .. } => "\"blockwise-split\"",
-            MaskSpec::UniformSplit { .. } => "\"uniform-split\"",
-        };
         found.need(
-            kind.is_empty(),
+            matches!(self.mask, MaskSpec::BlockwiseMask { .. }),
             "objective.mask.kind",
-            kind,
+            format!("\"{}\"", self.mask.kind()),
             "\"blockwise-mask\": one set is masked",
         );
         self.mask.check("objective.mask", side(at.model), &mut found);
@@ -140,10 +135,10 @@ impl Beit {
         let (model, vocabulary) = (at.model, at.words);
         let weights = Init::CutNormal { std: 0.02 };
         let options = VitOptions {
-            drop_path: config.drop_path,
             qkv_bias: QkvBias::QueryValue,
             weights,
             rescale: config.rescale_init,
+            ..VitOptions::plain(config.drop_path)
         };
         Self {
             vit: Vit::with(vs, model, &options),

@@ -1,9 +1,10 @@
 //! Objectives that learn without labels, one file each, and the registry of them.
 
 pub mod beit;
+pub mod mae;
 pub mod splitmask;
 
 use super::Kind;
 
 /// All objectives; the first one is the default.
-pub static OBJECTIVES: &[&Kind] = &[&splitmask::KIND, &beit::KIND];
+pub static OBJECTIVES: &[&Kind] = &[&splitmask::KIND, &beit::KIND, &mae::KIND];

@@ -147,9 +147,9 @@ impl Plan for SplitMaskConfig {
     fn check(&self, at: &Scope<'_>) -> Vec<Violation> {
         let mut found = Findings::default();
         found.need(
-            !matches!(self.mask, MaskSpec::BlockwiseMask { .. }),
+            matches!(self.mask, MaskSpec::BlockwiseSplit { .. } | MaskSpec::UniformSplit { .. }),
             "objective.mask.kind",
-            "\"blockwise-mask\"",
+            format!("\"{}\"", self.mask.kind()),
             "\"blockwise-split\" or \"uniform-split\": two sets are needed",
         );
         self.mask.check("objective.mask", side(at.model), &mut found);

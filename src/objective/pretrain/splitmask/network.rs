@@ -54,6 +54,7 @@ impl SplitMask {
         let decoder = DecoderConfig {
             depth: i64::from(config.decoder_depth),
             patches: model.patches(),
+            positions: options.positions,
             insert: config.split,
             positions_on_seen: config.decoder_positions_on_seen,
             drop_path: config.decoder_drop_path,
