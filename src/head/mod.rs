@@ -1,11 +1,15 @@
 //! What objectives put on top of a backbone.
 
+mod batch_norm;
 mod decoder;
+mod projection;
 
 use tch::Tensor;
 use tch::nn::{self, Path};
 
+pub use batch_norm::{Affine, BatchNorm};
 pub use decoder::{Decoder, DecoderConfig};
+pub use projection::{Projection, ProjectionConfig};
 
 use crate::loss::token_cross_entropy;
 use crate::model::{Init, linear, through};

@@ -9,6 +9,7 @@ mod fixture;
 mod mae;
 #[allow(unreachable_pub, reason = "it is written as it stands in the tree")]
 mod rotation;
+mod simclr;
 mod splitmask_objective;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

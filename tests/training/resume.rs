@@ -40,6 +40,49 @@ fn the_trace_after_five_kills_equals_the_undisturbed_one() {
     }
 }
 
+/// The ground's config with an objective's defaults, and averaged weights beside the trained ones.
+fn config_of(ground: &Ground, kind: &str) -> String {
+    let text = ground.config_text();
+    let (before, rest) = text.split_once("[objective]").unwrap();
+    let (_, after) = rest.split_once("[optim]").unwrap();
+    format!("{before}[objective]\nkind = \"{kind}\"\n[ema]\ndecay = 0.9\n[optim]{after}")
+}
+
+/// What an objective keeps besides weights (a teacher, the running statistics of BatchNorm) must come back too.
+#[test]
+fn a_killed_run_of_each_objective_goes_on_bit_for_bit() {
+    let ground = Ground::new();
+    for kind in splitmask::objective::OBJECTIVES {
+        let name = kind.name;
+        std::fs::write(ground.config(), config_of(&ground, name)).unwrap();
+        let run = |folder: &str| {
+            let set = format!("run.dir=\"{}\"", ground.path(folder).display());
+            ground.train(&["--set", "optim.total_steps=150", "--set", "log.every_steps=10", "--set", &set])
+        };
+        let finished = |folder: &str| {
+            let output = run(folder).output().unwrap();
+            assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+            let last = splitmask::checkpoint::steps(&ground.path(folder).join("checkpoints"))
+                .pop()
+                .unwrap();
+            let weights = ground.path(folder).join(format!("checkpoints/step-{last:08}/model.safetensors"));
+            (ground.trace(folder), std::fs::read(weights).unwrap())
+        };
+        let (undisturbed, killed) = (format!("{name}-undisturbed"), format!("{name}-killed"));
+        let (want, weights) = finished(&undisturbed);
+        let mut daemon = Daemon::start(run(&killed), &ground.path("killed.log"));
+        daemon.until("the step of the kill", |d| d.status()["step"].as_u64().is_some_and(|s| s >= 20));
+        daemon.signal("KILL");
+        assert!(!daemon.end().success());
+        let (have, resumed) = finished(&killed);
+        assert_eq!(have, want, "{name}");
+        assert!(
+            resumed == weights,
+            "{name}: weights, averages and buffers are not those of the undisturbed run"
+        );
+    }
+}
+
 #[test]
 fn workers_and_readers_change_nothing() {
     let ground = Ground::new();

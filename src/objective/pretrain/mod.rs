@@ -2,9 +2,10 @@
 
 pub mod beit;
 pub mod mae;
+pub mod simclr;
 pub mod splitmask;
 
 use super::Kind;
 
 /// All objectives; the first one is the default.
-pub static OBJECTIVES: &[&Kind] = &[&splitmask::KIND, &beit::KIND, &mae::KIND];
+pub static OBJECTIVES: &[&Kind] = &[&splitmask::KIND, &beit::KIND, &mae::KIND, &simclr::KIND];

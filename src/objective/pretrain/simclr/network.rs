@@ -1,0 +1,163 @@
+//! The network and its loss.
+
+use tch::Tensor;
+use tch::nn::Path;
+
+use super::{FIRST, KIND, SECOND, SimclrConfig};
+use crate::head::Projection;
+use crate::loss::{info_nce, participation_ratio};
+use crate::model::{Init, Vit, VitOptions};
+use crate::objective::{Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings, square_view};
+use crate::tensor::StepInput;
+
+/// Both views of all images go through encoder and projection head as one batch of 2B: rows 0..B are the first views.
+#[derive(Debug)]
+pub(super) struct Simclr {
+    vit: Vit,
+    projection: Projection,
+    config: SimclrConfig,
+}
+
+impl Simclr {
+    /// Parameters under `vs`: the encoder's at its root, `projection.*`.
+    pub(super) fn new(vs: &Path<'_>, config: &SimclrConfig, at: &Scope<'_>) -> Self {
+        let options = VitOptions {
+            weights: Init::Xavier,
+            positions: config.positions,
+            ..VitOptions::plain(0.0)
+        };
+        let vit = Vit::with(vs, at.model, &options);
+        if config.freeze_patches {
+            vit.freeze_patch_embedding();
+        }
+        Self {
+            projection: Projection::new(&(vs / "projection"), vit.dim(), &config.projection),
+            vit,
+            config: config.clone(),
+        }
+    }
+}
+
+impl Objective for Simclr {
+    fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
+        let view = |name| square_view(KIND.name, x, name, &self.vit);
+        let views = Tensor::cat(&[view(FIRST)?, view(SECOND)?], 0);
+        let described = self.config.pool.of(&self.vit.forward_features(&views, ctx.train));
+        let projected = self.projection.forward(&described, ctx.train);
+        let of = |start| projected.narrow(0, start, x.len);
+        let contrast = info_nce(&of(0), &of(x.len), self.config.temperature, true);
+        Ok(Losses {
+            stats: vec![
+                ("contrast_accuracy", contrast.accuracy),
+                ("projection_rank", participation_ratio(&projected)),
+            ],
+            ..Losses::of_term("contrast", contrast.loss)
+        })
+    }
+
+    fn encoder(&self) -> &Vit {
+        &self.vit
+    }
+
+    fn take_live(&mut self, plan: &dyn Plan) -> Result<(), ObjectiveError> {
+        self.config.temperature = settings::<SimclrConfig>(plan, &KIND)?.temperature;
+        Ok(())
+    }
+
+    fn after_step(&mut self, _: &StepContext, skipped: &Tensor) -> Result<(), ObjectiveError> {
+        self.projection.after_step(skipped);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, nn};
+
+    use super::*;
+    use crate::head::ProjectionConfig;
+    use crate::model::config::VitConfig;
+    use crate::tensor::NamedView;
+
+    fn small() -> (VitConfig, SimclrConfig) {
+        let model = VitConfig {
+            image: 16,
+            patch: 4,
+            width: 16,
+            depth: 1,
+            heads: 2,
+            ..VitConfig::default()
+        };
+        let config = SimclrConfig {
+            projection: ProjectionConfig {
+                layers: 2,
+                hidden: 32,
+                out: 128,
+            },
+            ..SimclrConfig::default()
+        };
+        (model, config)
+    }
+
+    fn noise(images: i64) -> StepInput {
+        let options = (tch::Kind::Float, Device::Cpu);
+        let view = |name: &'static str| NamedView {
+            name: name.into(),
+            pixels: Tensor::randn([images, 3, 16, 16], options),
+        };
+        StepInput {
+            len: images,
+            views: vec![view(FIRST), view(SECOND)],
+            words: None,
+            largest_word: 0,
+            sets: None,
+            labels: Tensor::full([images], -1, (tch::Kind::Int64, Device::Cpu)),
+        }
+    }
+
+    fn training(images: i64) -> StepContext {
+        StepContext {
+            train: true,
+            ..StepContext::evaluation(0, 100, images)
+        }
+    }
+
+    #[test]
+    fn a_new_network_pays_the_log_of_the_candidates() {
+        let _turn = crate::tensor::alone();
+        tch::manual_seed(21);
+        let (model, config) = small();
+        let at = Scope::new(&model, 64, 0);
+        let vs = nn::VarStore::new(Device::Cpu);
+        let losses = config.build(&vs.root(), &at).forward(&noise(64), &training(64)).unwrap();
+        let (loss, want) = (losses.total.double_value(&[]), config.at_start("contrast", &at).unwrap());
+        assert!((loss / want - 1.0).abs() < 0.05, "{loss} instead of {want}");
+    }
+
+    #[test]
+    fn a_skipped_step_leaves_the_running_statistics_and_a_taken_one_moves_them() {
+        let _turn = crate::tensor::alone();
+        tch::manual_seed(22);
+        let (model, config) = small();
+        let vs = nn::VarStore::new(Device::Cpu);
+        let mut objective = config.build(&vs.root(), &Scope::new(&model, 8, 0));
+        let buffers = || -> Vec<Tensor> {
+            let vars: std::collections::BTreeMap<_, _> = vs.variables().into_iter().collect();
+            let running = vars.iter().filter(|(name, _)| name.contains(".running_"));
+            running.map(|(_, t)| t.copy()).collect()
+        };
+        let before = buffers();
+        assert_eq!(before.len(), 4);
+        let mut spoilt = noise(8);
+        let _ = spoilt.views[0].pixels.fill_(f64::INFINITY);
+        for (input, skipped) in [(&spoilt, 1f32), (&noise(8), 1.0)] {
+            let _ = objective.forward(input, &training(8)).unwrap();
+            objective.after_step(&training(8), &Tensor::from(skipped)).unwrap();
+            assert_eq!(buffers(), before);
+        }
+        let _ = objective.forward(&noise(8), &training(8)).unwrap();
+        objective.after_step(&training(8), &Tensor::from(0f32)).unwrap();
+        let after = buffers();
+        assert!(before.iter().zip(&after).all(|(a, b)| a != b));
+    }
+}
