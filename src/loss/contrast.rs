@@ -12,6 +12,14 @@ pub struct Contrast {
     pub accuracy: Tensor,
 }
 
+/// Rows of …×D at length 1, f32; a row of zeros stays one.
+#[must_use]
+pub fn unit_rows(x: &Tensor) -> Tensor {
+    let x = x.to_kind(Kind::Float);
+    let norm = x.norm_scalaropt_dim(2.0, [-1], true).clamp_min(1e-12);
+    x / norm
+}
+
 /// Symmetric InfoNCE (arXiv 2112.10740 Eq. 2, with the minus log it lacks; arXiv 1807.03748) of two B×D descriptors in f32, after L2
 /// normalisation: the partner of row i is row i of the other. With `both_branches` the negatives are the other images of both
 /// branches (2B−2) instead of those of the other branch (B−1). Deviation: the mean of the two directions, not their sum.
@@ -19,12 +27,7 @@ pub struct Contrast {
 pub fn info_nce(a: &Tensor, b: &Tensor, temperature: f64, both_branches: bool) -> Contrast {
     // Autocast would take the products back to bf16.
     let _f32 = Autocast::off(a.device()).expect("switching autocast off needs no device");
-    let unit = |x: &Tensor| {
-        let x = x.to_kind(Kind::Float);
-        let norm = x.norm_scalaropt_dim(2.0, [-1], true).clamp_min(1e-12);
-        x / norm
-    };
-    let (a, b) = (unit(a), unit(b));
+    let (a, b) = (unit_rows(a), unit_rows(b));
     let rows = a.size()[0];
     let partner = Tensor::arange(rows, (Kind::Int64, a.device()));
     let similarity = a.matmul(&b.tr()) / temperature;

@@ -11,6 +11,7 @@ mod predicted_words;
 pub mod pretrain;
 mod registry;
 mod sheet;
+mod teacher;
 
 use std::any::Any;
 use std::fmt::Debug;

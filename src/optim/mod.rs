@@ -7,7 +7,7 @@ mod schedule;
 
 pub use adamw::{AdamW, ParamRule, Stepped, clip_grad_norm};
 pub use ema::{EMA_PREFIX, Ema, EmaConfig};
-pub use schedule::{learning_rate, weight_decay};
+pub use schedule::{cosine, learning_rate, weight_decay};
 
 /// Why a step could not be taken or a state not be restored.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -3,7 +3,8 @@
 use crate::optim::config::OptimConfig;
 
 /// From `start` to `end` over half a cosine; `done` in 0..1, beyond it `end`.
-fn cosine(start: f64, end: f64, done: f64) -> f64 {
+#[must_use]
+pub fn cosine(start: f64, end: f64, done: f64) -> f64 {
     end + 0.5 * (start - end) * (1.0 + (std::f64::consts::PI * done.clamp(0.0, 1.0)).cos())
 }
 
