@@ -3,6 +3,7 @@
 mod against_pytorch;
 mod conformance;
 mod determinism;
+mod dino;
 mod dvae;
 mod extending;
 mod fixture;

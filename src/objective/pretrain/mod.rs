@@ -3,6 +3,7 @@
 pub mod beit;
 pub mod mae;
 pub mod simclr;
+pub mod dino;
 pub mod splitmask;
 
 use super::Kind;
