@@ -222,11 +222,6 @@ pub trait Plan: Any + Debug + Send + Sync {
     fn whole_batch(&self) -> bool {
         false
     }
-
-    /// Prefix of the parameters of [`Objective::encoder`] in the variable store; empty = at its root, under timm's names.
-    fn encoder_path(&self) -> &'static str {
-        ""
-    }
 }
 
 /// The settings behind a plan, if they are a `T`.
@@ -262,7 +257,8 @@ pub trait Objective: Debug + Send {
     /// The batch lacks something, or does not fit the model.
     fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError>;
 
-    /// The encoder that is evaluated and exported: the student, or a teacher.
+    /// The encoder that is evaluated and exported: the student, or a teacher. Its parameters stand at the root of the variable store under timm's
+    /// names, where `export` and `run.init_from` look for them; those of another encoder beside it stand under a prefix.
     fn encoder(&self) -> &Vit;
 
     /// Takes over the settings whose class is live, and no others.

@@ -1,12 +1,12 @@
 //! Objectives that learn without labels, one file each, and the registry of them.
 
 pub mod beit;
+pub mod dino;
 pub mod mae;
 pub mod simclr;
-pub mod dino;
 pub mod splitmask;
 
 use super::Kind;
 
 /// All objectives; the first one is the default.
-pub static OBJECTIVES: &[&Kind] = &[&splitmask::KIND, &beit::KIND, &mae::KIND, &simclr::KIND];
+pub static OBJECTIVES: &[&Kind] = &[&splitmask::KIND, &beit::KIND, &mae::KIND, &simclr::KIND, &dino::KIND];

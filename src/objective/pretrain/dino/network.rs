@@ -10,6 +10,7 @@ use super::loss::distillation;
 use super::{DinoConfig, GLOBAL, GLOBAL_CROPS, KIND, LOCAL};
 use crate::loss::unit_rows;
 use crate::model::Vit;
+use crate::objective::input::shape;
 use crate::objective::teacher::TeacherWeights;
 use crate::objective::{Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings};
 use crate::optim::ParamRule;
@@ -77,21 +78,12 @@ impl Dino {
             let what = if name == GLOBAL { "view named global" } else { "view named local" };
             return Err(ObjectiveError::Lacks { objective, what });
         }
-        let shape = |what, got, want: Vec<i64>| ObjectiveError::Shape {
-            objective,
-            what,
-            got,
-            want: format!("{want:?}"),
-        };
-        if crops.len() != count as usize {
-            let what = if name == GLOBAL { "the number of global views" } else { "the number of local views" };
-            return Err(shape(what, vec![crops.len() as i64], vec![i64::from(count)]));
+        let number = if name == GLOBAL { "the number of global views" } else { "the number of local views" };
+        shape(objective, number, &[crops.len() as i64], &[i64::from(count)])?;
+        for crop in &crops {
+            shape(objective, "the view", &crop.size(), &[x.len, 3, side, side])?;
         }
-        let want = vec![x.len, 3, side, side];
-        match crops.iter().find(|crop| crop.size() != want) {
-            Some(crop) => Err(shape("the view", crop.size(), want)),
-            None => Ok(crops),
-        }
+        Ok(crops)
     }
 
     /// Adds a part's outputs of the teacher to those of the step under way. The first part begins anew: a step that failed for want of memory is taken
