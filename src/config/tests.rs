@@ -406,7 +406,7 @@ fn every_recipe_loads() {
         .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
         .collect();
     recipes.sort();
-    assert!(recipes.len() >= 9, "{recipes:?}");
+    assert!(recipes.len() >= 12, "{recipes:?}");
     for file in recipes {
         let source = Source {
             file: file.clone(),

@@ -39,7 +39,9 @@ impl TeacherWeights {
                 weights.averaged.push(weights.students.len());
             }
             weights.students.push(put(student, &name, of_student, trained));
-            weights.teachers.push(put(teacher, &name, of_teacher.set_requires_grad(false), false));
+            weights
+                .teachers
+                .push(put(teacher, &name, of_teacher.set_requires_grad(false), false));
         }
         weights.reset_student();
         let [of_student, of_teacher] = networks;

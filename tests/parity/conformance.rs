@@ -36,7 +36,12 @@ pub(crate) fn scope(model: &VitConfig) -> Scope<'_> {
 }
 
 /// Sizes and waits of published recipes that a tiny model need not have, for whoever has a key of that name.
-const SMALL: [(&str, i64); 4] = [("prototypes", 64), ("hidden", 64), ("bottleneck", 32), ("freeze_last_layer_steps", 0)];
+const SMALL: [(&str, i64); 4] = [
+    ("prototypes", 64),
+    ("hidden", 64),
+    ("bottleneck", 32),
+    ("freeze_last_layer_steps", 0),
+];
 
 /// A config with some of its keys set, where it has them.
 fn with(config: &ObjectiveConfig, values: impl IntoIterator<Item = (String, Value)>) -> ObjectiveConfig {
@@ -191,13 +196,14 @@ fn gradients_reach_every_parameter() {
         relative_bias: true,
         ..with_scale.clone()
     };
-    for (config, model) in all().iter().flat_map(|c| [(c, with_scale.clone()), (c, with_both.clone())]) {
+    let models = [model(), with_scale, with_both];
+    for (config, model) in all().iter().flat_map(|config| models.iter().map(move |model| (config, model))) {
         // Who cannot have a relative bias must say so.
-        if let [refused, ..] = config.check(&scope(&model)).as_slice() {
+        if let [refused, ..] = config.check(&scope(model)).as_slice() {
             assert_eq!((refused.key.as_str(), model.relative_bias), ("model.relative_bias", true));
             continue;
         }
-        let (vs, objective) = built(config, &model);
+        let (vs, objective) = built(config, model);
         objective.forward(&input(config), &training(0)).unwrap().total.backward();
         for (name, t) in named(&vs).iter().filter(|(_, t)| t.requires_grad()) {
             assert!(torch_ext::has_grad(t), "{config:?}: {name} has no gradient");

@@ -61,10 +61,23 @@ fn two_steps_follow_pytorch() {
     };
     let named: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();
     for step in [1, 2] {
-        let ctx = StepContext { total: 10, ..training(step) };
+        let ctx = StepContext {
+            total: 10,
+            ..training(step)
+        };
         let losses = objective.forward(&x, &ctx).unwrap();
-        for (name, value) in losses.terms.iter().chain(&losses.stats).filter(|(name, _)| *name != "descriptor_spread") {
-            assert_near(&format!("step {step}: {name}"), value, fixture.get(&format!("{step}.{name}")), LOSSES);
+        for (name, value) in losses
+            .terms
+            .iter()
+            .chain(&losses.stats)
+            .filter(|(name, _)| *name != "descriptor_spread")
+        {
+            assert_near(
+                &format!("step {step}: {name}"),
+                value,
+                fixture.get(&format!("{step}.{name}")),
+                LOSSES,
+            );
         }
         adamw.zero_grad().unwrap();
         losses.total.backward();

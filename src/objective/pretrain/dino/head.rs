@@ -51,9 +51,12 @@ impl Head {
 
     /// Features M×D to outputs f32 M×K, before any temperature. With `frozen` no gradient reaches the last layer.
     pub(super) fn forward(&self, x: &Tensor, frozen: bool) -> Tensor {
-        let parameter = |t: &Tensor| if frozen { t.detach() } else { t.shallow_clone() };
-        let directions = unit_rows(&parameter(&self.last));
-        let prototypes = self.gain.as_ref().map_or_else(|| directions.shallow_clone(), |gain| &directions * parameter(gain));
+        let used = |t: &Tensor| if frozen { t.detach() } else { t.shallow_clone() };
+        let directions = unit_rows(&used(&self.last));
+        let prototypes = self
+            .gain
+            .as_ref()
+            .map_or_else(|| directions.shallow_clone(), |gain| &directions * used(gain));
         let outputs = project(&self.bottleneck(x), &prototypes, None).to_kind(Kind::Float);
         look(|| "dino head".into(), &outputs);
         outputs

@@ -15,7 +15,13 @@ pub(super) struct Distillation {
 
 /// Of the student's outputs for all crops C, the two global ones first (f32 (C·B)×K, crop after crop), and the teacher's for the global ones (f32
 /// 2B×K, no gradient). The teacher's lose `centre` (K) before its temperature: (2 (C−1)) pairs, each crop with others only.
-pub(super) fn distillation(student: &Tensor, teacher: &Tensor, centre: &Tensor, student_temperature: f64, teacher_temperature: f64) -> Distillation {
+pub(super) fn distillation(
+    student: &Tensor,
+    teacher: &Tensor,
+    centre: &Tensor,
+    student_temperature: f64,
+    teacher_temperature: f64,
+) -> Distillation {
     let (rows, k) = teacher.size2().expect("outputs are 2B×K");
     let images = rows / 2;
     let targets = tch::no_grad(|| ((teacher - centre) / teacher_temperature).softmax(-1, Kind::Float)).view([2, images, k]);

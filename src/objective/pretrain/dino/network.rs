@@ -78,7 +78,11 @@ impl Dino {
             let what = if name == GLOBAL { "view named global" } else { "view named local" };
             return Err(ObjectiveError::Lacks { objective, what });
         }
-        let number = if name == GLOBAL { "the number of global views" } else { "the number of local views" };
+        let number = if name == GLOBAL {
+            "the number of global views"
+        } else {
+            "the number of local views"
+        };
         shape(objective, number, &[crops.len() as i64], &[i64::from(count)])?;
         for crop in &crops {
             shape(objective, "the view", &crop.size(), &[x.len, 3, side, side])?;

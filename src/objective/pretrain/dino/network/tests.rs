@@ -50,7 +50,9 @@ fn input(start: i64, len: i64) -> StepInput {
     };
     StepInput {
         len,
-        views: [(GLOBAL, 16), (GLOBAL, 16), (LOCAL, 8), (LOCAL, 8)].map(|(name, side)| view(name, side)).into(),
+        views: [(GLOBAL, 16), (GLOBAL, 16), (LOCAL, 8), (LOCAL, 8)]
+            .map(|(name, side)| view(name, side))
+            .into(),
         words: None,
         largest_word: 0,
         sets: None,
@@ -94,7 +96,8 @@ fn the_loss_at_the_start_is_that_of_theory() {
     };
     let rho = tch::no_grad(|| {
         let (seen, global, local) = (unit(&dino.teacher, GLOBAL), unit(&dino.student, GLOBAL), unit(&dino.student, LOCAL));
-        let cosine = |teacher: i64, of: &Tensor, crop: i64| (seen.get(teacher) * of.get(crop)).sum(Kind::Double).double_value(&[]) / IMAGES as f64;
+        let cosine =
+            |teacher: i64, of: &Tensor, crop: i64| (seen.get(teacher) * of.get(crop)).sum(Kind::Double).double_value(&[]) / IMAGES as f64;
         let pairs = [
             cosine(0, &global, 1),
             cosine(1, &global, 0),
