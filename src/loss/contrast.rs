@@ -13,7 +13,6 @@ pub struct Contrast {
 }
 
 /// Rows of …×D at length 1, f32; a row of zeros stays one.
-#[must_use]
 pub fn unit_rows(x: &Tensor) -> Tensor {
     let x = x.to_kind(Kind::Float);
     let norm = x.norm_scalaropt_dim(2.0, [-1], true).clamp_min(1e-12);

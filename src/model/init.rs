@@ -62,7 +62,6 @@ pub fn parameter(vs: &Path<'_>, name: &str, dims: &[i64], init: Init) -> Tensor 
 }
 
 /// A variable `name` under `vs` that begins with `value`, is saved with the others and gets no gradient.
-#[must_use]
 pub fn untrained(vs: &Path<'_>, name: &str, value: &Tensor) -> Tensor {
     let mut variable = vs.zeros_no_train(name, &value.size());
     tch::no_grad(|| variable.copy_(value));

@@ -45,7 +45,6 @@ impl Positions {
 ///
 /// # Panics
 /// If `dim` is no multiple of 4.
-#[must_use]
 pub fn sin_cos_positions(grid: i64, dim: i64) -> Tensor {
     assert!(
         dim % 4 == 0,

@@ -55,9 +55,9 @@ fn with(config: &ObjectiveConfig, values: impl IntoIterator<Item = (String, Valu
 }
 
 /// Defaults that make room for the small model, as a config file's would.
-pub(crate) fn fitted(config: ObjectiveConfig) -> ObjectiveConfig {
+pub(crate) fn fitted(config: &ObjectiveConfig) -> ObjectiveConfig {
     let (model, nobody) = (model(), |_: &str| false);
-    let mut config = with(&config, SMALL.map(|(key, size)| (key.to_owned(), Value::Integer(size))));
+    let mut config = with(config, SMALL.map(|(key, size)| (key.to_owned(), Value::Integer(size))));
     config.fit(&scope(&model), &mut Fitting::new(&nobody));
     assert_eq!(config.check(&scope(&model)), []);
     config
@@ -66,7 +66,7 @@ pub(crate) fn fitted(config: ObjectiveConfig) -> ObjectiveConfig {
 /// Every variant of every registered objective and of the one in docs/extending.md, and each of them with one of its switches turned over.
 fn all() -> Vec<ObjectiveConfig> {
     let kinds = OBJECTIVES.iter().copied().chain([&rotation::KIND]);
-    let variants = kinds.flat_map(|kind| (kind.variants)()).map(|plan| fitted(plan.into()));
+    let variants = kinds.flat_map(|kind| (kind.variants)()).map(|plan| fitted(&plan.into()));
     let with_switches = |config: ObjectiveConfig| {
         let table = config.table();
         let switches = table.iter().filter(|(_, value)| value.is_bool()).map(|(key, _)| key.clone());

@@ -14,7 +14,7 @@ use crate::{alone, evaluation, training};
 #[test]
 fn a_weight_that_is_turned_off_in_a_run_takes_its_term_out() {
     let _alone = alone();
-    let config = fitted(SplitMaskConfig::default().into());
+    let config = fitted(&SplitMaskConfig::default().into());
     let (_vs, mut objective) = built(&config, &model());
     let input = input(&config);
     let losses = objective.forward(&input, &evaluation()).unwrap();
@@ -39,7 +39,7 @@ fn patches_and_targets_stay_paired() {
     let _alone = alone();
     // Moving patches together with their positions and words must not change the loss: an MAE decoder that reads its tokens without putting them
     // back in order trains on wrong positions and still learns something (lucidrains/vit-pytorch#242).
-    let config = fitted(SplitMaskConfig::default().into());
+    let config = fitted(&SplitMaskConfig::default().into());
     let (vs, objective) = built(&config, &model());
     let original = input(&config);
     let before = total(objective.as_ref(), &original);

@@ -52,7 +52,7 @@ fn violations_name_their_key() {
     }
     let relative = VitConfig {
         relative_bias: true,
-        ..model.clone()
+        ..model
     };
     assert_eq!(wrong(&d(), &relative), ["model.relative_bias"]);
     assert_eq!(wrong(&DinoConfig { local_crops: 0, ..d() }, &relative), [""; 0]);
@@ -73,7 +73,7 @@ fn what_probably_is_not_meant_is_told() {
     assert!(told(&d, 512, 0.0)[0].contains("augment.colour.jitter"));
     let warm = DinoConfig {
         teacher_temperature: 0.09,
-        ..d.clone()
+        ..d
     };
     assert!(told(&warm, 512, 0.8)[0].contains("0.09"));
     let few = DinoConfig { prototypes: 1024, ..d };
