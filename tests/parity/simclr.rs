@@ -18,7 +18,7 @@ fn losses_gradients_and_running_statistics_are_pytorchs() {
         ..crate::fixture::model()
     };
     let x = fixture.input_of(&[("first", "first"), ("second", "second")], None, None);
-    for (kind, pool, layers) in [("class", Pool::Class, 3), ("mean", Pool::Mean, 2)] {
+    for (kind, pool, layers) in [("class", Pool::Class, 2), ("mean", Pool::Mean, 3)] {
         let config = SimclrConfig {
             pool,
             projection: ProjectionConfig {
