@@ -133,7 +133,13 @@ mod tests {
         let vs = nn::VarStore::new(Device::Cpu);
         let losses = config.build(&vs.root(), &at).forward(&noise(64), &training(64)).unwrap();
         let loss = losses.total.double_value(&[]);
-        let rank = losses.stats.iter().find(|(name, _)| *name == "projection_rank").unwrap().1.double_value(&[]);
+        let rank = losses
+            .stats
+            .iter()
+            .find(|(name, _)| *name == "projection_rank")
+            .unwrap()
+            .1
+            .double_value(&[]);
         let want = config.at_start("contrast", &at).unwrap() + 1.0 / (2.0 * rank * config.temperature.powi(2));
         assert!((loss / want - 1.0).abs() < 0.02, "{loss} instead of {want}, rank {rank}");
     }
