@@ -194,7 +194,7 @@ fn gradients_reach_every_parameter() {
     };
     let with_both = VitConfig {
         relative_bias: true,
-        ..with_scale.clone()
+        ..with_scale
     };
     let models = [model(), with_scale, with_both];
     for (config, model) in all().iter().flat_map(|config| models.iter().map(move |model| (config, model))) {
