@@ -20,20 +20,23 @@ pub enum Affine {
     ScaleAndShift,
     /// A learned scale alone.
     Scale,
+    /// Neither: columns keep mean 0 and variance 1.
+    Neither,
 }
 
 /// Batch normalisation of rows M×D (arXiv 1502.03167), in f32: in training by mean and variance of the rows themselves, elsewhere by running ones.
+/// Rows of several views of a batch may stand in one tensor and be normalised view by view.
 ///
 /// The running ones are variables without gradient (`running_mean`, `running_var`), so checkpoint, average of weights and resume hold them like any
 /// other. Unlike PyTorch's they do not move in the forward pass: [`BatchNorm::after_step`] moves them, and leaves them where the step was skipped.
 #[derive(Debug)]
 pub struct BatchNorm {
-    weight: Tensor,
+    weight: Option<Tensor>,
     bias: Option<Tensor>,
     running_mean: Tensor,
     running_var: Tensor,
-    /// Mean and variance of the rows of the latest training pass, until its step has been taken or skipped.
-    latest: RefCell<Option<[Tensor; 2]>>,
+    /// Mean and variance of each group of rows of the latest training pass, in order, until its step has been taken or skipped.
+    latest: RefCell<Vec<[Tensor; 2]>>,
 }
 
 impl BatchNorm {
@@ -42,40 +45,51 @@ impl BatchNorm {
     pub fn new(vs: &Path<'_>, dim: i64, affine: Affine) -> Self {
         let options = (Kind::Float, Device::Cpu);
         Self {
-            weight: parameter(vs, "weight", &[dim], Init::Const(1.0)),
+            weight: (affine != Affine::Neither).then(|| parameter(vs, "weight", &[dim], Init::Const(1.0))),
             bias: (affine == Affine::ScaleAndShift).then(|| parameter(vs, "bias", &[dim], Init::Const(0.0))),
             running_mean: untrained(vs, "running_mean", &Tensor::zeros([dim], options)),
             running_var: untrained(vs, "running_var", &Tensor::ones([dim], options)),
-            latest: RefCell::new(None),
+            latest: RefCell::new(vec![]),
         }
     }
 
-    /// Rows M×D, at least 2 in training, to rows of the same shape, f32. Training passes are one a step and see the whole batch.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+    /// Rows M×D to rows of the same shape, f32. In training they are `groups` groups of equal size, at least 2 rows each, one behind the other, and each
+    /// is normalised by itself. Training passes are one a step and see the whole batch.
+    pub fn forward(&self, x: &Tensor, groups: i64, train: bool) -> Tensor {
         let _f32 = Autocast::off(x.device()).expect("switching autocast off needs no device");
         let x = x.to_kind(Kind::Float);
-        let running = if train {
-            let (var, mean) = tch::no_grad(|| x.var_mean_dim([0i64].as_slice(), true, false));
-            self.latest.replace(Some([mean, var]));
-            None
-        } else {
-            Some((&self.running_mean, &self.running_var))
+        let normalise = |x: &Tensor, running: Option<[&Tensor; 2]>| {
+            let [mean, var] = [0, 1].map(|i| running.map(|both| both[i]));
+            x.batch_norm(self.weight.as_ref(), self.bias.as_ref(), mean, var, train, MOMENTUM, EPSILON, true)
         };
-        let (mean, var) = running.unzip();
-        x.batch_norm(Some(&self.weight), self.bias.as_ref(), mean, var, train, MOMENTUM, EPSILON, true)
+        if !train {
+            return normalise(&x, Some([&self.running_mean, &self.running_var]));
+        }
+        let groups = x.chunk(groups, 0);
+        let statistics = |group: &Tensor| {
+            let (var, mean) = tch::no_grad(|| group.var_mean_dim([0i64].as_slice(), true, false));
+            [mean, var]
+        };
+        self.latest.replace(groups.iter().map(statistics).collect());
+        match groups.as_slice() {
+            [all] => normalise(all, None),
+            groups => Tensor::cat(&groups.iter().map(|group| normalise(group, None)).collect::<Vec<_>>(), 0),
+        }
     }
 
-    /// Moves the running statistics towards those of the latest training pass; where the scalar `skipped` (f32, on the device) is 1, they stay bit for
-    /// bit, whatever that pass met. No host sync.
+    /// Moves the running statistics towards those of the latest training pass, once for each of its groups in order; where the scalar `skipped` (f32, on
+    /// the device) is 1, they stay bit for bit, whatever that pass met. No host sync.
     pub fn after_step(&mut self, skipped: &Tensor) {
-        let Some([mean, var]) = self.latest.take() else { return };
+        let latest = self.latest.take();
         tch::no_grad(|| {
             let skipped = skipped.to_kind(Kind::Bool);
-            for (running, latest) in [(&mut self.running_mean, mean), (&mut self.running_var, var)] {
-                let moved = &*running * (1.0 - MOMENTUM) + latest * MOMENTUM;
-                // Chosen, not weighted: 0 times what is not finite is not finite.
-                let next = running.where_self(&skipped, &moved);
-                running.copy_(&next);
+            for [mean, var] in latest {
+                for (running, latest) in [(&mut self.running_mean, mean), (&mut self.running_var, var)] {
+                    let moved = &*running * (1.0 - MOMENTUM) + latest * MOMENTUM;
+                    // Chosen, not weighted: 0 times what is not finite is not finite.
+                    let next = running.where_self(&skipped, &moved);
+                    running.copy_(&next);
+                }
             }
         });
     }
@@ -106,7 +120,7 @@ mod tests {
         let vs = VarStore::new(Device::Cpu);
         let mut norm = BatchNorm::new(&vs.root(), 3, Affine::ScaleAndShift);
         let x = rows(64);
-        let y = norm.forward(&x, true);
+        let y = norm.forward(&x, 1, true);
         let spread = y.std_dim([0i64].as_slice(), false, false);
         assert!(near(
             &y.mean_dim([0i64].as_slice(), false, None),
@@ -118,7 +132,7 @@ mod tests {
         );
         let as_it_is = &x / (1.0 + EPSILON).sqrt();
         assert!(
-            near(&norm.forward(&x, false), &as_it_is),
+            near(&norm.forward(&x, 1, false), &as_it_is),
             "nothing was seen yet: mean 0, variance 1"
         );
         norm.after_step(&flag(0.0));
@@ -130,10 +144,10 @@ mod tests {
             "PyTorch keeps the unbiased variance"
         );
         for _ in 0..200 {
-            let _ = norm.forward(&x, true);
+            let _ = norm.forward(&x, 1, true);
             norm.after_step(&flag(0.0));
         }
-        let apart = (norm.forward(&x, false) - y).abs().max().double_value(&[]);
+        let apart = (norm.forward(&x, 1, false) - y).abs().max().double_value(&[]);
         assert!(apart < 0.05, "{apart}");
     }
 
@@ -144,19 +158,45 @@ mod tests {
         let vs = VarStore::new(Device::Cpu);
         let mut norm = BatchNorm::new(&vs.root(), 3, Affine::Scale);
         assert!(!vs.variables().contains_key("bias"));
-        let _ = norm.forward(&rows(8), true);
+        let _ = norm.forward(&rows(8), 1, true);
         norm.after_step(&flag(0.0));
         let state = || ["running_mean", "running_var"].map(|name| vs.variables()[name].copy());
         let before = state();
-        let _ = norm.forward(&(rows(8) * f64::NAN), true);
+        let _ = norm.forward(&(rows(8) * f64::NAN), 1, true);
         norm.after_step(&flag(1.0));
-        let _ = norm.forward(&rows(8), false);
+        let _ = norm.forward(&rows(8), 1, false);
         // No training pass since.
         norm.after_step(&flag(0.0));
         assert_eq!(state(), before);
-        let _ = norm.forward(&rows(8), true);
+        let _ = norm.forward(&rows(8), 1, true);
         norm.after_step(&flag(0.0));
         assert_ne!(state(), before);
+    }
+
+    #[test]
+    fn groups_are_normalised_apart_and_move_the_running_statistics_one_after_the_other() {
+        let _turn = crate::tensor::alone();
+        tch::manual_seed(6);
+        let built = || {
+            let vs = VarStore::new(Device::Cpu);
+            let norm = BatchNorm::new(&vs.root(), 3, Affine::Neither);
+            (vs, norm)
+        };
+        let ((vs, mut norm), (other_vs, mut other)) = (built(), built());
+        assert_eq!(vs.variables().len(), 2, "no scale and no shift");
+        let (a, b) = (rows(8), rows(8) * 3.0);
+        let both = norm.forward(&Tensor::cat(&[&a, &b], 0), 2, true);
+        norm.after_step(&flag(0.0));
+        let one = other.forward(&a, 1, true);
+        other.after_step(&flag(0.0));
+        let two = other.forward(&b, 1, true);
+        other.after_step(&flag(0.0));
+        assert_eq!(both, Tensor::cat(&[&one, &two], 0));
+        for name in ["running_mean", "running_var"] {
+            assert_eq!(vs.variables()[name], other_vs.variables()[name], "{name}");
+        }
+        // What is kept of an evaluation does not depend on how the rows are grouped.
+        assert_eq!(norm.forward(&a, 2, false), norm.forward(&a, 1, false));
     }
 
     #[test]
@@ -166,9 +206,9 @@ mod tests {
         let vs = VarStore::new(Device::Cpu);
         let norm = BatchNorm::new(&vs.root(), 3, Affine::ScaleAndShift);
         let x = rows(8).to_kind(Kind::BFloat16);
-        let plain = norm.forward(&x, true);
+        let plain = norm.forward(&x, 1, true);
         let _bf16 = Autocast::bf16(Device::Cpu).unwrap();
-        let y = norm.forward(&x, true);
+        let y = norm.forward(&x, 1, true);
         assert_eq!((y.kind(), &y), (Kind::Float, &plain));
     }
 }

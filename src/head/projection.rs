@@ -86,40 +86,44 @@ impl ProjectionConfig {
     }
 }
 
-/// Rows M×D to projections M×P. No layer has a bias, since BatchNorm would take it away; the last norm has no shift (SimCLR's code).
+/// Rows M×D to projections M×P. No layer has a bias, since BatchNorm would take it away; the last norm has no shift (SimCLR's code), or neither scale nor
+/// shift (MoCo v3's).
 #[derive(Debug)]
 pub struct Projection {
+    name: String,
     layers: Vec<(nn::Linear, BatchNorm)>,
 }
 
 impl Projection {
-    /// Parameters and running statistics under `vs`: `linear.N.weight`, `norm.N.*`. Matrices begin as PyTorch's: uniform in ± 1 ÷ √inputs.
+    /// Parameters and running statistics under `vs`: `linear.N.weight`, `norm.N.*`; the last norm has `last_norm`. Matrices begin as PyTorch's: uniform in
+    /// ± 1 ÷ √inputs.
     #[must_use]
-    pub fn new(vs: &Path<'_>, dim: i64, config: &ProjectionConfig) -> Self {
+    pub fn new(vs: &Path<'_>, dim: i64, config: &ProjectionConfig, last_norm: Affine) -> Self {
         let widths = config.widths(dim);
         let last = widths.len() - 1;
         let layer = |(i, (inputs, outputs)): (usize, (i64, i64))| {
             let bound = 1.0 / (inputs as f64).sqrt();
-            let affine = if i == last { Affine::Scale } else { Affine::ScaleAndShift };
+            let affine = if i == last { last_norm } else { Affine::ScaleAndShift };
             (
                 linear(&(vs / "linear" / i), inputs, outputs, false, Init::Uniform { bound }),
                 BatchNorm::new(&(vs / "norm" / i), outputs, affine),
             )
         };
         Self {
+            name: vs.components().last().unwrap_or("projection").to_owned(),
             layers: widths.into_iter().enumerate().map(layer).collect(),
         }
     }
 
-    /// Rows M×D to M×P, f32. A training pass sees all rows of a batch at once: they are normalised by each other.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+    /// Rows M×D to M×P, f32. A training pass sees all rows of a batch at once, as `groups` groups: those of a group are normalised by each other.
+    pub fn forward(&self, x: &Tensor, groups: i64, train: bool) -> Tensor {
         let mut x = x.shallow_clone();
         for (i, (linear, norm)) in self.layers.iter().enumerate() {
             if i > 0 {
                 x = x.relu();
             }
-            x = norm.forward(&through(linear, &x), train);
-            look(|| format!("projection.{i}"), &x);
+            x = norm.forward(&through(linear, &x), groups, train);
+            look(|| format!("{}.{i}", self.name), &x);
         }
         x
     }
@@ -148,13 +152,13 @@ mod tests {
             hidden: 6,
             out: 4,
         };
-        let head = Projection::new(&(vs.root() / "projection"), 5, &config);
+        let head = Projection::new(&(vs.root() / "projection"), 5, &config, Affine::Scale);
         let shape = |name: &str| vs.variables()[&format!("projection.{name}")].size();
         assert_eq!([0, 1, 2].map(|i| shape(&format!("linear.{i}.weight"))), [[6, 5], [6, 6], [4, 6]]);
         assert_eq!((shape("norm.1.bias"), shape("norm.2.running_var")), (vec![6], vec![4]));
         assert!(!vs.variables().contains_key("projection.norm.2.bias") && !vs.variables().contains_key("projection.linear.0.bias"));
         let x = Tensor::randn([7, 5], (Kind::Float, Device::Cpu));
-        assert_eq!(head.forward(&x, true).size(), [7, 4]);
+        assert_eq!(head.forward(&x, 1, true).size(), [7, 4]);
         assert_eq!(config.flops(7, 5), 2.0 * 7.0 * (30.0 + 36.0 + 24.0));
         let one = ProjectionConfig { layers: 1, ..config };
         assert_eq!(one.flops(7, 5), 2.0 * 7.0 * 20.0);
