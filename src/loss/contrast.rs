@@ -1,9 +1,9 @@
-//! Recognising the other half of an image among the batch.
+//! Recognising the other half of an image, or another view of it, among the batch.
 
 use tch::{Kind, Reduction, Tensor};
 use torch_ext::Autocast;
 
-/// What [`info_nce`] answers: scalars.
+/// What the losses here answer: scalars.
 #[derive(Debug)]
 pub struct Contrast {
     /// Mean of both directions, nats.
@@ -28,7 +28,6 @@ pub fn info_nce(a: &Tensor, b: &Tensor, temperature: f64, both_branches: bool) -
     let _f32 = Autocast::off(a.device()).expect("switching autocast off needs no device");
     let (a, b) = (unit_rows(a), unit_rows(b));
     let rows = a.size()[0];
-    let partner = Tensor::arange(rows, (Kind::Int64, a.device()));
     let similarity = a.matmul(&b.tr()) / temperature;
     let logits = |own: &Tensor, other: Tensor| {
         if both_branches {
@@ -39,7 +38,27 @@ pub fn info_nce(a: &Tensor, b: &Tensor, temperature: f64, both_branches: bool) -
             other
         }
     };
-    let directions = [logits(&a, similarity.shallow_clone()), logits(&b, similarity.tr())];
+    both_directions(&[logits(&a, similarity.shallow_clone()), logits(&b, similarity.tr())])
+}
+
+/// InfoNCE between the queries and the keys of two views (arXiv 2104.02057 algorithm 1, without its weight): query i of a view is to find key i among
+/// the keys of the other view. Both are 2B×D, the second view behind the first, and are taken to length 1; no gradient reaches the keys. Mean of the two
+/// directions.
+#[must_use]
+pub fn info_nce_of_keys(queries: &Tensor, keys: &Tensor, temperature: f64) -> Contrast {
+    let _f32 = Autocast::off(queries.device()).expect("switching autocast off needs no device");
+    let views = |x: &Tensor| {
+        let x = unit_rows(x);
+        let images = x.size()[0] / 2;
+        [x.narrow(0, 0, images), x.narrow(0, images, images)]
+    };
+    let ([q1, q2], [k1, k2]) = (views(queries), views(&keys.detach()));
+    both_directions(&[q1.matmul(&k2.tr()) / temperature, q2.matmul(&k1.tr()) / temperature])
+}
+
+/// Of the logits B×C of two directions: column i is the right one in row i.
+fn both_directions(directions: &[Tensor; 2]) -> Contrast {
+    let partner = Tensor::arange(directions[0].size()[0], (Kind::Int64, directions[0].device()));
     let losses = directions
         .each_ref()
         .map(|l| l.cross_entropy_loss::<Tensor>(&partner, None, Reduction::Mean, -100, 0.0));
@@ -83,13 +102,31 @@ mod tests {
     }
 
     #[test]
+    fn queries_look_among_the_keys_of_the_other_view_and_move_no_key() {
+        let _turn = crate::tensor::alone();
+        let eye = Tensor::eye(6, (Kind::Float, Device::Cpu));
+        // The keys of a view lie where the queries of the other one do.
+        let queries = Tensor::cat(&[&eye, &eye.roll([1i64], [1i64])], 0).set_requires_grad(true);
+        let keys = (Tensor::cat(&[&eye.roll([1i64], [1i64]), &eye], 0) * 2.0).set_requires_grad(true);
+        let found = info_nce_of_keys(&queries, &keys, 0.2);
+        let want = (1.0 + 5.0 * (-5f64).exp()).ln();
+        assert!((found.loss.double_value(&[]) - want).abs() < 1e-6);
+        assert_eq!(found.accuracy.double_value(&[]), 1.0);
+        found.loss.backward();
+        assert!(torch_ext::has_grad(&queries) && !torch_ext::has_grad(&keys));
+        let alike = Tensor::ones([12, 6], (Kind::Float, Device::Cpu));
+        assert!((info_nce_of_keys(&alike, &alike, 0.2).loss.double_value(&[]) - 6f64.ln()).abs() < 1e-6);
+    }
+
+    #[test]
     fn stays_f32_under_autocast() {
         let _turn = crate::tensor::alone();
         tch::manual_seed(5);
         let a = Tensor::randn([16, 32], (Kind::Float, Device::Cpu));
         let b = Tensor::randn([16, 32], (Kind::Float, Device::Cpu));
-        let plain = loss(&a, &b, true);
+        let of_keys = || info_nce_of_keys(&a, &b, 0.2).loss.double_value(&[]);
+        let plain = (loss(&a, &b, true), of_keys());
         let _bf16 = Autocast::bf16(Device::Cpu).unwrap();
-        assert_eq!(loss(&a, &b, true), plain);
+        assert_eq!((loss(&a, &b, true), of_keys()), plain);
     }
 }

@@ -5,7 +5,7 @@ mod pixels;
 mod rank;
 mod tokens;
 
-pub use contrast::{Contrast, info_nce, unit_rows};
+pub use contrast::{Contrast, info_nce, info_nce_of_keys, unit_rows};
 pub use pixels::{image_of_patches, mean_squared_error, patch_pixels, patch_scale};
 pub use rank::participation_ratio;
 pub use tokens::{count_words, perplexity, token_accuracy, token_cross_entropy};

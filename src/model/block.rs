@@ -99,7 +99,7 @@ struct Attention {
 
 impl Attention {
     fn new(vs: &Path<'_>, o: &BlockOptions) -> Self {
-        let qkv = parameter(&(vs / "qkv"), "weight", &[3 * o.dim, o.dim], o.weights);
+        let qkv = parameter(&(vs / "qkv"), "weight", &[3 * o.dim, o.dim], o.weights.of_query_key_value(o.dim));
         let zero = Init::Const(0.0);
         let bias = match o.qkv_bias {
             QkvBias::Full => Biases::Full(parameter(&(vs / "qkv"), "bias", &[3 * o.dim], zero)),

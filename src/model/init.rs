@@ -25,13 +25,33 @@ pub enum Init {
     },
     /// Uniform in ± √(6 ÷ (inputs + outputs)) of a matrix outputs×inputs (Glorot and Bengio 2010); what stands behind the first dimension is input.
     Xavier,
+    /// The same, with query, key and value as three matrices and a class token of almost nothing (arXiv 2104.02057's code).
+    XavierOfThree,
 }
 
 impl Init {
-    /// What class tokens, mask tokens and position tables are drawn from where the matrices are drawn from this: they have no inputs and outputs.
+    /// What mask tokens and position tables are drawn from where the matrices are drawn from this: they have no inputs and outputs.
     pub(crate) fn of_tokens(self) -> Self {
         match self {
-            Self::Xavier => Self::Normal { std: 0.02 },
+            Self::Xavier | Self::XavierOfThree => Self::Normal { std: 0.02 },
+            other => other,
+        }
+    }
+
+    /// The same for a class token.
+    pub(crate) fn of_class_token(self) -> Self {
+        match self {
+            Self::XavierOfThree => Self::Normal { std: 1e-6 },
+            other => other.of_tokens(),
+        }
+    }
+
+    /// The same for query, key and value in one matrix, of `dim` inputs each.
+    pub(crate) fn of_query_key_value(self, dim: i64) -> Self {
+        match self {
+            Self::XavierOfThree => Self::Uniform {
+                bound: (6.0 / (2 * dim) as f64).sqrt(),
+            },
             other => other,
         }
     }
@@ -47,7 +67,7 @@ impl Init {
                 Tensor::zeros(dims, options).uniform_(-ERF_CUT, ERF_CUT).erfinv() * (std * std::f64::consts::SQRT_2)
             }
             Self::Uniform { bound } => Tensor::zeros(dims, options).uniform_(-bound, bound),
-            Self::Xavier => {
+            Self::Xavier | Self::XavierOfThree => {
                 let inputs: i64 = dims[1..].iter().product();
                 let bound = (6.0 / (dims[0] + inputs) as f64).sqrt();
                 Self::Uniform { bound }.draw(dims)
@@ -118,6 +138,9 @@ mod tests {
         let bound = (6.0f64 / 1200.0).sqrt();
         assert!((matrix.std(true).double_value(&[]) / bound - 1.0 / 3f64.sqrt()).abs() < 0.005);
         assert!(matrix.abs().max().double_value(&[]) <= bound * (1.0 + 1e-6));
+        let three = Init::XavierOfThree.of_query_key_value(100).draw(&[300, 100]);
+        assert!((three.abs().max().double_value(&[]) / (6.0f64 / 200.0).sqrt() - 1.0).abs() < 1e-3);
+        assert_eq!(Init::Xavier.of_query_key_value(100), Init::Xavier);
         assert_eq!(Init::Const(2.0).draw(&[3]).sum(Kind::Float).double_value(&[]), 6.0);
     }
 }

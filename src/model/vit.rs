@@ -16,7 +16,7 @@ pub struct VitOptions {
     pub drop_path: f64,
     /// Biases of query, key, value.
     pub qkv_bias: QkvBias,
-    /// Distribution of matrices, class token and position table; with [`Init::Xavier`] of the patch embedding too.
+    /// Distribution of matrices, class token and position table; with [`Init::Xavier`] and [`Init::XavierOfThree`] of the patch embedding too.
     pub weights: Init,
     /// How the position table is made.
     pub positions: Positions,
@@ -68,10 +68,10 @@ impl Vit {
         let inputs = 3 * patch * patch;
         let block_options = Self::block_options(config, options);
         let tokens = options.weights.of_tokens();
-        let cls_token = parameter(vs, "cls_token", &[1, 1, dim], tokens);
+        let cls_token = parameter(vs, "cls_token", &[1, 1, dim], options.weights.of_class_token());
         let pos_embed = options.positions.table(vs, config.patches(), dim, tokens);
         let patch_init = match options.weights {
-            Init::Xavier => Init::Xavier,
+            Init::Xavier | Init::XavierOfThree => Init::Xavier,
             // PyTorch's default for a convolution, as timm leaves it: it scales with the patch, which 0.02 would not.
             _ => Init::Uniform {
                 bound: 1.0 / (inputs as f64).sqrt(),

@@ -50,11 +50,12 @@ impl TeacherWeights {
 
     /// Gives the student all of the teacher's weights.
     pub(super) fn reset_student(&self) {
-        tch::no_grad(|| {
-            for (student, teacher) in self.students.iter().zip(&self.teachers) {
-                student.shallow_clone().copy_(teacher);
-            }
-        });
+        copy(&self.teachers, &self.students);
+    }
+
+    /// Gives the teacher all of the student's weights.
+    pub(super) fn reset_teacher(&self) {
+        copy(&self.students, &self.teachers);
     }
 
     /// Takes a step's weights in: teacher ← momentum · teacher + (1 − momentum) · student. Where the scalar `skipped` (f32, on the device) is 1, nothing
@@ -67,6 +68,14 @@ impl TeacherWeights {
         let share = tch::no_grad(|| (1.0 - skipped.to_kind(Kind::Float)) * (1.0 - momentum));
         Ok(torch_ext::lerp(&pick(&self.teachers), &pick(&self.students), &share)?)
     }
+}
+
+fn copy(from: &[Tensor], to: &[Tensor]) {
+    tch::no_grad(|| {
+        for (from, to) in from.iter().zip(to) {
+            to.shallow_clone().copy_(from);
+        }
+    });
 }
 
 /// Puts a variable of another store under `at`, by its dotted name. The storage is shared.
@@ -135,5 +144,8 @@ mod tests {
         weights.reset_student();
         assert_eq!(weight, average);
         assert_eq!(buffer, other);
+        let _ = tch::no_grad(|| (weight.fill_(8.0), buffer.fill_(9.0)));
+        weights.reset_teacher();
+        assert_eq!((average.double_value(&[2]), other.double_value(&[1])), (8.0, 9.0));
     }
 }
