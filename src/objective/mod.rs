@@ -12,6 +12,7 @@ pub mod pretrain;
 mod registry;
 mod sheet;
 mod teacher;
+mod two_views;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -27,6 +28,7 @@ pub use input::{image, square_view};
 pub use pretrain::OBJECTIVES;
 pub use registry::{Kind, ObjectiveConfig, kind, read, table};
 pub use sheet::{Column, Sheet};
+pub use two_views::Pool;
 
 use crate::model::config::VitConfig;
 use crate::model::{BatchRows, Vit};

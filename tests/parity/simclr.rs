@@ -2,8 +2,8 @@
 
 use splitmask::head::ProjectionConfig;
 use splitmask::model::config::VitConfig;
-use splitmask::objective::pretrain::simclr::{Pool, SimclrConfig};
-use splitmask::objective::{Plan, Scope};
+use splitmask::objective::pretrain::simclr::SimclrConfig;
+use splitmask::objective::{Plan, Pool, Scope};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::fixture::{Fixture, assert_grads, assert_near, set_params};

@@ -3,11 +3,12 @@
 use tch::Tensor;
 use tch::nn::Path;
 
-use super::{FIRST, KIND, SECOND, SimclrConfig};
-use crate::head::Projection;
+use super::{KIND, SimclrConfig};
+use crate::head::{Affine, Projection};
 use crate::loss::{info_nce, participation_ratio};
 use crate::model::{Init, Vit, VitOptions};
-use crate::objective::{Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings, square_view};
+use crate::objective::two_views;
+use crate::objective::{Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings};
 use crate::tensor::StepInput;
 
 /// Both views of all images go through encoder and projection head as one batch of 2B: rows 0..B are the first views.
@@ -22,7 +23,7 @@ impl Simclr {
     /// Parameters under `vs`: the encoder's at its root, `projection.*`.
     pub(super) fn new(vs: &Path<'_>, config: &SimclrConfig, at: &Scope<'_>) -> Self {
         let options = VitOptions {
-            weights: Init::Xavier,
+            weights: Init::XavierOfThree,
             positions: config.positions,
             ..VitOptions::plain(0.0)
         };
@@ -31,7 +32,7 @@ impl Simclr {
             vit.freeze_patch_embedding();
         }
         Self {
-            projection: Projection::new(&(vs / "projection"), vit.dim(), &config.projection),
+            projection: Projection::new(&(vs / "projection"), vit.dim(), &config.projection, Affine::Scale),
             vit,
             config: config.clone(),
         }
@@ -40,10 +41,9 @@ impl Simclr {
 
 impl Objective for Simclr {
     fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
-        let view = |name| square_view(KIND.name, x, name, &self.vit);
-        let views = Tensor::cat(&[view(FIRST)?, view(SECOND)?], 0);
+        let views = two_views::both(KIND.name, x, &self.vit)?;
         let described = self.config.pool.of(&self.vit.forward_features(&views, ctx.train));
-        let projected = self.projection.forward(&described, ctx.train);
+        let projected = self.projection.forward(&described, 1, ctx.train);
         let of = |start| projected.narrow(0, start, x.len);
         let contrast = info_nce(&of(0), &of(x.len), self.config.temperature, true);
         Ok(Losses {
@@ -77,6 +77,7 @@ mod tests {
     use super::*;
     use crate::head::ProjectionConfig;
     use crate::model::config::VitConfig;
+    use crate::objective::two_views::{FIRST, SECOND};
     use crate::tensor::NamedView;
 
     fn small() -> (VitConfig, SimclrConfig) {
