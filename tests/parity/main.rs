@@ -8,6 +8,7 @@ mod dvae;
 mod extending;
 mod fixture;
 mod mae;
+mod moco_v3;
 #[allow(unreachable_pub, reason = "it is written as it stands in the tree")]
 mod rotation;
 mod simclr;

@@ -3,10 +3,18 @@
 pub mod beit;
 pub mod dino;
 pub mod mae;
+pub mod moco_v3;
 pub mod simclr;
 pub mod splitmask;
 
 use super::Kind;
 
 /// All objectives; the first one is the default.
-pub static OBJECTIVES: &[&Kind] = &[&splitmask::KIND, &beit::KIND, &mae::KIND, &simclr::KIND, &dino::KIND];
+pub static OBJECTIVES: &[&Kind] = &[
+    &splitmask::KIND,
+    &beit::KIND,
+    &mae::KIND,
+    &simclr::KIND,
+    &dino::KIND,
+    &moco_v3::KIND,
+];

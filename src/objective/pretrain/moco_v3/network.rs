@@ -1,0 +1,140 @@
+//! The base encoder, its running average, and the loss between them.
+
+use tch::Tensor;
+use tch::nn::Path;
+
+use super::{KIND, MocoV3Config};
+use crate::head::{Affine, Projection};
+use crate::loss::{info_nce_of_keys, participation_ratio};
+use crate::model::{Init, Vit, VitOptions};
+use crate::objective::teacher::TeacherWeights;
+use crate::objective::two_views::{self, Pool};
+use crate::objective::{Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings};
+use crate::optim::ParamRule;
+use crate::tensor::StepInput;
+
+/// Prefix of the momentum encoder's parameters and of its head's. Those of the base encoder, which is trained, stand at the root.
+const MOMENTUM: &str = "momentum";
+
+/// Views of an image. Each is normalised by itself in every BatchNorm (the authors' code has a forward pass for each).
+const VIEWS: i64 = 2;
+
+/// An encoder with its projection head: the base one or the momentum one.
+#[derive(Debug)]
+struct Network {
+    vit: Vit,
+    projection: Projection,
+    pool: Pool,
+}
+
+impl Network {
+    /// Parameters under `vs`: the encoder's, and `projection.*`.
+    fn new(vs: &Path<'_>, config: &MocoV3Config, at: &Scope<'_>) -> Self {
+        let options = VitOptions {
+            weights: Init::XavierOfThree,
+            positions: config.positions,
+            ..VitOptions::plain(0.0)
+        };
+        let vit = Vit::with(vs, at.model, &options);
+        if config.freeze_patches {
+            vit.freeze_patch_embedding();
+        }
+        Self {
+            projection: Projection::new(&(vs / "projection"), vit.dim(), &config.projection, Affine::Neither),
+            vit,
+            pool: config.pool,
+        }
+    }
+
+    /// Views of 2B rows, the second views behind the first, to their projections 2B×P.
+    fn project(&self, views: &Tensor, train: bool) -> Tensor {
+        let described = self.pool.of(&self.vit.forward_features(views, train));
+        self.projection.forward(&described, VIEWS, train)
+    }
+}
+
+/// Queries are what the predictor makes of the base encoder's projections, keys are the momentum encoder's projections. The momentum encoder's
+/// BatchNorms see its own batches and have running statistics of their own; only weights are averaged.
+#[derive(Debug)]
+pub(super) struct MocoV3 {
+    base: Network,
+    momentum: Network,
+    weights: TeacherWeights,
+    predictor: Option<Projection>,
+    config: MocoV3Config,
+}
+
+impl MocoV3 {
+    /// Parameters under `vs`: the base encoder's at its root, `projection.*`, `predictor.*`, and the momentum encoder's and its head's under `momentum`.
+    pub(super) fn new(vs: &Path<'_>, config: &MocoV3Config, at: &Scope<'_>) -> Self {
+        let (base, momentum, weights) = TeacherWeights::build(vs, &(vs / MOMENTUM), |vs| Network::new(vs, config, at));
+        let predictor = config.predictor();
+        let width = i64::from(config.projection.out);
+        Self {
+            base,
+            momentum,
+            weights,
+            predictor: predictor.map(|layers| Projection::new(&(vs / "predictor"), width, &layers, Affine::Neither)),
+            config: config.clone(),
+        }
+    }
+}
+
+impl Objective for MocoV3 {
+    fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
+        let views = two_views::both(KIND.name, x, &self.base.vit)?;
+        if ctx.train && ctx.step == 0 {
+            // Weights of run.init_from have gone to the base encoder, and the two begin alike. In a run without them nothing changes here.
+            self.weights.reset_teacher();
+        }
+        let keys = tch::no_grad(|| self.momentum.project(&views, ctx.train));
+        let projected = self.base.project(&views, ctx.train);
+        let predicted = self.predictor.as_ref().map(|head| head.forward(&projected, VIEWS, ctx.train));
+        let temperature = self.config.temperature;
+        let contrast = info_nce_of_keys(predicted.as_ref().unwrap_or(&projected), &keys, temperature);
+        Ok(Losses {
+            // The sum of the two directions, each times 2τ (the authors' code).
+            total: &contrast.loss * (4.0 * temperature),
+            stats: vec![
+                ("contrast_accuracy", contrast.accuracy),
+                ("projection_rank", participation_ratio(&projected)),
+            ],
+            ..Losses::of_term("contrast", contrast.loss)
+        })
+    }
+
+    /// The base encoder, which is the one that the authors evaluate (arXiv 2104.02057, `main_lincls.py`).
+    fn encoder(&self) -> &Vit {
+        &self.base.vit
+    }
+
+    fn take_live(&mut self, plan: &dyn Plan) -> Result<(), ObjectiveError> {
+        let new: &MocoV3Config = settings(plan, &KIND)?;
+        self.config.temperature = new.temperature;
+        self.config.momentum_end = new.momentum_end;
+        Ok(())
+    }
+
+    /// The authors average at the beginning of a step, before its keys are computed, with that step's momentum. This is that average of the next step:
+    /// nothing changes the base encoder between the two, and at the first step both encoders are equal and an average changes neither.
+    fn after_step(&mut self, ctx: &StepContext, skipped: &Tensor) -> Result<(), ObjectiveError> {
+        for head in [&mut self.base.projection, &mut self.momentum.projection]
+            .into_iter()
+            .chain(&mut self.predictor)
+        {
+            head.after_step(skipped);
+        }
+        self.weights.update(self.config.momentum_at(ctx.step + 1, ctx.total), skipped)
+    }
+
+    /// Everything decays, biases and BatchNorm too (the authors' code gives the optimizer no groups).
+    fn rule(&self, name: &str, _: &[i64]) -> ParamRule {
+        ParamRule {
+            decay: true,
+            layers_below_top: self.base.vit.layers_below_top(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
