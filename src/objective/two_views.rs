@@ -86,7 +86,7 @@ pub(super) const CONTRAST_AT_CHANCE: CollapseRule = CollapseRule {
 pub(super) const PROJECTIONS_ON_A_LINE: CollapseRule = CollapseRule {
     name: "projections_on_a_line",
     help: "the projections use fewer than 2 dimensions, effectively: images are told apart by one property alone",
-    remedy: "stronger colour changes in `objective.first` and `objective.second`, lower `optim.lr`, raise `objective.temperature`",
+    remedy: "raise `objective.first.jitter_strength` and `objective.second.jitter_strength`, lower `optim.lr`, raise `objective.temperature`",
     holds: |at| at.mean("projection_rank").is_some_and(|rank| rank < FEW_DIMENSIONS),
 };
 
