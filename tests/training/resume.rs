@@ -40,12 +40,25 @@ fn the_trace_after_five_kills_equals_the_undisturbed_one() {
     }
 }
 
+/// Sizes and waits of published recipes that a short run on a CPU cannot afford, for whoever has a key of that name.
+const SMALL: [(&str, u32); 4] = [
+    ("prototypes", 64),
+    ("hidden", 64),
+    ("bottleneck", 16),
+    ("freeze_last_layer_steps", 10),
+];
+
 /// The ground's config with an objective's defaults, and averaged weights beside the trained ones.
-fn config_of(ground: &Ground, kind: &str) -> String {
+fn config_of(ground: &Ground, kind: &splitmask::objective::Kind) -> String {
     let text = ground.config_text();
     let (before, rest) = text.split_once("[objective]").unwrap();
     let (_, after) = rest.split_once("[optim]").unwrap();
-    format!("{before}[objective]\nkind = \"{kind}\"\n[ema]\ndecay = 0.9\n[optim]{after}")
+    let small = SMALL.iter().filter(|(key, _)| kind.keys().any(|k| k.name == *key));
+    let small: String = small.map(|(key, size)| format!("{key} = {size}\n")).collect();
+    format!(
+        "{before}[objective]\nkind = \"{}\"\n{small}[ema]\ndecay = 0.9\n[optim]{after}",
+        kind.name
+    )
 }
 
 /// What an objective keeps besides weights (a teacher, the running statistics of BatchNorm) must come back too.
@@ -54,7 +67,7 @@ fn a_killed_run_of_each_objective_goes_on_bit_for_bit() {
     let ground = Ground::new();
     for kind in splitmask::objective::OBJECTIVES {
         let name = kind.name;
-        std::fs::write(ground.config(), config_of(&ground, name)).unwrap();
+        std::fs::write(ground.config(), config_of(&ground, kind)).unwrap();
         let run = |folder: &str| {
             let set = format!("run.dir=\"{}\"", ground.path(folder).display());
             ground.train(&["--set", "optim.total_steps=150", "--set", "log.every_steps=10", "--set", &set])
