@@ -53,6 +53,15 @@ impl CliError {
         }
     }
 
+    /// Something that only a bug or an exhausted machine explains: exit code 70.
+    pub fn internal(what: &str, e: &std::io::Error) -> Self {
+        Self {
+            code: ExitCode::Internal,
+            message: format!("{what}: {e}"),
+            hint: None,
+        }
+    }
+
     /// I/O: exit code 74.
     pub fn io(message: impl Into<String>) -> Self {
         Self {

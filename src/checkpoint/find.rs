@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::Metadata;
 use tch::Tensor;
 
-use super::store::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PREFIX, PROGRESS, digest, io};
+use super::files::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PREFIX, PROGRESS, digest, io};
 use super::{CheckpointError, Progress, Snapshot};
 
 /// A checkpoint whose files are all whole, and what it holds besides tensors.

@@ -16,6 +16,7 @@
 //! come back bit for bit, NaN and infinity too.
 
 mod config;
+mod files;
 mod find;
 mod parameters;
 mod retention;

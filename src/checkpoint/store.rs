@@ -2,23 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
 use tch::Tensor;
 
+use super::files::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PREFIX, PROGRESS, digest, io};
 use super::find::{check_head, list};
 use super::{CheckpointError, Snapshot};
 
-pub(super) const MODEL: &str = "model.safetensors";
-pub(super) const OPTIMIZER: &str = "optimizer.safetensors";
-pub(super) const PROGRESS: &str = "progress.json";
-pub(super) const CONFIG: &str = "config.toml";
-/// The files whose checksums [`COMPLETE`] holds.
-pub(super) const FILES: [&str; 4] = [MODEL, OPTIMIZER, PROGRESS, CONFIG];
-pub(super) const COMPLETE: &str = "complete.json";
-pub(super) const PREFIX: &str = "step-";
 const BEST: &str = "best";
 /// Folders on their way in or out.
 const TEMPORARY: &str = ".tmp-";
@@ -33,29 +25,8 @@ fn place(root: &Path, step: u64) -> PathBuf {
     root.join(format!("{PREFIX}{step:08}"))
 }
 
-pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError + '_ {
-    move |source| CheckpointError::Io {
-        path: path.to_owned(),
-        source,
-    }
-}
-
 fn sync(path: &Path) -> Result<(), CheckpointError> {
     File::open(path).and_then(|f| f.sync_all()).map_err(io(path))
-}
-
-pub(super) fn digest(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0u8; 1 << 20];
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            break;
-        }
-        hash.update(&buffer[..n]);
-    }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 fn write_text(path: &Path, text: &str) -> Result<(), CheckpointError> {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use splitmask_pipeline::cursor::Cursor;
 use tch::{Device, Kind, Tensor};
 
-use super::store::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PROGRESS};
+use super::files::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PROGRESS};
 use super::*;
 use crate::eval::config::Watched;
 use crate::eval::patience::Patience;
@@ -259,7 +259,7 @@ fn whole_files_that_say_nothing_are_damage_too() {
         save(dir.path(), &snapshot(1)).unwrap();
         let newer = save(dir.path(), &snapshot(2)).unwrap();
         fs::write(newer.join(file), text).unwrap();
-        let sums: BTreeMap<&str, String> = FILES.map(|f| (f, super::store::digest(&newer.join(f)).unwrap())).into();
+        let sums: BTreeMap<&str, String> = FILES.map(|f| (f, super::files::digest(&newer.join(f)).unwrap())).into();
         fs::write(newer.join(COMPLETE), serde_json::to_string(&sums).unwrap()).unwrap();
         assert_eq!(newest_step(dir.path()), Some(1), "{file} {text:?}");
     }

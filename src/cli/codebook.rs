@@ -2,134 +2,31 @@
 
 mod dvae;
 mod interrupt;
+mod options;
+mod progress;
 mod sheet;
+mod usage;
 mod views;
 
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use clap::Args;
-use clap::builder::PossibleValuesParser;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use splitmask_pipeline::config::{DataConfig, ImageExtensions};
+use indicatif::ProgressBar;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::file;
 use splitmask_pipeline::tokenize::{
-    BookSpec, Census, Codebook, CodebookKind, HalfView, KMeansOptions, PixelSpace, TOKENIZERS, Tokenizer, Usage, build_kmeans,
-    build_random_patches, build_random_projection, picture,
+    BookSpec, Census, Codebook, CodebookKind, HalfView, KMeansOptions, PixelSpace, Tokenizer, Usage, build_kmeans, build_random_patches,
+    build_random_projection, picture,
 };
 
-use self::dvae::DvaeArgs;
+pub(crate) use self::options::CodebookArgs;
+use self::progress::{bar, start};
+use self::usage::{usage_json, usage_lines};
 use self::views::Views;
-use crate::cli::amount;
 use crate::cli::answer::answer;
 use crate::cli::png::write_png;
 use crate::dvae::is_dvae;
 use crate::exit::CliError;
-
-const LONG_ABOUT: &str = "\
-Makes a codebook: the visual words that the model learns to predict for patches it does not see (arXiv 2112.10740 §3.3).
-
-Each patch of a half-size copy of the view gets the word whose vector has the largest cosine similarity. Kinds of vocabulary:
-  random-patches     patches of different images of the data; nearly all words get used. The best start.
-  k-means            centroids of clustered patches; takes minutes, little gained in the paper.
-  random-projection  random vectors; needs no data, but natural patches use only some hundred of the words.
-  dvae               a learnt tokenizer: the discrete VAE of DALL-E (arXiv 2102.12092), trained on the data here, which wants a GPU and
-                     hours, or published weights (--weights). Its words are computed on the training device.
-The paper finds the first three as good as the learnt one, and 26 % faster (its Table 2, §3.3).
-
-The table at the end is measured on random crops of the data. Perplexity is the number of equally frequent words that would be as hard to
-guess; its logarithm, the marginal entropy, is the loss of a model that knows nothing but frequencies: training has learnt something once
-its inpainting loss is below it. A perplexity under 50, or a commonest word above 30 %, makes a poor target: try another --pixels.";
-
-const EXAMPLES: &str = "\
-Examples:
-  splitmask codebook data/photos/train --out data/photos/words.safetensors --picture words.png
-  splitmask codebook data/clipart/train --out words.safetensors --words 1024 --image 64 --patch 8 --pixels raw
-  splitmask codebook data/photos/train --out words.safetensors --kind k-means --samples 500000
-  splitmask codebook --out words.safetensors --kind random-projection --range 0,1
-  splitmask codebook data/photos/train --out dvae.safetensors --kind dvae --steps 50000 --picture rebuilt.png
-  splitmask codebook data/photos/train --out dvae.safetensors --kind dvae --weights dall-e-encoder.safetensors
-Then set codebook.path in the training config, with model.image and model.patch as --image and --patch here.";
-
-/// Make a vocabulary of visual words for a set of images.
-#[derive(Args)]
-#[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
-pub(crate) struct CodebookArgs {
-    /// Shards with the images, as for data.train. Only a random projection can do without; it is then not measured.
-    url: Option<String>,
-    /// File to write.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    /// How the words are made.
-    #[arg(long, default_value = CodebookKind::RandomPatches.name(), value_parser = PossibleValuesParser::new(TOKENIZERS.map(|t| t.name).into_iter().chain([dvae::KIND])))]
-    kind: String,
-    /// Words in the vocabulary (the paper has 8192).
-    #[arg(long, value_name = "N", default_value_t = 8192)]
-    words: usize,
-    /// Side of the model's views, as model.image.
-    #[arg(long, value_name = "PIXELS", default_value = "224", value_parser = amount::side)]
-    image: u32,
-    /// Side of the model's patches, as model.patch; a word covers half of it on the half-size copy.
-    #[arg(long, value_name = "PIXELS", default_value = "16", value_parser = amount::side)]
-    patch: u32,
-    /// Numbers that patches and words are compared in.
-    #[arg(long, value_name = "SPACE", default_value = PixelSpace::MeanStd.name(), value_parser = PossibleValuesParser::new(PixelSpace::ALL.map(PixelSpace::name)))]
-    pixels: String,
-    /// Seed of everything random.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Patches that k-means clusters (the paper takes 3 million); default: 64 for each word.
-    #[arg(long, value_name = "N")]
-    samples: Option<usize>,
-    /// Passes of k-means at most.
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    passes: u32,
-    /// Range of the components of a random projection (the paper does not state it).
-    #[arg(long, value_name = "LOW,HIGH", default_value = "0,1", value_parser = range, allow_hyphen_values = true)]
-    range: [f32; 2],
-    /// Range of the crops' share of the image area, as augment.crop.area.
-    #[arg(long, value_name = "LOW,HIGH", default_value = "0.2,1", value_parser = range)]
-    area: [f32; 2],
-    /// Crops that the words are counted on; 0 = do not measure.
-    #[arg(long, value_name = "CROPS", default_value_t = 2000)]
-    measure: usize,
-    /// Draw into this PNG file: all words, the commonest first; for a dVAE, pictures, rebuilt from their words, and as mosaics of what
-    /// their words stand for.
-    #[arg(long, value_name = "FILE")]
-    picture: Option<PathBuf>,
-    /// Object store endpoint to use instead of the provider's.
-    #[arg(long, value_name = "URL", default_value = "")]
-    endpoint: String,
-    /// Extension of the images, where a sample holds several pictures, as data.image; several with commas, in order of preference.
-    #[arg(long, value_name = "EXTENSION", value_delimiter = ',')]
-    extension: Vec<String>,
-    /// Print the table as JSON, and no progress bar.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    dvae: DvaeArgs,
-}
-
-impl CodebookArgs {
-    /// How the shards are read.
-    fn data(&self) -> DataConfig {
-        DataConfig {
-            endpoint: self.endpoint.clone(),
-            image: ImageExtensions::of(&self.extension),
-            ..DataConfig::default()
-        }
-    }
-}
-
-fn range(text: &str) -> Result<[f32; 2], String> {
-    let example = "two numbers with a comma, the lower one first, for example 0.2,1";
-    let (lo, hi) = text.split_once(',').ok_or(example)?;
-    let number = |t: &str| t.trim().parse::<f32>().ok().filter(|n| n.is_finite()).ok_or(example);
-    let (lo, hi) = (number(lo)?, number(hi)?);
-    if lo < hi { Ok([lo, hi]) } else { Err(example.into()) }
-}
 
 /// Makes, measures, writes and prints.
 pub(crate) fn run(args: &CodebookArgs) -> Result<(), CliError> {
@@ -320,22 +217,6 @@ fn measure(book: &mut Codebook, source: &Views, crops: usize, bar: &ProgressBar)
     Ok(usage)
 }
 
-fn bar(wanted: bool) -> ProgressBar {
-    let target = if wanted && std::io::stderr().is_terminal() {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} · {eta} left").expect("the template is a constant");
-    ProgressBar::with_draw_target(None, target).with_style(style)
-}
-
-fn start(bar: &ProgressBar, message: &'static str, length: u64) {
-    bar.reset();
-    bar.set_length(length);
-    bar.set_message(message);
-}
-
 fn write_picture(book: &Codebook, path: &Path) -> Result<(), CliError> {
     write_png(&picture(book, 32usize.div_ceil(book.patch as usize).clamp(1, 8).min(3)), path)
 }
@@ -345,11 +226,6 @@ fn json(book: &Codebook, usage: Option<Usage>, out: &Path) -> String {
     let value = serde_json::json!({"file": out, "id": book.id(), "kind": book.kind, "words": book.len(), "patch": 2 * book.patch,
         "pixels": book.pixels, "seed": book.seed, "provenance": book.provenance, "usage": usage});
     format!("{value:#}\n")
-}
-
-fn usage_json(u: Usage) -> serde_json::Value {
-    serde_json::json!({"patches": u.total, "distinct": u.distinct, "perplexity": u.perplexity, "entropy_nats": u.entropy_nats,
-        "top_share": u.top_share, "top_word": u.top_word})
 }
 
 /// The table at the end, a word of judgement, and what to do next.
@@ -377,26 +253,6 @@ fn table(book: &Codebook, usage: Option<Usage>, args: &CodebookArgs) -> String {
     lines.join("\n") + "\n"
 }
 
-/// How a vocabulary of `words` is used.
-fn usage_lines(u: Usage, words: usize) -> Vec<String> {
-    let v = words as f64;
-    vec![
-        format!("  patches counted       {:>10}", u.total),
-        format!(
-            "  distinct words        {:>10}   ({:.1} % of all)",
-            u.distinct,
-            100.0 * u.distinct as f64 / v
-        ),
-        format!("  perplexity            {:>10.1}   (at most {v})", u.perplexity),
-        format!(
-            "  marginal entropy      {:>10.3}   nats (at most {:.3}): an inpainting loss below it has learnt something",
-            u.entropy_nats,
-            v.ln()
-        ),
-        format!("  commonest word        {:>9.2} %   (word {})", 100.0 * u.top_share, u.top_word),
-    ]
-}
-
 fn judgement(usage: Usage, pixels: PixelSpace) -> Option<String> {
     let poor = usage.top_share > 0.3 || usage.perplexity < 50.0;
     let other = if pixels == PixelSpace::ChannelMeanRemoved {
@@ -409,7 +265,7 @@ fn judgement(usage: Usage, pixels: PixelSpace) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::options::range;
 
     #[test]
     fn ranges() {

@@ -22,8 +22,8 @@ pub(crate) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &CompletionsArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &CompletionsArgs, mut command: clap::Command) -> Result<(), CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut super::command(), "splitmask", &mut script);
+    clap_complete::generate(args.shell, &mut command, "splitmask", &mut script);
     answer(&String::from_utf8_lossy(&script))
 }

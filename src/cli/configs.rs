@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::answer::say;
+use crate::cli::installation::installation;
 use crate::exit::CliError;
 
 const EXAMPLES: &str = "\
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &ConfigsArgs) -> Result<(), CliError> {
 
 /// The folder of recipes: that of the installation, else `configs` of a checkout that one stands in.
 fn folder() -> Result<PathBuf, CliError> {
-    let installed = super::installation().map(|prefix| prefix.join("share/splitmask/configs"));
+    let installed = installation().map(|prefix| prefix.join("share/splitmask/configs"));
     let here = std::env::current_dir().ok().map(|d| d.join("configs"));
     installed
         .into_iter()

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::cli::answer::say;
+use crate::cli::installation::installation;
 use crate::exit::CliError;
 
 /// Say what was found: libtorch, processor, CUDA or why not, threads, memory, tools; with advice on each gap.
@@ -19,7 +20,7 @@ struct Finding {
 pub(crate) fn run(_: DoctorArgs) -> Result<(), CliError> {
     let mut findings = vec![libtorch(), processor(), cuda(), threads(), memory(), disk()];
     // Who installed a package runs none of our tests.
-    if super::installation().is_none() {
+    if installation().is_none() {
         findings.push(tool("prometheus", "the dashboards' tests"));
         findings.push(tool("promtool", "the alerts' tests"));
     }

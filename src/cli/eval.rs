@@ -1,31 +1,19 @@
 //! `splitmask eval`: how good are the features of a checkpoint? The verbs are the rows of [`crate::eval::EVALUATIONS`].
 
 mod linear;
-
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod subject;
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use splitmask_pipeline::request::SampleRequest;
-use tch::{Device, Tensor, nn};
 
-use crate::checkpoint::{self, folder_of};
-use crate::cli::answer::say;
-use crate::config::{Config, Source};
-use crate::eval::config::Weights;
-use crate::eval::data::{Sets, TrainingPass};
-use crate::eval::knn::{self, Accuracy, Knn};
+use self::subject::{Measured, SubjectArgs};
+use crate::eval::Evaluation;
+use crate::eval::knn::Knn;
 use crate::eval::linear::Linear;
 use crate::eval::loss::ValidationLoss;
-use crate::eval::pool::Pool;
-use crate::eval::{EvalError, Evaluation, GoOn, Progress, Score, Subject, fenced};
 use crate::exit::CliError;
-use crate::objective::{Objective, Scope};
-use crate::optim::EMA_PREFIX;
-use crate::tensor::choose_device;
-use crate::words::Words;
+
+pub(super) use subject::{checkpoint_folder, config_of, knn};
 
 /// Measure a checkpoint on the images of data.val.
 #[derive(Args)]
@@ -42,25 +30,6 @@ enum Task {
     Linear(linear::LinearArgs),
     #[command(about = ValidationLoss.doc())]
     Loss(LossArgs),
-}
-
-/// What is measured; of every verb.
-#[derive(Args)]
-struct SubjectArgs {
-    /// Run folder (its newest checkpoint is taken) or checkpoint folder.
-    run: PathBuf,
-    /// The same encoder at its random initialisation instead of the checkpoint's weights.
-    #[arg(long)]
-    random_init: bool,
-    /// Shards to measure on; default: data.val of the run's config.
-    #[arg(long, value_name = "URL")]
-    val: Option<String>,
-    /// Take the averaged weights (needs a run with ema.decay); default: eval.weights of the run's config.
-    #[arg(long)]
-    ema: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Each image of data.val is classified by the k most similar images of data.train; nothing is learnt, so the number speaks of the
@@ -105,206 +74,4 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             subject.tell(&folder, &Knn, measured.score(&Knn, Vec::new())?, json!({ "k": config.eval.k }))
         }
     }
-}
-
-impl SubjectArgs {
-    /// The checkpoint and its config, with what the arguments say.
-    fn open(&self) -> Result<(PathBuf, Config), CliError> {
-        let folder = checkpoint_folder(&self.run)?;
-        let mut config = config_of(&folder)?;
-        if let Some(val) = &self.val {
-            config.data.val.clone_from(val);
-        }
-        if self.ema {
-            if config.ema.decay == 0.0 {
-                return Err(CliError::usage(
-                    format!("--ema: {} has no averaged weights (ema.decay = 0)", folder.display()),
-                    "train with ema.decay, for example 0.999".to_owned(),
-                ));
-            }
-            config.eval.weights = Weights::Ema;
-        }
-        Ok((folder, config))
-    }
-
-    fn weights<'a>(&self, folder: &'a Path) -> Option<&'a Path> {
-        (!self.random_init).then_some(folder)
-    }
-
-    /// Prints a score; `more` are further fields of the JSON.
-    fn tell(&self, folder: &Path, evaluation: &dyn Evaluation, score: Score, mut more: serde_json::Value) -> Result<(), CliError> {
-        if self.json {
-            let what = if self.random_init {
-                "random-init".into()
-            } else {
-                folder.display().to_string()
-            };
-            more["weights"] = what.into();
-            more[evaluation.name()] = score.details;
-            say!("{more}");
-            return Ok(());
-        }
-        for line in &score.table {
-            say!("{line}");
-        }
-        for line in score.remarks.lines() {
-            say!("note            {line}");
-        }
-        Ok(())
-    }
-}
-
-/// The folder itself if it is a checkpoint, else the newest good checkpoint of the run in it; newer ones that cannot be read are named on stderr.
-pub(super) fn checkpoint_folder(run: &Path) -> Result<PathBuf, CliError> {
-    if run.join("complete.json").exists() {
-        return Ok(run.to_owned());
-    }
-    let found = checkpoint::newest_good(&folder_of(run))?;
-    for bad in &found.bad {
-        crate::cli::answer::warn(&format!("passed over: {}", bad.reason));
-    }
-    found.good.map(|good| good.folder).ok_or_else(|| {
-        CliError::usage(
-            match found.bad.len() {
-                0 => format!("{}: no checkpoint in it", run.display()),
-                n => format!("{}: none of its {n} checkpoints can be read", run.display()),
-            },
-            "name a run folder (run.dir of its config) or a folder step-… below its checkpoints/".to_owned(),
-        )
-    })
-}
-
-/// The config that a checkpoint was written under.
-pub(super) fn config_of(folder: &Path) -> Result<Config, CliError> {
-    let source = Source {
-        file: folder.join("config.toml"),
-        ..Source::default()
-    };
-    Ok(source.load()?.config)
-}
-
-/// A model to measure, built as its run's config says.
-struct Measured<'a> {
-    config: &'a Config,
-    objective: Box<dyn Objective>,
-    device: Device,
-    words: Words,
-    request: Arc<SampleRequest>,
-    step: u64,
-    micro_batches: u32,
-}
-
-impl<'a> Measured<'a> {
-    /// A checkpoint's weights, or the random initialisation of its config.
-    fn of(config: &'a Config, weights: Option<&Path>) -> Result<Self, CliError> {
-        if config.data.val.is_empty() {
-            return Err(CliError::usage(
-                "data.val is empty: there is nothing to measure on",
-                "name shards: --val URL".to_owned(),
-            ));
-        }
-        let scope = |words: usize| Scope {
-            crop: config.augment.crop,
-            colour: config.augment.colour,
-            ..Scope::new(&config.model, config.train.batch, words as i64)
-        };
-        let (device, _) = choose_device(&config.train.device)?;
-        let needed = config.objective.request(&scope(0)).words.is_some();
-        let words = Words::load(
-            Path::new(&config.codebook.path),
-            &config.model,
-            config.data.first_place(),
-            needed,
-            device,
-        )?;
-        tch::manual_seed(config.run.seed as i64);
-        let vars = nn::VarStore::new(device);
-        let objective = config.objective.build(&vars.root(), &scope(words.len()));
-        let (mut step, mut micro_batches) = (0, config.train.accumulate);
-        if let Some(folder) = weights {
-            let found = checkpoint::read(folder)?;
-            step = found.progress.step;
-            micro_batches = micro_batches.max(found.progress.micro_batches);
-            let mut tensors = found.weights()?;
-            if config.eval.weights == Weights::Ema {
-                // Only the averages, under their weights' names.
-                let averaged = |(name, t): (String, Tensor)| name.strip_prefix(EMA_PREFIX).map(|n| (n.to_owned(), t));
-                tensors = tensors.into_iter().filter_map(averaged).collect();
-            }
-            checkpoint::put_weights(folder, &tensors, &vars)?;
-        }
-        let request = Arc::new(words.request(config.objective.request(&scope(words.len()))));
-        Ok(Self {
-            config,
-            objective,
-            device,
-            words,
-            request,
-            step,
-            micro_batches,
-        })
-    }
-
-    fn score(&self, evaluation: &dyn Evaluation, places: Vec<(usize, Pool)>) -> Result<Score, CliError> {
-        self.measure(places, |subject, go_on| evaluation.run(subject, go_on))
-    }
-
-    /// Measures behind the fence, with the stage shown on the terminal.
-    fn measure<T>(
-        &self,
-        places: Vec<(usize, Pool)>,
-        work: impl FnOnce(&Subject<'_>, GoOn<'_>) -> Result<T, EvalError>,
-    ) -> Result<T, CliError> {
-        let config = self.config;
-        let subject = Subject {
-            objective: self.objective.as_ref(),
-            device: self.device,
-            bf16: config.train.precision.is_bf16(),
-            normalise: config.train.normalise(),
-            eval: &config.eval,
-            sets: Sets {
-                data: &config.data,
-                pipeline: &config.pipeline,
-                image: config.model.image,
-                crop_ratio: config.eval.crop_ratio,
-                seed: config.run.seed,
-            },
-            training: TrainingPass {
-                words: &self.words,
-                request: &self.request,
-                batch: config.train.batch as usize,
-                micro_batches: self.micro_batches.max(1) as usize,
-                step: self.step,
-                total_steps: config.optim.total_steps,
-            },
-            places,
-        };
-        let images = ProgressBar::new_spinner()
-            .with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"));
-        let fits = ProgressBar::new(subject.places.len() as u64)
-            .with_style(ProgressStyle::with_template("{spinner} fitting probes {wide_bar} {pos} of {len}").expect("template is valid"));
-        let mut show = |progress| {
-            match progress {
-                Progress::Waiting => {}
-                Progress::Images(set, n) => {
-                    images.set_message(set);
-                    images.set_position(n as u64);
-                }
-                Progress::Fits(done, _) => {
-                    images.finish_and_clear();
-                    fits.set_position(done as u64);
-                }
-            }
-            true
-        };
-        let result = fenced(|| work(&subject, &mut show));
-        images.finish_and_clear();
-        fits.finish_and_clear();
-        Ok(result?)
-    }
-}
-
-/// k-NN accuracy of a checkpoint's weights, or of the random initialisation of its config.
-pub(super) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, CliError> {
-    Measured::of(config, weights)?.measure(Vec::new(), knn::measure)
 }

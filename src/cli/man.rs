@@ -21,10 +21,10 @@ pub(crate) struct ManArgs {
     folder: PathBuf,
 }
 
-pub(crate) fn run(args: &ManArgs) -> Result<(), CliError> {
+pub(crate) fn run(args: &ManArgs, command: clap::Command) -> Result<(), CliError> {
     let folder = args.folder.display();
     std::fs::create_dir_all(&args.folder)
-        .and_then(|()| clap_mangen::generate_to(super::command(), &args.folder))
+        .and_then(|()| clap_mangen::generate_to(command, &args.folder))
         .map_err(|e| CliError::io(format!("{folder}: manual pages cannot be written: {e}")))?;
     say!("{folder}: splitmask.1 and a page for each verb");
     Ok(())

@@ -12,6 +12,7 @@ mod eval;
 mod export;
 mod import;
 mod inspect;
+mod installation;
 mod man;
 mod pack;
 mod png;
@@ -19,7 +20,6 @@ mod replay;
 mod report;
 mod train;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -56,18 +56,6 @@ enum Verb {
     Replay(replay::ReplayArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
-}
-
-/// All verbs with their options, as clap knows them.
-fn command() -> clap::Command {
-    Cli::command()
-}
-
-/// The folder that this program is installed in (`PREFIX/libexec/splitmask/splitmask`, as a wheel or a tarball lays it); none if it was built here.
-fn installation() -> Option<PathBuf> {
-    let own = std::env::current_exe().ok()?;
-    let prefix = own.ancestors().nth(3)?;
-    own.ends_with("libexec/splitmask/splitmask").then(|| prefix.to_owned())
 }
 
 /// Runs the verb of the process's arguments and answers its exit code.
@@ -115,8 +103,8 @@ pub fn main() -> ExitCode {
         Verb::Export(args) => export::run(&args),
         Verb::Import(args) => import::run(&args),
         Verb::Replay(args) => replay::run(&args),
-        Verb::Completions(args) => completions::run(&args),
-        Verb::Man(args) => man::run(&args),
+        Verb::Completions(args) => completions::run(&args, Cli::command()),
+        Verb::Man(args) => man::run(&args, Cli::command()),
     };
     let code = match result {
         Ok(()) => ErrorCode::Done,

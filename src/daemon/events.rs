@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::reading::Reading;
-use super::start::Started;
+use super::started::Started;
 use crate::config::{Change, Problem};
 use crate::exit::CliError;
 use crate::signals::Signal;

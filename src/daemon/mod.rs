@@ -7,41 +7,46 @@
 
 pub mod admin;
 mod bucket_wait;
+mod changes;
 pub mod daemon_status;
 pub mod events;
 mod file_watch;
 mod file_work;
 pub mod journal;
+mod listen;
 pub mod lock;
 pub mod logging;
-mod observe;
+mod pending_reload;
+pub mod policy;
 pub mod progress;
 mod reading;
-mod reload;
 mod scrapes;
 pub mod settings;
 pub mod start;
+mod started;
 mod supervisor;
 pub mod systemd;
 pub mod threads;
+mod train;
 mod transaction;
 pub mod watchdog;
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prometheus::Registry;
 
 use crate::config::Source;
-use crate::exit::{CliError, ExitCode};
+use crate::exit::CliError;
 use crate::signals;
 use crate::telemetry::metrics::TrainMetrics;
-use crate::trainer::control::{Command, Failure, Outcome, Status, StatusBoard};
-use crate::trainer::spec::TrainerSpec;
+use crate::trainer::control::{Outcome, Status, StatusBoard};
+use changes::listed;
 use daemon_status::DaemonStatus;
 use events::Event;
-use start::Started;
+use started::Started;
+pub use train::Train;
 
 /// Pause between two looks whether the run folder is still there.
 const FOLDER_WATCH_EVERY: Duration = Duration::from_millis(100);
@@ -62,11 +67,6 @@ pub struct DaemonArgs {
     pub watch_every: Duration,
 }
 
-/// A trainer as the daemon sees it: blocks until done, obeys commands, keeps the status board; `splitmask::trainer::run` or a fake one.
-pub trait Train: Fn(TrainerSpec, Receiver<Command>, StatusBoard) -> Result<Outcome, Failure> + Send + Sync + 'static {}
-
-impl<F: Fn(TrainerSpec, Receiver<Command>, StatusBoard) -> Result<Outcome, Failure> + Send + Sync + 'static> Train for F {}
-
 /// Runs until the trainer is done or a signal ends it. From here on signals are heard.
 ///
 /// The trainer's thread may still run when this returns: end the process by [`crate::exit::at_once`].
@@ -78,7 +78,7 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
     let (events, inbox) = channel();
     let heard = events.clone();
     signals::listen(move |signal| drop(heard.send(Event::Signal(signal, Instant::now()))))
-        .map_err(|e| internal("signals cannot be heard", &e))?;
+        .map_err(|e| CliError::internal("signals cannot be heard", &e))?;
     let (started, hangup) = start::begin(&args.source, &events, &inbox)?;
     let Started {
         settings,
@@ -98,7 +98,7 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
     let threads = admin::AdminThread::start(shared).and_then(|admin| Ok((admin, file_work::FileWork::start()?)));
     let (mut admin, files) = threads.map_err(|e| {
         lock.undo();
-        internal("a thread of the daemon could not be started", &e)
+        CliError::internal("a thread of the daemon could not be started", &e)
     })?;
     let address = listener.as_ref().and_then(|l| l.local_addr().ok());
     admin.serve(listener);
@@ -106,7 +106,7 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
         tracing::info!(address = %address, lifecycle = config.admin.lifecycle, "admin page at http://{address}/");
     }
     if let Some((step, changes)) = &from {
-        tracing::info!(step, changes = %start::listed(changes), "going on from the checkpoint at step {step}");
+        tracing::info!(step, changes = %listed(changes), "going on from the checkpoint at step {step}");
     }
     // Dropped at the end, which ends the threads; one that hangs is not waited for.
     let _watches = watch(&args.source, file_sha256, args.watch_every, &lock, &events);
@@ -156,12 +156,4 @@ fn watch(source: &Source, file_sha256: String, every: Duration, lock: &Arc<lock:
         tracing::warn!(error = %e, "nobody notices if the run folder is renamed or deleted");
     }
     [stop_config, stop_folder]
-}
-
-fn internal(what: &str, e: &std::io::Error) -> CliError {
-    CliError {
-        code: ExitCode::Internal,
-        message: format!("{what}: {e}"),
-        hint: None,
-    }
 }

@@ -2,9 +2,11 @@
 
 use std::net::TcpListener;
 
-use super::admin::{self, Policy};
+use super::changes::{frozen, listed};
+use super::listen;
+use super::policy::Policy;
 use super::settings::Settings;
-use super::start::{frozen, listed};
+
 use crate::config::diff::strongest;
 use crate::config::{Change, Class, ConfigError, Problem, Source, diff};
 use crate::telemetry::metrics::ReloadOutcome;
@@ -94,7 +96,7 @@ fn compare(settings: Settings, in_force: &Settings) -> Result<NewConfig, Refusal
     let listener = if *bind == in_force.config.admin.bind {
         None
     } else {
-        match admin::bind(bind) {
+        match listen::bind(bind) {
             Ok(listener) => Some(listener),
             Err(e) => return Err(Refusal::of(ReloadOutcome::Failed, changes, settings.wrong("admin.bind", e))),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use splitmask_pipeline::bucket::secret::hidden;
 use toml::Value;
 
-use super::admin::Policy;
+use super::policy::Policy;
 use crate::config::{Config, ConfigError, Loaded, Place, Problem, tree};
 use crate::exit::CliError;
 use crate::trainer::control::{Blame, Failure};

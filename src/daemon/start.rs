@@ -8,32 +8,21 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-use super::admin::{self, Policy};
+use super::changes::{frozen, listed};
 use super::events::Event;
 use super::journal::LAST_GOOD_FILE;
+use super::listen;
 use super::lock::RunLock;
 use super::settings::Settings;
+use super::started::Started;
 use crate::checkpoint;
 use crate::config::diff::diff_stored;
-use crate::config::{Change, Class, Config, ConfigError, Source};
+use crate::config::{Change, Config, ConfigError, Source};
 use crate::exit::{CliError, ExitCode};
 use crate::signals::Signal;
 
 /// Time that a start which is stopped has to take back what it made.
 const UNDO_LIMIT: Duration = Duration::from_secs(1);
-
-/// What the supervisor takes over.
-#[derive(Debug)]
-pub struct Started {
-    pub(super) settings: Settings,
-    /// Digest of the config file.
-    pub(super) file_sha256: String,
-    pub(super) policy: Policy,
-    pub(super) lock: Arc<RunLock>,
-    pub(super) listener: Option<TcpListener>,
-    /// The checkpoint that the run goes on from, and what differs from its config.
-    pub(super) from: Option<(u64, Vec<Change>)>,
-}
 
 /// Makes the start in a thread and waits for it. Answers also whether a SIGHUP came meanwhile: the file may have changed behind its reading.
 ///
@@ -85,7 +74,7 @@ fn make(source: &Source) -> Result<Started, CliError> {
     let run_dir = settings.config.run_dir();
     let lock = RunLock::take(&run_dir).map_err(|e| settings.at("run.dir", e))?;
     let rest = || -> Result<Option<TcpListener>, CliError> {
-        let listener = admin::bind(&settings.config.admin.bind).map_err(|e| CliError {
+        let listener = listen::bind(&settings.config.admin.bind).map_err(|e| CliError {
             hint: Some("choose another admin.bind, or \"\" for none".into()),
             ..settings.wrong("admin.bind", e).into()
         })?;
@@ -136,18 +125,6 @@ pub fn against_checkpoint(config: &Config) -> Result<Option<(u64, Vec<Change>)>,
             good.folder.display()
         ),
     ))
-}
-
-/// The frozen ones among some changes.
-#[must_use]
-pub fn frozen(changes: &[Change]) -> Vec<Change> {
-    changes.iter().filter(|c| c.class == Class::Frozen).cloned().collect()
-}
-
-/// Changes in one line.
-#[must_use]
-pub fn listed(changes: &[Change]) -> String {
-    changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A refused config at the start: as the config error, and where the last accepted one is, if the file still tells the run folder.

@@ -1,5 +1,9 @@
 //! The loop that owns the run: starts the trainer, forwards what is asked of it, drains it.
 
+mod bucket;
+mod observe;
+mod reload;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -13,13 +17,14 @@ use super::file_work::FileWork;
 use super::journal::{self, Entry, Journal};
 use super::lock::RunLock;
 use super::logging::LogHandle;
+use super::pending_reload::Pending;
 use super::progress::Progress;
-use super::reload::Pending;
 use super::settings::Settings;
+use super::start;
 use super::systemd::ServiceManager;
+use super::train::Train;
 use super::transaction::{self, Action, End, Transaction};
 use super::watchdog::Watchdog;
-use super::{Train, start};
 use crate::config::{Change, Config, Source};
 use crate::exit::{CliError, ExitCode};
 use crate::signals::{Signal, Stop, StopRequests};
@@ -336,7 +341,7 @@ impl<T: Train> Supervisor<T> {
             let _ = events.send(Event::TrainerEnded(result.unwrap_or_else(|panic| Err(panicked(&*panic)))));
         };
         if let Err(e) = std::thread::Builder::new().name("trainer".into()).stack_size(16 << 20).spawn(body) {
-            self.end = Some(Err(super::internal("no trainer thread", &e)));
+            self.end = Some(Err(CliError::internal("no trainer thread", &e)));
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod collapse;
 mod input;
+mod kind;
 mod masked;
 mod predicted_words;
 pub mod pretrain;
@@ -25,8 +26,9 @@ use toml::Table;
 pub use crate::telemetry::number::{Baseline, Better, Number, Panel, Role, Unit};
 pub use collapse::{CollapseRule, Judged};
 pub use input::{image, square_view};
+pub use kind::{Kind, read, table};
 pub use pretrain::OBJECTIVES;
-pub use registry::{Kind, ObjectiveConfig, kind, read, table};
+pub use registry::{ObjectiveConfig, kind};
 pub use sheet::{Column, Sheet};
 pub use two_views::Pool;
 

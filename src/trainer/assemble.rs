@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use tch::Device;
 
-use super::control::StatusBoard;
+use super::control::{StatusBoard, held};
+use super::epochs::fit_schedule;
 use super::error::TrainError;
 use super::feed::{Supply, check_val};
 use super::hooks::Hooks;
 use super::initial_weights;
 use super::metrics_log::MetricsLog;
-use super::outlets::{Outlets, Telemetry, held};
+use super::outlets::{Outlets, Telemetry};
 use super::resume;
 use super::run::Trainer;
 use super::setup::Setup;
@@ -42,7 +43,7 @@ pub(super) fn assemble(
         .objective
         .declare(kind.numbers, kind.collapse.iter().map(|rule| rule.name));
     let request = Arc::new(words.request(spec.objective.request(&spec.scope(words.len()))));
-    let newest = resume::newest(&spec.run_dir, &telemetry, &status)?;
+    let newest = resume::newest(&spec.run_dir, &telemetry.train, &status)?;
     let resumed = newest.as_ref().map(|(_, snapshot)| snapshot.progress.step);
     if let Some((folder, snapshot)) = newest {
         let counters = snapshot.progress.counters.clone();
@@ -151,19 +152,4 @@ fn prepare_device(spec: &TrainerSpec, telemetry: &Telemetry) -> Result<Device, T
     };
     telemetry.train.set_build_info(torch_ext::version(), &name);
     Ok(device)
-}
-
-/// Cuts the schedule to `optim.max_epochs` passes over `samples` images; answers the passes that it takes.
-pub(super) fn fit_schedule(spec: &mut TrainerSpec, samples: Option<u64>) -> Result<Option<f64>, TrainError> {
-    if spec.optim.max_epochs > 0 && samples.is_none() {
-        return Err(TrainError::BadSetting {
-            key: "optim.max_epochs".into(),
-            value: spec.optim.max_epochs.to_string(),
-            detail: "the training data has no manifest.json, so nobody knows how many images an epoch has".into(),
-            hint: Some("`splitmask pack` writes one; or set optim.max_epochs = 0 and optim.total_steps to what you want".into()),
-        });
-    }
-    let fitted = spec.optim.fitted(spec.train.batch, samples);
-    spec.optim = fitted.optim;
-    Ok(fitted.epochs)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
@@ -219,6 +219,11 @@ pub struct Status {
 
 /// Shared, lock-held-briefly status.
 pub type StatusBoard = Arc<Mutex<Status>>;
+
+/// A status board, held for a moment; whoever panicked with it in hand left whole values.
+pub(super) fn held(status: &StatusBoard) -> MutexGuard<'_, Status> {
+    status.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The trainer's end of the command channel.
 pub type Commands = Receiver<Command>;

@@ -20,6 +20,9 @@ use super::error::{TrainError, device_panics_caught};
 use super::spec::TrainerSpec;
 use crate::tensor::SentBatch;
 
+/// Longest time for which commands go unheard while a batch is awaited.
+pub(super) const PATIENCE: Duration = Duration::from_millis(50);
+
 /// Longest time for which opening `data.val` is retried at a start, seconds.
 const OPENING_VAL_S: f64 = 5.0;
 

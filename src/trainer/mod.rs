@@ -7,6 +7,7 @@
 mod assemble;
 mod config;
 pub mod control;
+mod epochs;
 mod error;
 mod fault_injection;
 mod feed;
@@ -34,14 +35,16 @@ pub use stability::replay;
 use assemble::assemble;
 use control::{Commands, Outcome, StatusBoard};
 use feed::Supply;
+use run::{Ended, Trainer};
 use spec::TrainerSpec;
+use stability::roll_back;
 
 /// Trains until the schedule ends, a stop is commanded, or something fails for good. Goes on from the newest checkpoint of the run folder.
 ///
 /// # Errors
 /// [`TrainError`]; where a model exists by then, a checkpoint was written first.
 pub fn run(spec: TrainerSpec, commands: &Commands, status: StatusBoard, telemetry: Telemetry) -> Result<Outcome, TrainError> {
-    assemble(spec, Supply::Bucket, status, telemetry, None)?.train(commands)
+    train(assemble(spec, Supply::Bucket, status, telemetry, None)?, commands)
 }
 
 /// As [`run`], on batches that were made before instead of `spec.data`, in turn and without end: for measuring the loop by itself.
@@ -55,5 +58,15 @@ pub fn run_prepared(
     status: StatusBoard,
     telemetry: Telemetry,
 ) -> Result<Outcome, TrainError> {
-    assemble(spec, Supply::Prepared(batches.into()), status, telemetry, None)?.train(commands)
+    train(assemble(spec, Supply::Prepared(batches.into()), status, telemetry, None)?, commands)
+}
+
+/// Trains, and goes back and on as often as steps go wrong and the ladder allows.
+fn train(mut trainer: Trainer, commands: &Commands) -> Result<Outcome, TrainError> {
+    loop {
+        match trainer.train(commands)? {
+            Ended::Done(outcome) => return Ok(outcome),
+            Ended::Unstable(run, instability) => trainer = roll_back(*run, &instability)?,
+        }
+    }
 }

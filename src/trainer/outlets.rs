@@ -1,10 +1,10 @@
 //! Where a trainer tells what it does: metrics, status board, `metrics.jsonl`, and the clock of its phases.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use splitmask_pipeline::metrics::PipelineMetrics;
 
-use super::control::{State, Status, StatusBoard, uptime_s};
+use super::control::{State, Status, StatusBoard, held, uptime_s};
 use super::metrics_log::MetricsLog;
 use super::setup::Setup;
 use super::state::RunState;
@@ -51,9 +51,4 @@ impl Outlets {
         self.metrics_log.write(line.as_object().cloned().unwrap_or_default());
         self.board().unwritten_lines = self.metrics_log.waiting();
     }
-}
-
-/// A status board, held for a moment; whoever panicked with it in hand left whole values.
-pub(super) fn held(status: &StatusBoard) -> MutexGuard<'_, Status> {
-    status.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 
 use tch::nn;
 
-use super::control::StatusBoard;
+use super::control::{StatusBoard, held};
 use super::error::TrainError;
-use super::outlets::{Telemetry, held};
 use crate::checkpoint::{self, Bad, CheckpointError, Found, Snapshot, folder_of};
 use crate::optim::{AdamW, OptimError};
+use crate::telemetry::metrics::TrainMetrics;
 use crate::words::Words;
 
 /// The newest checkpoint of the run that can be read, with its folder. Newer ones that cannot are set aside, and told.
 ///
 /// # Errors
 /// The folder of the checkpoints cannot be listed.
-pub(super) fn newest(run_dir: &Path, telemetry: &Telemetry, status: &StatusBoard) -> Result<Option<(PathBuf, Snapshot)>, TrainError> {
+pub(super) fn newest(run_dir: &Path, metrics: &TrainMetrics, status: &StatusBoard) -> Result<Option<(PathBuf, Snapshot)>, TrainError> {
     let root = folder_of(run_dir);
     checkpoint::sweep(&root);
     let set_aside = |bad: &Bad| {
@@ -28,7 +28,7 @@ pub(super) fn newest(run_dir: &Path, telemetry: &Telemetry, status: &StatusBoard
             reason = bad.reason,
             "a checkpoint is damaged; {done}; the next older one is taken, if there is one"
         );
-        telemetry.train.checkpoint_damaged.inc();
+        metrics.checkpoint_damaged.inc();
         held(status).note_failure("checkpoint", bad.step, format!("{}; {done}", bad.reason));
     };
     let mut end = u64::MAX;

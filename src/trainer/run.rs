@@ -9,22 +9,27 @@ use std::time::{Duration, Instant};
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::request::SampleRequest;
 
-use super::assemble::fit_schedule;
 use super::control::{Command, Commands, Outcome, Reach, State};
+use super::epochs::fit_schedule;
 use super::error::TrainError;
-use super::feed::{Feed, Staged};
+use super::feed::{Feed, PATIENCE, Staged};
 use super::hooks::{Boundary, Flow, Hooks};
 use super::outlets::Outlets;
 use super::pause::{Due, Pause};
 use super::setup::Setup;
 use super::spec::TrainerSpec;
-use super::stability::{Instability, rollback};
+use super::stability::Instability;
 use super::state::RunState;
 use super::step::take_step;
 use crate::telemetry::metrics::Phase;
 
-/// Longest time for which commands go unheard while a batch is awaited.
-pub(super) const PATIENCE: Duration = Duration::from_millis(50);
+/// How a stretch of training ended.
+pub(super) enum Ended {
+    /// As it should.
+    Done(Outcome),
+    /// By steps that went wrong; the trainer is to go back.
+    Unstable(Box<Trainer>, Instability),
+}
 
 /// One training run: its state, what it is taken with, where its batches come from, what is done at its boundaries, and where it tells.
 pub(super) struct Trainer {
@@ -51,15 +56,15 @@ impl Trainer {
         }
     }
 
-    /// Trains to the end of the schedule, a stop or a failure.
-    pub(super) fn train(mut self, commands: &Commands) -> Result<Outcome, TrainError> {
+    /// Trains to the end of the schedule, a stop, a failure, or steps that go wrong.
+    pub(super) fn train(mut self, commands: &Commands) -> Result<Ended, TrainError> {
         self.hooks.begin(&self.state, &self.setup, &self.out);
         self.show(State::Training);
         while self.state.step < self.setup.spec.optim.total_steps {
             if self.obey(commands) {
                 self.show(State::Draining);
                 self.checkpoint()?;
-                return Ok(Outcome::Stopped { step: self.state.step });
+                return Ok(Ended::Done(Outcome::Stopped { step: self.state.step }));
             }
             self.out.clock.switch(Phase::DataWait);
             if self.paused.is_some() {
@@ -71,7 +76,7 @@ impl Trainer {
                     self.waiting_since = None;
                     match self.boundary(staged) {
                         Ok(None) => {}
-                        Ok(Some(instability)) => self = rollback::roll_back(self, &instability)?,
+                        Ok(Some(instability)) => return Ok(Ended::Unstable(Box::new(self), instability)),
                         // The step was not taken; the weights are those of the one before.
                         Err(e @ TrainError::OutOfMemory { .. }) => {
                             if let Err(error) = self.checkpoint() {
@@ -96,7 +101,7 @@ impl Trainer {
         }
         self.hooks.pictures.draw(&mut self.state, &self.setup, &mut self.out);
         self.show(State::Finished);
-        Ok(Outcome::Finished { step: self.state.step })
+        Ok(Ended::Done(Outcome::Finished { step: self.state.step }))
     }
 
     /// One step, then the hooks that are due. Answers why to go back, if so.

@@ -9,7 +9,6 @@ use tch::{Device, Tensor, nn};
 use super::error::TrainError;
 use super::meter::{Meter, WordUsage};
 use super::resume;
-use super::setup::Setup;
 use super::spec::TrainerSpec;
 use super::stability::Ladder;
 use crate::checkpoint::{Progress, Snapshot};
@@ -115,7 +114,7 @@ impl RunState {
     }
 
     /// A copy on the CPU, for a checkpoint. Losses and norms must have been read from the device before.
-    pub(super) fn snapshot(&mut self, setup: &Setup, metrics: &TrainMetrics) -> Snapshot {
+    pub(super) fn snapshot(&mut self, spec: &TrainerSpec, words: &Words, metrics: &TrainMetrics) -> Snapshot {
         let copy = |t: &Tensor| t.detach().to_device(Device::Cpu).copy();
         let mut model: Vec<(String, Tensor)> = self.vars.variables().iter().map(|(name, t)| (name.clone(), copy(t))).collect();
         model.extend(self.ema.iter().flat_map(Ema::state).map(|(name, t)| (name, copy(&t))));
@@ -130,11 +129,11 @@ impl RunState {
             word_counts,
             token_entropy,
             codebook_perplexity,
-            codebook: setup.words.id(),
+            codebook: words.id(),
             patience: self.patience,
             stability: self.ladder.save(),
             // Only where it is not the config's own.
-            micro_batches: if self.micro_batches == setup.spec.train.accumulate as usize {
+            micro_batches: if self.micro_batches == spec.train.accumulate as usize {
                 0
             } else {
                 self.micro_batches as u32
@@ -144,7 +143,7 @@ impl RunState {
             model,
             optimizer,
             progress,
-            config_toml: setup.spec.config_toml.clone(),
+            config_toml: spec.config_toml.clone(),
         }
     }
 

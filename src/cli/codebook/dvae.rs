@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::Args;
 use indicatif::ProgressBar;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::tokenize::{Usage, usage};
@@ -11,68 +10,21 @@ use splitmask_pipeline::types::{Batch, View};
 use tch::{Device, Kind, Tensor};
 
 use super::interrupt::Interrupt;
+use super::options::{CodebookArgs, DVAE};
+use super::progress::{bar, start};
 use super::sheet::Census;
+use super::usage::{usage_json, usage_lines};
 use super::views::Views;
-use super::{CodebookArgs, bar, range, start, usage_json, usage_lines};
 use crate::cli::answer::answer;
 use crate::cli::png::write_png;
-use crate::dvae::{Dvae, DvaeError, Geometry, Options, Reconstruction, StepReport, Training};
+use crate::dvae::{Dvae, DvaeError, Geometry, Options, StepReport, Training};
 use crate::exit::{CliError, ExitCode};
 use crate::tensor::choose_device;
-
-pub(super) const KIND: &str = "dvae";
 
 /// Steps between two looks at the losses.
 const LOOK: u64 = 20;
 /// Pictures of a batch while measuring.
 const MEASURED: usize = 32;
-
-#[derive(Args)]
-#[command(next_help_heading = "Options of --kind dvae (the pictures have --image ÷ --patch × --stride pixels a side)")]
-pub(super) struct DvaeArgs {
-    /// Take the encoder from this safetensors file instead of training one: openai/DALL-E's, converted as docs/tokenizers.md shows.
-    #[arg(long, value_name = "FILE")]
-    weights: Option<PathBuf>,
-    /// Steps of the training.
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
-    steps: u64,
-    /// Pictures of a step.
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    batch: usize,
-    /// Channels of the first group of blocks (DALL-E has 256).
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    width: i64,
-    /// Pixels a side for each word.
-    #[arg(long, value_name = "PIXELS", default_value_t = 8)]
-    stride: i64,
-    /// Residual blocks of a group.
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    blocks: i64,
-    /// Peak learning rate; falls to an eightieth over a cosine.
-    #[arg(long, default_value_t = 3e-4)]
-    lr: f64,
-    /// Temperature of the relaxation, hot to cold.
-    #[arg(long, value_name = "COLD,HOT", default_value = "0.0625,1", value_parser = range)]
-    temperature: [f32; 2],
-    /// Share of the steps over which the temperature falls.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
-    anneal: f64,
-    /// Weight of each place's divergence from uniform words, in DALL-E's units (there 6.6).
-    #[arg(long, default_value_t = 1.0)]
-    kl: f64,
-    /// Weight of the divergence of a batch's mean word frequencies from uniform ones: keeps words in use (DALL-E: none).
-    #[arg(long, default_value_t = 0.1)]
-    balance: f64,
-    /// How a reconstruction is judged.
-    #[arg(long, value_enum, default_value_t)]
-    reconstruction: Reconstruction,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[arg(long, default_value = "auto")]
-    device: String,
-    /// Steps between two stores of the unfinished training, beside FILE; the same command goes on from there.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
-    save_every: u64,
-}
 
 impl From<DvaeError> for CliError {
     fn from(e: DvaeError) -> Self {
@@ -325,7 +277,7 @@ fn bytes(t: &Tensor) -> Result<Vec<u8>, DvaeError> {
 fn json(dvae: &Dvae, usage: Option<Usage>, last: Option<Look>, out: &Path) -> String {
     let last =
         last.map(|l| serde_json::json!({"reconstruction": l.reconstruction, "divergence": l.divergence, "perplexity": l.perplexity}));
-    let value = serde_json::json!({"file": out, "id": dvae.id(), "kind": KIND, "header": dvae.header,
+    let value = serde_json::json!({"file": out, "id": dvae.id(), "kind": DVAE, "header": dvae.header,
         "encoder_parameters": dvae.encoder_parameters(), "last_steps": last, "usage": usage.map(usage_json)});
     format!("{value:#}\n")
 }

@@ -3,65 +3,19 @@
 mod connections;
 mod guard;
 mod routes;
+mod shared;
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::Registry;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::daemon_status::SharedDaemonStatus;
-use super::events::Event;
+use super::policy::Policy;
 use super::scrapes::Scrapes;
-use crate::trainer::control::StatusBoard;
 
-pub use guard::Policy;
-
-/// What the handlers see.
-pub(crate) struct Shared {
-    status: StatusBoard,
-    shown: SharedDaemonStatus,
-    registry: Registry,
-    events: Sender<Event>,
-    policy: RwLock<Policy>,
-    scrapes: Mutex<Scrapes>,
-}
-
-impl Shared {
-    pub(crate) fn new(
-        status: StatusBoard,
-        shown: SharedDaemonStatus,
-        registry: Registry,
-        events: Sender<Event>,
-        policy: Policy,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            status,
-            shown,
-            registry,
-            events,
-            policy: RwLock::new(policy),
-            scrapes: Mutex::default(),
-        })
-    }
-}
-
-/// Binds the address of a validated config; empty = `None`.
-///
-/// # Errors
-/// The system's reason.
-pub(crate) fn bind(address: &str) -> Result<Option<TcpListener>, String> {
-    if address.is_empty() {
-        return Ok(None);
-    }
-    let parsed: SocketAddr = address.parse().map_err(|e: std::net::AddrParseError| e.to_string())?;
-    let listener = TcpListener::bind(parsed).map_err(|e| e.to_string())?;
-    listener.set_nonblocking(true).map_err(|e| e.to_string())?;
-    Ok(Some(listener))
-}
+pub(crate) use shared::Shared;
 
 /// The thread. Dropping it ends the server.
 pub(crate) struct AdminThread {

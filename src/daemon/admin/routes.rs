@@ -23,8 +23,8 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
-use super::Shared;
 use super::guard::{guard, refusal};
+use super::shared::Shared;
 use crate::config::{keys, tree};
 use crate::daemon::daemon_status::lock;
 use crate::daemon::events::Event;

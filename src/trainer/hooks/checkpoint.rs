@@ -41,7 +41,7 @@ impl WriteCheckpoint {
     fn begin(&mut self, state: &mut RunState, setup: &Setup, out: &mut Outlets) -> Result<(), TrainError> {
         out.clock.switch(Phase::Checkpoint);
         read_ladder(state, &setup.spec.stability, out)?;
-        let snapshot = state.snapshot(setup, &out.telemetry.train);
+        let snapshot = state.snapshot(&setup.spec, &setup.words, &out.telemetry.train);
         self.writer.begin(snapshot, setup.retention(state));
         out.clock.switch(Phase::Other);
         Ok(())

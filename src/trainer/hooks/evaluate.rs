@@ -9,9 +9,9 @@ use super::{Boundary, Flow, Hook, overfitting};
 use crate::eval::config::ProbeLayers;
 use crate::eval::pool::Pool;
 use crate::eval::{EVALUATIONS, EvalError, Evaluation, Progress, Score};
-use crate::trainer::control::uptime_s;
+use crate::trainer::control::{held, uptime_s};
 use crate::trainer::error::TrainError;
-use crate::trainer::outlets::{Outlets, held};
+use crate::trainer::outlets::Outlets;
 use crate::trainer::setup::Setup;
 use crate::trainer::state::RunState;
 

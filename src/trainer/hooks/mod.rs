@@ -8,6 +8,7 @@
 //!
 //! 3 and 4 are fenced (`side_work`): whatever they answer or panic, the hooks behind them run.
 
+mod boundary;
 mod checkpoint;
 mod checkpoint_writer;
 mod collapse;
@@ -17,66 +18,16 @@ mod overfitting;
 mod pictures;
 mod side_work;
 
-use super::error::TrainError;
 use super::outlets::{Outlets, Telemetry};
 use super::setup::Setup;
-use super::stability::{Instability, StabilityCheck};
+use super::stability::StabilityCheck;
 use super::state::RunState;
 use crate::checkpoint::Policy;
+pub(super) use boundary::{Boundary, Flow, Hook};
 use checkpoint::WriteCheckpoint;
 use evaluate::Evaluate;
 use log::Log;
 use pictures::Pictures;
-
-/// A boundary: the moment behind a step.
-pub(super) struct Boundary<'a> {
-    pub(super) setup: &'a Setup,
-    /// Optimizer steps done.
-    pub(super) step: u64,
-    /// Whether the schedule ends here.
-    pub(super) last: bool,
-    /// Whether a hook asked for a checkpoint at this boundary.
-    pub(super) checkpoint_asked: bool,
-}
-
-impl<'a> Boundary<'a> {
-    /// The boundary behind the last step.
-    pub(super) fn behind(state: &RunState, setup: &'a Setup) -> Self {
-        Self {
-            setup,
-            step: state.step,
-            last: state.step == setup.spec.optim.total_steps,
-            checkpoint_asked: false,
-        }
-    }
-
-    /// Whether something that is done every so many steps (0 = never) is due.
-    pub(super) fn is_multiple_of(&self, every: u64) -> bool {
-        every > 0 && self.step.is_multiple_of(every)
-    }
-}
-
-/// What follows from a hook.
-pub(super) enum Flow {
-    /// Nothing.
-    GoOn,
-    /// A checkpoint at this boundary, though none may be due.
-    Checkpoint,
-    /// A return to an older checkpoint, at once.
-    RollBack(Instability),
-}
-
-/// Something that is done at step boundaries.
-pub(super) trait Hook {
-    /// Whether it is to run at a boundary.
-    fn due(&self, at: &Boundary<'_>) -> bool;
-
-    /// Runs.
-    ///
-    /// # Errors
-    /// What ends the run.
-    fn run(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<Flow, TrainError>;
-}
 
 /// All hooks of a run.
 pub(super) struct Hooks {

@@ -16,7 +16,7 @@ use super::Instability;
 use crate::checkpoint::put_weights;
 use crate::tensor::{Look, choose_device, load_batch, save_batch, watched};
 use crate::trainer::error::TrainError;
-use crate::trainer::run::PATIENCE;
+use crate::trainer::feed::PATIENCE;
 use crate::trainer::setup::Setup;
 use crate::trainer::spec::TrainerSpec;
 use crate::trainer::state::RunState;

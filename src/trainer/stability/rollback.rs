@@ -5,40 +5,14 @@ use std::path::Path;
 use splitmask_pipeline::cursor::Cursor;
 
 use super::Instability;
+use super::after_rollback::AfterRollback;
 use super::replay::write_replay;
-use crate::checkpoint::{self, Rollback, Stability, folder_of};
+use crate::checkpoint::{self, Rollback, folder_of};
 use crate::telemetry::metrics::unix_seconds;
 use crate::trainer::assemble::assemble;
 use crate::trainer::control::State;
 use crate::trainer::error::TrainError;
-use crate::trainer::metrics_log::MetricsLog;
 use crate::trainer::run::Trainer;
-
-/// What a start from an older checkpoint takes over from the run that failed: its place in the data and its memory.
-pub(in crate::trainer) struct AfterRollback {
-    /// Where the data goes on.
-    pub(in crate::trainer) cursor: Cursor,
-    /// What the run remembered.
-    stability: Stability,
-    rollback: Rollback,
-    /// With the lines that wait for room on the disk.
-    metrics_log: MetricsLog,
-}
-
-impl AfterRollback {
-    /// What the run remembers after it, and its log: starting at `to_step`, whose checkpoint stood at `from` in the data.
-    pub(in crate::trainer) fn memory(self, to_step: u64, from: Cursor) -> (Stability, MetricsLog) {
-        let mut stability = self.stability;
-        stability.recent.clear();
-        stability.judged = stability.consumed;
-        stability.rollbacks.push(Rollback {
-            to_step,
-            skipped_from: from,
-            ..self.rollback
-        });
-        (stability, self.metrics_log)
-    }
-}
 
 /// Goes back to the newest checkpoint from before the instability (or to the oldest there is, or to the start), and on with the data behind it.
 ///
@@ -95,7 +69,6 @@ pub(in crate::trainer) fn roll_back(mut run: Trainer, instability: &Instability)
         board.history.retain(|(step, ..)| *step <= next.state.step);
         board.last_rollback = next.state.ladder.save().rollbacks.pop();
     }
-    next.hooks.begin(&next.state, &next.setup, &next.out);
     // The link may have led to a checkpoint that is gone.
     if let Some((_, step)) = next.state.patience.best
         && let Err(error) = checkpoint::mark_best(&root, step)

@@ -12,6 +12,7 @@ use crate::eval::config::Watched;
 use crate::objective::ObjectiveConfig;
 use crate::objective::pretrain::splitmask::SplitMaskConfig;
 use crate::trainer::feed::Supply;
+use crate::trainer::setup::Setup;
 use crate::trainer::step::pass::tests::spec;
 
 /// What happens to a run.
@@ -132,11 +133,11 @@ proptest! {
         }
         state.ladder.read(setup.spec.stability.window).unwrap();
         let (first, second) = (dir.path().join("first"), dir.path().join("second"));
-        let written = save(&first, &state.snapshot(&setup, &metrics)).unwrap();
+        let written = save(&first, &state.snapshot(&setup.spec, &setup.words, &metrics)).unwrap();
         let good = newest_good(&first).unwrap().good.expect("it can be read");
         let mut resumed = RunState::new(&setup.spec, Device::Cpu, &setup.words);
         resumed.restore(&written, good.with_tensors().unwrap(), &setup.spec, &setup.words).unwrap();
-        let again = save(&second, &resumed.snapshot(&setup, &metrics)).unwrap();
+        let again = save(&second, &resumed.snapshot(&setup.spec, &setup.words, &metrics)).unwrap();
         for entry in fs::read_dir(&written).unwrap().flatten() {
             let (have, want) = (fs::read(again.join(entry.file_name())).unwrap(), fs::read(entry.path()).unwrap());
             prop_assert!(have == want, "{:?} differs", entry.file_name());

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::daemon_status::lock as held;
-use super::start::listed;
-use super::supervisor::Supervisor;
-use super::{Train, journal, progress, threads, transaction};
+use super::Supervisor;
+use crate::daemon::changes::listed;
+use crate::daemon::daemon_status::lock as held;
+use crate::daemon::train::Train;
+use crate::daemon::{journal, progress, threads, transaction};
 use crate::exit::{CliError, ExitCode};
 use crate::telemetry::metrics::{ReloadOutcome, unix_seconds};
 use crate::trainer::control::Status;

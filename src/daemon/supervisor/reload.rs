@@ -1,35 +1,24 @@
-//! Carries out what the rules of [`super::transaction`] say of a reload: reads, asks, commits, answers.
+//! Carries out what the rules of [`crate::daemon::transaction`] say of a reload: reads, asks, commits, answers.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::daemon_status::{LastReload, lock as held};
-use super::events::{Event, ReloadReport, Trigger};
-use super::reading::{self, NewConfig, Reading, Refusal};
-use super::start::listed;
-use super::supervisor::Supervisor;
-use super::transaction::{self, Action};
-use super::{Train, journal};
+use super::Supervisor;
 use crate::config::{Change, Problem};
+use crate::daemon::changes::listed;
+use crate::daemon::daemon_status::{LastReload, lock as held};
+use crate::daemon::events::{Event, ReloadReport, Trigger};
+use crate::daemon::journal;
+use crate::daemon::pending_reload::Pending;
+use crate::daemon::reading::{self, NewConfig, Reading, Refusal};
+use crate::daemon::train::Train;
+use crate::daemon::transaction::{self, Action};
 use crate::telemetry::metrics::ReloadOutcome;
 use crate::trainer::control::{Command, Reach, Reply};
 
 /// Time for the config file to be read; a disk that needs longer is away.
 const READING_LIMIT: Duration = Duration::from_secs(10);
-
-/// What is known of the reload that is under way.
-pub(super) struct Pending {
-    /// Counts the reloads of this process.
-    number: u64,
-    trigger: Trigger,
-    reply: Option<oneshot::Sender<ReloadReport>>,
-    began: Instant,
-    /// Once it has been read.
-    new: Option<NewConfig>,
-    /// Why it will not come into force.
-    refusal: Option<Refusal>,
-}
 
 /// How a reload ends, before it is told.
 struct Verdict {
@@ -209,7 +198,7 @@ impl<T: Train> Supervisor<T> {
     }
 
     /// The config that the reload under way brings.
-    pub(super) fn new_settings(&self) -> Option<super::settings::Settings> {
+    pub(super) fn new_settings(&self) -> Option<crate::daemon::settings::Settings> {
         Some(self.pending.as_ref()?.new.as_ref()?.settings.clone())
     }
 

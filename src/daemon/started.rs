@@ -1,0 +1,22 @@
+//! What a start has made.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use super::lock::RunLock;
+use super::policy::Policy;
+use super::settings::Settings;
+use crate::config::Change;
+
+/// What the supervisor takes over.
+#[derive(Debug)]
+pub struct Started {
+    pub(super) settings: Settings,
+    /// Digest of the config file.
+    pub(super) file_sha256: String,
+    pub(super) policy: Policy,
+    pub(super) lock: Arc<RunLock>,
+    pub(super) listener: Option<TcpListener>,
+    /// The checkpoint that the run goes on from, and what differs from its config.
+    pub(super) from: Option<(u64, Vec<Change>)>,
+}
