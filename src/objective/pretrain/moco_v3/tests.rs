@@ -115,7 +115,7 @@ fn the_momentum_encoder_costs_a_forward_pass_more_and_the_predictor_its_layers()
     let config = MocoV3Config::default();
     let without = MocoV3Config {
         predictor_layers: 0,
-        ..config.clone()
+        ..config
     };
     let (out, hidden) = (i64::from(config.projection.out), i64::from(config.projection.hidden));
     let predictor = linear_flops(2, out, hidden) + linear_flops(2, hidden, out);
