@@ -127,6 +127,7 @@ fn spec(case: &Case, model: &VitConfig, codebook: &Path, run_dir: &Path) -> Trai
             every_steps: GROUP,
             ..LogConfig::default()
         },
+        grace: Default::default(),
         config_toml: String::new(),
     }
 }

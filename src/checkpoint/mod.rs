@@ -114,6 +114,15 @@ impl CheckpointError {
         }
     }
 
+    /// Whether the same write may succeed later: the disk refused it, and the folder is still the run's.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Damaged { .. } | Self::Torch { .. } => true,
+            Self::Mismatch { .. } | Self::FolderLost(_) | Self::Panicked { .. } => false,
+        }
+    }
+
     /// Whether the disk has no room.
     #[must_use]
     pub fn no_space(&self) -> bool {

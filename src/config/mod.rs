@@ -17,6 +17,7 @@ mod tests;
 pub mod tree;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -140,6 +141,7 @@ impl Config {
             eval: self.eval.clone(),
             picture: self.picture.clone(),
             log: self.log.clone(),
+            grace: Duration::from_secs_f64(self.admin.grace_s),
             config_toml: self.to_toml(),
         }
     }

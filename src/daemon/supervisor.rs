@@ -219,13 +219,30 @@ impl<T: Train> Supervisor<T> {
                 return end;
             }
             if self.draining.as_ref().is_some_and(|d| Instant::now() > d.deadline) {
-                let grace = self.parts.settings.config.admin.grace_s;
-                return Err(CliError {
-                    code: ExitCode::Stopped,
-                    message: format!("admin.grace_s = {grace} ran out before the last checkpoint; the run goes on from the one before"),
-                    hint: Some("raise admin.grace_s, or checkpoint.every_steps less far apart".into()),
-                });
+                return Err(self.grace_over());
             }
+        }
+    }
+
+    /// The time for the last checkpoint is over.
+    fn grace_over(&self) -> CliError {
+        let grace = self.parts.settings.config.admin.grace_s;
+        let (code, why, hint) = match self.status().unsaved {
+            Some(error) => (
+                ExitCode::Io,
+                format!("could be written: {error}"),
+                "make room or mend the disk, and start it again",
+            ),
+            None => (
+                ExitCode::Stopped,
+                "was written".into(),
+                "raise admin.grace_s, or checkpoint.every_steps less far apart",
+            ),
+        };
+        CliError {
+            code,
+            message: format!("admin.grace_s = {grace} ran out before the last checkpoint {why}; the run goes on from the one before"),
+            hint: Some(hint.into()),
         }
     }
 

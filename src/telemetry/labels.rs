@@ -95,6 +95,8 @@ closed_label! {
         FailureBudget = "failure_budget",
         /// The store refuses the credentials.
         Denied = "denied",
+        /// The disk refuses the checkpoint of a schedule that is done.
+        Disk = "disk",
     }
 }
 

@@ -211,6 +211,8 @@ pub struct Status {
     pub history: Vec<(u64, String, f64)>,
     /// Why the run is paused, with what to do about it.
     pub paused: Option<String>,
+    /// Why the checkpoint that the run is to end with is not written yet; it is tried again.
+    pub unsaved: Option<String>,
     /// Whether the first batch was consumed, i.e. the daemon is ready.
     pub ready: bool,
     /// Monotonic seconds since the process started at the last sign of progress (a step, or a named slow phase).

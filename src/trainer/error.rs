@@ -112,6 +112,16 @@ impl TrainError {
         }
     }
 
+    /// Whether the same write may succeed later: see [`CheckpointError::may_pass`].
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Checkpoint(e) => e.may_pass(),
+            Self::Io { .. } => true,
+            _ => false,
+        }
+    }
+
     /// What to do next.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

@@ -19,6 +19,7 @@ mod outlets;
 mod pause;
 mod resume;
 mod run;
+mod safe_end;
 mod setup;
 pub mod spec;
 mod speed;

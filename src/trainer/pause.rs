@@ -1,4 +1,5 @@
-//! A run that cannot have its data pauses rather than ends: weights stay in memory, and a reload or the bucket's consent lets it go on.
+//! A run that cannot have its data, or cannot write the checkpoint that it is to end with, pauses rather than ends: weights stay in memory, and a reload,
+//! the bucket's consent or room on the disk lets it go on.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +10,17 @@ use super::outlets::Outlets;
 use super::state::RunState;
 use crate::telemetry::metrics::PauseReason;
 
-/// Time between two tries to write the checkpoint of a pause, and longest time between two looks whether credentials were renewed.
-const RETRY: Duration = Duration::from_secs(30);
+/// Longest time between two tries to write the checkpoint of a pause, and between two looks whether credentials were renewed.
+pub(super) const RETRY: Duration = Duration::from_secs(30);
+/// Time before the first of those tries; each waits twice as long as the one before.
+pub(super) const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// Why and how a run is paused.
 pub(super) struct Pause {
     why: PauseReason,
-    /// Since the last try, if the checkpoint of this pause is not written.
-    unsafe_since: Option<Instant>,
+    /// When the checkpoint of this pause is tried again, if it is not written.
+    write_at: Option<Instant>,
+    write_after: Duration,
     /// When the bucket is asked again; `None` = only a reload helps.
     again: Option<Instant>,
     every: Duration,
@@ -46,18 +50,15 @@ impl Pause {
         let every = RETRY.min(Duration::from_secs_f64(retry_budget_s));
         Self {
             why,
-            unsafe_since: (!safe).then(Instant::now),
+            write_at: (!safe).then(|| Instant::now() + FIRST_RETRY),
+            write_after: FIRST_RETRY,
             again: (why == PauseReason::Denied).then(|| Instant::now() + every),
             every,
         }
     }
 
     /// Says why nothing moves.
-    pub(super) fn tell(&self, error: &PipelineError, state: &RunState, out: &Outlets) {
-        let reason = match error.hint() {
-            Some(hint) => format!("{error}; {hint}"),
-            None => error.to_string(),
-        };
+    pub(super) fn tell(&self, reason: String, state: &RunState, out: &Outlets) {
         tracing::error!(step = state.step, "paused: {reason}");
         out.board().paused = Some(reason);
         out.telemetry.train.set_paused(Some(self.why));
@@ -72,10 +73,10 @@ impl Pause {
 
     /// What is due now, if anything is; the next time is set then.
     pub(super) fn due(&mut self) -> Option<Due> {
-        if self.unsafe_since.is_some_and(|since| since.elapsed() > RETRY) {
+        let now = Instant::now();
+        if self.write_at.is_some_and(|at| now >= at) {
             return Some(Due::Checkpoint);
         }
-        let now = Instant::now();
         if self.again.is_none_or(|again| now < again) {
             return None;
         }
@@ -83,8 +84,10 @@ impl Pause {
         Some(Due::AskBucket)
     }
 
-    /// The checkpoint was tried again.
-    pub(super) fn tried_checkpoint(&mut self, safe: bool) {
-        self.unsafe_since = (!safe).then(Instant::now);
+    /// The checkpoint was tried again. Answers whether that was all that this pause waited for.
+    pub(super) fn tried_checkpoint(&mut self, safe: bool) -> bool {
+        self.write_after = RETRY.min(self.write_after * 2);
+        self.write_at = (!safe).then(|| Instant::now() + self.write_after);
+        safe && self.why == PauseReason::Disk
     }
 }

@@ -1,6 +1,5 @@
 //! The loop: a step, then the hooks that are due at its boundary. Commands are heard between two steps and while no batch comes.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::TryRecvError;
 use std::task::Poll;
@@ -21,7 +20,7 @@ use super::spec::TrainerSpec;
 use super::stability::Instability;
 use super::state::RunState;
 use super::step::take_step;
-use crate::telemetry::metrics::Phase;
+use crate::telemetry::metrics::{PauseReason, Phase};
 
 /// How a stretch of training ended.
 pub(super) enum Ended {
@@ -60,10 +59,14 @@ impl Trainer {
     pub(super) fn train(mut self, commands: &Commands) -> Result<Ended, TrainError> {
         self.hooks.begin(&self.state, &self.setup, &self.out);
         self.show(State::Training);
-        while self.state.step < self.setup.spec.optim.total_steps {
+        loop {
+            let done = self.state.step >= self.setup.spec.optim.total_steps;
+            if done && self.paused.is_none() && self.last_checkpoint()? {
+                break;
+            }
             if self.obey(commands) {
                 self.show(State::Draining);
-                self.checkpoint()?;
+                self.checkpoint_within_grace()?;
                 return Ok(Ended::Done(Outcome::Stopped { step: self.state.step }));
             }
             self.out.clock.switch(Phase::DataWait);
@@ -79,9 +82,7 @@ impl Trainer {
                         Ok(Some(instability)) => return Ok(Ended::Unstable(Box::new(self), instability)),
                         // The step was not taken; the weights are those of the one before.
                         Err(e @ TrainError::OutOfMemory { .. }) => {
-                            if let Err(error) = self.checkpoint() {
-                                tracing::error!(%error, "no checkpoint could be written; the older one stands");
-                            }
+                            self.checkpoint_before_failing();
                             return Err(e);
                         }
                         Err(e) => return Err(e),
@@ -95,9 +96,6 @@ impl Trainer {
                 }
                 Err(e) => self.pause_or_end(e)?,
             }
-        }
-        if self.hooks.checkpoint.last_step() != Some(self.state.step) {
-            self.checkpoint()?;
         }
         self.hooks.pictures.draw(&mut self.state, &self.setup, &mut self.out);
         self.show(State::Finished);
@@ -138,7 +136,10 @@ impl Trainer {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return true,
                 Err(TryRecvError::Empty) => return false,
                 Ok(Command::Checkpoint { reply }) => {
-                    let done = self.checkpoint().map(|path| (path, self.state.step)).map_err(|e| e.to_string());
+                    let done = self
+                        .checkpoint_of_step()
+                        .map(|path| (path, self.state.step))
+                        .map_err(|e| e.to_string());
                     reply.send(done);
                 }
                 Ok(Command::Reconfigure { spec, reach, reply }) => {
@@ -194,24 +195,28 @@ impl Trainer {
         self.hooks.reconfigured(&kept, &self.state, &self.setup, &self.out);
     }
 
-    /// Writes a checkpoint and waits until it is safe on disk.
-    pub(super) fn checkpoint(&mut self) -> Result<PathBuf, TrainError> {
-        self.hooks.checkpoint.write(&mut self.state, &self.setup, &mut self.out)
-    }
-
     /// The stream of batches ended with `error`: pauses where that may pass, else writes a checkpoint and ends the run with it.
     fn pause_or_end(&mut self, error: PipelineError) -> Result<(), TrainError> {
         let begun = self.out.board().ready;
         let Some(why) = Pause::reason(&error, self.setup.spec.data.on_budget).filter(|_| begun) else {
-            self.checkpoint()?;
+            self.checkpoint_before_failing();
             return Err(error.into());
         };
         let safe = self.checkpoint_at_pause();
+        let reason = match error.hint() {
+            Some(hint) => format!("{error}; {hint}"),
+            None => error.to_string(),
+        };
+        self.pause(why, safe, reason);
+        Ok(())
+    }
+
+    /// Begins a pause; `safe` says whether its checkpoint is written.
+    pub(super) fn pause(&mut self, why: PauseReason, safe: bool, reason: String) {
         let pause = Pause::begin(why, self.setup.spec.pipeline.retry_budget_s, safe);
-        pause.tell(&error, &self.state, &self.out);
+        pause.tell(reason, &self.state, &self.out);
         self.paused = Some(pause);
         self.show(State::Paused);
-        Ok(())
     }
 
     /// Waits a little, and does what is due in a pause.
@@ -222,8 +227,8 @@ impl Trainer {
             Some(Due::Checkpoint) => {
                 let safe = self.checkpoint_at_pause();
                 self.show(State::Paused);
-                if let Some(pause) = &mut self.paused {
-                    pause.tried_checkpoint(safe);
+                if self.paused.as_mut().is_some_and(|pause| pause.tried_checkpoint(safe)) {
+                    self.resume();
                 }
             }
             Some(Due::AskBucket) => {
@@ -239,16 +244,7 @@ impl Trainer {
         }
     }
 
-    /// Writes a checkpoint; whether it could be written. Why not is logged.
-    fn checkpoint_at_pause(&mut self) -> bool {
-        let written = self.checkpoint();
-        if let Err(error) = &written {
-            tracing::error!(step = self.state.step, %error, "no checkpoint could be written at the pause; the older one stands, and it is tried again");
-        }
-        written.is_ok()
-    }
-
-    /// The feed was opened anew: a pause is over.
+    /// What a pause waited for is there: it is over.
     fn resume(&mut self) {
         if self.paused.take().is_some() {
             Pause::end(&self.state, &self.out);

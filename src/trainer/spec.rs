@@ -1,6 +1,7 @@
 //! Everything a trainer is built from: the component settings it needs, as plain data.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use tch::Device;
@@ -64,6 +65,8 @@ pub struct TrainerSpec {
     pub picture: PictureConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// Time for which the checkpoint that the run ends with is tried again where the disk refuses it.
+    pub grace: Duration,
     /// The whole effective config as TOML, stored in each checkpoint.
     pub config_toml: String,
 }

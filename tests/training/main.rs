@@ -8,6 +8,7 @@ mod failed_reload;
 mod fault_server;
 mod folder_identity;
 mod ground;
+mod last_checkpoint;
 mod memory;
 mod operation;
 mod resume;

@@ -36,7 +36,7 @@ fn every_label_value_is_there_from_the_start_and_zero() {
     for outcome in ["applied", "unchanged", "invalid", "frozen", "failed", "busy"] {
         expected.push(format!("splitmask_config_reloads_total{{outcome=\"{outcome}\"}}"));
     }
-    for reason in ["failure_budget", "denied"] {
+    for reason in ["failure_budget", "denied", "disk"] {
         expected.push(format!("splitmask_train_paused{{reason=\"{reason}\"}}"));
     }
     for task in ["knn", "linear"] {

@@ -67,6 +67,16 @@ impl WriteCheckpoint {
         self.writer.last_step()
     }
 
+    /// The folder of a checkpoint that this run wrote at `step` with the config in force, if there is one.
+    pub(in crate::trainer) fn written_at(&mut self, step: u64) -> Option<PathBuf> {
+        self.writer.written_at(step)
+    }
+
+    /// The config changed: a checkpoint of the same step is another one.
+    pub(super) fn outdate(&mut self) {
+        self.writer.outdate();
+    }
+
     /// Notices a write that has ended.
     pub(in crate::trainer) fn notice_end(&mut self) {
         self.writer.poll();

@@ -19,6 +19,10 @@ pub(super) struct CheckpointWriter {
     /// Why the last write could not even begin.
     refused: Option<CheckpointError>,
     last_step: Option<u64>,
+    /// The newest that this writer wrote, while nothing but steps has changed what a checkpoint holds.
+    written: Option<(PathBuf, u64)>,
+    /// Whether the write under way holds the config in force.
+    current: bool,
 }
 
 impl CheckpointWriter {
@@ -34,6 +38,8 @@ impl CheckpointWriter {
             writing: None,
             refused: None,
             last_step,
+            written: None,
+            current: true,
         }
     }
 
@@ -42,9 +48,22 @@ impl CheckpointWriter {
         self.last_step
     }
 
+    /// The folder written for `step`, if that is the newest and holds the config in force; waits for a write under way.
+    pub(super) fn written_at(&mut self, step: u64) -> Option<PathBuf> {
+        self.settle();
+        let (folder, _) = self.written.as_ref().filter(|(folder, of)| *of == step && folder.is_dir())?;
+        Some(folder.clone())
+    }
+
+    /// The config changed: what was written holds the one of before.
+    pub(super) fn outdate(&mut self) {
+        (self.written, self.current) = (None, false);
+    }
+
     /// Starts writing; waits for the previous one first. A failure of that one is counted and logged here: training goes on.
     pub(super) fn begin(&mut self, snapshot: Snapshot, policy: Policy) {
         self.settle();
+        self.current = true;
         let (root, metrics, lock) = (self.root.clone(), self.metrics.clone(), self.lock.clone());
         let ours = move || lock.as_ref().map_or(Ok(()), HeldLock::check);
         let write = move || {
@@ -120,6 +139,7 @@ impl CheckpointWriter {
         match done {
             Ok((path, step)) => {
                 self.last_step = Some(step);
+                self.written = self.current.then(|| (path.clone(), step));
                 Ok(Some(path))
             }
             Err(e) => {

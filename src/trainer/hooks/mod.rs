@@ -68,6 +68,7 @@ impl Hooks {
 
     /// A reload took effect; `kept` is the policy of before.
     pub(super) fn reconfigured(&mut self, kept: &Policy, state: &RunState, setup: &Setup, out: &Outlets) {
+        self.checkpoint.outdate();
         let policy = setup.retention(state);
         if policy != *kept {
             // Now, not at the next checkpoint: a full disk may be why they are to be fewer.

@@ -43,6 +43,7 @@ pub(in crate::trainer) fn spec(objective: ObjectiveConfig) -> TrainerSpec {
         eval: Default::default(),
         picture: Default::default(),
         log: Default::default(),
+        grace: Default::default(),
         config_toml: String::new(),
     }
 }
