@@ -91,6 +91,9 @@ impl ValueEnum for Format {
 const SCRIPT: &str = include_str!("../../setup/verify_export.py");
 
 pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
+    if args.python.is_some() {
+        loadable(args.format.0)?;
+    }
     let folder = checkpoint_folder(&args.run)?;
     let config = config_of(&folder)?;
     let weights = match args.weights {
@@ -138,6 +141,21 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
         }
         None => Ok(()),
     }
+}
+
+/// Whether there is a library whose strict loading `--python` could check; asked before anything is written.
+fn loadable(format: &dyn Exporter) -> Result<(), CliError> {
+    if format.library().is_some() {
+        return Ok(());
+    }
+    let message = format!(
+        "--python: no library loads --format {} by itself; nothing was written",
+        format.name()
+    );
+    Err(CliError::usage(
+        message,
+        Some("leave --python out: --verify compares every value and the features".into()),
+    ))
 }
 
 /// Runs the Python check, whose lines go to our stdout.
@@ -238,6 +256,18 @@ impl From<ExportError> for CliError {
             code,
             hint: e.hint(),
             message: e.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn python_checks_only_what_a_library_loads() {
+        for format in EXPORTERS {
+            assert_eq!(loadable(*format).is_ok(), format.name() != "safetensors", "{}", format.name());
         }
     }
 }

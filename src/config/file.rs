@@ -44,15 +44,31 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Hex SHA-256 by which a change of the content is noticed; what [`read`] refuses has one too, so that it can be told. `None` if there is nothing to
-/// be read: between a deletion and what follows it.
+/// What a file holds, as far as a watch must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// Hex SHA-256 by which a change is noticed.
+    pub sha256: String,
+    /// Whether it ends with a newline: a file that does not may be half written.
+    pub whole: bool,
+}
+
+/// What the file holds now; what [`read`] refuses is a content too, so that it can be told. `None` if there is nothing to be read: between a deletion
+/// and what follows it.
+#[must_use]
+pub fn content(path: &Path) -> Option<Content> {
+    let (of, whole) = match read(path) {
+        Ok(bytes) => (Sha256::digest(&bytes), bytes.last() == Some(&b'\n')),
+        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::FileTooLarge) => (Sha256::digest(e.to_string()), true),
+        Err(_) => return None,
+    };
+    Some(Content { sha256: hex(&of), whole })
+}
+
+/// The digest of [`content`].
 #[must_use]
 pub fn fingerprint(path: &Path) -> Option<String> {
-    match read(path) {
-        Ok(bytes) => Some(hex(&Sha256::digest(bytes))),
-        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::FileTooLarge) => Some(hex(&Sha256::digest(e.to_string()))),
-        Err(_) => None,
-    }
+    content(path).map(|content| content.sha256)
 }
 
 #[cfg(test)]

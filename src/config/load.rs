@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::problem::{nearest, shown};
 use super::tree::{self, Flat};
-use super::{Config, ConfigError, Place, Problem, file, hex, keys, rules};
+use super::{Config, ConfigError, Place, Problem, Shadowed, file, hex, keys, rules};
 use crate::objective::{self, OBJECTIVES};
 
 /// Prefix of environment variables that set keys; tables and keys are joined by two underscores.
@@ -38,12 +38,15 @@ pub struct Loaded {
     pub places: BTreeMap<String, Place>,
     /// Hex SHA-256 of the file's bytes.
     pub file_sha256: String,
+    /// Keys that the file sets and a later layer sets otherwise.
+    pub shadowed: BTreeMap<String, Shadowed>,
 }
 
-struct Entry {
-    path: String,
-    value: Value,
-    place: Place,
+/// One key of one layer.
+pub(super) struct Entry {
+    pub(super) path: String,
+    pub(super) value: Value,
+    pub(super) place: Place,
 }
 
 impl Source {
@@ -89,6 +92,7 @@ impl Source {
             config,
             places,
             file_sha256,
+            shadowed: self.shadowed(text),
         })
     }
 
@@ -155,7 +159,7 @@ impl Source {
         }
     }
 
-    fn file_entries(&self, text: &str, problems: &mut Vec<Problem>) -> Vec<Entry> {
+    pub(super) fn file_entries(&self, text: &str, problems: &mut Vec<Problem>) -> Vec<Entry> {
         let place = |offset: usize| {
             let before = text.get(..offset).unwrap_or(text);
             let line = before.matches('\n').count() + 1;
@@ -207,7 +211,7 @@ impl Source {
         entries
     }
 
-    fn environment_entries(&self, entries: &mut Vec<Entry>) {
+    pub(super) fn environment_entries(&self, entries: &mut Vec<Entry>) {
         let mut environment: Vec<_> = self.environment.iter().collect();
         environment.sort();
         for (name, text) in environment {
@@ -219,7 +223,7 @@ impl Source {
         }
     }
 
-    fn argument_entries(&self, entries: &mut Vec<Entry>, problems: &mut Vec<Problem>) {
+    pub(super) fn argument_entries(&self, entries: &mut Vec<Entry>, problems: &mut Vec<Problem>) {
         for set in &self.sets {
             match set.split_once('=') {
                 Some((path, text)) if !path.trim().is_empty() => {

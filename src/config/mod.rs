@@ -12,6 +12,7 @@ pub mod problem;
 pub mod reload_page;
 mod rules;
 mod run;
+mod shadowed;
 #[cfg(test)]
 mod tests;
 pub mod tree;
@@ -39,6 +40,7 @@ pub use diff::{Change, diff};
 pub use load::{Loaded, Source};
 pub use problem::{ConfigError, Place, Problem};
 pub use run::{CodebookConfig, RunConfig};
+pub use shadowed::Shadowed;
 
 /// Everything a run can be told, valid as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]

@@ -42,6 +42,14 @@ environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`) or from files, and an address with 
 A running daemon reads the file again on SIGHUP, when the content of the file changes, and on `POST /-/reload`. One reload is one transaction:
 read, validate, compare, act on the farthest-reaching class among the changed keys. Whatever fails leaves the old config in force.
 
+The watch of the file (`admin.watch`) takes new content once two looks, a quarter of a second apart, found the same and it ends with a newline. Content
+that does not may be half written, however long its writer pauses: it is told after ten seconds as a refused reload, and taken only when the
+newline comes, or as it is by SIGHUP or `POST /-/reload`. A writer that dies between two lines cannot be told from one that is done; write beside
+the file and rename, and no half file is ever there. A file that is gone for five seconds is told once, and so is its return; the old config goes on.
+
+An edit of a key that the environment or `--set` decides has no effect until the process ends. The log, the answer to the reload and the status
+(`shadowed`) name the key, the file's value, and what wins.
+
 | class | what happens |
 | --- | --- |
 | live | taken over at the next step boundary |

@@ -369,6 +369,7 @@ fn explanation_names_values_facts_and_oddities() {
         config,
         places,
         file_sha256: String::new(),
+        shadowed: Default::default(),
     });
     for fragment in [
         "data.train = \"shards\"  [rebuild]  demo.toml:2:1",

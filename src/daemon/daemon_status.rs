@@ -18,6 +18,8 @@ pub struct LastReload {
     pub trigger: &'static str,
     /// Why not.
     pub error: Option<String>,
+    /// Keys that were edited in the file without effect, because environment or command line set them.
+    pub shadowed: Vec<String>,
 }
 
 /// Written by the supervisor, read by the admin server.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::file_watch::Found;
 use super::reading::Reading;
 use super::started::Started;
 use crate::config::{Change, Problem};
@@ -51,6 +52,9 @@ pub struct ReloadReport {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Keys whose value in the file was edited, and which environment or command line set otherwise: the edit has no effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shadowed: Vec<String>,
     /// What is wrong with the file, by place.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
@@ -71,8 +75,8 @@ pub enum Event {
     Signal(Signal, Instant),
     /// What a start needs is there, or the start is refused.
     Started(Box<Result<Started, CliError>>),
-    /// The file holds new content of this digest.
-    FileChanged(String),
+    /// What the watch of the config file found.
+    File(Found),
     /// The run folder is no longer this process's, and why.
     RunFolderLost(String),
     /// `POST /-/reload`; answered when the reload is over.

@@ -9,6 +9,7 @@ pub mod admin;
 mod bucket_wait;
 mod changes;
 pub mod daemon_status;
+mod ending;
 pub mod events;
 mod file_watch;
 mod file_work;
@@ -135,8 +136,8 @@ fn watch(source: &Source, file_sha256: String, every: Duration, lock: &Arc<lock:
     let (stop_config, config_stopped) = channel();
     let (watched, changed) = (file_watch::ContentWatch::new(source.file.clone(), file_sha256), events.clone());
     let follow = move || {
-        file_watch::follow(watched, every, &config_stopped, |digest| {
-            let _ = changed.send(Event::FileChanged(digest));
+        file_watch::follow(watched, every, &config_stopped, |found| {
+            let _ = changed.send(Event::File(found));
         });
     };
     if let Err(e) = std::thread::Builder::new().name("config-watch".into()).spawn(follow) {

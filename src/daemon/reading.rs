@@ -1,6 +1,7 @@
 //! Reads the config file for a reload and compares it with the config in force. All that touches files is here, for a thread that may hang.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use super::changes::{frozen, listed};
 use super::listen;
@@ -27,6 +28,8 @@ pub(super) struct NewConfig {
     /// The farthest among the changes; none = there are no changes.
     pub(super) class: Option<Class>,
     pub(super) policy: Policy,
+    /// Edits of the file that environment or command line keep from having an effect, in words.
+    pub(super) shadowed: Vec<String>,
     /// The admin server moves to this one (`Some(None)`: it ends).
     pub(super) listener: Option<Option<TcpListener>>,
 }
@@ -74,12 +77,15 @@ pub(super) fn read(source: &Source, in_force: &Settings) -> Reading {
     }
 }
 
-fn compare(settings: Settings, in_force: &Settings) -> Result<NewConfig, Refusal> {
+fn compare(mut settings: Settings, in_force: &Settings) -> Result<NewConfig, Refusal> {
     let changes = diff(&in_force.config, &settings.config);
     let policy = match settings.policy() {
         Ok(policy) => policy,
         Err(e) => return Err(Refusal::of(ReloadOutcome::Invalid, changes, e)),
     };
+    let shadowed = settings.newly_shadowed(in_force);
+    // What was told at a reload is told at the next one too: the edit still has no effect.
+    settings.shadowed = Arc::clone(&in_force.shadowed);
     let class = strongest(&changes);
     if class == Some(Class::Frozen) {
         let refused = frozen(&changes);
@@ -106,6 +112,7 @@ fn compare(settings: Settings, in_force: &Settings) -> Result<NewConfig, Refusal
         changes,
         class,
         policy,
+        shadowed,
         listener,
     })
 }

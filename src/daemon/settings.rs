@@ -7,7 +7,7 @@ use splitmask_pipeline::bucket::secret::hidden;
 use toml::Value;
 
 use super::policy::Policy;
-use crate::config::{Config, ConfigError, Loaded, Place, Problem, tree};
+use crate::config::{Config, ConfigError, Loaded, Place, Problem, Shadowed, tree};
 use crate::exit::CliError;
 use crate::trainer::control::{Blame, Failure};
 
@@ -16,6 +16,8 @@ use crate::trainer::control::{Blame, Failure};
 pub struct Settings {
     pub(super) config: Arc<Config>,
     pub(super) places: Arc<BTreeMap<String, Place>>,
+    /// What the file said at the start of keys that later layers set otherwise.
+    pub(super) shadowed: Arc<BTreeMap<String, Shadowed>>,
 }
 
 impl Settings {
@@ -23,7 +25,17 @@ impl Settings {
         Self {
             config: Arc::new(loaded.config),
             places: Arc::new(loaded.places),
+            shadowed: Arc::new(loaded.shadowed),
         }
+    }
+
+    /// Keys whose value in the file is another than at the start, though a later layer decides: which, and what does.
+    pub(super) fn newly_shadowed(&self, start: &Self) -> Vec<String> {
+        let edited = self
+            .shadowed
+            .iter()
+            .filter(|(key, now)| start.shadowed.get(*key).is_none_or(|then| then.in_file != now.in_file));
+        edited.map(|(key, now)| now.told(key)).collect()
     }
 
     /// Reads the token file.
@@ -100,6 +112,7 @@ mod tests {
         Settings {
             config: Arc::new(config),
             places: Arc::new(places),
+            shadowed: Arc::default(),
         }
     }
 

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use super::Train;
 use super::admin::AdminThread;
 use super::bucket_wait::BucketWait;
 use super::daemon_status::{SharedDaemonStatus, lock as held};
+use super::ending::{Draining, panicked};
 use super::events::{CheckpointAnswer, Event, Trigger};
 use super::file_work::FileWork;
 use super::journal::{self, Entry, Journal};
@@ -33,7 +35,7 @@ use crate::trainer::control::{Command, Failure, Outcome, Reply, Status, StatusBo
 use crate::trainer::spec::TrainerSpec;
 
 /// Longest pause between two looks at status, watchdog and deadline.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Time that the disk has at the end for what is still to be written.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
@@ -57,11 +59,6 @@ pub(super) struct Parts<T> {
     /// A SIGHUP came during the start.
     pub(super) hangup: bool,
     pub(super) train: Arc<T>,
-}
-
-struct Draining {
-    deadline: Instant,
-    why: &'static str,
 }
 
 /// The state of the daemon.
@@ -93,8 +90,8 @@ pub(super) struct Supervisor<T> {
     journal: Arc<std::sync::Mutex<Journal>>,
     pub(super) manager: ServiceManager,
     pub(super) watchdog: Watchdog,
-    stops: StopRequests,
-    draining: Option<Draining>,
+    pub(super) stops: StopRequests,
+    pub(super) draining: Option<Draining>,
     began: Instant,
     /// Tries of a start whose bucket does not answer.
     pub(super) bucket_wait: Option<BucketWait>,
@@ -185,26 +182,6 @@ impl<T: Train> Supervisor<T> {
         result
     }
 
-    /// Lets whoever scrapes at intervals read that the run is finished, so that its end is not taken for a crash.
-    fn stay_for_scraper(&mut self) {
-        let now = Instant::now();
-        self.parts.metrics.finished.set(1.0);
-        let Some(until) = held(self.parts.admin.scrapes()).expected_by(now) else {
-            return;
-        };
-        tracing::info!(
-            "finished; staying up to {:.0} s for the next scrape of /metrics",
-            (until - now).as_secs_f64()
-        );
-        while Instant::now() < until && !held(self.parts.admin.scrapes()).any_since(now) {
-            if let Ok(Event::Signal(Signal::Terminate | Signal::Interrupt, _) | Event::Quit) = self.parts.inbox.recv_timeout(TICK) {
-                return;
-            }
-        }
-        // The answer to that scrape is on its way.
-        std::thread::sleep(TICK);
-    }
-
     fn serve(&mut self) -> Result<Outcome, CliError> {
         loop {
             match self.parts.inbox.recv_timeout(TICK) {
@@ -221,28 +198,6 @@ impl<T: Train> Supervisor<T> {
             if self.draining.as_ref().is_some_and(|d| Instant::now() > d.deadline) {
                 return Err(self.grace_over());
             }
-        }
-    }
-
-    /// The time for the last checkpoint is over.
-    fn grace_over(&self) -> CliError {
-        let grace = self.parts.settings.config.admin.grace_s;
-        let (code, why, hint) = match self.status().unsaved {
-            Some(error) => (
-                ExitCode::Io,
-                format!("could be written: {error}"),
-                "make room or mend the disk, and start it again",
-            ),
-            None => (
-                ExitCode::Stopped,
-                "was written".into(),
-                "raise admin.grace_s, or checkpoint.every_steps less far apart",
-            ),
-        };
-        CliError {
-            code,
-            message: format!("admin.grace_s = {grace} ran out before the last checkpoint {why}; the run goes on from the one before"),
-            hint: Some(hint.into()),
         }
     }
 
@@ -276,11 +231,7 @@ impl<T: Train> Supervisor<T> {
                 self.stops.judge(Instant::now());
                 self.drain("http");
             }
-            Event::FileChanged(digest) => {
-                if self.parts.settings.config.admin.watch && self.attempted.as_ref() != Some(&digest) {
-                    self.reload_unasked(Trigger::File);
-                }
-            }
+            Event::File(found) => self.file_watched(&found),
             Event::RunFolderLost(reason) => {
                 self.folder_lost = true;
                 self.end = Some(Err(CliError {
@@ -406,35 +357,6 @@ impl<T: Train> Supervisor<T> {
         self.accepted || self.parts.from.is_some() || self.began.elapsed() < budget
     }
 
-    /// A stop found no trainer that had anything to save.
-    fn stopped(&self) -> CliError {
-        let mut error = start::stopped();
-        if self.accepted || self.parts.from.is_some() {
-            error.message = "stopped while no trainer ran; the newest checkpoint holds everything".into();
-        }
-        error
-    }
-
-    fn drain(&mut self, why: &'static str) {
-        if self.draining.is_some() {
-            return;
-        }
-        self.look_ready();
-        let grace = Duration::from_secs_f64(self.parts.settings.config.admin.grace_s);
-        tracing::info!(
-            grace_s = grace.as_secs_f64(),
-            why,
-            "draining: the step is finished, a checkpoint written"
-        );
-        held(&self.parts.shown).draining = true;
-        self.manager.stopping(grace);
-        self.draining = Some(Draining {
-            deadline: Instant::now() + grace,
-            why,
-        });
-        self.happens(transaction::Event::Drain);
-    }
-
     pub(super) fn is_draining(&self) -> bool {
         self.draining.is_some()
     }
@@ -470,17 +392,4 @@ impl<T: Train> Supervisor<T> {
         let journal = Arc::clone(&self.journal);
         self.parts.files.run(move || held(&journal).append(&line));
     }
-}
-
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    Failure::from(CliError {
-        code: ExitCode::Internal,
-        message: format!("the trainer panicked: {text}"),
-        hint: Some("this is a bug; the log holds the place".into()),
-    })
 }

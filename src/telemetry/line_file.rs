@@ -2,8 +2,9 @@
 //! training. A line that cannot be written waits in memory, and is written with the next one that can.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use prometheus::IntCounter;
@@ -28,8 +29,20 @@ pub struct LineFile {
     synced: bool,
     /// Asked before the file is opened by its path, so that a folder that was put in the place of ours gets none of our lines.
     lock: Option<HeldLock>,
-    /// Open from the first line on, until a write fails: a folder that is renamed keeps its file.
-    file: Option<File>,
+    /// Open from the first line on, until a write fails or the file goes from its place: a folder that is renamed keeps its file.
+    file: Option<Opened>,
+}
+
+/// A file that is open, and the folder in which it was found.
+#[derive(Debug)]
+struct Opened {
+    file: File,
+    folder: (u64, u64),
+}
+
+/// A file or folder as the file system knows it, whatever its name.
+fn identity(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 impl LineFile {
@@ -151,20 +164,44 @@ impl LineFile {
         Ok(())
     }
 
+    /// Opens the file by its path, and makes it if there is none.
+    fn open(&self) -> io::Result<Opened> {
+        self.check_folder()?;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Ok(Opened {
+            folder: identity(&fs::metadata(folder.unwrap_or(Path::new(".")))?),
+            file: OpenOptions::new().create(true).read(true).append(true).open(&self.path)?,
+        })
+    }
+
+    /// Whether somebody moved, deleted or replaced the file in a folder that is still the one in which it was opened (to rotate logs, say).
+    fn went(&self, opened: &Opened) -> bool {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let same = |path: &Path, as_before: (u64, u64)| fs::metadata(path).map(|found| identity(&found) == as_before);
+        let Ok(is) = opened.file.metadata() else { return false };
+        let gone = match same(&self.path, identity(&is)) {
+            Ok(same) => !same,
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+        };
+        gone && same(folder.unwrap_or(Path::new(".")), opened.folder).unwrap_or(false)
+    }
+
     fn put_lines(&mut self) -> io::Result<()> {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        let mut file = match self.file.take() {
-            Some(file) => file,
-            None => {
-                self.check_folder()?;
-                OpenOptions::new().create(true).read(true).append(true).open(&self.path)?
+        let mut opened = match self.file.take() {
+            Some(opened) if !self.went(&opened) => opened,
+            Some(_) => {
+                tracing::warn!(file = %self.path.display(), "the file was moved, deleted or replaced during the run; it is made again, and earlier lines are where it went");
+                self.open()?
             }
+            None => self.open()?,
         };
+        let file = &mut opened.file;
         let length = file.metadata()?.len();
         let mut text = String::with_capacity(self.waiting_bytes + 1);
-        if length > 0 && last_byte(&mut file)? != Some(b'\n') {
+        if length > 0 && last_byte(file)? != Some(b'\n') {
             // A process died within a line.
             text.push('\n');
         }
@@ -177,7 +214,7 @@ impl LineFile {
             let _ = file.set_len(length);
         }
         put?;
-        self.file = Some(file);
+        self.file = Some(opened);
         self.waiting.clear();
         self.waiting_bytes = 0;
         Ok(())
@@ -212,7 +249,6 @@ fn last_byte(file: &mut File) -> io::Result<Option<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -277,6 +313,27 @@ mod tests {
         lines.append("two");
         assert_eq!(fs::read_to_string(other.join("journal.jsonl")).unwrap(), "one\ntwo\n");
         assert!(!run.join("journal.jsonl").exists());
+    }
+
+    #[test]
+    fn a_file_that_is_moved_or_deleted_during_a_run_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut lines = file(&path);
+        lines.append("one");
+        fs::rename(&path, dir.path().join("metrics.jsonl.1")).unwrap();
+        lines.append("two");
+        lines.append("three");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two\nthree\n");
+        assert_eq!(fs::read_to_string(dir.path().join("metrics.jsonl.1")).unwrap(), "one\n");
+        fs::remove_file(&path).unwrap();
+        lines.append("four");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "four\n");
+        // Another file in its place is gone on with, as at a start.
+        fs::write(dir.path().join("other"), "other\n").unwrap();
+        fs::rename(dir.path().join("other"), &path).unwrap();
+        lines.append("five");
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), lines.waiting()), ("other\nfive\n", 0));
     }
 
     #[test]

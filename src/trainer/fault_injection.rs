@@ -53,7 +53,7 @@ impl DebugConfig {
                     Some((first, "")) => number(first)?..=u64::MAX,
                     Some((first, last)) => number(first)?..=number(last)?,
                 };
-                Ok((fault, range))
+                if range.is_empty() { Err(()) } else { Ok((fault, range)) }
             })
             .collect()
     }
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(struck, [3, 7, 8]);
         assert!(d.strikes(Fault::Spike, 1_000_000) && !d.strikes(Fault::Spike, 8));
         assert_eq!(wrong(&debug("")), []);
-        for bad in ["nan", "nan@", "nan@x", "nan@3-x", "noon@3", "nan@3;nan@4"] {
+        for bad in ["nan", "nan@", "nan@x", "nan@3-x", "noon@3", "nan@3;nan@4", "nan@8-3"] {
             let found = wrong(&debug(bad));
             assert!(found[0].key == "debug.inject" && found[0].allowed.contains("nan@120"), "{bad}");
         }

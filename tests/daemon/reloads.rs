@@ -275,3 +275,43 @@ fn not_ready_is_503_and_a_reload_asked_for_meanwhile_comes_after() {
     daemon.signal("HUP");
     daemon.until("the new rate", |d| d.json("GET", "/api/v1/status").1["learning_rate"] == 1e-3);
 }
+
+#[test]
+fn a_half_written_or_missing_file_and_an_edit_without_effect_are_told() {
+    let ground = Ground::new();
+    let mut daemon = ground.daemon(&["optim.clip=2.5"]).ready();
+    let last = |d: &crate::process::Daemon| d.json("GET", "/api/v1/status").1["config"]["last_reload"].clone();
+    // Its writer died within a line: what stands there is a valid value.
+    ground.write(ground.text("[optim]\nlr = 1e-3\n").strip_suffix("-3\n").unwrap());
+    daemon.until("the half file is told", |d| {
+        last(d)["error"].as_str().is_some_and(|e| e.contains("does not end with a newline"))
+    });
+    assert_eq!(daemon.metric("splitmask_config_reloads_total{outcome=\"applied\"}"), 0.0);
+    ground.write(&ground.text("[optim]\nlr = 1e-3\n"));
+    daemon.until("the whole file", |d| d.json("GET", "/api/v1/status").1["learning_rate"] == 1e-3);
+    // Whoever means it says so.
+    ground.write(ground.text("[optim]\nlr = 1e-4\n").trim_end());
+    let (code, report) = daemon.json("POST", "/-/reload");
+    assert_eq!((code, report["outcome"].as_str()), (200, Some("applied")), "{report}");
+
+    ground.write(&ground.text("[optim]\nlr = 1e-4\nclip = 1.5\n"));
+    daemon.until("the edit without effect", |d| {
+        last(d)["shadowed"].to_string().contains("optim.clip = 1.5 at")
+    });
+    let (_, report) = daemon.json("POST", "/-/reload");
+    assert_eq!(report["outcome"], "unchanged");
+    let said = report["shadowed"].to_string();
+    assert!(
+        said.contains("optim.clip") && said.contains("the command line (--set) sets 2.5"),
+        "{report}"
+    );
+
+    fs::rename(ground.path("c.toml"), ground.path("away")).unwrap();
+    daemon.until("the missing file is told", |d| {
+        last(d)["error"].as_str().is_some_and(|e| e.contains("cannot be read"))
+    });
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert_eq!(daemon.log().matches("cannot be read").count(), 1, "once: {}", daemon.log());
+    fs::rename(ground.path("away"), ground.path("c.toml")).unwrap();
+    daemon.until("its return", |d| last(d)["outcome"] == "unchanged");
+}

@@ -9,6 +9,7 @@ use crate::config::{Change, Problem};
 use crate::daemon::changes::listed;
 use crate::daemon::daemon_status::{LastReload, lock as held};
 use crate::daemon::events::{Event, ReloadReport, Trigger};
+use crate::daemon::file_watch::Found;
 use crate::daemon::journal;
 use crate::daemon::pending_reload::Pending;
 use crate::daemon::reading::{self, NewConfig, Reading, Refusal};
@@ -26,6 +27,7 @@ struct Verdict {
     step: Option<u64>,
     changes: Vec<Change>,
     error: Option<String>,
+    shadowed: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -36,6 +38,7 @@ impl From<Refusal> for Verdict {
             step: None,
             changes: refusal.changes,
             error: Some(refusal.error),
+            shadowed: Vec::new(),
             problems: refusal.problems,
         }
     }
@@ -48,6 +51,30 @@ impl<T: Train> Supervisor<T> {
             self.begin(trigger, None);
         } else {
             self.again = Some(trigger);
+        }
+    }
+
+    /// What the watch of the config file found.
+    pub(super) fn file_watched(&mut self, found: &Found) {
+        if !self.parts.settings.config.admin.watch {
+            return;
+        }
+        match found {
+            Found::Changed(digest) if self.attempted.as_ref() == Some(digest) => {}
+            // Of a file that is gone, the reading says so.
+            Found::Changed(_) | Found::Gone => self.reload_unasked(Trigger::File),
+            Found::Unfinished => {
+                let error = format!(
+                    "{}: the new content does not end with a newline, so it may be half written, and the old config goes on; it is taken once it ends with one, \
+                     or as it is by SIGHUP or POST /-/reload",
+                    self.parts.source.file.display()
+                );
+                let refusal = Refusal {
+                    outcome: ReloadOutcome::Invalid,
+                    ..Refusal::failed(Vec::new(), error)
+                };
+                self.tell(Trigger::File, None, refusal.into());
+            }
         }
     }
 
@@ -68,6 +95,7 @@ impl<T: Train> Supervisor<T> {
             config_sha256: self.parts.settings.config.sha256(),
             changes: Vec::new(),
             error: Some(error.into()),
+            shadowed: Vec::new(),
             problems: Vec::new(),
         });
     }
@@ -208,13 +236,14 @@ impl<T: Train> Supervisor<T> {
         let step = self.applied_at.take().unwrap_or_else(|| self.status().step);
         let verdict = match (action, pending.new) {
             (Action::Commit, Some(new)) => {
-                let changes = new.changes.clone();
+                let (changes, shadowed) = (new.changes.clone(), new.shadowed.clone());
                 self.commit(new);
                 Verdict {
                     outcome: ReloadOutcome::Applied,
                     step: Some(step),
                     changes,
                     error: None,
+                    shadowed,
                     problems: Vec::new(),
                 }
             }
@@ -226,6 +255,7 @@ impl<T: Train> Supervisor<T> {
                     step: Some(step),
                     changes: new.changes,
                     error: None,
+                    shadowed: new.shadowed,
                     problems: Vec::new(),
                 }
             }
@@ -264,6 +294,7 @@ impl<T: Train> Supervisor<T> {
             step,
             changes,
             error,
+            shadowed,
             problems,
         } = verdict;
         let (label, sha256) = (outcome.label(), self.parts.settings.config.sha256());
@@ -273,7 +304,11 @@ impl<T: Train> Supervisor<T> {
             outcome: label,
             trigger: trigger.name(),
             error: error.clone(),
+            shadowed: shadowed.clone(),
         });
+        for key in &shadowed {
+            tracing::warn!("config reload: {key}");
+        }
         // Nothing happened: a signal every second must not fill the disk.
         if outcome != ReloadOutcome::Unchanged {
             self.note("reload", trigger.name(), label, &changes, error.as_deref());
@@ -300,6 +335,7 @@ impl<T: Train> Supervisor<T> {
                 config_sha256: sha256,
                 changes,
                 error,
+                shadowed,
                 problems,
             });
         }

@@ -1,0 +1,100 @@
+//! How the process ends: what a stop waits for, and what is told when that does not come.
+
+use std::time::{Duration, Instant};
+
+use super::daemon_status::lock as held;
+use super::events::Event;
+use super::supervisor::{Supervisor, TICK};
+use super::{Train, start, transaction};
+use crate::exit::{CliError, ExitCode, panic_text};
+use crate::signals::Signal;
+use crate::trainer::control::Failure;
+
+/// The process is to end.
+pub(super) struct Draining {
+    pub(super) deadline: Instant,
+    pub(super) why: &'static str,
+}
+
+impl<T: Train> Supervisor<T> {
+    /// Lets whoever scrapes at intervals read that the run is finished, so that its end is not taken for a crash.
+    pub(super) fn stay_for_scraper(&mut self) {
+        let now = Instant::now();
+        self.parts.metrics.finished.set(1.0);
+        let Some(until) = held(self.parts.admin.scrapes()).expected_by(now) else {
+            return;
+        };
+        tracing::info!(
+            "finished; staying up to {:.0} s for the next scrape of /metrics",
+            (until - now).as_secs_f64()
+        );
+        while Instant::now() < until && !held(self.parts.admin.scrapes()).any_since(now) {
+            if let Ok(Event::Signal(Signal::Terminate | Signal::Interrupt, _) | Event::Quit) = self.parts.inbox.recv_timeout(TICK) {
+                return;
+            }
+        }
+        // The answer to that scrape is on its way.
+        std::thread::sleep(TICK);
+    }
+
+    /// The time for the last checkpoint is over.
+    pub(super) fn grace_over(&self) -> CliError {
+        let grace = self.parts.settings.config.admin.grace_s;
+        let (code, why, hint) = match self.status().unsaved {
+            Some(error) => (
+                ExitCode::Io,
+                format!("could be written: {error}"),
+                "make room or mend the disk, and start it again",
+            ),
+            None => (
+                ExitCode::Stopped,
+                "was written".into(),
+                "raise admin.grace_s, or checkpoint.every_steps less far apart",
+            ),
+        };
+        CliError {
+            code,
+            message: format!("admin.grace_s = {grace} ran out before the last checkpoint {why}; the run goes on from the one before"),
+            hint: Some(hint.into()),
+        }
+    }
+
+    /// A stop found no trainer that had anything to save.
+    pub(super) fn stopped(&self) -> CliError {
+        let mut error = start::stopped();
+        if self.accepted || self.parts.from.is_some() {
+            error.message = "stopped while no trainer ran; the newest checkpoint holds everything".into();
+        }
+        error
+    }
+
+    pub(super) fn drain(&mut self, why: &'static str) {
+        if self.draining.is_some() {
+            return;
+        }
+        self.look_ready();
+        let grace = Duration::from_secs_f64(self.parts.settings.config.admin.grace_s);
+        tracing::info!(
+            grace_s = grace.as_secs_f64(),
+            why,
+            "draining: the step is finished, a checkpoint written"
+        );
+        held(&self.parts.shown).draining = true;
+        self.manager.stopping(grace);
+        self.draining = Some(Draining {
+            deadline: Instant::now() + grace,
+            why,
+        });
+        self.happens(transaction::Event::Drain);
+    }
+}
+
+/// A trainer whose thread panicked.
+pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
+    let text = panic_text(panic);
+    Failure::from(CliError {
+        code: ExitCode::Internal,
+        message: format!("the trainer panicked: {text}"),
+        hint: Some("this is a bug; the log holds the place".into()),
+    })
+}
