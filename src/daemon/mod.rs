@@ -9,7 +9,7 @@ pub mod admin;
 mod bucket_wait;
 mod changes;
 pub mod daemon_status;
-mod ending;
+mod draining;
 pub mod events;
 mod file_watch;
 mod file_work;

@@ -1,6 +1,7 @@
 //! The loop that owns the run: starts the trainer, forwards what is asked of it, drains it.
 
 mod bucket;
+mod ending;
 mod observe;
 mod reload;
 
@@ -9,11 +10,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::Train;
 use super::admin::AdminThread;
 use super::bucket_wait::BucketWait;
 use super::daemon_status::{SharedDaemonStatus, lock as held};
-use super::ending::{Draining, panicked};
+use super::draining::Draining;
 use super::events::{CheckpointAnswer, Event, Trigger};
 use super::file_work::FileWork;
 use super::journal::{self, Entry, Journal};
@@ -22,9 +22,8 @@ use super::logging::LogHandle;
 use super::pending_reload::Pending;
 use super::progress::Progress;
 use super::settings::Settings;
-use super::start;
 use super::systemd::ServiceManager;
-use super::train::Train;
+use super::train::{Train, panicked};
 use super::transaction::{self, Action, End, Transaction};
 use super::watchdog::Watchdog;
 use crate::config::{Change, Config, Source};

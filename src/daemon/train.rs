@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::Receiver;
 
+use crate::exit::{CliError, ExitCode, panic_text};
 use crate::trainer::control::{Command, Failure, Outcome, StatusBoard};
 use crate::trainer::spec::TrainerSpec;
 
@@ -9,3 +10,13 @@ use crate::trainer::spec::TrainerSpec;
 pub trait Train: Fn(TrainerSpec, Receiver<Command>, StatusBoard) -> Result<Outcome, Failure> + Send + Sync + 'static {}
 
 impl<F: Fn(TrainerSpec, Receiver<Command>, StatusBoard) -> Result<Outcome, Failure> + Send + Sync + 'static> Train for F {}
+
+/// A trainer whose thread panicked.
+pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
+    let text = panic_text(panic);
+    Failure::from(CliError {
+        code: ExitCode::Internal,
+        message: format!("the trainer panicked: {text}"),
+        hint: Some("this is a bug; the log holds the place".into()),
+    })
+}

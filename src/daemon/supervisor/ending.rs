@@ -2,19 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::daemon_status::lock as held;
-use super::events::Event;
-use super::supervisor::{Supervisor, TICK};
-use super::{Train, start, transaction};
-use crate::exit::{CliError, ExitCode, panic_text};
+use super::{Supervisor, TICK};
+use crate::daemon::daemon_status::lock as held;
+use crate::daemon::draining::Draining;
+use crate::daemon::events::Event;
+use crate::daemon::train::Train;
+use crate::daemon::{start, transaction};
+use crate::exit::{CliError, ExitCode};
 use crate::signals::Signal;
-use crate::trainer::control::Failure;
-
-/// The process is to end.
-pub(super) struct Draining {
-    pub(super) deadline: Instant,
-    pub(super) why: &'static str,
-}
 
 impl<T: Train> Supervisor<T> {
     /// Lets whoever scrapes at intervals read that the run is finished, so that its end is not taken for a crash.
@@ -87,14 +82,4 @@ impl<T: Train> Supervisor<T> {
         });
         self.happens(transaction::Event::Drain);
     }
-}
-
-/// A trainer whose thread panicked.
-pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
-    let text = panic_text(panic);
-    Failure::from(CliError {
-        code: ExitCode::Internal,
-        message: format!("the trainer panicked: {text}"),
-        hint: Some("this is a bug; the log holds the place".into()),
-    })
 }
