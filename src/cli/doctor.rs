@@ -5,6 +5,7 @@ use clap::Args;
 use crate::cli::answer::say;
 use crate::cli::installation::installation;
 use crate::exit::CliError;
+use crate::tensor::multiplies_bf16;
 
 /// Say what was found: libtorch, processor, CUDA or why not, threads, memory, tools; with advice on each gap.
 #[derive(Args)]
@@ -64,11 +65,10 @@ fn processor() -> Finding {
     .collect();
     #[cfg(not(target_arch = "x86_64"))]
     let features: Vec<&str> = Vec::new();
-    let bf16 = features.contains(&"avx512-bf16");
     let advice = if features.is_empty() {
         Some("without AVX2 decoding and visual words take portable code and are several times slower".into())
-    } else if !bf16 {
-        Some("no bf16 instructions: train.precision = \"f32\" will be faster on this processor".into())
+    } else if !multiplies_bf16(tch::Device::Cpu) {
+        Some("no bf16 instructions: train.precision = \"f32\" (or \"auto\", which chooses) is many times faster on this processor".into())
     } else {
         None
     };

@@ -49,6 +49,20 @@ pub fn parse_device(setting: &str) -> Result<Option<Device>, TensorError> {
     }
 }
 
+/// Whether a device has instructions for products of bf16. Where it has none they are emulated, on CPUs some 20 times slower than f32.
+#[must_use]
+pub fn multiplies_bf16(device: Device) -> bool {
+    match device {
+        #[cfg(target_arch = "x86_64")]
+        Device::Cpu => std::is_x86_feature_detected!("avx512bf16"),
+        #[cfg(target_arch = "aarch64")]
+        Device::Cpu => std::arch::is_aarch64_feature_detected!("bf16"),
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        Device::Cpu => false,
+        _ => true,
+    }
+}
+
 /// The device of a setting; loads libtorch's CUDA half unless the setting is `cpu`. The second part says why `auto` fell back to
 /// the CPU.
 ///
@@ -100,5 +114,13 @@ mod tests {
         let e = choose_device("cuda:99").unwrap_err();
         assert!(matches!(e, TensorError::NoDevice { .. }), "{e}");
         assert!(e.to_string().contains("cuda:99"), "{e}");
+    }
+
+    #[test]
+    fn bf16_is_multiplied_where_the_processor_says_so() {
+        let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+        let there = flags.split_whitespace().any(|flag| flag == "avx512_bf16" || flag == "bf16");
+        assert_eq!(multiplies_bf16(Device::Cpu), there);
+        assert!(multiplies_bf16(Device::Cuda(0)));
     }
 }

@@ -9,6 +9,12 @@ thread_local! {
     static SEEN: RefCell<Option<Vec<Look>>> = const { RefCell::new(None) };
 }
 
+/// Whether all values are numbers; whole numbers always are. The host waits for the device.
+#[must_use]
+pub fn is_finite(t: &Tensor) -> bool {
+    !t.is_floating_point() || t.isfinite().all().int64_value(&[]) != 0
+}
+
 /// One tensor of a pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Look {

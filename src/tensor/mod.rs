@@ -15,8 +15,8 @@ use tch::Tensor;
 
 use splitmask_pipeline::types::PatchSet;
 
-pub use device::{choose_device, parse_device};
-pub use finite::{Look, look, watched};
+pub use device::{choose_device, multiplies_bf16, parse_device};
+pub use finite::{Look, is_finite, look, watched};
 pub use host_batch::{Normalise, SentBatch, step_input};
 pub use rows::{flat_rows, place_rows, take_rows};
 pub use stored_batch::{load_batch, save_batch};

@@ -19,7 +19,7 @@ use super::spec::TrainerSpec;
 use super::stability::{AfterRollback, Ladder};
 use super::state::RunState;
 use crate::telemetry::metrics::{Phase, PhaseClock, RunFile};
-use crate::tensor::choose_device;
+use crate::tensor::{choose_device, multiplies_bf16};
 
 /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor; after a rollback where and with the memory
 /// that `after` says instead.
@@ -139,6 +139,11 @@ fn prepare_device(spec: &TrainerSpec, telemetry: &Telemetry) -> Result<Device, T
     let (device, why_not_cuda) = choose_device(&spec.train.device)?;
     if let Some(reason) = why_not_cuda {
         tracing::info!(%reason, "training on the CPU");
+    }
+    if spec.train.precision.is_bf16(device) && !multiplies_bf16(device) {
+        tracing::warn!(
+            "train.precision = \"bf16\", and this processor has no instructions for it: a step takes many times as long as in \"f32\"; \"auto\" chooses"
+        );
     }
     let threads = if spec.train.threads == 0 {
         std::thread::available_parallelism().map_or(1, |n| n.get() as u32)

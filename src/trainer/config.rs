@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use splitmask_pipeline::request::{ColourConfig, CropConfig};
+use tch::Device;
 
 use crate::setting::{Findings, settings};
-use crate::tensor::Normalise;
+use crate::tensor::{Normalise, multiplies_bf16};
 
 /// Number format of the matrix products; weights and optimizer state are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -15,13 +16,19 @@ pub enum Precision {
     /// bfloat16 autocast; softmax, norms and losses stay f32.
     #[default]
     Bf16,
+    /// `bf16` where the device has instructions for it, else `f32`.
+    Auto,
 }
 
 impl Precision {
-    /// Whether the matrix products run under bf16 autocast.
+    /// Whether the matrix products of a device run under bf16 autocast.
     #[must_use]
-    pub fn is_bf16(self) -> bool {
-        self == Self::Bf16
+    pub fn is_bf16(self, device: Device) -> bool {
+        match self {
+            Self::F32 => false,
+            Self::Bf16 => true,
+            Self::Auto => multiplies_bf16(device),
+        }
     }
 }
 
@@ -65,7 +72,7 @@ settings! {
         Live on_oom: OnOom = OnOom::Split,
         /// Peak of the device, 10¹² operations per second; 0 = by its name, or measured on a CPU.
         Restart peak_tflops: f64 = 0.0,
-        /// `bf16` autocast or `f32`.
+        /// `bf16` autocast, `f32`, or `auto`: bf16 where the device has instructions for it. Without them bf16 is many times slower.
         Restart precision: Precision = Precision::Bf16,
         /// `auto`, `cpu`, `cuda` or `cuda:N`.
         Restart device: String = "auto".into(),

@@ -65,7 +65,7 @@ impl Setup {
         Subject {
             objective: state.objective.as_ref(),
             device: self.device,
-            bf16: spec.train.precision.is_bf16(),
+            bf16: spec.train.precision.is_bf16(self.device),
             normalise: spec.train.normalise(),
             eval: &spec.eval,
             sets: Sets {

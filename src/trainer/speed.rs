@@ -4,8 +4,6 @@ use std::time::Instant;
 
 use tch::{Device, Kind, Tensor};
 
-use super::spec::Precision;
-
 /// Backward costs two forward passes: the gradients for inputs and for weights.
 pub(super) const STEP_OVER_FORWARD: f64 = 3.0;
 
@@ -24,9 +22,9 @@ const KNOWN: [(&str, f64, f64); 9] = [
 
 /// Peak of a device by its name, operations per second.
 #[must_use]
-fn known_peak(name: &str, precision: Precision) -> Option<f64> {
-    let (_, bf16, f32) = KNOWN.iter().find(|(part, ..)| name.contains(part))?;
-    Some(if precision == Precision::Bf16 { *bf16 } else { *f32 })
+fn known_peak(name: &str, bf16: bool) -> Option<f64> {
+    let (_, of_bf16, of_f32) = KNOWN.iter().find(|(part, ..)| name.contains(part))?;
+    Some(if bf16 { *of_bf16 } else { *of_f32 })
 }
 
 /// Model names of the NVIDIA devices, as their driver tells them.
@@ -42,13 +40,9 @@ fn nvidia_names() -> Vec<String> {
 }
 
 /// Operations per second of large matrix products on the CPU: the best of three.
-fn measured_peak(precision: Precision) -> f64 {
+fn measured_peak(bf16: bool) -> f64 {
     const SIDE: i64 = 640;
-    let kind = if precision == Precision::Bf16 {
-        Kind::BFloat16
-    } else {
-        Kind::Float
-    };
+    let kind = if bf16 { Kind::BFloat16 } else { Kind::Float };
     tch::no_grad(|| {
         let x = Tensor::ones([SIDE, SIDE], (kind, Device::Cpu));
         let mut best = 0f64;
@@ -63,19 +57,19 @@ fn measured_peak(precision: Precision) -> f64 {
 
 /// Peak of the training device, operations per second: as set (in 10¹²), by its name, or on a CPU measured. `None` = unknown.
 #[must_use]
-pub(super) fn peak(device: Device, precision: Precision, set_tflops: f64) -> Option<f64> {
+pub(super) fn peak(device: Device, bf16: bool, set_tflops: f64) -> Option<f64> {
     if set_tflops > 0.0 {
         return Some(set_tflops * 1e12);
     }
     match device {
-        Device::Cpu => Some(measured_peak(precision)),
+        Device::Cpu => Some(measured_peak(bf16)),
         Device::Cuda(_) => {
             let names = nvidia_names();
             // The order of devices need not be the driver's, so only machines of one kind tell.
             names
                 .windows(2)
                 .all(|w| w[0] == w[1])
-                .then(|| known_peak(names.first()?, precision))
+                .then(|| known_peak(names.first()?, bf16))
                 .flatten()
         }
         _ => None,
@@ -88,17 +82,17 @@ mod tests {
 
     #[test]
     fn known_names_have_a_peak() {
-        assert_eq!(known_peak("NVIDIA H100 80GB HBM3", Precision::Bf16), Some(989e12));
-        assert_eq!(known_peak("NVIDIA H100 PCIe", Precision::Bf16), Some(756e12));
-        assert_eq!(known_peak("NVIDIA A100-SXM4-40GB", Precision::F32), Some(19.5e12));
-        assert_eq!(known_peak("NVIDIA L4", Precision::Bf16), Some(121e12));
-        assert_eq!(known_peak("Voodoo 2", Precision::Bf16), None);
+        assert_eq!(known_peak("NVIDIA H100 80GB HBM3", true), Some(989e12));
+        assert_eq!(known_peak("NVIDIA H100 PCIe", true), Some(756e12));
+        assert_eq!(known_peak("NVIDIA A100-SXM4-40GB", false), Some(19.5e12));
+        assert_eq!(known_peak("NVIDIA L4", true), Some(121e12));
+        assert_eq!(known_peak("Voodoo 2", true), None);
     }
 
     #[test]
     fn a_setting_wins_and_a_cpu_is_measured() {
-        assert_eq!(peak(Device::Cpu, Precision::F32, 2.5), Some(2.5e12));
-        let measured = peak(Device::Cpu, Precision::F32, 0.0).unwrap();
+        assert_eq!(peak(Device::Cpu, false, 2.5), Some(2.5e12));
+        let measured = peak(Device::Cpu, false, 0.0).unwrap();
         // A product of another size takes its share of that time, within what other work on the machine leaves.
         let x = Tensor::ones([320, 320], (Kind::Float, Device::Cpu));
         let seconds = |_| {

@@ -199,7 +199,7 @@ impl<'a> Measured<'a> {
         let subject = Subject {
             objective: self.objective.as_ref(),
             device: self.device,
-            bf16: config.train.precision.is_bf16(),
+            bf16: config.train.precision.is_bf16(self.device),
             normalise: config.train.normalise(),
             eval: &config.eval,
             sets: Sets {

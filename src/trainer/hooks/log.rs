@@ -48,7 +48,7 @@ impl Log {
         let config = &setup.spec.train;
         Self {
             interval: Interval::begin(&telemetry.train),
-            peak: speed::peak(setup.device, config.precision, config.peak_tflops),
+            peak: speed::peak(setup.device, config.precision.is_bf16(setup.device), config.peak_tflops),
         }
     }
 }

@@ -212,7 +212,7 @@ impl<'a> Pass<'a> {
             .spec
             .train
             .precision
-            .is_bf16()
+            .is_bf16(self.device)
             .then(|| Autocast::bf16(self.device))
             .transpose()?;
         Ok(forward()?)
