@@ -10,6 +10,7 @@ use super::names::{pairs, restored};
 use super::timm::layout;
 use super::{Encoder, ExportError, Tensors};
 use crate::model::config::VitConfig;
+use crate::tensor::is_finite;
 
 /// Whose names a file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,9 @@ fn bad(path: &Path, detail: impl Into<String>, hint: Option<String>) -> ExportEr
         hint,
     }
 }
+
+/// Parts of names in transformers' BEiT that its ViT lacks and that change what the encoder computes.
+const BEIT_ONLY: [&str; 2] = ["relative_position_bias", ".lambda_"];
 
 /// Refuses pickles, which are programs: reading one runs whatever it holds.
 fn refuse_pickle(path: &Path) -> Result<(), ExportError> {
@@ -100,6 +104,15 @@ pub fn import(path: &Path, format: Foreign) -> Result<Imported, ExportError> {
     if all.contains_key("dist_token") {
         return Err(bad(path, "a distilled DeiT has a second token, which this encoder lacks", None));
     }
+    if format == Foreign::HfVit
+        && let Some(name) = all.keys().find(|name| BEIT_ONLY.iter().any(|part| name.contains(part)))
+    {
+        return Err(bad(
+            path,
+            format!("{name} is of a BEiT; without it the encoder would be another one"),
+            Some("a timm file of the same model may hold LayerScale: try --format timm; a relative position bias is not read".into()),
+        ));
+    }
     let (tensors, ignored) = match format {
         Foreign::Timm | Foreign::Deit => {
             let (mut kept, mut ignored) = (Tensors::new(), Vec::new());
@@ -123,6 +136,13 @@ pub fn import(path: &Path, format: Foreign) -> Result<Imported, ExportError> {
                     path,
                     format!("{name} is {:?}; the others ask for {shape:?}", t.size()),
                     hint_for(format),
+                ));
+            }
+            Some(t) if !is_finite(t) => {
+                return Err(bad(
+                    path,
+                    format!("{name} holds values that are not finite (NaN or infinite)"),
+                    Some("nothing can be learnt from such weights: convert the file again, or take an older one".into()),
                 ));
             }
             Some(_) => {}

@@ -322,8 +322,28 @@ fn imports_take_models_with_heads_and_refuse_what_is_no_vit() {
     let encoder = encoder(tiny(), QkvBias::Full);
     let file = |name: &str| dir.path().join(name);
     let save = |name: &str, tensors: &Tensors| write_tensors(&file(name), tensors, &BTreeMap::new()).unwrap();
-    let plain = |tensors: &Tensors| -> Tensors { tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect() };
+    let plain = |tensors: &Tensors| -> Tensors { tensors.iter().map(|(n, t)| (n.clone(), t.copy())).collect() };
     let one = || Tensor::zeros([1], (Kind::Float, Device::Cpu));
+
+    let mut spoilt = plain(&encoder.tensors);
+    let _ = spoilt.get_mut("blocks.1.mlp.fc1.weight").unwrap().get(0).fill_(f64::NAN);
+    save("spoilt", &spoilt);
+    let refused = import(&file("spoilt"), Foreign::Timm).unwrap_err().to_string();
+    assert!(
+        refused.contains("blocks.1.mlp.fc1.weight holds values that are not finite"),
+        "{refused}"
+    );
+
+    for part in [
+        "attention.attention.relative_position_bias.relative_position_bias_table",
+        "lambda_1",
+    ] {
+        let mut beit = plain(&encoder.tensors);
+        beit.insert(format!("encoder.layer.0.{part}"), one());
+        save("beit", &beit);
+        let refused = import(&file("beit"), Foreign::HfVit).unwrap_err().to_string();
+        assert!(refused.contains(part) && refused.contains("BEiT"), "{refused}");
+    }
 
     // timm with mean pooling and a head: the last norm is called fc_norm.
     let mut timm = plain(&encoder.tensors);

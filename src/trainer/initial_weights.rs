@@ -11,6 +11,7 @@ use super::error::TrainError;
 use crate::checkpoint;
 use crate::model::{grid_of_positions, grid_of_relative_bias, interpolate_positions, interpolate_relative_bias, is_backbone_name};
 use crate::optim::EMA_PREFIX;
+use crate::tensor::is_finite;
 
 /// What became of the tensors; names in order.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -69,9 +70,7 @@ pub(super) fn load(from: &Path, vars: &nn::VarStore, partial: bool) -> Result<()
             "take the [model] that the weights are of; or set run.init_partial = true to start these at random and load the rest",
         ));
     }
-    let unusable = found
-        .iter()
-        .find(|(_, tensor)| tensor.is_floating_point() && !bool::try_from(tensor.isfinite().all()).unwrap_or(false));
+    let unusable = found.iter().find(|(_, tensor)| !is_finite(tensor));
     if let Some((name, _)) = unusable {
         return Err(bad(
             from,
