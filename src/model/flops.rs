@@ -1,5 +1,7 @@
 //! Floating point operations by formula: one multiply-add is two. Norms, biases, softmax and GELU are left out, as is usual; they are below 2 %.
 
+use super::config::VitConfig;
+
 /// Of a linear layer over `rows` vectors: 2 · rows · in · out.
 #[must_use]
 pub fn linear_flops(rows: i64, inputs: i64, outputs: i64) -> f64 {
@@ -10,6 +12,13 @@ pub fn linear_flops(rows: i64, inputs: i64, outputs: i64) -> f64 {
 #[must_use]
 pub fn block_flops(tokens: i64, dim: i64, hidden: i64) -> f64 {
     linear_flops(tokens, dim, 4 * dim) + 2.0 * linear_flops(tokens, tokens, dim) + linear_flops(tokens, dim, 2 * hidden)
+}
+
+/// Of an encoder over an image: the embedding of `patches` patches, and all blocks over the class token and the `seen` ones among them.
+#[must_use]
+pub fn encoder_flops(model: &VitConfig, patches: i64, seen: i64) -> f64 {
+    let dim = model.dim();
+    linear_flops(patches, 3 * i64::from(model.patch).pow(2), dim) + model.layers() as f64 * block_flops(1 + seen, dim, model.hidden())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod vit;
 
 pub use block::{Block, BlockOptions, QkvBias, linear_drop_path};
 pub use drop_path::{BatchRows, BatchRowsGuard};
-pub use flops::{block_flops, linear_flops};
+pub use flops::{block_flops, encoder_flops, linear_flops};
 pub use init::{Init, linear, parameter, project, through, untrained};
 pub use positions::{
     Positions, RelativeBias, grid_of_positions, grid_of_relative_bias, interpolate_positions, interpolate_relative_bias, sin_cos_positions,

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use splitmask_pipeline::request::{ColourConfig, SampleRequest, ViewRequest};
 use tch::Tensor;
+use tch::nn::Path;
 
 use super::{Better, CollapseRule, Number, ObjectiveError, Role, Scope, Unit, square_view};
-use crate::model::Vit;
+use crate::model::{Init, Positions, Vit, VitOptions};
 use crate::setting::Class::Restart;
 use crate::setting::{Findings, Key, key};
 use crate::tensor::StepInput;
@@ -123,6 +124,20 @@ pub(super) const fn colours(blur: f32, solarise: f32) -> ColourConfig {
         blur_sigma: [0.1, 2.0],
         solarise,
     }
+}
+
+/// The encoder, its parameters under `vs`: begun by Xavier's rule, its patch embedding left as it was drawn if `freeze_patches` says so.
+pub(super) fn encoder(vs: &Path<'_>, positions: Positions, freeze_patches: bool, at: &Scope<'_>) -> Vit {
+    let options = VitOptions {
+        weights: Init::XavierOfThree,
+        positions,
+        ..VitOptions::plain(0.0)
+    };
+    let vit = Vit::with(vs, at.model, &options);
+    if freeze_patches {
+        vit.freeze_patch_embedding();
+    }
+    vit
 }
 
 /// Two crops of an image, each with its colours.

@@ -8,7 +8,7 @@ use toml::Table;
 use crate::head::MimHead;
 use crate::loss::{count_words, token_accuracy};
 use crate::model::config::VitConfig;
-use crate::model::{Init, QkvBias, Vit, VitOptions, block_flops, linear_flops, parameter};
+use crate::model::{Init, QkvBias, Vit, VitOptions, encoder_flops, linear_flops, parameter};
 use crate::objective::masked::{MaskedInput, drop_path, fit_mask, masked_input, one_view, side};
 use crate::objective::predicted_words::{self, FREQUENCIES, INPAINT_COLLAPSED, PREDICTED_PERPLEXITY};
 use crate::objective::{
@@ -113,9 +113,7 @@ impl Plan for BeitConfig {
         let m = at.model;
         let (n, d) = (m.patches(), m.dim());
         let masked = self.mask.counts(n as usize).0 as i64;
-        linear_flops(n, 3 * i64::from(m.patch).pow(2), d)
-            + m.layers() as f64 * block_flops(1 + n, d, m.hidden())
-            + linear_flops(masked, d, at.words)
+        encoder_flops(m, n, n) + linear_flops(masked, d, at.words)
     }
 }
 

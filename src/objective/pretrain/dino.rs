@@ -8,7 +8,7 @@ use splitmask_pipeline::request::{ColourConfig, CropConfig, SampleRequest, ViewR
 use tch::nn::Path;
 use toml::Table;
 
-use crate::model::{block_flops, linear_flops};
+use crate::model::{encoder_flops, linear_flops};
 use crate::objective::masked::drop_path;
 use crate::objective::{Better, CollapseRule, Judged, Kind, Number, Objective, Plan, Role, Scope, Unit, read, table};
 use crate::optim::cosine;
@@ -354,7 +354,7 @@ impl Plan for DinoConfig {
         let (d, patch) = (m.dim(), i64::from(m.patch));
         let encoder = |side: u32| {
             let n = (i64::from(side) / patch).pow(2);
-            linear_flops(n, 3 * patch * patch, d) + m.layers() as f64 * block_flops(1 + n, d, m.hidden())
+            encoder_flops(m, n, n)
         };
         let [hidden, bottleneck, prototypes] = [self.hidden, self.bottleneck, self.prototypes].map(i64::from);
         let widths = [(d, hidden), (hidden, hidden), (hidden, bottleneck), (bottleneck, prototypes)];

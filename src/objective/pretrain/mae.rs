@@ -8,7 +8,7 @@ use tch::nn::Path;
 use toml::Table;
 
 use crate::model::config::VitConfig;
-use crate::model::{Positions, block_flops, linear_flops};
+use crate::model::{Positions, block_flops, encoder_flops, linear_flops};
 use crate::objective::masked::{fit_mask, one_view, side};
 use crate::objective::{Baseline, Better, CollapseRule, Kind, Number, Objective, Plan, Role, Scope, Unit, read, table};
 use crate::setting::Class::{Frozen, Restart};
@@ -227,8 +227,7 @@ impl Plan for MaeConfig {
         let (n, d, values) = (m.patches(), m.dim(), patch_values(m));
         let masked = self.mask.counts(n as usize).0 as i64;
         let width = i64::from(self.decoder.width);
-        linear_flops(n, values, d)
-            + m.layers() as f64 * block_flops(1 + n - masked, d, m.hidden())
+        encoder_flops(m, n, n - masked)
             + linear_flops(1 + n - masked, d, width)
             + f64::from(self.decoder.layers) * block_flops(1 + n, width, 4 * width)
             + linear_flops(masked, width, values)

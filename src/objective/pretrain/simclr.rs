@@ -7,7 +7,7 @@ use tch::nn::Path;
 use toml::Table;
 
 use crate::head::ProjectionConfig;
-use crate::model::{Positions, block_flops, linear_flops};
+use crate::model::{Positions, encoder_flops};
 use crate::objective::two_views::{self, CONTRAST, CONTRAST_ACCURACY, CONTRAST_AT_CHANCE, PROJECTION_RANK, PROJECTIONS_ON_A_LINE};
 use crate::objective::two_views::{Pool, VIEW_KEYS, colours};
 use crate::objective::{Kind, Objective, Plan, Scope, read, table};
@@ -97,7 +97,7 @@ impl Plan for SimclrConfig {
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
         let m = at.model;
         let (n, d) = (m.patches(), m.dim());
-        let encoder = linear_flops(n, 3 * i64::from(m.patch).pow(2), d) + m.layers() as f64 * block_flops(1 + n, d, m.hidden());
+        let encoder = encoder_flops(m, n, n);
         2.0 * encoder + self.projection.flops(2, d)
     }
 

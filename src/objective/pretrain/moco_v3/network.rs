@@ -6,7 +6,7 @@ use tch::nn::Path;
 use super::{KIND, MocoV3Config};
 use crate::head::{Affine, Projection};
 use crate::loss::{info_nce_of_keys, participation_ratio};
-use crate::model::{Init, Vit, VitOptions};
+use crate::model::Vit;
 use crate::objective::teacher::TeacherWeights;
 use crate::objective::two_views::{self, Pool};
 use crate::objective::{Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings};
@@ -30,15 +30,7 @@ struct Network {
 impl Network {
     /// Parameters under `vs`: the encoder's, and `projection.*`.
     fn new(vs: &Path<'_>, config: &MocoV3Config, at: &Scope<'_>) -> Self {
-        let options = VitOptions {
-            weights: Init::XavierOfThree,
-            positions: config.positions,
-            ..VitOptions::plain(0.0)
-        };
-        let vit = Vit::with(vs, at.model, &options);
-        if config.freeze_patches {
-            vit.freeze_patch_embedding();
-        }
+        let vit = two_views::encoder(vs, config.positions, config.freeze_patches, at);
         Self {
             projection: Projection::new(&(vs / "projection"), vit.dim(), &config.projection, Affine::Neither),
             vit,

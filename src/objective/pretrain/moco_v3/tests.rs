@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::config::{VitConfig, VitSize};
+use crate::model::linear_flops;
 
 fn wrong(config: &MocoV3Config, model: &VitConfig, batch: u32) -> Vec<String> {
     let found = config.check(&Scope::new(model, batch, 0));

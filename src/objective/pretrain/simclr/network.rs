@@ -6,7 +6,7 @@ use tch::nn::Path;
 use super::{KIND, SimclrConfig};
 use crate::head::{Affine, Projection};
 use crate::loss::{info_nce, participation_ratio};
-use crate::model::{Init, Vit, VitOptions};
+use crate::model::Vit;
 use crate::objective::two_views;
 use crate::objective::{Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings};
 use crate::tensor::StepInput;
@@ -22,15 +22,7 @@ pub(super) struct Simclr {
 impl Simclr {
     /// Parameters under `vs`: the encoder's at its root, `projection.*`.
     pub(super) fn new(vs: &Path<'_>, config: &SimclrConfig, at: &Scope<'_>) -> Self {
-        let options = VitOptions {
-            weights: Init::XavierOfThree,
-            positions: config.positions,
-            ..VitOptions::plain(0.0)
-        };
-        let vit = Vit::with(vs, at.model, &options);
-        if config.freeze_patches {
-            vit.freeze_patch_embedding();
-        }
+        let vit = two_views::encoder(vs, config.positions, config.freeze_patches, at);
         Self {
             projection: Projection::new(&(vs / "projection"), vit.dim(), &config.projection, Affine::Scale),
             vit,
