@@ -4,6 +4,7 @@
 
 mod admin;
 pub mod diff;
+mod entry;
 pub mod explain;
 pub mod file;
 pub mod keys;
