@@ -7,8 +7,8 @@ help: ## this list
 setup: ## system packages, libtorch, test servers (CUDA=1: libtorch with CUDA)
 	@setup/setup.sh
 
-demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on yours)
-	@setup/demo.sh "$(DATA)"
+demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on yours; OBJECTIVE=mae|simclr|dino|moco-v3)
+	@OBJECTIVE="$(OBJECTIVE)" setup/demo.sh "$(DATA)"
 
 wheel: ## a Python wheel in dist/: `pip install` it beside torch and nothing is compiled
 	@setup/setup.sh packaging
@@ -36,5 +36,5 @@ results: ## a table of docs/results.md (TABLE=objectives|tokenizers|fractions|al
 	cargo build --quiet
 	@setup/results.py "$(TABLE)"
 
-clean-demo: ## removes what the demo made (data/clipart, runs/demo)
-	rm -rf data/clipart runs/demo
+clean-demo: ## removes what the demos made (data/clipart, runs/demo, runs/demo-OBJECTIVE)
+	rm -rf data/clipart runs/demo runs/demo-*
