@@ -150,7 +150,7 @@ PIPELINE = [
     lines("Samples dropped", "Samples per second that could not be used, by reason. The log names shard and key.", "short", (rate("splitmask_pipeline_sample_errors_total", "reason"), "{{reason}}"), (rate("splitmask_pipeline_truncated_kept_total"), "truncated, kept {{instance}}"), (rate("splitmask_pipeline_slow_samples_total"), "slow, kept {{instance}}"), min=0),
     lines("Members passed over", "Entries of tars that are no part of a sample, per second, by reason; `splitmask inspect` names the first of each. Folders, other extensions and second images are usual.", "short", (rate("splitmask_pipeline_members_passed_over_total", "reason"), "{{reason}}"), min=0),
     lines("Shards lost", "Shards that could not be read to their end, in the rate interval, by reason.", "short", ("sum by (reason) (increase(splitmask_pipeline_shard_errors_total{$S}[$I]))", "{{reason}}"), min=0),
-    lines("Manifest and shards differ", "Shards of which manifest.json says something else than what is there, in all, by kind. The log names them.", "short", ("sum by (kind) (splitmask_pipeline_manifest_differences_total{$S})", "{{kind}}"), min=0),
+    lines("Manifest and shards differ", "Shards of which manifest.json says something else than what is there, and archives and folders beside them that are not read, in all, by kind. The log names them.", "short", ("sum by (kind) (splitmask_pipeline_manifest_differences_total{$S})", "{{kind}}"), min=0),
     lines(
         "Shards in flight",
         "Shards opened and finished per second; they run apart only while shards fail.",

@@ -42,7 +42,7 @@ fn set() -> (Vec<(String, Vec<u8>)>, Manifest) {
         format: Manifest::FORMAT.into(),
         shards: shards.iter().zip(&COUNTS).map(entry).collect(),
         classes: (0..CLASSES).map(|n| format!("class {n}")).collect(),
-        label_counts: vec![0; CLASSES],
+        label_counts: vec![3, 3, 3, 3, 3, 2, 1],
         statistics: ImageStatistics::default(),
         provenance: String::new(),
     };
@@ -83,6 +83,8 @@ fn after(change: impl FnOnce(&Path)) -> (Vec<Difference>, Vec<RawSample>, Pipeli
             | Difference::Samples { shard, .. }
             | Difference::Label { shard, .. }
             | Difference::Checksum { shard, .. } => *shard = short(shard),
+            Difference::Compressed { file: path } | Difference::Folder { folder: path } => *path = short(path),
+            Difference::LabelCount { .. } => {}
         }
     }
     (differences, samples, metrics)
@@ -193,6 +195,7 @@ fn a_shard_of_the_same_size_is_noticed_by_count_label_or_checksum() {
     let (differences, samples, metrics) = after(|folder| {
         let (_, mut manifest) = set();
         manifest.classes.truncate(3);
+        manifest.label_counts.truncate(3);
         fs::write(folder.join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
     });
     assert_eq!(samples.len() as u32, COUNTS.iter().sum::<u32>(), "no image is lost for its label");
@@ -202,6 +205,76 @@ fn a_shard_of_the_same_size_is_noticed_by_count_label_or_checksum() {
         sentences(&differences)[0].contains("says 3 classes, it has the label 3"),
         "{:?}",
         sentences(&differences)
+    );
+}
+
+#[test]
+fn counts_of_classes_are_compared_once_all_shards_were_read() {
+    let (differences, _, metrics) = after(|folder| {
+        let (_, mut manifest) = set();
+        (manifest.label_counts[0], manifest.label_counts[6]) = (4, 0);
+        fs::write(folder.join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    });
+    let count_of = |class: usize, manifest, found| Difference::LabelCount {
+        class: format!("class {class}"),
+        manifest,
+        found,
+    };
+    assert_eq!(differences, [count_of(0, 4, 3), count_of(6, 0, 1)]);
+    assert_eq!(count(&metrics, ManifestDifference::LabelCount), 2);
+}
+
+#[test]
+fn a_manifest_that_says_of_every_class_that_it_is_empty_leaves_no_fraction_of_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shards, mut manifest) = set();
+    manifest.label_counts = vec![0; CLASSES];
+    write(folder.path(), (shards, manifest));
+    let half = DataConfig { fraction: 0.5, ..data(16) };
+    let dataset = try_open(folder.path(), &half, &PipelineMetrics::default()).unwrap();
+    let samples = read_all(&dataset).len();
+    assert!((1..18).contains(&samples), "{samples} of 18");
+}
+
+#[test]
+fn archives_and_folders_beside_the_shards_are_told_with_a_manifest_and_without() {
+    let beside = |folder: &Path| {
+        fs::write(folder.join("more.tar.gz"), b"\x1f\x8b").unwrap();
+        fs::create_dir_all(folder.join("sub/deeper")).unwrap();
+        fs::write(folder.join("sub/s.tar"), tar(1, 1, 100)).unwrap();
+        fs::create_dir(folder.join("notes")).unwrap();
+    };
+    let told = [
+        Difference::Compressed {
+            file: "more.tar.gz".into(),
+        },
+        Difference::Folder { folder: "sub".into() },
+    ];
+    for with_manifest in [true, false] {
+        let (differences, samples, metrics) = after(|folder| {
+            beside(folder);
+            if !with_manifest {
+                fs::remove_file(folder.join("manifest.json")).unwrap();
+                // Endings count in any case of letters.
+                fs::rename(folder.join(name(0)), folder.join("S-000.TAR")).unwrap();
+            }
+        });
+        assert_eq!(
+            (&differences[..], samples.len() as u32),
+            (&told[..], COUNTS.iter().sum()),
+            "{with_manifest}"
+        );
+        assert_eq!(count(&metrics, ManifestDifference::Folder), 1);
+    }
+    // Alone they are no shards, but named: the folder that `splitmask pack` writes holds its sets one folder further.
+    let folder = tempfile::tempdir().unwrap();
+    beside(folder.path());
+    let error = try_open(folder.path(), &data(16), &PipelineMetrics::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("did you mean") && error.contains("sub?") && error.contains("more.tar.gz"),
+        "{error}"
     );
 }
 

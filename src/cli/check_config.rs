@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use splitmask_pipeline::bucket::differences::sentences;
 use splitmask_pipeline::bucket::location::redact;
+use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::config::{DataConfig, PipelineConfig, SourceConfig};
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
@@ -15,6 +16,7 @@ use crate::cli::answer::{answer, say};
 use crate::config::diff::strongest;
 use crate::config::{Config, ConfigError, Loaded, Place, Problem, Source, diff, explain};
 use crate::exit::CliError;
+use crate::trainer::batch_exceeds;
 
 /// Explain a config file: what differs from the defaults, what follows from it, what is wrong. Reads only, writes nothing.
 #[derive(Args)]
@@ -31,7 +33,7 @@ pub(crate) struct CheckConfigArgs {
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     /// Print the effective config as TOML instead: every key, defaults included.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "against")]
     effective: bool,
 }
 
@@ -116,6 +118,11 @@ fn judge(loaded: &Loaded, places: Vec<Named>) -> Result<(), CliError> {
                 for line in sentences(&dataset.differences()) {
                     say!("{key}: {line}");
                 }
+                let samples = dataset.manifest().map(Manifest::samples);
+                let few = samples.filter(|samples| key == "data.train" && *samples < u64::from(loaded.config.train.batch));
+                if let Some(samples) = few {
+                    say!("warning: {}", batch_exceeds(loaded.config.train.batch, samples));
+                }
                 let passed = dataset.probe(PROBED)?.counts();
                 if !passed.is_empty() {
                     say!("{key}: passed over among the first samples: {passed}");
@@ -123,10 +130,8 @@ fn judge(loaded: &Loaded, places: Vec<Named>) -> Result<(), CliError> {
             }
             Err(error @ PipelineError::Unreachable { .. }) => say!("{key} = {}: cannot be reached now: {error}", redact(&url)),
             Err(error) => {
-                // A key of a table in a list is placed by its list.
-                let place = loaded.places.get(&key).or_else(|| loaded.places.get("data.sources"));
                 wrong.push(Problem {
-                    place: place.cloned().unwrap_or(Place::Default),
+                    place: Place::of(&loaded.places, &key),
                     key,
                     value: redact(&url),
                     message: error.to_string(),

@@ -224,7 +224,7 @@ fn json(report: &PackReport) -> String {
         "transparent": report.transparent,
         "source_bytes": report.source_bytes, "refused": report.refused, "duplicates": report.duplicates,
         "passed_over": report.passed_over, "other_files": report.other_files, "small_classes": report.small_classes,
-        "in_root": report.in_root, "val_from": report.val_from, "moved_to_train": report.moved_to_train, "notes": report.notes(),
+        "in_root": report.in_root, "val_from": report.val_from, "resembled": report.resembled, "moved_to_train": report.moved_to_train, "notes": report.notes(),
         "seconds": report.seconds,
     });
     format!("{value:#}\n")

@@ -27,6 +27,15 @@ pub(crate) struct ReportArgs {
 
 pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     let folder = checkpoint_folder(&args.run)?;
+    if folder == args.run {
+        return Err(CliError::usage(
+            format!(
+                "{}: a checkpoint; a report is of a run, which holds the numbers of all its steps",
+                folder.display()
+            ),
+            "name the run folder, two folders above it; or `splitmask eval knn` measures this checkpoint alone".to_owned(),
+        ));
+    }
     let config = config_of(&folder)?;
     let lines: Vec<Value> = MetricsLog::read(&args.run)
         .into_iter()

@@ -1,5 +1,6 @@
 //! What can be wrong with a config, said so that it can be mended: place, key, value, what is allowed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -33,6 +34,15 @@ pub enum Place {
         /// What it would not have fitted.
         why: String,
     },
+}
+
+impl Place {
+    /// Where a key was written: the key itself, or the list of tables that it lies in.
+    #[must_use]
+    pub fn of(places: &BTreeMap<String, Self>, key: &str) -> Self {
+        let list = || places.get(key.split_once('[')?.0);
+        places.get(key).or_else(list).cloned().unwrap_or(Self::Default)
+    }
 }
 
 impl fmt::Display for Place {

@@ -17,7 +17,7 @@ struct Findings<'a> {
 
 impl Findings<'_> {
     fn add(&mut self, key: &str, value: impl Display, message: impl Into<String>, hint: Option<&str>) {
-        let place = self.places.get(key).cloned().unwrap_or(Place::Default);
+        let place = Place::of(self.places, key);
         self.problems.push(Problem {
             place,
             key: key.into(),

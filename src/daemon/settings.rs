@@ -47,7 +47,7 @@ impl Settings {
     pub(super) fn wrong(&self, key: &str, message: String) -> ConfigError {
         let value = tree::flatten(&tree::of(&self.config)).remove(key);
         let problem = Problem {
-            place: self.places.get(key).cloned().unwrap_or(Place::Default),
+            place: Place::of(&self.places, key),
             key: key.to_owned(),
             value: value.as_ref().map(crate::config::problem::shown).unwrap_or_default(),
             message,

@@ -34,6 +34,16 @@ pub enum Why {
     BeyondTheList,
 }
 
+impl Why {
+    fn text(self) -> &'static str {
+        match self {
+            Self::NoPartner => "not in the other set",
+            Self::TooFew => "fewer than eval.min_class",
+            Self::BeyondTheList => "beyond the class list of manifest.json",
+        }
+    }
+}
+
 /// A class that does not count.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeftOut {
@@ -50,12 +60,7 @@ pub struct LeftOut {
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { place, why, class, images } = self;
-        let why = match why {
-            Why::NoPartner => "not in the other set",
-            Why::TooFew => "fewer than eval.min_class",
-            Why::BeyondTheList => "beyond the class list of manifest.json",
-        };
-        write!(f, "{class} of {place} ({images} images: {why})")
+        write!(f, "{class} of {place} ({images} images: {})", why.text())
     }
 }
 
@@ -88,7 +93,7 @@ pub struct Remarks {
 }
 
 /// Classes named in one line at most.
-const LISTED: usize = 40;
+const LISTED: usize = 6;
 
 fn listed<T: fmt::Display>(all: &[T]) -> String {
     let shown: Vec<String> = all.iter().take(LISTED).map(ToString::to_string).collect();
@@ -99,11 +104,18 @@ fn listed<T: fmt::Display>(all: &[T]) -> String {
 }
 
 impl Remarks {
-    /// One line each, for people.
+    /// For people: a line for each set and reason with the first few classes, and the warning.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let left = (!self.left_out.is_empty()).then(|| format!("left out: {}", listed(&self.left_out)));
-        left.into_iter().chain(self.warning.clone()).collect()
+        let mut groups: BTreeMap<(&str, Why), Vec<String>> = BTreeMap::new();
+        for LeftOut { place, why, class, images } in &self.left_out {
+            let group = groups.entry((place, *why)).or_default();
+            group.push(format!("{class} ({images} images)"));
+        }
+        let left = groups
+            .iter()
+            .map(|((place, why), classes)| format!("left out of {place}, {}: {}", why.text(), listed(classes)));
+        left.chain(self.warning.clone()).collect()
     }
 }
 
@@ -161,7 +173,7 @@ fn by_number_warning(references: &Labels, queries: &Labels) -> Option<String> {
 /// left out.
 ///
 /// # Errors
-/// [`EvalError::NoLabels`], [`EvalError::NoCommonClass`] or [`EvalError::TooFew`].
+/// [`EvalError::NoLabels`], [`EvalError::NoCommonClass`], [`EvalError::TooFew`] or [`EvalError::OneClass`].
 pub fn match_classes(references: &Labels, queries: &Labels, least: u32) -> Result<Matched, EvalError> {
     for set in [references, queries] {
         if set.of.is_empty() {
@@ -242,6 +254,13 @@ pub fn match_classes(references: &Labels, queries: &Labels, least: u32) -> Resul
             images: most.0,
         });
     }
+    if let [only] = reference_rows.keys().collect::<Vec<_>>()[..] {
+        return Err(EvalError::OneClass {
+            class: references.shown(*only),
+            train: references.place.clone(),
+            val: queries.place.clone(),
+        });
+    }
     let numbers: BTreeMap<i64, i64> = reference_rows.keys().copied().zip(0..).collect();
     // In the order of the sets.
     let rows = |by_class: &BTreeMap<i64, Vec<i64>>| {
@@ -269,111 +288,4 @@ pub fn match_classes(references: &Labels, queries: &Labels, least: u32) -> Resul
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(place: &str, names: &[&str], of: &[i64]) -> Labels {
-        Labels {
-            place: place.into(),
-            names: names.iter().map(|n| (*n).to_owned()).collect(),
-            of: of.to_vec(),
-        }
-    }
-
-    fn classes(rows: &[(i64, i64)]) -> Vec<i64> {
-        rows.iter().map(|(_, class)| *class).collect()
-    }
-
-    #[test]
-    fn classes_are_the_same_by_name_wherever_they_stand_in_the_lists() {
-        let train = set("train", &["a", "b", "c"], &[0, 1, 2, 1, 2]);
-        let val = set("val", &["c", "d", "b"], &[0, 1, 2, 2]);
-        let got = match_classes(&train, &val, 1).unwrap();
-        assert_eq!(got.classes, ["b", "c"]);
-        assert_eq!(got.references, [(1, 0), (2, 1), (3, 0), (4, 1)]);
-        assert_eq!(got.queries, [(0, 1), (2, 0), (3, 0)]);
-        let told: Vec<String> = got.remarks.left_out.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            told,
-            [
-                "a of train (1 images: not in the other set)",
-                "d of val (1 images: not in the other set)"
-            ]
-        );
-        assert_eq!(got.remarks.warning, None);
-    }
-
-    #[test]
-    fn without_names_numbers_count_and_unequal_counts_are_warned_of() {
-        let (train, val) = (set("train", &[], &[0, 1, 2]), set("val", &[], &[2, 0, 1]));
-        let got = match_classes(&train, &val, 1).unwrap();
-        assert_eq!((classes(&got.queries), &got.remarks), (vec![2, 0, 1], &Remarks::default()));
-        let fewer = match_classes(&train, &set("val", &[], &[0, 1]), 1).unwrap();
-        let warning = fewer.remarks.warning.unwrap();
-        assert!(
-            warning.contains("3 in train, 2 in val") && warning.contains("no class names (manifest.json) in train and val"),
-            "{warning}"
-        );
-        assert_eq!(
-            fewer.references.len(),
-            3,
-            "a class that val does not show is still one to be told from"
-        );
-        // A list on one side only names nothing on the other.
-        let one = match_classes(&set("train", &["a", "b", "c"], &[0, 1, 2]), &val, 1).unwrap();
-        assert_eq!(one.remarks, Remarks::default());
-        let one = match_classes(&set("train", &["a", "b"], &[0, 1]), &val, 1).unwrap();
-        assert!(one.remarks.warning.unwrap().contains("(manifest.json) in val"));
-        assert_eq!(one.remarks.left_out[0].class, "label 2");
-    }
-
-    #[test]
-    fn a_label_of_four_thousand_million_costs_nothing_and_is_told() {
-        let huge = 4_000_000_000;
-        let train = set("train", &["a", "b"], &[0, 1, huge, i64::MAX]);
-        let val = set("val", &["a", "b"], &[1, huge]);
-        let got = match_classes(&train, &val, 1).unwrap();
-        assert_eq!((got.references.len(), got.queries.len()), (2, 1));
-        assert_eq!(got.remarks.left_out.len(), 3);
-        assert!(
-            got.remarks.lines()[0].contains("label 4000000000 of val (1 images: beyond the class list"),
-            "{:?}",
-            got.remarks.lines()
-        );
-        let got = match_classes(&set("train", &[], &[0, huge]), &set("val", &[], &[huge, 0]), 1).unwrap();
-        assert_eq!((got.classes.len(), classes(&got.queries)), (2, vec![1, 0]));
-    }
-
-    #[test]
-    fn too_few_everywhere_nothing_in_common_and_no_labels_are_told_in_words() {
-        let (train, val) = (set("train", &["a", "b"], &[0, 0, 1]), set("val", &["b", "a"], &[0, 1]));
-        let error = match_classes(&train, &val, 50).unwrap_err();
-        assert!(
-            error.to_string().contains("eval.min_class = 50") && error.to_string().contains("a, has 2"),
-            "{error}"
-        );
-        let got = match_classes(&train, &val, 2).unwrap();
-        assert_eq!(
-            got.remarks.left_out.iter().map(|l| (l.place.as_str(), l.why)).collect::<Vec<_>>(),
-            [("train", Why::TooFew), ("val", Why::TooFew)]
-        );
-        let error = match_classes(&train, &set("val", &["c"], &[0]), 1).unwrap_err();
-        assert!(
-            error.to_string().contains("no class is both in train (a, b) and in val (c)"),
-            "{error}"
-        );
-        let error = match_classes(&train, &set("val", &["a"], &[]), 1).unwrap_err();
-        assert!(matches!(&error, EvalError::NoLabels { place } if place == "val"), "{error}");
-    }
-
-    #[test]
-    fn a_name_that_stands_twice_in_a_list_has_no_partner() {
-        let train = set("train", &["a", "b", "a"], &[0, 1, 2]);
-        let got = match_classes(&train, &set("val", &["b", "a"], &[0, 1]), 1).unwrap();
-        assert_eq!(
-            (got.classes.as_slice(), got.queries.as_slice()),
-            (&["b".to_owned()][..], &[(0, 0)][..])
-        );
-        assert_eq!(got.remarks.left_out.len(), 3);
-    }
-}
+mod tests;

@@ -46,6 +46,18 @@ pub enum EvalError {
         /// Its images.
         images: usize,
     },
+    /// One class alone is left, so that every answer would be right.
+    #[error(
+        "only the class {class} counts both in {train} and in {val}: every answer would be right, and an accuracy of 1 would say nothing"
+    )]
+    OneClass {
+        /// Its name.
+        class: String,
+        /// Training set.
+        train: String,
+        /// Validation set.
+        val: String,
+    },
     /// The validation set is empty.
     #[error("{place}: no image to evaluate on")]
     Empty {
@@ -83,7 +95,9 @@ impl EvalError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NoLabels { .. } | Self::NoCommonClass { .. } | Self::TooFew { .. } | Self::Empty { .. } => ExitCode::Usage,
+            Self::NoLabels { .. } | Self::NoCommonClass { .. } | Self::TooFew { .. } | Self::OneClass { .. } | Self::Empty { .. } => {
+                ExitCode::Usage
+            }
             Self::Pipeline(e) => crate::exit::code_of_pipeline(e),
             Self::Picture(_) => ExitCode::Io,
             Self::OutOfTime | Self::OverBudget { .. } | Self::Objective(_) | Self::Torch(_) | Self::Panicked(_) => ExitCode::Internal,
@@ -96,6 +110,10 @@ impl EvalError {
         match self {
             Self::TooFew { images, .. } => Some(format!("set eval.min_class to at most {images}")),
             Self::OverBudget { .. } => Some("raise it, lower eval.max_reference, or set eval.probe_layers = \"last\"".into()),
+            Self::OneClass { .. } => Some(
+                "classes are folders of the packed images: a tree with one folder has one class; lower eval.min_class if small classes were left out"
+                    .into(),
+            ),
             Self::NoCommonClass { .. } => {
                 Some("class names come from the manifest.json of each set; pack both sets with the same folder names".into())
             }

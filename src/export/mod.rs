@@ -86,9 +86,7 @@ impl ExportError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Cannot { hint, .. } => Some(hint.clone()),
-            Self::NoAverage { .. } => {
-                Some("export --weights raw, or train with a weight average (splitmask check-config lists the optim.* keys)".into())
-            }
+            Self::NoAverage { .. } => Some("export --weights raw, or train with a weight average (ema.decay, for example 0.999)".into()),
             Self::Bad { hint, .. } => hint.clone(),
             Self::Io { .. } | Self::Tensors(_) | Self::Torch(_) => None,
         }

@@ -52,7 +52,7 @@ pub(super) fn assemble(
         tracing::info!(step = state.step, from = %folder.display(), "resuming");
     } else {
         if let Some(from) = &spec.init_from {
-            initial_weights::load(from, &state.vars, spec.init_partial)?;
+            initial_weights::load(from, &spec.model, &state.vars, spec.init_partial)?;
         }
         state.begin_averages(&spec.run_dir, &[], &spec)?;
     }

@@ -3,6 +3,15 @@
 use super::error::TrainError;
 use super::spec::TrainerSpec;
 
+/// What to say of a batch that is larger than its set.
+#[must_use]
+pub fn batch_exceeds(batch: u32, samples: u64) -> String {
+    format!(
+        "train.batch = {batch} is more than the {samples} images of an epoch: each image is in a batch several times, and losses that compare the \
+         images of a batch take its own copies for other images; set train.batch to at most {samples}, or give more images"
+    )
+}
+
 /// Cuts the schedule to `optim.max_epochs` passes over `samples` images; answers the passes that it takes.
 ///
 /// # Errors
@@ -15,6 +24,9 @@ pub(super) fn fit_schedule(spec: &mut TrainerSpec, samples: Option<u64>) -> Resu
             detail: "the training data has no manifest.json, so nobody knows how many images an epoch has".into(),
             hint: Some("`splitmask pack` writes one; or set optim.max_epochs = 0 and optim.total_steps to what you want".into()),
         });
+    }
+    if let Some(few) = samples.filter(|samples| *samples < u64::from(spec.train.batch)) {
+        tracing::warn!("{}", batch_exceeds(spec.train.batch, few));
     }
     let fitted = spec.optim.fitted(spec.train.batch, samples);
     spec.optim = fitted.optim;

@@ -202,6 +202,11 @@ pub(super) fn check_val(spec: &TrainerSpec) -> Result<(), TrainError> {
     if val.is_empty() {
         return Ok(());
     }
+    if val.trim_end_matches('/') == spec.data.train.trim_end_matches('/') {
+        tracing::warn!(
+            "data.val is data.train: evaluations measure the images that were trained on, and a nearest neighbour may be the image itself"
+        );
+    }
     let pipeline = PipelineConfig {
         retry_budget_s: spec.pipeline.retry_budget_s.min(OPENING_VAL_S),
         cache_dir: String::new(),

@@ -29,6 +29,7 @@ mod step;
 
 use splitmask_pipeline::types::Batch;
 
+pub use epochs::batch_exceeds;
 pub use error::TrainError;
 pub use outlets::Telemetry;
 pub use stability::replay;

@@ -14,9 +14,17 @@ use crate::words::Words;
 /// The newest checkpoint of the run that can be read, with its folder. Newer ones that cannot are set aside, and told.
 ///
 /// # Errors
-/// The folder of the checkpoints cannot be listed.
+/// The folder of the checkpoints cannot be listed, or is a link to nowhere.
 pub(super) fn newest(run_dir: &Path, metrics: &TrainMetrics, status: &StatusBoard) -> Result<Option<(PathBuf, Snapshot)>, TrainError> {
     let root = folder_of(run_dir);
+    if root.is_symlink() && !root.exists() {
+        return Err(TrainError::BadSetting {
+            key: "run.dir".into(),
+            value: run_dir.display().to_string(),
+            detail: "its checkpoints/ is a link to a place that is not there".into(),
+            hint: Some("is its disk mounted? mount it, or remove the link to begin anew".into()),
+        });
+    }
     checkpoint::sweep(&root);
     let set_aside = |bad: &Bad| {
         let done = match bad.set_aside() {

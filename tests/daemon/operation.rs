@@ -22,8 +22,12 @@ fn terminate_checkpoints_exits_75_and_the_next_start_goes_on() {
         (&"stop".into(), &"stopped".into(), &"signal".into())
     );
     let step = stop["step"].as_u64().unwrap();
-    let daemon = ground.daemon(&["optim.lr=1e-3"]).ready();
+    let mut daemon = ground.daemon(&["optim.lr=1e-3"]).ready();
     assert!(daemon.step() > step);
+    // The line of the start is written by the thread that watches the trainer, a moment after its first step.
+    daemon.until("the start in the journal", |_| {
+        ground.journal().last().is_some_and(|line| line["event"] == "start")
+    });
     assert!(
         daemon.log().contains(&format!("going on from the checkpoint at step {step}")),
         "{}",

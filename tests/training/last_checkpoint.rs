@@ -47,6 +47,22 @@ fn a_finished_training_waits_for_room_and_loses_nothing() {
 }
 
 #[test]
+fn a_link_to_checkpoints_that_are_not_there_is_refused_before_a_step() {
+    let ground = Ground::new();
+    fs::create_dir_all(ground.path("run")).unwrap();
+    std::os::unix::fs::symlink(ground.path("unmounted"), ground.path("run/checkpoints")).unwrap();
+    let dir = format!("run.dir=\"{}\"", ground.path("run").display());
+    let refused = ground.train(&["--set", &dir]).output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(64), "{told}");
+    assert!(
+        told.contains("link to a place that is not there") && told.contains("is its disk mounted?"),
+        "{told}"
+    );
+    assert!(!ground.path("run/metrics.jsonl").exists());
+}
+
+#[test]
 fn a_stop_tries_its_checkpoint_until_the_grace_is_over() {
     let ground = Ground::new();
     let set = ["--set", "optim.total_steps=1000000"];

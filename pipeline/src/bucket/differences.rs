@@ -1,6 +1,6 @@
-//! Where a manifest and what is there disagree: noticed at the listing and while shards are read, told once each, by name.
+//! Where a manifest and what is there disagree, and what lies beside shards, looks like more of them and is not read: noticed at the listing and while shards are read, told once each, by name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
@@ -62,6 +62,25 @@ pub enum Difference {
         /// SHA-256 of what is there.
         found: String,
     },
+    /// All shards were read, and they hold another number of samples of a class.
+    LabelCount {
+        /// The class's name.
+        class: String,
+        /// Samples by the manifest.
+        manifest: u64,
+        /// Samples read.
+        found: u64,
+    },
+    /// A compressed archive beside the shards.
+    Compressed {
+        /// Its path.
+        file: String,
+    },
+    /// A folder beside the shards that holds shards too.
+    Folder {
+        /// Its path.
+        folder: String,
+    },
 }
 
 impl Difference {
@@ -73,6 +92,9 @@ impl Difference {
             Self::Samples { .. } => ManifestDifference::Samples,
             Self::Label { .. } => ManifestDifference::Label,
             Self::Checksum { .. } => ManifestDifference::Checksum,
+            Self::LabelCount { .. } => ManifestDifference::LabelCount,
+            Self::Compressed { .. } => ManifestDifference::Compressed,
+            Self::Folder { .. } => ManifestDifference::Folder,
         }
     }
 
@@ -91,6 +113,11 @@ impl Difference {
                 "it is another shard than the one that was packed, and its labels may be of other classes; copy it again, or pack again"
             }
             Self::Label { .. } => "such labels have no name and count as no label where classes are matched by name; pack again",
+            Self::LabelCount { .. } => "data.fraction takes its shares of classes from the manifest; pack again",
+            Self::Compressed { .. } => "only tars as they are can be read from any place in them; decompress it, or move it away",
+            Self::Folder { .. } => {
+                "only the shards directly in a place are read; a pattern such as FOLDER/**/*.tar takes those of its folders too"
+            }
         }
     }
 }
@@ -108,6 +135,11 @@ impl std::fmt::Display for Difference {
             Self::Checksum { shard, manifest, found } => {
                 write!(f, "{shard}: its SHA-256 differs: manifest.json says {manifest}, it has {found}")
             }
+            Self::LabelCount { class, manifest, found } => {
+                write!(f, "class {class}: manifest.json says {manifest} samples, the shards hold {found}")
+            }
+            Self::Compressed { file } => write!(f, "{file}: there, but not read: it is compressed"),
+            Self::Folder { folder } => write!(f, "{folder}: holds shards, but they are not read"),
         }
     }
 }
@@ -133,17 +165,35 @@ pub fn sentences(differences: &[Difference]) -> Vec<String> {
 #[derive(Debug)]
 pub struct Differences {
     found: Mutex<BTreeSet<Difference>>,
-    classes: Option<usize>,
+    /// Class names and their counts, if a manifest has them, and what was counted so far.
+    classes: Option<Vec<(String, u64)>>,
+    counted: Mutex<Counted>,
     metrics: PipelineMetrics,
+}
+
+/// Labels of the shards that were read from their first sample to their last.
+#[derive(Debug, Default)]
+struct Counted {
+    /// The shards still to be read.
+    left: BTreeSet<u32>,
+    /// By class.
+    labels: Vec<u64>,
 }
 
 impl Differences {
     /// None so far.
     #[must_use]
     pub fn new(manifest: Option<&Manifest>, metrics: PipelineMetrics) -> Self {
+        let counts = |m: &Manifest| m.classes.iter().cloned().zip(m.label_counts.iter().copied()).collect();
+        let classes: Option<Vec<(String, u64)>> = manifest.filter(|m| m.class_names().is_some()).map(counts);
+        let counted = Counted {
+            left: manifest.map_or_else(BTreeSet::new, |m| (0..m.shards.len() as u32).collect()),
+            labels: vec![0; classes.as_ref().map_or(0, Vec::len)],
+        };
         Self {
             found: Mutex::default(),
-            classes: manifest.and_then(Manifest::class_names).map(<[String]>::len),
+            classes,
+            counted: Mutex::new(counted),
             metrics,
         }
     }
@@ -154,7 +204,7 @@ impl Differences {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// Takes in what a listing showed, and logs it, a line for each kind.
+    /// Takes in what a listing or a whole reading showed, and logs it, a line for each kind.
     pub(super) fn listed(&self, differences: Vec<Difference>) {
         for line in sentences(&differences) {
             tracing::warn!("{}", line.escape_debug());
@@ -187,9 +237,39 @@ impl Differences {
         }
     }
 
+    /// A shard was read from its first sample to its last, and so many of them have each label. Once this is known of all shards, the counts of
+    /// the manifest are compared.
+    pub fn counted(&self, shard: &Shard, labels: &BTreeMap<u32, u64>) {
+        let Some(classes) = &self.classes else {
+            return;
+        };
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if !counted.left.remove(&shard.index) {
+            return;
+        }
+        for (label, samples) in labels {
+            if let Some(count) = counted.labels.get_mut(*label as usize) {
+                *count += samples;
+            }
+        }
+        if !counted.left.is_empty() {
+            return;
+        }
+        let wrong = classes
+            .iter()
+            .zip(&counted.labels)
+            .filter(|((_, manifest), found)| manifest != *found);
+        let wrong = wrong.map(|((class, manifest), found)| Difference::LabelCount {
+            class: class.clone(),
+            manifest: *manifest,
+            found: *found,
+        });
+        self.listed(wrong.collect());
+    }
+
     /// A sample of the shard has this label.
     pub fn labelled(&self, shard: &Shard, label: u32) {
-        let Some(classes) = self.classes.filter(|n| label as usize >= *n) else {
+        let Some(classes) = self.classes.as_ref().map(Vec::len).filter(|n| label as usize >= *n) else {
             return;
         };
         let known = |d: &Difference| matches!(d, Difference::Label { shard: s, .. } if **s == *shard.path);
@@ -204,7 +284,7 @@ impl Differences {
 
     /// The bytes of a shard were read to the last one and have this SHA-256.
     pub fn hashed(&self, shard: &Shard, sha256: &str) {
-        if let Some(manifest) = shard.sha256.as_ref().filter(|s| s.len() == 64 && ***s != *sha256) {
+        if let Some(manifest) = shard.sha256.as_ref().filter(|s| ***s != *sha256) {
             self.read(&Difference::Checksum {
                 shard: shard.path.to_string(),
                 manifest: manifest.to_string(),

@@ -1,5 +1,7 @@
-//! Which shards a place holds: its manifest, a listing, or the names that the user wrote. Folders are read by `folder`, stores asked by `store`.
+//! Which shards a place holds: its manifest, a listing, or the names that the user wrote. Folders are read by `folder`, stores asked by `store`;
+//! `beside` knows the names.
 
+mod beside;
 mod folder;
 mod store;
 
@@ -19,16 +21,16 @@ pub(super) struct Found {
     /// In their unshuffled order.
     pub(super) shards: Vec<Shard>,
     pub(super) manifest: Option<Manifest>,
-    /// Where the manifest and what is there disagree.
+    /// Where the manifest and what is there disagree, and what else there looks like shards.
     pub(super) differences: Vec<Difference>,
 }
 
 impl Found {
-    fn plain(shards: Vec<Shard>) -> Self {
+    fn plain(shards: Vec<Shard>, differences: Vec<Difference>) -> Self {
         Self {
             shards,
             manifest: None,
-            differences: vec![],
+            differences,
         }
     }
 }
@@ -54,9 +56,8 @@ fn folders(manifest: &Manifest) -> BTreeSet<&str> {
     paths.map(|p| p.rsplit_once('/').map_or("", |(folder, _)| folder)).collect()
 }
 
-/// Compares shards of a manifest with everything that is there, size by path. Those of another size are marked as replaced.
-fn compare(shards: &mut [Shard], mut there: BTreeMap<String, u64>) -> Vec<Difference> {
-    let mut found = vec![];
+/// Compares shards of a manifest with everything that is there, size by path, and adds to `found`. Those of another size are marked as replaced.
+fn compare(shards: &mut [Shard], mut there: BTreeMap<String, u64>, mut found: Vec<Difference>) -> Vec<Difference> {
     for shard in shards {
         let name = match &shard.place {
             Place::File(path) => path.display().to_string(),
@@ -109,9 +110,9 @@ fn empty(location: &Location, detail: &str) -> PipelineError {
     }
 }
 
-fn looked_for(shape: &Shape) -> String {
+fn looked_for(shape: &Shape, differences: &[Difference]) -> String {
     match shape {
-        Shape::Folder(_) => format!("neither {MANIFEST_NAME} nor *.tar directly in it"),
+        Shape::Folder(_) => format!("neither {MANIFEST_NAME} nor *.tar directly in it{}", beside::instead(differences)),
         Shape::Glob(pattern) => format!("nothing matches {pattern}"),
         Shape::Named(names) => format!("looked for {}", names.join(", ")),
     }

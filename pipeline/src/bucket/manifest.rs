@@ -1,5 +1,7 @@
 //! `manifest.json`: what a folder of shards holds, written by `pack`, read by the stream. Optional: a bucket without one is listed.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::PipelineError;
@@ -16,7 +18,7 @@ pub struct ShardEntry {
     pub bytes: u64,
     /// Samples in it.
     pub samples: u32,
-    /// Hex SHA-256 of the object.
+    /// Hex SHA-256 of the object, or empty where it is not known.
     pub sha256: String,
 }
 
@@ -44,7 +46,7 @@ pub struct Manifest {
     pub shards: Vec<ShardEntry>,
     /// Class names, as [`crate::printable::printable`] writes names of folders; a `.cls` member holds an index into this list.
     pub classes: Vec<String>,
-    /// Samples per class.
+    /// Samples per class, one number for each of `classes`.
     pub label_counts: Vec<u64>,
     /// What the pixels are like.
     pub statistics: ImageStatistics,
@@ -79,7 +81,8 @@ impl Manifest {
     /// Parses and checks a manifest; `url` is its place, for messages.
     ///
     /// # Errors
-    /// [`PipelineError::BadManifest`]: JSON that does not parse (line and column), another format, no shard, a path that leaves the folder.
+    /// [`PipelineError::BadManifest`]: JSON that does not parse (line and column), another format, no shard, a path that leaves the folder
+    /// or stands twice, a checksum that is none, counts that do not belong to the classes or exceed the samples.
     pub fn parse(text: &[u8], url: &str) -> Result<Self, PipelineError> {
         let bad = |detail: String| PipelineError::BadManifest {
             url: url.to_owned(),
@@ -99,6 +102,7 @@ impl Manifest {
         if u32::try_from(manifest.shards.len()).is_err() {
             return Err(bad("more than 2³² shards".into()));
         }
+        let mut paths = HashSet::new();
         for entry in &manifest.shards {
             let path = &entry.path;
             if path.is_empty()
@@ -108,7 +112,28 @@ impl Manifest {
             {
                 return Err(bad(format!("shards: path = {path:?} is not a plain path below the manifest")));
             }
+            if !paths.insert(path.as_str()) {
+                return Err(bad(format!("shards: path = {path:?} stands twice: its images would count double")));
+            }
+            let sha256 = &entry.sha256;
+            if !sha256.is_empty() && (sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit())) {
+                return Err(bad(format!(
+                    "shards: {path}: sha256 = {sha256:?} is no SHA-256 (64 hexadecimal digits, or empty for none)"
+                )));
+            }
         }
+        let (classes, counts) = (manifest.classes.len(), manifest.label_counts.len());
+        if classes != counts {
+            return Err(bad(format!("label_counts has {counts} numbers for {classes} classes")));
+        }
+        let labelled = manifest.label_counts.iter().try_fold(0u64, |sum, n| sum.checked_add(*n));
+        if labelled.is_none_or(|labelled| labelled > manifest.samples()) {
+            return Err(bad(format!(
+                "label_counts together are more than the {} samples of the shards",
+                manifest.samples()
+            )));
+        }
+        drop(paths);
         Ok(manifest)
     }
 }
@@ -124,14 +149,39 @@ mod tests {
                 path: path.into(),
                 bytes: 1024,
                 samples: 3,
-                sha256: "00".into(),
+                sha256: "0f".repeat(32),
             }],
-            classes: vec![],
-            label_counts: vec![],
+            classes: vec!["cat".into(), "dog".into()],
+            label_counts: vec![2, 1],
             statistics: ImageStatistics::default(),
             provenance: String::new(),
         };
         serde_json::to_vec(&manifest).unwrap()
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let edited = |edit: &dyn Fn(&mut serde_json::Value)| {
+            let mut value = serde_json::from_slice(&manifest("a.tar", Manifest::FORMAT)).unwrap();
+            edit(&mut value);
+            Manifest::parse(value.to_string().as_bytes(), "m").map_err(|e| e.to_string())
+        };
+        edited(&|m| m["shards"][0]["sha256"] = "".into()).unwrap();
+        let twice = edited(&|m| {
+            let shard = m["shards"][0].clone();
+            m["shards"].as_array_mut().unwrap().push(shard);
+        });
+        assert!(twice.unwrap_err().contains("\"a.tar\" stands twice"));
+        for sha256 in ["zz", "00", &"0f".repeat(33), &"0g".repeat(32)] {
+            let error = edited(&|m| m["shards"][0]["sha256"] = sha256.into()).unwrap_err();
+            assert!(error.contains("is no SHA-256"), "{error}");
+        }
+        let one = edited(&|m| m["label_counts"] = serde_json::json!([3])).unwrap_err();
+        assert!(one.contains("label_counts has 1 numbers for 2 classes"), "{one}");
+        for counts in [[3, 1], [u64::MAX, 2]] {
+            let many = edited(&|m| m["label_counts"] = serde_json::json!(counts)).unwrap_err();
+            assert!(many.contains("more than the 3 samples"), "{many}");
+        }
     }
 
     #[test]

@@ -128,3 +128,10 @@ fn append(out: &mut Vec<u8>, name: [u8; 4], data: &[u8]) {
     let sum = crc32fast::hash(&out[at..]);
     out.extend(sum.to_be_bytes());
 }
+
+/// Columns and rows by the header of a PNG.
+pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    (bytes.get(12..16)? == b"IHDR").then_some(())?;
+    Some((word(16)?, word(20)?))
+}

@@ -30,6 +30,7 @@ fn refusal(error: ImageError) -> SampleError {
     match error {
         ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => SampleError::Truncated { detail },
         ImageError::Unsupported(_) => SampleError::Unsupported { detail },
+        ImageError::Limits(_) => SampleError::TooExpensive { detail },
         _ if detail.contains("Unknown image compression type") => SampleError::Unsupported { detail },
         _ if ["unexpected end", "unexpected eof", "insufficientinput"]
             .iter()
@@ -66,7 +67,15 @@ pub(super) fn header(format: Format, bytes: &[u8], limits: Limits) -> Result<Ras
         let (width, height) = decoder.dimensions();
         Ok((width, height, decoder.total_bytes()))
     }
-    let (width, height, native_bytes) = open!(format, bytes, limits, read)?;
+    let (width, height, native_bytes) = open!(format, bytes, limits, read).map_err(|error| match (error, png::size(bytes)) {
+        // The decoder counts a row against its limit of memory before it says how large the picture is.
+        (SampleError::TooExpensive { .. }, Some((width, height))) if format == Format::Png => SampleError::TooLarge {
+            width,
+            height,
+            limit: format!("{} bytes", limits.max_bytes),
+        },
+        (error, _) => error,
+    })?;
     let metadata = match format {
         Format::Png => png::metadata(bytes),
         Format::WebP => webp::metadata(bytes),

@@ -127,7 +127,7 @@ label!(
     }
 );
 label!(
-    /// How a manifest and what is there disagree.
+    /// How what is there differs from what a manifest says, or from what is read of it.
     ManifestDifference {
         /// Named, but not there.
         Missing = "missing",
@@ -141,6 +141,12 @@ label!(
         Label = "label",
         /// Other bytes.
         Checksum = "checksum",
+        /// Another number of samples of a class.
+        LabelCount = "label_count",
+        /// A compressed archive beside the shards.
+        Compressed = "compressed",
+        /// A folder beside the shards that holds shards too.
+        Folder = "folder",
     }
 );
 label!(

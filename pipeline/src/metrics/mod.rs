@@ -57,7 +57,8 @@ pub struct Series {
     pub passed_over: Counters<PassedOver>,
     sample_errors: IntCounterVec,
     shard_errors: IntCounterVec,
-    /// `splitmask_pipeline_manifest_differences_total{kind}`: shards of which a manifest says something else than what is there.
+    /// `splitmask_pipeline_manifest_differences_total{kind}`: shards of which a manifest says something else than what is there, and what lies
+    /// beside shards, looks like more of them and is not read.
     pub manifest_differences: Counters<ManifestDifference>,
     /// `splitmask_pipeline_fetch_retries_total{reason}`.
     pub fetch_retries: Counters<RetryReason>,

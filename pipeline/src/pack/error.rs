@@ -33,6 +33,12 @@ pub enum PackError {
         /// As given.
         input: PathBuf,
     },
+    /// The folder of validation images has none.
+    #[error("{}: no validation images found", val.display())]
+    NoValidation {
+        /// As given.
+        val: PathBuf,
+    },
     /// Each image was refused.
     #[error("{}: all {images} images were refused ({reasons}); the first: {first}", input.display())]
     AllRefused {
@@ -58,6 +64,18 @@ pub enum PackError {
         output: PathBuf,
         /// The file in question.
         found: String,
+    },
+    /// The output is a link to a place that is not there.
+    #[error("{}: is a link to a place that does not exist", output.display())]
+    OutputDangling {
+        /// As given.
+        output: PathBuf,
+    },
+    /// The output is the root of a disk, to which a finished folder cannot be renamed.
+    #[error("{}: is the root of a disk, which cannot be put in place as a whole", output.display())]
+    OutputMounted {
+        /// As given.
+        output: PathBuf,
     },
     /// The input lies in the output, which would be replaced.
     #[error("{}: lies inside the output {}", input.display(), output.display())]
@@ -114,11 +132,14 @@ impl PackError {
                 "PNG, JPEG, WebP, GIF, BMP and TIFF are read; convert others first (for SVG: rsvg-convert); hidden files and folders are not looked into",
             ),
             Self::NoTraining { .. } => Some("the first folder holds the training images, --val names the one of the validation images"),
+            Self::NoValidation { .. } => Some("name a folder of images, or leave --val out"),
             Self::AllRefused { .. } => {
                 Some("`too_large` can be raised with --max-pixels and --max-bytes; what is `unsupported` is converted to PNG or JPEG first")
             }
             Self::OutputNotEmpty { .. } => Some("choose another folder, or replace an earlier pack with --force"),
             Self::OutputForeign { .. } => Some("choose another folder; --force only replaces what an earlier pack wrote"),
+            Self::OutputDangling { .. } => Some("is its disk mounted? make the folder that it leads to, or choose another output"),
+            Self::OutputMounted { .. } => Some("choose a folder in it"),
             Self::InputInOutput { .. } => Some("put the shards beside the images, not around them"),
             Self::Busy { .. } => Some("wait for it, or choose another output"),
             Self::BadOption { .. } | Self::Worker(_) => None,

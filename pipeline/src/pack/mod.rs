@@ -30,6 +30,7 @@ pub use error::PackError;
 pub use options::{ClassFrom, Encoding, PackOptions};
 pub use output::REFUSED_NAME;
 pub use report::{Duplicates, PackProgress, PackReport, PassedOver, Refusal, RefusedCount, ValFrom};
+pub use sets::Resembled;
 
 use crate::stage::Meter;
 use crate::stage::ordered_map::{Bounds, Claim, ordered_map};
@@ -59,6 +60,14 @@ const AHEAD: usize = 64;
 pub fn pack(options: &PackOptions, mut progress: impl FnMut(PackProgress)) -> Result<PackReport, PackError> {
     let start = Instant::now();
     options.validate()?;
+    let followed;
+    let options = match output::followed(&options.output)? {
+        Some(output) => {
+            followed = PackOptions { output, ..options.clone() };
+            &followed
+        }
+        None => options,
+    };
     for input in std::iter::once(&options.input).chain(&options.val) {
         check_input(input)?;
         output::check(input, &options.output, options.force)?;
@@ -254,6 +263,7 @@ impl<'a> Run<'a> {
             train: self.train.finish(classes, provenance)?,
             val,
             val_from,
+            resembled: self.scan.resembled.clone(),
             found: (self.scan.images.len()
                 + self
                     .scan

@@ -71,6 +71,26 @@ pub(super) struct Staging {
     _lock: File,
 }
 
+/// Where an output that is a link really lies; none for any other.
+pub(super) fn followed(output: &Path) -> Result<Option<PathBuf>, PackError> {
+    match output.is_symlink() {
+        true => output.canonicalize().map(Some).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => PackError::OutputDangling {
+                output: output.to_path_buf(),
+            },
+            _ => PackError::io(output)(e),
+        }),
+        false => Ok(None),
+    }
+}
+
+/// Whether a folder is the root of another file system than its parent's, so that nothing can be renamed to it.
+fn is_mounted(output: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| path.metadata().map(|m| m.dev()).ok();
+    device(output) != device(&output.join(".."))
+}
+
 /// Refuses an output that would overwrite something.
 pub(super) fn check(input: &Path, output: &Path, force: bool) -> Result<(), PackError> {
     let entries = match fs::read_dir(output) {
@@ -78,6 +98,11 @@ pub(super) fn check(input: &Path, output: &Path, force: bool) -> Result<(), Pack
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(PackError::io(output)(e)),
     };
+    if is_mounted(output) {
+        return Err(PackError::OutputMounted {
+            output: output.to_path_buf(),
+        });
+    }
     let names = entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()));
     let mut names = names.collect::<Result<Vec<_>, _>>().map_err(PackError::io(output))?;
     if names.is_empty() {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use thiserror::Error;
 
+use super::sets::Resembled;
 use crate::bucket::manifest::Manifest;
 use crate::error::SampleError;
 
@@ -125,6 +126,8 @@ pub struct PackReport {
     pub val: Option<Manifest>,
     /// Where the validation set comes from.
     pub val_from: ValFrom,
+    /// Folders that look like a training and a validation set, but were taken for classes.
+    pub resembled: Option<Resembled>,
     /// Image files found.
     pub found: u64,
     /// Bytes of the packed source files.
@@ -168,7 +171,7 @@ impl PackReport {
         let by_sets = |train: &str, val: &str| format!("pack {train}/ with --val {val}/");
         match &self.val_from {
             ValFrom::Sets(train, val) => notes.push(format!(
-                "{train}/ and {val}/ hold the same classes and became the training and the validation set; --class path makes classes of them instead"
+                "{train}/ and {val}/ share class folders and became the training and the validation set; --class path makes classes of them instead"
             )),
             ValFrom::ShareOfSets(_, train, val) => notes.push(format!(
                 "{train}/ and {val}/ look like a training and a validation set, but became classes and were mixed: {}",
@@ -176,14 +179,20 @@ impl PackReport {
             )),
             ValFrom::Share(_) | ValFrom::Folder => {}
         }
+        if let Some(Resembled { train, val, why }) = &self.resembled {
+            notes.push(format!(
+                "{train}/ and {val}/ look like a training and a validation set, but {why}, so they became classes and the images of {val}/ are in the training set: {}",
+                by_sets(train, val)
+            ));
+        }
         if self.val.is_none() {
             match self.val_from {
                 ValFrom::Share(share) | ValFrom::ShareOfSets(share, ..) if share > 0.0 => notes.push(format!(
-                    "no val set: a share of {share} of {} images gave 0 images (training keeps one of each class); raise --val-share, or name a                      folder of validation images with --val",
+                    "no val set: a share of {share} of {} images gave 0 images (training keeps one of each class); raise --val-share, or name a folder of validation images with --val",
                     self.packed()
                 )),
                 ValFrom::Folder | ValFrom::Sets(..) => {
-                    notes.push("no val set: 0 images of its folder could be packed; the reasons are below".into());
+                    notes.push(format!("no val set: 0 images of its folder could be packed; {} says why", super::REFUSED_NAME));
                 }
                 _ => {}
             }

@@ -10,7 +10,7 @@ use super::error::PackError;
 use super::found::Found;
 use super::options::{ClassFrom, PackOptions};
 use super::report::PackProgress;
-use super::sets::{self, SetFolders};
+use super::sets::{self, Resembled, SetFolders};
 use super::split;
 use super::walk::{ImageFile, Rest, Walk};
 use crate::printable::printable;
@@ -37,6 +37,8 @@ pub(super) struct Scan {
     /// Images in the root, beside class folders.
     pub(super) in_root: u64,
     pub(super) division: Division,
+    /// What the tree looks like, where it was not taken for sets.
+    pub(super) resembled: Option<Resembled>,
     /// What is no image to pack.
     pub(super) rest: Rest,
 }
@@ -63,7 +65,7 @@ fn class_of(relative: &[u8], from: ClassFrom) -> Option<&[u8]> {
 /// Searches the input.
 ///
 /// # Errors
-/// [`PackError::NoImages`], [`PackError::AllRefused`], [`PackError::NoTraining`].
+/// [`PackError::NoImages`], [`PackError::AllRefused`], [`PackError::NoTraining`], [`PackError::NoValidation`].
 pub(super) fn scan(options: &PackOptions, progress: &mut dyn FnMut(PackProgress)) -> Result<Scan, PackError> {
     let mut rest = Rest::default();
     let mut without: Vec<PathBuf> = options.output.canonicalize().into_iter().collect();
@@ -90,6 +92,10 @@ pub(super) fn scan(options: &PackOptions, progress: &mut dyn FnMut(PackProgress)
         (Some(folders), None) if options.recognise_sets && options.val_share == 0.0 => Division::Folders(folders),
         (tree, None) => Division::Share(tree),
     };
+    let resembled = match &division {
+        Division::Share(None) if options.recognise_sets => sets::resembled(images.iter().map(|i| i.relative.as_slice())),
+        _ => None,
+    };
     let mut train_prefix = String::new();
     if let Division::Folders(folders) = &division {
         let mut below = |folder: &[u8]| -> Vec<ImageFile> {
@@ -109,6 +115,9 @@ pub(super) fn scan(options: &PackOptions, progress: &mut dyn FnMut(PackProgress)
         train_prefix = format!("{}/", printable(&folders.train));
         val_prefix = format!("{}/", printable(&folders.val));
     }
+    if let Some(val) = options.val.as_ref().filter(|_| of_val.is_empty()) {
+        return Err(PackError::NoValidation { val: val.clone() });
+    }
     refuse_nothing(options, &images, &of_val, &rest)?;
     let mut found = ordered(images, &train_prefix, false);
     found.extend(ordered(of_val, &val_prefix, true));
@@ -127,6 +136,7 @@ pub(super) fn scan(options: &PackOptions, progress: &mut dyn FnMut(PackProgress)
         classes,
         small_classes,
         division,
+        resembled,
         rest,
     })
 }

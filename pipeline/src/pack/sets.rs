@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::printable::printable;
+
 /// Names that such folders have, in any case of letters.
 const TRAIN: [&str; 2] = ["train", "training"];
 const VAL: [&str; 3] = ["val", "valid", "validation"];
@@ -15,6 +17,17 @@ pub(super) struct SetFolders {
     pub(super) val: Vec<u8>,
     /// Test images beside validation images: of neither set.
     pub(super) test: Option<Vec<u8>>,
+}
+
+/// A tree that looks like two sets, but was taken for classes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Resembled {
+    /// The folder called as training images are.
+    pub train: String,
+    /// That of validation images, or of test images where there is none.
+    pub val: String,
+    /// Why it was not taken for sets.
+    pub why: String,
 }
 
 /// Finds the sets of a tree from the paths of its images, if it is one: every image lies in a folder called `train`, `val` or `test` (or a
@@ -46,6 +59,42 @@ pub(super) fn recognise<'a>(paths: impl Iterator<Item = &'a [u8]>) -> Option<Set
         train: train.to_vec(),
         val: val.to_vec(),
         test: test.map(<[u8]>::to_vec),
+    })
+}
+
+/// The folders that are called as training and validation (or test) images are, in a tree that [`recognise`] does not take for sets, and why it does
+/// not. Somebody should look: validation images in the training set make every evaluation too good.
+pub(super) fn resembled<'a>(paths: impl Iterator<Item = &'a [u8]>) -> Option<Resembled> {
+    let mut tops: BTreeMap<&[u8], BTreeSet<&[u8]>> = BTreeMap::new();
+    let mut loose = 0u64;
+    for path in paths {
+        match cut(path) {
+            Some((top, below)) => tops.entry(top).or_default().extend(cut(below).map(|(class, _)| class)),
+            None => loose += 1,
+        }
+    }
+    let first = |names: &[&str]| {
+        let is = |top: &&[u8]| names.iter().any(|n| top.eq_ignore_ascii_case(n.as_bytes()));
+        tops.keys().copied().find(is)
+    };
+    let (train, val) = (first(&TRAIN)?, first(&VAL).or_else(|| first(&TEST))?);
+    let known = [&TRAIN[..], &VAL, &TEST].concat();
+    let other = tops
+        .keys()
+        .find(|top| !known.iter().any(|n| top.eq_ignore_ascii_case(n.as_bytes())));
+    let why = if loose > 0 {
+        format!("{loose} images lie beside them")
+    } else if let Some(other) = other {
+        format!("there is {}/ too", printable(other))
+    } else if tops[train].is_disjoint(&tops[val]) {
+        "they have no class folder in common".into()
+    } else {
+        "there is more than one of a kind".into()
+    };
+    Some(Resembled {
+        train: printable(train),
+        val: printable(val),
+        why,
     })
 }
 
@@ -83,6 +132,33 @@ mod tests {
             &[],
         ] {
             assert_eq!(found(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn trees_that_look_like_sets_are_told_with_the_reason_why_they_are_none() {
+        let told = |paths: &[&str]| resembled(paths.iter().map(|p| p.as_bytes())).map(|r| format!("{} {}: {}", r.train, r.val, r.why));
+        for (paths, expected) in [
+            (
+                &["train/a/1.png", "val/a/2.png", "loose.png"][..],
+                Some("train val: 1 images lie beside them"),
+            ),
+            (
+                &["Train/a/1.png", "bus/a/2.png", "Test/a/2.png"],
+                Some("Train Test: there is bus/ too"),
+            ),
+            (
+                &["train/1.png", "val/2.png"],
+                Some("train val: they have no class folder in common"),
+            ),
+            (
+                &["train/a/1.png", "val/a/1.png", "valid/a/1.png"],
+                Some("train val: there is more than one of a kind"),
+            ),
+            (&["train/1.png", "bus/2.png"], None),
+            (&["validation/1.png"], None),
+        ] {
+            assert_eq!(told(paths).as_deref(), expected, "{paths:?}");
         }
     }
 }

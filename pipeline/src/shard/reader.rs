@@ -1,5 +1,6 @@
 //! One open shard: a thread that reads its tar and hands samples over in bounded portions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -79,11 +80,15 @@ fn read(bucket: &Bucket, options: SampleOptions, portion: usize, cancelled: watc
     let end = match byte_reader::open(bucket, shard, cancelled) {
         Err(error) => Err(error),
         Ok(input) => {
+            // Counts by label say something about the set where every sample of a shard was read, and could be.
+            let whole = options.skip == 0 && options.fraction >= 1.0 && !shard.replaced;
+            let mut labels = whole.then(BTreeMap::<u32, u64>::new);
             let mut all = Samples::new(input, options);
             let end = loop {
                 match all.next() {
                     None => {
                         bucket.differences.shard_ended(shard, all.complete());
+                        labels.iter().for_each(|labels| bucket.differences.counted(shard, labels));
                         break Ok(());
                     }
                     Some(Err(error)) => break Err(error),
@@ -93,6 +98,11 @@ fn read(bucket: &Bucket, options: SampleOptions, portion: usize, cancelled: watc
                             sample.label = sample.label.filter(|_| !shard.replaced);
                             let unknown = all.take_unknown_class().filter(|_| !shard.replaced);
                             unknown.iter().for_each(|label| bucket.differences.labelled(shard, *label));
+                            if let (Some(labels), Some(label)) = (&mut labels, sample.label) {
+                                *labels.entry(label).or_default() += 1;
+                            }
+                        } else {
+                            labels = None;
                         }
                         metrics.samples.of(Progress::Read).inc();
                         bytes += sample.as_ref().map_or(0, |s| s.image.len());

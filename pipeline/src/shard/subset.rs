@@ -21,15 +21,16 @@ pub fn in_subset(key: &[u8], fraction: f64) -> bool {
 /// How many samples of each class a subset keeps: exactly its share, rounded, and at least one. A smaller subset lies inside a larger one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Balance {
-    kept: Vec<u64>,
-    unlabelled: u64,
+    /// By class; none for one of which the manifest says that it has no sample.
+    kept: Vec<Option<u64>>,
+    unlabelled: Option<u64>,
 }
 
 impl Balance {
     /// `label_counts` and `samples` are the manifest's; samples without a label count as a class.
     #[must_use]
     pub fn new(fraction: f64, label_counts: &[u64], samples: u64) -> Self {
-        let share = |n: u64| ((n as f64 * fraction).round() as u64).max(n.min(1));
+        let share = |n: u64| (n > 0).then(|| ((n as f64 * fraction).round() as u64).max(1));
         let unlabelled = samples.saturating_sub(label_counts.iter().sum());
         Self {
             kept: label_counts.iter().map(|n| share(*n)).collect(),
@@ -37,14 +38,15 @@ impl Balance {
         }
     }
 
-    /// Whether the sample of this rank within its class is kept; `None` for a class that the manifest does not count.
+    /// Whether the sample of this rank within its class is kept; `None` for a class that the manifest does not count, or of which it
+    /// says that there is none.
     #[must_use]
     pub fn keeps(&self, label: Option<u32>, rank: u64) -> Option<bool> {
         let kept = match label {
             None => self.unlabelled,
             Some(label) => *self.kept.get(label as usize)?,
         };
-        Some(rank < kept)
+        kept.map(|kept| rank < kept)
     }
 }
 

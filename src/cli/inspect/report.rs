@@ -10,9 +10,16 @@ use splitmask_pipeline::error::ShardError;
 use super::seen::{Reasons, Seen};
 use crate::cli::amount;
 
-/// Samples per class, largest first: from the manifest, else from the samples read.
+/// Samples per class, largest first: from the samples where all were read, else from the manifest.
 fn class_counts(manifest: Option<&Manifest>, seen: &Seen) -> Vec<(String, u64)> {
+    let read = |label: usize| seen.labels.get(&(label as u32)).copied().unwrap_or(0);
     let mut counts: Vec<(String, u64)> = match manifest {
+        Some(m) if seen.complete && seen.lost_samples.is_empty() && seen.lost_shards.is_empty() => m
+            .classes
+            .iter()
+            .enumerate()
+            .map(|(label, name)| (name.clone(), read(label)))
+            .collect(),
         Some(m) => m.classes.iter().cloned().zip(m.label_counts.iter().copied()).collect(),
         None => seen.labels.iter().map(|(label, n)| (format!("class {label}"), *n)).collect(),
     };
@@ -108,11 +115,7 @@ pub(super) fn describe(url: &str, manifest: Option<&Manifest>, shards: usize, se
     if !seen.entries.by_extension().is_empty() {
         lines.push(format!("  members by extension: {}", seen.entries.seen()));
     }
-    lines.extend(
-        sentences(differences)
-            .into_iter()
-            .map(|line| format!("  the manifest differs from what is there: {line}")),
-    );
+    lines.extend(sentences(differences).into_iter().map(|line| format!("  beware: {line}")));
     for (what, reasons) in left_out(seen) {
         for (reason, (n, example)) in reasons {
             lines.push(format!("  {n} {what} left out: {reason}, such as {example}"));

@@ -137,6 +137,14 @@ impl Retaken {
 /// # Errors
 /// It cannot be read.
 pub fn config_text(folder: &Path) -> Result<String, TrainError> {
+    if !folder.join(FACTS).is_file() {
+        return Err(TrainError::BadSetting {
+            key: "FOLDER".into(),
+            value: folder.display().to_string(),
+            detail: format!("is no replay folder: there is no {FACTS} in it"),
+            hint: Some("an unstable run writes RUN/replay/step-… and names it; name that folder".into()),
+        });
+    }
     let path = folder.join(CONFIG);
     std::fs::read_to_string(&path).map_err(io(&path))
 }

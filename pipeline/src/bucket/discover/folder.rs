@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Found, checked, compare, empty, folders, looked_for, of_manifest};
+use super::{Found, beside, checked, compare, empty, folders, looked_for, of_manifest};
+use crate::bucket::differences::Difference;
 use crate::bucket::location::{Location, Shape};
 use crate::bucket::manifest::{MANIFEST_NAME, Manifest};
 use crate::bucket::shard::{Place, Shard};
@@ -12,6 +13,7 @@ use crate::name::shown;
 
 /// Shards of a folder, of a pattern, or of names.
 pub(crate) fn in_folder(location: &Location) -> Result<Found, PipelineError> {
+    let mut beside = vec![];
     let paths = match &location.shape {
         Shape::Folder(folder) => {
             let folder = Path::new(folder);
@@ -22,15 +24,19 @@ pub(crate) fn in_folder(location: &Location) -> Result<Found, PipelineError> {
                 Ok(text) => {
                     let manifest = Manifest::parse(&text, &format!("{}/{MANIFEST_NAME}", location.shown))?;
                     let mut shards = of_manifest(&manifest, |p| Place::File(folder.join(p)), |p| folder.join(p).display().to_string());
-                    let mut beside = BTreeMap::new();
-                    for part in folders(&manifest) {
+                    let named = folders(&manifest);
+                    let (mut there, mut differences) = (BTreeMap::new(), vec![]);
+                    for part in &named {
                         // A folder that is not there shows as missing shards.
-                        for path in tars(&folder.join(part)).unwrap_or_default() {
+                        let listing = Listing::of(&folder.join(part)).unwrap_or_default();
+                        for path in listing.shards {
                             let bytes = path.metadata().map_or(0, |m| m.len());
-                            beside.insert(path.display().to_string(), bytes);
+                            there.insert(path.display().to_string(), bytes);
                         }
+                        let is_named = |d: &Difference| matches!(d, Difference::Folder { folder: f } if named.iter().any(|n| folder.join(n).display().to_string() == *f));
+                        differences.extend(listing.beside.into_iter().filter(|d| !is_named(d)));
                     }
-                    let differences = compare(&mut shards, beside);
+                    let differences = compare(&mut shards, there, differences);
                     return checked(location, shards, manifest, differences);
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
@@ -41,10 +47,12 @@ pub(crate) fn in_folder(location: &Location) -> Result<Found, PipelineError> {
                     });
                 }
             }
-            tars(folder).map_err(|source| PipelineError::Io {
+            let listing = Listing::of(folder).map_err(|source| PipelineError::Io {
                 path: folder.display().to_string(),
                 source,
-            })?
+            })?;
+            beside = listing.beside;
+            listing.shards
         }
         Shape::Glob(pattern) => {
             let found = glob::glob(pattern.as_str()).map_err(|e| PipelineError::BadUrl {
@@ -64,7 +72,7 @@ pub(crate) fn in_folder(location: &Location) -> Result<Found, PipelineError> {
         }
     };
     if paths.is_empty() {
-        return Err(empty(location, &looked_for(&location.shape)));
+        return Err(empty(location, &looked_for(&location.shape, &beside)));
     }
     let shards = paths
         .into_iter()
@@ -79,18 +87,41 @@ pub(crate) fn in_folder(location: &Location) -> Result<Found, PipelineError> {
             place: Place::File(path),
         })
         .collect();
-    Ok(Found::plain(shards))
+    Ok(Found::plain(shards, beside))
 }
 
-/// `*.tar` directly in a folder, sorted.
-fn tars(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut paths = vec![];
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "tar") && path.is_file() {
-            paths.push(path);
+/// What lies directly in a folder.
+#[derive(Default)]
+struct Listing {
+    /// Sorted.
+    shards: Vec<PathBuf>,
+    /// What looks like more of them, sorted.
+    beside: Vec<Difference>,
+}
+
+impl Listing {
+    fn of(folder: &Path) -> std::io::Result<Self> {
+        let mut listing = Self::default();
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            if path.is_dir() {
+                // One that cannot be read holds nothing that anybody could mean.
+                let mut inside = std::fs::read_dir(&path).into_iter().flatten().flatten();
+                if inside.any(|e| beside::makes_a_place(e.file_name().as_encoded_bytes())) {
+                    listing.beside.push(Difference::Folder {
+                        folder: path.display().to_string(),
+                    });
+                }
+            } else if path.is_file() {
+                listing.beside.extend(beside::compressed(name, || path.display().to_string()));
+                if beside::is_shard(name) {
+                    listing.shards.push(path);
+                }
+            }
         }
+        listing.shards.sort();
+        listing.beside.sort();
+        Ok(listing)
     }
-    paths.sort();
-    Ok(paths)
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use glob::{MatchOptions, Pattern};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ListResult, ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use super::{Found, checked, compare, empty, folders, looked_for, of_manifest, resized};
+use super::{Found, beside, checked, compare, empty, folders, looked_for, of_manifest, resized};
 use crate::bucket::differences::Difference;
 use crate::bucket::location::{Location, Shape};
 use crate::bucket::manifest::{MANIFEST_NAME, Manifest};
@@ -24,6 +24,8 @@ use crate::metrics::{PipelineMetrics, RetryReason, Scheme};
 const ASKED: usize = 64;
 /// Those of them that are asked for at once.
 const ASKED_AT_ONCE: usize = 8;
+/// Folders beside the shards of a listing that are looked into.
+const FOLDERS_ASKED: usize = 8;
 /// Longest time that checking a manifest may take; what was not seen by then is believed.
 const CHECKING: Duration = Duration::from_secs(10);
 
@@ -60,16 +62,20 @@ impl Asker<'_> {
                     "no {MANIFEST_NAME} there, and a plain web server cannot be listed; write a range {{000000..000146}}.tar"
                 ))?;
                 let prefix = self.key(folder)?;
-                let all = self.list(&prefix, false).await?;
-                self.listed(all.into_iter().filter(|m| m.location.as_ref().ends_with(".tar")).collect())
+                let Some(all) = self.list_folder(&prefix).await? else {
+                    return self.listed(vec![], vec![]);
+                };
+                let beside = self.beside(&all).await?;
+                self.listed(all.objects.into_iter().filter(|m| is_shard(&m.location)).collect(), beside)
             }
             Shape::Glob(pattern) => {
                 self.no_listing("a plain web server cannot be listed; write a range {000000..000146}.tar")?;
                 let text = pattern.as_str();
                 let fixed = &text[..text.find(['*', '?', '[']).unwrap_or(text.len())];
                 let folder = fixed.rsplit_once('/').map_or("", |(folder, _)| folder);
-                let all = self.list(&self.key(folder)?, true).await?;
-                self.listed(all.into_iter().filter(|m| matches(pattern, m.location.as_ref())).collect())
+                let all = self.list_below(&self.key(folder)?).await?;
+                let meant = all.into_iter().filter(|m| matches(pattern, m.location.as_ref())).collect();
+                self.listed(meant, vec![])
             }
             Shape::Named(names) => {
                 let mut shards = vec![];
@@ -91,7 +97,7 @@ impl Asker<'_> {
                     if let Place::Object(key) = &shards[probe].place {
                         // A refusal may be a store's way to say that this one is missing.
                         match self.is_there(key).await? {
-                            Ok(true) => return Ok(Found::plain(shards)),
+                            Ok(true) => return Ok(Found::plain(shards, vec![])),
                             Ok(false) => {}
                             Err(detail) => refused = Some(detail),
                         }
@@ -108,9 +114,9 @@ impl Asker<'_> {
         }
     }
 
-    fn listed(&self, mut found: Vec<object_store::ObjectMeta>) -> Result<Found, PipelineError> {
+    fn listed(&self, mut found: Vec<ObjectMeta>, beside: Vec<Difference>) -> Result<Found, PipelineError> {
         if found.is_empty() {
-            return Err(empty(self.location, &looked_for(&self.location.shape)));
+            return Err(empty(self.location, &looked_for(&self.location.shape, &beside)));
         }
         found.sort_by(|a, b| a.location.as_ref().cmp(b.location.as_ref()));
         let shards = found
@@ -126,7 +132,7 @@ impl Asker<'_> {
                 place: Place::Object(meta.location),
             })
             .collect();
-        Ok(Found::plain(shards))
+        Ok(Found::plain(shards, beside))
     }
 
     fn no_listing(&self, detail: &str) -> Result<(), PipelineError> {
@@ -136,16 +142,35 @@ impl Asker<'_> {
         }
     }
 
-    /// Names in `prefix`: those directly in it, or with `deep` all below it.
-    async fn list(&self, prefix: &Path, deep: bool) -> Result<Vec<object_store::ObjectMeta>, PipelineError> {
+    /// What lies directly in a folder, if there is one.
+    async fn list_folder(&self, prefix: &Path) -> Result<Option<ListResult>, PipelineError> {
         let prefix = (!prefix.as_ref().is_empty()).then_some(prefix);
-        let found = self
-            .ask(async || match deep {
-                true => self.store.list(prefix).try_collect().await,
-                false => self.store.list_with_delimiter(prefix).await.map(|l| l.objects),
-            })
-            .await?;
+        self.ask(async || self.store.list_with_delimiter(prefix).await).await
+    }
+
+    /// All that lies below a folder.
+    async fn list_below(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, PipelineError> {
+        let prefix = (!prefix.as_ref().is_empty()).then_some(prefix);
+        let found = self.ask(async || self.store.list(prefix).try_collect().await).await?;
         Ok(found.unwrap_or_default())
+    }
+
+    /// What looks like more shards than the shards directly in a folder.
+    async fn beside(&self, folder: &ListResult) -> Result<Vec<Difference>, PipelineError> {
+        let mut beside = archives(folder);
+        for prefix in folder.common_prefixes.iter().take(FOLDERS_ASKED) {
+            let Some(inside) = self.list_folder(prefix).await? else {
+                continue;
+            };
+            let mut names = inside.objects.iter().filter_map(|m| m.location.filename());
+            if names.any(|name| beside::makes_a_place(name.as_bytes())) {
+                beside.push(Difference::Folder {
+                    folder: prefix.to_string(),
+                });
+            }
+        }
+        beside.sort();
+        Ok(beside)
     }
 
     /// Whether an object is there; or the words with which it is refused.
@@ -187,18 +212,19 @@ impl Asker<'_> {
     /// Compares a manifest's shards with a listing. A store that may not be listed is believed.
     async fn list_beside(&self, folder: &str, manifest: &Manifest, shards: &mut [Shard]) -> Vec<Difference> {
         let listing = async {
-            let mut there = BTreeMap::new();
+            let (mut there, mut beside) = (BTreeMap::new(), vec![]);
             for part in folders(manifest) {
                 let prefix = Path::parse(join(folder, part).trim_end_matches('/'))?;
                 let prefix = (!prefix.as_ref().is_empty()).then_some(&prefix);
                 let listed = self.store.list_with_delimiter(prefix).await?;
-                let tars = listed.objects.into_iter().filter(|m| m.location.as_ref().ends_with(".tar"));
-                there.extend(tars.map(|m| (m.location.to_string(), m.size)));
+                beside.extend(archives(&listed));
+                let shards = listed.objects.into_iter().filter(|m| is_shard(&m.location));
+                there.extend(shards.map(|m| (m.location.to_string(), m.size)));
             }
-            Ok::<_, object_store::Error>(there)
+            Ok::<_, object_store::Error>((there, beside))
         };
         let detail = match tokio::time::timeout(CHECKING, listing).await {
-            Ok(Ok(there)) => return compare(shards, there),
+            Ok(Ok((there, beside))) => return compare(shards, there, beside),
             Ok(Err(error)) => chain(&error),
             Err(_) => format!("no answer for {} s", CHECKING.as_secs()),
         };
@@ -299,6 +325,17 @@ impl From<WebError> for Failed {
             detail: error.detail,
         }
     }
+}
+
+fn is_shard(key: &Path) -> bool {
+    beside::is_shard(key.filename().unwrap_or_default().as_bytes())
+}
+
+/// The compressed archives directly in a folder.
+fn archives(folder: &ListResult) -> Vec<Difference> {
+    let keys = folder.objects.iter().map(|m| &m.location);
+    keys.filter_map(|key| beside::compressed(key.filename().unwrap_or_default().as_bytes(), || key.to_string()))
+        .collect()
 }
 
 fn matches(pattern: &Pattern, key: &str) -> bool {
