@@ -11,9 +11,10 @@ use crate::eval::Evaluation;
 use crate::eval::knn::Knn;
 use crate::eval::linear::Linear;
 use crate::eval::loss::ValidationLoss;
+use crate::eval::spread::Spread;
 use crate::exit::CliError;
 
-pub(super) use subject::{checkpoint_folder, config_of, knn};
+pub(super) use subject::{Judged, checkpoint_folder, config_of, judge};
 
 /// Measure a checkpoint on the images of data.val.
 #[derive(Args)]
@@ -30,6 +31,8 @@ enum Task {
     Linear(linear::LinearArgs),
     #[command(about = ValidationLoss.doc())]
     Loss(LossArgs),
+    #[command(about = Spread.doc())]
+    Spread(SpreadArgs),
 }
 
 /// Each image of data.val is classified by the k most similar images of data.train; nothing is learnt, so the number speaks of the
@@ -54,6 +57,15 @@ struct LossArgs {
     subject: SubjectArgs,
 }
 
+/// A collapsed encoder answers the same for every image: rank 1, cosine 1, deviation 0. Compare with --random-init, the same encoder before any
+/// training, and with earlier checkpoints of the run; across objectives and widths the numbers are not comparable.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  splitmask eval spread runs/demo\n  splitmask eval spread runs/demo --random-init --json")]
+struct SpreadArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+}
+
 pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
     match args.task {
         Task::Linear(args) => linear::run(&args),
@@ -61,6 +73,11 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             let (folder, config) = subject.open()?;
             let measured = Measured::of(&config, subject.weights(&folder))?;
             subject.tell(&folder, &ValidationLoss, measured.score(&ValidationLoss, Vec::new())?, json!({}))
+        }
+        Task::Spread(SpreadArgs { subject }) => {
+            let (folder, config) = subject.open()?;
+            let measured = Measured::of(&config, subject.weights(&folder))?;
+            subject.tell(&folder, &Spread, measured.score(&Spread, Vec::new())?, json!({}))
         }
         Task::Knn(KnnArgs { subject, k }) => {
             let (folder, mut config) = subject.open()?;

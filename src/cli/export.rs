@@ -240,6 +240,7 @@ fn measured(run: &Path, step: u64, kind: &Kind) -> Vec<Measured> {
             found.extend(last(baseline.number, what));
         }
     }
+    found.extend(last("feature_rank", "effective rank of the features of the validation set".into()));
     found.extend(last("knn_accuracy", "k-NN accuracy on the validation set".into()));
     found.extend(last("linear_accuracy", "accuracy of a linear probe on the validation set".into()));
     found

@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::eval::{checkpoint_folder, config_of, knn};
+use super::eval::{Judged, checkpoint_folder, config_of, judge};
 use crate::cli::answer::say;
 use crate::exit::CliError;
 use crate::objective::{Number, Role};
 use crate::trainer::metrics_log::MetricsLog;
 
-/// Sum up a run: speed, losses against what guessing would score, k-NN accuracy against random initialisation and chance, pictures.
+/// Sum up a run: speed, losses against what guessing would score, k-NN accuracy and spread of the features against random initialisation, pictures.
 #[derive(Args)]
 #[command(after_help = "Example:\n  splitmask report runs/demo")]
 pub(crate) struct ReportArgs {
     /// Run folder.
     run: PathBuf,
-    /// Leave the k-NN evaluation out (it takes a minute).
+    /// Leave k-NN and spread out (they take a minute).
     #[arg(long)]
     no_knn: bool,
     /// Print JSON.
@@ -67,9 +67,16 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     };
     // Images without labels are no error of the run: the rest of the report stands.
     let measured =
-        (!args.no_knn && !config.data.val.is_empty()).then(|| Ok::<_, CliError>((knn(&config, Some(&folder))?, knn(&config, None)?)));
+        (!args.no_knn && !config.data.val.is_empty()).then(|| Ok::<_, CliError>((judge(&config, Some(&folder))?, judge(&config, None)?)));
+    let mut spreads = None;
     let (trained, random, unmeasured) = match measured {
-        Some(Ok((trained, random))) => (Some(trained), Some(random), None),
+        Some(Ok((trained, random))) => {
+            spreads = Some((trained.spread, random.spread));
+            match (trained, random) {
+                (Judged { knn: Ok(trained), .. }, Judged { knn: Ok(random), .. }) => (Some(trained), Some(random), None),
+                (Judged { knn: Err(e), .. }, _) | (_, Judged { knn: Err(e), .. }) => (None, None, Some(e.message)),
+            }
+        }
         Some(Err(e)) => (None, None, Some(e.message)),
         None => (None, None, None),
     };
@@ -86,7 +93,8 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
             "{}",
             json!({ "step": last["step"], "images": last["images"], "images_per_second": median("images_per_second"), "data_wait_ratio": wait,
                     "losses": losses, "numbers": values(&|n| n.role == Role::Measure), "token_entropy": last["token_entropy"],
-                    "knn": trained, "knn_random_init": random })
+                    "knn": trained, "knn_random_init": random,
+                    "spread": spreads.map(|(trained, _)| trained), "spread_random_init": spreads.map(|(_, random)| random) })
         );
         return Ok(());
     }
@@ -132,6 +140,14 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     }
     if let Some(reason) = unmeasured {
         say!("k-NN accuracy  not measured: {reason}");
+    }
+    if let Some((trained, random)) = spreads {
+        say!(
+            "effective rank {:.1} trained · {:.1} same encoder at random init · of {} at most",
+            trained.rank,
+            random.rank,
+            trained.most
+        );
     }
     let sheets = kind.sheets.iter().map(|(name, columns)| (format!("{name}.png"), *columns));
     for (name, what) in sheets.chain([("curves.svg".to_owned(), "losses and accuracies over steps")]) {

@@ -38,7 +38,7 @@ pub enum ProbeLayers {
 }
 
 settings! {
-    /// `[eval]`: k-NN accuracy (arXiv 2104.14294 §4.1) or loss on `data.val` during training, and a linear probe.
+    /// `[eval]`: k-NN accuracy (arXiv 2104.14294 §4.1) or loss on `data.val` during training, the spread of its features, and a linear probe.
     pub struct EvalConfig in "eval" {
         /// Steps between k-NN evaluations; 0 = only by command.
         Live every_steps: u64 = 0,
@@ -62,6 +62,8 @@ settings! {
         Live linear_every_steps: u64 = 0,
         /// Layers that they report: `last`, or `all`, which takes as many fits and as much memory for features.
         Live probe_layers: ProbeLayers = ProbeLayers::Last,
+        /// Steps between measurements of the features' spread on data.val (effective rank, cosine, deviation; no labels); 0 = with each by eval.every_steps.
+        Live spread_every_steps: u64 = 0,
         /// Seconds after which a linear probe is given up and training goes on.
         Live linear_budget_s: f64 = 60.0,
         /// Which weights are evaluated: `raw` or `ema`.

@@ -64,6 +64,26 @@ pub enum EvalError {
         /// The set.
         place: String,
     },
+    /// One image has no spread.
+    #[error("{place}: {images} image to evaluate on; the spread of features takes at least 2")]
+    TooFewImages {
+        /// The set.
+        place: String,
+        /// Its images.
+        images: i64,
+    },
+    /// The encoder's answer is NaN or infinite.
+    #[error(
+        "the features of {images} of {of} images of {place} are not finite: the encoder's weights are broken, and there is nothing to measure"
+    )]
+    NotFinite {
+        /// The set.
+        place: String,
+        /// Images with such features.
+        images: i64,
+        /// All that were looked at.
+        of: i64,
+    },
     /// The time for it was over.
     #[error("the time for the evaluation was over before it was done")]
     OutOfTime,
@@ -95,9 +115,13 @@ impl EvalError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NoLabels { .. } | Self::NoCommonClass { .. } | Self::TooFew { .. } | Self::OneClass { .. } | Self::Empty { .. } => {
-                ExitCode::Usage
-            }
+            Self::NoLabels { .. }
+            | Self::NoCommonClass { .. }
+            | Self::TooFew { .. }
+            | Self::OneClass { .. }
+            | Self::Empty { .. }
+            | Self::TooFewImages { .. }
+            | Self::NotFinite { .. } => ExitCode::Usage,
             Self::Pipeline(e) => crate::exit::code_of_pipeline(e),
             Self::Picture(_) => ExitCode::Io,
             Self::OutOfTime | Self::OverBudget { .. } | Self::Objective(_) | Self::Torch(_) | Self::Panicked(_) => ExitCode::Internal,

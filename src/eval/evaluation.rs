@@ -7,9 +7,10 @@ use super::classes::Remarks;
 use super::config::EvalConfig;
 use super::data::{Sets, TrainingPass};
 use super::error::EvalError;
+use super::features::ValFeatures;
 use super::pool::Pool;
 use super::progress::GoOn;
-use crate::objective::{Better, Objective};
+use crate::objective::{Better, Objective, Panel};
 use crate::telemetry::metrics::{SideTask, TrainMetrics};
 use crate::tensor::Normalise;
 
@@ -31,6 +32,8 @@ pub struct Subject<'a> {
     pub training: TrainingPass<'a>,
     /// Features that a probe learns from: (layer from 1, what of its tokens).
     pub places: Vec<(usize, Pool)>,
+    /// Those of `data.val`, shared by the evaluations of this encoder with these weights.
+    pub val_features: &'a ValFeatures,
 }
 
 /// What an evaluation came to.
@@ -46,8 +49,20 @@ pub struct Score {
     pub details: serde_json::Value,
     /// (layer from 1, accuracy), where layers were measured one by one.
     pub layers: Vec<(usize, f64)>,
+    /// Values of [`Evaluation::beside`], in its order.
+    pub beside: Vec<f64>,
     /// What a reader of the number must know about the sets.
     pub remarks: Remarks,
+}
+
+/// A number that an evaluation tells beside its own.
+pub struct BesideNumber {
+    /// Its name in `metrics.jsonl`; snake_case.
+    pub name: &'static str,
+    /// Where its curve is drawn; `None` = it has none.
+    pub panel: Option<Panel>,
+    /// The gauge that shows it.
+    pub gauge: fn(&TrainMetrics) -> &Gauge,
 }
 
 /// One way to measure.
@@ -63,6 +78,14 @@ pub trait Evaluation: Sync {
 
     /// Which way the number should go.
     fn better(&self) -> Better;
+
+    /// Where the number's curve is drawn; `None` = it has none.
+    fn panel(&self) -> Option<Panel>;
+
+    /// What it tells beside the number.
+    fn beside(&self) -> &'static [BesideNumber] {
+        &[]
+    }
 
     /// Label of its failures.
     fn task(&self) -> SideTask;

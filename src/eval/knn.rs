@@ -10,9 +10,10 @@ use super::classes::{Matched, match_classes};
 use super::config::{EvalConfig, Watched};
 use super::error::EvalError;
 use super::evaluation::{Evaluation, Score, Subject};
-use super::features::{Features, extract};
+use super::extract::{Which, extract, of_val};
+use super::features::Features;
 use super::progress::GoOn;
-use crate::objective::Better;
+use crate::objective::{Better, Panel};
 use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
 
 /// Each image of `data.val` is classified by the `eval.k` most similar images of `data.train`; nothing is learnt.
@@ -33,6 +34,10 @@ impl Evaluation for Knn {
 
     fn better(&self) -> Better {
         Better::Higher
+    }
+
+    fn panel(&self) -> Option<Panel> {
+        Some(Panel::Shares)
     }
 
     fn task(&self) -> SideTask {
@@ -64,6 +69,7 @@ impl Evaluation for Knn {
             ],
             details: serde_json::json!(found),
             layers: Vec::new(),
+            beside: Vec::new(),
             remarks: found.baseline.remarks,
         })
     }
@@ -75,8 +81,8 @@ impl Evaluation for Knn {
 /// As [`Evaluation::run`].
 pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Accuracy, EvalError> {
     let config = subject.eval;
-    let references = extract(subject, subject.sets.train()?, config.max_reference, go_on)?;
-    let queries = extract(subject, subject.sets.val()?, config.max_queries, go_on)?;
+    let references = extract(subject, subject.sets.train()?, Which::Labelled, config.max_reference, go_on)?.labelled()?;
+    let queries = of_val(subject, go_on)?.labelled()?;
     let matched = match_classes(&references.labels, &queries.labels, config.min_class)?;
     let vote = Vote {
         k: i64::from(config.k),
@@ -104,7 +110,7 @@ pub struct Accuracy {
     pub baseline: Baseline,
 }
 
-/// Classifies the queries by their nearest references, among the classes that count.
+/// Classifies the queries by their nearest references, among the classes that count; both as [`Features::labelled`] answers them.
 ///
 /// Similarities are computed 1,024 queries at a time, so memory stays at 1,024 × R floats, however many classes there are.
 ///

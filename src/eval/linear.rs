@@ -6,10 +6,10 @@ use super::classes::match_classes;
 use super::config::EvalConfig;
 use super::error::EvalError;
 use super::evaluation::{Evaluation, Score, Subject};
-use super::features::extract_layers;
+use super::extract::extract_layers;
 use super::probe::{Probes, probe};
 use super::progress::{GoOn, Progress};
-use crate::objective::Better;
+use crate::objective::{Better, Panel};
 use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
 
 /// Probes of the layers `subject.places`. The number is that of the last place, with and without the others, so that its curve means one thing.
@@ -30,6 +30,10 @@ impl Evaluation for Linear {
 
     fn better(&self) -> Better {
         Better::Higher
+    }
+
+    fn panel(&self) -> Option<Panel> {
+        Some(Panel::Shares)
     }
 
     fn task(&self) -> SideTask {
@@ -62,6 +66,7 @@ impl Evaluation for Linear {
             table: table(&found),
             details: serde_json::json!(found),
             layers: found.probes.iter().map(|p| (p.layer, p.top1)).collect(),
+            beside: Vec::new(),
             remarks: found.baseline.remarks,
         })
     }

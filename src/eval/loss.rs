@@ -10,7 +10,7 @@ use super::config::{EvalConfig, Watched};
 use super::error::EvalError;
 use super::evaluation::{Evaluation, Score, Subject};
 use super::progress::{GoOn, Progress};
-use crate::objective::{Better, StepContext};
+use crate::objective::{Better, Panel, StepContext};
 use crate::telemetry::metrics::{SideTask, TrainMetrics};
 
 /// Mean total loss over `data.val`: centre crops, no drop path, masks that depend on the sample alone, in batches as large as those of training, for
@@ -32,6 +32,10 @@ impl Evaluation for ValidationLoss {
 
     fn better(&self) -> Better {
         Better::Lower
+    }
+
+    fn panel(&self) -> Option<Panel> {
+        Some(Panel::Losses)
     }
 
     fn task(&self) -> SideTask {
@@ -85,6 +89,7 @@ impl Evaluation for ValidationLoss {
             table: vec![format!("validation loss {value:.4}   ({images} images, in batches of {size})")],
             details: serde_json::json!({ "total": value, "images": images, "batch": size }),
             layers: Vec::new(),
+            beside: Vec::new(),
             remarks: Remarks {
                 warning,
                 ..Remarks::default()

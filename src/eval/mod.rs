@@ -1,5 +1,5 @@
-//! How good the features are: by what was learnt without labels (the loss), without training anything on them (k-NN) or hardly anything (a linear
-//! probe). Each is a row in [`EVALUATIONS`].
+//! How good the features are: by what was learnt without labels (the loss), by how many directions they use (their spread), without training anything
+//! on them (k-NN) or hardly anything (a linear probe). Each is a row in [`EVALUATIONS`].
 
 mod baseline;
 pub mod classes;
@@ -7,6 +7,7 @@ pub mod config;
 pub mod data;
 mod error;
 mod evaluation;
+pub mod extract;
 pub mod features;
 pub mod knn;
 pub mod lbfgs;
@@ -17,9 +18,10 @@ pub mod pool;
 pub mod probe;
 mod progress;
 pub mod registry;
+pub mod spread;
 
 pub use baseline::Baseline;
 pub use error::{EvalError, fenced};
-pub use evaluation::{Evaluation, Score, Subject};
+pub use evaluation::{BesideNumber, Evaluation, Score, Subject};
 pub use progress::{GoOn, Progress};
 pub use registry::{EVALUATIONS, evaluation};

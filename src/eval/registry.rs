@@ -6,9 +6,10 @@ use super::evaluation::Evaluation;
 use super::knn::Knn;
 use super::linear::Linear;
 use super::loss::ValidationLoss;
+use super::spread::Spread;
 
 /// All evaluations, in the order in which those that are due at one step are made.
-pub static EVALUATIONS: &[&dyn Evaluation] = &[&Knn, &ValidationLoss, &Linear];
+pub static EVALUATIONS: &[&dyn Evaluation] = &[&Knn, &ValidationLoss, &Linear, &Spread];
 
 /// The evaluation of a name.
 #[must_use]
@@ -46,10 +47,19 @@ mod tests {
             assert!(e.doc().ends_with('.'), "{}", e.doc());
             for other in &EVALUATIONS[..n] {
                 assert!(other.name() != e.name() && other.number() != e.number());
-                other.gauge(&metrics).set(0.0);
-                e.gauge(&metrics).set(1.0);
-                assert_eq!(other.gauge(&metrics).get(), 0.0, "{} and {} share a gauge", other.name(), e.name());
             }
+            for number in e.beside() {
+                assert_ne!(number.name, e.number());
+            }
+        }
+        let gauges: Vec<_> = EVALUATIONS
+            .iter()
+            .flat_map(|e| std::iter::once(e.gauge(&metrics)).chain(e.beside().iter().map(|number| (number.gauge)(&metrics))))
+            .collect();
+        for gauge in &gauges {
+            gauges.iter().for_each(|g| g.set(0.0));
+            gauge.set(1.0);
+            assert_eq!(gauges.iter().filter(|g| g.get() == 1.0).count(), 1, "two numbers share a gauge");
         }
         assert!(evaluation("dice").is_none());
     }
@@ -63,7 +73,16 @@ mod tests {
                 ..EvalConfig::default()
             };
             let due: Vec<&str> = EVALUATIONS.iter().filter(|e| e.every(&config) == 7).map(|e| e.name()).collect();
-            assert_eq!(due, [watched.evaluation().name()]);
+            assert_eq!(
+                due,
+                [watched.evaluation().name(), "spread"],
+                "the spread costs hardly more where features are made anyway"
+            );
+            let apart = EvalConfig {
+                spread_every_steps: 3,
+                ..config
+            };
+            assert_eq!(Spread.every(&apart), 3);
         }
         assert!(EVALUATIONS.iter().all(|e| e.every(&EvalConfig::default()) == 0));
     }

@@ -119,6 +119,8 @@ closed_label! {
         Linear = "linear",
         /// Loss on the validation set.
         Loss = "loss",
+        /// Spread of the features of the validation set.
+        Spread = "spread",
         /// Pictures of what the objective makes of some images.
         Sheets = "sheets",
         /// `curves.svg`.

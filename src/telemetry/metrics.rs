@@ -108,6 +108,12 @@ pub struct TrainMetrics {
     pub eval_failures: PerLabel<SideTask, IntCounter>,
     /// `splitmask_eval_loss`.
     pub eval_loss: Gauge,
+    /// `splitmask_eval_feature_rank`.
+    pub eval_feature_rank: Gauge,
+    /// `splitmask_eval_feature_cosine_ratio`.
+    pub eval_feature_cosine: Gauge,
+    /// `splitmask_eval_feature_deviation_ratio`.
+    pub eval_feature_deviation: Gauge,
     /// `splitmask_eval_best_step`.
     pub eval_best_step: Gauge,
     /// `splitmask_eval_since_best`.
@@ -302,6 +308,21 @@ impl TrainMetrics {
                 r,
                 "splitmask_eval_loss",
                 "Loss on the validation set at the last evaluation with eval.watch = loss; 0 = not measured.",
+            )?,
+            eval_feature_rank: gauge(
+                r,
+                "splitmask_eval_feature_rank",
+                "Dimensions that the features of the validation set use, effectively (RankMe), at the last evaluation; 0 = not measured.",
+            )?,
+            eval_feature_cosine: gauge(
+                r,
+                "splitmask_eval_feature_cosine_ratio",
+                "Mean cosine of the features of two images of the validation set; 1 = all alike.",
+            )?,
+            eval_feature_deviation: gauge(
+                r,
+                "splitmask_eval_feature_deviation_ratio",
+                "Mean standard deviation of a dimension of the normalised features, times the root of their number; 0 = all alike, 1 = every direction.",
             )?,
             eval_best_step: gauge(
                 r,

@@ -193,7 +193,7 @@ pub struct Status {
     pub last_checkpoint_step: Option<u64>,
     /// The last return to an older checkpoint, if any by this trainer.
     pub last_rollback: Option<crate::checkpoint::Rollback>,
-    /// Last evaluation by task: (task, accuracy, step).
+    /// Last evaluation by task: (task, its number, step).
     pub evaluations: Vec<(String, f64, u64)>,
     /// Best evaluation so far: (measure, value, step).
     pub best: Option<(String, f64, u64)>,

@@ -14,6 +14,7 @@ use super::state::RunState;
 use crate::checkpoint::Policy;
 use crate::eval::Subject;
 use crate::eval::data::{Sets, TrainingPass};
+use crate::eval::features::ValFeatures;
 use crate::eval::pool::Pool;
 use crate::optim::{learning_rate, weight_decay};
 use crate::words::Words;
@@ -59,8 +60,8 @@ impl Setup {
         }
     }
 
-    /// The run's model as evaluations take it, with the features that a probe learns from.
-    pub(super) fn subject<'a>(&'a self, state: &'a RunState, places: Vec<(usize, Pool)>) -> Subject<'a> {
+    /// The run's model as evaluations take it, with the features that a probe learns from, and those of `data.val` that evaluations share.
+    pub(super) fn subject<'a>(&'a self, state: &'a RunState, places: Vec<(usize, Pool)>, val_features: &'a ValFeatures) -> Subject<'a> {
         let spec = &self.spec;
         Subject {
             objective: state.objective.as_ref(),
@@ -84,6 +85,7 @@ impl Setup {
                 total_steps: spec.optim.total_steps,
             },
             places,
+            val_features,
         }
     }
 }

@@ -152,6 +152,9 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
             train.set_layer_accuracy(layer, 0.2 + 0.03 * layer as f64);
         }
         train.eval_loss.set(7.1);
+        train.eval_feature_rank.set(38.0);
+        train.eval_feature_cosine.set(0.3);
+        train.eval_feature_deviation.set(0.8);
         train.eval_best_step.set(t);
         train.eval_since_best.set(1.0);
         train.eval_overfitting.set(0.0);

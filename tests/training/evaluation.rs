@@ -1,5 +1,6 @@
 //! Probes of a trained encoder, within the run and after it, and its way out and back in.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::Value;
@@ -127,4 +128,47 @@ fn a_probe_over_its_budget_is_given_up_and_training_goes_on() {
                 .all(|l| !l["linear_accuracy"].is_f64() && !l["linear_layers"].is_array())
         );
     }
+}
+
+#[test]
+fn the_spread_of_the_features_is_told_beside_the_accuracy_and_by_command() {
+    let ground = Ground::new();
+    let sets = ["optim.total_steps=12", "eval.every_steps=6"];
+    let arguments: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+    let output = ground.train(&arguments).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && log.contains("features: effective rank"), "{log}");
+    // Between the accuracy and the spread no set is opened: the encoder has seen data.val once for both.
+    let of_interest: Vec<&str> = ["opened", "k-NN", "features:"]
+        .into_iter()
+        .flat_map(|word| log.match_indices(word))
+        .collect::<BTreeMap<usize, &str>>()
+        .into_values()
+        .collect();
+    let told: Vec<usize> = (0..of_interest.len()).filter(|n| of_interest[*n] == "features:").collect();
+    assert!(told.len() == 2 && told.iter().all(|n| of_interest[n - 1] == "k-NN"), "{log}");
+    let told: Vec<Value> = ground.trace("run").into_iter().filter(|l| l["feature_rank"].is_f64()).collect();
+    assert_eq!(told.iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>(), [6, 12]);
+
+    let run = ground.path("run").display().to_string();
+    let spread = |more: &[&str]| -> Value {
+        let arguments = [&["eval", "spread", &run, "--json"], more].concat();
+        let (code, out, err) = answer(&arguments);
+        assert_eq!(code, Some(0), "{err}");
+        serde_json::from_str::<Value>(&out).unwrap()["spread"].clone()
+    };
+    let trained = spread(&[]);
+    for (name, key) in [
+        ("rank", "feature_rank"),
+        ("cosine", "feature_cosine"),
+        ("deviation", "feature_deviation"),
+    ] {
+        // The run has one thread, the command one for each core: sums differ in their last digits.
+        let (alone, during) = (trained[name].as_f64().unwrap(), told[1][key].as_f64().unwrap());
+        assert!((alone - during).abs() < 1e-6 * during, "{name}: {trained} {told:?}");
+    }
+    assert_eq!(trained["most"], 32, "the width, for there are more images");
+    assert_ne!(spread(&["--random-init"])["rank"], trained["rank"]);
+    let (_, table, _) = answer(&["eval", "spread", &run]);
+    assert!(table.contains("effective rank") && table.contains("all alike"), "{table}");
 }

@@ -13,8 +13,10 @@ use crate::cli::answer::say;
 use crate::config::{Config, Source};
 use crate::eval::config::Weights;
 use crate::eval::data::{Sets, TrainingPass};
+use crate::eval::features::ValFeatures;
 use crate::eval::knn::{self, Accuracy};
 use crate::eval::pool::Pool;
+use crate::eval::spread::{self, FeatureSpread};
 use crate::eval::{EvalError, Evaluation, GoOn, Progress, Score, Subject, fenced};
 use crate::exit::CliError;
 use crate::objective::{Objective, Scope};
@@ -132,6 +134,7 @@ pub(super) struct Measured<'a> {
     request: Arc<SampleRequest>,
     step: u64,
     micro_batches: u32,
+    val_features: ValFeatures,
 }
 
 impl<'a> Measured<'a> {
@@ -182,6 +185,7 @@ impl<'a> Measured<'a> {
             request,
             step,
             micro_batches,
+            val_features: ValFeatures::new(),
         })
     }
 
@@ -218,6 +222,7 @@ impl<'a> Measured<'a> {
                 total_steps: config.optim.total_steps,
             },
             places,
+            val_features: &self.val_features,
         };
         let images = ProgressBar::new_spinner()
             .with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"));
@@ -244,7 +249,19 @@ impl<'a> Measured<'a> {
     }
 }
 
-/// k-NN accuracy of a checkpoint's weights, or of the random initialisation of its config.
-pub(in crate::cli) fn knn(config: &Config, weights: Option<&Path>) -> Result<Accuracy, CliError> {
-    Measured::of(config, weights)?.measure(Vec::new(), knn::measure)
+/// How good the features are, of a checkpoint's weights or of the random initialisation of its config.
+pub(in crate::cli) struct Judged {
+    /// k-NN accuracy, or why there is none: images without labels have a spread all the same.
+    pub(in crate::cli) knn: Result<Accuracy, CliError>,
+    /// Their spread.
+    pub(in crate::cli) spread: FeatureSpread,
+}
+
+/// Measures both, with one pass over `data.val`.
+pub(in crate::cli) fn judge(config: &Config, weights: Option<&Path>) -> Result<Judged, CliError> {
+    let measured = Measured::of(config, weights)?;
+    Ok(Judged {
+        knn: measured.measure(Vec::new(), knn::measure),
+        spread: measured.measure(Vec::new(), spread::of_subject)?,
+    })
 }

@@ -28,6 +28,7 @@ use super::shared::Shared;
 use crate::config::{keys, tree};
 use crate::daemon::daemon_status::lock;
 use crate::daemon::events::Event;
+use crate::eval::EVALUATIONS;
 use crate::objective::Panel;
 use crate::telemetry::metrics::{ReloadOutcome, render};
 
@@ -173,7 +174,11 @@ async fn status(State(shared): Seen) -> Json<Value> {
     let kind = shown.config.objective.kind();
     // Curves between 0 and 1; the others are losses.
     let shares = kind.numbers.iter().filter(|n| n.panel() == Some(Panel::Shares)).map(|n| n.name);
-    let shares = shares.chain(["knn_accuracy", "linear_accuracy"]);
+    let measured = EVALUATIONS.iter().flat_map(|e| {
+        let beside = e.beside().iter().map(|number| (number.name, number.panel));
+        std::iter::once((e.number(), e.panel())).chain(beside)
+    });
+    let shares = shares.chain(measured.filter(|(_, panel)| *panel == Some(Panel::Shares)).map(|(name, _)| name));
     Json(json!({
         "run": shown.config.run.name,
         "run_dir": shown.config.run_dir(),

@@ -7,6 +7,7 @@ use tch::{Device, nn};
 
 use super::*;
 use crate::eval::data::{Sets, TrainingPass};
+use crate::eval::features::ValFeatures;
 use crate::model::config::VitConfig;
 use crate::objective::pretrain::splitmask::SplitMaskConfig;
 use crate::objective::{ObjectiveConfig, Scope};
@@ -87,6 +88,7 @@ fn the_loss_is_that_of_the_whole_batch_in_any_number_of_micro_batches() {
                 step: 5,
                 total_steps: 100,
             },
+            val_features: &ValFeatures::new(),
             places: Vec::new(),
         };
         batch_loss(&subject, batch).unwrap()

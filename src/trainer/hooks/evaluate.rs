@@ -7,6 +7,7 @@ use serde_json::json;
 use super::side_work::beside_training;
 use super::{Boundary, Flow, Hook, overfitting};
 use crate::eval::config::ProbeLayers;
+use crate::eval::features::ValFeatures;
 use crate::eval::pool::Pool;
 use crate::eval::{EVALUATIONS, EvalError, Evaluation, Progress, Score};
 use crate::trainer::control::{held, uptime_s};
@@ -30,8 +31,10 @@ impl Hook for Evaluate {
     fn run(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<Flow, TrainError> {
         let config = &at.setup.spec.eval;
         let mut flow = Flow::GoOn;
+        // Nothing changes the weights between the evaluations of one boundary.
+        let val_features = ValFeatures::new();
         for &evaluation in EVALUATIONS.iter().filter(|e| is_due(**e, at)) {
-            let Some(score) = measure(evaluation, state, at.setup, out) else {
+            let Some(score) = measure(evaluation, &val_features, state, at.setup, out) else {
                 continue;
             };
             tell(evaluation, &score, state, out);
@@ -46,7 +49,13 @@ impl Hook for Evaluate {
 }
 
 /// Measures behind the fence, within the evaluation's budget of time.
-fn measure(evaluation: &dyn Evaluation, state: &mut RunState, setup: &Setup, out: &mut Outlets) -> Option<Score> {
+fn measure(
+    evaluation: &dyn Evaluation,
+    val_features: &ValFeatures,
+    state: &mut RunState,
+    setup: &Setup,
+    out: &mut Outlets,
+) -> Option<Score> {
     let config = &setup.spec.eval;
     let budget_s = evaluation.budget_s(config);
     let deadline = budget_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
@@ -65,7 +74,7 @@ fn measure(evaluation: &dyn Evaluation, state: &mut RunState, setup: &Setup, out
             ProbeLayers::All => 1..=last,
         };
         let places = layers.map(|layer| (layer, Pool::Mean)).collect();
-        let found = evaluation.run(&setup.subject(state, places), &mut go_on);
+        let found = evaluation.run(&setup.subject(state, places, val_features), &mut go_on);
         found.map_err(|e| match (e, budget_s) {
             (EvalError::OutOfTime, Some(seconds)) => EvalError::OverBudget { seconds },
             (other, _) => other,
@@ -93,9 +102,20 @@ fn tell(evaluation: &dyn Evaluation, score: &Score, state: &RunState, out: &mut 
         out.log(&json!({ "step": step, key: layers }));
     }
     let number = evaluation.number();
-    out.log(&json!({ "step": step, number: score.value }));
+    let mut line = json!({ "step": step, number: score.value });
+    let beside = || evaluation.beside().iter().zip(&score.beside);
+    for (number, value) in beside() {
+        (number.gauge)(&out.telemetry.train).set(*value);
+        line[number.name] = json!(value);
+    }
+    out.log(&line);
     let mut board = out.board();
     board.evaluations.retain(|(done, _, _)| done != evaluation.name());
     board.evaluations.push((evaluation.name().into(), score.value, step));
-    board.history.push((step, number.into(), score.value));
+    if evaluation.panel().is_some() {
+        board.history.push((step, number.into(), score.value));
+    }
+    for (number, value) in beside().filter(|(number, _)| number.panel.is_some()) {
+        board.history.push((step, number.name.into(), *value));
+    }
 }

@@ -13,7 +13,7 @@ use super::side_work::beside_training;
 use super::{Boundary, Flow, Hook};
 use crate::eval::config::Weights;
 use crate::eval::{EVALUATIONS, EvalError};
-use crate::objective::{Better, Column, Panel, Sheet};
+use crate::objective::{Column, Panel, Sheet};
 use crate::picture;
 use crate::telemetry::metrics::SideTask;
 use crate::trainer::error::TrainError;
@@ -164,11 +164,14 @@ fn draw_curves(setup: &Setup) -> Result<(), EvalError> {
         }
         put(&mut losses, "token_entropy");
         for evaluation in EVALUATIONS {
-            let panel = match evaluation.better() {
-                Better::Lower => &mut losses,
-                Better::Higher | Better::Neither => &mut shares,
-            };
-            put(panel, evaluation.number());
+            let beside = evaluation.beside().iter().map(|number| (number.name, number.panel));
+            for (name, panel) in std::iter::once((evaluation.number(), evaluation.panel())).chain(beside) {
+                match panel {
+                    Some(Panel::Losses) => put(&mut losses, name),
+                    Some(Panel::Shares) => put(&mut shares, name),
+                    None => {}
+                }
+            }
         }
     }
     let name = setup
