@@ -9,6 +9,7 @@ use super::eval::{Judged, checkpoint_folder, config_of, judge};
 use crate::cli::answer::say;
 use crate::exit::CliError;
 use crate::objective::{Number, Role};
+use crate::picture::drawn;
 use crate::trainer::metrics_log::MetricsLog;
 
 /// Sum up a run: speed, losses against what guessing would score, k-NN accuracy and spread of the features against random initialisation, pictures.
@@ -149,7 +150,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
             trained.most
         );
     }
-    let sheets = kind.sheets.iter().map(|(name, columns)| (format!("{name}.png"), *columns));
+    let sheets = drawn(kind).map(|(name, columns)| (format!("{name}.png"), columns));
     for (name, what) in sheets.chain([("curves.svg".to_owned(), "losses and accuracies over steps")]) {
         let path = args.run.join(name);
         if path.exists() {

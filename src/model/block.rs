@@ -125,15 +125,29 @@ impl Attention {
         }
     }
 
-    fn forward(&self, x: &Tensor, position_bias: Option<&Tensor>) -> Tensor {
+    /// Query, key and value of tokens B×N×D: 3×B×H×N×D/H.
+    fn projections(&self, x: &Tensor) -> Tensor {
         let (b, n, d) = x.size3().expect("tokens are B×N×D");
         let projected = match &self.bias {
             Biases::Full(bias) => project(x, &self.qkv, Some(bias)),
             Biases::QueryValue(q, v) => project(x, &self.qkv, Some(&Tensor::cat(&[q, &q.zeros_like(), v], 0))),
         };
-        let qkv = projected.view([b, n, 3, self.heads, d / self.heads]).permute([2, 0, 3, 1, 4]);
-        let mixed = attend(&qkv, position_bias);
+        projected.view([b, n, 3, self.heads, d / self.heads]).permute([2, 0, 3, 1, 4])
+    }
+
+    fn forward(&self, x: &Tensor, position_bias: Option<&Tensor>) -> Tensor {
+        let (b, n, d) = x.size3().expect("tokens are B×N×D");
+        let mixed = attend(&self.projections(x), position_bias);
         through(&self.proj, &mixed.transpose(1, 2).reshape([b, n, d]))
+    }
+
+    /// How much of each token's value (columns) goes to each token (rows): B×H×N×N, f32, rows sum to 1.
+    fn weights(&self, x: &Tensor, position_bias: Option<&Tensor>) -> Tensor {
+        let parts = self.projections(x).to_kind(Kind::Float).unbind(0);
+        let width = parts[0].size()[3] as f64;
+        let logits = parts[0].matmul(&parts[1].transpose(2, 3)) / width.sqrt();
+        let logits = position_bias.map_or_else(|| logits.shallow_clone(), |bias| &logits + bias);
+        logits.softmax(-1, Kind::Float)
     }
 }
 
@@ -206,6 +220,11 @@ impl Block {
             drop_path: self.drop_path,
             recompute: false,
         }
+    }
+
+    /// The attention of [`Block::forward_t`] for tokens B×N×D, for a look at it: B×H×N×N, f32, the row of a token sums to 1.
+    pub fn attention(&self, x: &Tensor, position_bias: Option<&Tensor>) -> Tensor {
+        self.attn.weights(&self.norm1.forward(x), position_bias)
     }
 
     /// Tokens B×N×D to the same shape. `position_bias` (broadcast to B×H×N×N) is added to the attention logits. In training, drop
@@ -290,6 +309,36 @@ mod tests {
                 all
             };
             assert_eq!(run(true), run(false), "bf16 {bf16}, relative {relative}");
+        }
+    }
+
+    #[test]
+    fn weights_of_attention_sum_to_1_and_mix_the_values_as_forward_does() {
+        let _turn = crate::tensor::alone();
+        tch::manual_seed(8);
+        let vs = nn::VarStore::new(Device::Cpu);
+        let o = BlockOptions {
+            dim: 16,
+            heads: 2,
+            hidden: 32,
+            layer_scale: 0.0,
+            qkv_bias: QkvBias::QueryValue,
+            weights: Init::Normal { std: 0.5 },
+            recompute: false,
+        };
+        let attention = Attention::new(&vs.root(), &o);
+        let x = Tensor::randn([3, 5, 16], (Kind::Float, Device::Cpu));
+        for bias in [None, Some(Tensor::randn([1, 2, 5, 5], (Kind::Float, Device::Cpu)))] {
+            let weights = attention.weights(&x, bias.as_ref());
+            assert_eq!(weights.size(), [3, 2, 5, 5]);
+            let sums = weights.sum_dim_intlist(-1, false, Kind::Float) - 1.0;
+            assert!(sums.abs().max().double_value(&[]) < 1e-6 && weights.min().double_value(&[]) >= 0.0);
+            let mixed = weights
+                .matmul(&attention.projections(&x).get(2))
+                .transpose(1, 2)
+                .reshape([3, 5, 16]);
+            let error = through(&attention.proj, &mixed) - attention.forward(&x, bias.as_ref());
+            assert!(error.abs().max().double_value(&[]) < 1e-4, "{error}");
         }
     }
 

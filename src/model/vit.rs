@@ -154,16 +154,24 @@ impl Vit {
         }
     }
 
-    /// Images B×3×S×S (S a multiple of the patch) to patch embeddings B×N×D, without positions.
-    pub fn patches(&self, x: &Tensor) -> Tensor {
+    /// The pixels of each patch of images B×3×S×S: B×N×3p².
+    pub fn cut(&self, x: &Tensor) -> Tensor {
         let (b, c, side, _) = x.size4().expect("images are B×3×S×S");
         let (g, p) = (side / self.patch, self.patch);
-        // A convolution whose stride is its size is a matrix product of the patches; that spares a transpose of its output.
-        let pixels = x
-            .reshape([b, c, g, p, g, p])
+        x.reshape([b, c, g, p, g, p])
             .permute([0, 2, 4, 1, 3, 5])
-            .reshape([b, g * g, c * p * p]);
-        project(&pixels, &self.patch_weight.view([self.dim, c * p * p]), Some(&self.patch_bias))
+            .reshape([b, g * g, c * p * p])
+    }
+
+    /// Images B×3×S×S (S a multiple of the patch) to patch embeddings B×N×D, without positions.
+    pub fn patches(&self, x: &Tensor) -> Tensor {
+        // A convolution whose stride is its size is a matrix product of the patches; that spares a transpose of its output.
+        let pixels = self.cut(x);
+        project(
+            &pixels,
+            &self.patch_weight.view([self.dim, pixels.size()[2]]),
+            Some(&self.patch_bias),
+        )
     }
 
     /// Positions of `side` × `side` patches: 1×N×D.
@@ -211,6 +219,17 @@ impl Vit {
             out.push(x.shallow_clone());
         }
         out
+    }
+
+    /// Attention of the last block for images B×3×S×S: B×H×(1+N)×(1+N), f32. Row 0 is the class token's, and each row sums to 1.
+    #[must_use]
+    pub fn last_attention(&self, x: &Tensor) -> Tensor {
+        let (mut x, bias) = self.start(&self.embed(x), None);
+        let (last, before) = self.blocks.split_last().expect("an encoder has blocks");
+        for block in before {
+            x = block.forward_t(&x, bias.as_ref(), false);
+        }
+        last.attention(&x, bias.as_ref())
     }
 
     /// Tokens of the last block after the final norm.
@@ -291,6 +310,7 @@ mod tests {
         );
         let x = Tensor::randn([2, 3, 24, 24], (Kind::Float, Device::Cpu));
         assert_eq!(vit.forward_features(&x, false).size(), [2, 37, 16]);
+        assert_eq!(vit.last_attention(&x).size(), [2, 2, 37, 37]);
         let layers = vit.layer_features(&x);
         assert_eq!(layers.len(), 2);
         let last = vit.norm.forward(&layers[1]);

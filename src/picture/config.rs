@@ -1,13 +1,13 @@
-//! `[picture]`: the objective's pictures and `curves.svg` in the run folder.
+//! `[picture]`: pictures of what the objective and its encoder make of images, and `curves.svg`, in the run folder.
 
 use crate::setting::{Findings, settings};
 
 settings! {
-    /// `[picture]`: the objective's pictures and `curves.svg` in the run folder.
+    /// `[picture]`: pictures of what the objective and its encoder make of images, and `curves.svg`, in the run folder.
     pub struct PictureConfig in "picture" {
         /// Steps between pictures; 0 = only at the end.
         Live every_steps: u64 = 1000,
-        /// Images in a picture of the objective.
+        /// Images in a picture.
         Live rows: u32 = 8,
     }
 }

@@ -123,6 +123,10 @@ closed_label! {
         Spread = "spread",
         /// Pictures of what the objective makes of some images.
         Sheets = "sheets",
+        /// Pictures of what the encoder makes of some images.
+        Encoder = "encoder",
+        /// `neighbours.png`.
+        Neighbours = "neighbours",
         /// `curves.svg`.
         Curves = "curves",
     }

@@ -11,6 +11,7 @@ mod ground;
 mod last_checkpoint;
 mod memory;
 mod operation;
+mod pictures;
 mod resume;
 #[path = "../../pipeline/tests/stream_support/servers.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]

@@ -30,6 +30,7 @@ use crate::daemon::daemon_status::lock;
 use crate::daemon::events::Event;
 use crate::eval::EVALUATIONS;
 use crate::objective::Panel;
+use crate::picture::drawn;
 use crate::telemetry::metrics::{ReloadOutcome, render};
 
 /// Requests that are answered at once, besides those that scrapers and probes send: reloads and checkpoints take their time.
@@ -42,8 +43,8 @@ const BODY_BYTES: usize = 64 << 10;
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let overwhelmed = |_: BoxError| async { refusal(StatusCode::SERVICE_UNAVAILABLE, "too many requests are under way") };
     // The kind of objective is the same for the life of a run.
-    let sheets = lock(&shared.shown).config.objective.kind().sheets;
-    let drawn = sheets.iter().fold(Router::new(), |router, (name, _)| {
+    let kind = lock(&shared.shown).config.objective.kind();
+    let drawn = drawn(kind).fold(Router::new(), |router, (name, _)| {
         let draw = move |State(shared): Seen| async move { picture(&shared, &format!("{name}.png"), "image/png").await };
         router.route(&format!("/{name}.png"), get(draw))
     });
@@ -212,7 +213,7 @@ async fn status(State(shared): Seen) -> Json<Value> {
         "config": { "generation": shown.generation, "sha256": shown.config_sha256, "last_reload": shown.last_reload },
         "history": history,
         "shares": shares.collect::<Vec<_>>(),
-        "sheets": kind.sheets.iter().map(|(name, columns)| json!({ "name": name, "columns": columns })).collect::<Vec<_>>(),
+        "sheets": drawn(kind).map(|(name, columns)| json!({ "name": name, "columns": columns })).collect::<Vec<_>>(),
     }))
 }
 

@@ -1,14 +1,15 @@
-//! Pictures: what the objective makes of a few images, and the curves of the run.
+//! Pictures: what the objective and its encoder make of a few images, and the curves of the run.
 
-use std::path::Path;
+mod encoder;
+mod file;
+mod images;
 
-use splitmask_pipeline::error::PipelineError;
-use splitmask_pipeline::metrics::PipelineMetrics;
-use splitmask_pipeline::run::{Dataset, Making, Order};
-use splitmask_pipeline::sample::ViewMode;
 use splitmask_pipeline::types::Batch;
 use tch::{Kind, Tensor};
 
+use self::encoder::{draw_encoder, draw_neighbours};
+use self::file::put_picture;
+use self::images::first_images;
 use super::side_work::beside_training;
 use super::{Boundary, Flow, Hook};
 use crate::eval::config::Weights;
@@ -16,14 +17,14 @@ use crate::eval::{EVALUATIONS, EvalError};
 use crate::objective::{Column, Panel, Sheet};
 use crate::picture;
 use crate::telemetry::metrics::SideTask;
+use crate::trainer::control::{held, uptime_s};
 use crate::trainer::error::TrainError;
 use crate::trainer::metrics_log::MetricsLog;
 use crate::trainer::outlets::Outlets;
 use crate::trainer::setup::Setup;
-use crate::trainer::spec::TrainerSpec;
 use crate::trainer::state::RunState;
 
-/// Draws the objective's sheets and `curves.svg` into the run folder.
+/// Draws the objective's sheets, those of its encoder and `curves.svg` into the run folder.
 pub(in crate::trainer) struct Pictures;
 
 impl Hook for Pictures {
@@ -42,15 +43,21 @@ impl Pictures {
     /// Draws all of them now.
     pub(in crate::trainer) fn draw(&self, state: &mut RunState, setup: &Setup, out: &mut Outlets) {
         beside_training(SideTask::Sheets, Weights::Raw, state, setup, out, |state| draw_sheets(state, setup));
+        beside_training(SideTask::Encoder, Weights::Raw, state, setup, out, |state| {
+            draw_encoder(state, setup)
+        });
+        let status = out.status.clone();
+        // The one picture for which many images are looked at: the watchdog hears of it.
+        let progress = || held(&status).last_progress_s = uptime_s();
+        beside_training(SideTask::Neighbours, Weights::Raw, state, setup, out, |state| {
+            draw_neighbours(state, setup, progress)
+        });
         beside_training(SideTask::Curves, Weights::Raw, state, setup, out, |_| draw_curves(setup));
     }
 }
 
 fn draw_sheets(state: &RunState, setup: &Setup) -> Result<(), EvalError> {
-    if setup.spec.picture.rows == 0 {
-        return Ok(());
-    }
-    let batch = picture_batch(setup)?;
+    let batch = first_images(setup, &setup.request)?;
     let normalise = setup.spec.train.normalise();
     let input = setup.words.send(&batch, 0..batch.len, setup.device, &normalise)?;
     for sheet in state.objective.pictures(&input)? {
@@ -106,43 +113,6 @@ fn draw_sheet(sheet: &Sheet, batch: &Batch, setup: &Setup) -> Result<(), EvalErr
     put_picture(&setup.spec, &format!("{}.png", sheet.name), |path| {
         drawn.save(path).map_err(|e| e.to_string())
     })
-}
-
-/// Writes a picture beside its place and renames it, so that no reader meets half of one.
-fn put_picture(spec: &TrainerSpec, name: &str, write: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), EvalError> {
-    let (path, beside) = (spec.run_dir.join(name), spec.run_dir.join(format!(".tmp-{name}")));
-    spec.check_folder().map_err(|e| EvalError::Picture(e.to_string()))?;
-    let put = write(&beside).and_then(|()| std::fs::rename(&beside, &path).map_err(|e| e.to_string()));
-    put.map_err(|reason| {
-        let _ = std::fs::remove_file(&beside);
-        EvalError::Picture(format!("{}: {reason}", path.display()))
-    })
-}
-
-/// The same few images every time: the first of the validation set (or of the training set), centre crop, fixed masks.
-fn picture_batch(setup: &Setup) -> Result<Batch, PipelineError> {
-    let spec = &setup.spec;
-    let open = |place: &str| Dataset::open(place, &spec.data, &spec.pipeline, PipelineMetrics::default());
-    let (val, train) = (&spec.data.val, spec.data.first_place());
-    let of_val = if val.is_empty() { None } else { open(val).ok() };
-    let (place, dataset) = match of_val {
-        Some(dataset) => (val.as_str(), dataset),
-        None => (train, open(train)?),
-    };
-    let mut stream = dataset.make(Making {
-        order: Order::Sequential,
-        request: &setup.request,
-        mode: ViewMode::Eval {
-            crop_ratio: spec.eval.crop_ratio as f32,
-        },
-        batch: spec.picture.rows as usize,
-        seed: spec.seed,
-        tokenizer: setup.words.tokenizer(),
-    })?;
-    stream.next().unwrap_or(Err(PipelineError::Empty {
-        url: place.to_owned(),
-        detail: "no image for the picture".into(),
-    }))
 }
 
 fn draw_curves(setup: &Setup) -> Result<(), EvalError> {

@@ -1,0 +1,40 @@
+//! The pictures that a run draws besides its curves.
+
+use crate::objective::Kind;
+
+/// Those of every objective's encoder: (name, what its columns show from left to right, separated by " · ").
+const OF_ENCODER: &[(&str, &str)] = &[
+    (
+        "features",
+        "image · features of its patches, as colours by their first three principal components",
+    ),
+    (
+        "attention",
+        "image · where the class token looks in the last block · where the patches look, on average",
+    ),
+    (
+        "neighbours",
+        "image · the most similar images of the validation set, nearest first: green frame = same class, red = another, grey = no label",
+    ),
+];
+
+/// Names and captions of all of a run's PNG files, those of its objective first.
+pub fn drawn(kind: &Kind) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+    kind.sheets.iter().chain(OF_ENCODER).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::objective::OBJECTIVES;
+
+    #[test]
+    fn no_objective_draws_over_a_picture_of_the_encoder() {
+        for kind in OBJECTIVES {
+            let names: BTreeSet<_> = drawn(kind).map(|(name, _)| name).collect();
+            assert_eq!(names.len(), kind.sheets.len() + OF_ENCODER.len(), "{}", kind.name);
+        }
+    }
+}
