@@ -1,7 +1,8 @@
-//! `splitmask bench pipeline`: how many images a second this machine makes, level by level, and which stage limits.
+//! `splitmask bench`: how many images a second this machine makes, level by level, and which stage limits; and how many it trains on (`step`).
 
 mod level;
 mod stages;
+mod step;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub(crate) struct BenchArgs {
 #[derive(Subcommand)]
 enum What {
     Pipeline(PipelineArgs),
+    Step(step::StepArgs),
 }
 
 /// Measure the data pipeline: images a second by level, time by stage, what limits.
@@ -88,6 +90,7 @@ struct PipelineArgs {
 pub(crate) fn run(args: BenchArgs) -> Result<(), CliError> {
     match args.what {
         What::Pipeline(args) => pipeline(&args),
+        What::Step(args) => step::run(&args),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Promises of the daemon, kept on real processes: the binary is started, killed, reloaded and asked, as an operator would.
 
+mod bench_step;
 mod bucket_trouble;
 mod evaluation;
 mod failed_reload;

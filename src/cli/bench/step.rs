@@ -1,0 +1,387 @@
+//! `splitmask bench step`: what a training step takes on this machine, by batch size: time, images a second, use of the device, memory.
+//!
+//! Each batch size is measured in a process of its own, so that its peak memory is its own, and one that does not fit costs only its row. There the
+//! trainer itself runs, on a few batches that the pipeline made of noise before: the numbers are those of a run that never waits for data.
+
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::ProgressBar;
+use serde_json::{Map, Value, json};
+use splitmask_pipeline::config::DataConfig;
+use splitmask_pipeline::cursor::Cursor;
+use splitmask_pipeline::decode::Limits;
+use splitmask_pipeline::metrics::PipelineMetrics;
+use splitmask_pipeline::pack::{PackOptions, pack};
+use splitmask_pipeline::run::{BatchSpec, Dataset, Order};
+use splitmask_pipeline::sample::{SampleMaker, ViewMode};
+use splitmask_pipeline::tokenize::{BookSpec, PixelSpace, build_random_projection};
+use splitmask_pipeline::types::Batch;
+use tch::Device;
+
+use super::level::peak_rss_mb;
+use crate::cli::answer::answer;
+use crate::config::{Config, Source};
+use crate::exit::CliError;
+use crate::objective::Scope;
+use crate::telemetry::metrics::{Phase, TrainMetrics};
+use crate::tensor::choose_device;
+use crate::trainer::control::{Command, StatusBoard};
+use crate::trainer::metrics_log::MetricsLog;
+use crate::trainer::spec::TrainerSpec;
+use crate::trainer::{Telemetry, run_prepared};
+use crate::words::Words;
+
+/// Steps that warm up: kernels are chosen, memory is reserved.
+const WARM_UP: u64 = 5;
+/// Different batches that take turns.
+const BATCHES: usize = 2;
+/// Pictures of noise that they are made of.
+const PICTURES: u64 = 24;
+/// Words of the vocabulary that stands in where the config names no file.
+const WORDS: usize = 8192;
+/// Steps between two log lines on a GPU: each line waits for the device, which a run does as seldom.
+const GPU_LOG_STEPS: u64 = 10;
+
+/// Measure a training step: ms, images a second, use of the device, peak memory, by batch size.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  splitmask bench step configs/demo.toml
+  splitmask bench step configs/vit-small.toml --batch 64,128,256,512 --set train.device=cuda:0
+  splitmask bench step configs/dino-demo.toml --batch 32 --seconds 20 --json
+
+The batches are noise, so no data is needed; a codebook is used where its file is there, else 8,192 random words stand in. Time by part is that of the
+program: on a GPU, which works on behind it, only the sum says how long the device took.")]
+pub(super) struct StepArgs {
+    /// Config file; of it the model, the objective, [train] and [optim] count.
+    config: PathBuf,
+    /// Override a key of the config, as `splitmask train` does.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Batch sizes instead of train.batch.
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Vec<u32>,
+    /// Seconds of steps of each batch size, behind the warm-up.
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
+    seconds: f64,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Measure in this process: what each batch size is run by.
+    #[arg(long, hide = true)]
+    alone: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let fine = seconds > 0.0 && seconds <= 86400.0;
+    if fine {
+        Ok(seconds)
+    } else {
+        Err("expected more than 0 and at most 86400".into())
+    }
+}
+
+pub(super) fn run(args: &StepArgs) -> Result<(), CliError> {
+    let source = Source::of_process(args.config.clone(), args.sets.clone());
+    let config = source.load()?.config;
+    if args.alone {
+        return answer(&format!("{}\n", alone(config, args.seconds)?));
+    }
+    let batches = if args.batch.is_empty() {
+        vec![config.train.batch]
+    } else {
+        args.batch.clone()
+    };
+    let bar = super::bar(!args.json, batches.len() as u64);
+    let rows: Vec<Value> = batches.iter().map(|batch| row(args, *batch, &bar)).collect::<Result<_, _>>()?;
+    bar.finish_and_clear();
+    let told = match args.json {
+        true => format!("{:#}\n", json!({ "config": args.config, "steps": rows })),
+        false => table(&rows),
+    };
+    answer(&told)?;
+    // A row that failed is told in its place; without any other there is no answer.
+    match rows.iter().all(|row| row.get("error").is_some()) {
+        true => Err(CliError::usage(
+            "no batch size could be measured",
+            "the reason stands behind each; a smaller --batch needs less memory".to_owned(),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// A batch size, measured by a process of its own.
+fn row(args: &StepArgs, batch: u32, bar: &ProgressBar) -> Result<Value, CliError> {
+    bar.set_message(format!("batch {batch}"));
+    let program = std::env::current_exe().map_err(|e| CliError::io(format!("this program's own file: {e}")))?;
+    let mut process = Process::new(program);
+    process
+        .args(["bench", "step", "--alone", "--seconds", &args.seconds.to_string()])
+        .arg(&args.config);
+    for set in &args.sets {
+        process.args(["--set", set]);
+    }
+    process.args(["--set", &format!("train.batch={batch}")]);
+    let output = process
+        .output()
+        .map_err(|e| CliError::io(format!("a process for batch {batch}: {e}")))?;
+    bar.inc(1);
+    let measured = serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success());
+    Ok(measured.unwrap_or_else(|| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let error = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
+        let error = error.map_or_else(|| format!("it ended with {}", output.status), str::to_owned);
+        json!({ "batch": batch, "error": error })
+    }))
+}
+
+/// Measures the config's own batch size in this process.
+fn alone(mut config: Config, seconds: f64) -> Result<Value, CliError> {
+    let folder = tempfile::tempdir().map_err(|e| CliError::io(format!("a temporary folder: {e}")))?;
+    config.data = DataConfig {
+        train: noise(folder.path(), config.model.image)?,
+        ..DataConfig::default()
+    };
+    let (device, reason) = choose_device(&config.train.device).map_err(|e| CliError::usage(e.to_string(), None))?;
+    let mut spec = config.trainer_spec();
+    if spec.objective.request(&spec.scope(0)).words.is_some() && !spec.codebook.exists() {
+        spec.codebook = stand_in(folder.path(), config.model.patch)?;
+    }
+    let (batches, vocabulary) = batches(&spec)?;
+    undisturbed(&mut spec, folder.path(), device);
+    let (batch, precision) = (spec.train.batch, spec.train.precision.is_bf16(device));
+
+    let registry = prometheus::Registry::new();
+    let telemetry = Telemetry {
+        train: TrainMetrics::new(&registry).map_err(|e| CliError::io(e.to_string()))?,
+        pipeline: PipelineMetrics::default(),
+    };
+    let metrics = telemetry.train.clone();
+    let run_dir = spec.run_dir.clone();
+    train_for(spec, batches, seconds, telemetry)?;
+
+    let lines = MetricsLog::read(&run_dir);
+    let behind = |line: &&Value| line["step"].as_u64().is_some_and(|step| step > WARM_UP);
+    let mut speeds: Vec<f64> = lines
+        .iter()
+        .filter(behind)
+        .filter_map(|l| l["images_per_second"].as_f64())
+        .collect();
+    let last = speeds.last().copied().unwrap_or(0.0);
+    speeds.sort_by(f64::total_cmp);
+    let Some(speed) = speeds.get(speeds.len() / 2).copied() else {
+        return Err(CliError::usage(
+            format!("no step was taken within {seconds} s behind the warm-up"),
+            "give it more --seconds".to_owned(),
+        ));
+    };
+    let parts = [Phase::Copy, Phase::Forward, Phase::Backward, Phase::Optimizer];
+    let all: f64 = parts.iter().map(|part| metrics.phase(*part).get()).sum();
+    let shares: Map<String, Value> = parts
+        .iter()
+        .map(|part| (part.label().to_owned(), json!(metrics.phase(*part).get() / all)))
+        .collect();
+    let utilization = metrics.model_flops_utilization.get() * speed / last;
+    Ok(json!({
+        "batch": batch, "ms": 1e3 * f64::from(batch) / speed, "images_per_second": speed,
+        "slowest": speeds[0], "fastest": speeds[speeds.len() - 1], "lines": speeds.len(),
+        "mfu": (utilization > 0.0).then_some(utilization), "peak_memory_mb": peak_memory_mb(device)?,
+        "program_time": shares, "device": format!("{device:?}"), "precision": if precision { "bf16" } else { "f32" },
+        "device_note": reason, "objective": config.objective.kind().name, "words": vocabulary,
+    }))
+}
+
+/// Peak of the device's memory, or of this process's on a CPU; MB.
+fn peak_memory_mb(device: Device) -> Result<f64, CliError> {
+    match device {
+        Device::Cuda(index) => {
+            let memory = torch_ext::cuda_memory(index).map_err(|e| CliError::io(e.to_string()))?;
+            Ok(memory.peak as f64 / 1e6)
+        }
+        _ => Ok(peak_rss_mb() as f64),
+    }
+}
+
+/// Shards of noise in `folder`.
+fn noise(folder: &Path, side: u32) -> Result<String, CliError> {
+    let (pictures, shards) = (folder.join("pictures"), folder.join("shards"));
+    let unwritable = |e: &dyn std::fmt::Display| CliError::io(format!("{}: {e}", folder.display()));
+    std::fs::create_dir(&pictures).map_err(|e| unwritable(&e))?;
+    for n in 0..PICTURES {
+        // Any numbers without a pattern will do (a linear congruential generator, Knuth's constants).
+        let mut state = n + 1;
+        let picture = image::RgbImage::from_fn(side, side, |_, _| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            image::Rgb([40, 48, 56].map(|shift| (state >> shift) as u8))
+        });
+        picture.save(pictures.join(format!("{n}.png"))).map_err(|e| unwritable(&e))?;
+    }
+    pack(&PackOptions::new(pictures, shards.clone()), |_| {})?;
+    Ok(shards.join("train").display().to_string())
+}
+
+/// A vocabulary of random words; answers its file.
+fn stand_in(folder: &Path, patch: u32) -> Result<PathBuf, CliError> {
+    let path = folder.join("words.safetensors");
+    let spec = BookSpec {
+        words: WORDS,
+        patch: patch / 2,
+        pixels: PixelSpace::MeanStd,
+        seed: 0,
+    };
+    build_random_projection(&spec, [0.0, 1.0])?.save(&path)?;
+    Ok(path)
+}
+
+/// Batches as the pipeline makes them for this run, and how many words there are.
+fn batches(spec: &TrainerSpec) -> Result<(Vec<Batch>, usize), CliError> {
+    let needed = |scope: &Scope<'_>| spec.objective.request(scope).words.is_some();
+    let words = Words::load(&spec.codebook, &spec.model, "SHARDS", needed(&spec.scope(0)), Device::Cpu)?;
+    let request = Arc::new(words.request(spec.objective.request(&spec.scope(words.len()))));
+    let dataset = Dataset::open(&spec.data.train, &spec.data, &spec.pipeline, PipelineMetrics::default())?;
+    let shape = BatchSpec {
+        order: Order::Shuffled {
+            seed: spec.seed,
+            start: Cursor::default(),
+            rank: 0,
+            world: 1,
+        },
+        request: Arc::clone(&request),
+        batch: spec.train.batch as usize,
+        last_partial: false,
+    };
+    let maker = || {
+        SampleMaker::new(
+            Arc::clone(&request),
+            ViewMode::Train,
+            spec.seed,
+            Limits::default(),
+            words.tokenizer().cloned(),
+        )
+    };
+    // What is wrong with the request shows here and not in a worker's thread.
+    drop(maker()?);
+    let mut stream = dataset.batches(shape, || {
+        let mut maker = maker().expect("made before");
+        Box::new(move |raw, out| maker.make(raw, out))
+    })?;
+    let made = std::iter::from_fn(|| stream.next()).take(BATCHES);
+    Ok((made.collect::<Result<_, _>>()?, words.len()))
+}
+
+/// A run that does nothing but steps, in a folder of its own, without end.
+fn undisturbed(spec: &mut TrainerSpec, folder: &Path, device: Device) {
+    let never = u64::MAX;
+    spec.run_dir = folder.join("run");
+    spec.init_from = None;
+    spec.optim.max_epochs = 0;
+    spec.optim.total_steps = never;
+    spec.checkpoint.every_steps = never;
+    spec.picture.every_steps = never;
+    (spec.eval.every_steps, spec.eval.linear_every_steps) = (0, 0);
+    spec.log.every_steps = if matches!(device, Device::Cuda(_)) { GPU_LOG_STEPS } else { 1 };
+    // As many images at once as were asked for, or the row says that they do not fit.
+    spec.train.accumulate = 1;
+    spec.train.on_oom = crate::trainer::spec::OnOom::Stop;
+    spec.debug = Default::default();
+}
+
+/// Trains until `seconds` have passed behind the warm-up.
+fn train_for(spec: TrainerSpec, batches: Vec<Batch>, seconds: f64, telemetry: Telemetry) -> Result<(), CliError> {
+    let (commander, commands) = channel();
+    let (board, ended) = (StatusBoard::default(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| stop_after(seconds, &board, &ended, &commander));
+        let outcome = run_prepared(spec, batches, &commands, Arc::clone(&board), telemetry);
+        ended.store(true, Ordering::Release);
+        outcome
+    })?;
+    Ok(())
+}
+
+/// Sends the stop, or nothing where the training ended before.
+fn stop_after(seconds: f64, board: &StatusBoard, ended: &AtomicBool, commander: &Sender<Command>) {
+    let step = || board.lock().unwrap_or_else(PoisonError::into_inner).step;
+    let mut until = None;
+    while !ended.load(Ordering::Acquire) {
+        match until {
+            Some(moment) if Instant::now() >= moment => {
+                // Nobody is left to be stopped where this fails.
+                let _ = commander.send(Command::Stop);
+                return;
+            }
+            None if step() > WARM_UP => until = Some(Instant::now() + Duration::from_secs_f64(seconds)),
+            _ => {}
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn table(rows: &[Value]) -> String {
+    let mut text = String::new();
+    if let Some(first) = rows.iter().find(|row| row.get("error").is_none()) {
+        let said = |key: &str| first[key].as_str().unwrap_or_default().to_owned();
+        text += &format!("{} on {} in {}\n\n", said("objective"), said("device"), said("precision"));
+    }
+    text += "batch  ms a step  images/s   lowest  highest     MFU  peak memory  program's time\n";
+    for row in rows {
+        let batch = &row["batch"];
+        if let Some(error) = row["error"].as_str() {
+            text += &format!("{batch:>5}  {error}\n");
+            continue;
+        }
+        let number = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);
+        let mfu = row["mfu"].as_f64().map_or("unknown".into(), |mfu| format!("{:.1} %", 100.0 * mfu));
+        let parts = row["program_time"].as_object().into_iter().flatten();
+        let parts: Vec<String> = parts
+            .map(|(part, share)| format!("{part} {:.0} %", 100.0 * share.as_f64().unwrap_or(0.0)))
+            .collect();
+        text += &format!(
+            "{batch:>5} {:>10.1} {:>9.1} {:>8.1} {:>8.1} {mfu:>7} {:>9.0} MB  {}\n",
+            number("ms"),
+            number("images_per_second"),
+            number("slowest"),
+            number("fastest"),
+            number("peak_memory_mb"),
+            parts.join(", ")
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_tells_the_rows_that_failed_in_their_place() {
+        let good = json!({
+            "batch": 8, "ms": 20.0, "images_per_second": 400.0, "slowest": 390.0, "fastest": 410.0, "mfu": null, "peak_memory_mb": 512.0,
+            "program_time": { "forward": 0.25, "backward": 0.75 }, "device": "Cpu", "precision": "f32", "objective": "mae",
+        });
+        let text = table(&[good, json!({ "batch": 1024, "error": "out of memory" })]);
+        assert!(text.starts_with("mae on Cpu in f32\n"), "{text}");
+        assert!(
+            text.contains("    8       20.0     400.0") && text.contains("unknown") && text.contains("backward 75 %"),
+            "{text}"
+        );
+        assert!(text.ends_with(" 1024  out of memory\n"), "{text}");
+    }
+
+    #[test]
+    fn seconds_are_a_length_of_time() {
+        assert_eq!(seconds("2.5"), Ok(2.5));
+        for bad in ["0", "-1", "nan", "inf", "1e9", "x"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

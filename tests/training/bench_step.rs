@@ -1,0 +1,44 @@
+//! `splitmask bench step`: a row for each batch size, measured by the trainer itself, without the config's data.
+
+use crate::ground::{Ground, splitmask};
+
+#[test]
+fn each_batch_size_has_a_row_and_one_that_cannot_be_is_told_in_its_place() {
+    let ground = Ground::new();
+    let mut command = splitmask();
+    command
+        .args(["bench", "step", "--batch", "4,6", "--seconds", "0.3", "--json"])
+        .arg(ground.config());
+    // No data is needed, and an accumulation that 6 cannot be divided by costs only that row.
+    command.args(["--set", "data.train=/nowhere", "--set", "train.accumulate=4"]);
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = found["steps"].as_array().unwrap();
+    assert_eq!((rows.len(), &rows[0]["batch"], &rows[1]["batch"]), (2, &4.into(), &6.into()));
+    let number = |key: &str| rows[0][key].as_f64().unwrap();
+    assert!(number("images_per_second") > 0.0 && number("peak_memory_mb") > 10.0, "{found:#}");
+    assert!((number("ms") - 4000.0 / number("images_per_second")).abs() < 1e-6);
+    let shares: f64 = rows[0]["program_time"]
+        .as_object()
+        .unwrap()
+        .values()
+        .filter_map(|v| v.as_f64())
+        .sum();
+    assert!((shares - 1.0).abs() < 1e-9, "{found:#}");
+    assert!(rows[1]["error"].as_str().unwrap().contains("train.accumulate"), "{found:#}");
+}
+
+#[test]
+fn without_any_row_there_is_no_answer() {
+    let ground = Ground::new();
+    let mut command = splitmask();
+    command
+        .args(["bench", "step", "--batch", "6"])
+        .arg(ground.config())
+        .args(["--set", "train.accumulate=4"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("train.accumulate"));
+}
