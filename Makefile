@@ -1,5 +1,5 @@
 # The front door. Every line is also a plain command you can type.
-.PHONY: help setup demo wheel dist test lint bench results clean-demo
+.PHONY: help setup demo gpu-check wheel dist test lint bench results clean-demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -9,6 +9,9 @@ setup: ## system packages, libtorch, test servers (CUDA=1: libtorch with CUDA)
 
 demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on yours; OBJECTIVE=mae|simclr|dino|moco-v3)
 	@OBJECTIVE="$(OBJECTIVE)" setup/demo.sh "$(DATA)"
+
+gpu-check: ## what this machine's GPU makes of the program, in 6 minutes (docs/gpu.md)
+	@setup/gpu_check.sh
 
 wheel: ## a Python wheel in dist/: `pip install` it beside torch and nothing is compiled
 	@setup/setup.sh packaging

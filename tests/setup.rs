@@ -1,17 +1,126 @@
-//! The set-up of a fresh machine, as far as it can be tried without changing this one.
+//! The set-up of a fresh machine, and the check of one with a GPU, as far as they can be tried without changing this one.
 
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
+const SPLITMASK: &str = env!("CARGO_BIN_EXE_splitmask");
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
 
 /// `make setup CUDA=1` once failed on a wheel whose platform tag was missing from a list; nobody sees that on a machine that has its libtorch.
 #[test]
 fn pip_finds_every_wheel_of_libtorch_with_and_without_cuda() {
-    let out = Command::new("bash")
+    let output = Command::new("bash")
         .args(["setup/setup.sh", "resolve"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(SOURCE)
         .env_remove("LIBTORCH")
         .output()
         .expect("bash runs");
-    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{text}");
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
     assert!(text.contains("both sets of libtorch's wheels can be had"), "{text}");
+}
+
+/// The tests against PyTorch, which cargo built beside this one.
+fn parity_tests() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let folder = own.parent().unwrap();
+    let programs = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with("parity-") && !name.contains('.')
+    });
+    let newest = programs.max_by_key(|path| path.metadata().unwrap().modified().unwrap());
+    newest.expect("the tests against PyTorch are not built: run `cargo test --workspace`, or add `--test parity`")
+}
+
+/// Shards of drawn pictures.
+fn shards(folder: &Path) -> PathBuf {
+    let pictures = folder.join("pictures");
+    std::fs::create_dir(&pictures).unwrap();
+    for n in 0..24u32 {
+        let picture = image::RgbImage::from_fn(80, 60, |x, y| image::Rgb([(x * n) as u8, (y * 3 + n) as u8, (x + y) as u8]));
+        picture.save(pictures.join(format!("{n}.png"))).unwrap();
+    }
+    let packed = Command::new(SPLITMASK)
+        .arg("pack")
+        .arg(&pictures)
+        .arg(folder.join("packed"))
+        .output()
+        .unwrap();
+    assert!(packed.status.success(), "{}", said(&packed));
+    folder.join("packed/train")
+}
+
+/// The check prepares its folder and runs every part on a CPU, at a size that says nothing about speed: so that on the GPU, of which there are
+/// minutes, the script itself is not what fails.
+#[test]
+fn the_check_of_a_gpu_runs_to_its_end_on_a_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    let (carried, out) = (folder.path().join("carried"), folder.path().join("out"));
+    let prepared = Command::new("bash")
+        .args(["setup/gpu_check.sh", "prepare"])
+        .current_dir(SOURCE)
+        .env("GPU_FOLDER", &carried)
+        .env("PROGRAM", SPLITMASK)
+        .env("PARITY", parity_tests())
+        .env("PHOTOS", shards(folder.path()))
+        .env("WORDS", "512")
+        .output()
+        .expect("bash runs");
+    assert!(prepared.status.success(), "{}", said(&prepared));
+    let libtorch = std::env::var_os("LIBTORCH").expect("LIBTORCH, which cargo sets");
+    let checked = Command::new("bash")
+        .arg(carried.join("run.sh"))
+        .env("LIBTORCH", std::fs::canonicalize(libtorch).unwrap())
+        .env("OUT", &out)
+        .envs([("DEVICE", "cpu"), ("TINY", "1"), ("PYTHON", "python3")])
+        .output()
+        .expect("bash runs");
+    let text = said(&checked);
+    assert!(checked.status.success(), "{text}");
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("gpu_check.json")).unwrap()).unwrap();
+    let part = |name: &str| &found["parts"][name]["result"];
+    assert!(part("parity")["passed"].as_u64().unwrap() >= 10, "{text}");
+    assert_eq!(part("resume")["bit_for_bit"], true, "{text}");
+    assert!(part("pipeline")["images_per_second"]["batch"].as_f64().unwrap() > 0.0, "{text}");
+    assert!(part("steps")[0]["ours"]["ms"].as_f64().unwrap() > 0.0, "{text}");
+    assert!(part("run")["images_per_second"].as_f64().unwrap() > 0.0, "{text}");
+    for gpu_only in ["memory", "largest"] {
+        assert!(found["parts"][gpu_only]["skipped"].is_string(), "{text}");
+    }
+    assert!(
+        std::fs::read_to_string(out.join("gpu_check.txt")).unwrap().contains("resume"),
+        "{text}"
+    );
+}
+
+/// What breaks costs its own part alone.
+#[test]
+fn a_part_that_breaks_is_told_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["run.sh", "check.py"] {
+        std::fs::copy(Path::new(SOURCE).join("setup/gpu").join(file), folder.path().join(file)).unwrap();
+    }
+    std::fs::write(folder.path().join("commit"), "none\n").unwrap();
+    for program in ["splitmask", "parity"] {
+        std::fs::write(folder.path().join(program), "#!/bin/sh\necho broken >&2\nexit 3\n").unwrap();
+    }
+    let checked = Command::new("bash")
+        .arg(folder.path().join("run.sh"))
+        .env("LIBTORCH", folder.path())
+        .envs([("DEVICE", "cpu"), ("TINY", "1"), ("PYTHON", "python3")])
+        .env_remove("OUT")
+        .output()
+        .expect("bash runs");
+    let text = said(&checked);
+    assert_eq!(checked.status.code(), Some(1), "{text}");
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/gpu_check.json")).unwrap()).unwrap();
+    assert_eq!(found["parts"]["machine"]["result"]["commit"], "none", "{text}");
+    for part in ["doctor", "parity", "precision", "resume", "pipeline", "steps", "run"] {
+        assert!(found["parts"][part]["error"].is_string(), "{part}: {text}");
+    }
+    assert!(text.contains("WRONG") && text.contains("ended with 3"), "{text}");
 }

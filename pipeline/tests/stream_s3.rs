@@ -143,7 +143,7 @@ fn a_manifest_in_a_bucket_is_compared_with_its_listing() {
     }
     let root = bucket(&[3, 4, 5]);
     let folder = root.path().join("photos/train");
-    let entry = |name: &str, bytes: u64| serde_json::json!({"path": name, "bytes": bytes, "samples": 3, "sha256": "00"});
+    let entry = |name: &str, bytes: u64| serde_json::json!({"path": name, "bytes": bytes, "samples": 3, "sha256": ""});
     let size = |name: &str| std::fs::metadata(folder.join(name)).unwrap().len();
     let manifest = serde_json::json!({
         "format": "splitmask-shards/1", "classes": [], "label_counts": [], "provenance": "",
@@ -159,4 +159,14 @@ fn a_manifest_in_a_bucket_is_compared_with_its_listing() {
     told("train/s-009.tar: named by manifest.json, but not there");
     told("train/s-002.tar: there, but not named");
     told("train/s-001.tar: manifest.json says 7 bytes, it has");
+
+    // Without it the listing is all there is; what looks like more shards is named.
+    std::fs::remove_file(folder.join("manifest.json")).unwrap();
+    std::fs::write(folder.join("more.tgz"), b"\x1f\x8b").unwrap();
+    let dataset = open("s3://photos/train", &settings(&server), &pipeline(1, 1));
+    let found = splitmask_pipeline::bucket::differences::sentences(&dataset.differences());
+    let told = |part: &str| assert!(found.iter().any(|line| line.contains(part)), "{part}: {found:?}");
+    assert_eq!(found.len(), 2, "{found:?}");
+    told("train/more.tgz: there, but not read: it is compressed");
+    told("train/deeper: holds shards, but they are not read");
 }

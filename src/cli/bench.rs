@@ -1,19 +1,19 @@
 //! `splitmask bench`: how many images a second this machine makes, level by level, and which stage limits; and how many it trains on (`step`).
 
 mod level;
+mod progress;
 mod stages;
 mod step;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use splitmask_pipeline::tokenize::{BookSpec, Codebook, PixelSpace, Tokenizer, build_random_projection};
 
 use self::level::{Bench, Level, Measured};
+use self::progress::bar;
 use crate::cli::answer::answer;
 use crate::config::{Config, Source};
 use crate::dvae::is_dvae;
@@ -100,7 +100,7 @@ fn pipeline(args: &PipelineArgs) -> Result<(), CliError> {
         config.pipeline.workers = threads as usize;
     }
     let bench = Bench::new(&config, tokenizer, args.images);
-    let bar = bar(!args.json, args.images * u64::from(args.repeat) * args.level.len() as u64);
+    let bar = bar(!args.json, args.images * u64::from(args.repeat) * args.level.len() as u64, "images");
     let mut runs: Vec<Vec<Measured>> = args.level.iter().map(|_| vec![]).collect();
     for _ in 0..args.repeat {
         for (level, runs) in args.level.iter().zip(&mut runs) {
@@ -168,18 +168,6 @@ fn settings(args: &PipelineArgs) -> Result<(Config, Option<Arc<Tokenizer>>), Cli
         )?),
     };
     Ok((config, book.map(|b| Arc::new(Tokenizer::new(Arc::new(b))))))
-}
-
-fn bar(wanted: bool, images: u64) -> ProgressBar {
-    let target = if wanted {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
-    let style = ProgressStyle::with_template("{msg:>8} {wide_bar} {pos}/{len} images, {eta} left").expect("a valid template");
-    let bar = ProgressBar::with_draw_target(Some(images), target).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 fn draw_memory(file: &Path, run: &Measured) -> Result<(), CliError> {

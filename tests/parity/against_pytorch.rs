@@ -8,9 +8,9 @@ use splitmask::objective::pretrain::splitmask::SplitMaskConfig;
 use splitmask::objective::{Losses, Objective, Plan, Scope};
 use splitmask::optim::config::OptimConfig;
 use splitmask::optim::{AdamW, ParamRule, clip_grad_norm, learning_rate};
-use tch::{Device, Kind, Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
-use crate::fixture::{Fixture, VOCABULARY, assert_grads, assert_near, model, set_params};
+use crate::fixture::{Fixture, VOCABULARY, assert_grads, assert_near, device, model, set_params};
 use crate::{alone, evaluation, training};
 
 const TIGHT: f64 = 1e-5;
@@ -33,7 +33,7 @@ fn vit_forward_and_backward() {
         ("extras", extras, VitOptions::plain(0.0)),
         ("beit", model(), beit),
     ] {
-        let vs = nn::VarStore::new(Device::Cpu);
+        let vs = nn::VarStore::new(device());
         let vit = Vit::with(&vs.root(), &config, &options);
         set_params(&vs, &fixture.under(&format!("{kind}.param")));
         let features = vit.forward_features(fixture.get("x"), true);
@@ -94,7 +94,7 @@ fn splitmask_losses_and_gradients() {
         ("relative", "parts_quarter", d(), with_bias),
     ];
     for (name, parts, config, model) in variants {
-        let vs = nn::VarStore::new(Device::Cpu);
+        let vs = nn::VarStore::new(device());
         let objective = built(&config, &model, &vs);
         set_params(&vs, &fixture.under("param"));
         let losses = objective.forward(&fixture.input("pixels", "words", parts), &training(0)).unwrap();
@@ -128,7 +128,7 @@ fn one_term_alone_is_the_same_term() {
             "match",
         ),
     ] {
-        let vs = nn::VarStore::new(Device::Cpu);
+        let vs = nn::VarStore::new(device());
         let objective = built(&config, &model(), &vs);
         set_params(&vs, &fixture.under("param"));
         let losses = objective.forward(&input, &evaluation()).unwrap();
@@ -141,7 +141,7 @@ fn one_term_alone_is_the_same_term() {
 fn beit_loss_and_gradients() {
     let _alone = alone();
     let fixture = Fixture::read("beit");
-    let vs = nn::VarStore::new(Device::Cpu);
+    let vs = nn::VarStore::new(device());
     let config = BeitConfig {
         drop_path: 0.0,
         ..BeitConfig::default()
@@ -239,7 +239,7 @@ fn schedule_is_pytorchs_linear_then_cosine() {
 fn fifty_steps_follow_pytorch() {
     let _alone = alone();
     let fixture = Fixture::read("trace");
-    let vs = nn::VarStore::new(Device::Cpu);
+    let vs = nn::VarStore::new(device());
     let config = SplitMaskConfig {
         drop_path: 0.0,
         ..SplitMaskConfig::default()

@@ -8,9 +8,9 @@ use splitmask::objective::{Plan, Scope, StepContext};
 use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
 use splitmask::tensor::{NamedView, StepInput};
-use tch::{Device, Kind, Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
-use crate::fixture::{Fixture, assert_near, model, set_params};
+use crate::fixture::{Fixture, assert_near, device, model, set_params};
 use crate::{alone, training};
 
 const LOSSES: f64 = 1e-6;
@@ -39,7 +39,7 @@ fn two_steps_follow_pytorch() {
     let _alone = alone();
     let fixture = Fixture::read("dino");
     let model = VitConfig { width: 32, ..model() };
-    let vs = nn::VarStore::new(Device::Cpu);
+    let vs = nn::VarStore::new(device());
     let mut objective = config().build(&vs.root(), &Scope::new(&model, 4, 0));
     set_params(&vs, &fixture.under("param"));
     let optim = OptimConfig {
@@ -57,7 +57,7 @@ fn two_steps_follow_pytorch() {
         words: None,
         largest_word: 0,
         sets: None,
-        labels: Tensor::full([4], -1, (Kind::Int64, Device::Cpu)),
+        labels: Tensor::full([4], -1, (Kind::Int64, device())),
     };
     let named: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();
     for step in [1, 2] {

@@ -1,10 +1,14 @@
-//! Reads what `tests/fixtures/make_fixtures.py` wrote.
+//! Reads what the scripts of `tests/fixtures` wrote, and says where it is compared.
+//!
+//! The tests against PyTorch run on the CPU. `SPLITMASK_PARITY_DEVICE=cuda` runs them on a GPU, with tolerances of [`GPU_SLACK`] times those of the
+//! CPU: its sums are taken in another order. That is what `setup/gpu_check.sh` does, with a program that was carried there.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use splitmask::model::config::{VitConfig, VitSize};
-use splitmask::tensor::{Normalise, StepInput, step_input};
+use splitmask::tensor::{Normalise, StepInput, choose_device, step_input};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::request::IMAGE;
 use splitmask_pipeline::types::{Batch, PatchSet, SampleId, View};
@@ -15,6 +19,18 @@ const NORMALISE: Normalise = Normalise {
     mean: [0.485, 0.456, 0.406],
     std: [0.229, 0.224, 0.225],
 };
+
+/// How much more than on the CPU a GPU may differ from the fixtures.
+const GPU_SLACK: f64 = 100.0;
+
+/// Where the tests against PyTorch compute.
+pub(crate) fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    *DEVICE.get_or_init(|| {
+        let wanted = std::env::var("SPLITMASK_PARITY_DEVICE").unwrap_or_else(|_| "cpu".into());
+        choose_device(&wanted).unwrap_or_else(|e| panic!("SPLITMASK_PARITY_DEVICE: {e}")).0
+    })
+}
 
 /// Words of the fixtures' vocabulary.
 pub(crate) const VOCABULARY: i64 = 32;
@@ -37,14 +53,14 @@ pub(crate) struct Fixture(BTreeMap<String, Tensor>);
 
 impl Fixture {
     pub(crate) fn read(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(name)
-            .with_extension("safetensors");
+        // Cargo sets it while it runs tests; whoever runs them elsewhere names the folder that holds tests/fixtures.
+        let root = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let path = root.join("tests/fixtures").join(name).with_extension("safetensors");
+        let tensors = Tensor::read_safetensors(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Self(
-            Tensor::read_safetensors(&path)
-                .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+            tensors
                 .into_iter()
+                .map(|(name, tensor)| (name, tensor.to_device(device())))
                 .collect(),
         )
     }
@@ -73,9 +89,10 @@ impl Fixture {
 
     /// The same of several views: (name, tensor of its pixels).
     pub(crate) fn input_of(&self, views: &[(&'static str, &str)], words: Option<&str>, sets: Option<&str>) -> StepInput {
-        let bytes = |name: &str| Vec::<u8>::try_from(self.get(name).flatten(0, -1)).unwrap();
+        let at_hand = |name: &str| self.get(name).flatten(0, -1).to_device(Device::Cpu);
+        let bytes = |name: &str| Vec::<u8>::try_from(at_hand(name)).unwrap();
         let len = self.get(views[0].1).size()[0] as usize;
-        let words = words.map(|name| Vec::<i64>::try_from(self.get(name).flatten(0, -1)).unwrap());
+        let words = words.map(|name| Vec::<i64>::try_from(at_hand(name)).unwrap());
         let set = |number| PatchSet::try_from(number).unwrap();
         let view = |(name, pixels): &(&'static str, &str)| View {
             name: (*name).into(),
@@ -99,7 +116,7 @@ impl Fixture {
             ],
             cursor: Cursor::default(),
         };
-        step_input(&batch, 0..len, Device::Cpu, &NORMALISE).unwrap()
+        step_input(&batch, 0..len, device(), &NORMALISE).unwrap()
     }
 }
 
@@ -117,13 +134,19 @@ pub(crate) fn set_params(vs: &nn::VarStore, params: &BTreeMap<&str, &Tensor>) {
 /// Largest difference ÷ largest reference value.
 pub(crate) fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
     assert_eq!(got.size(), want.size());
-    let (got, want) = (got.detach().to_kind(Kind::Double), want.to_kind(Kind::Double));
+    let exact = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).to_kind(Kind::Double);
+    let (got, want) = (exact(got), exact(want));
     ((got - &want).abs().max() / want.abs().max().clamp_min(1e-30)).double_value(&[])
 }
 
 #[track_caller]
 pub(crate) fn assert_near(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
     let error = relative_error(got, want);
+    let tolerance = if device() == Device::Cpu {
+        tolerance
+    } else {
+        GPU_SLACK * tolerance
+    };
     assert!(error <= tolerance, "{what}: relative error {error:.2e}, allowed {tolerance:.0e}");
 }
 

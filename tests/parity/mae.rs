@@ -9,9 +9,9 @@ use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
 use splitmask::tensor::StepInput;
 use splitmask_pipeline::request::IMAGE;
-use tch::{Device, Kind, Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
-use crate::fixture::{Fixture, assert_grads, assert_near, set_params};
+use crate::fixture::{Fixture, assert_grads, assert_near, device, set_params};
 use crate::{alone, evaluation, training};
 
 /// Geometry of the fixture.
@@ -35,7 +35,7 @@ fn config(norm_pixels: bool) -> MaeConfig {
 }
 
 fn built(norm_pixels: bool) -> (nn::VarStore, Box<dyn Objective>) {
-    let vs = nn::VarStore::new(Device::Cpu);
+    let vs = nn::VarStore::new(device());
     let model = model();
     let objective = config(norm_pixels).build(&vs.root(), &Scope::new(&model, 4, 0));
     (vs, objective)
@@ -87,16 +87,16 @@ fn a_new_network_pays_its_own_variance_on_top_of_that_of_the_targets() {
         ..MaeConfig::default()
     };
     let at = Scope::new(&model, 64, 0);
-    let vs = nn::VarStore::new(Device::Cpu);
+    let vs = nn::VarStore::new(device());
     let objective = config.build(&vs.root(), &at);
-    let order = Tensor::rand([64, 64], (Kind::Float, Device::Cpu)).argsort(-1, false);
+    let order = Tensor::rand([64, 64], (Kind::Float, device())).argsort(-1, false);
     let part = |start, len| order.narrow(1, start, len).sort(-1, false).0;
-    let none = Tensor::zeros([64, 0], (Kind::Int64, Device::Cpu));
+    let none = Tensor::zeros([64, 0], (Kind::Int64, device()));
     let x = StepInput {
         len: 64,
         views: vec![splitmask::tensor::NamedView {
             name: IMAGE.into(),
-            pixels: Tensor::randn([64, 3, 32, 32], (Kind::Float, Device::Cpu)),
+            pixels: Tensor::randn([64, 3, 32, 32], (Kind::Float, device())),
         }],
         words: None,
         largest_word: 0,
@@ -107,7 +107,7 @@ fn a_new_network_pays_its_own_variance_on_top_of_that_of_the_targets() {
             b: none.shallow_clone(),
             not_b: none,
         }),
-        labels: Tensor::full([64], -1, (Kind::Int64, Device::Cpu)),
+        labels: Tensor::full([64], -1, (Kind::Int64, device())),
     };
     let loss = objective.forward(&x, &evaluation()).unwrap().total.double_value(&[]);
     let want = config.at_start("reconstruction", &at).unwrap();

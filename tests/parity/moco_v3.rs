@@ -8,9 +8,9 @@ use splitmask::objective::pretrain::moco_v3::MocoV3Config;
 use splitmask::objective::{Plan, Scope, StepContext};
 use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
-use tch::{Device, Tensor, nn};
+use tch::{Tensor, nn};
 
-use crate::fixture::{Fixture, assert_grads, assert_near, set_params};
+use crate::fixture::{Fixture, assert_grads, assert_near, device, set_params};
 use crate::{alone, training};
 
 const LOSSES: f64 = 2e-6;
@@ -48,7 +48,7 @@ fn three_steps_follow_pytorch() {
         ..MocoV3Config::default()
     };
     let x = fixture.input_of(&[("first", "first"), ("second", "second")], None, None);
-    let vs = nn::VarStore::new(Device::Cpu);
+    let vs = nn::VarStore::new(device());
     let mut objective = config.build(&vs.root(), &Scope::new(&model, 16, 0));
     set_params(&vs, &fixture.under("param"));
     let optim = OptimConfig {

@@ -4,9 +4,9 @@ use splitmask::head::ProjectionConfig;
 use splitmask::model::config::VitConfig;
 use splitmask::objective::pretrain::simclr::SimclrConfig;
 use splitmask::objective::{Plan, Pool, Scope};
-use tch::{Device, Kind, Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
-use crate::fixture::{Fixture, assert_grads, assert_near, set_params};
+use crate::fixture::{Fixture, assert_grads, assert_near, device, set_params};
 use crate::{alone, evaluation, training};
 
 #[test]
@@ -28,7 +28,7 @@ fn losses_gradients_and_running_statistics_are_pytorchs() {
             },
             ..SimclrConfig::default()
         };
-        let vs = nn::VarStore::new(Device::Cpu);
+        let vs = nn::VarStore::new(device());
         let mut objective = config.build(&vs.root(), &Scope::new(&model, 4, 0));
         let mut params = fixture.under("param");
         let projection = fixture.under(&format!("{kind}.param"));
@@ -55,7 +55,7 @@ fn losses_gradients_and_running_statistics_are_pytorchs() {
         let (bias, weight) = (vars["norm.bias"].grad(), vars["norm.weight"].grad());
         let share = (bias.abs().max() / weight.abs().max()).double_value(&[]);
         assert!(share < 1e-5, "{kind}: {share}");
-        let zeros = Tensor::zeros([32], (Kind::Float, Device::Cpu));
+        let zeros = Tensor::zeros([32], (Kind::Float, device()));
         let _ = vars["norm.bias"].grad().zero_();
         let mut grads = fixture.under(&format!("{kind}.grad"));
         grads.insert("norm.bias", &zeros);

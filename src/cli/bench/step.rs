@@ -25,6 +25,7 @@ use splitmask_pipeline::types::Batch;
 use tch::Device;
 
 use super::level::peak_rss_mb;
+use super::progress::bar;
 use crate::cli::answer::answer;
 use crate::config::{Config, Source};
 use crate::exit::CliError;
@@ -99,7 +100,7 @@ pub(super) fn run(args: &StepArgs) -> Result<(), CliError> {
     } else {
         args.batch.clone()
     };
-    let bar = super::bar(!args.json, batches.len() as u64);
+    let bar = bar(!args.json, batches.len() as u64, "batch sizes");
     let rows: Vec<Value> = batches.iter().map(|batch| row(args, *batch, &bar)).collect::<Result<_, _>>()?;
     bar.finish_and_clear();
     let told = match args.json {

@@ -1,0 +1,272 @@
+"""The parts of the GPU check, each behind a fence of its own: what one costs or breaks, the others do not feel. Standard library only.
+
+Run by run.sh beside it, which sets DEVICE (cuda or cpu), OUT, PYTHON and the libraries' path. Writes $OUT/gpu_check.json after every part, and
+$OUT/gpu_check.txt at the end. Ends with 0 if every part was right, with 1 otherwise.
+"""
+import json, os, pathlib, re, shutil, signal, subprocess, sys, time
+
+HERE = pathlib.Path(__file__).resolve().parent
+DEVICE, OUT, PYTHON = os.environ["DEVICE"], pathlib.Path(os.environ["OUT"]), os.environ["PYTHON"]
+TINY = bool(os.environ.get("TINY"))
+GPU = DEVICE.startswith("cuda")
+IMAGE = 64 if TINY else 224
+# Seconds for everything; a part that would begin later is left out, and told.
+BUDGET = 350
+BEGAN = time.monotonic()
+
+
+class Skipped(Exception):
+    """A part that has nothing to measure here; says why."""
+
+
+def run(command, limit, env=None):
+    """stdout and stderr of a command that must succeed within `limit` seconds."""
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=limit, env={**os.environ, **(env or {})})
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]} ended with {done.returncode}: " + (done.stderr or done.stdout)[-2000:])
+    return done.stdout, done.stderr
+
+
+def splitmask(*arguments, limit):
+    return run(["./splitmask", *map(str, arguments)], limit)
+
+
+def config(name, **change):
+    """A config file of a run on the photographs; `change` has keys with __ for the dot."""
+    values = {
+        "run.name": name, "run.dir": str(HERE / "runs" / name), "data.train": str(HERE / "photos"), "codebook.path": str(HERE / "words.safetensors"),
+        "model.size": "nano" if TINY else "base", "model.image": IMAGE, "objective.kind": "splitmask", "optim.lr": 1e-4, "optim.warmup_steps": 2,
+        "optim.total_steps": 100000, "train.batch": 4 if TINY else 128, "train.device": DEVICE, "train.precision": "f32" if TINY else "bf16",
+        "checkpoint.every_steps": 1000000, "picture.every_steps": 0, "log.every_steps": 1 if TINY else 5, "admin.bind": "", "run.seed": 0,
+        # Two threads that compute are slower than one while anything else runs on a small machine.
+        "train.threads": 1 if TINY else 0,
+    }
+    values.update({key.replace("__", "."): value for key, value in change.items()})
+    tables = {}
+    for key, value in values.items():
+        table, _, name_ = key.partition(".")
+        tables.setdefault(table, []).append(f"{name_} = {json.dumps(value)}")
+    path = HERE / f"{name}.toml"
+    path.write_text("\n".join(f"[{table}]\n" + "\n".join(lines) for table, lines in tables.items()) + "\n")
+    return path
+
+
+def lines_of(name):
+    path = HERE / "runs" / name / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def losses(name):
+    return {line["step"]: line["total"] for line in lines_of(name) if "total" in line}
+
+
+def train(path, limit, kill=signal.SIGTERM):
+    """Trains for `limit` seconds, then sends `kill`; answers the log."""
+    with subprocess.Popen(["./splitmask", "train", "--config", path], cwd=HERE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, log = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.send_signal(kill)
+            _, log = process.communicate(timeout=60)
+    if process.returncode not in (0, 75, -signal.SIGKILL):
+        raise RuntimeError(f"train ended with {process.returncode}: {log[-2000:]}")
+    return log
+
+
+def machine():
+    found = {"processors": os.cpu_count(), "commit": (HERE / "commit").read_text().strip(), "python": sys.version.split()[0]}
+    if shutil.which("nvidia-smi"):
+        query = "name,memory.total,driver_version,clocks.max.sm,power.limit"
+        found["gpus"] = run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], 20)[0].strip().splitlines()
+    elif GPU:
+        raise RuntimeError("nvidia-smi is not there: is this a machine with an NVIDIA GPU?")
+    return found
+
+
+def doctor():
+    lines = splitmask("doctor", limit=60)[0].splitlines()
+    cuda = next((line for line in lines if " CUDA " in line), "")
+    if GPU and not cuda.startswith("ok"):
+        raise RuntimeError("doctor: " + "\n".join(lines))
+    return {"cuda": cuda, "lines": lines}
+
+
+def parity():
+    """The tests against PyTorch's numbers, on the device, in f32."""
+    names = ["against_pytorch::", "mae::", "simclr::", "dino::", "moco_v3::"]
+    env = {"SPLITMASK_PARITY_DEVICE": DEVICE, "CARGO_MANIFEST_DIR": str(HERE), "RUST_BACKTRACE": "0"}
+    done = subprocess.run(["./parity", *names, "--test-threads=1"], cwd=HERE, capture_output=True, text=True, timeout=90, env={**os.environ, **env})
+    wrong = re.findall(r"^test (\S+) \.\.\. FAILED", done.stdout, re.M)
+    right = re.findall(r"^test (\S+) \.\.\. ok", done.stdout, re.M)
+    told = re.findall(r"^.*relative error.*$", done.stdout + done.stderr, re.M)
+    if wrong or not right:
+        raise RuntimeError(f"{len(wrong)} of {len(wrong) + len(right)} failed: {wrong}\n" + "\n".join(told[:10]) + done.stderr[-1000:])
+    return {"passed": len(right), "tolerance": "1e-4 to 1e-3 relative, f32 with TF32 off" if GPU else "1e-6 to 1e-5 relative"}
+
+
+def precision():
+    """The first steps in bf16 beside those in f32: the losses of the same seed and batches."""
+    steps = 3 if TINY else 10
+    for kind in ("f32", "bf16"):
+        small = dict(model__size="nano" if TINY else "small", train__batch=4 if TINY else 64)
+        train(config(f"losses-{kind}", train__precision=kind, optim__total_steps=steps, log__every_steps=1, **small), 100)
+    exact, rounded = losses("losses-f32"), losses("losses-bf16")
+    if sorted(exact) != list(range(1, steps + 1)) or exact.keys() != rounded.keys():
+        raise RuntimeError(f"steps {sorted(exact)} and {sorted(rounded)} where 1 to {steps} were expected")
+    worst = max(abs(rounded[step] / exact[step] - 1) for step in exact)
+    if worst > 0.02:
+        raise RuntimeError(f"bf16's losses differ from f32's by up to {100 * worst:.2f} %, allowed are 2 %")
+    return {"steps": steps, "largest_relative_difference": worst}
+
+
+def resume():
+    """A run that is killed in the middle and started again beside one that is not."""
+    steps, kill_behind = (14, 6) if TINY else (40, 17)
+    small = dict(model__size="nano" if TINY else "small", train__batch=4 if TINY else 64, train__precision="f32", optim__total_steps=steps,
+                 log__every_steps=1, checkpoint__every_steps=5)
+    train(config("whole", **small), 100)
+    killed = config("killed", **small)
+    with subprocess.Popen(["./splitmask", "train", "--config", killed], cwd=HERE, stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 90
+        while process.poll() is None and len(losses("killed")) < kill_behind:
+            if time.monotonic() > until:
+                process.kill()
+                raise RuntimeError(f"the run took no {kill_behind} steps within 90 s")
+            time.sleep(0.01)
+        process.kill()
+    at = max(losses("killed"), default=0)
+    if at >= steps:
+        raise RuntimeError("the run was over before it could be killed")
+    train(killed, 100)
+    whole, again = losses("whole"), losses("killed")
+    if whole.keys() != again.keys():
+        raise RuntimeError(f"steps {sorted(whole)} undisturbed, {sorted(again)} after the kill")
+    worst = max(abs(again[step] / whole[step] - 1) for step in whole)
+    allowed = 1e-3 if GPU else 0.0
+    if worst > allowed:
+        raise RuntimeError(f"the losses of the killed run differ by up to {worst:.2e}, allowed are {allowed:.0e}")
+    return {"killed_behind_step": at, "largest_relative_difference": worst, "bit_for_bit": worst == 0.0}
+
+
+def memory():
+    """A batch that does not fit is split, and the run goes on."""
+    if not GPU:
+        raise Skipped("a CPU's memory is not tried to its end")
+    log = train(config("memory", train__batch=8192, train__accumulate=0, optim__total_steps=2, log__every_steps=1), 80)
+    told = [line for line in log.splitlines() if "micro-batch" in line]
+    if not told or not losses("memory"):
+        raise RuntimeError("a batch of 8192 was neither split nor trained on: " + log[-1500:])
+    return {"log": told[:3]}
+
+
+def pipeline():
+    """The data pipeline alone on all processors, with words and without."""
+    images = 256 if TINY else 20000
+    out, _ = splitmask("bench", "pipeline", "photos", "--codebook", "words.safetensors", "--images", images, "--level", "crop,colour,words,batch", "--json", limit=70)
+    levels = json.loads(out)["levels"]
+    return {"images_per_second": {level["level"]: round(level["ips"]) for level in levels}, "limit": levels[-1]["limit"]}
+
+
+def steps():
+    """A training step of ours beside PyTorch's, by model, batch and precision."""
+    rows, seconds = [], 0.5 if TINY else 4
+    cases = [("nano", "vit_n", 4, False)] if TINY else [
+        ("small", "vit_s", 64, True), ("small", "vit_s", 256, True), ("base", "vit_b", 64, True), ("base", "vit_b", 128, True), ("base", "vit_b", 64, False)]
+    for ours, theirs, batch, bf16 in cases:
+        row = {"model": ours, "batch": batch, "precision": "bf16" if bf16 else "f32"}
+        name = config("step", model__size=ours, train__batch=batch, train__precision=row["precision"], log__every_steps=10)
+        try:
+            out, _ = splitmask("bench", "step", name, "--seconds", seconds, "--json", limit=60)
+            row["ours"] = {key: json.loads(out)["steps"][0].get(key) for key in ("ms", "images_per_second", "mfu", "peak_memory_mb", "error")}
+        except Exception as error:
+            row["ours"] = {"error": str(error)[-500:]}
+        command = [PYTHON, "splitmask_step.py", "--model", theirs, "--image", IMAGE, "--patch", 16, "--batch", batch, "--seconds", seconds, "--device", DEVICE, "--threads", 1 if TINY else 2]
+        compiled = [False, True] if (ours, batch, bf16) == ("base", 128, True) else [False]
+        for kind in compiled:
+            try:
+                out, _ = run([*map(str, command), *(["--bf16"] if bf16 else []), *(["--compile"] if kind else [])], 100)
+                found = re.search(r"([\d.]+) ms/step\s+([\d.]+) images/s\s+peak (\d+)", out)
+                row["compiled" if kind else "eager"] = {"ms": float(found[1]), "images_per_second": float(found[2]), "peak_memory_mb": float(found[3]) * 1.048576}
+            except Exception as error:
+                row["compiled" if kind else "eager"] = {"error": str(error)[-500:]}
+        rows.append(row)
+    if all("error" in row["ours"] and row["ours"]["error"] for row in rows):
+        raise RuntimeError(json.dumps(rows))
+    return rows
+
+
+def largest():
+    """The largest batch that fits, by doubling."""
+    if not GPU:
+        raise Skipped("a CPU's memory is not tried to its end")
+    found = {}
+    for size in ("small", "base"):
+        batches = "256,512,1024,2048"
+        out, _ = splitmask("bench", "step", config("largest", model__size=size), "--batch", batches, "--seconds", 1, "--json", limit=90)
+        found[size] = [{key: row.get(key) for key in ("batch", "ms", "images_per_second", "mfu", "peak_memory_mb", "error")} for row in json.loads(out)["steps"]]
+    return found
+
+
+def whole_run():
+    """A run with the real pipeline: how long it waits for data, images a second, use of the device."""
+    seconds = 6 if TINY else 60
+    train(config("run"), seconds)
+    lines = [line for line in lines_of("run") if "images_per_second" in line][2:]
+    if not lines:
+        raise RuntimeError(f"no log line within {seconds} s behind the first two")
+    middle = lambda key: sorted(line[key] for line in lines)[len(lines) // 2]
+    return {"steps": lines[-1]["step"], "images_per_second": middle("images_per_second"), "data_wait_ratio": middle("data_wait_ratio")}
+
+
+# The quick ones first; what is slowest comes last and is lost first.
+PARTS = [("machine", machine), ("doctor", doctor), ("parity", parity), ("precision", precision), ("resume", resume), ("pipeline", pipeline),
+         ("steps", steps), ("run", whole_run), ("memory", memory), ("largest", largest)]
+
+
+def summary(found):
+    lines = [f"GPU check, device {DEVICE}, {found['seconds']:.0f} s"]
+    for name, _ in PARTS:
+        part = found["parts"].get(name, {"skipped": "not begun"})
+        head = f"{name:<10}"
+        if "error" in part:
+            lines.append(f"{head} WRONG: {part['error'][:600]}")
+        elif "skipped" in part:
+            lines.append(f"{head} skipped: {part['skipped']}")
+        elif name == "steps":
+            lines.append(f"{head} [{part['seconds']:.0f} s]")
+            for row in part["result"]:
+                text = lambda kind: "—" if kind not in row else row[kind].get("error") and "failed" or f"{row[kind]['ms']:.1f} ms"
+                mfu = row["ours"].get("mfu")
+                lines.append(f"{'':<10} {row['model']} {row['batch']} {row['precision']}: ours {text('ours')}"
+                             f"{f' (MFU {100 * mfu:.1f} %)' if mfu else ''}, eager {text('eager')}, compiled {text('compiled')}")
+        else:
+            lines.append(f"{head} [{part['seconds']:.0f} s] {json.dumps(part['result'])[:900]}")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    shutil.rmtree(HERE / "runs", ignore_errors=True)
+    found = {"device": DEVICE, "tiny": TINY, "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "parts": {}}
+    for name, part in PARTS:
+        began = time.monotonic()
+        print(f"{name} …", flush=True)
+        if began - BEGAN > BUDGET:
+            found["parts"][name] = {"skipped": f"the {BUDGET} s were over"}
+            continue
+        try:
+            found["parts"][name] = {"result": part(), "seconds": time.monotonic() - began}
+        except Skipped as reason:
+            found["parts"][name] = {"skipped": str(reason)}
+        except Exception as error:  # The fence: whatever it was, the next part begins.
+            found["parts"][name] = {"error": f"{type(error).__name__}: {error}", "seconds": time.monotonic() - began}
+        found["seconds"] = time.monotonic() - BEGAN
+        (OUT / "gpu_check.json").write_text(json.dumps(found, indent=1))
+    text = summary(found)
+    (OUT / "gpu_check.txt").write_text(text)
+    print(text)
+    shutil.rmtree(HERE / "runs", ignore_errors=True)
+    return 1 if any("error" in part for part in found["parts"].values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
