@@ -222,7 +222,6 @@ impl Vit {
     }
 
     /// Attention of the last block for images B×3×S×S: B×H×(1+N)×(1+N), f32. Row 0 is the class token's, and each row sums to 1.
-    #[must_use]
     pub fn last_attention(&self, x: &Tensor) -> Tensor {
         let (mut x, bias) = self.start(&self.embed(x), None);
         let (last, before) = self.blocks.split_last().expect("an encoder has blocks");
