@@ -139,6 +139,8 @@ closed_label! {
         Metrics = "metrics",
         /// `journal.jsonl`.
         Journal = "journal",
+        /// Event files in `tensorboard/`: what is counted is lost, none of it waits.
+        Events = "events",
     }
 }
 

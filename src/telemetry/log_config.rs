@@ -7,6 +7,8 @@ settings! {
     pub struct LogConfig in "log" {
         /// Steps between lines of metrics.jsonl and updates of the loss gauges.
         Live every_steps: u64 = 10,
+        /// Write TensorBoard's event files into RUN/tensorboard: every number of metrics.jsonl, and the pictures.
+        Restart tensorboard: bool = false,
         /// Filter of the log, as RUST_LOG (which wins).
         Live filter: String = "info".into(),
     }

@@ -256,7 +256,7 @@ impl TrainMetrics {
             write_failures: count_per(
                 r,
                 "splitmask_run_write_failures_total",
-                "Lines of a file of the run folder that could not be written at once; they wait in memory, and training goes on.",
+                "Lines of a file of the run folder that could not be written at once; they wait in memory, and training goes on. Of event files: events that are lost.",
             )?,
             checkpoint_disk_free: gauge(
                 r,

@@ -18,6 +18,7 @@ use super::setup::Setup;
 use super::spec::TrainerSpec;
 use super::stability::{AfterRollback, Ladder};
 use super::state::RunState;
+use super::tensorboard::TensorBoard;
 use crate::telemetry::metrics::{Phase, PhaseClock, RunFile};
 use crate::tensor::{choose_device, multiplies_bf16};
 
@@ -93,6 +94,7 @@ pub(super) fn assemble(
         set_aside_lost(&mut metrics_log, spec, &status);
     }
     metrics_log.stand_at(state.step, &state.ladder.save().rollbacks);
+    let tensorboard = TensorBoard::of(spec, state.step, &telemetry.train);
     tracing::info!(
         steps = spec.optim.total_steps,
         warmup_steps = spec.optim.warmup_steps,
@@ -111,6 +113,7 @@ pub(super) fn assemble(
         Outlets {
             clock: PhaseClock::start(telemetry.train.clone(), Phase::Other),
             metrics_log,
+            tensorboard,
             status,
             telemetry,
         },

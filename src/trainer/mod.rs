@@ -26,6 +26,7 @@ mod speed;
 mod stability;
 mod state;
 mod step;
+mod tensorboard;
 
 use splitmask_pipeline::types::Batch;
 

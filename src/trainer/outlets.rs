@@ -2,12 +2,14 @@
 
 use std::sync::MutexGuard;
 
+use serde_json::Value;
 use splitmask_pipeline::metrics::PipelineMetrics;
 
 use super::control::{State, Status, StatusBoard, held, uptime_s};
 use super::metrics_log::MetricsLog;
 use super::setup::Setup;
 use super::state::RunState;
+use super::tensorboard::TensorBoard;
 use crate::telemetry::metrics::{PhaseClock, TrainMetrics};
 
 /// Where a trainer reports to.
@@ -24,6 +26,7 @@ pub(super) struct Outlets {
     pub(super) telemetry: Telemetry,
     pub(super) status: StatusBoard,
     pub(super) metrics_log: MetricsLog,
+    pub(super) tensorboard: Option<TensorBoard>,
     pub(super) clock: PhaseClock,
 }
 
@@ -46,9 +49,11 @@ impl Outlets {
         board.cursor = state.cursor;
     }
 
-    /// Writes a line of `metrics.jsonl`.
-    pub(super) fn log(&mut self, line: &serde_json::Value) {
-        self.metrics_log.write(line.as_object().cloned().unwrap_or_default());
+    /// Writes a line of `metrics.jsonl`, and its numbers where TensorBoard reads them.
+    pub(super) fn log(&mut self, line: &Value) {
+        let line = line.as_object().cloned().unwrap_or_default();
+        self.tensorboard.iter_mut().for_each(|events| events.line(&line));
+        self.metrics_log.write(line);
         self.board().unwritten_lines = self.metrics_log.waiting();
     }
 }

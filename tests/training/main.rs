@@ -21,6 +21,7 @@ mod signals;
 mod stability;
 mod staging;
 mod store;
+mod tensorboard;
 mod trace;
 mod watch;
 mod words;

@@ -335,7 +335,7 @@ fn table(rows: &[Value]) -> String {
     }
     text += "batch  ms a step  images/s   lowest  highest     MFU  peak memory  program's time\n";
     for row in rows {
-        let batch = &row["batch"];
+        let batch = row["batch"].as_u64().unwrap_or(0);
         if let Some(error) = row["error"].as_str() {
             text += &format!("{batch:>5}  {error}\n");
             continue;

@@ -61,7 +61,8 @@ impl Hook for Log {
     fn run(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<Flow, TrainError> {
         let spec = &at.setup.spec;
         let mut means = state.meter.take();
-        let m = &out.telemetry.train;
+        let metrics = out.telemetry.train.clone();
+        let m = &metrics;
         let before = std::mem::replace(&mut self.interval, Interval::begin(m));
         let elapsed = before.began.elapsed().as_secs_f64().max(1e-9);
         let images_per_second = (self.interval.images - before.images) as f64 / elapsed;
@@ -90,7 +91,7 @@ impl Hook for Log {
             "time",
             json!(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())),
         );
-        out.metrics_log.write(line);
+        out.log(&Value::Object(line));
 
         let numbers = spec.objective.kind().numbers;
         m.objective.set(numbers, &means);

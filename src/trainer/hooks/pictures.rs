@@ -23,6 +23,7 @@ use crate::trainer::metrics_log::MetricsLog;
 use crate::trainer::outlets::Outlets;
 use crate::trainer::setup::Setup;
 use crate::trainer::state::RunState;
+use crate::trainer::tensorboard::TensorBoard;
 
 /// Draws the objective's sheets, those of its encoder and `curves.svg` into the run folder.
 pub(in crate::trainer) struct Pictures;
@@ -42,6 +43,7 @@ impl Hook for Pictures {
 impl Pictures {
     /// Draws all of them now.
     pub(in crate::trainer) fn draw(&self, state: &mut RunState, setup: &Setup, out: &mut Outlets) {
+        let before = out.tensorboard.as_ref().map(TensorBoard::drawn);
         beside_training(SideTask::Sheets, Weights::Raw, state, setup, out, |state| draw_sheets(state, setup));
         beside_training(SideTask::Encoder, Weights::Raw, state, setup, out, |state| {
             draw_encoder(state, setup)
@@ -53,6 +55,9 @@ impl Pictures {
             draw_neighbours(state, setup, progress)
         });
         beside_training(SideTask::Curves, Weights::Raw, state, setup, out, |_| draw_curves(setup));
+        if let Some((events, before)) = out.tensorboard.as_mut().zip(before) {
+            events.pictures(state.step, &before);
+        }
     }
 }
 
