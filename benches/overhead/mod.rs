@@ -128,6 +128,7 @@ fn spec(case: &Case, model: &VitConfig, codebook: &Path, run_dir: &Path) -> Trai
             ..LogConfig::default()
         },
         grace: Default::default(),
+        labels: Default::default(),
         config_toml: String::new(),
     }
 }

@@ -25,6 +25,10 @@ pub enum Purpose {
     Mixture = 7,
     /// Drop path of a training step.
     Step = 8,
+    /// How the images of a training step are mixed with each other.
+    Mixing = 9,
+    /// What of an image is erased in a training step.
+    Erasing = 10,
 }
 
 /// SplitMix64's finaliser: a bijection on u64 with full avalanche.

@@ -168,6 +168,9 @@ pub struct Progress {
     pub codebook_perplexity: f64,
     /// Identity of the codebook (hex SHA-256).
     pub codebook: String,
+    /// Names of the classes that are learnt, by label; empty where no labels are learnt, or no manifest names them.
+    #[serde(default)]
+    pub classes: Vec<String>,
     /// The best evaluation so far; a checkpoint of an older version has none.
     #[serde(default, rename = "watch")]
     pub patience: Patience,

@@ -26,6 +26,7 @@ fn snapshot(step: u64) -> Snapshot {
             token_entropy: 1.5,
             codebook_perplexity: 4.5,
             codebook: "c0de".into(),
+            classes: vec![],
             patience: Patience::default(),
             stability: Stability::default(),
             micro_batches: 0,
@@ -104,13 +105,13 @@ prop_compose! {
         (counters, meter) in (numbers(), numbers()),
         word_counts in proptest::collection::vec(any::<u64>(), 0..9),
         (token_entropy, codebook_perplexity) in (number(), number()),
-        codebook in ".{0,9}",
+        (codebook, classes) in (".{0,9}", proptest::collection::vec(".{0,5}", 0..3)),
         (loss, best, since) in (any::<bool>(), proptest::option::of((number(), any::<u64>())), any::<u32>()),
         stability in stability(),
     ) -> Progress {
         let watched = if loss { Watched::Loss } else { Watched::Knn };
         let patience = Patience { watched, best, since };
-        Progress { step, cursor, counters, meter, word_counts, token_entropy, codebook_perplexity, codebook, patience, stability, micro_batches }
+        Progress { step, cursor, counters, meter, word_counts, token_entropy, codebook_perplexity, codebook, classes, patience, stability, micro_batches }
     }
 }
 

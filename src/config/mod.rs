@@ -32,7 +32,7 @@ use crate::objective::{ObjectiveConfig, Scope};
 use crate::optim::EmaConfig;
 use crate::optim::config::OptimConfig;
 use crate::trainer::spec::{
-    AugmentConfig, CheckpointConfig, DebugConfig, LogConfig, PictureConfig, StabilityConfig, TrainConfig, TrainerSpec,
+    AugmentConfig, CheckpointConfig, DebugConfig, LogConfig, PictureConfig, StabilityConfig, TrainConfig, TrainerSpec, TrainingLabels,
 };
 
 pub use crate::setting::Class;
@@ -99,6 +99,7 @@ impl Config {
             colour: self.augment.colour,
             batch: self.train.batch,
             words: 0,
+            label_counts: &[],
         }
     }
 
@@ -145,6 +146,7 @@ impl Config {
             picture: self.picture.clone(),
             log: self.log.clone(),
             grace: Duration::from_secs_f64(self.admin.grace_s),
+            labels: TrainingLabels::default(),
             config_toml: self.to_toml(),
         }
     }

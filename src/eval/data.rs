@@ -53,6 +53,8 @@ pub struct TrainingPass<'a> {
     pub step: u64,
     /// Steps of the schedule.
     pub total_steps: u64,
+    /// Names of the classes that are learnt, empty where no manifest names them; `None` = no labels are learnt.
+    pub classes: Option<&'a [String]>,
 }
 
 /// A set on its way through a model: centre crops in the order of its shards.

@@ -1,6 +1,7 @@
-//! The objective's own loss on `data.val`: needs no labels, and rises where a run learns its images by heart.
+//! The objective's own loss on `data.val`: needs no labels unless the objective learns them, and rises where a run learns its images by heart.
 
 use prometheus::Gauge;
+use splitmask_pipeline::bucket::classes::ClassMap;
 use splitmask_pipeline::types::Batch;
 use tch::Tensor;
 use torch_ext::Autocast;
@@ -13,7 +14,7 @@ use super::progress::{GoOn, Progress};
 use crate::objective::{Better, Panel, StepContext};
 use crate::telemetry::metrics::{SideTask, TrainMetrics};
 
-/// Mean total loss over `data.val`: centre crops, no drop path, masks that depend on the sample alone, in batches as large as those of training, for
+/// Mean total loss over `data.val`: centre crops, no drop path, classes matched by name where an objective learns them, masks that depend on the sample alone, in batches as large as those of training, for
 /// a loss between images depends on their number. A rest that fills no batch is left out, unless there is nothing else.
 pub struct ValidationLoss;
 
@@ -59,9 +60,14 @@ impl Evaluation for ValidationLoss {
         let mut set = subject
             .sets
             .val_as(subject.training.request, subject.training.words.tokenizer(), size)?;
+        let classes = subject
+            .training
+            .classes
+            .map(|learnt| ClassMap::new(named(&set.names), named(learnt)));
         let (mut sum, mut batches, mut images, mut warning) = (0.0, 0usize, 0usize, None);
+        let mut labelled = 0;
         while batches < most {
-            let Some(batch) = set.next(go_on)? else { break };
+            let Some(mut batch) = set.next(go_on)? else { break };
             if batch.len < size {
                 if batches > 0 {
                     break;
@@ -70,6 +76,10 @@ impl Evaluation for ValidationLoss {
                     "{} has {} images, fewer than train.batch = {size}: a loss between images is that of a smaller batch",
                     set.place, batch.len
                 ));
+            }
+            if let Some(classes) = &classes {
+                batch.labels.iter_mut().for_each(|label| *label = classes.label(*label));
+                labelled += batch.labels.iter().filter(|label| **label >= 0).count();
             }
             sum += batch_loss(subject, &batch)?;
             batches += 1;
@@ -81,6 +91,9 @@ impl Evaluation for ValidationLoss {
         }
         if batches == 0 {
             return Err(EvalError::Empty { place: set.place });
+        }
+        if classes.is_some() && labelled == 0 {
+            return Err(EvalError::NoLabels { place: set.place });
         }
         let value = sum / batches as f64;
         Ok(Score {
@@ -98,6 +111,11 @@ impl Evaluation for ValidationLoss {
     }
 }
 
+/// Class names, where there are some.
+fn named(names: &[String]) -> Option<&[String]> {
+    (!names.is_empty()).then_some(names)
+}
+
 /// Total loss of a batch of at most `training.batch` images as training would couple them, however many micro-batches it takes: without gradient, drop
 /// path or injected faults. The host waits for it.
 ///
@@ -109,6 +127,7 @@ pub(super) fn batch_loss(subject: &Subject<'_>, batch: &Batch) -> Result<f64, Ev
     let autocast = || subject.bf16.then(|| Autocast::bf16(subject.device)).transpose();
     let size = (training.batch / training.micro_batches).max(1);
     let between = objective.between_images().filter(|_| size < batch.len);
+    let labels = Tensor::from_slice(&batch.labels).to_device(subject.device);
     let (mut total, mut described) = (0.0, Vec::new());
     for start in (0..batch.len).step_by(size) {
         let range = start..batch.len.min(start + size);
@@ -122,7 +141,11 @@ pub(super) fn batch_loss(subject: &Subject<'_>, batch: &Batch) -> Result<f64, Ev
                 described.push(descriptors);
                 losses
             }
-            None => objective.forward(&input, &ctx)?,
+            // Of the labels of the whole batch, so that parts with fewer labels count less. No image is mixed here: each stands for its partner.
+            None => match objective.mixed_images() {
+                Some(mixed) => mixed.forward_part(&input, &input, &labels, &ctx)?,
+                None => objective.forward(&input, &ctx)?,
+            },
         };
         total += share * losses.total.double_value(&[]);
     }

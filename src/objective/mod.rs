@@ -51,6 +51,9 @@ pub struct Scope<'a> {
     pub batch: u32,
     /// Visual words V; 0 where none are loaded, as when a config is checked.
     pub words: i64,
+    /// Images of each class of `data.train`, as its manifest counts them; empty where a plan asks for no classes or they are not known, as when a config
+    /// is checked.
+    pub label_counts: &'a [u64],
 }
 
 impl<'a> Scope<'a> {
@@ -63,6 +66,7 @@ impl<'a> Scope<'a> {
             colour: ColourConfig::default(),
             batch,
             words,
+            label_counts: &[],
         }
     }
 }
@@ -207,6 +211,12 @@ pub trait Plan: Any + Debug + Send + Sync {
     /// The network, its parameters under `vs`. Draws from libtorch's CPU generator in a fixed order: seed it first.
     fn build(&self, vs: &Path<'_>, at: &Scope<'_>) -> Box<dyn Objective>;
 
+    /// Classes of the labels of `data.train`, for a plan that learns them: 0 = as many as its manifest names. With it the trainer refuses a set without
+    /// labels, hands the counts of classes over in [`Scope::label_counts`], and keeps the names of the classes in checkpoints.
+    fn classes(&self) -> Option<u32> {
+        None
+    }
+
     /// What guessing would score in the number of that name, where it is known.
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
         let _ = (number, at);
@@ -253,6 +263,17 @@ pub trait BetweenImages {
     fn compare(&self, descriptors: &Tensor) -> Losses;
 }
 
+/// A loss of images that are mixed in pairs: image i of a batch of B with image B−1−i. With it a batch can be processed in parts and every image still
+/// meets its partner.
+pub trait MixedImages {
+    /// Losses of a part of a batch, such that the mean over equal parts is the loss of the batch. `partners` are the images that the part's are mixed
+    /// with, in the order of the batch: the last one belongs to the part's first. `labels` are those of the whole batch (i64 B).
+    ///
+    /// # Errors
+    /// As [`Objective::forward`].
+    fn forward_part(&self, x: &StepInput, partners: &StepInput, labels: &Tensor, ctx: &StepContext) -> Result<Losses, ObjectiveError>;
+}
+
 /// One way to learn, as a network. Owns its modules; sees no queue, clock or file.
 pub trait Objective: Debug + Send {
     /// Losses of some images.
@@ -273,6 +294,11 @@ pub trait Objective: Debug + Send {
 
     /// The term between the images of a batch, if there is one: with it a batch can be processed in parts and every image still sees all others.
     fn between_images(&self) -> Option<&dyn BetweenImages> {
+        None
+    }
+
+    /// The loss of a part of a batch, where the images are mixed in pairs: what [`Objective::forward`] is for a whole batch.
+    fn mixed_images(&self) -> Option<&dyn MixedImages> {
         None
     }
 

@@ -12,6 +12,7 @@ use super::hooks::Hooks;
 use super::initial_weights;
 use super::metrics_log::MetricsLog;
 use super::outlets::{Outlets, Telemetry};
+use super::reading_labels::labels_of;
 use super::resume;
 use super::run::Trainer;
 use super::setup::Setup;
@@ -25,7 +26,7 @@ use crate::tensor::{choose_device, multiplies_bf16};
 /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor; after a rollback where and with the memory
 /// that `after` says instead.
 pub(super) fn assemble(
-    spec: TrainerSpec,
+    mut spec: TrainerSpec,
     supply: Supply,
     status: StatusBoard,
     telemetry: Telemetry,
@@ -36,6 +37,7 @@ pub(super) fn assemble(
     telemetry.train.set_paused(None);
 
     let words = spec.load_words(device)?;
+    spec.take_labels(labels_of(&spec, &supply)?);
     let mut state = RunState::new(&spec, device, &words);
     telemetry.train.set_layers(state.objective.encoder().depth());
     let kind = spec.objective.kind();

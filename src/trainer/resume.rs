@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use splitmask_pipeline::bucket::location::redact;
 use tch::nn;
 
 use super::control::{StatusBoard, held};
 use super::error::TrainError;
+use super::spec::TrainerSpec;
 use crate::checkpoint::{self, Bad, CheckpointError, Found, Snapshot, folder_of};
 use crate::optim::{AdamW, OptimError};
 use crate::telemetry::metrics::TrainMetrics;
@@ -74,6 +76,27 @@ pub(super) fn unfit(folder: &Path, e: OptimError) -> TrainError {
     }
 }
 
+/// Refuses a checkpoint whose head tells other classes apart than `spec` has.
+fn check_classes(folder: &Path, learnt: &[String], spec: &TrainerSpec) -> Result<(), TrainError> {
+    let now = &spec.labels.names;
+    if learnt == now {
+        return Ok(());
+    }
+    let told = |names: &[String]| match names {
+        [] => "no names".to_owned(),
+        [first, ..] => format!("{} names, from {first:?}", names.len()),
+    };
+    let place = redact(spec.data.first_place());
+    Err(mismatch(
+        folder,
+        format!(
+            "it learnt other classes ({}) than those of data.train = {place} ({}), or the same in another order",
+            told(learnt),
+            told(now)
+        ),
+    ))
+}
+
 /// Puts a checkpoint's tensors in place.
 ///
 /// # Errors
@@ -84,10 +107,12 @@ pub(super) fn restore(
     vars: &nn::VarStore,
     optimizer: &mut AdamW,
     words: &Words,
+    spec: &TrainerSpec,
 ) -> Result<(), TrainError> {
     if snapshot.progress.codebook != words.id() {
         return Err(mismatch(folder, "it was trained with another codebook (codebook.path)".into()));
     }
+    check_classes(folder, &snapshot.progress.classes, spec)?;
     checkpoint::put_weights(folder, &snapshot.model, vars)?;
     let state = snapshot.optimizer.iter().map(|(name, t)| (name.clone(), t.shallow_clone()));
     optimizer.load_state(state).map_err(|e| unfit(folder, e))

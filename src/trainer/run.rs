@@ -15,6 +15,7 @@ use super::feed::{Feed, PATIENCE, Staged};
 use super::hooks::{Boundary, Flow, Hooks};
 use super::outlets::Outlets;
 use super::pause::{Due, Pause};
+use super::reading_labels::still_labels_of;
 use super::setup::Setup;
 use super::spec::TrainerSpec;
 use super::stability::Instability;
@@ -164,6 +165,11 @@ impl Trainer {
             Reach::Rebuild => Feed::try_opening(&setup.supply, &spec)?,
         };
         fit_schedule(&mut spec, samples)?;
+        let labels = match reach {
+            Reach::Live => setup.spec.labels.clone(),
+            Reach::Rebuild => still_labels_of(&spec, &setup.spec.labels, &setup.supply)?,
+        };
+        spec.take_labels(labels);
         let pipeline = match reach {
             Reach::Live => None,
             Reach::Rebuild => {

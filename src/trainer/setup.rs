@@ -83,6 +83,7 @@ impl Setup {
                 micro_batches: state.micro_batches.max(1),
                 step: state.step,
                 total_steps: spec.optim.total_steps,
+                classes: spec.objective.classes().map(|_| spec.labels.names.as_slice()),
             },
             places,
             val_features,

@@ -17,6 +17,7 @@ use crate::words::{Words, WordsError};
 
 pub use super::config::{AugmentConfig, OnOom, Precision, TrainConfig};
 pub use super::fault_injection::DebugConfig;
+pub use super::labels::TrainingLabels;
 pub use super::stability::{SpikeAction, StabilityConfig};
 pub use crate::checkpoint::CheckpointConfig;
 pub use crate::picture::PictureConfig;
@@ -67,6 +68,8 @@ pub struct TrainerSpec {
     pub log: LogConfig,
     /// Time for which the checkpoint that the run ends with is tried again where the disk refuses it.
     pub grace: Duration,
+    /// Classes of the training set, where the objective learns them: none before a trainer has read them.
+    pub labels: TrainingLabels,
     /// The whole effective config as TOML, stored in each checkpoint.
     pub config_toml: String,
 }
@@ -81,7 +84,21 @@ impl TrainerSpec {
             colour: self.augment.colour,
             batch: self.train.batch,
             words: words as i64,
+            label_counts: &self.labels.counts,
         }
+    }
+
+    /// Takes over the classes of the training set. The config of checkpoints then says how many there are, so that whoever builds the network from one
+    /// needs no data.
+    pub(super) fn take_labels(&mut self, labels: TrainingLabels) {
+        if let (Some(0), classes @ 1..) = (self.objective.classes(), labels.counts.len()) {
+            let mut config: toml::Table = self.config_toml.parse().expect("the effective config is TOML");
+            if let Some(objective) = config.get_mut("objective").and_then(toml::Value::as_table_mut) {
+                objective.insert("classes".into(), toml::Value::Integer(classes as i64));
+                self.config_toml = toml::to_string(&config).expect("what was TOML is TOML");
+            }
+        }
+        self.labels = labels;
     }
 
     /// Before something is written into the run folder: is it still the run's?

@@ -78,7 +78,7 @@ impl RunState {
     /// # Errors
     /// [`crate::checkpoint::CheckpointError::Mismatch`] saying what differs from this config's model; the state is then of no use.
     pub(super) fn restore(&mut self, folder: &Path, snapshot: Snapshot, spec: &TrainerSpec, words: &Words) -> Result<(), TrainError> {
-        resume::restore(folder, &snapshot, &self.vars, &mut self.optimizer, words)?;
+        resume::restore(folder, &snapshot, &self.vars, &mut self.optimizer, words, spec)?;
         self.begin_averages(folder, &snapshot.model, spec)?;
         let p = snapshot.progress;
         self.step = p.step;
@@ -130,6 +130,7 @@ impl RunState {
             token_entropy,
             codebook_perplexity,
             codebook: words.id(),
+            classes: spec.labels.names.clone(),
             patience: self.patience,
             stability: self.ladder.save(),
             // Only where it is not the config's own.

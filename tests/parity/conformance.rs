@@ -36,11 +36,12 @@ pub(crate) fn scope(model: &VitConfig) -> Scope<'_> {
 }
 
 /// Sizes and waits of published recipes that a tiny model need not have, for whoever has a key of that name.
-const SMALL: [(&str, i64); 4] = [
+const SMALL: [(&str, i64); 5] = [
     ("prototypes", 64),
     ("hidden", 64),
     ("bottleneck", 32),
     ("freeze_last_layer_steps", 0),
+    ("classes", 10),
 ];
 
 /// A config with some of its keys set, where it has them.
@@ -114,7 +115,10 @@ pub(crate) fn input(config: &ObjectiveConfig) -> StepInput {
             .map(|_| Tensor::randint(VOCABULARY, [BATCH, n], (Kind::Int64, Device::Cpu))),
         largest_word: VOCABULARY as u32 - 1,
         sets,
-        labels: Tensor::full([BATCH], -1, (Kind::Int64, Device::Cpu)),
+        labels: match config.classes() {
+            Some(classes) => Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)).remainder(i64::from(classes)),
+            None => Tensor::full([BATCH], -1, (Kind::Int64, Device::Cpu)),
+        },
     }
 }
 

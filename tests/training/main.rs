@@ -9,6 +9,7 @@ mod failed_reload;
 mod fault_server;
 mod folder_identity;
 mod ground;
+mod labels;
 mod last_checkpoint;
 mod memory;
 mod operation;

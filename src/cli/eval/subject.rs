@@ -134,6 +134,8 @@ pub(super) struct Measured<'a> {
     request: Arc<SampleRequest>,
     step: u64,
     micro_batches: u32,
+    /// Names of the classes that the checkpoint learnt.
+    classes: Vec<String>,
     val_features: ValFeatures,
 }
 
@@ -163,10 +165,11 @@ impl<'a> Measured<'a> {
         tch::manual_seed(config.run.seed as i64);
         let vars = nn::VarStore::new(device);
         let objective = config.objective.build(&vars.root(), &scope(words.len()));
-        let (mut step, mut micro_batches) = (0, config.train.accumulate);
+        let (mut step, mut micro_batches, mut classes) = (0, config.train.accumulate, Vec::new());
         if let Some(folder) = weights {
             let found = checkpoint::read(folder)?;
             step = found.progress.step;
+            classes.clone_from(&found.progress.classes);
             micro_batches = micro_batches.max(found.progress.micro_batches);
             let mut tensors = found.weights()?;
             if config.eval.weights == Weights::Ema {
@@ -185,6 +188,7 @@ impl<'a> Measured<'a> {
             request,
             step,
             micro_batches,
+            classes,
             val_features: ValFeatures::new(),
         })
     }
@@ -220,6 +224,7 @@ impl<'a> Measured<'a> {
                 micro_batches: self.micro_batches.max(1) as usize,
                 step: self.step,
                 total_steps: config.optim.total_steps,
+                classes: config.objective.classes().map(|_| self.classes.as_slice()),
             },
             places,
             val_features: &self.val_features,

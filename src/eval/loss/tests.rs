@@ -87,6 +87,7 @@ fn the_loss_is_that_of_the_whole_batch_in_any_number_of_micro_batches() {
                 micro_batches,
                 step: 5,
                 total_steps: 100,
+                classes: None,
             },
             val_features: &ValFeatures::new(),
             places: Vec::new(),

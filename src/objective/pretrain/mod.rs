@@ -1,4 +1,4 @@
-//! Objectives that learn without labels, one file each, and the registry of them.
+//! Objectives, one file each, and the registry of them. All but `supervised` learn without labels.
 
 pub mod beit;
 pub mod dino;
@@ -6,6 +6,7 @@ pub mod mae;
 pub mod moco_v3;
 pub mod simclr;
 pub mod splitmask;
+pub mod supervised;
 
 use super::Kind;
 
@@ -17,4 +18,5 @@ pub static OBJECTIVES: &[&Kind] = &[
     &simclr::KIND,
     &dino::KIND,
     &moco_v3::KIND,
+    &supervised::KIND,
 ];

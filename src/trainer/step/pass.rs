@@ -1,7 +1,7 @@
 //! Forward and backward over one batch, one micro-batch after the other: what a step and its replay have in common.
 //!
 //! The micro-batches change no result: drop path gives an image the same fate in any of them, and a loss between images is taken over the whole batch
-//! (gradient cache, arXiv 2101.06983).
+//! (gradient cache, arXiv 2101.06983); images that are mixed in pairs meet their partners.
 
 use std::ops::Range;
 
@@ -149,7 +149,13 @@ impl<'a> Pass<'a> {
                 (losses, target)
             }
             _ => {
-                let losses = self.autocast(|| self.objective.forward(&input, &ctx))?;
+                let losses = match self.objective.mixed_images() {
+                    Some(mixed) if self.micro_batches > 1 => {
+                        let (partners, labels) = self.partners(batch, index)?;
+                        self.autocast(|| mixed.forward_part(&input, &partners, &labels, &ctx))?
+                    }
+                    _ => self.autocast(|| self.objective.forward(&input, &ctx))?,
+                };
                 let target = &losses.total / micro_batches;
                 (losses, target)
             }
@@ -205,6 +211,13 @@ impl<'a> Pass<'a> {
         }
         let made = target.and(input.words.as_ref().map(Tensor::shallow_clone));
         Ok((input, made))
+    }
+
+    /// The images that those of a micro-batch are mixed with, in the order of the batch, and the labels of the whole batch.
+    fn partners(&self, batch: &Batch, index: usize) -> Result<(StepInput, Tensor), TrainError> {
+        let (partners, _) = self.one_input(batch, self.micro_batches - 1 - index, &mut |_| {})?;
+        let labels = torch_ext::send(&batch.labels, &[batch.len as i64], self.device)?;
+        Ok((partners, labels))
     }
 
     fn autocast<T>(&self, forward: impl FnOnce() -> Result<T, ObjectiveError>) -> Result<T, TrainError> {

@@ -7,6 +7,7 @@ use super::*;
 use crate::objective::ObjectiveConfig;
 use crate::objective::pretrain::beit::BeitConfig;
 use crate::objective::pretrain::splitmask::SplitMaskConfig;
+use crate::objective::pretrain::supervised::SupervisedConfig;
 use crate::trainer::spec::{Precision, TrainConfig};
 
 const IMAGES: usize = 12;
@@ -44,6 +45,7 @@ pub(in crate::trainer) fn spec(objective: ObjectiveConfig) -> TrainerSpec {
         picture: Default::default(),
         log: Default::default(),
         grace: Default::default(),
+        labels: Default::default(),
         config_toml: String::new(),
     }
 }
@@ -60,7 +62,8 @@ fn batch() -> Batch {
         target: None,
         words: (0..IMAGES as u32 * 16).map(|i| i * 7919 % 32).collect(),
         sets: (0..IMAGES).flat_map(sets).collect(),
-        labels: vec![-1; IMAGES],
+        // One image has none.
+        labels: (0..IMAGES as i64).map(|i| i * 5 % 9 - 1).collect(),
         ids: vec![
             SampleId {
                 epoch: 0,
@@ -145,7 +148,24 @@ fn a_batch_in_micro_batches_has_the_gradients_of_the_whole() {
         },
         ..BeitConfig::default()
     });
-    for (name, objective) in cases.into_iter().chain([("beit", beit)]) {
+    let supervised = |config: SupervisedConfig| {
+        ObjectiveConfig::from(SupervisedConfig {
+            classes: 8,
+            drop_path: 0.3,
+            erasing: 0.5,
+            ..config
+        })
+    };
+    let mixup = SupervisedConfig {
+        cutmix: 0.0,
+        ..SupervisedConfig::default()
+    };
+    let cutmix = SupervisedConfig {
+        mixup: 0.0,
+        ..SupervisedConfig::default()
+    };
+    let further = [("beit", beit), ("mixup", supervised(mixup)), ("cutmix", supervised(cutmix))];
+    for (name, objective) in cases.into_iter().chain(further) {
         let spec = spec(objective);
         let (whole, numbers) = pass(&spec, 1);
         for parts in [2, 3, 12] {

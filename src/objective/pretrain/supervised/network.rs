@@ -1,0 +1,157 @@
+//! The network and its loss.
+
+use tch::nn::{self, Path};
+use tch::{Kind, Tensor};
+
+use super::erasing::erased;
+use super::mixing::Mix;
+use super::{KIND, SupervisedConfig};
+use crate::model::{Init, Vit, linear, through};
+use crate::objective::{Losses, MixedImages, Objective, ObjectiveError, Plan, Scope, StepContext, image, settings};
+use crate::tensor::{StepInput, look};
+
+/// An encoder, and a linear head that tells the class of an image by its class token or the mean of its patches.
+#[derive(Debug)]
+pub(super) struct Supervised {
+    vit: Vit,
+    head: nn::Linear,
+    classes: i64,
+    config: SupervisedConfig,
+    /// f32 K: logarithms of how frequent the classes are; all alike where that is not known.
+    frequencies: Tensor,
+    /// The commonest class, where that is known.
+    commonest: Option<i64>,
+}
+
+impl Supervised {
+    /// Parameters under `vs`: the encoder's at its root, `head.*`, all as timm's.
+    pub(super) fn new(vs: &Path<'_>, config: &SupervisedConfig, at: &Scope<'_>) -> Self {
+        // Unknown outside of training on a set, where the loss means nothing.
+        let classes = config.known_classes(at).max(1);
+        let vit = Vit::new(vs, at.model, config.drop_path);
+        let counts: Vec<u64> = if at.label_counts.len() == classes {
+            at.label_counts.to_vec()
+        } else {
+            vec![0; classes]
+        };
+        let total: u64 = counts.iter().sum();
+        // One image more of each, so that no class is impossible.
+        let share = |count: u64| (((count + 1) as f64) / (total as f64 + classes as f64)).ln() as f32;
+        let frequencies: Vec<f32> = counts.iter().map(|count| share(*count)).collect();
+        let commonest = (0..)
+            .zip(&counts)
+            .max_by_key(|(class, count)| (**count, -*class))
+            .map(|(class, _)| class);
+        Self {
+            head: linear(&(vs / "head"), vit.dim(), classes as i64, true, Init::Normal { std: 0.02 }),
+            vit,
+            classes: classes as i64,
+            config: config.clone(),
+            frequencies: Tensor::from_slice(&frequencies).to_device(vs.device()),
+            commonest: commonest.filter(|_| total > 0),
+        }
+    }
+
+    /// Which of some labels name a class: bool B.
+    fn usable(&self, labels: &Tensor) -> Tensor {
+        labels.ge(0).logical_and(&labels.lt(self.classes))
+    }
+
+    /// Target of each label, f32 B×K: its class, with `smoothing` of it spread over all; zeros without a usable label.
+    fn targets(&self, labels: &Tensor, smoothing: f64) -> Tensor {
+        let class = labels.clamp(0, self.classes - 1).unsqueeze(1);
+        let sharp = Tensor::zeros([labels.size()[0], self.classes], (Kind::Float, labels.device())).scatter_value(1, &class, 1.0);
+        (sharp * (1.0 - smoothing) + smoothing / self.classes as f64) * self.usable(labels).unsqueeze(1).to_kind(Kind::Float)
+    }
+
+    /// Images of a step as they are learnt from, and how they were mixed. `first` is the place of the first one in the batch, `partners` come in the
+    /// order of the batch.
+    fn prepared(&self, images: &Tensor, partners: Option<&Tensor>, first: i64, whole: i64, ctx: &StepContext) -> (Tensor, Mix) {
+        if !ctx.train {
+            return (images.shallow_clone(), Mix::Off);
+        }
+        let mix = Mix::draw(&self.config, ctx.seed, self.vit.image());
+        let erase = |images: &Tensor, first| erased(images, self.config.erasing, ctx.seed, first);
+        let own = erase(images, first);
+        let other = match partners {
+            _ if mix == Mix::Off => own.shallow_clone(),
+            None => own.flip([0]),
+            Some(partners) => erase(partners, whole - first - partners.size()[0]).flip([0]),
+        };
+        (mix.apply(&own, &other), mix)
+    }
+
+    /// Losses of some images of a batch whose labels are `labels`; `partners` are those that they are mixed with, in the order of the batch, or none
+    /// where they are the whole batch.
+    fn losses(&self, x: &StepInput, partners: Option<&StepInput>, labels: &Tensor, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
+        let own = image(KIND.name, x, &self.vit)?;
+        let other = partners.map(|partners| image(KIND.name, partners, &self.vit)).transpose()?;
+        let whole = labels.size()[0];
+        let first = if partners.is_some() { ctx.rows.start } else { 0 };
+        let (images, mix) = self.prepared(own, other, first, whole, ctx);
+        let features = self.config.pool.of(&self.vit.forward_features(&images, ctx.train));
+        let logits = through(&self.head, &features).to_kind(Kind::Float);
+        look(|| "head".into(), &logits);
+        let log_shares = logits.log_softmax(-1, Kind::Float);
+
+        let share = mix.own_share();
+        let partner_labels = partners.map_or(&x.labels, |partners| &partners.labels).flip([0]);
+        let smoothing = if ctx.train { self.config.smoothing } else { 0.0 };
+        let targets = self.targets(&x.labels, smoothing) * share + self.targets(&partner_labels, smoothing) * (1.0 - share);
+        // Sums over these images, divided by the labelled ones of the whole batch: the means of parts add up to that of the batch.
+        let labelled = self.usable(labels).sum(Kind::Float).clamp_min(1.0);
+        let mean = |sum: Tensor| sum * (whole as f64 / x.len as f64) / &labelled;
+        let loss = mean(-(&targets * &log_shares).sum(Kind::Float));
+
+        let class = if share >= 0.5 { x.labels.shallow_clone() } else { partner_labels };
+        let usable = self.usable(&class);
+        let among = |these: Tensor| mean(these.logical_and(&usable).sum(Kind::Float));
+        let guess = mean(-(&targets * &self.frequencies).sum(Kind::Float));
+        let mut stats = vec![
+            ("class_accuracy", among(logits.argmax(-1, false).eq_tensor(&class))),
+            ("frequency_guess", guess),
+            (
+                "unlabelled",
+                self.usable(&x.labels).logical_not().to_kind(Kind::Float).mean(Kind::Float),
+            ),
+        ];
+        stats.extend(self.commonest.map(|commonest| ("commonest_class", among(class.eq(commonest)))));
+        Ok(Losses {
+            stats,
+            ..Losses::of_term("classification", loss)
+        })
+    }
+}
+
+impl Objective for Supervised {
+    fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
+        self.losses(x, None, &x.labels, ctx)
+    }
+
+    fn encoder(&self) -> &Vit {
+        &self.vit
+    }
+
+    fn take_live(&mut self, plan: &dyn Plan) -> Result<(), ObjectiveError> {
+        let new: &SupervisedConfig = settings(plan, &KIND)?;
+        self.config = SupervisedConfig {
+            smoothing: new.smoothing,
+            mixup: new.mixup,
+            cutmix: new.cutmix,
+            cutmix_share: new.cutmix_share,
+            erasing: new.erasing,
+            ..self.config.clone()
+        };
+        Ok(())
+    }
+
+    fn mixed_images(&self) -> Option<&dyn MixedImages> {
+        Some(self)
+    }
+}
+
+impl MixedImages for Supervised {
+    fn forward_part(&self, x: &StepInput, partners: &StepInput, labels: &Tensor, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
+        self.losses(x, Some(partners), labels, ctx)
+    }
+}
