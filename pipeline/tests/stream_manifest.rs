@@ -278,6 +278,30 @@ fn archives_and_folders_beside_the_shards_are_told_with_a_manifest_and_without()
     );
 }
 
+#[test]
+fn a_link_to_nowhere_among_shards_is_a_missing_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shards, _) = set();
+    fs::write(folder.path().join("a.tar"), &shards[0].1).unwrap();
+    std::os::unix::fs::symlink("unmounted.tar", folder.path().join("b.tar")).unwrap();
+    for place in [folder.path().to_owned(), folder.path().join("*.tar")] {
+        let open = |data: &DataConfig| try_open(&place, data, &PipelineMetrics::default()).unwrap();
+        let dataset = open(&data(16));
+        assert_eq!(
+            (dataset.shards().len(), read_all(&dataset).len() as u32),
+            (2, COUNTS[0]),
+            "{}",
+            place.display()
+        );
+        let strict = DataConfig {
+            on_shard_error: OnShardError::Stop,
+            ..data(16)
+        };
+        let error = open(&strict).samples(Order::Sequential).unwrap().find_map(Result::err);
+        assert!(error.unwrap().to_string().contains("b.tar"));
+    }
+}
+
 /// Without checksums too, and once however often the shard is read.
 #[test]
 fn differences_are_counted_once_over_many_epochs() {

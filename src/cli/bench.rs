@@ -15,6 +15,7 @@ use splitmask_pipeline::tokenize::{BookSpec, Codebook, PixelSpace, Tokenizer, bu
 use self::level::{Bench, Level, Measured};
 use self::progress::bar;
 use crate::cli::answer::answer;
+use crate::cli::png::check_picture_path;
 use crate::config::{Config, Source};
 use crate::dvae::is_dvae;
 use crate::exit::CliError;
@@ -95,6 +96,9 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), CliError> {
 }
 
 fn pipeline(args: &PipelineArgs) -> Result<(), CliError> {
+    if let Some(file) = &args.memory {
+        check_picture_path("--memory", file, "svg")?;
+    }
     let (mut config, tokenizer) = settings(args)?;
     if let Some(threads) = args.threads {
         config.pipeline.workers = threads as usize;

@@ -24,7 +24,7 @@ use self::progress::{bar, start};
 use self::usage::{usage_json, usage_lines};
 use self::views::Views;
 use crate::cli::answer::answer;
-use crate::cli::png::write_png;
+use crate::cli::png::{check_picture_path, write_png};
 use crate::dvae::is_dvae;
 use crate::exit::CliError;
 
@@ -142,6 +142,9 @@ fn check_outputs(args: &CodebookArgs) -> Result<(), CliError> {
             return Err(bad("its folder does not exist"));
         }
         file::check_writable(folder).map_err(|e| bad(&format!("its folder takes no file: {e}")))?;
+    }
+    if let Some(picture) = &args.picture {
+        check_picture_path("--picture", picture, "png")?;
     }
     let replaceable = |path: &Path| Codebook::load(path).is_ok() || is_dvae(path).unwrap_or(false);
     if args.out.exists() && !replaceable(&args.out) {

@@ -72,6 +72,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
         Task::Loss(LossArgs { subject }) => {
             let (folder, config) = subject.open()?;
             let measured = Measured::of(&config, subject.weights(&folder))?;
+            measured.need_its_words()?;
             subject.tell(&folder, &ValidationLoss, measured.score(&ValidationLoss, Vec::new())?, json!({}))
         }
         Task::Spread(SpreadArgs { subject }) => {

@@ -20,7 +20,7 @@ use splitmask_pipeline::types::Image;
 use self::kept::Kept;
 use self::seen::Seen;
 use crate::cli::answer::answer;
-use crate::cli::png::write_png;
+use crate::cli::png::{check_picture_path, write_png};
 use crate::exit::CliError;
 
 const LONG_ABOUT: &str = "\
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
         return Ok(());
     }
     if let Some(file) = &args.contact_sheet {
-        check_picture_path(file)?;
+        check_picture_path("--contact-sheet", file, "png")?;
     }
     let data = DataConfig {
         train: args.url.clone(),
@@ -120,22 +120,6 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     }
     match seen.last_error {
         Some(error) if seen.read() == 0 => Err(CliError::io(error.to_string())),
-        _ => Ok(()),
-    }
-}
-
-fn check_picture_path(file: &Path) -> Result<(), CliError> {
-    if !file.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
-        return Err(CliError::usage(
-            format!("--contact-sheet {}: must end in .png", file.display()),
-            None,
-        ));
-    }
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(CliError::usage(
-            format!("--contact-sheet {}: no such folder {}", file.display(), folder.display()),
-            None,
-        )),
         _ => Ok(()),
     }
 }

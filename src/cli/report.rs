@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::eval::{Judged, checkpoint_folder, config_of, judge};
+use crate::checkpoint;
 use crate::cli::answer::say;
 use crate::exit::CliError;
 use crate::objective::{Number, Role};
@@ -81,6 +82,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
         Some(Err(e)) => (None, None, Some(e.message)),
         None => (None, None, None),
     };
+    let measured_step = checkpoint::read(&folder).ok().map(|found| found.progress.step);
     let kind = config.objective.kind();
     if args.json {
         let values = |wanted: &dyn Fn(&Number) -> bool| -> serde_json::Map<String, Value> {
@@ -94,7 +96,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
             "{}",
             json!({ "step": last["step"], "images": last["images"], "images_per_second": median("images_per_second"), "data_wait_ratio": wait,
                     "losses": losses, "numbers": values(&|n| n.role == Role::Measure), "token_entropy": last["token_entropy"],
-                    "knn": trained, "knn_random_init": random,
+                    "measured_step": measured_step, "knn": trained, "knn_random_init": random,
                     "spread": spreads.map(|(trained, _)| trained), "spread_random_init": spreads.map(|(_, random)| random) })
         );
         return Ok(());
@@ -121,6 +123,10 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
             line.push_str(&format!("; guessing would score {chance:.3}"));
         }
         say!("{line}");
+    }
+    if measured_step != last["step"].as_u64() {
+        let step = measured_step.map_or_else(|| "an unknown step".into(), |step| format!("step {step}"));
+        say!("note           what follows was measured on the checkpoint of {step}, the newest that can be read");
     }
     if let (Some(trained), Some(random)) = (&trained, &random) {
         say!(

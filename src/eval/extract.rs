@@ -34,8 +34,13 @@ fn through(
     let _autocast = subject.bf16.then(|| Autocast::bf16(device)).transpose()?;
     let (mut places, mut labels, mut seen) = (Vec::<Vec<Tensor>>::new(), Vec::new(), 0usize);
     while let Some(batch) = set.next(go_on)? {
+        // Of the batch that goes beyond `most`, the images up to it.
+        let wanted = match most {
+            0 => batch.len,
+            most => batch.len.min(most as usize - seen),
+        };
         let kept = |label: i64| which == Which::All || label >= 0;
-        let keep: Vec<i64> = (0..batch.len as i64).filter(|i| kept(batch.labels[*i as usize])).collect();
+        let keep: Vec<i64> = (0..wanted as i64).filter(|i| kept(batch.labels[*i as usize])).collect();
         if !keep.is_empty() {
             let keep = Tensor::from_slice(&keep);
             let input = step_input(&batch, 0..batch.len, device, &subject.normalise)?;
@@ -45,9 +50,9 @@ fn through(
             for (place, feature) in places.iter_mut().zip(features) {
                 place.push(feature.index_select(0, &rows));
             }
-            labels.extend(batch.labels.iter().copied().filter(|label| kept(*label)));
+            labels.extend(batch.labels.iter().copied().take(wanted).filter(|label| kept(*label)));
         }
-        seen += batch.len;
+        seen += wanted;
         if !go_on(Progress::Images(set.name, seen)) {
             return Err(EvalError::OutOfTime);
         }

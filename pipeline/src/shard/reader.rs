@@ -83,16 +83,20 @@ fn read(bucket: &Bucket, options: SampleOptions, portion: usize, cancelled: watc
             // Counts by label say something about the set where every sample of a shard was read, and could be.
             let whole = options.skip == 0 && options.fraction >= 1.0 && !shard.replaced;
             let mut labels = whole.then(BTreeMap::<u32, u64>::new);
+            let mut images = 0;
             let mut all = Samples::new(input, options);
             let end = loop {
                 match all.next() {
                     None => {
                         bucket.differences.shard_ended(shard, all.complete());
-                        labels.iter().for_each(|labels| bucket.differences.counted(shard, labels));
+                        // A key without an image (of the kind that data.image names) keeps its label from being counted.
+                        let counted = labels.filter(|_| images == all.complete());
+                        counted.iter().for_each(|labels| bucket.differences.counted(shard, labels));
                         break Ok(());
                     }
                     Some(Err(error)) => break Err(error),
                     Some(Ok(mut sample)) => {
+                        images += u32::from(sample.is_ok());
                         if let Ok(sample) = &mut sample {
                             // Of a shard that was put in another's place nobody knows which classes its labels count.
                             sample.label = sample.label.filter(|_| !shard.replaced);
@@ -101,8 +105,6 @@ fn read(bucket: &Bucket, options: SampleOptions, portion: usize, cancelled: watc
                             if let (Some(labels), Some(label)) = (&mut labels, sample.label) {
                                 *labels.entry(label).or_default() += 1;
                             }
-                        } else {
-                            labels = None;
                         }
                         metrics.samples.of(Progress::Read).inc();
                         bytes += sample.as_ref().map_or(0, |s| s.image.len());

@@ -54,7 +54,7 @@ const GPU_LOG_STEPS: u64 = 10;
 #[command(after_help = "\
 Examples:
   splitmask bench step configs/demo.toml
-  splitmask bench step configs/vit-small.toml --batch 64,128,256,512 --set train.device=cuda:0
+  splitmask bench step configs/vit-s16.toml --batch 64,128,256,512 --set train.device=cuda:0
   splitmask bench step configs/dino-demo.toml --batch 32 --seconds 20 --json
 
 The batches are noise, so no data is needed; a codebook is used where its file is there, else 8,192 random words stand in. Time by part is that of the

@@ -136,6 +136,8 @@ pub(super) struct Measured<'a> {
     micro_batches: u32,
     /// Names of the classes that the checkpoint learnt.
     classes: Vec<String>,
+    /// The checkpoint, if it was trained with other words than codebook.path holds now.
+    other_words: Option<PathBuf>,
     val_features: ValFeatures,
 }
 
@@ -166,10 +168,12 @@ impl<'a> Measured<'a> {
         let vars = nn::VarStore::new(device);
         let objective = config.objective.build(&vars.root(), &scope(words.len()));
         let (mut step, mut micro_batches, mut classes) = (0, config.train.accumulate, Vec::new());
+        let mut other_words = None;
         if let Some(folder) = weights {
             let found = checkpoint::read(folder)?;
             step = found.progress.step;
             classes.clone_from(&found.progress.classes);
+            other_words = (found.progress.codebook != words.id()).then(|| folder.to_owned());
             micro_batches = micro_batches.max(found.progress.micro_batches);
             let mut tensors = found.weights()?;
             if config.eval.weights == Weights::Ema {
@@ -189,8 +193,23 @@ impl<'a> Measured<'a> {
             step,
             micro_batches,
             classes,
+            other_words,
             val_features: ValFeatures::new(),
         })
+    }
+
+    /// Refuses a measure that needs the words which the checkpoint was trained with, where codebook.path holds others now.
+    pub(super) fn need_its_words(&self) -> Result<(), CliError> {
+        match &self.other_words {
+            Some(folder) => Err(CliError::usage(
+                format!(
+                    "{}: it was trained with another codebook than codebook.path holds now",
+                    folder.display()
+                ),
+                "put the words back that the run was made with; its loss on others says nothing".to_owned(),
+            )),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn score(&self, evaluation: &dyn Evaluation, places: Vec<(usize, Pool)>) -> Result<Score, CliError> {

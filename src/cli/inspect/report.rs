@@ -14,7 +14,7 @@ use crate::cli::amount;
 fn class_counts(manifest: Option<&Manifest>, seen: &Seen) -> Vec<(String, u64)> {
     let read = |label: usize| seen.labels.get(&(label as u32)).copied().unwrap_or(0);
     let mut counts: Vec<(String, u64)> = match manifest {
-        Some(m) if seen.complete && seen.lost_samples.is_empty() && seen.lost_shards.is_empty() => m
+        Some(m) if seen.complete && seen.lost_samples.is_empty() && seen.lost_shards.is_empty() && !seen.labels.is_empty() => m
             .classes
             .iter()
             .enumerate()

@@ -59,7 +59,7 @@ pub(crate) fn in_folder(location: &Location) -> Result<Found, PipelineError> {
                 url: location.shown.clone(),
                 detail: e.to_string(),
             })?;
-            let mut paths: Vec<PathBuf> = found.filter_map(Result::ok).filter(|p| p.is_file()).collect();
+            let mut paths: Vec<PathBuf> = found.filter_map(Result::ok).filter(|p| is_shard_or_lost(p)).collect();
             paths.sort();
             paths
         }
@@ -90,6 +90,11 @@ pub(crate) fn in_folder(location: &Location) -> Result<Found, PipelineError> {
     Ok(Found::plain(shards, beside))
 }
 
+/// Whether something is a file, or a link to nowhere: that was a file when it was made, and is a shard that is missing now.
+fn is_shard_or_lost(path: &Path) -> bool {
+    path.is_file() || path.is_symlink() && !path.exists()
+}
+
 /// What lies directly in a folder.
 #[derive(Default)]
 struct Listing {
@@ -113,7 +118,7 @@ impl Listing {
                         folder: path.display().to_string(),
                     });
                 }
-            } else if path.is_file() {
+            } else if is_shard_or_lost(&path) {
                 listing.beside.extend(beside::compressed(name, || path.display().to_string()));
                 if beside::is_shard(name) {
                     listing.shards.push(path);
