@@ -143,9 +143,6 @@ fn check_outputs(args: &CodebookArgs) -> Result<(), CliError> {
         }
         file::check_writable(folder).map_err(|e| bad(&format!("its folder takes no file: {e}")))?;
     }
-    if let Some(picture) = &args.picture {
-        check_picture_path("--picture", picture, "png")?;
-    }
     let replaceable = |path: &Path| Codebook::load(path).is_ok() || is_dvae(path).unwrap_or(false);
     if args.out.exists() && !replaceable(&args.out) {
         return Err(CliError::usage(
@@ -161,6 +158,9 @@ fn check_outputs(args: &CodebookArgs) -> Result<(), CliError> {
             format!("--picture {}: the same file as --out", args.out.display()),
             "name another one, ending in .png".to_owned(),
         ));
+    }
+    if let Some(picture) = &args.picture {
+        check_picture_path("--picture", picture, "png")?;
     }
     Ok(())
 }
