@@ -259,6 +259,19 @@ pub fn linear_drop_path(depth: i64, last: f64) -> Vec<f64> {
 mod tests {
     use super::*;
 
+    /// Blocks of 2 heads of 8.
+    fn small(qkv_bias: QkvBias, std: f64) -> BlockOptions {
+        BlockOptions {
+            dim: 16,
+            heads: 2,
+            hidden: 32,
+            layer_scale: 0.0,
+            qkv_bias,
+            weights: Init::Normal { std },
+            recompute: false,
+        }
+    }
+
     #[test]
     fn rates_grow_linearly() {
         assert_eq!(linear_drop_path(3, 0.2), [0.0, 0.1, 0.2]);
@@ -317,15 +330,7 @@ mod tests {
         let _turn = crate::tensor::alone();
         tch::manual_seed(8);
         let vs = nn::VarStore::new(Device::Cpu);
-        let o = BlockOptions {
-            dim: 16,
-            heads: 2,
-            hidden: 32,
-            layer_scale: 0.0,
-            qkv_bias: QkvBias::QueryValue,
-            weights: Init::Normal { std: 0.5 },
-            recompute: false,
-        };
+        let o = small(QkvBias::QueryValue, 0.5);
         let attention = Attention::new(&vs.root(), &o);
         let x = Tensor::randn([3, 5, 16], (Kind::Float, Device::Cpu));
         for bias in [None, Some(Tensor::randn([1, 2, 5, 5], (Kind::Float, Device::Cpu)))] {
@@ -347,15 +352,7 @@ mod tests {
         let _turn = crate::tensor::alone();
         tch::manual_seed(2);
         let vs = nn::VarStore::new(Device::Cpu);
-        let o = BlockOptions {
-            dim: 16,
-            heads: 2,
-            hidden: 32,
-            layer_scale: 0.0,
-            qkv_bias: QkvBias::Full,
-            weights: Init::Normal { std: 0.2 },
-            recompute: false,
-        };
+        let o = small(QkvBias::Full, 0.2);
         let block = Block::new(&vs.root(), &o, 0.0);
         let x = Tensor::randn([2, 5, 16], (Kind::Float, Device::Cpu));
         let exact = block.forward_t(&x, None, false);

@@ -8,16 +8,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter, Opts, Registry};
 
+pub use self::evaluation::EvalMetrics;
 pub use super::exposition::{render, series_names};
 pub use super::labels::{ClosedLabel, EvalTask, MemoryKind, PauseReason, PerLabel, Phase, ReloadOutcome, RunFile, SideTask};
 pub use super::objective::ObjectiveMetrics;
 pub use super::phase_clock::PhaseClock;
 use super::register::{count_per, counter, gauge, gauge_per, histogram, register, seconds_per};
 
+mod evaluation;
 mod lasting;
 
-/// Layers that have a series, at most: of the deepest vision transformer in use (arXiv 2106.04560).
-const MOST_LAYERS: usize = 48;
 /// Upper bounds of the step histogram, seconds: 5 ms to 164 s, doubling.
 const STEP_BUCKETS: (f64, f64, usize) = (0.005, 2.0, 16);
 /// Upper bounds of the checkpoint histogram, seconds: 50 ms to 410 s, doubling.
@@ -101,25 +101,8 @@ pub struct TrainMetrics {
     pub config_generation: Gauge,
     /// `splitmask_config_reloads_total`.
     pub config_reloads: PerLabel<ReloadOutcome, IntCounter>,
-    /// `splitmask_eval_accuracy_ratio`.
-    pub eval_accuracy: PerLabel<EvalTask, Gauge>,
-    eval_layers: GaugeVec,
-    /// `splitmask_eval_failures_total`.
-    pub eval_failures: PerLabel<SideTask, IntCounter>,
-    /// `splitmask_eval_loss`.
-    pub eval_loss: Gauge,
-    /// `splitmask_eval_feature_rank`.
-    pub eval_feature_rank: Gauge,
-    /// `splitmask_eval_feature_cosine_ratio`.
-    pub eval_feature_cosine: Gauge,
-    /// `splitmask_eval_feature_deviation_ratio`.
-    pub eval_feature_deviation: Gauge,
-    /// `splitmask_eval_best_step`.
-    pub eval_best_step: Gauge,
-    /// `splitmask_eval_since_best`.
-    pub eval_since_best: Gauge,
-    /// `splitmask_eval_overfitting`.
-    pub eval_overfitting: Gauge,
+    /// What evaluations measured.
+    pub eval: EvalMetrics,
     /// `splitmask_device_memory_bytes`.
     pub device_memory: PerLabel<MemoryKind, Gauge>,
 }
@@ -284,57 +267,7 @@ impl TrainMetrics {
                 "Configs that were in force so far; 1 after the start.",
             )?,
             config_reloads: count_per(r, "splitmask_config_reloads_total", "Attempts to reload the config, by outcome.")?,
-            eval_accuracy: gauge_per(
-                r,
-                "splitmask_eval_accuracy_ratio",
-                "Accuracy of the frozen encoder at the last evaluation, 0 to 1.",
-            )?,
-            eval_layers: register(
-                r,
-                GaugeVec::new(
-                    Opts::new(
-                        "splitmask_eval_layer_accuracy_ratio",
-                        "Accuracy of a linear probe by layer at the last evaluation, 0 to 1; all layers with eval.probe_layers = all, else the last.",
-                    ),
-                    &["layer"],
-                )?,
-            )?,
-            eval_failures: count_per(
-                r,
-                "splitmask_eval_failures_total",
-                "Evaluations and pictures that failed; training went on.",
-            )?,
-            eval_loss: gauge(
-                r,
-                "splitmask_eval_loss",
-                "Loss on the validation set at the last evaluation with eval.watch = loss; 0 = not measured.",
-            )?,
-            eval_feature_rank: gauge(
-                r,
-                "splitmask_eval_feature_rank",
-                "Dimensions that the features of the validation set use, effectively (RankMe), at the last evaluation; 0 = not measured.",
-            )?,
-            eval_feature_cosine: gauge(
-                r,
-                "splitmask_eval_feature_cosine_ratio",
-                "Mean cosine of the features of two images of the validation set; 1 = all alike.",
-            )?,
-            eval_feature_deviation: gauge(
-                r,
-                "splitmask_eval_feature_deviation_ratio",
-                "Mean standard deviation of a dimension of the normalised features, times the root of their number; 0 = all alike, 1 = every direction.",
-            )?,
-            eval_best_step: gauge(
-                r,
-                "splitmask_eval_best_step",
-                "Step of the best evaluation so far, whose checkpoint is kept; 0 = none.",
-            )?,
-            eval_since_best: gauge(r, "splitmask_eval_since_best", "Evaluations since the best one.")?,
-            eval_overfitting: gauge(
-                r,
-                "splitmask_eval_overfitting",
-                "1 if eval.patience evaluations have passed without a new best, else 0.",
-            )?,
+            eval: EvalMetrics::new(r)?,
             device_memory: gauge_per(
                 r,
                 "splitmask_device_memory_bytes",
@@ -365,21 +298,6 @@ impl TrainMetrics {
         self.build_info
             .with_label_values(&[env!("CARGO_PKG_VERSION"), env!("SPLITMASK_REVISION"), libtorch, device])
             .set(1.0);
-    }
-
-    /// Makes the series of `splitmask_eval_layer_accuracy_ratio` for an encoder of so many layers: their number is known from the start, though not
-    /// at compile time. Of a deeper one than [`MOST_LAYERS`] the rest is in the journal only.
-    pub fn set_layers(&self, depth: usize) {
-        for layer in 1..=depth.min(MOST_LAYERS) {
-            let _ = self.eval_layers.with_label_values(&[layer.to_string()]);
-        }
-    }
-
-    /// Accuracy of a layer, from 1.
-    pub fn set_layer_accuracy(&self, layer: usize, accuracy: f64) {
-        if layer <= MOST_LAYERS {
-            self.eval_layers.with_label_values(&[layer.to_string()]).set(accuracy);
-        }
     }
 
     /// Counts a reload and sets the gauges that tell whether the config file and the config in force agree.
@@ -417,7 +335,7 @@ impl TrainMetrics {
         let registry = Registry::new();
         let metrics = Self::new(&registry)?;
         metrics.set_build_info("", "");
-        metrics.set_layers(1);
+        metrics.eval.set_layers(1);
         Ok(series_names(&registry))
     }
 }

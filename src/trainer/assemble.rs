@@ -39,7 +39,7 @@ pub(super) fn assemble(
     let words = spec.load_words(device)?;
     spec.take_labels(labels_of(&spec, &supply)?);
     let mut state = RunState::new(&spec, device, &words);
-    telemetry.train.set_layers(state.objective.encoder().depth());
+    telemetry.train.eval.set_layers(state.objective.encoder().depth());
     let kind = spec.objective.kind();
     telemetry
         .train

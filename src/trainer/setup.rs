@@ -7,6 +7,7 @@ use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::request::SampleRequest;
 use tch::Device;
+use torch_ext::{Autocast, TorchError};
 
 use super::feed::{Feed, Supply};
 use super::spec::TrainerSpec;
@@ -49,6 +50,15 @@ impl Setup {
             device,
             metrics,
         )
+    }
+
+    /// bf16 autocast on the device while the guard lives, if `train.precision` asks for it.
+    ///
+    /// # Errors
+    /// What libtorch said.
+    pub(super) fn autocast(&self) -> Result<Option<Autocast>, TorchError> {
+        let bf16 = self.spec.train.precision.is_bf16(self.device);
+        bf16.then(|| Autocast::bf16(self.device)).transpose()
     }
 
     /// Which checkpoints stay.

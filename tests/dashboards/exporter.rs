@@ -40,7 +40,7 @@ pub(crate) fn inventories() -> (Registry, TrainMetrics, PipelineMetrics) {
     let train = TrainMetrics::new(&registry).expect("the trainer's metrics");
     let pipeline = PipelineMetrics::register(&registry).expect("the pipeline's metrics beside them");
     train.set_build_info("2.11.0", "cpu");
-    train.set_layers(12);
+    train.eval.set_layers(12);
     for kind in OBJECTIVES {
         train.objective.declare(kind.numbers, kind.collapse.iter().map(|rule| rule.name));
     }
@@ -146,18 +146,18 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
         train.checkpoint_duration.observe(0.8);
         train.checkpoint_last_success_timestamp.set(unix_seconds());
         train.checkpoint_last_step.set(t);
-        train.eval_accuracy.of(EvalTask::Knn).set(0.45);
-        train.eval_accuracy.of(EvalTask::Linear).set(0.52);
+        train.eval.accuracy.of(EvalTask::Knn).set(0.45);
+        train.eval.accuracy.of(EvalTask::Linear).set(0.52);
         for layer in 1..=12 {
-            train.set_layer_accuracy(layer, 0.2 + 0.03 * layer as f64);
+            train.eval.set_layer_accuracy(layer, 0.2 + 0.03 * layer as f64);
         }
-        train.eval_loss.set(7.1);
-        train.eval_feature_rank.set(38.0);
-        train.eval_feature_cosine.set(0.3);
-        train.eval_feature_deviation.set(0.8);
-        train.eval_best_step.set(t);
-        train.eval_since_best.set(1.0);
-        train.eval_overfitting.set(0.0);
+        train.eval.loss.set(7.1);
+        train.eval.feature_rank.set(38.0);
+        train.eval.feature_cosine.set(0.3);
+        train.eval.feature_deviation.set(0.8);
+        train.eval.best_step.set(t);
+        train.eval.since_best.set(1.0);
+        train.eval.overfitting.set(0.0);
         train.set_paused(None);
     }
 }

@@ -13,6 +13,7 @@ mod moco_v3;
 mod rotation;
 mod simclr;
 mod splitmask_objective;
+mod subjects;
 mod supervised;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -8,7 +8,7 @@ use splitmask::objective::ObjectiveConfig;
 use splitmask::objective::pretrain::splitmask::SplitMaskConfig;
 use splitmask::tensor::{NamedView, PatchSets, StepInput};
 
-use crate::conformance::{BATCH, VOCABULARY, built, fitted, input, model, named, scope, total, value};
+use crate::subjects::{BATCH, VOCABULARY, built, fitted, input, model, named, scope, total, value};
 use crate::{alone, evaluation, training};
 
 #[test]

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use prometheus::proto::MetricType;
 
+use super::evaluation::MOST_LAYERS;
 use super::*;
 
 fn fresh() -> (Registry, TrainMetrics) {
@@ -246,13 +247,13 @@ fn layers_are_as_many_as_the_encoder_has_and_bounded() {
             .collect::<Vec<_>>()
     };
     assert!(layers().is_empty());
-    metrics.set_layers(3);
-    metrics.set_layer_accuracy(2, 0.5);
+    metrics.eval.set_layers(3);
+    metrics.eval.set_layer_accuracy(2, 0.5);
     // A trainer that is built anew keeps what was measured.
-    metrics.set_layers(3);
+    metrics.eval.set_layers(3);
     let values: Vec<f64> = layers().iter().map(|(_, value)| *value).collect();
     assert_eq!(values, [0.0, 0.5, 0.0]);
-    metrics.set_layers(1000);
-    metrics.set_layer_accuracy(1000, 0.5);
+    metrics.eval.set_layers(1000);
+    metrics.eval.set_layer_accuracy(1000, 0.5);
     assert_eq!(layers().len(), MOST_LAYERS);
 }

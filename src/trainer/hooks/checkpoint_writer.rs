@@ -117,7 +117,7 @@ impl CheckpointWriter {
     /// Waits for the write under way, if any; a failure is logged: training goes on.
     pub(super) fn settle(&mut self) {
         if let Err(e) = self.wait() {
-            tracing::error!(error = %e, "a checkpoint could not be written; training goes on, the older one stands");
+            tracing::error!(error = %e, "a checkpoint could not be written; training goes on; an older one, if there is any, stands");
         }
     }
 

@@ -93,8 +93,11 @@ fn tell(evaluation: &dyn Evaluation, score: &Score, state: &RunState, out: &mut 
     evaluation.gauge(m).set(score.value);
     if !score.layers.is_empty() {
         // Nothing stays of an earlier evaluation of other layers.
-        (1..=state.objective.encoder().depth()).for_each(|layer| m.set_layer_accuracy(layer, 0.0));
-        score.layers.iter().for_each(|(layer, top1)| m.set_layer_accuracy(*layer, *top1));
+        (1..=state.objective.encoder().depth()).for_each(|layer| m.eval.set_layer_accuracy(layer, 0.0));
+        score
+            .layers
+            .iter()
+            .for_each(|(layer, top1)| m.eval.set_layer_accuracy(*layer, *top1));
     }
     if score.layers.len() > 1 {
         let layers: Vec<f64> = score.layers.iter().map(|(_, top1)| *top1).collect();

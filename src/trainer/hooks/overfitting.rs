@@ -27,9 +27,9 @@ pub(super) fn observe(value: f64, state: &mut RunState, setup: &Setup, out: &Out
 pub(super) fn show(state: &RunState, setup: &Setup, out: &Outlets) {
     let (m, patience) = (&out.telemetry.train, &state.patience);
     let overfitting = patience.overfitting(setup.spec.eval.patience);
-    m.eval_since_best.set(f64::from(patience.since));
-    m.eval_best_step.set(patience.best.map_or(0.0, |(_, step)| step as f64));
-    m.eval_overfitting.set(f64::from(u8::from(overfitting)));
+    m.eval.since_best.set(f64::from(patience.since));
+    m.eval.best_step.set(patience.best.map_or(0.0, |(_, step)| step as f64));
+    m.eval.overfitting.set(f64::from(u8::from(overfitting)));
     let mut board = out.board();
     let number = patience.watched.evaluation().number();
     board.best = patience.best.map(|(value, step)| (number.to_owned(), value, step));

@@ -28,6 +28,6 @@ pub(super) fn beside_training<T>(
 fn note_failure(task: SideTask, error: &EvalError, state: &RunState, out: &Outlets) {
     let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
     tracing::error!(step = state.step, %error, "{} failed; training goes on{hint}", task.label());
-    out.telemetry.train.eval_failures.of(task).inc();
+    out.telemetry.train.eval.failures.of(task).inc();
     out.board().note_failure(task.label(), state.step, format!("{error}{hint}"));
 }

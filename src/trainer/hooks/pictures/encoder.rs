@@ -5,7 +5,6 @@ use std::sync::Arc;
 use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::types::Batch;
 use tch::{Device, Kind, Tensor};
-use torch_ext::Autocast;
 
 use super::file::put_picture;
 use super::images::{first_images, images};
@@ -57,13 +56,7 @@ fn save(name: &str, rows: &[Vec<Cell>], size: u32, setup: &Setup) -> Result<(), 
 /// The images cannot be read, the features are not finite, the file cannot be written, or what libtorch said.
 pub(super) fn draw_encoder(state: &RunState, setup: &Setup) -> Result<(), EvalError> {
     let _guard = tch::no_grad_guard();
-    let _autocast = setup
-        .spec
-        .train
-        .precision
-        .is_bf16(setup.device)
-        .then(|| Autocast::bf16(setup.device))
-        .transpose()?;
+    let _autocast = setup.autocast()?;
     let batch = first_images(setup, &request(setup))?;
     let (pixels, size, vit) = (input(&batch, batch.len, setup)?, setup.spec.model.image, state.objective.encoder());
     let here = |t: &Tensor| t.to_kind(Kind::Float).to_device(Device::Cpu);
@@ -102,13 +95,7 @@ pub(super) fn draw_encoder(state: &RunState, setup: &Setup) -> Result<(), EvalEr
 /// As [`draw_encoder`].
 pub(super) fn draw_neighbours(state: &RunState, setup: &Setup, mut progress: impl FnMut()) -> Result<(), EvalError> {
     let _guard = tch::no_grad_guard();
-    let _autocast = setup
-        .spec
-        .train
-        .precision
-        .is_bf16(setup.device)
-        .then(|| Autocast::bf16(setup.device))
-        .transpose()?;
+    let _autocast = setup.autocast()?;
     let (size, batch) = (setup.spec.model.image, setup.spec.train.batch as usize);
     let searched = SEARCHED.min(BATCHES * batch).max(setup.spec.picture.rows as usize);
     let (mut vectors, mut kept, mut labels) = (vec![], vec![], vec![]);
