@@ -158,6 +158,23 @@ fn inspect_counts_what_is_left_out_and_names_the_first_of_each() {
     }
 }
 
+#[test]
+fn inspect_finds_images_that_break_in_the_middle_where_it_is_asked_to_decode() {
+    let whole = png(1);
+    let cut = whole[..whole.len() / 2].to_vec();
+    let dir = shard(&[(b"a.png", whole), (b"b.png", cut)]);
+    assert_eq!(inspect(dir.path(), &[])["samples"], 2, "their headers are whole");
+    let out = inspect(dir.path(), &["--decode"]);
+    assert_eq!(out["samples"], 1, "{out}");
+    let lost: u64 = out["left_out"]["samples"]
+        .as_object()
+        .unwrap()
+        .values()
+        .filter_map(Value::as_u64)
+        .sum();
+    assert_eq!(lost, 1, "{out}");
+}
+
 /// It is needed most where nothing can be used.
 #[test]
 fn inspect_shows_what_is_there_when_all_of_it_is_bad() {

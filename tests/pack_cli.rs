@@ -256,7 +256,7 @@ fn what_does_not_fit_on_the_disk_is_absent_and_never_cut() {
     for command in [
         "pack in second".to_owned(),
         "inspect out/train --contact-sheet sheet.png".to_owned(),
-        format!("{codebook} words.safetensors --seed 1"),
+        format!("{codebook} words.safetensors --seed 1 --force"),
         format!("{codebook} other.safetensors --picture words.png"),
     ] {
         let limited = format!("trap '' XFSZ; ulimit -f 1; exec {} {command}", env!("CARGO_BIN_EXE_splitmask"));
@@ -312,10 +312,22 @@ fn more_words_than_the_data_holds_names_the_option_and_a_number_that_fits() {
         assert_eq!(again.status.code(), Some(0), "the number of the hint fits: {}", text(&again.stderr));
         fs::remove_file(dir.path().join("w.safetensors")).unwrap();
     }
+    let there = [
+        "codebook",
+        "--out",
+        "there.safetensors",
+        "--kind",
+        "random-projection",
+        "--words",
+        "16",
+    ];
+    assert!(splitmask(&there, dir.path()).status.success());
     for (args, part) in [
         (&["--out", "x", "--words", "1"][..], "--words 1: 2 to"),
         (&["--out", "x", "--patch", "200", "--image", "400"], "--patch 200: 1 to"),
         (&["--out", "none/w.safetensors"], "its folder does not exist"),
+        (&["--out", "there.safetensors"], "replace them with --force"),
+        (&["--out", "new.safetensors", "--picture", "config.toml"], "must end in .png"),
         (&["--out", "x.safetensors", "--picture", "x.safetensors"], "the same file as --out"),
     ] {
         let out = splitmask(&[&["codebook", "out/train"], args].concat(), dir.path());

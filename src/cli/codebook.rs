@@ -153,6 +153,15 @@ fn check_outputs(args: &CodebookArgs) -> Result<(), CliError> {
             "name another file, or remove this one first".to_owned(),
         ));
     }
+    if args.out.exists() && !args.force {
+        return Err(CliError::usage(
+            format!(
+                "--out {}: holds words already, and a run that was made with them does not go on with others",
+                args.out.display()
+            ),
+            "name another file, or replace them with --force".to_owned(),
+        ));
+    }
     if args.picture.as_ref() == Some(&args.out) {
         return Err(CliError::usage(
             format!("--picture {}: the same file as --out", args.out.display()),

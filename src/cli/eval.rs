@@ -14,7 +14,7 @@ use crate::eval::loss::ValidationLoss;
 use crate::eval::spread::Spread;
 use crate::exit::CliError;
 
-pub(super) use subject::{Judged, checkpoint_folder, config_of, judge};
+pub(super) use subject::{checkpoint_folder, config_of, judge, warn_of_training_images};
 
 /// Measure a checkpoint on the images of data.val.
 #[derive(Args)]

@@ -26,7 +26,7 @@ use crate::exit::CliError;
 const LONG_ABOUT: &str = "\
 Says what a folder or bucket of shards holds: shards, samples, bytes, classes and their balance, statistics of the pixels.
 Reads the first samples (--read) as training would, for image sizes and formats, counts by reason what training leaves out (members, samples,
-shards), and draws a contact sheet. However bad the data is, it is shown; exit code 74 if no shard could be read.
+shards), and draws a contact sheet. Of images the headers are looked at; --decode decodes them too. However bad the data is, it is shown; exit code 74 if no shard could be read.
 Of a codebook's file: its kind, size, origin and use.";
 
 const EXAMPLES: &str = "\
@@ -51,6 +51,9 @@ pub(crate) struct InspectArgs {
     /// Samples to read, or `all`.
     #[arg(long, value_name = "N", default_value = "1000", value_parser = how_many)]
     read: u64,
+    /// Decode every image that is read, as training does: finds those that break in the middle, and takes as long.
+    #[arg(long)]
+    decode: bool,
     /// Extension of the images, where a sample holds several pictures, as data.image; several with commas, in order of preference.
     #[arg(long, value_name = "EXTENSION", value_delimiter = ',')]
     extension: Vec<String>,
@@ -94,6 +97,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     }
     let mut seen = Seen {
         kept: Kept::new(args.contact_sheet.as_ref().map_or(0, |_| args.thumbnails as usize)),
+        decoder: args.decode.then(|| Decoder::new(Limits::default())),
         ..Seen::default()
     };
     seen.walk(dataset.walk()?, args.read)?;

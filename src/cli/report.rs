@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::eval::{Judged, checkpoint_folder, config_of, judge};
+use super::eval::{checkpoint_folder, config_of, judge, warn_of_training_images};
 use crate::checkpoint;
 use crate::cli::answer::say;
 use crate::exit::CliError;
@@ -67,16 +67,20 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     } else {
         last["data_wait_ratio"].as_f64().unwrap_or(0.0)
     };
+    warn_of_training_images(&config);
     // Images without labels are no error of the run: the rest of the report stands.
     let measured =
         (!args.no_knn && !config.data.val.is_empty()).then(|| Ok::<_, CliError>((judge(&config, Some(&folder))?, judge(&config, None)?)));
-    let mut spreads = None;
+    let (mut spreads, mut unspread) = (None, None);
     let (trained, random, unmeasured) = match measured {
         Some(Ok((trained, random))) => {
-            spreads = Some((trained.spread, random.spread));
-            match (trained, random) {
-                (Judged { knn: Ok(trained), .. }, Judged { knn: Ok(random), .. }) => (Some(trained), Some(random), None),
-                (Judged { knn: Err(e), .. }, _) | (_, Judged { knn: Err(e), .. }) => (None, None, Some(e.message)),
+            match (trained.spread, random.spread) {
+                (Ok(trained), Ok(random)) => spreads = Some((trained, random)),
+                (Err(e), _) | (_, Err(e)) => unspread = Some(e.message),
+            }
+            match (trained.knn, random.knn) {
+                (Ok(trained), Ok(random)) => (Some(trained), Some(random), None),
+                (Err(e), _) | (_, Err(e)) => (None, None, Some(e.message)),
             }
         }
         Some(Err(e)) => (None, None, Some(e.message)),
@@ -118,6 +122,8 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
         let mut line = format!("{:<14} {value:.3}{}", number.title(), number.unit_behind());
         let measured = number.baseline.and_then(|b| Some((b.who, last[b.number].as_f64()?, b.number)));
         if let Some((who, score, what)) = measured {
+            // Adding 0 turns the −0 of rounding into 0.
+            let score = (score * 1e3).round() / 1e3 + 0.0;
             line.push_str(&format!("; {who} would score {score:.3} ({})", what.replace('_', " ")));
         } else if let Some(chance) = config.objective.chance(number.name, &scope) {
             line.push_str(&format!("; guessing would score {chance:.3}"));
@@ -155,6 +161,9 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
             random.rank,
             trained.most
         );
+    }
+    if let Some(reason) = unspread {
+        say!("effective rank not measured: {reason}");
     }
     let sheets = drawn(kind).map(|(name, columns)| (format!("{name}.png"), columns));
     for (name, what) in sheets.chain([("curves.svg".to_owned(), "losses and accuracies over steps")]) {

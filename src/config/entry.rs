@@ -82,6 +82,9 @@ pub(super) fn check_entry(entry: &Entry, defaults: &Flat, objective: &str, table
             .as_str()
             .is_some_and(|s| s.trim_start().starts_with(|c: char| c.is_ascii_digit()));
         let hint = match &entry.value {
+            Value::String(s) if default.is_integer() && !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(format!("it is too large: at most {}", i64::MAX))
+            }
             Value::String(_) if unit && !default.is_str() => {
                 Some(format!("write a bare number in the key's unit; the default is {default}"))
             }

@@ -101,6 +101,10 @@ fn bad_files_are_refused_with_place_key_and_remedy() {
             "[pipeline]\nqueue_mib = \"1GiB\"\n",
             &["pipeline.queue_mib = \"1GiB\"", "whole number", "MiB", "write a bare number"],
         ),
+        (
+            "[pipeline]\nqueue_mib = \"18446744073709551615\"\n",
+            &["it is too large: at most 9223372036854775807"],
+        ),
         ("[pipeline]\nworkers = -1\n", &["pipeline.workers = -1", "0 or more"]),
         (
             "[pipeline]\nworkers = 2.5\n",

@@ -45,7 +45,7 @@ impl Evaluation for Knn {
     }
 
     fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
-        metrics.eval_accuracy.of(EvalTask::Knn)
+        metrics.eval.accuracy.of(EvalTask::Knn)
     }
 
     fn every(&self, config: &EvalConfig) -> u64 {

@@ -41,7 +41,7 @@ impl Evaluation for Linear {
     }
 
     fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
-        metrics.eval_accuracy.of(EvalTask::Linear)
+        metrics.eval.accuracy.of(EvalTask::Linear)
     }
 
     fn every(&self, config: &EvalConfig) -> u64 {
@@ -87,14 +87,20 @@ fn table(found: &Probes) -> Vec<String> {
     let mut lines = vec!["layer  pool  weight decay  held out  accuracy".to_owned()];
     lines.extend(found.probes.iter().map(|p| {
         let (layer, pool) = (p.layer, p.pool.name());
-        format!(
-            "{layer:>5}  {pool:<4}  {:>12.0e}  {:>8.4}  {:>8.4}",
-            p.weight_decay, p.held_out, p.top1
-        )
+        let held_out = if p.held_out.is_nan() {
+            "none".to_owned()
+        } else {
+            format!("{:.4}", p.held_out)
+        };
+        format!("{layer:>5}  {pool:<4}  {:>12.0e}  {held_out:>8}  {:>8.4}", p.weight_decay, p.top1)
     }));
     let best = found.best;
+    let chosen = match best.held_out.is_nan() {
+        true => "the first: no class has enough training images to hold one out and choose by it",
+        false => "chosen on held-out training images",
+    };
     lines.push(format!(
-        "best            {:.4}   (layer {}, {}; chosen on held-out training images; {} images, {} to learn from)",
+        "best            {:.4}   (layer {}, {}; {chosen}; {} images, {} to learn from)",
         best.top1,
         best.layer,
         best.pool.name(),

@@ -44,7 +44,7 @@ impl Evaluation for ValidationLoss {
     }
 
     fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
-        &metrics.eval_loss
+        &metrics.eval.loss
     }
 
     fn every(&self, config: &EvalConfig) -> u64 {

@@ -48,12 +48,12 @@ impl Evaluation for Spread {
             BesideNumber {
                 name: "feature_cosine",
                 panel: Some(Panel::Shares),
-                gauge: |metrics| &metrics.eval_feature_cosine,
+                gauge: |metrics| &metrics.eval.feature_cosine,
             },
             BesideNumber {
                 name: "feature_deviation",
                 panel: Some(Panel::Shares),
-                gauge: |metrics| &metrics.eval_feature_deviation,
+                gauge: |metrics| &metrics.eval.feature_deviation,
             },
         ]
     }
@@ -63,7 +63,7 @@ impl Evaluation for Spread {
     }
 
     fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
-        &metrics.eval_feature_rank
+        &metrics.eval.feature_rank
     }
 
     fn every(&self, config: &EvalConfig) -> u64 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use splitmask_pipeline::bucket::location::redact;
+use splitmask_pipeline::bucket::location::{is_same_place, redact};
 use splitmask_pipeline::config::PipelineConfig;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::PipelineError;
@@ -16,6 +16,7 @@ use splitmask_pipeline::tokenize::Tokenizer;
 use splitmask_pipeline::types::Batch;
 use tch::Device;
 
+use super::epochs::EpochCount;
 use super::error::{TrainError, device_panics_caught};
 use super::spec::TrainerSpec;
 use crate::tensor::SentBatch;
@@ -44,6 +45,7 @@ pub(super) struct Feed {
     samples: Option<u64>,
     device: Device,
     ahead: Option<Result<Staged, PipelineError>>,
+    epoch: EpochCount,
 }
 
 /// A batch, and its copy on the device or on the way there.
@@ -79,6 +81,7 @@ impl Feed {
             samples,
             device,
             ahead: None,
+            epoch: EpochCount::default(),
         })
     }
 
@@ -152,6 +155,10 @@ impl Feed {
         match self.stream.next_timeout(patience) {
             Poll::Ready(Some(batch)) => {
                 let batch = batch?;
+                // A mixture's sources have epochs of their own.
+                if self.samples.is_none() && batch.cursor.sources.is_empty() {
+                    self.epoch.add(&batch.ids).inspect(|warning| tracing::warn!("{warning}"));
+                }
                 // What is wrong with a batch or with the device is met again, and told, by its step.
                 let sent = device_panics_caught(|| Ok(SentBatch::send(&batch, 0..batch.len, self.device)?)).ok();
                 Ok(Poll::Ready(Staged { batch, sent }))
@@ -202,7 +209,7 @@ pub(super) fn check_val(spec: &TrainerSpec) -> Result<(), TrainError> {
     if val.is_empty() {
         return Ok(());
     }
-    if val.trim_end_matches('/') == spec.data.train.trim_end_matches('/') {
+    if is_same_place(val, &spec.data.train) {
         tracing::warn!(
             "data.val is data.train: evaluations measure the images that were trained on, and a nearest neighbour may be the image itself"
         );

@@ -78,7 +78,7 @@ impl Trainer {
     /// The run fails for a reason of its own, which is what it ends with: a checkpoint is tried as long as for a stop, and told if there can be none.
     pub(super) fn checkpoint_before_failing(&mut self) {
         if let Err(error) = self.checkpoint_within_grace() {
-            tracing::error!(%error, "no checkpoint could be written; the older one stands");
+            tracing::error!(%error, "no checkpoint could be written; an older one, if there is any, stands");
         }
     }
 
@@ -86,7 +86,7 @@ impl Trainer {
     pub(super) fn checkpoint_at_pause(&mut self) -> bool {
         let written = self.checkpoint();
         if let Err(error) = &written {
-            tracing::error!(step = self.state.step, %error, "no checkpoint could be written at the pause; the older one stands, and it is tried again");
+            tracing::error!(step = self.state.step, %error, "no checkpoint could be written at the pause; it is tried again, and an older one, if there is any, stands");
         }
         written.is_ok()
     }

@@ -181,6 +181,12 @@ impl Trainer {
         };
         // The last step that can fail; it changes nothing then.
         self.state.objective.take_live(spec.objective.plan())?;
+        let (step, total) = (self.state.step, spec.optim.total_steps);
+        if total <= step && total < self.setup.spec.optim.total_steps {
+            tracing::warn!(
+                "optim.total_steps = {total} is behind the run, which is at step {step}: it ends here; the same start goes on once it is raised"
+            );
+        }
         self.commit(spec, pipeline);
         Ok(())
     }

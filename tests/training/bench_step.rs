@@ -30,6 +30,30 @@ fn each_batch_size_has_a_row_and_one_that_cannot_be_is_told_in_its_place() {
     assert!(rows[1]["error"].as_str().unwrap().contains("train.accumulate"), "{found:#}");
 }
 
+/// Nothing else would say how large the head is: a row without it would be one of a head of one class.
+#[test]
+fn an_objective_whose_classes_only_the_data_knows_asks_for_their_number() {
+    let ground = Ground::new();
+    let text = ground.config_text().replace("\"splitmask\"", "\"supervised\"");
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("mask = ")).collect();
+    std::fs::write(ground.config(), lines.join("\n")).unwrap();
+    let run = |more: &[&str]| {
+        let mut command = splitmask();
+        command.args(["bench", "step", "--batch", "4", "--seconds", "0.2", "--json"]);
+        command.arg(ground.config()).args(more).output().unwrap()
+    };
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(64));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        told.contains("objective.classes = 0"),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let output = run(&["--set", "objective.classes=7"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn without_any_row_there_is_no_answer() {
     let ground = Ground::new();

@@ -47,6 +47,14 @@ pub fn redact(url: &str) -> String {
     format!("{scheme}://{host}{path}")
 }
 
+/// Whether two places are one: the same folder or pattern of shards, however it is written.
+#[must_use]
+pub fn is_same_place(one: &str, other: &str) -> bool {
+    let plain = |url: &str| url.trim_end_matches('/').to_owned();
+    let real = |url: &str| std::fs::canonicalize(url).map_or_else(|_| plain(url), |path| path.display().to_string());
+    real(one) == real(other)
+}
+
 impl Location {
     /// Parses `text`. Only for plain paths the file system is asked whether they exist, so that a folder may be called `a[1]`.
     ///
@@ -255,6 +263,20 @@ mod tests {
                 Ok(location) => panic!("{text} was taken as {location:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_place_is_one_however_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let train = folder.path().join("train");
+        std::fs::create_dir(&train).unwrap();
+        std::os::unix::fs::symlink(&train, folder.path().join("link")).unwrap();
+        let place = |name: &str| folder.path().join(name).display().to_string();
+        for same in ["train/", "./train", "link"] {
+            assert!(is_same_place(&place("train"), &place(same)), "{same}");
+        }
+        assert!(is_same_place("s3://b/train", "s3://b/train/"));
+        assert!(!is_same_place(&place("train"), &place("val")) && !is_same_place("s3://b/train", "s3://b/val"));
     }
 
     #[test]

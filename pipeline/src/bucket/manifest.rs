@@ -82,7 +82,7 @@ impl Manifest {
     ///
     /// # Errors
     /// [`PipelineError::BadManifest`]: JSON that does not parse (line and column), another format, no shard, a path that leaves the folder
-    /// or stands twice, a checksum that is none, counts that do not belong to the classes or exceed the samples.
+    /// or stands twice, a checksum that is none, a class that stands twice, counts that do not belong to the classes or exceed the samples.
     pub fn parse(text: &[u8], url: &str) -> Result<Self, PipelineError> {
         let bad = |detail: String| PipelineError::BadManifest {
             url: url.to_owned(),
@@ -122,6 +122,12 @@ impl Manifest {
                 )));
             }
         }
+        let mut names = HashSet::new();
+        if let Some(class) = manifest.classes.iter().find(|class| !names.insert(class.as_str())) {
+            return Err(bad(format!(
+                "classes: {class:?} stands twice, and sets are matched by the names of their classes"
+            )));
+        }
         let (classes, counts) = (manifest.classes.len(), manifest.label_counts.len());
         if classes != counts {
             return Err(bad(format!("label_counts has {counts} numbers for {classes} classes")));
@@ -133,7 +139,7 @@ impl Manifest {
                 manifest.samples()
             )));
         }
-        drop(paths);
+        drop((paths, names));
         Ok(manifest)
     }
 }
@@ -176,6 +182,8 @@ mod tests {
             let error = edited(&|m| m["shards"][0]["sha256"] = sha256.into()).unwrap_err();
             assert!(error.contains("is no SHA-256"), "{error}");
         }
+        let class = edited(&|m| m["classes"] = serde_json::json!(["cat", "cat"])).unwrap_err();
+        assert!(class.contains("classes: \"cat\" stands twice"), "{class}");
         let one = edited(&|m| m["label_counts"] = serde_json::json!([3])).unwrap_err();
         assert!(one.contains("label_counts has 1 numbers for 2 classes"), "{one}");
         for counts in [[3, 1], [u64::MAX, 2]] {

@@ -150,6 +150,12 @@ fn alone(mut config: Config, seconds: f64) -> Result<Value, CliError> {
         train: noise(folder.path(), config.model.image)?,
         ..DataConfig::default()
     };
+    if config.objective.classes() == Some(0) {
+        return Err(CliError::usage(
+            "objective.classes = 0: how many classes there are is known from the data, which a measurement does without",
+            "say how many, for example --set objective.classes=1000".to_owned(),
+        ));
+    }
     let (device, reason) = choose_device(&config.train.device).map_err(|e| CliError::usage(e.to_string(), None))?;
     let mut spec = config.trainer_spec();
     if spec.objective.request(&spec.scope(0)).words.is_some() && !spec.codebook.exists() {

@@ -47,6 +47,9 @@ pub(crate) struct CodebookArgs {
     /// File to write.
     #[arg(long, value_name = "FILE")]
     pub(super) out: PathBuf,
+    /// Replace other words at --out: a run that was made with them does not go on with these.
+    #[arg(long)]
+    pub(super) force: bool,
     /// How the words are made.
     #[arg(long, default_value = CodebookKind::RandomPatches.name(), value_parser = PossibleValuesParser::new(TOKENIZERS.map(|t| t.name).into_iter().chain([DVAE])))]
     pub(super) kind: String,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use splitmask_pipeline::bucket::location::is_same_place;
 use splitmask_pipeline::request::SampleRequest;
 use tch::{Device, Tensor, nn};
 
@@ -51,6 +52,7 @@ impl SubjectArgs {
         if let Some(val) = &self.val {
             config.data.val.clone_from(val);
         }
+        warn_of_training_images(&config);
         if self.ema {
             if config.ema.decay == 0.0 {
                 return Err(CliError::usage(
@@ -114,6 +116,15 @@ pub(in crate::cli) fn checkpoint_folder(run: &Path) -> Result<PathBuf, CliError>
             "name a run folder (run.dir of its config) or a folder step-… below its checkpoints/".to_owned(),
         )
     })
+}
+
+/// Says so where the images that are measured are those that were trained on.
+pub(in crate::cli) fn warn_of_training_images(config: &Config) {
+    if !config.data.val.is_empty() && is_same_place(&config.data.val, &config.data.train) {
+        crate::cli::answer::warn(
+            "data.val is data.train: what is measured are the images that were trained on, and each may be its own nearest neighbour",
+        );
+    }
 }
 
 /// The config that a checkpoint was written under.
@@ -277,8 +288,8 @@ impl<'a> Measured<'a> {
 pub(in crate::cli) struct Judged {
     /// k-NN accuracy, or why there is none: images without labels have a spread all the same.
     pub(in crate::cli) knn: Result<Accuracy, CliError>,
-    /// Their spread.
-    pub(in crate::cli) spread: FeatureSpread,
+    /// Their spread, or why there is none.
+    pub(in crate::cli) spread: Result<FeatureSpread, CliError>,
 }
 
 /// Measures both, with one pass over `data.val`.
@@ -286,6 +297,6 @@ pub(in crate::cli) fn judge(config: &Config, weights: Option<&Path>) -> Result<J
     let measured = Measured::of(config, weights)?;
     Ok(Judged {
         knn: measured.measure(Vec::new(), knn::measure),
-        spread: measured.measure(Vec::new(), spread::of_subject)?,
+        spread: measured.measure(Vec::new(), spread::of_subject),
     })
 }

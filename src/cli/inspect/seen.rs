@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use splitmask_pipeline::decode::header;
+use splitmask_pipeline::decode::{Decoder, header};
 use splitmask_pipeline::error::{PipelineError, SampleError, ShardError};
 use splitmask_pipeline::run::walk::{Rejected, Step, Tally, Walk};
-use splitmask_pipeline::types::RawSample;
+use splitmask_pipeline::types::{Image, RawSample};
 
 use super::kept::Kept;
 
@@ -39,6 +39,8 @@ pub(super) struct Seen {
     pub(super) image: Option<String>,
     /// Whether the end was reached.
     pub(super) complete: bool,
+    /// Decodes every image, if that was asked for.
+    pub(super) decoder: Option<Decoder>,
     /// Samples for the sheet.
     pub(super) kept: Kept,
 }
@@ -85,7 +87,11 @@ impl Seen {
     }
 
     fn good(&mut self, sample: &RawSample) {
-        match header(&sample.image) {
+        let decoded = self
+            .decoder
+            .as_mut()
+            .map(|decoder| decoder.decode(&sample.image, &mut Image::default()));
+        match decoded.unwrap_or(Ok(())).and_then(|()| header(&sample.image)) {
             Ok(head) => {
                 let (width, height) = head.upright();
                 self.widths.push(width);

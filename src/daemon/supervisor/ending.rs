@@ -49,7 +49,9 @@ impl<T: Train> Supervisor<T> {
         };
         CliError {
             code,
-            message: format!("admin.grace_s = {grace} ran out before the last checkpoint {why}; the run goes on from the one before"),
+            message: format!(
+                "admin.grace_s = {grace} ran out before the last checkpoint {why}; the run goes on from the one before, or begins anew if there is none"
+            ),
             hint: Some(hint.into()),
         }
     }
