@@ -35,9 +35,9 @@ bench: ## the numbers of docs/benchmarks.md
 	cargo bench -p splitmask-pipeline
 	cargo bench --bench step
 
-results: ## a table of docs/results.md (TABLE=objectives|tokenizers|fractions|all; data of `make demo`)
+results: ## a table of docs/results.md (TABLE=objectives|tokenizers|fractions|all, data of `make demo`; TABLE=family|fractions-family, SET=drawings|emoji)
 	cargo build --quiet
-	@setup/results.py "$(TABLE)"
+	@setup/results.py "$(TABLE)" $(if $(SET),--set "$(SET)") $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(SEEDS),--seeds "$(SEEDS)")
 
 clean-demo: ## removes what the demos made (data/clipart, runs/demo, runs/demo-OBJECTIVE)
 	rm -rf data/clipart runs/demo runs/demo-*

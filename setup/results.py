@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """Runs the comparisons of docs/results.md and writes their tables there.
 
-    setup/results.py TABLE [--seeds 0,1,2] [--steps N] [--runs FOLDER] [--out FILE]
+    setup/results.py TABLE [--seeds 0,1,2] [--steps N] [--minutes M] [--set drawings|emoji] [--runs FOLDER] [--out FILE]
 
-TABLE: `objectives` (the paper's ablation), `tokenizers` (its Table 2), `fractions` (its Table 1: 10, 30, 100 % of the images), `all`.
-All at equal updates. Data is that of `make demo` (data/clipart). A run that is there is not repeated: tables share runs, and a stopped
-call goes on. Each run is trained, then measured by `splitmask eval linear` and `eval knn`, whose JSON lies beside it.
+TABLE: `objectives` (the paper's ablation), `tokenizers` (its Table 2), `fractions` (its Table 1: 10, 30, 100 % of the images), all three
+at equal updates on the data of `make demo` (data/clipart); `family` (every objective at equal updates, then at equal processor time) and
+`fractions-family` (the paper's Figure 2: supervised, DINO, BEiT, SplitMask on 1, 10, 100 % of the images), on drawings or emoji without
+duplicates. `all`: the first three. A run that is there is not repeated: tables share runs, and a stopped call goes on. Each run is
+trained, then measured by `splitmask eval linear`, `eval knn` and `eval spread`, whose JSON lies beside it.
 """
 import argparse
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -28,6 +31,25 @@ OBJECTIVES = [
 # The last may be missing from the program; its row then says so.
 TOKENIZERS = ["random-patches", "random-projection", "k-means", "dvae"]
 FRACTIONS = [0.1, 0.3, 1.0]
+# The recipes of the family, and what brings each to the encoder of configs/ablation: 48 px, 6 layers of 96.
+SMALL = ["model.image=48", "model.width=96", "model.heads=3", "admin.bind=", "admin.lifecycle=false"]
+FAMILY = {
+    "splitmask": ("SplitMask", "ablation/splitmask", []),
+    "beit": ("BEiT", "ablation/beit", []),
+    "mae": ("MAE", "mae-demo", SMALL),
+    "simclr": ("SimCLR", "simclr-demo", SMALL),
+    "moco-v3": ("MoCo v3", "moco-v3-demo", SMALL),
+    "dino": ("DINO", "dino-demo", [*SMALL, "objective.local_size=24"]),
+    "supervised": ("supervised (DeiT)", "supervised-demo", SMALL),
+}
+WORDLESS = {"mae", "simclr", "moco-v3", "dino", "supervised"}
+FRACTIONS_FAMILY = [0.01, 0.1, 1.0]
+# What the sets are made of: the command that fetches the pictures, and the arguments of `splitmask pack`.
+SQUARE = ["--background", "white", "--square", "--longest-side", "96", "--shard-size", "8MiB", "--drop-duplicates", "--force"]
+SETS = {
+    "drawings": (["setup/openclipart.sh"], ["data/openclipart/usr/share/openclipart/png", "data/drawings", "--val-share", "0.2", *SQUARE]),
+    "emoji": (["setup/emoji.sh"], ["data/emoji-pictures/three-hands", "data/emoji", "--val", "data/emoji-pictures/fourth-hand", *SQUARE]),
+}
 BASE = {"objective": "splitmask", "tokenizer": "random-patches", "fraction": 1.0}
 WORDS = ["--words", "512", "--image", "48", "--patch", "8", "--seed", "0"]
 
@@ -87,6 +109,120 @@ def measured(folder: Path, *more: str) -> dict:
     linear = json.loads(splitmask("eval", "linear", str(folder), "--json", *more, capture=True))["linear"]
     knn = json.loads(splitmask("eval", "knn", str(folder), "--json", *more, capture=True))["knn"]
     return {"linear": linear, "knn": knn}
+
+
+def processor_seconds() -> float:
+    """Of all programs that this one ran to their end; on a machine that others use too, a truer cost than the clock's."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def packed(name: str) -> Path:
+    """The folder of a set's shards and visual words, made if it is not there."""
+    fetch, pack = SETS[name]
+    data = Path(pack[1])
+    if not (data / "train" / "manifest.json").exists():
+        subprocess.run(fetch, check=True)
+        splitmask("pack", *pack)
+    words = data / "words-48.safetensors"
+    if not words.exists():
+        splitmask("codebook", str(data / "train"), "--out", str(words), "--kind", "random-patches", *WORDS, "--pixels", "raw")
+    return data
+
+
+def family_run(args, objective: str, seed: int, steps: int, fraction: float = 1.0) -> dict:
+    """Numbers of one run of the family, which is made if it is not there."""
+    data = packed(args.set)
+    _, config, sets = FAMILY[objective]
+    folder = args.runs / f"{args.set}-{objective}-{round(100 * fraction)}pc-{steps}-s{seed}"
+    results = folder / "results.json"
+    if results.exists():
+        return json.loads(results.read_text())
+    say(f"training {folder.name}")
+    words = [] if objective in WORDLESS else [f"codebook.path={data}/words-48.safetensors"]
+    # fmt: off
+    sets = [*sets, *words, f"run.seed={seed}", f"run.dir={folder}", f"run.name={folder.name}", f"data.train={data}/train", f"data.val={data}/val",
+            f"data.fraction={fraction}", f"optim.total_steps={steps}", f"optim.warmup_steps={max(1, steps // 5)}", "train.precision=f32",
+            "log.every_steps=20", "checkpoint.every_steps=500", "picture.every_steps=0", "eval.every_steps=0", "eval.spread_every_steps=0"]
+    # fmt: on
+    began, used = time.monotonic(), processor_seconds()
+    splitmask("train", "--config", f"configs/{config}.toml", *(x for s in sets for x in ("--set", s)))
+    found = {"seconds": time.monotonic() - began, "processor_seconds": processor_seconds() - used, "steps": steps}
+    found |= family_measured(folder)
+    results.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def family_measured(folder: Path, *more: str) -> dict:
+    ask = lambda *arguments: json.loads(splitmask("eval", *arguments, "--json", *more, capture=True))
+    linear = ask("linear", str(folder), "--layers", "last", "--pool", "mean,cls")["linear"]
+    return {"linear": linear, "knn": ask("knn", str(folder))["knn"], "spread": ask("spread", str(folder))["spread"]}
+
+
+def family_untrained(args, seed: int) -> dict:
+    """SplitMask's encoder before training."""
+    family_run(args, "splitmask", seed, args.steps)
+    folder = args.runs / f"{args.set}-splitmask-100pc-{args.steps}-s{seed}"
+    results = folder / "random-init.json"
+    if not results.exists():
+        results.write_text(json.dumps(family_measured(folder, "--random-init"), indent=1))
+    return json.loads(results.read_text())
+
+
+def family_row(name: str, runs: list) -> str:
+    mean = lambda of: statistics.mean(of(r) for r in runs)
+    trained = "steps" in runs[0]
+    cost = f"{mean(lambda r: r['processor_seconds']):.0f}" if trained else "–"
+    steps = f"{mean(lambda r: r['steps']):.0f}" if trained else "0"
+    linear, knn = spread([r["linear"]["best"]["top1"] for r in runs]), spread([r["knn"]["top1"] for r in runs])
+    pools = ", ".join(r["linear"]["best"]["pool"] for r in runs)
+    return f"| {name} | {steps} | {cost} | {knn} | {linear} | {pools} | {mean(lambda r: r['spread']['rank']):.0f} |"
+
+
+FAMILY_COLUMNS = ["| | updates | processor seconds | k-NN (%) | linear, last layer (%) | pooled by | effective rank |", "| --- |" + " --- |" * 6]
+
+
+def family_note(args, runs: list) -> str:
+    lin = runs[0]["linear"]
+    return (
+        f"Set: {args.set}, no duplicates; {lin['queries']} validation and {lin['references']} labelled training images of {lin['classes']} classes; "
+        f"commonest class {100 * lin['majority']:.1f} %, chance {100 * lin['chance']:.1f} %. Batch 128, f32, seeds {', '.join(map(str, args.seeds))}: "
+        "mean ± standard deviation over the seeds. k-NN sees the mean of the patches; the probe takes mean or class token, whichever does better on "
+        "held-out training images."
+    )
+
+
+def family(args) -> list:
+    """Every objective at equal updates; with --minutes, also each for so much processor time."""
+    equal = {o: [family_run(args, o, s, args.steps) for s in args.seeds] for o in FAMILY}
+    random = ("random initialisation", [family_untrained(args, s) for s in args.seeds])
+    rows = [random, *((FAMILY[o][0], runs) for o, runs in equal.items())]
+    command = f"make results TABLE=family SET={args.set}"
+    lines = [f"## The family, on {args.set}", "", f"`{command}`: equal updates.", "", *FAMILY_COLUMNS]
+    lines += [family_row(*row) for row in rows]
+    if args.minutes:
+        timed = []
+        for o, runs in equal.items():
+            # What a step costs is known from the runs above.
+            cost = statistics.mean(r["processor_seconds"] / r["steps"] for r in runs)
+            steps = max(1, round(60 * args.minutes / cost, -1))
+            timed.append((FAMILY[o][0], [family_run(args, o, s, int(steps)) for s in args.seeds]))
+        lines += ["", f"Equal processor time, {args.minutes:g} minutes a run:", "", *FAMILY_COLUMNS]
+        lines += [family_row(*row) for row in [random, *timed]]
+    return lines + ["", family_note(args, equal["splitmask"])]
+
+
+def fractions_family(args) -> list:
+    """The paper's question: who keeps its quality with few images."""
+    columns = [f"{100 * f:g} %" for f in FRACTIONS_FAMILY]
+    lines = [f"## The family on fewer images, on {args.set}", "", f"`make results TABLE=fractions-family SET={args.set}`: k-NN (%) at {args.steps} updates on that share of the images.", ""]
+    lines += ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    random = [family_untrained(args, s) for s in args.seeds]
+    lines.append(f"| random initialisation | {' | '.join([spread([r['knn']['top1'] for r in random])] * len(columns))} |")
+    for o in ["supervised", "dino", "beit", "splitmask"]:
+        runs = [[family_run(args, o, s, args.steps, f) for s in args.seeds] for f in FRACTIONS_FAMILY]
+        lines.append(f"| {FAMILY[o][0]} | {' | '.join(spread([r['knn']['top1'] for r in at]) for at in runs)} |")
+    return lines + ["", family_note(args, [family_run(args, "splitmask", args.seeds[0], args.steps)])]
 
 
 def untrained(args, seed: int) -> dict:
@@ -177,16 +313,21 @@ def write(file: Path, which: str, lines: list) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=["objectives", "tokenizers", "fractions", "all"])
+    parser.add_argument("table", choices=["objectives", "tokenizers", "fractions", "family", "fractions-family", "all"])
     parser.add_argument("--seeds", default=[0, 1, 2], type=lambda text: [int(s) for s in text.split(",")])
     parser.add_argument("--steps", default=400, type=int, help="updates of each run (default: 400)")
+    parser.add_argument("--minutes", default=0.0, type=float, help="family: processor minutes of each run of the second table (default: none)")
+    parser.add_argument("--set", default="drawings", choices=list(SETS), help="pictures of the family's tables (default: drawings)")
     parser.add_argument("--runs", default=Path("runs/results"), type=Path, help="where the runs go; another folder for other --steps")
     parser.add_argument("--out", default=Path("docs/results.md"), type=Path)
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parent.parent)
-    if not (DATA / "train" / "manifest.json").exists():
+    of_family = {"family": family, "fractions-family": fractions_family}.get(args.table)
+    if not of_family and not (DATA / "train" / "manifest.json").exists():
         sys.exit(f"{DATA}/train is not there: `make demo` packs it")
     args.runs.mkdir(parents=True, exist_ok=True)
+    if of_family:
+        return write(args.out, f"{args.table} {args.set}", of_family(args))
     for which in ["objectives", "tokenizers", "fractions"] if args.table == "all" else [args.table]:
         write(args.out, which, table(args, which))
 
