@@ -6,6 +6,7 @@ mod subject;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use self::linear::PoolArg;
 use self::subject::{Measured, SubjectArgs};
 use crate::eval::Evaluation;
 use crate::eval::knn::Knn;
@@ -47,6 +48,9 @@ struct KnnArgs {
     /// Neighbours that vote; default: eval.k of the run's config.
     #[arg(long)]
     k: Option<u32>,
+    /// What of the last layer's tokens; default: eval.pool of the run's config.
+    #[arg(long, value_enum)]
+    pool: Option<PoolArg>,
 }
 
 /// Centre crops in batches of train.batch, the same masks each time, no drop path.
@@ -64,6 +68,9 @@ struct LossArgs {
 struct SpreadArgs {
     #[command(flatten)]
     subject: SubjectArgs,
+    /// What of the last layer's tokens; default: eval.pool of the run's config.
+    #[arg(long, value_enum)]
+    pool: Option<PoolArg>,
 }
 
 pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
@@ -75,13 +82,15 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             measured.need_its_words()?;
             subject.tell(&folder, &ValidationLoss, measured.score(&ValidationLoss, Vec::new())?, json!({}))
         }
-        Task::Spread(SpreadArgs { subject }) => {
-            let (folder, config) = subject.open()?;
+        Task::Spread(SpreadArgs { subject, pool }) => {
+            let (folder, mut config) = subject.open()?;
+            config.eval.pool = pool.map_or(config.eval.pool, PoolArg::pool);
             let measured = Measured::of(&config, subject.weights(&folder))?;
             subject.tell(&folder, &Spread, measured.score(&Spread, Vec::new())?, json!({}))
         }
-        Task::Knn(KnnArgs { subject, k }) => {
+        Task::Knn(KnnArgs { subject, k, pool }) => {
             let (folder, mut config) = subject.open()?;
+            config.eval.pool = pool.map_or(config.eval.pool, PoolArg::pool);
             if let Some(k) = k {
                 if k == 0 {
                     return Err(CliError::usage("--k 0: at least one neighbour votes", None));
@@ -89,7 +98,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
                 config.eval.k = k;
             }
             let measured = Measured::of(&config, subject.weights(&folder))?;
-            subject.tell(&folder, &Knn, measured.score(&Knn, Vec::new())?, json!({ "k": config.eval.k }))
+            subject.tell(&folder, &Knn, measured.score(&Knn, Vec::new())?, json!({ "k": config.eval.k, "pool": config.eval.pool }))
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pool::Pool;
 use crate::setting::{Findings, settings};
 
 /// What an evaluation during training measures; its best is what [`super::patience::Patience`] waits for.
@@ -66,6 +67,8 @@ settings! {
         Live spread_every_steps: u64 = 0,
         /// Seconds after which a linear probe is given up and training goes on.
         Live linear_budget_s: f64 = 60.0,
+        /// What evaluations of features, and the picture of neighbours, see of an image: the `mean` of its patch tokens, its `cls` token, or `both`.
+        Live pool: Pool = Pool::Mean,
         /// Which weights are evaluated: `raw` or `ema`.
         Live weights: Weights = Weights::Raw,
     }

@@ -8,7 +8,6 @@ use super::data::Set;
 use super::error::EvalError;
 use super::evaluation::Subject;
 use super::features::{Features, Layered};
-use super::pool::Pool;
 use super::progress::{GoOn, Progress};
 use crate::tensor::step_input;
 
@@ -77,13 +76,14 @@ fn through(
 
 /// Features of the first `most` images of a set (0 = all of them).
 ///
-/// The feature is the mean of the last layer's patch tokens after the final norm (docs/method.md §5; the class token had no loss).
+/// The feature is what `eval.pool` takes of the last layer's tokens after the final norm: their mean, where nothing else was said (docs/method.md §5; the
+/// class token of SplitMask and BEiT had no loss).
 ///
 /// # Errors
 /// The stream's error, libtorch's, or [`EvalError::OutOfTime`].
 pub fn extract(subject: &Subject<'_>, set: Set, which: Which, most: u32, go_on: GoOn<'_>) -> Result<Features, EvalError> {
     let vit = subject.objective.encoder();
-    let of = |images: &Tensor| vec![Pool::Mean.of(&vit.forward_features(images, false))];
+    let of = |images: &Tensor| vec![subject.eval.pool.of(&vit.forward_features(images, false))];
     let (vectors, labels) = through(subject, set, (which, most), of, go_on)?;
     Ok(Features {
         vectors: vectors[0].to_device(Device::Cpu),

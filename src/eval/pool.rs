@@ -1,13 +1,14 @@
 //! What of a layer's tokens makes a feature.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// What of a layer's tokens is a feature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Pool {
     /// Mean of the patch tokens.
+    #[default]
     Mean,
     /// Class token. SplitMask gives it no loss of its own.
     Cls,

@@ -27,7 +27,7 @@ pub(super) struct LinearArgs {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum PoolArg {
+pub(super) enum PoolArg {
     /// Mean of the patch tokens.
     Mean,
     /// Class token.
@@ -37,7 +37,7 @@ enum PoolArg {
 }
 
 impl PoolArg {
-    fn pool(self) -> Pool {
+    pub(super) fn pool(self) -> Pool {
         match self {
             Self::Mean => Pool::Mean,
             Self::Cls => Pool::Cls,

@@ -8,7 +8,6 @@ use super::side_work::beside_training;
 use super::{Boundary, Flow, Hook, overfitting};
 use crate::eval::config::ProbeLayers;
 use crate::eval::features::ValFeatures;
-use crate::eval::pool::Pool;
 use crate::eval::{EVALUATIONS, EvalError, Evaluation, Progress, Score};
 use crate::trainer::control::{held, uptime_s};
 use crate::trainer::error::TrainError;
@@ -73,7 +72,7 @@ fn measure(
             ProbeLayers::Last => last..=last,
             ProbeLayers::All => 1..=last,
         };
-        let places = layers.map(|layer| (layer, Pool::Mean)).collect();
+        let places = layers.map(|layer| (layer, config.pool)).collect();
         let found = evaluation.run(&setup.subject(state, places, val_features), &mut go_on);
         found.map_err(|e| match (e, budget_s) {
             (EvalError::OutOfTime, Some(seconds)) => EvalError::OverBudget { seconds },

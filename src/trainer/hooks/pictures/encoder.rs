@@ -9,7 +9,6 @@ use tch::{Device, Kind, Tensor};
 use super::file::put_picture;
 use super::images::{first_images, images};
 use crate::eval::EvalError;
-use crate::eval::pool::Pool;
 use crate::picture::{self, Cell, principal_colours};
 use crate::tensor::step_input;
 use crate::trainer::setup::Setup;
@@ -105,7 +104,7 @@ pub(super) fn draw_neighbours(state: &RunState, setup: &Setup, mut progress: imp
     {
         let rows = batch.len.min(searched - kept.len());
         let tokens = state.objective.encoder().forward_features(&input(&batch, rows, setup)?, false);
-        vectors.push(Pool::Mean.of(&tokens).to_device(Device::Cpu));
+        vectors.push(setup.spec.eval.pool.of(&tokens).to_device(Device::Cpu));
         kept.extend((0..rows).map(|i| picture::smaller(batch.views[0].picture(i), size, size.div_ceil(KEPT_SIDE))));
         labels.extend(batch.labels[..rows].iter().copied());
         stream.recycle(batch);
