@@ -169,6 +169,13 @@ fn the_spread_of_the_features_is_told_beside_the_accuracy_and_by_command() {
     }
     assert_eq!(trained["most"], 32, "the width, for there are more images");
     assert_ne!(spread(&["--random-init"])["rank"], trained["rank"]);
+    // Of other tokens these are other features; `both` has the numbers of both.
+    assert_eq!(spread(&["--pool", "mean"]), trained);
+    assert_ne!(spread(&["--pool", "cls"])["rank"], trained["rank"]);
+    assert_eq!(spread(&["--pool", "both"])["most"], 64);
+    let (code, out, err) = answer(&["eval", "knn", &run, "--pool", "cls", "--json"]);
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert!(code == Some(0) && found["pool"] == "cls", "{out}{err}");
     let (_, table, _) = answer(&["eval", "spread", &run]);
     assert!(table.contains("effective rank") && table.contains("all alike"), "{table}");
 }
