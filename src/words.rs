@@ -1,4 +1,7 @@
-//! Where visual words come from: a codebook, searched by the pipeline's workers, or a dVAE, run on the device. One file, one key.
+//! Where visual words come from: a codebook, searched by the pipeline's workers or on the device, or a dVAE, run on the device. One file, one key.
+
+mod config;
+mod on_device;
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,6 +12,10 @@ use splitmask_pipeline::request::{SampleRequest, TargetRequest};
 use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
 use splitmask_pipeline::types::Batch;
 use tch::{Device, Tensor};
+use torch_ext::{TorchError, in_whole_f32};
+
+pub use config::{CodebookConfig, WordsFoundBy};
+use on_device::DeviceBook;
 
 use crate::dvae::{Dvae, DvaeError, is_dvae};
 use crate::exit::{CliError, ExitCode, code_of_pipeline};
@@ -49,9 +56,12 @@ impl From<WordsError> for CliError {
 
 /// The vocabulary of a run.
 #[derive(Debug)]
+#[expect(private_interfaces, reason = "what a book on the device is made of is its own matter")]
 pub enum Words {
-    /// Unit vectors; each patch of the half-size view gets the nearest.
-    Book(Arc<Codebook>, Arc<Tokenizer>),
+    /// Unit vectors; each patch of the half-size view gets the nearest, which the pipeline finds.
+    Book(Arc<Tokenizer>),
+    /// The same, found on the device in the first view.
+    BookOnDevice(Box<DeviceBook>),
     /// An encoder with its own picture of each crop.
     Dvae(Box<Dvae>),
     /// None: the objective predicts no words, and no file of them is named.
@@ -65,8 +75,9 @@ impl Words {
     /// Draws from libtorch's CPU generator: seed it afterwards.
     ///
     /// # Errors
-    /// It cannot be read, is damaged, or does not fit the model.
-    pub fn load(path: &Path, model: &VitConfig, place: &str, needed: bool, device: Device) -> Result<Self, WordsError> {
+    /// It cannot be read, is damaged, or does not fit the model; a dVAE is asked of the pipeline.
+    pub fn load(codebook: &CodebookConfig, model: &VitConfig, place: &str, needed: bool, device: Device) -> Result<Self, WordsError> {
+        let path = Path::new(&codebook.path);
         if path.as_os_str().is_empty() && !needed {
             return Ok(Self::Unused);
         }
@@ -82,10 +93,17 @@ impl Words {
             )
         };
         if is_dvae(path).map_err(unreadable)? {
+            if codebook.found_by == WordsFoundBy::Pipeline {
+                return Err(unusable(
+                    "it is a dVAE, a network that runs on the device, and codebook.where = \"pipeline\"".into(),
+                    "set codebook.where = \"auto\"".into(),
+                ));
+            }
             let dvae = Dvae::load(path, device).map_err(|e| match e {
                 DvaeError::Io { source, .. } => unreadable(source),
                 other => unusable(other.to_string(), "make it anew with `splitmask codebook … --kind dvae`".into()),
             })?;
+            finish(device);
             return Ok(Self::Dvae(Box::new(dvae)));
         }
         let book = Codebook::load(path).map_err(|e| match e {
@@ -93,17 +111,35 @@ impl Words {
             other => other.into(),
         })?;
         book.check_fits(&path.display().to_string(), model.image, model.patch)?;
-        let book = Arc::new(book);
-        Ok(Self::Book(Arc::clone(&book), Arc::new(Tokenizer::new(book))))
+        let tokenizer = Arc::new(Tokenizer::new(Arc::new(book)));
+        if codebook.found_by.is_device(device) {
+            let sent = DeviceBook::new(tokenizer, device).map_err(|e| {
+                unusable(
+                    format!("it cannot be put on the device: {e}"),
+                    "set codebook.where = \"pipeline\"".into(),
+                )
+            })?;
+            finish(device);
+            return Ok(Self::BookOnDevice(Box::new(sent)));
+        }
+        Ok(Self::Book(tokenizer))
+    }
+
+    /// The codebook, if the words are one's.
+    fn book(&self) -> Option<&Codebook> {
+        match self {
+            Self::Book(tokenizer) => Some(tokenizer.codebook()),
+            Self::BookOnDevice(book) => Some(book.codebook()),
+            Self::Dvae(_) | Self::Unused => None,
+        }
     }
 
     /// Words V.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
-            Self::Book(book, _) => book.len(),
             Self::Dvae(dvae) => dvae.header.geometry.words as usize,
-            Self::Unused => 0,
+            _ => self.book().map_or(0, Codebook::len),
         }
     }
 
@@ -117,31 +153,36 @@ impl Words {
     #[must_use]
     pub fn id(&self) -> String {
         match self {
-            Self::Book(book, _) => book.id(),
             Self::Dvae(dvae) => dvae.id().to_owned(),
-            Self::Unused => String::new(),
+            _ => self.book().map_or_else(String::new, Codebook::id),
         }
     }
 
-    /// For the pipeline's workers, where they make the words.
+    /// For the pipeline's workers, where they find the words.
     #[must_use]
     pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
         match self {
-            Self::Book(_, tokenizer) => Some(tokenizer),
-            Self::Dvae(_) | Self::Unused => None,
+            Self::Book(tokenizer) => Some(tokenizer),
+            _ => None,
         }
     }
 
-    /// What the pipeline must make so that the words which an objective asks for can be had: a dVAE's are made here from a target of `stride` pixels
-    /// a side for each patch, instead of there.
+    /// What the pipeline must make so that the words which an objective asks for can be had: nothing for those that are found on the device in a
+    /// view that is there anyway; for a dVAE a target of `stride` pixels a side for each patch.
+    ///
+    /// # Panics
+    /// If words of another view than the first are asked for.
     #[must_use]
     pub fn request(&self, mut request: SampleRequest) -> SampleRequest {
-        if let (Self::Dvae(dvae), Some(words)) = (self, request.words) {
-            let side = request.place(words.view).map_or(0, |place| request.views[place].size / words.patch);
+        let Some(words) = request.words else { return request };
+        assert_eq!(request.place(words.view), Some(0), "words are those of the first view");
+        if matches!(self, Self::BookOnDevice(_) | Self::Dvae(_)) {
             request.words = None;
+        }
+        if let Self::Dvae(dvae) = self {
             request.target = Some(TargetRequest {
                 view: words.view,
-                size: side * dvae.header.geometry.stride as u32,
+                size: request.views[0].size / words.patch * dvae.header.geometry.stride as u32,
             });
         }
         request
@@ -150,31 +191,49 @@ impl Words {
     /// Images `range` of a batch, sent to `device`, with their words: for a look at them beside training.
     ///
     /// # Errors
-    /// As [`SentBatch::send`].
+    /// As [`SentBatch::send`] and [`Words::find`].
     pub fn send(&self, batch: &Batch, range: Range<usize>, device: Device, normalise: &Normalise) -> Result<StepInput, TensorError> {
         let all = 0..range.len();
-        let sent = SentBatch::send(batch, range, device)?;
-        let mut input = sent.input(all.clone(), normalise)?;
-        self.fill(&mut input, sent.target(&all)?.as_ref());
-        Ok(input)
+        let mut sent = SentBatch::send(batch, range, device)?;
+        self.find(&mut sent)?;
+        sent.input(all, normalise)
     }
 
-    /// Puts the words of `target` into `input`, computed in f32 without gradient; nothing to do for a codebook. Call it outside autocast.
-    pub fn fill(&self, input: &mut StepInput, target: Option<&Tensor>) {
-        if let (Self::Dvae(dvae), Some(target)) = (self, target) {
-            input.words = Some(dvae.words(target));
-            // An argmax over V logits: no look at the device is needed to know the bound.
-            input.largest_word = (self.len() - 1) as u32;
+    /// Puts the words of a batch into it if the device finds them and not the pipeline: in f32 and without gradient, outside autocast.
+    ///
+    /// # Errors
+    /// What libtorch said.
+    pub fn find(&self, sent: &mut SentBatch) -> Result<(), TensorError> {
+        let words = match self {
+            Self::BookOnDevice(book) => {
+                let view = sent.first_view().map(Tensor::shallow_clone);
+                in_whole_f32(|| view.map(|view| book.words(&view)).transpose())?
+            }
+            Self::Dvae(dvae) => in_whole_f32(|| Ok::<_, TorchError>(sent.target().map(|target| dvae.words(target))))?,
+            Self::Book(_) | Self::Unused => None,
+        };
+        if let Some(words) = words {
+            // The largest of V scores: no look at the device is needed to know the bound.
+            sent.set_words(words, (self.len() - 1) as u32);
         }
+        Ok(())
     }
 
     /// What a word looks like: (side, planar 3×side×side bytes).
     #[must_use]
     pub fn picture(&self, word: usize) -> (u32, Vec<u8>) {
         match self {
-            Self::Book(book, _) => (book.patch, book.word_pixels(word)),
             Self::Dvae(dvae) => (dvae.header.geometry.stride as u32, dvae.look(word)),
-            Self::Unused => (1, vec![0; 3]),
+            _ => self
+                .book()
+                .map_or_else(|| (1, vec![0; 3]), |book| (book.patch, book.word_pixels(word))),
         }
+    }
+}
+
+/// Waits for what was sent: words are found beside the device's own stream, which may use only what is there.
+fn finish(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
     }
 }

@@ -20,6 +20,7 @@ use splitmask::tensor::{choose_device, step_input};
 use splitmask::trainer::control::StatusBoard;
 use splitmask::trainer::spec::{CheckpointConfig, LogConfig, PictureConfig, Precision, TrainConfig, TrainerSpec};
 use splitmask::trainer::{Telemetry, run_prepared};
+use splitmask::words::CodebookConfig;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::request::IMAGE;
@@ -91,7 +92,10 @@ fn spec(case: &Case, model: &VitConfig, codebook: &Path, run_dir: &Path) -> Trai
         seed: 0,
         run_dir: run_dir.to_owned(),
         lock: None,
-        codebook: codebook.to_owned(),
+        codebook: CodebookConfig {
+            path: codebook.display().to_string(),
+            ..CodebookConfig::default()
+        },
         init_from: None,
         init_partial: false,
         data: Default::default(),

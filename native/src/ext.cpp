@@ -2,8 +2,13 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -28,7 +33,10 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
 #include <c10/core/GradMode.h>
+#include <ATen/record_function.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/version.h>
@@ -47,6 +55,28 @@ c10::DeviceType device_type(int cuda) { return cuda ? c10::kCUDA : c10::kCPU; }
 at::Generator generator(int cuda_index) {
   if (cuda_index < 0) return at::detail::getDefaultCPUGenerator();
   return at::globalContext().defaultGenerator(at::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(cuda_index)));
+}
+
+// Calls of libtorch's operators, and those of them for whose result a host waits on CUDA, since counting began.
+std::atomic<int64_t> calls{0}, waits{0};
+
+// Fused AdamW on a CPU reads the step of each weight as a number; on CUDA it does not.
+thread_local int in_fused_adamw = 0;
+struct InFusedAdamw : at::ObserverContext {};
+
+std::unique_ptr<at::ObserverContext> count_call(const at::RecordFunction& call) {
+  static constexpr std::string_view waited[] = {"aten::_local_scalar_dense", "aten::nonzero",    "aten::masked_select", "aten::equal",
+                                                "aten::_unique2",            "aten::unique_dim", "aten::bincount"};
+  const std::string_view name = call.name();
+  calls++;
+  if (!in_fused_adamw && std::find(std::begin(waited), std::end(waited), name) != std::end(waited)) waits++;
+  if (name != "aten::_fused_adamw_") return nullptr;
+  in_fused_adamw++;
+  return std::make_unique<InFusedAdamw>();
+}
+
+void leave_call(const at::RecordFunction&, at::ObserverContext* context) {
+  if (context) in_fused_adamw--;
 }
 
 // A function of the caller's: answers null and stores a `new at::Tensor`, or a malloc'ed message. `y` of (x, extra); extra may be null.
@@ -316,6 +346,80 @@ char* te_send(const void* data, int kind, const int64_t* shape, size_t dims, int
       const at::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(cuda_index));
       *out = new at::Tensor(host.pin_memory().to(device, type, /*non_blocking=*/true));
     }
+  });
+}
+
+// The stream that was current, and the one that is beside it.
+struct Aside {
+  c10::Stream before;
+  c10::Stream beside;
+};
+
+// Makes a second stream of a CUDA device current for this thread: one for each device, for the life of the process.
+char* te_aside_enter(int cuda_index, Aside** out) {
+  return guarded([&] {
+    static std::mutex turn;
+    static std::map<int, c10::Stream> streams;
+    const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
+    const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(cuda_index));
+    const std::lock_guard<std::mutex> lock(turn);
+    auto found = streams.find(cuda_index);
+    if (found == streams.end()) found = streams.emplace(cuda_index, cuda.getStreamFromGlobalPool(device, /*isHighPriority=*/false)).first;
+    *out = new Aside{cuda.exchangeStream(found->second), found->second};
+  });
+}
+
+// Makes the first stream current again. What is launched there from now on begins after what was launched beside it, and the memory of `tensors` is not
+// used for others before it has ended there.
+char* te_aside_leave(Aside* aside, at::Tensor** tensors, size_t n) {
+  return guarded([&] {
+    const std::unique_ptr<Aside> streams(aside);
+    const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
+    cuda.exchangeStream(streams->before);
+    c10::Event launched(c10::kCUDA);
+    launched.record(streams->beside);
+    launched.block(streams->before);
+    for (size_t i = 0; i < n; i++) tensors[i]->record_stream(streams->before);
+  });
+}
+
+// How f32 products are multiplied and sums are ordered on CUDA, for the whole process.
+char* te_set_arithmetic(int tf32, int deterministic) {
+  return guarded([&] {
+    auto& context = at::globalContext();
+    context.setAllowTF32CuBLAS(tf32);
+    context.setAllowTF32CuDNN(tf32);
+    context.setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+    context.setDeterministicCuDNN(deterministic);
+    // Only there to find reads of memory that nobody wrote.
+    context.setDeterministicFillUninitializedMemory(false);
+  });
+}
+
+// Whether f32 products may be TF32 on CUDA; the answer is what it was before.
+char* te_allow_tf32(int allow, int* before) {
+  return guarded([&] {
+    auto& context = at::globalContext();
+    *before = context.allowTF32CuBLAS();
+    context.setAllowTF32CuBLAS(allow);
+    context.setAllowTF32CuDNN(allow);
+  });
+}
+
+// Begins to count calls in all threads; the answer is for te_count_end.
+char* te_count_begin(uint64_t* handle) {
+  return guarded([&] {
+    calls = waits = 0;
+    *handle = at::addGlobalCallback(at::RecordFunctionCallback(count_call, leave_call).scopes({at::RecordScope::FUNCTION}));
+  });
+}
+
+// Calls and waits so far; stops counting.
+char* te_count_end(uint64_t handle, int64_t* out) {
+  return guarded([&] {
+    at::removeCallback(handle);
+    out[0] = calls;
+    out[1] = waits;
   });
 }
 

@@ -54,6 +54,12 @@ unsafe extern "C" {
     fn te_linear_cross_entropy(x: At, w: At, b: At, targets: At, loss: *mut At, largest: *mut At) -> *mut c_char;
     fn te_lerp(averages: *const At, values: *const At, n: usize, weight: At) -> *mut c_char;
     fn te_send(data: *const c_void, kind: c_int, shape: *const i64, dims: usize, cuda_index: c_int, out: *mut At) -> *mut c_char;
+    fn te_aside_enter(cuda_index: c_int, out: *mut *mut c_void) -> *mut c_char;
+    fn te_aside_leave(aside: *mut c_void, tensors: *const At, n: usize) -> *mut c_char;
+    fn te_count_begin(handle: *mut u64) -> *mut c_char;
+    fn te_count_end(handle: u64, out: *mut i64) -> *mut c_char;
+    fn te_set_arithmetic(tf32: c_int, deterministic: c_int) -> *mut c_char;
+    fn te_allow_tf32(allow: c_int, before: *mut c_int) -> *mut c_char;
     fn te_text(text: *const c_char, n: usize) -> *mut c_char;
     fn te_recompute(
         x: At,
@@ -235,6 +241,47 @@ pub(crate) fn send<T>(data: &[T], kind: c_int, shape: &[i64], device: Device) ->
     tensor("send", |out| unsafe {
         te_send(data.as_ptr().cast(), kind, shape.as_ptr(), shape.len(), index(device), out)
     })
+}
+
+pub(crate) fn aside_enter(device: Device) -> Result<*mut c_void, TorchError> {
+    let mut out = std::ptr::null_mut();
+    // SAFETY: `out` lives across the call.
+    check("aside_enter", unsafe { te_aside_enter(index(device), &raw mut out) })?;
+    Ok(out)
+}
+
+/// `aside` is one that [`aside_enter`] answered, left once.
+pub(crate) fn aside_leave(aside: *mut c_void, tensors: &[At]) -> Result<(), TorchError> {
+    // SAFETY: C++ takes `aside` over; `tensors` point to live tensors.
+    check("aside_leave", unsafe { te_aside_leave(aside, tensors.as_ptr(), tensors.len()) })
+}
+
+pub(crate) fn set_arithmetic(tf32: bool, deterministic: bool) -> Result<(), TorchError> {
+    // SAFETY: plain numbers.
+    check("set_arithmetic", unsafe {
+        te_set_arithmetic(c_int::from(tf32), c_int::from(deterministic))
+    })
+}
+
+pub(crate) fn allow_tf32(allow: bool) -> Result<bool, TorchError> {
+    let mut before = 0;
+    // SAFETY: `before` lives across the call.
+    check("allow_tf32", unsafe { te_allow_tf32(c_int::from(allow), &raw mut before) })?;
+    Ok(before != 0)
+}
+
+pub(crate) fn count_begin() -> Result<u64, TorchError> {
+    let mut handle = 0;
+    // SAFETY: `handle` lives across the call.
+    check("count_begin", unsafe { te_count_begin(&raw mut handle) })?;
+    Ok(handle)
+}
+
+pub(crate) fn count_end(handle: u64) -> Result<[i64; 2], TorchError> {
+    let mut out = [0; 2];
+    // SAFETY: room for the two numbers that are written.
+    check("count_end", unsafe { te_count_end(handle, out.as_mut_ptr()) })?;
+    Ok(out)
 }
 
 pub(crate) fn rng_state(device: Device) -> Result<Tensor, TorchError> {

@@ -1,9 +1,12 @@
 //! The few libtorch calls that tch lacks: bf16 autocast on any device, fused AdamW, gradient norms without a host sync,
-//! random-generator state, copies to a device that nobody waits for, loading libtorch's CUDA half at run time, and training in several processes
+//! random-generator state, copies to a device that nobody waits for and work beside its own, loading libtorch's CUDA half at run time, and training in several processes
 //! ([`ranks`]).
 //!
 //! Tensors cross into C++ as the `at::Tensor*` behind [`tch::Tensor::as_ptr`]; each C++ exception comes back as [`TorchError`].
 
+mod arithmetic;
+mod aside;
+mod calls;
 mod cuda;
 mod ffi;
 mod memory;
@@ -15,6 +18,9 @@ use std::marker::PhantomData;
 
 use tch::{Device, Tensor};
 
+pub use arithmetic::{Arithmetic, in_whole_f32, set_arithmetic};
+pub use aside::aside;
+pub use calls::{CallCount, Calls};
 pub use cuda::{CudaUnavailable, library_path, load_cuda};
 pub use memory::{CudaMemory, cuda_empty_cache, cuda_memory};
 pub use recompute::recomputed;

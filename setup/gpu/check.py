@@ -8,6 +8,8 @@ import json, os, pathlib, re, shutil, signal, subprocess, sys, time
 HERE = pathlib.Path(__file__).resolve().parent
 DEVICE, OUT, PYTHON = os.environ["DEVICE"], pathlib.Path(os.environ["OUT"]), os.environ["PYTHON"]
 TINY = bool(os.environ.get("TINY"))
+# With these workspaces cuBLAS repeats its sums, which train.deterministic asks for.
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 GPU = DEVICE.startswith("cuda")
 IMAGE = 64 if TINY else 224
 # Seconds for everything; a part that would begin later is left out, and told.
@@ -121,28 +123,37 @@ def precision():
 
 def resume():
     """A run that is killed in the middle and started again beside one that is not."""
+    return resumed("", 1e-3 if GPU else 0.0)
+
+
+def repeat():
+    """The same with deterministic algorithms: bit for bit."""
+    return resumed("-exact", 0.0, train__deterministic=True)
+
+
+def resumed(suffix, allowed, **change):
+    whole, killed = f"whole{suffix}", f"killed{suffix}"
     steps, kill_behind = (14, 6) if TINY else (40, 17)
     small = dict(model__size="nano" if TINY else "small", train__batch=4 if TINY else 64, train__precision="f32", optim__total_steps=steps,
-                 log__every_steps=1, checkpoint__every_steps=5)
-    train(config("whole", **small), 100)
-    killed = config("killed", **small)
-    with subprocess.Popen(["./splitmask", "train", "--config", killed], cwd=HERE, stderr=subprocess.DEVNULL) as process:
+                 log__every_steps=1, checkpoint__every_steps=5, **change)
+    train(config(whole, **small), 100)
+    again = config(killed, **small)
+    with subprocess.Popen(["./splitmask", "train", "--config", again], cwd=HERE, stderr=subprocess.DEVNULL) as process:
         until = time.monotonic() + 90
-        while process.poll() is None and len(losses("killed")) < kill_behind:
+        while process.poll() is None and len(losses(killed)) < kill_behind:
             if time.monotonic() > until:
                 process.kill()
                 raise RuntimeError(f"the run took no {kill_behind} steps within 90 s")
             time.sleep(0.01)
         process.kill()
-    at = max(losses("killed"), default=0)
+    at = max(losses(killed), default=0)
     if at >= steps:
         raise RuntimeError("the run was over before it could be killed")
-    train(killed, 100)
-    whole, again = losses("whole"), losses("killed")
+    train(again, 100)
+    whole, again = losses(whole), losses(killed)
     if whole.keys() != again.keys():
         raise RuntimeError(f"steps {sorted(whole)} undisturbed, {sorted(again)} after the kill")
     worst = max(abs(again[step] / whole[step] - 1) for step in whole)
-    allowed = 1e-3 if GPU else 0.0
     if worst > allowed:
         raise RuntimeError(f"the losses of the killed run differ by up to {worst:.2e}, allowed are {allowed:.0e}")
     return {"killed_behind_step": at, "largest_relative_difference": worst, "bit_for_bit": worst == 0.0}
@@ -176,8 +187,8 @@ def steps():
         row = {"model": ours, "batch": batch, "precision": "bf16" if bf16 else "f32"}
         name = config("step", model__size=ours, train__batch=batch, train__precision=row["precision"], log__every_steps=10)
         try:
-            out, _ = splitmask("bench", "step", name, "--seconds", seconds, "--json", limit=60)
-            row["ours"] = {key: json.loads(out)["steps"][0].get(key) for key in ("ms", "images_per_second", "mfu", "peak_memory_mb", "error")}
+            out, _ = splitmask("bench", "step", name, "--seconds", seconds, "--calls", "--json", limit=60)
+            row["ours"] = {key: json.loads(out)["steps"][0].get(key) for key in ("ms", "images_per_second", "mfu", "peak_memory_mb", "calls", "host_waits", "error")}
         except Exception as error:
             row["ours"] = {"error": str(error)[-500:]}
         command = [PYTHON, "splitmask_step.py", "--model", theirs, "--image", IMAGE, "--patch", 16, "--batch", batch, "--seconds", seconds, "--device", DEVICE, "--threads", 1 if TINY else 2]
@@ -219,7 +230,7 @@ def whole_run():
 
 
 # The quick ones first; what is slowest comes last and is lost first.
-PARTS = [("machine", machine), ("doctor", doctor), ("parity", parity), ("precision", precision), ("resume", resume), ("pipeline", pipeline),
+PARTS = [("machine", machine), ("doctor", doctor), ("parity", parity), ("precision", precision), ("resume", resume), ("repeat", repeat), ("pipeline", pipeline),
          ("steps", steps), ("run", whole_run), ("memory", memory), ("largest", largest)]
 
 

@@ -6,7 +6,7 @@ use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::request::{ColourConfig, CropConfig};
 use toml::Value;
 
-use super::{AdminConfig, CodebookConfig, RunConfig};
+use super::{AdminConfig, RunConfig};
 use crate::checkpoint::CheckpointConfig;
 use crate::eval::config::EvalConfig;
 use crate::model::config::VitConfig;
@@ -17,6 +17,7 @@ use crate::picture::PictureConfig;
 use crate::setting::{self, Class, key};
 use crate::telemetry::log_config::LogConfig;
 use crate::trainer::spec::{DebugConfig, StabilityConfig, TrainConfig};
+use crate::words::CodebookConfig;
 
 /// One key.
 #[derive(Debug, Clone)]

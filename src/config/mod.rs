@@ -34,13 +34,14 @@ use crate::optim::config::OptimConfig;
 use crate::trainer::spec::{
     AugmentConfig, CheckpointConfig, DebugConfig, LogConfig, PictureConfig, StabilityConfig, TrainConfig, TrainerSpec, TrainingLabels,
 };
+use crate::words::CodebookConfig;
 
 pub use crate::setting::Class;
 pub use admin::AdminConfig;
 pub use diff::{Change, diff};
 pub use load::{Loaded, Source};
 pub use problem::{ConfigError, Place, Problem};
-pub use run::{CodebookConfig, RunConfig};
+pub use run::RunConfig;
 pub use shadowed::Shadowed;
 
 /// Everything a run can be told, valid as a whole.
@@ -128,7 +129,7 @@ impl Config {
             seed: self.run.seed,
             run_dir: self.run_dir(),
             lock: None,
-            codebook: PathBuf::from(&self.codebook.path),
+            codebook: self.codebook.clone(),
             init_partial: self.run.init_partial,
             init_from: (!self.run.init_from.is_empty()).then(|| PathBuf::from(&self.run.init_from)),
             data: self.data.clone(),

@@ -1,4 +1,4 @@
-//! `[run]` and `[codebook]`: which run this is, and its visual words.
+//! `[run]`: which run this is.
 
 use std::path::PathBuf;
 
@@ -47,13 +47,5 @@ impl RunConfig {
             self.seed,
             "at most 9223372036854775807",
         );
-    }
-}
-
-settings! {
-    /// `[codebook]`: the visual words.
-    pub struct CodebookConfig in "codebook" {
-        /// File of the visual words, made by `splitmask codebook`.
-        Frozen path: String = String::new(),
     }
 }

@@ -90,6 +90,36 @@ impl SentBatch {
         })
     }
 
+    /// Its first view: u8 B×3×S×S, not normalised.
+    #[must_use]
+    pub fn first_view(&self) -> Option<&Tensor> {
+        self.views.first().map(|(_, bytes)| bytes)
+    }
+
+    /// The target, if the batch was asked for with one: u8 B×3×T×T, not normalised.
+    #[must_use]
+    pub fn target(&self) -> Option<&Tensor> {
+        self.target.as_ref()
+    }
+
+    /// Puts words into it that were found on the device: i64 B×N, each at most `largest`.
+    pub fn set_words(&mut self, words: Tensor, largest: u32) {
+        (self.words, self.largest_word) = (Some(words), largest);
+    }
+
+    /// All tensors of it.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        let sets = self.sets.iter().flat_map(|sets| [&sets.a, &sets.b, &sets.not_a, &sets.not_b]);
+        let views = self.views.iter().map(|(_, bytes)| bytes);
+        views
+            .chain(&self.target)
+            .chain(&self.words)
+            .chain(sets)
+            .chain([&self.labels])
+            .collect()
+    }
+
     /// Samples `range` of it, normalised.
     ///
     /// # Errors
@@ -116,15 +146,6 @@ impl SentBatch {
             }),
             labels: part_of(&self.labels, &range),
         })
-    }
-
-    /// The target of samples `range`, if the batch was asked for with one: u8 B×3×T×T, not normalised.
-    ///
-    /// # Errors
-    /// A range beyond it.
-    pub fn target(&self, range: &Range<usize>) -> Result<Option<Tensor>, TensorError> {
-        check_range(range, self.len)?;
-        Ok(self.target.as_ref().map(|target| part_of(target, range)))
     }
 }
 
@@ -335,10 +356,9 @@ mod tests {
         b.target = Some(view("target", 1, vec![1, 2, 3, 4, 5, 6]));
         let sent = SentBatch::send(&b, 0..2, Device::Cpu).unwrap();
         assert_eq!(sent.input(1..2, &PLAIN).unwrap().views.len(), 1);
-        let target = sent.target(&(1..2)).unwrap().unwrap();
-        assert_eq!(target.size(), [1, 3, 1, 1]);
-        assert_eq!(Vec::<u8>::try_from(target.flatten(0, -1)).unwrap(), [4, 5, 6]);
-        assert!(sent.target(&(1..3)).is_err());
+        let target = sent.target().unwrap();
+        assert_eq!(target.size(), [2, 3, 1, 1]);
+        assert_eq!(Vec::<u8>::try_from(target.get(1).flatten(0, -1)).unwrap(), [4, 5, 6]);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Builds a trainer out of its spec, and restores it from the newest checkpoint of its run folder.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tch::Device;
+use torch_ext::{Arithmetic, set_arithmetic};
 
 use super::control::{StatusBoard, held};
 use super::epochs::fit_schedule;
@@ -21,7 +23,7 @@ use super::stability::{AfterRollback, Ladder};
 use super::state::RunState;
 use super::tensorboard::TensorBoard;
 use crate::telemetry::metrics::{Phase, PhaseClock, RunFile};
-use crate::tensor::{choose_device, multiplies_bf16};
+use crate::tensor::{TensorError, choose_device, multiplies_bf16};
 
 /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor; after a rollback where and with the memory
 /// that `after` says instead.
@@ -36,7 +38,7 @@ pub(super) fn assemble(
     // A paused trainer that is rebuilt by a reload is paused no more.
     telemetry.train.set_paused(None);
 
-    let words = spec.load_words(device)?;
+    let words = Rc::new(spec.load_words(device)?);
     spec.take_labels(labels_of(&spec, &supply)?);
     let mut state = RunState::new(&spec, device, &words);
     telemetry.train.eval.set_layers(state.objective.encoder().depth());
@@ -139,7 +141,11 @@ fn set_aside_lost(metrics_log: &mut MetricsLog, spec: &TrainerSpec, status: &Sta
     held(status).note_failure("checkpoint", 0, format!("training began anew at step 0; {told}"));
 }
 
-/// Chooses the device and libtorch's threads.
+/// The variable by which cuBLAS is told its workspaces, and the values with which it repeats its sums (CUDA's documentation of cuBLAS).
+const WORKSPACE: &str = "CUBLAS_WORKSPACE_CONFIG";
+const WORKSPACES: [&str; 2] = [":4096:8", ":16:8"];
+
+/// Chooses the device, libtorch's threads and its arithmetic.
 fn prepare_device(spec: &TrainerSpec, telemetry: &Telemetry) -> Result<Device, TrainError> {
     let (device, why_not_cuda) = choose_device(&spec.train.device)?;
     if let Some(reason) = why_not_cuda {
@@ -156,6 +162,20 @@ fn prepare_device(spec: &TrainerSpec, telemetry: &Telemetry) -> Result<Device, T
         spec.train.threads
     };
     tch::set_num_threads(threads as i32);
+    let deterministic = spec.train.deterministic && device.is_cuda();
+    if deterministic && !std::env::var(WORKSPACE).is_ok_and(|set| WORKSPACES.contains(&set.as_str())) {
+        return Err(TrainError::BadSetting {
+            key: "train.deterministic".into(),
+            value: "true".into(),
+            detail: format!("NVIDIA's cuBLAS repeats its sums only with {WORKSPACE} set to one of {WORKSPACES:?}"),
+            hint: Some(format!("export {WORKSPACE}={} before the start", WORKSPACES[0])),
+        });
+    }
+    set_arithmetic(Arithmetic {
+        tf32: spec.train.tf32,
+        deterministic,
+    })
+    .map_err(TensorError::from)?;
     let name = match device {
         Device::Cuda(n) => format!("cuda:{n}"),
         other => format!("{other:?}").to_lowercase(),

@@ -74,6 +74,10 @@ settings! {
         Restart peak_tflops: f64 = 0.0,
         /// `bf16` autocast, `f32`, or `auto`: bf16 where the device has instructions for it. Without them bf16 is many times slower.
         Restart precision: Precision = Precision::Bf16,
+        /// Multiply f32 on a GPU's tensor cores with 10 bits of mantissa (TF32): faster, errors of about 1e-3; no effect on `bf16` products and on a CPU.
+        Restart tf32: bool = false,
+        /// Take only a GPU's algorithms that give the same bits each time; slower. On a CPU every run does.
+        Restart deterministic: bool = false,
         /// `auto`, `cpu`, `cuda` or `cuda:N`.
         Restart device: String = "auto".into(),
         /// Libtorch's threads on the CPU; 0 = one per core.

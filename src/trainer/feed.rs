@@ -1,5 +1,6 @@
 //! The trainer's end of the pipeline: opens it at a cursor, waits for batches, rebuilds it when its settings change.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -15,11 +16,13 @@ use splitmask_pipeline::sample::ViewMode;
 use splitmask_pipeline::tokenize::Tokenizer;
 use splitmask_pipeline::types::Batch;
 use tch::Device;
+use torch_ext::aside;
 
 use super::epochs::EpochCount;
 use super::error::{TrainError, device_panics_caught};
 use super::spec::TrainerSpec;
-use crate::tensor::SentBatch;
+use crate::tensor::{SentBatch, TensorError};
+use crate::words::Words;
 
 /// Longest time for which commands go unheard while a batch is awaited.
 pub(super) const PATIENCE: Duration = Duration::from_millis(50);
@@ -44,6 +47,7 @@ pub(super) struct Feed {
     stream: BatchStream,
     samples: Option<u64>,
     device: Device,
+    words: Rc<Words>,
     ahead: Option<Result<Staged, PipelineError>>,
     epoch: EpochCount,
 }
@@ -64,13 +68,13 @@ impl Feed {
         supply: &Supply,
         spec: &TrainerSpec,
         request: &Arc<SampleRequest>,
-        tokenizer: Option<&Arc<Tokenizer>>,
+        words: &Rc<Words>,
         start: Cursor,
         device: Device,
         metrics: &PipelineMetrics,
     ) -> Result<Self, PipelineError> {
         let (stream, samples) = match supply {
-            Supply::Bucket => Self::open_bucket(spec, request, tokenizer, start, metrics)?,
+            Supply::Bucket => Self::open_bucket(spec, request, words.tokenizer(), start, metrics)?,
             Supply::Prepared(batches) => {
                 let stream = BatchStream::prepared(Arc::clone(batches), start, &spec.pipeline, metrics.clone())?;
                 (stream, None)
@@ -80,6 +84,7 @@ impl Feed {
             stream,
             samples,
             device,
+            words: Rc::clone(words),
             ahead: None,
             epoch: EpochCount::default(),
         })
@@ -160,7 +165,7 @@ impl Feed {
                     self.epoch.add(&batch.ids).inspect(|warning| tracing::warn!("{warning}"));
                 }
                 // What is wrong with a batch or with the device is met again, and told, by its step.
-                let sent = device_panics_caught(|| Ok(SentBatch::send(&batch, 0..batch.len, self.device)?)).ok();
+                let sent = device_panics_caught(|| Ok(self.send(&batch)?)).ok();
                 Ok(Poll::Ready(Staged { batch, sent }))
             }
             Poll::Pending => Ok(Poll::Pending),
@@ -169,6 +174,16 @@ impl Feed {
                 detail: "the endless stream ended".into(),
             }),
         }
+    }
+
+    /// Sends a batch to the device and finds its words there, if that is where they are found, beside the step that the device is at.
+    fn send(&self, batch: &Batch) -> Result<SentBatch, TensorError> {
+        let launch = || {
+            let mut sent = SentBatch::send(batch, 0..batch.len, self.device)?;
+            self.words.find(&mut sent)?;
+            Ok(sent)
+        };
+        aside(self.device, launch, SentBatch::tensors)
     }
 
     /// Gives a consumed batch's buffers back.

@@ -174,8 +174,16 @@ impl Trainer {
             Reach::Live => None,
             Reach::Rebuild => {
                 let request = Arc::new(setup.words.request(spec.objective.request(&spec.scope(setup.words.len()))));
-                let (tokenizer, metrics) = (setup.words.tokenizer(), &self.out.telemetry.pipeline);
-                let feed = Feed::open(&setup.supply, &spec, &request, tokenizer, self.state.cursor, setup.device, metrics)?;
+                let metrics = &self.out.telemetry.pipeline;
+                let feed = Feed::open(
+                    &setup.supply,
+                    &spec,
+                    &request,
+                    &setup.words,
+                    self.state.cursor,
+                    setup.device,
+                    metrics,
+                )?;
                 Some((feed, request))
             }
         };

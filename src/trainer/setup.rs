@@ -1,5 +1,6 @@
 //! What a step is taken with and no step changes; only a reload replaces parts of it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use splitmask_pipeline::cursor::Cursor;
@@ -24,7 +25,7 @@ use crate::words::Words;
 pub(super) struct Setup {
     pub(super) spec: TrainerSpec,
     pub(super) device: Device,
-    pub(super) words: Words,
+    pub(super) words: Rc<Words>,
     /// What the pipeline makes of each sample.
     pub(super) request: Arc<SampleRequest>,
     pub(super) supply: Supply,
@@ -41,15 +42,7 @@ impl Setup {
     /// # Errors
     /// As [`Feed::open`].
     pub(super) fn open_feed(&self, start: Cursor, device: Device, metrics: &PipelineMetrics) -> Result<Feed, PipelineError> {
-        Feed::open(
-            &self.supply,
-            &self.spec,
-            &self.request,
-            self.words.tokenizer(),
-            start,
-            device,
-            metrics,
-        )
+        Feed::open(&self.supply, &self.spec, &self.request, &self.words, start, device, metrics)
     }
 
     /// bf16 autocast on the device while the guard lives, if `train.precision` asks for it.

@@ -13,7 +13,7 @@ use crate::model::config::VitConfig;
 use crate::objective::{ObjectiveConfig, Scope};
 use crate::optim::EmaConfig;
 use crate::optim::config::OptimConfig;
-use crate::words::{Words, WordsError};
+use crate::words::{CodebookConfig, Words, WordsError};
 
 pub use super::config::{AugmentConfig, OnOom, Precision, TrainConfig};
 pub use super::fault_injection::DebugConfig;
@@ -32,8 +32,8 @@ pub struct TrainerSpec {
     pub run_dir: PathBuf,
     /// The lock by which the folder is recognised, if the caller holds one: nothing is written once the folder is another.
     pub lock: Option<HeldLock>,
-    /// File of the codebook.
-    pub codebook: PathBuf,
+    /// The visual words, and who finds them.
+    pub codebook: CodebookConfig,
     /// Weights to start from instead of a random initialisation, for a new run only.
     pub init_from: Option<PathBuf>,
     /// Whether tensors of the encoder that `init_from` does not hold may start at random.

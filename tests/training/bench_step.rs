@@ -54,6 +54,34 @@ fn an_objective_whose_classes_only_the_data_knows_asks_for_their_number() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// What costs nothing on a CPU leaves a GPU idle: a number that is asked for, or a shape that depends on values, inside a step.
+#[test]
+fn no_host_waits_for_a_step_of_any_objective() {
+    let ground = Ground::new();
+    let text = ground.config_text();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !["mask = ", "drop_path = ", "kind = \"splitmask\""].iter().any(|key| line.starts_with(key)))
+        .collect();
+    for objective in splitmask::objective::OBJECTIVES {
+        let kind = objective.name;
+        let lines = lines.join("\n").replace("[objective]", &format!("[objective]\nkind = \"{kind}\""));
+        std::fs::write(ground.config(), lines).unwrap();
+        let mut command = splitmask();
+        command.args(["bench", "step", "--batch", "8", "--seconds", "0.1", "--calls", "--json"]);
+        command.arg(ground.config());
+        if kind == "supervised" {
+            command.args(["--set", "objective.classes=7"]);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let row = &found["steps"][0];
+        assert!(row["calls"].as_f64().unwrap() > 100.0, "{kind}: {row:#}");
+        assert_eq!(row["host_waits"].as_f64(), Some(0.0), "{kind}: {row:#}");
+    }
+}
+
 #[test]
 fn without_any_row_there_is_no_answer() {
     let ground = Ground::new();

@@ -120,6 +120,9 @@ fn workers_and_readers_change_nothing() {
         ],
     );
     assert_eq!(one, many);
+    // Nor does who finds the visual words.
+    let on_device = trace("device", &["--set", "codebook.where=\"device\""]);
+    assert_eq!(one, on_device);
 }
 
 #[test]

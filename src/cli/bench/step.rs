@@ -23,6 +23,7 @@ use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::tokenize::{BookSpec, PixelSpace, build_random_projection};
 use splitmask_pipeline::types::Batch;
 use tch::Device;
+use torch_ext::{CallCount, TorchError};
 
 use super::level::peak_rss_mb;
 use super::progress::bar;
@@ -44,6 +45,8 @@ const WARM_UP: u64 = 5;
 const BATCHES: usize = 2;
 /// Pictures of noise that they are made of.
 const PICTURES: u64 = 24;
+/// Steps whose calls are counted.
+const COUNTED: u64 = 10;
 /// Words of the vocabulary that stands in where the config names no file.
 const WORDS: usize = 8192;
 /// Steps between two log lines on a GPU: each line waits for the device, which a run does as seldom.
@@ -71,6 +74,9 @@ pub(super) struct StepArgs {
     /// Seconds of steps of each batch size, behind the warm-up.
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
+    /// Count libtorch's calls in a step too, and those at which a host with a GPU waits for it (some steps more).
+    #[arg(long)]
+    calls: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -93,7 +99,7 @@ pub(super) fn run(args: &StepArgs) -> Result<(), CliError> {
     let source = Source::of_process(args.config.clone(), args.sets.clone());
     let config = source.load()?.config;
     if args.alone {
-        return answer(&format!("{}\n", alone(config, args.seconds)?));
+        return answer(&format!("{}\n", alone(config, args.seconds, args.calls)?));
     }
     let batches = if args.batch.is_empty() {
         vec![config.train.batch]
@@ -130,6 +136,7 @@ fn row(args: &StepArgs, batch: u32, bar: &ProgressBar) -> Result<Value, CliError
         process.args(["--set", set]);
     }
     process.args(["--set", &format!("train.batch={batch}")]);
+    process.args(args.calls.then_some("--calls"));
     let output = process
         .output()
         .map_err(|e| CliError::io(format!("a process for batch {batch}: {e}")))?;
@@ -144,7 +151,7 @@ fn row(args: &StepArgs, batch: u32, bar: &ProgressBar) -> Result<Value, CliError
 }
 
 /// Measures the config's own batch size in this process.
-fn alone(mut config: Config, seconds: f64) -> Result<Value, CliError> {
+fn alone(mut config: Config, seconds: f64, count_calls: bool) -> Result<Value, CliError> {
     let folder = tempfile::tempdir().map_err(|e| CliError::io(format!("a temporary folder: {e}")))?;
     config.data = DataConfig {
         train: noise(folder.path(), config.model.image)?,
@@ -158,10 +165,10 @@ fn alone(mut config: Config, seconds: f64) -> Result<Value, CliError> {
     }
     let (device, reason) = choose_device(&config.train.device).map_err(|e| CliError::usage(e.to_string(), None))?;
     let mut spec = config.trainer_spec();
-    if spec.objective.request(&spec.scope(0)).words.is_some() && !spec.codebook.exists() {
-        spec.codebook = stand_in(folder.path(), config.model.patch)?;
+    if spec.objective.request(&spec.scope(0)).words.is_some() && !Path::new(&spec.codebook.path).exists() {
+        spec.codebook.path = stand_in(folder.path(), config.model.patch)?;
     }
-    let (batches, vocabulary) = batches(&spec)?;
+    let (batches, vocabulary) = batches(&spec, device)?;
     undisturbed(&mut spec, folder.path(), device);
     let (batch, precision) = (spec.train.batch, spec.train.precision.is_bf16(device));
 
@@ -172,7 +179,20 @@ fn alone(mut config: Config, seconds: f64) -> Result<Value, CliError> {
     };
     let metrics = telemetry.train.clone();
     let run_dir = spec.run_dir.clone();
-    train_for(spec, batches, seconds, telemetry)?;
+    let calls = if !count_calls {
+        None
+    } else {
+        let mut spec = spec.clone();
+        spec.run_dir = folder.path().join("counted");
+        // Neither a line nor anything else is due: what is counted is a step's own.
+        spec.log.every_steps = u64::MAX;
+        let telemetry = Telemetry {
+            train: TrainMetrics::new(&prometheus::Registry::new()).map_err(|e| CliError::io(e.to_string()))?,
+            pipeline: PipelineMetrics::default(),
+        };
+        train_for(spec, batches.clone(), Until::Steps(COUNTED), telemetry)?
+    };
+    train_for(spec, batches, Until::Seconds(seconds), telemetry)?;
 
     let lines = MetricsLog::read(&run_dir);
     let behind = |line: &&Value| line["step"].as_u64().is_some_and(|step| step > WARM_UP);
@@ -201,7 +221,7 @@ fn alone(mut config: Config, seconds: f64) -> Result<Value, CliError> {
         "slowest": speeds[0], "fastest": speeds[speeds.len() - 1], "lines": speeds.len(),
         "mfu": (utilization > 0.0).then_some(utilization), "peak_memory_mb": peak_memory_mb(device)?,
         "program_time": shares, "device": format!("{device:?}"), "precision": if precision { "bf16" } else { "f32" },
-        "device_note": reason, "objective": config.objective.kind().name, "words": vocabulary,
+        "calls": calls.map(|(all, _)| all), "host_waits": calls.map(|(_, waits)| waits), "device_note": reason, "objective": config.objective.kind().name, "words": vocabulary,
     }))
 }
 
@@ -237,7 +257,7 @@ fn noise(folder: &Path, side: u32) -> Result<String, CliError> {
 }
 
 /// A vocabulary of random words; answers its file.
-fn stand_in(folder: &Path, patch: u32) -> Result<PathBuf, CliError> {
+fn stand_in(folder: &Path, patch: u32) -> Result<String, CliError> {
     let path = folder.join("words.safetensors");
     let spec = BookSpec {
         words: WORDS,
@@ -246,13 +266,13 @@ fn stand_in(folder: &Path, patch: u32) -> Result<PathBuf, CliError> {
         seed: 0,
     };
     build_random_projection(&spec, [0.0, 1.0])?.save(&path)?;
-    Ok(path)
+    Ok(path.display().to_string())
 }
 
 /// Batches as the pipeline makes them for this run, and how many words there are.
-fn batches(spec: &TrainerSpec) -> Result<(Vec<Batch>, usize), CliError> {
+fn batches(spec: &TrainerSpec, device: Device) -> Result<(Vec<Batch>, usize), CliError> {
     let needed = |scope: &Scope<'_>| spec.objective.request(scope).words.is_some();
-    let words = Words::load(&spec.codebook, &spec.model, "SHARDS", needed(&spec.scope(0)), Device::Cpu)?;
+    let words = Words::load(&spec.codebook, &spec.model, "SHARDS", needed(&spec.scope(0)), device)?;
     let request = Arc::new(words.request(spec.objective.request(&spec.scope(words.len()))));
     let dataset = Dataset::open(&spec.data.train, &spec.data, &spec.pipeline, PipelineMetrics::default())?;
     let shape = BatchSpec {
@@ -302,35 +322,63 @@ fn undisturbed(spec: &mut TrainerSpec, folder: &Path, device: Device) {
     spec.debug = Default::default();
 }
 
-/// Trains until `seconds` have passed behind the warm-up.
-fn train_for(spec: TrainerSpec, batches: Vec<Batch>, seconds: f64, telemetry: Telemetry) -> Result<(), CliError> {
+/// When a training ends, counted from behind the warm-up.
+#[derive(Clone, Copy)]
+enum Until {
+    Seconds(f64),
+    /// After so many steps, whose calls of libtorch are counted.
+    Steps(u64),
+}
+
+/// Trains until the end that is meant. Answers calls of libtorch, and waits of the host, of a step, where those are counted.
+fn train_for(spec: TrainerSpec, batches: Vec<Batch>, until: Until, telemetry: Telemetry) -> Result<Option<(f64, f64)>, CliError> {
     let (commander, commands) = channel();
     let (board, ended) = (StatusBoard::default(), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        scope.spawn(|| stop_after(seconds, &board, &ended, &commander));
+        let watch = scope.spawn(|| stop_at(until, &board, &ended, &commander));
         let outcome = run_prepared(spec, batches, &commands, Arc::clone(&board), telemetry);
         ended.store(true, Ordering::Release);
-        outcome
-    })?;
-    Ok(())
+        outcome?;
+        watch.join().expect("it does not panic").map_err(|e| CliError::io(e.to_string()))
+    })
 }
 
 /// Sends the stop, or nothing where the training ended before.
-fn stop_after(seconds: f64, board: &StatusBoard, ended: &AtomicBool, commander: &Sender<Command>) {
+fn stop_at(until: Until, board: &StatusBoard, ended: &AtomicBool, commander: &Sender<Command>) -> Result<Option<(f64, f64)>, TorchError> {
     let step = || board.lock().unwrap_or_else(PoisonError::into_inner).step;
-    let mut until = None;
+    // When it began: the moment, the step, and the count of calls.
+    let mut began: Option<(Instant, u64, Option<CallCount>)> = None;
     while !ended.load(Ordering::Acquire) {
-        match until {
-            Some(moment) if Instant::now() >= moment => {
-                // Nobody is left to be stopped where this fails.
-                let _ = commander.send(Command::Stop);
-                return;
+        let now = step();
+        match &began {
+            None if now > WARM_UP => {
+                let count = matches!(until, Until::Steps(_)).then(CallCount::begin).transpose()?;
+                began = Some((Instant::now(), step(), count));
             }
-            None if step() > WARM_UP => until = Some(Instant::now() + Duration::from_secs_f64(seconds)),
-            _ => {}
+            Some((moment, first, _)) => {
+                let over = match until {
+                    Until::Seconds(seconds) => moment.elapsed().as_secs_f64() >= seconds,
+                    Until::Steps(steps) => now - first >= steps,
+                };
+                if over {
+                    break;
+                }
+            }
+            None => {}
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(1));
     }
+    let taken = step();
+    let counted = match began {
+        Some((_, first, Some(count))) if taken > first => {
+            let (calls, steps) = (count.end()?, (taken - first) as f64);
+            Some((calls.all as f64 / steps, calls.waits as f64 / steps))
+        }
+        _ => None,
+    };
+    // Nobody is left to be stopped where this fails.
+    let _ = commander.send(Command::Stop);
+    Ok(counted)
 }
 
 fn table(rows: &[Value]) -> String {
@@ -361,6 +409,9 @@ fn table(rows: &[Value]) -> String {
             number("peak_memory_mb"),
             parts.join(", ")
         );
+        if let (Some(calls), Some(waits)) = (row["calls"].as_f64(), row["host_waits"].as_f64()) {
+            text += &format!("       {calls:.0} calls of libtorch a step, {waits:.2} at which a host with a GPU waits for it\n");
+        }
     }
     text
 }

@@ -168,13 +168,7 @@ impl<'a> Measured<'a> {
         };
         let (device, _) = choose_device(&config.train.device)?;
         let needed = config.objective.request(&scope(0)).words.is_some();
-        let words = Words::load(
-            Path::new(&config.codebook.path),
-            &config.model,
-            config.data.first_place(),
-            needed,
-            device,
-        )?;
+        let words = Words::load(&config.codebook, &config.model, config.data.first_place(), needed, device)?;
         tch::manual_seed(config.run.seed as i64);
         let vars = nn::VarStore::new(device);
         let objective = config.objective.build(&vars.root(), &scope(words.len()));

@@ -21,6 +21,7 @@ use crate::trainer::setup::Setup;
 use crate::trainer::spec::TrainerSpec;
 use crate::trainer::state::RunState;
 use crate::trainer::step::pass::Pass;
+use crate::words::WordsFoundBy;
 
 /// Longest time for which the bad batch is awaited.
 const REREAD_PATIENCE: Duration = Duration::from_secs(60);
@@ -160,6 +161,13 @@ pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> 
     let facts: Replay = serde_json::from_str(&text).map_err(|e| damaged(path.clone(), e.to_string()))?;
     let batch = load_batch(&folder.join(BATCH)).map_err(|e| damaged(folder.join(BATCH), e.to_string()))?;
     let (device, _) = choose_device(&spec.train.device)?;
+    // A batch that came without words had them found on the device; here that may be another one than then.
+    let mut spec = spec.clone();
+    spec.codebook.found_by = match batch.words.is_empty() {
+        true => WordsFoundBy::Device,
+        false => WordsFoundBy::Pipeline,
+    };
+    let spec = &spec;
     let words = spec.load_words(device)?;
     let vars = nn::VarStore::new(device);
     let scope = spec.scope(words.len());

@@ -72,7 +72,7 @@ fn setup(ema: bool) -> Setup {
         request: Arc::new(spec.objective.request(&spec.scope(8))),
         spec,
         device: Device::Cpu,
-        words: Words::Unused,
+        words: Words::Unused.into(),
         supply: Supply::Bucket,
     }
 }

@@ -199,17 +199,15 @@ impl<'a> Pass<'a> {
             Some(sent) => (sent, range),
             None => {
                 let len = range.len();
-                own = SentBatch::send(batch, range, self.device)?;
+                let mut part = SentBatch::send(batch, range, self.device)?;
+                self.words.map(|words| words.find(&mut part)).transpose()?;
+                own = part;
                 (&own, 0..len)
             }
         };
-        let target = sent.target(&range)?;
-        let mut input = sent.input(range, &normalise)?;
+        let input = sent.input(range, &normalise)?;
         phase(Phase::Forward);
-        if let Some(words) = self.words {
-            words.fill(&mut input, target.as_ref());
-        }
-        let made = target.and(input.words.as_ref().map(Tensor::shallow_clone));
+        let made = input.words.as_ref().filter(|_| batch.words.is_empty()).map(Tensor::shallow_clone);
         Ok((input, made))
     }
 
