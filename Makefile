@@ -7,7 +7,7 @@ help: ## this list
 setup: ## system packages, libtorch, test servers (CUDA=1: libtorch with CUDA)
 	@setup/setup.sh
 
-demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on yours; OBJECTIVE=mae|simclr|dino|moco-v3|supervised)
+demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on yours; OBJECTIVE=mae|simclr|dino|dinov2|moco-v3|supervised)
 	@OBJECTIVE="$(OBJECTIVE)" setup/demo.sh "$(DATA)"
 
 gpu-check: ## what this machine's GPU makes of the program, in 6 minutes (docs/gpu.md)

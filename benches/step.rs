@@ -98,6 +98,7 @@ fn random_input(case: &Case, n: i64, device: Device) -> StepInput {
         }],
         words: Some(Tensor::randint(case.vocabulary, [case.batch, n], (Kind::Int64, device))),
         largest_word: 0,
+        hidden: None,
         sets: Some(PatchSets {
             patches: n,
             a: a.shallow_clone(),

@@ -90,6 +90,7 @@ impl Batcher {
         }
         batch.words.extend_from_slice(&sample.words);
         batch.sets.extend_from_slice(&sample.sets);
+        batch.hidden.extend_from_slice(&sample.hidden);
         batch.labels.push(sample.label);
         batch.ids.push(id);
         batch.len += 1;
@@ -118,6 +119,7 @@ impl Batcher {
             batch.views.iter_mut().chain(&mut batch.target).for_each(|view| view.pixels.clear());
             batch.words.clear();
             batch.sets.clear();
+            batch.hidden.clear();
             batch.labels.clear();
             batch.ids.clear();
             batch.len = 0;
@@ -135,6 +137,7 @@ impl Batcher {
             target: request.target.map(|target| empty(TARGET, target.size)),
             words: Vec::with_capacity(if request.words.is_some() { n } else { 0 }),
             sets: Vec::with_capacity(if request.mask.is_some() { n } else { 0 }),
+            hidden: Vec::with_capacity(request.patches_that_may_hide() * self.capacity),
             labels: Vec::with_capacity(self.capacity),
             ids: Vec::with_capacity(self.capacity),
             cursor: Cursor::default(),
@@ -158,14 +161,15 @@ impl Batcher {
             request.target.map_or(0, |t| picture_bytes(t.size)),
         )?;
         same("words", sample.words.len(), if request.words.is_some() { n } else { 0 })?;
-        same("patches in sets", sample.sets.len(), if request.mask.is_some() { n } else { 0 })
+        same("patches in sets", sample.sets.len(), if request.mask.is_some() { n } else { 0 })?;
+        same("patches that may hide", sample.hidden.len(), request.patches_that_may_hide())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{MaskRequest, MaskSpec, TargetRequest, ViewRequest, WordRequest};
+    use crate::request::{HiddenRequest, MaskRequest, MaskSpec, TargetRequest, ViewRequest, WordRequest};
     use crate::types::PatchSet;
 
     fn request() -> Arc<SampleRequest> {
@@ -176,6 +180,12 @@ mod tests {
             mask: Some(MaskRequest {
                 side: 2,
                 spec: MaskSpec::UniformSplit { keep: 0.5 },
+            }),
+            hidden: Some(HiddenRequest {
+                view: "global",
+                side: 2,
+                probability: 0.5,
+                ratio: [0.1, 0.5],
             }),
         })
     }
@@ -192,6 +202,7 @@ mod tests {
             target: vec![n; 3],
             words: vec![u32::from(n); 4],
             sets: vec![PatchSet::A; 4],
+            hidden: vec![PatchSet::A; 4],
             label: i64::from(n),
         };
         let cursor = Cursor {

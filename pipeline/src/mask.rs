@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use crate::request::{MaskRequest, MaskSpec};
+use crate::request::{HiddenRequest, MaskRequest, MaskSpec};
 use crate::setting::Findings;
 use crate::types::PatchSet::{self, A, B, Neither};
 
@@ -122,6 +122,26 @@ pub fn fill(mask: &MaskRequest, rng: &mut impl Rng, out: &mut Vec<PatchSet>) {
     }
 }
 
+/// Smallest block of hidden patches (the authors' code of DINOv2).
+const MIN_HIDDEN: u32 = 4;
+
+/// Draws the hidden patches of one view and puts its grid behind `out`, row-major: A = hidden.
+///
+/// A view is masked or not by a draw of its own. Where it is, the number of patches is exact, as in [`fill`]; at least one is hidden and one is seen.
+/// Randomness: `rng`. The request has passed [`HiddenRequest::check`].
+pub fn hide(hidden: &HiddenRequest, rng: &mut impl Rng, out: &mut Vec<PatchSet>) {
+    let n = (hidden.side as usize).pow(2);
+    let start = out.len();
+    out.resize(start + n, Neither);
+    if rng.random::<f32>() >= hidden.probability {
+        return;
+    }
+    let [low, high] = hidden.ratio.map(f64::from);
+    let share = low + (high - low) * rng.random::<f64>();
+    let count = ((share * n as f64) as usize).clamp(1, n.saturating_sub(1).max(1));
+    blocks(hidden.side, count, (MIN_HIDDEN, (n / 2) as u32), rng, &mut out[start..]);
+}
+
 /// Puts exactly `target` patches into A by rectangles, then single patches.
 fn blocks(side: u32, target: usize, (min_block, max_block): (u32, u32), rng: &mut impl Rng, out: &mut [PatchSet]) {
     let side = side as usize;
@@ -182,178 +202,4 @@ fn move_one(out: &mut [PatchSet], from: PatchSet, to: PatchSet, rng: &mut impl R
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use rand::SeedableRng;
-    use rand_chacha::ChaCha8Rng;
-
-    use super::*;
-
-    fn draw(spec: &MaskSpec, side: u32, seed: u64) -> Vec<PatchSet> {
-        let mut out = vec![B; 3];
-        fill(&MaskRequest { side, spec: *spec }, &mut ChaCha8Rng::seed_from_u64(seed), &mut out);
-        out
-    }
-
-    fn count(sets: &[PatchSet], set: PatchSet) -> usize {
-        sets.iter().filter(|s| **s == set).count()
-    }
-
-    fn any_spec() -> impl Strategy<Value = (MaskSpec, u32)> {
-        (2u32..24, 1u32..80, 0u32..80, 0.0f32..0.6, 1u32..600, 0u8..4).prop_map(|(side, min_block, more, keep, count, kind)| {
-            let max_block = min_block + more;
-            let spec = match kind {
-                0 => MaskSpec::BlockwiseSplit { min_block, max_block },
-                1 => MaskSpec::UniformSplit { keep },
-                2 => MaskSpec::UniformMask { ratio: 2.0 * keep },
-                _ => MaskSpec::BlockwiseMask {
-                    count,
-                    min_block,
-                    max_block,
-                },
-            };
-            (spec, side)
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn counts_are_exact_and_draws_repeat((spec, side) in any_spec(), seed: u64) {
-            prop_assume!(wrong(&spec, side).is_empty());
-            let sets = draw(&spec, side, seed);
-            let n = (side * side) as usize;
-            let (a, b) = spec.counts(n);
-            prop_assert_eq!(sets.len(), n);
-            prop_assert_eq!((count(&sets, A), count(&sets, B), count(&sets, Neither)), (a, b, n - a - b));
-            prop_assert_eq!(draw(&spec, side, seed), sets);
-        }
-
-        #[test]
-        fn both_halves_are_equal_at_any_side(side in 2u32..40, seed: u64) {
-            let sets = draw(&MaskSpec::BlockwiseSplit { min_block: 16, max_block: 75 }, side, seed);
-            prop_assert_eq!(count(&sets, A), count(&sets, B));
-            prop_assert_eq!(count(&sets, Neither), (side * side % 2) as usize);
-        }
-    }
-
-    #[test]
-    fn blocks_are_connected_lumps_and_uniform_sets_are_not() {
-        // Neighbouring pairs in the same set among the 364 of a 14×14 grid: half of them by chance, far more in blocks.
-        let same = |spec: &MaskSpec| -> f64 {
-            let mut pairs = 0usize;
-            for seed in 0..200 {
-                let sets = draw(spec, 14, seed);
-                for i in 0..196 {
-                    pairs += usize::from(i % 14 < 13 && sets[i] == sets[i + 1]) + usize::from(i < 182 && sets[i] == sets[i + 14]);
-                }
-            }
-            pairs as f64 / (200.0 * 364.0)
-        };
-        let uniform = same(&MaskSpec::UniformSplit { keep: 0.5 });
-        assert!((uniform - 0.497).abs() < 0.01, "{uniform}");
-        let blockwise = same(&MaskSpec::BlockwiseSplit {
-            min_block: 16,
-            max_block: 75,
-        });
-        assert!(blockwise > 0.75, "{blockwise}");
-    }
-
-    #[test]
-    fn the_generator_alone_reaches_beits_counts() {
-        // BEiT's generator in Python, 20,000 runs, target 98, blocks of 16 to 75: exact in 71 %, mean 97.6 before the correction.
-        let (mut exact, mut sum, runs) = (0, 0usize, 4000);
-        for seed in 0..runs {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let mut out = vec![Neither; 196];
-            let mut masked = 0;
-            while masked < 98 {
-                match block(14, (98 - masked).min(75), 16, &mut rng, &mut out) {
-                    0 => break,
-                    added => masked += added,
-                }
-            }
-            exact += usize::from(masked == 98);
-            sum += masked;
-        }
-        assert!((exact as f64 / runs as f64 - 0.71).abs() < 0.03, "{exact}");
-        assert!((sum as f64 / runs as f64 - 97.6).abs() < 0.1, "{sum}");
-    }
-
-    fn wrong(spec: &MaskSpec, side: u32) -> String {
-        let mut found = Findings::default();
-        spec.check("mask", side, &mut found);
-        found.found().iter().map(|v| format!("{v}\n")).collect()
-    }
-
-    #[test]
-    fn bad_specs_are_refused_with_the_field_and_the_range() {
-        let blocks = |min_block, max_block| MaskSpec::BlockwiseSplit { min_block, max_block };
-        let masked = |count, min_block| MaskSpec::BlockwiseMask {
-            count,
-            min_block,
-            max_block: 75,
-        };
-        let cases = [
-            (
-                MaskSpec::UniformSplit { keep: 0.6 },
-                14,
-                "mask.keep = 0.6: expected above 0, at most 0.5",
-            ),
-            (MaskSpec::UniformSplit { keep: f32::NAN }, 14, "mask.keep = NaN"),
-            (
-                MaskSpec::UniformSplit { keep: 0.01 },
-                2,
-                "at least one patch for each set (grid of 2 × 2",
-            ),
-            (MaskSpec::UniformSplit { keep: 0.5 }, 1, "mask.keep = 0.5"),
-            (blocks(20, 10), 14, "mask.min_block = 20: expected 1 to mask.max_block = 10"),
-            (blocks(0, 10), 14, "mask.min_block = 0"),
-            (blocks(99, 120), 14, "mask.min_block = 99: expected at most 98"),
-            (blocks(1, 1), 1, "at least 2 × 2"),
-            (
-                MaskSpec::UniformMask { ratio: 1.0 },
-                14,
-                "mask.ratio = 1: expected above 0, below 1",
-            ),
-            (MaskSpec::UniformMask { ratio: f32::NAN }, 14, "mask.ratio = NaN"),
-            (MaskSpec::UniformMask { ratio: 0.9 }, 2, "one is seen (grid of 2 × 2"),
-            (masked(196, 16), 14, "mask.count = 196: expected 1 to 195 patches"),
-            (masked(0, 16), 14, "mask.count = 0"),
-            (masked(10, 16), 14, "mask.min_block = 16: expected at most 10"),
-        ];
-        for (spec, side, words) in cases {
-            let message = wrong(&spec, side);
-            assert!(message.contains(words), "{message}");
-        }
-    }
-
-    #[test]
-    fn three_quarters_of_the_papers_grid_are_147_patches_each_as_often_as_another() {
-        // arXiv 2111.06377 §3: 49 of 196 are seen.
-        let spec = MaskSpec::UniformMask { ratio: 0.75 };
-        assert_eq!((spec.counts(196), spec.counts(16)), ((147, 0), (12, 0)));
-        let mut masked = [0u32; 196];
-        for seed in 0..2000 {
-            for (times, set) in masked.iter_mut().zip(draw(&spec, 14, seed)) {
-                *times += u32::from(set == A);
-            }
-        }
-        // 1500 times each, with a standard deviation of 19.
-        assert!(masked.iter().all(|times| (1400..=1600).contains(times)), "{masked:?}");
-    }
-
-    #[test]
-    fn half_of_an_odd_grid_leaves_one_patch_in_no_set() {
-        for spec in [
-            MaskSpec::UniformSplit { keep: 0.5 },
-            MaskSpec::BlockwiseSplit {
-                min_block: 2,
-                max_block: 18,
-            },
-        ] {
-            assert_eq!(wrong(&spec, 7), "");
-            let sets = draw(&spec, 7, 5);
-            assert_eq!((count(&sets, A), count(&sets, B), count(&sets, Neither)), (24, 24, 1), "{spec:?}");
-        }
-    }
-}
+mod tests;

@@ -192,6 +192,39 @@ pub enum MaskSpec {
     },
 }
 
+/// Patches to hide in every view of a name, each view by a mask of its own: as many as a share of its grid that is drawn uniformly from `ratio`, by BEiT's
+/// blocks; and in a share 1 − `probability` of the views none (iBOT, arXiv 2111.07832 §3.1 and appendix; DINOv2, arXiv 2304.07193 §4).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HiddenRequest {
+    /// Name of the views.
+    pub view: &'static str,
+    /// Patches a side of their square grid.
+    pub side: u32,
+    /// Probability that a view has hidden patches.
+    pub probability: f32,
+    /// Range of their share of the grid.
+    pub ratio: [f32; 2],
+}
+
+impl HiddenRequest {
+    /// Checks that such masks can be drawn; `prefix` stands before the names of the keys, as `objective.ibot_mask_`.
+    pub fn check(&self, prefix: &str, found: &mut Findings) {
+        let (p, [low, high]) = (self.probability, self.ratio);
+        found.need(
+            p > 0.0 && p <= 1.0,
+            &format!("{prefix}probability"),
+            p,
+            "above 0, at most 1 (0.5 in the paper)",
+        );
+        found.need(
+            low > 0.0 && ordered(self.ratio, 0.0, 1.0) && high < 1.0,
+            &format!("{prefix}ratio"),
+            format!("{:?}", self.ratio),
+            "[low, high] with 0 < low ≤ high < 1",
+        );
+    }
+}
+
 /// What is asked of the pipeline for each sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleRequest {
@@ -203,6 +236,8 @@ pub struct SampleRequest {
     pub target: Option<TargetRequest>,
     /// A mask.
     pub mask: Option<MaskRequest>,
+    /// Patches to hide in some views.
+    pub hidden: Option<HiddenRequest>,
 }
 
 impl SampleRequest {
@@ -214,7 +249,21 @@ impl SampleRequest {
             words: None,
             target: None,
             mask: None,
+            hidden: None,
         }
+    }
+
+    /// Places of the views of that name.
+    pub fn places<'a>(&'a self, name: &'a str) -> impl Iterator<Item = usize> + 'a {
+        let views = self.views.iter().enumerate();
+        views.filter(move |(_, view)| view.name == name).map(|(place, _)| place)
+    }
+
+    /// Patches of all views of a sample in which some are hidden (0 where none are asked for).
+    #[must_use]
+    pub fn patches_that_may_hide(&self) -> usize {
+        self.hidden
+            .map_or(0, |hidden| self.places(hidden.view).count() * (hidden.side as usize).pow(2))
     }
 
     /// Place of the first view of that name.
@@ -241,7 +290,7 @@ impl SampleRequest {
         let sizes = self.views.iter().map(|view| view.size).chain(self.target.map(|target| target.size));
         let pixels: usize = sizes.map(picture_bytes).sum();
         let n = self.patches();
-        pixels + n * 4 * usize::from(self.words.is_some()) + n * usize::from(self.mask.is_some()) + 8
+        pixels + n * 4 * usize::from(self.words.is_some()) + n * usize::from(self.mask.is_some()) + self.patches_that_may_hide() + 8
     }
 }
 

@@ -162,6 +162,13 @@ impl SampleMaker {
             let mut rng = sample_rng(self.seed, raw.id, Purpose::Mask, 0);
             mask::fill(mask, &mut rng, &mut out.sets);
         }
+        out.hidden.clear();
+        if let Some(hidden) = &self.request.hidden {
+            for place in self.request.places(hidden.view) {
+                let mut rng = sample_rng(self.seed, raw.id, Purpose::Mask, place as u32);
+                mask::hide(hidden, &mut rng, &mut out.hidden);
+            }
+        }
         times.augment = start.elapsed();
 
         out.words.clear();
@@ -228,6 +235,20 @@ fn check_request(request: &SampleRequest) -> Result<(), PipelineError> {
     if let Some(mask) = request.mask {
         let mut found = Findings::default();
         mask.spec.check("mask", mask.side, &mut found);
+        first(found)?;
+    }
+    if let Some(hidden) = request.hidden {
+        let size = of(hidden.view).map_or(0, |view| view.size);
+        require("hidden.view", hidden.view, size > 0, "the name of a view")?;
+        let fits = hidden.side >= 2 && size.is_multiple_of(hidden.side);
+        require(
+            "hidden.side",
+            hidden.side,
+            fits,
+            &format!("at least 2, and a divisor of the view's size {size}"),
+        )?;
+        let mut found = Findings::default();
+        hidden.check("hidden.", &mut found);
         first(found)?;
     }
     Ok(())

@@ -88,6 +88,8 @@ pub struct Sample {
     pub words: Vec<u32>,
     /// Set of each patch, row-major; empty if the request asks for none.
     pub sets: Vec<PatchSet>,
+    /// A where a patch is hidden, view after view of those that the request asks for, row-major; empty if it asks for none.
+    pub hidden: Vec<PatchSet>,
     /// Class index, −1 if unknown.
     pub label: i64,
 }
@@ -149,6 +151,8 @@ pub struct Batch {
     pub words: Vec<u32>,
     /// Sets B×n, or empty.
     pub sets: Vec<PatchSet>,
+    /// Hidden patches B×views×n, or empty.
+    pub hidden: Vec<PatchSet>,
     /// Class index per sample, −1 if unknown.
     pub labels: Vec<i64>,
     /// Identity of each sample.
@@ -168,6 +172,6 @@ impl Batch {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let pixels: usize = self.views.iter().chain(&self.target).map(|view| view.pixels.len()).sum();
-        pixels + self.words.len() * 4 + self.sets.len() + self.labels.len() * 8
+        pixels + self.words.len() * 4 + self.sets.len() + self.hidden.len() + self.labels.len() * 8
     }
 }

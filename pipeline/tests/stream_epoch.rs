@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
-use splitmask_pipeline::request::{ColourConfig, CropConfig, MaskRequest, MaskSpec, SampleRequest, ViewRequest};
+use splitmask_pipeline::request::{ColourConfig, CropConfig, HiddenRequest, MaskRequest, MaskSpec, SampleRequest, ViewRequest};
 use splitmask_pipeline::run::{BatchSpec, Dataset, Order, Worker};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::seed::mix;
@@ -211,6 +211,12 @@ fn two_global_and_six_local_views_go_through_maker_and_batch() {
             side: 8,
             spec: MaskSpec::UniformSplit { keep: 0.25 },
         }),
+        hidden: Some(HiddenRequest {
+            view: "global",
+            side: 8,
+            probability: 0.5,
+            ratio: [0.1, 0.5],
+        }),
         ..SampleRequest::of_views(views)
     });
     let make = |request: Arc<SampleRequest>| SampleMaker::new(request, ViewMode::Train, 9, Limits::default(), None).unwrap();
@@ -238,11 +244,12 @@ fn two_global_and_six_local_views_go_through_maker_and_batch() {
         let batch = stream.next().unwrap().unwrap();
         let names: Vec<&str> = batch.views.iter().map(|view| view.name.as_ref()).collect();
         assert_eq!(names, ["global", "global", "local", "local", "local", "local", "local", "local"]);
-        assert_eq!(batch.sets.len(), 6 * 64);
+        assert_eq!((batch.sets.len(), batch.hidden.len()), (6 * 64, 6 * 2 * 64));
         for k in 0..6 {
             let raw = &raws[n * 6 + k];
             assert_eq!(batch.ids[k], raw.id);
             maker.make(raw, &mut sample).unwrap();
+            assert_eq!(batch.hidden[k * 128..][..128], sample.hidden, "patches hidden of sample {k}");
             for (v, asked) in request.views.iter().enumerate() {
                 let got = &batch.views[v];
                 assert_eq!((got.size, got.pixels.len()), (asked.size, 6 * got.picture_bytes()));

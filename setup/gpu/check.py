@@ -95,7 +95,7 @@ def doctor():
 
 def parity():
     """The tests against PyTorch's numbers, on the device, in f32."""
-    names = ["against_pytorch::", "mae::", "simclr::", "dino::", "moco_v3::", "supervised::"]
+    names = ["against_pytorch::", "mae::", "simclr::", "dino::", "dinov2::", "moco_v3::", "supervised::"]
     env = {"SPLITMASK_PARITY_DEVICE": DEVICE, "CARGO_MANIFEST_DIR": str(HERE), "RUST_BACKTRACE": "0"}
     done = subprocess.run(["./parity", *names, "--test-threads=1"], cwd=HERE, capture_output=True, text=True, timeout=90, env={**os.environ, **env})
     wrong = re.findall(r"^test (\S+) \.\.\. FAILED", done.stdout, re.M)

@@ -1,5 +1,7 @@
 //! The objective's own loss on `data.val`: needs no labels unless the objective learns them, and rises where a run learns its images by heart.
 
+use std::ops::Range;
+
 use prometheus::Gauge;
 use splitmask_pipeline::bucket::classes::ClassMap;
 use splitmask_pipeline::types::Batch;
@@ -11,6 +13,7 @@ use super::config::{EvalConfig, Watched};
 use super::error::EvalError;
 use super::evaluation::{Evaluation, Score, Subject};
 use super::progress::{GoOn, Progress};
+use crate::model::BatchRows;
 use crate::objective::{Better, Panel, StepContext};
 use crate::telemetry::metrics::{SideTask, TrainMetrics};
 
@@ -128,19 +131,33 @@ pub(super) fn batch_loss(subject: &Subject<'_>, batch: &Batch) -> Result<f64, Ev
     let size = (training.batch / training.micro_batches).max(1);
     let between = objective.between_images().filter(|_| size < batch.len);
     let labels = Tensor::from_slice(&batch.labels).to_device(subject.device);
-    let (mut total, mut described) = (0.0, Vec::new());
-    for start in (0..batch.len).step_by(size) {
-        let range = start..batch.len.min(start + size);
+    let parts = || (0..batch.len).step_by(size).map(|start| start..batch.len.min(start + size));
+    let part = |range: Range<usize>| -> Result<_, EvalError> {
+        let input = training.words.send(batch, range.clone(), subject.device, &subject.normalise)?;
+        let mut ctx = StepContext::evaluation(training.step, training.total_steps, input.len);
+        ctx.rows = BatchRows {
+            start: range.start as i64,
+            total: batch.len as i64,
+            ..ctx.rows
+        };
+        Ok((input, ctx))
+    };
+    let mut total = 0.0;
+    if let Some(between) = between {
+        let mut described = Vec::new();
+        for range in parts() {
+            let (input, ctx) = part(range)?;
+            let _autocast = autocast()?;
+            described.push(between.descriptors(&input, &ctx)?);
+        }
+        total += between.compare(&Tensor::f_cat(&described, 1)?).total.double_value(&[]);
+    }
+    for range in parts() {
         let share = range.len() as f64 / batch.len as f64;
-        let input = training.words.send(batch, range, subject.device, &subject.normalise)?;
-        let ctx = StepContext::evaluation(training.step, training.total_steps, input.len);
+        let (input, ctx) = part(range)?;
         let _autocast = autocast()?;
         let losses = match between {
-            Some(between) => {
-                let (losses, descriptors) = between.describe(&input, &ctx)?;
-                described.push(descriptors);
-                losses
-            }
+            Some(between) => between.describe(&input, &ctx)?.0,
             // Of the labels of the whole batch, so that parts with fewer labels count less. No image is mixed here: each stands for its partner.
             None => match objective.mixed_images() {
                 Some(mixed) => mixed.forward_part(&input, &input, &labels, &ctx)?,
@@ -148,9 +165,6 @@ pub(super) fn batch_loss(subject: &Subject<'_>, batch: &Batch) -> Result<f64, Ev
             },
         };
         total += share * losses.total.double_value(&[]);
-    }
-    if let Some(between) = between {
-        total += between.compare(&Tensor::f_cat(&described, 1)?).total.double_value(&[]);
     }
     Ok(total)
 }

@@ -8,7 +8,7 @@ use super::{ObjectiveError, Scope};
 use crate::model::Vit;
 use crate::model::config::VitConfig;
 use crate::setting::{Findings, Fitting};
-use crate::tensor::{PatchSets, StepInput};
+use crate::tensor::{PatchSets, StepInput, place_rows};
 
 /// Patches of the grid that BEiT's numbers are for: 14 × 14 (arXiv 2106.08254 §2.3).
 const PAPER_PATCHES: f64 = 196.0;
@@ -103,6 +103,15 @@ pub(super) fn one_view(at: &Scope<'_>, mask: MaskSpec, words: bool) -> SampleReq
         }),
         ..SampleRequest::of_views(vec![view])
     }
+}
+
+/// Images B×3×S×S to patch embeddings B×N×D with their positions, those at `rows` (i64, of all B·N) replaced by `mask_token` (D values) first.
+pub(super) fn embed_hidden(vit: &Vit, image: &Tensor, rows: &Tensor, mask_token: &Tensor) -> Tensor {
+    let patches = vit.patches(image);
+    let (b, n, d) = patches.size3().expect("patches are B×N×D");
+    let hidden = mask_token.view([1, d]).expand([rows.size()[0], d], false);
+    let tokens = place_rows(&patches.view([b * n, d]), rows, &hidden).view([b, n, d]);
+    tokens + vit.patch_positions(image.size()[2] / vit.patch())
 }
 
 /// What masked image modelling needs.

@@ -253,13 +253,22 @@ pub fn settings<'a, T: Plan>(plan: &'a dyn Plan, objective: &Kind) -> Result<&'a
 /// A loss between the images of a batch that needs no more of each than a descriptor. Its gradient is taken in two passes (gradient cache, arXiv
 /// 2101.06983): all descriptors without graph, the loss's gradient for them, then each part of the batch again, with its share of that gradient.
 pub trait BetweenImages {
+    /// Descriptors of a part as [`BetweenImages::describe`] has them, without graph: the first pass, over all parts of a batch. What the losses of a part
+    /// need to know of the others is noted here.
+    ///
+    /// # Errors
+    /// As [`Objective::forward`].
+    fn descriptors(&self, x: &StepInput, ctx: &StepContext) -> Result<Tensor, ObjectiveError> {
+        Ok(tch::no_grad(|| self.describe(x, ctx))?.1)
+    }
+
     /// Losses of a part without the term between images, and its descriptors: f32, branches × images × width, with their graph.
     ///
     /// # Errors
     /// As [`Objective::forward`].
     fn describe(&self, x: &StepInput, ctx: &StepContext) -> Result<(Losses, Tensor), ObjectiveError>;
 
-    /// The term between all images of a batch, of their descriptors.
+    /// The term between all images of a batch, of their descriptors; called once, between the passes. Its total must depend on them.
     fn compare(&self, descriptors: &Tensor) -> Losses;
 }
 

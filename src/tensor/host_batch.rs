@@ -7,6 +7,7 @@ use splitmask_pipeline::types::{Batch, PatchSet, View};
 use tch::{Device, Kind, Tensor};
 use torch_ext::send;
 
+use crate::tensor::hidden::SentHidden;
 use crate::tensor::{NamedView, PatchSets, StepInput, TensorError};
 
 /// Per-channel mean and standard deviation of pixels in 0..1.
@@ -40,6 +41,7 @@ pub struct SentBatch {
     words: Option<Tensor>,
     largest_word: u32,
     sets: Option<PatchSets>,
+    hidden: Option<SentHidden>,
     /// i64 B.
     labels: Tensor,
 }
@@ -78,6 +80,13 @@ impl SentBatch {
             let sets = rows(&batch.sets, batch.len, n, &range, || format!("sets ({}×{n})", batch.len))?;
             Some(index_lists(sets, n, device)?)
         };
+        let hidden = if batch.hidden.is_empty() {
+            None
+        } else {
+            let n = batch.hidden.len() / batch.len;
+            let hidden = rows(&batch.hidden, batch.len, n, &range, || format!("hidden ({}×{n})", batch.len))?;
+            Some(SentHidden::send(hidden, n, device)?)
+        };
         let labels = rows(&batch.labels, batch.len, 1, &range, || "labels".into())?;
         Ok(Self {
             len,
@@ -85,6 +94,7 @@ impl SentBatch {
             words,
             largest_word,
             sets,
+            hidden,
             target,
             labels: send(labels, &[int(len)], device)?,
         })
@@ -144,6 +154,7 @@ impl SentBatch {
                 not_a: part_of(&sets.not_a, &range),
                 not_b: part_of(&sets.not_b, &range),
             }),
+            hidden: self.hidden.as_ref().map(|hidden| hidden.part(&range)),
             labels: part_of(&self.labels, &range),
         })
     }
@@ -267,6 +278,7 @@ mod tests {
             target: None,
             words: vec![1, 2, 3, 4, 5, 6, 7, 8],
             sets: vec![A, B, B, A, Neither, A, A, B],
+            hidden: vec![Neither, A, A, Neither],
             labels: vec![3, -1],
             ids: vec![
                 SampleId {
@@ -343,6 +355,8 @@ mod tests {
         let p = s.sets.unwrap();
         assert_eq!((rows_of(&p.a), rows_of(&p.not_b)), (vec![vec![1, 2]], vec![vec![0, 1, 2]]));
         assert_eq!(Vec::<i64>::try_from(&s.labels).unwrap(), [-1]);
+        let hidden = s.hidden.unwrap();
+        assert_eq!((hidden.patches, Vec::<i64>::try_from(&hidden.rows).unwrap()), (2, vec![0]));
         assert!(matches!(
             step_input(&batch(), 1..3, Device::Cpu, &PLAIN),
             Err(TensorError::BadRange { len: 2, .. })

@@ -5,6 +5,7 @@
 
 mod device;
 mod finite;
+mod hidden;
 mod host_batch;
 mod rows;
 mod stored_batch;
@@ -17,6 +18,7 @@ use splitmask_pipeline::types::PatchSet;
 
 pub use device::{choose_device, multiplies_bf16, parse_device};
 pub use finite::{Look, is_finite, look, watched};
+pub use hidden::HiddenPatches;
 pub use host_batch::{Normalise, SentBatch, step_input};
 pub use rows::{flat_rows, place_rows, take_rows};
 pub use stored_batch::{load_batch, save_batch};
@@ -116,6 +118,8 @@ pub struct StepInput {
     pub largest_word: u32,
     /// How the patches are divided.
     pub sets: Option<PatchSets>,
+    /// Which patches of the views that the request names are hidden.
+    pub hidden: Option<HiddenPatches>,
     /// i64 B: class index, −1 if unknown.
     pub labels: Tensor,
 }

@@ -6,7 +6,7 @@ use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::types::{Batch, PatchSet, SampleId, TARGET, View};
 use tch::{Kind, TchError, Tensor};
 
-/// Writes views (u8, `view.INDEX.NAME`), target, words, sets, labels and sample ids (epoch, shard, member). The cursor is not among them.
+/// Writes views (u8, `view.INDEX.NAME`), target, words, sets, hidden patches, labels and sample ids (epoch, shard, member). The cursor is not among them.
 ///
 /// # Errors
 /// What libtorch said.
@@ -25,8 +25,10 @@ pub fn save_batch(batch: &Batch, path: &Path) -> Result<(), TchError> {
     }
     let words: Vec<i64> = batch.words.iter().map(|&w| i64::from(w)).collect();
     named.push(("words".into(), Tensor::from_slice(&words).f_view([b, words.len() as i64 / b])?));
-    let sets: Vec<u8> = batch.sets.iter().map(|set| *set as u8).collect();
-    named.push(("sets".into(), Tensor::from_slice(&sets).f_view([b, sets.len() as i64 / b])?));
+    for (name, sets) in [("sets", &batch.sets), ("hidden", &batch.hidden)] {
+        let sets: Vec<u8> = sets.iter().map(|set| *set as u8).collect();
+        named.push((name.into(), Tensor::from_slice(&sets).f_view([b, sets.len() as i64 / b])?));
+    }
     named.push(("labels".into(), Tensor::from_slice(&batch.labels)));
     let ids: Vec<i64> = batch
         .ids
@@ -73,15 +75,20 @@ pub fn load_batch(path: &Path) -> Result<Batch, TchError> {
             member: id[2] as u32,
         })
         .collect();
+    let sets = |tensor: &Tensor| {
+        Vec::<u8>::try_from(tensor.f_view([-1])?)?
+            .into_iter()
+            .map(|set| PatchSet::try_from(set).map_err(|number| wrong(format!("there is no set {number}"))))
+            .collect::<Result<Vec<_>, TchError>>()
+    };
     Ok(Batch {
         len: ids.len(),
         views,
         target: target.map(|(name, pixels)| view(name, pixels)).transpose()?,
         words: whole("words")?.into_iter().map(|w| w as u32).collect(),
-        sets: Vec::<u8>::try_from(find("sets")?.f_view([-1])?)?
-            .into_iter()
-            .map(|set| PatchSet::try_from(set).map_err(|number| wrong(format!("there is no set {number}"))))
-            .collect::<Result<_, _>>()?,
+        sets: sets(find("sets")?)?,
+        // Files of earlier versions lack them.
+        hidden: find("hidden").ok().map_or(Ok(vec![]), sets)?,
         labels: whole("labels")?,
         ids,
         cursor: Cursor::default(),
@@ -105,6 +112,7 @@ mod tests {
             target: Some(view("target", 1, (6..12).collect())),
             words: vec![1, 2, 3, 4, 5, 6, 7, 8],
             sets: [1u8, 2, 2, 1, 0, 1, 1, 2].map(|n| PatchSet::try_from(n).unwrap()).to_vec(),
+            hidden: [0u8, 1, 1, 0].map(|n| PatchSet::try_from(n).unwrap()).to_vec(),
             labels: vec![3, -1],
             ids: [(0, 1, 2), (0, 3, 4)]
                 .map(|(epoch, shard, member)| SampleId { epoch, shard, member })

@@ -215,6 +215,10 @@ fn batches_that_lack_something_are_refused_by_name() {
                 );
             }
         }
+        if request.hidden.is_some() {
+            names(&|i| i.hidden = None, "no hidden patches");
+            names(&|i| i.hidden.as_mut().unwrap().patches = 15, "may be hidden is [15]");
+        }
         if request.words.is_some() {
             names(&|i| i.words = None, "no visual words");
             names(&|i| i.largest_word = VOCABULARY as u32, "visual word 64");

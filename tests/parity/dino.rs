@@ -56,6 +56,7 @@ fn two_steps_follow_pytorch() {
         views: vec![view("global", 0), view("global", 1), view("local", 0), view("local", 1)],
         words: None,
         largest_word: 0,
+        hidden: None,
         sets: None,
         labels: Tensor::full([4], -1, (Kind::Int64, device())),
     };

@@ -100,6 +100,7 @@ fn a_new_network_pays_its_own_variance_on_top_of_that_of_the_targets() {
         }],
         words: None,
         largest_word: 0,
+        hidden: None,
         sets: Some(splitmask::tensor::PatchSets {
             patches: 64,
             a: part(0, 48),

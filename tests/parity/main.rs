@@ -4,6 +4,7 @@ mod against_pytorch;
 mod conformance;
 mod determinism;
 mod dino;
+mod dinov2;
 mod dvae;
 mod extending;
 mod fixture;

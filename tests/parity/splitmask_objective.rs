@@ -69,6 +69,7 @@ fn patches_and_targets_stay_paired() {
         }],
         words: Some(original.words.as_ref().unwrap().index_select(1, &perm)),
         largest_word: original.largest_word,
+        hidden: None,
         sets: Some(PatchSets {
             patches: 16,
             a: moved(&sets.a),
@@ -126,6 +127,7 @@ fn half_of_an_odd_grid_is_learnt_from_too() {
             }],
             words: Some(Tensor::randint(VOCABULARY, [BATCH, 9], (Kind::Int64, Device::Cpu))),
             largest_word: 63,
+            hidden: None,
             sets: Some(sets),
             labels: Tensor::full([BATCH], -1, (Kind::Int64, Device::Cpu)),
         };

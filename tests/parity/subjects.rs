@@ -9,7 +9,7 @@ use toml::Value;
 use splitmask::model::config::{VitConfig, VitSize};
 use splitmask::objective::{OBJECTIVES, Objective, ObjectiveConfig, Scope};
 use splitmask::setting::Fitting;
-use splitmask::tensor::{NamedView, PatchSets, StepInput};
+use splitmask::tensor::{HiddenPatches, NamedView, PatchSets, StepInput};
 
 use crate::{evaluation, rotation};
 
@@ -101,6 +101,21 @@ pub(crate) fn input(config: &ObjectiveConfig) -> StepInput {
             not_b: sorted(order.narrow(1, 0, n - b)),
         }
     });
+    let hidden = request.hidden.map(|hidden| {
+        let n = i64::from(hidden.side).pow(2);
+        let of_image = request.patches_that_may_hide() as i64;
+        // The share of views that is asked for hides something, each another number of patches.
+        let share = f64::from(hidden.probability);
+        let hides = |view: i64| (share * (view + 1) as f64).floor() > (share * view as f64).floor();
+        let views = (0..BATCH * of_image / n).filter(|view| hides(*view));
+        let rows: Vec<i64> = views
+            .flat_map(|view| (view % 5..view % 5 + 1 + view % 7).map(move |p| view * n + p))
+            .collect();
+        HiddenPatches {
+            patches: of_image,
+            rows: Tensor::from_slice(&rows),
+        }
+    });
     let view = |asked: &ViewRequest| NamedView {
         name: asked.name.into(),
         pixels: Tensor::randn([BATCH, 3, i64::from(asked.size), i64::from(asked.size)], (Kind::Float, Device::Cpu)),
@@ -113,6 +128,7 @@ pub(crate) fn input(config: &ObjectiveConfig) -> StepInput {
             .map(|_| Tensor::randint(VOCABULARY, [BATCH, n], (Kind::Int64, Device::Cpu))),
         largest_word: VOCABULARY as u32 - 1,
         sets,
+        hidden,
         labels: match config.classes() {
             Some(classes) => Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)).remainder(i64::from(classes)),
             None => Tensor::full([BATCH], -1, (Kind::Int64, Device::Cpu)),

@@ -48,15 +48,25 @@ const SMALL: [(&str, u32); 4] = [
     ("freeze_last_layer_steps", 10),
 ];
 
+/// An objective and further keys that make it keep other things.
+const VARIANTS: [(&str, &str, &str); 2] = [
+    ("iBOT", "dino", "ibot_weight = 1.0\n"),
+    (
+        "DINOv2",
+        "dino",
+        "ibot_weight = 1.0\nkoleo_weight = 0.1\ncentring = \"sinkhorn\"\nseparate_heads = true\nibot_prototypes = 32\n",
+    ),
+];
+
 /// The ground's config with an objective's defaults, and averaged weights beside the trained ones.
-fn config_of(ground: &Ground, kind: &splitmask::objective::Kind) -> String {
+fn config_of(ground: &Ground, kind: &splitmask::objective::Kind, more: &str) -> String {
     let text = ground.config_text();
     let (before, rest) = text.split_once("[objective]").unwrap();
     let (_, after) = rest.split_once("[optim]").unwrap();
     let small = SMALL.iter().filter(|(key, _)| kind.keys().any(|k| k.name == *key));
     let small: String = small.map(|(key, size)| format!("{key} = {size}\n")).collect();
     format!(
-        "{before}[objective]\nkind = \"{}\"\n{small}[ema]\ndecay = 0.9\n[optim]{after}",
+        "{before}[objective]\nkind = \"{}\"\n{small}{more}[ema]\ndecay = 0.9\n[optim]{after}",
         kind.name
     )
 }
@@ -65,9 +75,10 @@ fn config_of(ground: &Ground, kind: &splitmask::objective::Kind) -> String {
 #[test]
 fn a_killed_run_of_each_objective_goes_on_bit_for_bit() {
     let ground = Ground::new();
-    for kind in splitmask::objective::OBJECTIVES {
-        let name = kind.name;
-        std::fs::write(ground.config(), config_of(&ground, kind)).unwrap();
+    let kinds = splitmask::objective::OBJECTIVES.iter().map(|kind| (kind.name, *kind, ""));
+    let variants = VARIANTS.map(|(name, kind, more)| (name, splitmask::objective::kind(kind).unwrap(), more));
+    for (name, kind, more) in kinds.chain(variants) {
+        std::fs::write(ground.config(), config_of(&ground, kind, more)).unwrap();
         let run = |folder: &str| {
             let set = format!("run.dir=\"{}\"", ground.path(folder).display());
             ground.train(&["--set", "optim.total_steps=150", "--set", "log.every_steps=10", "--set", &set])

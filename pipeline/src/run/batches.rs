@@ -305,7 +305,8 @@ impl Collector {
         m.stage_time(Stage::Decode, times.decode);
         m.truncated_kept.inc_by(u64::from(times.truncated));
         m.stage_time(Stage::Augment, times.augment);
-        if self.spec.request.words.is_some() || self.spec.request.mask.is_some() {
+        let request = &self.spec.request;
+        if request.words.is_some() || request.mask.is_some() || request.hidden.is_some() {
             m.samples.of(Progress::Tokenized).inc();
             m.stage_time(Stage::Tokenize, times.tokenize);
         }

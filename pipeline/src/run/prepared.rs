@@ -47,6 +47,7 @@ impl BatchStream {
                 to.zip(from).for_each(|(to, from)| to.pixels.clone_from(&from.pixels));
                 copy.words.clone_from(&batch.words);
                 copy.sets.clone_from(&batch.sets);
+                copy.hidden.clone_from(&batch.hidden);
                 copy.labels.clone_from(&batch.labels);
                 copy.ids.clone_from(&batch.ids);
                 before += batch.len as u64;
@@ -89,6 +90,7 @@ mod tests {
             target: None,
             words: vec![u32::from(value); 2],
             sets: vec![],
+            hidden: vec![],
             labels: vec![-1; 2],
             ids: vec![
                 SampleId {

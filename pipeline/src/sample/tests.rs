@@ -7,7 +7,7 @@ use turbojpeg_sys as tj;
 use super::*;
 use crate::augment::Augmenter;
 use crate::decode::fixtures::{Jpeg, difference, encode, photo, raster, with_orientation};
-use crate::request::{ColourConfig, CropConfig, IMAGE, MaskRequest, MaskSpec, TargetRequest, WordRequest};
+use crate::request::{ColourConfig, CropConfig, HiddenRequest, IMAGE, MaskRequest, MaskSpec, TargetRequest, WordRequest};
 use crate::tokenize::{BookSpec, PixelSpace, build_random_projection};
 use crate::types::{Image, PatchSet, SampleId};
 
@@ -175,6 +175,13 @@ fn a_sample_depends_on_its_id_alone() {
             max_block: 6,
         },
     });
+    full.views.push(view(64));
+    full.hidden = Some(HiddenRequest {
+        view: IMAGE,
+        side: 8,
+        probability: 0.75,
+        ratio: [0.1, 0.5],
+    });
     let raws: Vec<RawSample> = (0..20).map(|i| raw(files[i as usize % 2].clone(), i)).collect();
     let mut forward = maker(full.clone(), ViewMode::Train);
     let made: Vec<Sample> = raws
@@ -193,6 +200,13 @@ fn a_sample_depends_on_its_id_alone() {
     }
     assert_ne!(made[0].views, made[2].views, "two crops of one picture");
     assert_eq!(made[0].sets.iter().filter(|set| **set == PatchSet::A).count(), 8);
+    let both: Vec<(&[PatchSet], &[PatchSet])> = made.iter().map(|sample| sample.hidden.split_at(64)).collect();
+    assert!(
+        both.iter().any(|(first, second)| first != second),
+        "each view of the name has a mask of its own"
+    );
+    let hides = |grid: &[PatchSet]| grid.contains(&PatchSet::A);
+    assert!(both.iter().any(|(first, _)| hides(first)) && both.iter().any(|(first, _)| !hides(first)));
 }
 
 #[test]
@@ -263,7 +277,19 @@ fn requests_that_cannot_be_fulfilled_are_refused_with_key_and_range() {
         target: Some(TargetRequest { view: view_name, size }),
         ..SampleRequest::of_views(vec![view(64)])
     };
+    let hidden = |view_name, side, probability| SampleRequest {
+        hidden: Some(HiddenRequest {
+            view: view_name,
+            side,
+            probability,
+            ratio: [0.1, 0.5],
+        }),
+        ..SampleRequest::of_views(vec![view(64)])
+    };
     for (message, expected) in [
+        (refused(hidden("local", 8, 0.5), ViewMode::Train), "hidden.view = \"local\""),
+        (refused(hidden(IMAGE, 7, 0.5), ViewMode::Train), "hidden.side = 7"),
+        (refused(hidden(IMAGE, 8, 2.0), ViewMode::Train), "hidden.probability = "),
         (refused(SampleRequest::of_views(vec![]), ViewMode::Train), "views = 0"),
         (refused(with(|v| v.size = 0), ViewMode::Train), "size = 0: 1 to 4096"),
         (

@@ -174,9 +174,9 @@ impl Bench {
             Level::Decode | Level::L1 => request = speck(),
             Level::Crop => {
                 request.views.iter_mut().for_each(|v| v.colour = ColourConfig::default());
-                (request.words, request.mask) = (None, None);
+                (request.words, request.mask, request.hidden) = (None, None, None);
             }
-            Level::Colour => (request.words, request.mask) = (None, None),
+            Level::Colour => (request.words, request.mask, request.hidden) = (None, None, None),
             Level::Words | Level::Batch => {}
             Level::L2 => request = bare(ColourConfig::default()),
             Level::L3 => {
@@ -311,4 +311,5 @@ fn fill(out: &mut Sample) {
     out.target.clear();
     out.words.clear();
     out.sets.clear();
+    out.hidden.clear();
 }

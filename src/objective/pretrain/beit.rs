@@ -9,14 +9,14 @@ use crate::head::MimHead;
 use crate::loss::{count_words, token_accuracy};
 use crate::model::config::VitConfig;
 use crate::model::{Init, QkvBias, Vit, VitOptions, encoder_flops, linear_flops, parameter};
-use crate::objective::masked::{MaskedInput, drop_path, fit_mask, masked_input, one_view, side};
+use crate::objective::masked::{MaskedInput, drop_path, embed_hidden, fit_mask, masked_input, one_view, side};
 use crate::objective::predicted_words::{self, FREQUENCIES, INPAINT_COLLAPSED, PREDICTED_PERPLEXITY};
 use crate::objective::{
     Better, Column, Kind, Losses, Number, Objective, ObjectiveError, Plan, Role, Scope, Sheet, StepContext, Unit, read, settings, table,
 };
 use crate::setting::Class::Restart;
 use crate::setting::{Findings, Fitting, Key, Violation, key, settings};
-use crate::tensor::{StepInput, flat_rows, place_rows, take_rows};
+use crate::tensor::{StepInput, flat_rows, take_rows};
 
 /// The row of the registry.
 pub static KIND: Kind = Kind {
@@ -149,13 +149,9 @@ impl Beit {
 
     /// Features B×(1+N)×D with the patches `masked` B×K hidden.
     fn features(&self, image: &Tensor, masked: &Tensor, train: bool) -> Tensor {
-        let patches = self.vit.patches(image);
-        let (b, n, d) = patches.size3().expect("patches are B×N×D");
-        let rows = flat_rows(masked, b, n, 0);
-        let hidden = self.mask_token.view([1, d]).expand([rows.size()[0], d], false);
-        let tokens = place_rows(&patches.view([b * n, d]), &rows, &hidden).view([b, n, d]);
+        let rows = flat_rows(masked, image.size()[0], self.model.patches(), 0);
         self.vit
-            .encode(&(tokens + self.vit.patch_positions(self.model.grid())), None, train)
+            .encode(&embed_hidden(&self.vit, image, &rows, &self.mask_token), None, train)
     }
 }
 

@@ -1,18 +1,27 @@
-//! DINO: a student learns to say of each crop of an image what its own running average says of another one (arXiv 2104.14294).
+//! DINO: a student learns to say of each crop of an image what its own running average says of another one (arXiv 2104.14294). With options of DINOv2
+//! (arXiv 2304.07193 §4), each off by default: the same of patches that only the teacher sees (iBOT, arXiv 2111.07832), outputs that are equally frequent
+//! in each batch (Sinkhorn-Knopp, arXiv 2006.09882), class tokens that keep away from each other (KoLeo, arXiv 1806.03198).
 
+mod centre;
+mod checks;
 mod head;
 mod loss;
 mod network;
+mod numbers;
+mod patches;
 
-use splitmask_pipeline::request::{ColourConfig, CropConfig, SampleRequest, ViewRequest};
+use splitmask_pipeline::request::{ColourConfig, CropConfig, HiddenRequest, SampleRequest, ViewRequest};
 use tch::nn::Path;
 use toml::Table;
 
 use crate::model::{encoder_flops, linear_flops};
-use crate::objective::masked::drop_path;
-use crate::objective::{Better, CollapseRule, Judged, Kind, Number, Objective, Plan, Role, Scope, Unit, read, table};
+use crate::objective::masked::{drop_path, side};
+use crate::objective::{Kind, Objective, Plan, Scope, read, table};
 use crate::optim::cosine;
 use crate::setting::{Findings, Fitting, Violation, settings};
+
+pub use centre::Centring;
+use numbers::{COLLAPSE, NUMBERS};
 
 /// The views that teacher and student see.
 const GLOBAL: &str = "global";
@@ -27,79 +36,17 @@ pub static KIND: Kind = Kind {
     doc: "say of each crop of an image what a momentum teacher says of another one",
     reference: "arXiv 2104.14294 §3",
     keys: &[DinoConfig::KEYS],
-    numbers: &[
-        Number {
-            name: "distillation",
-            help: "Cross-entropy of the student's outputs for a crop with the teacher's for another crop of the image, in nats.",
-            role: Role::Term,
-            unit: Unit::Nats,
-            better: Better::Lower,
-            baseline: None,
-        },
-        Number {
-            name: "teacher_entropy",
-            help: "Entropy of the teacher's outputs, in nats; ln K = it says nothing of an image.",
-            role: Role::Measure,
-            unit: Unit::Nats,
-            better: Better::Neither,
-            baseline: None,
-        },
-        Number {
-            name: "teacher_divergence",
-            help: "Divergence of the student's outputs from the teacher's, KL(teacher‖student), in nats.",
-            role: Role::Measure,
-            unit: Unit::Nats,
-            better: Better::Neither,
-            baseline: None,
-        },
-        Number {
-            name: "descriptor_spread",
-            help: "How far the teacher's class tokens point in different directions: their standard deviation among the images that are processed \
-                   together, times the root of the width; 0 = all alike, 1 = as random directions.",
-            role: Role::Measure,
-            unit: Unit::Plain,
-            better: Better::Higher,
-            baseline: None,
-        },
-    ],
-    collapse: &[DISTILLATION_AT_CHANCE, TEACHER_UNIFORM, TEACHER_CONSTANT],
+    numbers: NUMBERS,
+    collapse: COLLAPSE,
     sheets: &[],
-    variants: || vec![Box::new(DinoConfig::default())],
-    read: read::<DinoConfig>,
-};
-
-/// Share of ln K that a number may be off and still count as it, or as 0.
-const NEAR: f64 = 0.01;
-
-/// A number of the interval as a share of ln K.
-fn share_of_ln_k(at: &Judged<'_>, number: &str) -> Option<f64> {
-    Some(at.mean(number)? / (at.chance)("distillation")?)
-}
-
-const DISTILLATION_AT_CHANCE: CollapseRule = CollapseRule {
-    name: "distillation_at_chance",
-    help: "the loss is ln K, as if all outputs were equally likely: the student tells nothing apart",
-    remedy: "lower `objective.teacher_temperature` (0.02 to 0.04), fewer `objective.prototypes`, a larger `train.batch`, a longer \
-             `objective.freeze_last_layer_steps`",
-    holds: |at| share_of_ln_k(at, "distillation").is_some_and(|share| (share - 1.0).abs() < NEAR),
-};
-
-const TEACHER_UNIFORM: CollapseRule = CollapseRule {
-    name: "teacher_uniform",
-    help: "the entropy of the teacher is ln K: it says the same of all outputs, and there is nothing to learn from it",
-    remedy: "lower `objective.teacher_temperature`, fewer `objective.prototypes`, a larger `train.batch`",
-    holds: |at| share_of_ln_k(at, "teacher_entropy").is_some_and(|share| share > 1.0 - NEAR),
-};
-
-const TEACHER_CONSTANT: CollapseRule = CollapseRule {
-    name: "teacher_constant",
-    help: "the teacher is sure of its outputs and the student agrees: they are the same for every image",
-    remedy: "raise `objective.teacher_temperature` a little, lower `objective.centre_momentum` or `optim.lr`",
-    holds: |at| {
-        ["teacher_entropy", "teacher_divergence"]
-            .iter()
-            .all(|n| share_of_ln_k(at, n).is_some_and(|share| share.abs() < NEAR))
+    variants: || {
+        vec![
+            Box::new(DinoConfig::default()),
+            Box::new(DinoConfig::with_patches()),
+            Box::new(DinoConfig::of_dinov2()),
+        ]
     },
+    read: read::<DinoConfig>,
 };
 
 settings! {
@@ -142,19 +89,68 @@ settings! {
         Live momentum_end: f64 = 1.0,
         /// Share of the centre of the teacher's outputs that a step keeps.
         Live centre_momentum: f64 = 0.9,
+        /// What makes the teacher use all of its outputs: `mean` (their running mean is taken off) or `sinkhorn` (Sinkhorn-Knopp over each batch).
+        Frozen centring: Centring = Centring::Mean,
+        /// Weight of KoLeo, which keeps the class tokens of a batch apart; 0.1 in DINOv2.
+        Live koleo_weight: f64 = 0.0,
+        /// Weight of iBOT's loss of patches that are hidden from the student; 1 in DINOv2; turning it on or off is another run.
+        Live (Frozen at 0) ibot_weight: f64 = 0.0,
+        /// Probability that a global crop has hidden patches.
+        Restart ibot_mask_probability: f64 = 0.5,
+        /// Range of their share of its patches.
+        Restart ibot_mask_ratio: [f64; 2] = [0.1, 0.5],
+        /// Give patches a head of their own, as DINOv2 does; false = that of the class token, as iBOT does.
+        Frozen separate_heads: bool = false,
+        /// Outputs of a patch head of its own; 0 = as many as objective.prototypes.
+        Frozen ibot_prototypes: u32 = 0,
         /// Drop path of the student, linear over depth.
         Restart drop_path: f64 = 0.1,
     }
 }
 
-/// Outputs for each image of a batch in the published recipe: 65,536 for 512. With more, many outputs are no image's.
-const PROTOTYPES_PER_IMAGE: u32 = 128;
-/// The highest temperature of a teacher that is known to work (arXiv 2104.14294 appendix, and dino#61 for 0.3).
-const WARMEST_TEACHER: f64 = 0.07;
-/// Batches below this have been seen to fail (dinov2#298).
-const SMALL_BATCH: u32 = 64;
-
 impl DinoConfig {
+    /// iBOT: the loss of hidden patches beside DINO's, with one head for both.
+    fn with_patches() -> Self {
+        Self {
+            ibot_weight: 1.0,
+            ..Self::default()
+        }
+    }
+
+    /// All options of DINOv2 (arXiv 2304.07193 §4).
+    fn of_dinov2() -> Self {
+        Self {
+            centring: Centring::Sinkhorn,
+            koleo_weight: 0.1,
+            separate_heads: true,
+            ..Self::with_patches()
+        }
+    }
+
+    /// Whether hidden patches are learnt.
+    fn learns_patches(&self) -> bool {
+        self.ibot_weight != 0.0
+    }
+
+    /// Outputs for a patch.
+    fn patch_prototypes(&self) -> u32 {
+        if self.separate_heads && self.ibot_prototypes > 0 {
+            self.ibot_prototypes
+        } else {
+            self.prototypes
+        }
+    }
+
+    /// The masks of the global crops.
+    fn hidden(&self, at: &Scope<'_>) -> HiddenRequest {
+        HiddenRequest {
+            view: GLOBAL,
+            side: side(at.model),
+            probability: self.ibot_mask_probability as f32,
+            ratio: self.ibot_mask_ratio.map(|share| share as f32),
+        }
+    }
+
     /// Temperature of the teacher after `step` steps.
     fn teacher_temperature_at(&self, step: u64) -> f64 {
         if step >= self.teacher_warmup_steps {
@@ -190,75 +186,6 @@ impl DinoConfig {
             },
         }
     }
-
-    fn check_views(&self, at: &Scope<'_>, found: &mut Findings) {
-        let patch = at.model.patch;
-        found.need(
-            self.local_crops <= 64,
-            "objective.local_crops",
-            self.local_crops,
-            "0 to 64 (8 in the paper)",
-        );
-        let fits = self.local_size >= patch && self.local_size.is_multiple_of(patch) && self.local_size <= at.model.image;
-        found.need(
-            fits || self.local_crops == 0,
-            "objective.local_size",
-            self.local_size,
-            format!(
-                "a multiple of model.patch = {patch}, from one patch to model.image = {}",
-                at.model.image
-            ),
-        );
-        found.need(
-            !at.model.relative_bias || self.local_crops == 0 || self.local_size == at.model.image,
-            "model.relative_bias",
-            true,
-            "false: local crops have another grid, and a relative bias is of one grid (or objective.local_crops = 0)",
-        );
-        for (key, [low, high]) in [
-            ("objective.global_area", self.global_area),
-            ("objective.local_area", self.local_area),
-        ] {
-            found.need(
-                low > 0.0 && low <= high && high <= 1.0,
-                key,
-                format!("{:?}", [low, high]),
-                "[low, high] with 0 < low ≤ high ≤ 1",
-            );
-        }
-        for (key, shares) in [("objective.blur", self.blur), ("objective.solarise", self.solarise)] {
-            let ok = shares.iter().all(|share| (0.0..=1.0).contains(share));
-            found.need(ok, key, format!("{shares:?}"), "three probabilities of 0 to 1");
-        }
-    }
-
-    fn check_teacher(&self, found: &mut Findings) {
-        let warmest = self.student_temperature;
-        found.need(
-            warmest > 0.0 && warmest.is_finite(),
-            "objective.student_temperature",
-            warmest,
-            "above 0 (0.1 in the paper)",
-        );
-        for (key, temperature) in [
-            ("objective.teacher_temperature", self.teacher_temperature),
-            ("objective.teacher_temperature_start", self.teacher_temperature_start),
-        ] {
-            found.need(
-                temperature > 0.0 && temperature <= warmest,
-                key,
-                temperature,
-                format!("above 0, at most objective.student_temperature = {warmest}: the teacher must be the surer one"),
-            );
-        }
-        for (key, momentum) in [
-            ("objective.momentum", self.momentum),
-            ("objective.momentum_end", self.momentum_end),
-            ("objective.centre_momentum", self.centre_momentum),
-        ] {
-            found.share(key, momentum);
-        }
-    }
 }
 
 impl Plan for DinoConfig {
@@ -284,6 +211,7 @@ impl Plan for DinoConfig {
         let mut found = Findings::default();
         self.check_views(at, &mut found);
         self.check_teacher(&mut found);
+        self.check_terms(at, &mut found);
         for (key, size, least, most) in [
             ("objective.prototypes", self.prototypes, 2, 1 << 20),
             ("objective.hidden", self.hidden, 1, 1 << 16),
@@ -296,49 +224,16 @@ impl Plan for DinoConfig {
     }
 
     fn oddities(&self, at: &Scope<'_>) -> Vec<String> {
-        let mut odd = vec![];
-        let (batch, prototypes) = (at.batch, self.prototypes);
-        if prototypes > batch.saturating_mul(PROTOTYPES_PER_IMAGE) {
-            odd.push(format!(
-                "objective.prototypes = {prototypes} is more than {PROTOTYPES_PER_IMAGE} for each of the {batch} images of a batch, the share of the \
-                 published recipe: outputs that no image uses hold the loss at ln K; 1024 to 8192 suit small batches and sets"
-            ));
-        }
-        if batch < SMALL_BATCH {
-            odd.push(format!(
-                "train.batch = {batch} is small for objective.kind = \"dino\": the centre of the outputs is a mean over it"
-            ));
-        }
-        let warmest = self.teacher_temperature.max(self.teacher_temperature_start);
-        if warmest > WARMEST_TEACHER {
-            odd.push(format!(
-                "a temperature of the teacher of {warmest} is above {WARMEST_TEACHER}: runs have collapsed there"
-            ));
-        }
-        if at.colour.jitter == 0.0 {
-            odd.push("augment.colour.jitter = 0: crops of an image can then be told by their colours; the published recipe has jitter 0.8, greyscale 0.2".into());
-        }
-        let unused = [
-            (
-                "augment.crop.area",
-                at.crop.area != CropConfig::default().area,
-                "objective.global_area and objective.local_area",
-            ),
-            ("augment.colour.blur", at.colour.blur != 0.0, "objective.blur"),
-            ("augment.colour.solarise", at.colour.solarise != 0.0, "objective.solarise"),
-        ];
-        for (key, _, instead) in unused.into_iter().filter(|(_, set, _)| *set) {
-            odd.push(format!(
-                "{key} has no effect with objective.kind = \"dino\"; {instead} stand for it"
-            ));
-        }
-        odd
+        self.odd(at)
     }
 
     fn request(&self, at: &Scope<'_>) -> SampleRequest {
         let mut views = vec![self.view(at, GLOBAL, 0), self.view(at, GLOBAL, 1)];
         views.extend((0..self.local_crops).map(|_| self.view(at, LOCAL, 2)));
-        SampleRequest::of_views(views)
+        SampleRequest {
+            hidden: self.learns_patches().then(|| self.hidden(at)),
+            ..SampleRequest::of_views(views)
+        }
     }
 
     fn build(&self, vs: &Path<'_>, at: &Scope<'_>) -> Box<dyn Objective> {
@@ -346,7 +241,13 @@ impl Plan for DinoConfig {
     }
 
     fn chance(&self, number: &str, _: &Scope<'_>) -> Option<f64> {
-        (number == "distillation").then(|| f64::from(self.prototypes).ln())
+        match number {
+            "distillation" => Some(f64::from(self.prototypes).ln()),
+            // A crop without hidden patches costs nothing.
+            "ibot" => Some(self.ibot_mask_probability * f64::from(self.patch_prototypes()).ln()),
+            "masked_crops" => Some(self.ibot_mask_probability),
+            _ => None,
+        }
     }
 
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
@@ -357,9 +258,19 @@ impl Plan for DinoConfig {
             encoder_flops(m, n, n)
         };
         let [hidden, bottleneck, prototypes] = [self.hidden, self.bottleneck, self.prototypes].map(i64::from);
-        let widths = [(d, hidden), (hidden, hidden), (hidden, bottleneck), (bottleneck, prototypes)];
-        let head: f64 = widths.into_iter().map(|(inputs, outputs)| linear_flops(1, inputs, outputs)).sum();
-        let global = f64::from(GLOBAL_CROPS) * (encoder(m.image) + head);
+        let head = |prototypes| -> f64 {
+            let widths = [(d, hidden), (hidden, hidden), (hidden, bottleneck), (bottleneck, prototypes)];
+            widths.into_iter().map(|(inputs, outputs)| linear_flops(1, inputs, outputs)).sum()
+        };
+        let (patch_head, head) = (head(i64::from(self.patch_prototypes())), head(prototypes));
+        let [low, high] = self.ibot_mask_ratio;
+        let share = if self.learns_patches() {
+            self.ibot_mask_probability * (low + high) / 2.0
+        } else {
+            0.0
+        };
+        let hidden_patches = share * m.patches() as f64;
+        let global = f64::from(GLOBAL_CROPS) * (encoder(m.image) + head + hidden_patches * patch_head);
         let local = f64::from(self.local_crops) * (encoder(self.local_size) + head);
         // A backward pass is counted as two forward ones beside this, and the teacher has none.
         global + local + global / 3.0

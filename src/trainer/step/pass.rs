@@ -108,7 +108,7 @@ impl<'a> Pass<'a> {
             let (input, _) = self.one_input(batch, index, phase)?;
             let ctx = self.begin(index, batch.len);
             let _rows = ctx.rows.enter();
-            described.push(tch::no_grad(|| self.autocast(|| between.describe(&input, &ctx)))?.1);
+            described.push(self.autocast(|| between.descriptors(&input, &ctx))?);
         }
         let leaf = Tensor::f_cat(&described, 1)?.set_requires_grad(true);
         let losses = between.compare(&leaf);

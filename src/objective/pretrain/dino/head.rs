@@ -21,8 +21,8 @@ pub(super) struct Head {
 
 impl Head {
     /// Parameters under `vs`: `fc1`, `fc2`, `fc3`, `last`.
-    pub(super) fn new(vs: &Path<'_>, width: i64, config: &DinoConfig) -> Self {
-        let [hidden, bottleneck, prototypes] = [config.hidden, config.bottleneck, config.prototypes].map(i64::from);
+    pub(super) fn new(vs: &Path<'_>, width: i64, prototypes: u32, config: &DinoConfig) -> Self {
+        let [hidden, bottleneck, prototypes] = [config.hidden, config.bottleneck, prototypes].map(i64::from);
         let layer = |name: &str, inputs, outputs| linear(&(vs / name), inputs, outputs, true, Init::Normal { std: 0.02 });
         let layers = [
             layer("fc1", width, hidden),
@@ -51,14 +51,28 @@ impl Head {
 
     /// Features M×D to outputs f32 M×K, before any temperature. With `frozen` no gradient reaches the last layer.
     pub(super) fn forward(&self, x: &Tensor, frozen: bool) -> Tensor {
+        let prototypes = self.prototypes(frozen);
+        products(&self.bottleneck(x), &prototypes)
+    }
+
+    /// What [`Head::bottleneck`] answers to outputs, without gradient.
+    pub(super) fn outputs(&self, vectors: &Tensor) -> Tensor {
+        tch::no_grad(|| products(vectors, &self.prototypes(true)))
+    }
+
+    /// The prototypes K×bottleneck; with `frozen` no gradient reaches them.
+    fn prototypes(&self, frozen: bool) -> Tensor {
         let used = |t: &Tensor| if frozen { t.detach() } else { t.shallow_clone() };
         let directions = unit_rows(&used(&self.last));
-        let prototypes = self
-            .gain
+        self.gain
             .as_ref()
-            .map_or_else(|| directions.shallow_clone(), |gain| &directions * used(gain));
-        let outputs = project(&self.bottleneck(x), &prototypes, None).to_kind(Kind::Float);
-        look(|| "dino head".into(), &outputs);
-        outputs
+            .map_or_else(|| directions.shallow_clone(), |gain| &directions * used(gain))
     }
+}
+
+/// Products M×K with the prototypes.
+fn products(vectors: &Tensor, prototypes: &Tensor) -> Tensor {
+    let outputs = project(vectors, prototypes, None).to_kind(Kind::Float);
+    look(|| "dino head".into(), &outputs);
+    outputs
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::model::config::VitConfig;
+use crate::objective::Judged;
 
 #[test]
 fn violations_name_their_key() {
@@ -46,6 +47,42 @@ fn violations_name_their_key() {
         (DinoConfig { prototypes: 1, ..d() }, "objective.prototypes"),
         (DinoConfig { momentum: 1.5, ..d() }, "objective.momentum"),
         (DinoConfig { drop_path: 1.0, ..d() }, "objective.drop_path"),
+        (DinoConfig { ibot_weight: -1.0, ..d() }, "objective.ibot_weight"),
+        (
+            DinoConfig {
+                ibot_weight: f64::NAN,
+                ..d()
+            },
+            "objective.ibot_weight",
+        ),
+        (
+            DinoConfig {
+                koleo_weight: f64::INFINITY,
+                ..d()
+            },
+            "objective.koleo_weight",
+        ),
+        (
+            DinoConfig {
+                ibot_mask_probability: 0.0,
+                ..DinoConfig::with_patches()
+            },
+            "objective.ibot_mask_probability",
+        ),
+        (
+            DinoConfig {
+                ibot_mask_ratio: [0.5, 0.1],
+                ..DinoConfig::with_patches()
+            },
+            "objective.ibot_mask_ratio",
+        ),
+        (
+            DinoConfig {
+                ibot_prototypes: 1,
+                ..DinoConfig::of_dinov2()
+            },
+            "objective.ibot_prototypes",
+        ),
     ];
     for (config, key) in cases {
         assert_eq!(wrong(&config, &model), [key]);
@@ -57,6 +94,93 @@ fn violations_name_their_key() {
     assert_eq!(wrong(&d(), &relative), ["model.relative_bias"]);
     assert_eq!(wrong(&DinoConfig { local_crops: 0, ..d() }, &relative), [""; 0]);
     assert_eq!(wrong(&d(), &model), [""; 0]);
+    let alone = DinoConfig::of_dinov2().check(&Scope::new(&model, 1, 0));
+    assert_eq!(alone[0].to_string().split(':').next(), Some("train.batch = 1"), "{alone:?}");
+    let one_patch = VitConfig {
+        image: 16,
+        ..VitConfig::default()
+    };
+    let config = DinoConfig {
+        local_crops: 0,
+        ..DinoConfig::with_patches()
+    };
+    let found = config.check(&Scope::new(&one_patch, 8, 0));
+    assert!(
+        found[0]
+            .to_string()
+            .starts_with("objective.ibot_weight = 1: expected 0: an image of one patch"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn options_without_effect_are_told_with_what_makes_them_idle() {
+    let model = VitConfig::default();
+    let told = |config: DinoConfig| {
+        let mut at = Scope::new(&model, 512, 0);
+        at.colour.jitter = 0.8;
+        config.oddities(&at)
+    };
+    let d = DinoConfig::default;
+    for config in [d(), DinoConfig::with_patches(), DinoConfig::of_dinov2()] {
+        assert_eq!(told(config), [""; 0]);
+    }
+    let cases = [
+        (
+            DinoConfig {
+                separate_heads: true,
+                ..d()
+            },
+            "objective.separate_heads has no effect with objective.ibot_weight = 0",
+        ),
+        (
+            DinoConfig {
+                ibot_prototypes: 64,
+                ..DinoConfig::with_patches()
+            },
+            "objective.ibot_prototypes has no effect",
+        ),
+        (
+            DinoConfig {
+                ibot_mask_ratio: [0.2, 0.5],
+                ..d()
+            },
+            "objective.ibot_mask_probability or .ibot_mask_ratio has no effect",
+        ),
+        (
+            DinoConfig {
+                centre_momentum: 0.8,
+                ..DinoConfig::of_dinov2()
+            },
+            "objective.centre_momentum has no effect with objective.centring = \"sinkhorn\"",
+        ),
+    ];
+    for (config, words) in cases {
+        let told = told(config);
+        assert!(told.len() == 1 && told[0].starts_with(words), "{told:?}");
+    }
+}
+
+#[test]
+fn masks_are_asked_for_with_the_loss_of_patches_alone() {
+    let model = VitConfig::default();
+    let at = Scope::new(&model, 512, 0);
+    let d = DinoConfig::default();
+    assert_eq!((d.request(&at).hidden, d.chance("koleo", &at)), (None, None));
+    let config = DinoConfig {
+        ibot_prototypes: 1024,
+        ..DinoConfig::of_dinov2()
+    };
+    let hidden = config.request(&at).hidden.unwrap();
+    assert_eq!(
+        (hidden.view, hidden.side, hidden.probability, hidden.ratio),
+        (GLOBAL, 14, 0.5, [0.1, 0.5])
+    );
+    assert_eq!(config.chance("ibot", &at), Some(0.5 * 1024f64.ln()));
+    // Heads of patches cost: 2 crops × 196 patches × 0.15, for the student and a third of it for the teacher.
+    let head = linear_flops(1, 384, 2048) + linear_flops(1, 2048, 2048) + linear_flops(1, 2048, 256) + linear_flops(1, 256, 1024);
+    let want = d.forward_flops(&at) + 2.0 * 196.0 * 0.15 * head * 4.0 / 3.0;
+    assert!((config.forward_flops(&at) / want - 1.0).abs() < 1e-9);
 }
 
 #[test]
@@ -115,6 +239,38 @@ fn schedules_begin_and_end_where_they_should() {
     near(config.momentum_at(0, 100), 0.996);
     near(config.momentum_at(50, 100), 0.998);
     near(config.momentum_at(100, 100), 1.0);
+}
+
+#[test]
+fn patches_that_teach_nothing_and_class_tokens_that_are_alike_are_noticed() {
+    // Of each ln K = 10; by chance a few more crops hide patches than asked for.
+    let holding = |loss: f64, entropy: f64, koleo: f64| -> Vec<&str> {
+        let means: BTreeMap<String, f64> = [
+            ("ibot", 0.55 * loss),
+            ("patch_teacher_entropy", 0.55 * entropy),
+            ("masked_crops", 0.55),
+            ("koleo", koleo),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        let chance = |number: &str| match number {
+            "ibot" => Some(5.0),
+            "masked_crops" => Some(0.5),
+            _ => None,
+        };
+        let at = Judged {
+            means: &means,
+            chance: &chance,
+        };
+        let rules = KIND.collapse.iter().filter(|rule| (rule.holds)(&at));
+        rules.map(|rule| rule.name).collect()
+    };
+    assert_eq!(holding(10.0, 5.0, 1.0), ["patches_at_chance"]);
+    assert_eq!(holding(11.0, 9.95, 1.0), ["patch_teacher_uniform"]);
+    assert_eq!(holding(0.01, 0.005, 1.0), ["patch_teacher_constant"]);
+    assert_eq!(holding(6.0, 3.0, 14.0), ["class_tokens_alike"]);
+    assert_eq!(holding(6.0, 0.05, 13.0), [""; 0]);
+    assert_eq!(holding(f64::NAN, f64::NAN, f64::NAN), [""; 0]);
 }
 
 #[test]

@@ -103,6 +103,7 @@ mod tests {
             views: vec![view(FIRST), view(SECOND)],
             words: None,
             largest_word: 0,
+            hidden: None,
             sets: None,
             labels: Tensor::full([images], -1, (tch::Kind::Int64, Device::Cpu)),
         }

@@ -40,6 +40,7 @@ fn input(labels: &[i64]) -> StepInput {
         }],
         words: None,
         largest_word: 0,
+        hidden: None,
         sets: None,
         labels: Tensor::from_slice(labels),
     }

@@ -7,7 +7,7 @@ use tch::{Device, nn};
 use super::*;
 use crate::model::BatchRows;
 use crate::model::config::VitConfig;
-use crate::tensor::NamedView;
+use crate::tensor::{HiddenPatches, NamedView};
 
 const IMAGES: i64 = 8;
 
@@ -41,6 +41,30 @@ fn built(config: &DinoConfig) -> (nn::VarStore, Dino) {
     (vs, dino)
 }
 
+/// The options of DINOv2.
+fn with_patches() -> DinoConfig {
+    DinoConfig {
+        ibot_weight: 0.7,
+        ..small()
+    }
+}
+
+/// Hidden patches of the batch's images `start..start + len`: each crop of 16 hides another number of its first patches, every third one none.
+fn hidden(start: i64, len: i64) -> HiddenPatches {
+    let of_crop = |image: i64, crop: i64| match (2 * image + crop) % 3 {
+        0 => 0,
+        n => n + image % 5,
+    };
+    let crops = (start..start + len).flat_map(|image| [(image, 0), (image, 1)]);
+    let rows: Vec<i64> = crops
+        .flat_map(|(image, crop)| (0..of_crop(image, crop)).map(move |patch| ((image - start) * 2 + crop) * 16 + patch))
+        .collect();
+    HiddenPatches {
+        patches: 32,
+        rows: Tensor::from_slice(&rows),
+    }
+}
+
 /// Images `rows` of a batch.
 fn input(start: i64, len: i64) -> StepInput {
     tch::manual_seed(22);
@@ -56,6 +80,7 @@ fn input(start: i64, len: i64) -> StepInput {
         words: None,
         largest_word: 0,
         sets: None,
+        hidden: Some(hidden(start, len)),
         labels: Tensor::full([len], -1, (Kind::Int64, Device::Cpu)),
     }
 }
@@ -114,11 +139,111 @@ fn the_loss_at_the_start_is_that_of_theory() {
     assert!((got / want - 1.0).abs() < 0.05, "{got} instead of {want}, ρ = {rho}");
 }
 
+/// As for crops, over the hidden patches, for the share of crops that hide some.
 #[test]
-fn a_batch_in_parts_has_the_gradients_and_the_centre_of_the_whole() {
+fn the_loss_of_hidden_patches_at_the_start_is_that_of_theory() {
+    let _turn = crate::tensor::alone();
+    let config = DinoConfig {
+        bottleneck: 256,
+        separate_heads: true,
+        ibot_prototypes: 8192,
+        ..with_patches()
+    };
+    let (_vs, dino) = built(&config);
+    let x = input(0, IMAGES);
+    let losses = dino.forward(&x, &context(1, 0, IMAGES)).unwrap();
+    let seen = dino.seen(&x).unwrap();
+    let hidden = seen.hidden.as_ref().unwrap();
+    let (share, rho) = tch::no_grad(|| {
+        let unit = |network: &Network, features: &Tensor| network.head_of_patches().bottleneck(&hidden.tokens(features));
+        let of_teacher = unit(&dino.teacher, &dino.teacher.features(&seen.global, false));
+        let of_student = unit(&dino.student, &dino.student_features(&seen, false));
+        let cosines = (of_teacher * of_student).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
+        (hidden.share().double_value(&[]), hidden.mean(&cosines).double_value(&[]))
+    });
+    let (d, ts, tt) = (256.0, config.student_temperature, config.teacher_temperature);
+    let want = share * (8192f64.ln() + 1.0 / (2.0 * d * ts * ts)) - rho / (d * tt * ts);
+    let (name, got) = &losses.terms[1];
+    let got = got.double_value(&[]);
+    assert!(
+        *name == "ibot" && (got / want - 1.0).abs() < 0.05,
+        "{got} instead of {want}, ρ = {rho}"
+    );
+    let whole = losses.terms[0].1.double_value(&[]) + 0.7 * got;
+    assert!((losses.total.double_value(&[]) / whole - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn the_student_does_not_see_what_is_hidden_and_the_teacher_does() {
+    let _turn = crate::tensor::alone();
+    let (vs, dino) = built(&with_patches());
+    let features = |change: bool| {
+        let x = input(0, IMAGES);
+        if change {
+            // Image 1 hides the first patch of its first crop, 4 × 4 pixels; image 0 hides nothing there.
+            let _ = x.views[0].pixels.narrow(2, 0, 4).narrow(3, 0, 4).fill_(9.0);
+        }
+        let seen = dino.seen(&x).unwrap();
+        tch::no_grad(|| (dino.student_features(&seen, false), dino.teacher.features(&seen.global, false)))
+    };
+    let ((student, teacher), (changed, of_teacher)) = (features(false), features(true));
+    assert_eq!(student.get(1), changed.get(1));
+    assert_ne!(student.get(0), changed.get(0));
+    assert_ne!(teacher.get(1), of_teacher.get(1));
+    // The mask token is the student's alone, and is trained.
+    let named: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();
+    assert!(named["student.mask_token"].requires_grad() && !named.contains_key("mask_token"));
+    let mut unsaid = input(0, IMAGES);
+    unsaid.hidden = None;
+    let e = dino.forward(&unsaid, &context(1, 0, IMAGES)).unwrap_err();
+    assert_eq!(
+        e.to_string(),
+        "objective dino: the batch has no hidden patches; it must be made as the objective requests"
+    );
+}
+
+#[test]
+fn sinkhorn_keeps_no_centre_and_its_losses_are_those_of_the_whole_batch() {
+    let _turn = crate::tensor::alone();
+    let config = DinoConfig {
+        centring: Centring::Sinkhorn,
+        koleo_weight: 0.1,
+        separate_heads: true,
+        drop_path: 0.0,
+        ..with_patches()
+    };
+    let (vs, dino) = built(&config);
+    assert!(vs.variables().keys().all(|name| !name.contains("centre")));
+    let whole = dino.forward(&input(0, IMAGES), &context(3, 0, IMAGES)).unwrap();
+    let names: Vec<&str> = whole.terms.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["distillation", "ibot", "koleo"]);
+    // A pass that was broken off after its first part leaves nothing behind.
+    let _ = dino.descriptors(&input(4, 4), &context(3, 0, 4)).unwrap();
+    let parts = [0, 2, 4, 6].map(|start| (input(start, 2), context(3, start, 2)));
+    let described: Vec<Tensor> = parts.iter().map(|(x, ctx)| dino.descriptors(x, ctx).unwrap()).collect();
+    let mut total = dino.compare(&Tensor::cat(&described, 1)).total.double_value(&[]);
+    for (x, ctx) in &parts {
+        total += dino.describe(x, ctx).unwrap().0.total.double_value(&[]) / 4.0;
+    }
+    let want = whole.total.double_value(&[]);
+    assert!((total / want - 1.0).abs() < 1e-5, "{total} {want}");
+}
+
+#[test]
+fn a_batch_in_parts_has_the_gradients_and_the_centres_of_the_whole() {
+    a_batch_in_parts(&small());
+    a_batch_in_parts(&with_patches());
+    a_batch_in_parts(&DinoConfig {
+        separate_heads: true,
+        ibot_prototypes: 12,
+        ..with_patches()
+    });
+}
+
+fn a_batch_in_parts(config: &DinoConfig) {
     let _turn = crate::tensor::alone();
     let run = |parts: i64| {
-        let (vs, mut dino) = built(&small());
+        let (vs, mut dino) = built(config);
         let len = IMAGES / parts;
         for part in 0..parts {
             let x = input(part * len, len);
@@ -130,13 +255,15 @@ fn a_batch_in_parts_has_the_gradients_and_the_centre_of_the_whole() {
         let trained = vs.variables().into_iter().filter(|(_, t)| t.requires_grad());
         let gradients: BTreeMap<String, Tensor> = trained.map(|(name, t)| (name, t.grad())).collect();
         dino.after_step(&context(3, 0, IMAGES), &Tensor::from(0f32)).unwrap();
-        (gradients, dino.centre)
+        let centres = values(&vs).into_iter().filter(|(name, _)| name.ends_with("centre"));
+        (gradients, centres.collect::<Vec<_>>())
     };
-    let (gradients, centre) = run(1);
-    assert!(centre.abs().max().double_value(&[]) > 0.0);
+    let (gradients, centres) = run(1);
+    assert_eq!(centres.len(), 1 + usize::from(config.learns_patches()));
+    assert!(centres.iter().all(|(_, centre)| centre.abs().max().double_value(&[]) > 0.0));
     for parts in [2, 8] {
         let (others, other) = run(parts);
-        assert!(far(&centre, &other) < 1e-6);
+        assert!(centres.iter().zip(&other).all(|((_, a), (_, b))| far(a, b) < 1e-6));
         for (name, want) in &gradients {
             let off = far(&others[name], want) / want.abs().max().double_value(&[]).max(1e-6);
             assert!(off < 1e-4, "{parts} parts, {name}: {off}");
@@ -164,7 +291,7 @@ fn the_centre_follows_the_teachers_outputs_and_a_skipped_step_changes_nothing() 
     let outputs = tch::no_grad(|| dino.teacher.head.forward(&dino.teacher.describe(&global, false), false));
     dino.after_step(&context(1, 0, IMAGES), &Tensor::from(0f32)).unwrap();
     let want = outputs.mean_dim([0i64].as_slice(), false, Kind::Float) * 0.1;
-    assert!(far(&dino.centre, &want) < 1e-6);
+    assert!(far(&values(&vs)["centre"], &want) < 1e-6);
 
     // An evaluation is none.
     let after = values(&vs);

@@ -48,6 +48,7 @@ fn noise(images: i64) -> StepInput {
         views: vec![view(FIRST), view(SECOND)],
         words: None,
         largest_word: 0,
+        hidden: None,
         sets: None,
         labels: Tensor::full([images], -1, (Kind::Int64, Device::Cpu)),
     }

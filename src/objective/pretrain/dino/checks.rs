@@ -1,0 +1,185 @@
+//! What of DINO's settings is wrong, and what is probably not meant.
+
+use splitmask_pipeline::request::CropConfig;
+
+use super::DinoConfig;
+use super::centre::Centring;
+use crate::objective::Scope;
+use crate::objective::masked::weight;
+use crate::setting::Findings;
+
+/// Outputs for each image of a batch in the published recipe: 65,536 for 512. With more, many outputs are no image's.
+const PROTOTYPES_PER_IMAGE: u32 = 128;
+/// The highest temperature of a teacher that is known to work (arXiv 2104.14294 appendix, and dino#61 for 0.3).
+const WARMEST_TEACHER: f64 = 0.07;
+/// Batches below this have been seen to fail (dinov2#298).
+const SMALL_BATCH: u32 = 64;
+
+impl DinoConfig {
+    pub(super) fn check_views(&self, at: &Scope<'_>, found: &mut Findings) {
+        let patch = at.model.patch;
+        found.need(
+            self.local_crops <= 64,
+            "objective.local_crops",
+            self.local_crops,
+            "0 to 64 (8 in the paper)",
+        );
+        let fits = self.local_size >= patch && self.local_size.is_multiple_of(patch) && self.local_size <= at.model.image;
+        found.need(
+            fits || self.local_crops == 0,
+            "objective.local_size",
+            self.local_size,
+            format!(
+                "a multiple of model.patch = {patch}, from one patch to model.image = {}",
+                at.model.image
+            ),
+        );
+        found.need(
+            !at.model.relative_bias || self.local_crops == 0 || self.local_size == at.model.image,
+            "model.relative_bias",
+            true,
+            "false: local crops have another grid, and a relative bias is of one grid (or objective.local_crops = 0)",
+        );
+        for (key, [low, high]) in [
+            ("objective.global_area", self.global_area),
+            ("objective.local_area", self.local_area),
+        ] {
+            found.need(
+                low > 0.0 && low <= high && high <= 1.0,
+                key,
+                format!("{:?}", [low, high]),
+                "[low, high] with 0 < low ≤ high ≤ 1",
+            );
+        }
+        for (key, shares) in [("objective.blur", self.blur), ("objective.solarise", self.solarise)] {
+            let ok = shares.iter().all(|share| (0.0..=1.0).contains(share));
+            found.need(ok, key, format!("{shares:?}"), "three probabilities of 0 to 1");
+        }
+    }
+
+    pub(super) fn check_teacher(&self, found: &mut Findings) {
+        let warmest = self.student_temperature;
+        found.need(
+            warmest > 0.0 && warmest.is_finite(),
+            "objective.student_temperature",
+            warmest,
+            "above 0 (0.1 in the paper)",
+        );
+        for (key, temperature) in [
+            ("objective.teacher_temperature", self.teacher_temperature),
+            ("objective.teacher_temperature_start", self.teacher_temperature_start),
+        ] {
+            found.need(
+                temperature > 0.0 && temperature <= warmest,
+                key,
+                temperature,
+                format!("above 0, at most objective.student_temperature = {warmest}: the teacher must be the surer one"),
+            );
+        }
+        for (key, momentum) in [
+            ("objective.momentum", self.momentum),
+            ("objective.momentum_end", self.momentum_end),
+            ("objective.centre_momentum", self.centre_momentum),
+        ] {
+            found.share(key, momentum);
+        }
+    }
+
+    /// The terms of iBOT and KoLeo.
+    pub(super) fn check_terms(&self, at: &Scope<'_>, found: &mut Findings) {
+        weight("objective.ibot_weight", self.ibot_weight, found);
+        weight("objective.koleo_weight", self.koleo_weight, found);
+        found.need(
+            self.koleo_weight == 0.0 || at.batch >= 2,
+            "train.batch",
+            at.batch,
+            "at least 2 images with objective.koleo_weight, which keeps each away from its nearest neighbour in the batch",
+        );
+        // Numbers of a term that is off are looked at too: they wait for it.
+        self.hidden(at).check("objective.ibot_mask_", found);
+        found.need(
+            !self.learns_patches() || at.model.grid() >= 2,
+            "objective.ibot_weight",
+            self.ibot_weight,
+            "0: an image of one patch has none to hide",
+        );
+        let own = self.ibot_prototypes;
+        found.need(
+            own == 0 || (2..=1 << 20).contains(&own),
+            "objective.ibot_prototypes",
+            own,
+            "0 (as many as objective.prototypes), or 2 to 1048576",
+        );
+    }
+
+    /// Options of DINOv2 that have no effect as the others are set.
+    fn odd_options(&self) -> Vec<String> {
+        let (d, patches) = (Self::default(), self.learns_patches());
+        let masks = self.ibot_mask_probability != d.ibot_mask_probability || self.ibot_mask_ratio != d.ibot_mask_ratio;
+        let idle = [
+            (
+                !patches && self.separate_heads,
+                "objective.separate_heads",
+                "objective.ibot_weight = 0",
+            ),
+            (
+                !(patches && self.separate_heads) && self.ibot_prototypes != d.ibot_prototypes,
+                "objective.ibot_prototypes",
+                "the head of the class token for patches, or without patches",
+            ),
+            (
+                !patches && masks,
+                "objective.ibot_mask_probability or .ibot_mask_ratio",
+                "objective.ibot_weight = 0",
+            ),
+            (
+                self.centring == Centring::Sinkhorn && self.centre_momentum != d.centre_momentum,
+                "objective.centre_momentum",
+                "objective.centring = \"sinkhorn\", which keeps no centre",
+            ),
+        ];
+        let idle = idle.into_iter().filter(|(odd, ..)| *odd);
+        idle.map(|(_, key, with)| format!("{key} has no effect with {with}")).collect()
+    }
+
+    /// What is allowed and probably not meant.
+    pub(super) fn odd(&self, at: &Scope<'_>) -> Vec<String> {
+        let mut odd = self.odd_options();
+        let (batch, prototypes) = (at.batch, self.prototypes);
+        if prototypes > batch.saturating_mul(PROTOTYPES_PER_IMAGE) {
+            odd.push(format!(
+                "objective.prototypes = {prototypes} is more than {PROTOTYPES_PER_IMAGE} for each of the {batch} images of a batch, the share of the \
+                 published recipe: outputs that no image uses hold the loss at ln K; 1024 to 8192 suit small batches and sets"
+            ));
+        }
+        if batch < SMALL_BATCH {
+            odd.push(format!(
+                "train.batch = {batch} is small for objective.kind = \"dino\": the centre of the outputs is a mean over it"
+            ));
+        }
+        let warmest = self.teacher_temperature.max(self.teacher_temperature_start);
+        if warmest > WARMEST_TEACHER {
+            odd.push(format!(
+                "a temperature of the teacher of {warmest} is above {WARMEST_TEACHER}: runs have collapsed there"
+            ));
+        }
+        if at.colour.jitter == 0.0 {
+            odd.push("augment.colour.jitter = 0: crops of an image can then be told by their colours; the published recipe has jitter 0.8, greyscale 0.2".into());
+        }
+        let unused = [
+            (
+                "augment.crop.area",
+                at.crop.area != CropConfig::default().area,
+                "objective.global_area and objective.local_area",
+            ),
+            ("augment.colour.blur", at.colour.blur != 0.0, "objective.blur"),
+            ("augment.colour.solarise", at.colour.solarise != 0.0, "objective.solarise"),
+        ];
+        for (key, _, instead) in unused.into_iter().filter(|(_, set, _)| *set) {
+            odd.push(format!(
+                "{key} has no effect with objective.kind = \"dino\"; {instead} stand for it"
+            ));
+        }
+        odd
+    }
+}
