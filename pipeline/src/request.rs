@@ -100,6 +100,25 @@ impl ColourConfig {
     }
 }
 
+/// RandAugment of a view (arXiv 1909.13719; timm's `rand-m9-mstd0.5-inc1`): two random operations of 15, each applied every other time, between crop and
+/// colours.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RandAugment {
+    /// Mean magnitude, 0 to 10.
+    pub magnitude: f32,
+    /// Standard deviation of an operation's own magnitude.
+    pub deviation: f32,
+}
+
+impl RandAugment {
+    /// Checks that magnitudes can be drawn; `key` is that of the magnitude, and with `_deviation` behind it that of their deviation.
+    pub fn check(&self, key: &str, found: &mut Findings) {
+        let (m, d) = (self.magnitude, self.deviation);
+        found.need((0.0..=10.0).contains(&m), key, m, "0 (off) to 10 (9 in DeiT)");
+        found.need((0.0..=10.0).contains(&d), &format!("{key}_deviation"), d, "0 to 10 (0.5 in DeiT)");
+    }
+}
+
 /// The name of the view where there is one only.
 pub const IMAGE: &str = "image";
 
@@ -115,6 +134,8 @@ pub struct ViewRequest {
     pub size: u32,
     /// How its crop is drawn.
     pub crop: CropConfig,
+    /// What is done between crop and colours.
+    pub rand_augment: Option<RandAugment>,
     /// How its colours are changed.
     pub colour: ColourConfig,
 }
@@ -127,6 +148,7 @@ impl ViewRequest {
             name,
             size,
             crop: CropConfig::default(),
+            rand_augment: None,
             colour: ColourConfig::default(),
         }
     }

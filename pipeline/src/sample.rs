@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::augment::{ColourDraw, CropDraw, Painter, Resampler, half_size};
+use crate::augment::{ColourDraw, CropDraw, Painter, RandAugmentDraw, RandAugmenter, Resampler, half_size};
 use crate::decode::{Decoder, Limits, Rect};
 use crate::error::{PipelineError, SampleError};
 use crate::mask;
@@ -40,10 +40,11 @@ pub struct SampleMaker {
     seed: u64,
     decoder: Decoder,
     resampler: Resampler,
+    augmenter: RandAugmenter,
     painter: Painter,
     tokenizer: Option<(Arc<Tokenizer>, TokenizerScratch)>,
     half: Vec<u8>,
-    draws: Vec<(CropDraw, ColourDraw)>,
+    draws: Vec<(CropDraw, ColourDraw, RandAugmentDraw)>,
 }
 
 impl SampleMaker {
@@ -95,6 +96,7 @@ impl SampleMaker {
             seed,
             decoder: Decoder::new(limits),
             resampler: Resampler::new(),
+            augmenter: RandAugmenter::default(),
             painter: Painter::default(),
             tokenizer: tokenizer.map(|t| {
                 let scratch = t.scratch();
@@ -122,13 +124,17 @@ impl SampleMaker {
         let mut need: Option<Rect> = None;
         let mut reduction = 8;
         for (i, view) in self.request.views.iter().enumerate() {
-            let (crop, colour) = match self.mode {
+            let (crop, colour, strong) = match self.mode {
                 ViewMode::Train => {
                     let mut rng = sample_rng(self.seed, raw.id, Purpose::View, i as u32);
                     let crop = CropDraw::random(width, height, &view.crop, &mut rng);
-                    (crop, ColourDraw::random(&view.colour, &mut rng))
+                    let colour = ColourDraw::random(&view.colour, &mut rng);
+                    (crop, colour, RandAugmentDraw::random(view.rand_augment.as_ref(), &mut rng))
                 }
-                ViewMode::Eval { crop_ratio } => (CropDraw::centre(width, height, view.size, crop_ratio), ColourDraw::default()),
+                ViewMode::Eval { crop_ratio } => {
+                    let crop = CropDraw::centre(width, height, view.size, crop_ratio);
+                    (crop, ColourDraw::default(), RandAugmentDraw::default())
+                }
             };
             let target = self
                 .request
@@ -138,7 +144,7 @@ impl SampleMaker {
             reduction = reduction.min(header.reduction(crop.area.width, crop.area.height, view.size.max(target)));
             let seen = crop.seen(width, height);
             need = Some(need.map_or(seen, |n| n.union(seen)));
-            self.draws.push((crop, colour));
+            self.draws.push((crop, colour, strong));
         }
         let need = need.unwrap_or_default();
         let stored = header.orientation.stored(need, header.width, header.height);
@@ -147,13 +153,14 @@ impl SampleMaker {
 
         let start = Instant::now();
         out.views.resize_with(self.request.views.len(), Vec::new);
-        for ((view, (crop, colour)), pixels) in self.request.views.iter().zip(&self.draws).zip(&mut out.views) {
+        for ((view, (crop, colour, strong)), pixels) in self.request.views.iter().zip(&self.draws).zip(&mut out.views) {
             self.resampler.view(&window, header.orientation, crop, view.size, pixels);
+            self.augmenter.apply(strong, pixels, view.size as usize);
             self.painter.apply(colour, pixels, view.size as usize);
         }
         out.target.clear();
         if let Some(target) = self.request.target {
-            let (crop, _) = &self.draws[self.target_view];
+            let (crop, ..) = &self.draws[self.target_view];
             self.resampler
                 .target(&window, header.orientation, crop, target.size, &mut out.target);
         }
@@ -259,6 +266,9 @@ fn check_view(view: &ViewRequest) -> Result<(), PipelineError> {
     let mut found = Findings::default();
     view.crop.check("crop", &mut found);
     view.colour.check("colour", &mut found);
+    if let Some(strong) = view.rand_augment {
+        strong.check("rand_augment", &mut found);
+    }
     first(found)
 }
 

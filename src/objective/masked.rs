@@ -87,10 +87,9 @@ pub(super) fn weight(key: &str, value: f64, found: &mut Findings) {
 pub(super) fn one_view(at: &Scope<'_>, mask: MaskSpec, words: bool) -> SampleRequest {
     let Scope { model, crop, colour, .. } = *at;
     let view = ViewRequest {
-        name: IMAGE,
-        size: model.image,
         crop,
         colour,
+        ..ViewRequest::new(IMAGE, model.image)
     };
     SampleRequest {
         words: words.then_some(WordRequest {

@@ -4,6 +4,7 @@ mod blur;
 mod colour;
 mod crop;
 mod half;
+mod rand_augment;
 mod resample;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use crate::types::Image;
 pub use colour::{ColourDraw, JitterDraw, Painter};
 pub use crop::CropDraw;
 pub use half::half_size;
+pub use rand_augment::{RandAugmentDraw, RandAugmenter};
 pub use resample::{Resampler, shrink};
 
 /// Makes views of whole pictures, keeping its buffers. One per thread.
@@ -25,6 +27,7 @@ pub use resample::{Resampler, shrink};
 #[derive(Default)]
 pub struct Augmenter {
     resampler: Resampler,
+    augmenter: RandAugmenter,
     painter: Painter,
 }
 
@@ -35,12 +38,15 @@ impl Augmenter {
         Self::default()
     }
 
-    /// A training view by its recipe as u8 planar 3×S×S. Randomness: all of it from `rng`, crop first, then flip, then colour.
+    /// A training view by its recipe as u8 planar 3×S×S. Randomness: all of it from `rng`, crop first, then flip, then colour, then RandAugment, which is
+    /// applied before the colours.
     pub fn train_view(&mut self, image: &Image, spec: &ViewRequest, rng: &mut impl Rng, out: &mut Vec<u8>) {
         let draw = CropDraw::random(image.width, image.height, &spec.crop, rng);
         let colour = ColourDraw::random(&spec.colour, rng);
+        let strong = RandAugmentDraw::random(spec.rand_augment.as_ref(), rng);
         self.resampler
             .view(&Window::whole(image), Orientation::default(), &draw, spec.size, out);
+        self.augmenter.apply(&strong, out, spec.size as usize);
         self.painter.apply(&colour, out, spec.size as usize);
     }
 

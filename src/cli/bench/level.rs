@@ -173,7 +173,10 @@ impl Bench {
         match level {
             Level::Decode | Level::L1 => request = speck(),
             Level::Crop => {
-                request.views.iter_mut().for_each(|v| v.colour = ColourConfig::default());
+                request
+                    .views
+                    .iter_mut()
+                    .for_each(|v| (v.colour, v.rand_augment) = (ColourConfig::default(), None));
                 (request.words, request.mask, request.hidden) = (None, None, None);
             }
             Level::Colour => (request.words, request.mask, request.hidden) = (None, None, None),

@@ -173,8 +173,6 @@ impl DinoConfig {
             (self.local_size, self.local_area)
         };
         ViewRequest {
-            name,
-            size,
             crop: CropConfig {
                 area: area.map(|share| share as f32),
                 ..at.crop
@@ -184,6 +182,7 @@ impl DinoConfig {
                 solarise: self.solarise[place] as f32,
                 ..at.colour
             },
+            ..ViewRequest::new(name, size)
         }
     }
 }

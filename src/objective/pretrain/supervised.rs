@@ -5,7 +5,7 @@ mod erasing;
 mod mixing;
 mod network;
 
-use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
+use splitmask_pipeline::request::{IMAGE, RandAugment, SampleRequest, ViewRequest};
 use tch::nn::Path;
 use toml::Table;
 
@@ -111,6 +111,10 @@ settings! {
         Live cutmix: f64 = 1.0,
         /// Share of the steps that take CutMix where mixup is on too.
         Live cutmix_share: f64 = 0.5,
+        /// Magnitude of RandAugment, 0 to 10 (arXiv 1909.13719; timm's operations, increasing); 0 = off, 9 in DeiT.
+        Restart rand_augment: f64 = 0.0,
+        /// Standard deviation of an operation's own magnitude.
+        Restart rand_augment_deviation: f64 = 0.5,
         /// Probability that a rectangle of an image becomes noise (arXiv 1708.04896).
         Live erasing: f64 = 0.25,
         /// Drop path of the encoder, linear over depth.
@@ -119,6 +123,14 @@ settings! {
 }
 
 impl SupervisedConfig {
+    /// RandAugment as it is set.
+    fn strong(&self) -> RandAugment {
+        RandAugment {
+            magnitude: self.rand_augment as f32,
+            deviation: self.rand_augment_deviation as f32,
+        }
+    }
+
     /// Classes K; 0 where they are not known, as when a config is checked.
     fn known_classes(&self, at: &Scope<'_>) -> usize {
         match self.classes {
@@ -159,12 +171,22 @@ impl Plan for SupervisedConfig {
         found.share("objective.cutmix_share", self.cutmix_share);
         found.share("objective.erasing", self.erasing);
         drop_path("objective.drop_path", self.drop_path, &mut found);
+        self.strong().check("objective.rand_augment", &mut found);
         found.found()
+    }
+
+    fn oddities(&self, at: &Scope<'_>) -> Vec<String> {
+        let (magnitude, jitter) = (self.rand_augment, at.colour.jitter);
+        let both = magnitude > 0.0 && jitter > 0.0;
+        let told =
+            format!("augment.colour.jitter = {jitter} beside objective.rand_augment = {magnitude}: DeiT's code jitters no colours then");
+        both.then_some(told).into_iter().collect()
     }
 
     fn request(&self, at: &Scope<'_>) -> SampleRequest {
         SampleRequest::of_views(vec![ViewRequest {
             crop: at.crop,
+            rand_augment: (self.rand_augment > 0.0).then(|| self.strong()),
             colour: at.colour,
             ..ViewRequest::new(IMAGE, at.model.image)
         }])

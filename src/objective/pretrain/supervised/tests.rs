@@ -208,3 +208,30 @@ fn a_run_that_sees_nothing_or_few_labels_is_told() {
     assert!(losses(3.5, 3.5) && !losses(3.0, 3.5) && !losses(f64::NAN, 3.5) && !losses(0.0, 0.0));
     assert!(holds(1, &[("unlabelled", 0.8)]) && !holds(1, &[("unlabelled", 0.2)]) && !holds(1, &[]));
 }
+
+#[test]
+fn rand_augment_is_asked_for_with_its_magnitude_and_refused_beyond_ten() {
+    let model = VitConfig::default();
+    let at = Scope::new(&model, 8, 0);
+    let with = |rand_augment, rand_augment_deviation| SupervisedConfig {
+        rand_augment,
+        rand_augment_deviation,
+        ..SupervisedConfig::default()
+    };
+    assert_eq!(SupervisedConfig::default().request(&at).views[0].rand_augment, None);
+    let asked = with(9.0, 0.5).request(&at).views[0].rand_augment.unwrap();
+    assert_eq!((asked.magnitude, asked.deviation), (9.0, 0.5));
+    let told = |config: SupervisedConfig| config.check(&at).iter().map(ToString::to_string).collect::<String>();
+    assert_eq!(told(with(9.0, 0.5)), "");
+    assert!(told(with(11.0, 0.5)).contains("objective.rand_augment = 11: expected 0 (off) to 10"));
+    assert!(told(with(f64::NAN, 0.5)).contains("objective.rand_augment = NaN"));
+    assert!(told(with(9.0, -1.0)).contains("objective.rand_augment_deviation = -1: expected 0 to 10"));
+    let mut jittered = at;
+    jittered.colour.jitter = 0.3;
+    assert_eq!(with(0.0, 0.5).oddities(&jittered), [""; 0]);
+    let odd = with(9.0, 0.5).oddities(&jittered);
+    assert!(
+        odd[0].contains("augment.colour.jitter = 0.3 beside objective.rand_augment = 9"),
+        "{odd:?}"
+    );
+}
