@@ -215,7 +215,7 @@ pub enum MaskSpec {
 }
 
 /// Patches to hide in every view of a name, each view by a mask of its own: as many as a share of its grid that is drawn uniformly from `ratio`, by BEiT's
-/// blocks; and in a share 1 − `probability` of the views none (iBOT, arXiv 2111.07832 §3.1 and appendix; DINOv2, arXiv 2304.07193 §4).
+/// blocks; and in a share 1 − `probability` of the views none (iBOT, arXiv 2111.07832 §3.1; DINOv2, arXiv 2304.07193 §4).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HiddenRequest {
     /// Name of the views.

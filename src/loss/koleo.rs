@@ -8,7 +8,7 @@ use super::unit_rows;
 /// Keeps the logarithm of a distance of 0 finite.
 const NEAREST: f64 = 1e-8;
 
-/// KoLeo (arXiv 1806.03198 Eq. 3, as arXiv 2304.07193 §4 uses it): minus the mean logarithm of the distance from each of B×D descriptors, taken to length
+/// KoLeo (arXiv 1806.03198 §3, as arXiv 2304.07193 §4 uses it): minus the mean logarithm of the distance from each of B×D descriptors, taken to length
 /// 1, to its nearest other one. f32 scalar, nats. A descriptor that equals another one costs 18.4 and has no gradient.
 pub fn koleo(x: &Tensor) -> Tensor {
     // Autocast would take the products back to bf16, and neighbours differ by less than that tells apart.

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-/// Rounds of Sinkhorn-Knopp (arXiv 2006.09882 §3.1, appendix A; arXiv 2304.07193 §4).
+/// Rounds of Sinkhorn-Knopp (arXiv 2006.09882 §3.1; arXiv 2304.07193 §4).
 const ROUNDS: usize = 3;
 
 /// The centre c (f32 K) with which softmax((outputs − c) ÷ temperature) is what Sinkhorn-Knopp makes of exp(outputs ÷ temperature): in each of
