@@ -210,11 +210,20 @@ fn affine([a, b, c, d, e, f]: [f64; 6], view: &mut [u8], side: usize, copy: &mut
             let (left, top) = (from_x.floor(), from_y.floor());
             let near = |start: f64| [-1, 0, 1, 2].map(|n| (start as i64 + n).clamp(0, last) as usize);
             let (columns, rows) = (near(left), near(top));
+            let (beyond_left, beyond_top) = (from_x - left, from_y - top);
             for plane in 0..3 {
                 let old = &copy[plane * pixels..][..pixels];
-                let across = rows.map(|row| cubic(columns.map(|column| f64::from(old[row * side + column])), from_x - left));
+                // At 0 the cubic is its second value: shears and shifts take 4 values of 16.
+                let across = |row: usize| match beyond_left {
+                    0.0 => f64::from(old[row * side + columns[1]]),
+                    _ => cubic(columns.map(|column| f64::from(old[row * side + column])), beyond_left),
+                };
+                let level = match beyond_top {
+                    0.0 => across(rows[1]),
+                    _ => cubic(rows.map(across), beyond_top),
+                };
                 // A cast cuts at 0 and 255.
-                view[plane * pixels + at] = cubic(across, from_y - top) as u8;
+                view[plane * pixels + at] = level as u8;
             }
         }
     }
