@@ -132,7 +132,8 @@ fn settings(args: &PipelineArgs) -> Result<(Config, Option<Arc<Tokenizer>>), Cli
     let wants_words = args.level.iter().any(|l| l.words());
     let (config, path) = if Path::new(&args.target).extension().is_some_and(|e| e == "toml") {
         let config = Source::of_process(PathBuf::from(&args.target), args.sets.clone()).load()?.config;
-        let path = args.codebook.clone().or_else(|| Some(PathBuf::from(&config.codebook.path)));
+        let of_config = (!config.codebook.path.is_empty()).then(|| PathBuf::from(&config.codebook.path));
+        let path = args.codebook.clone().or(of_config);
         (config, path)
     } else {
         if let Some(set) = args.sets.first() {

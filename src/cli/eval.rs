@@ -98,7 +98,12 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
                 config.eval.k = k;
             }
             let measured = Measured::of(&config, subject.weights(&folder))?;
-            subject.tell(&folder, &Knn, measured.score(&Knn, Vec::new())?, json!({ "k": config.eval.k, "pool": config.eval.pool }))
+            subject.tell(
+                &folder,
+                &Knn,
+                measured.score(&Knn, Vec::new())?,
+                json!({ "k": config.eval.k, "pool": config.eval.pool }),
+            )
         }
     }
 }

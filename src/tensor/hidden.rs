@@ -48,6 +48,11 @@ impl SentHidden {
         })
     }
 
+    /// The list itself.
+    pub(super) fn rows(&self) -> &Tensor {
+        &self.all.rows
+    }
+
     /// Those of images `range`, which lie within the batch; counted from the first of them.
     pub(super) fn part(&self, range: &Range<usize>) -> HiddenPatches {
         let HiddenPatches { patches, rows } = &self.all;

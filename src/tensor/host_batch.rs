@@ -126,6 +126,7 @@ impl SentBatch {
             .chain(&self.target)
             .chain(&self.words)
             .chain(sets)
+            .chain(self.hidden.iter().map(SentHidden::rows))
             .chain([&self.labels])
             .collect()
     }

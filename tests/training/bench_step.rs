@@ -61,25 +61,51 @@ fn no_host_waits_for_a_step_of_any_objective() {
     let text = ground.config_text();
     let lines: Vec<&str> = text
         .lines()
-        .filter(|line| !["mask = ", "drop_path = ", "kind = \"splitmask\""].iter().any(|key| line.starts_with(key)))
+        .filter(|line| {
+            !["mask = ", "drop_path = ", "kind = \"splitmask\""]
+                .iter()
+                .any(|key| line.starts_with(key))
+        })
         .collect();
-    for objective in splitmask::objective::OBJECTIVES {
-        let kind = objective.name;
+    let dinov2 = [
+        "objective.ibot_weight=1.0",
+        "objective.koleo_weight=0.1",
+        "objective.centring=sinkhorn",
+    ];
+    let variants = splitmask::objective::OBJECTIVES.iter().map(|objective| (objective.name, &[][..]));
+    for (kind, sets) in variants.chain([("dino", &dinov2[..])]) {
         let lines = lines.join("\n").replace("[objective]", &format!("[objective]\nkind = \"{kind}\""));
         std::fs::write(ground.config(), lines).unwrap();
         let mut command = splitmask();
         command.args(["bench", "step", "--batch", "8", "--seconds", "0.1", "--calls", "--json"]);
         command.arg(ground.config());
-        if kind == "supervised" {
-            command.args(["--set", "objective.classes=7"]);
+        let classes = (kind == "supervised").then_some("objective.classes=7");
+        for set in sets.iter().copied().chain(classes) {
+            command.args(["--set", set]);
         }
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let row = &found["steps"][0];
-        assert!(row["calls"].as_f64().unwrap() > 100.0, "{kind}: {row:#}");
-        assert_eq!(row["host_waits"].as_f64(), Some(0.0), "{kind}: {row:#}");
+        assert!(row["calls"].as_f64().is_some_and(|calls| calls > 100.0), "{kind}: {found:#}");
+        assert_eq!(row["host_waits"].as_f64(), Some(0.0), "{kind} {sets:?}: {row:#}");
     }
+}
+
+/// An objective without words needs no codebook to measure its pipeline by.
+#[test]
+fn a_pipeline_without_words_is_measured_by_its_config() {
+    let ground = Ground::new();
+    let text = ground.config_text().replace("\"splitmask\"", "\"mae\"");
+    let words = ["mask = ", "drop_path = ", "path = ", "[codebook]"];
+    let lines: Vec<&str> = text.lines().filter(|line| !words.iter().any(|key| line.starts_with(key))).collect();
+    std::fs::write(ground.config(), lines.join("\n")).unwrap();
+    let mut command = splitmask();
+    command.args(["bench", "pipeline", "--images", "16", "--level", "batch", "--json"]);
+    let output = command.arg(ground.config()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(found["ips"].as_f64().is_some_and(|ips| ips > 0.0), "{found:#}");
 }
 
 #[test]

@@ -170,9 +170,10 @@ fn the_spread_of_the_features_is_told_beside_the_accuracy_and_by_command() {
     assert_eq!(trained["most"], 32, "the width, for there are more images");
     assert_ne!(spread(&["--random-init"])["rank"], trained["rank"]);
     // Of other tokens these are other features; `both` has the numbers of both.
-    assert_eq!(spread(&["--pool", "mean"]), trained);
-    assert_ne!(spread(&["--pool", "cls"])["rank"], trained["rank"]);
-    assert_eq!(spread(&["--pool", "both"])["most"], 64);
+    let rank = |pool: &str| spread(&["--pool", pool])["rank"].as_f64().unwrap();
+    let of_run = trained["rank"].as_f64().unwrap();
+    assert!((rank("mean") - of_run).abs() < 1e-6 * of_run && (rank("cls") - of_run).abs() > 1e-3 * of_run);
+    assert!(spread(&["--pool", "both"])["most"].as_u64() > Some(32));
     let (code, out, err) = answer(&["eval", "knn", &run, "--pool", "cls", "--json"]);
     let found: Value = serde_json::from_str(&out).unwrap();
     assert!(code == Some(0) && found["pool"] == "cls", "{out}{err}");
