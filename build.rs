@@ -18,9 +18,12 @@ fn main() {
     };
     let revision = git(&["--short=12", "HEAD"]).unwrap_or_else(|| "unknown".into());
     println!("cargo:rustc-env=SPLITMASK_REVISION={revision}");
-    // A file that is not there makes cargo compile this crate anew each time; in a second worktree HEAD lies elsewhere than in .git.
-    if let Some(head) = git(&["--git-path", "HEAD"]) {
-        println!("cargo:rerun-if-changed={head}");
+    // HEAD changes with the branch, its log with each commit. A file that is not there makes cargo compile this crate anew each time; in a second
+    // worktree both lie elsewhere than in .git.
+    for file in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["--git-path", file]).filter(|path| PathBuf::from(path).exists()) {
+            println!("cargo:rerun-if-changed={path}");
+        }
     }
     println!("cargo:rerun-if-changed=build.rs");
 }
