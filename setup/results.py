@@ -6,7 +6,7 @@
 TABLE: `objectives` (the paper's ablation), `tokenizers` (its Table 2), `fractions` (its Table 1: 10, 30, 100 % of the images), all three
 at equal updates on the data of `make demo` (data/clipart); `family` (every objective at equal updates, then at equal processor time) and
 `fractions-family` (the paper's Figure 2: supervised, DINO, BEiT, SplitMask on 1, 10, 100 % of the images), on drawings or emoji without
-duplicates. `all`: the first three. A run that is there is not repeated: tables share runs, and a stopped call goes on. Each run is
+duplicates. `costs` writes what a step of each objective takes into docs/objectives.md. `all`: the first three. A run that is there is not repeated: tables share runs, and a stopped call goes on. Each run is
 trained, then measured by `splitmask eval linear`, `eval knn` and `eval spread`, whose JSON lies beside it.
 """
 import argparse
@@ -230,6 +230,40 @@ def fractions_family(args) -> list:
     return lines + ["", family_note(args, [family_run(args, "splitmask", args.seeds[0], args.steps)])]
 
 
+# Recipes of the demo's size, whose encoder is the same: 64 px, 6 layers of 128.
+COSTS = {
+    "MAE": ("mae-demo", []),
+    "BEiT": ("ablation/beit", ["model.image=64", "model.width=0", "model.heads=0", "objective.mask.count=26"]),
+    "supervised": ("supervised-demo", ["objective.classes=84"]),
+    "SplitMask": ("demo", []),
+    "SimCLR": ("simclr-demo", []),
+    "MoCo v3": ("moco-v3-demo", []),
+    "DINO": ("dino-demo", []),
+    "DINO with DINOv2's options": ("dinov2-demo", []),
+}
+ROUNDS = 3
+
+
+def costs(_) -> list:
+    """A step of each objective beside each other, in rounds that take turns."""
+    found = {name: [] for name in COSTS}
+    for turn in range(ROUNDS):
+        for name, (recipe, sets) in COSTS.items():
+            say(f"round {turn + 1} of {ROUNDS}: {name}")
+            sets = [*sets, "train.precision=f32", "train.threads=1", "train.device=cpu"]
+            arguments = [x for s in sets for x in ("--set", s)]
+            answer = json.loads(splitmask("bench", "step", f"configs/{recipe}.toml", "--batch", "64", "--seconds", "6", "--json", *arguments, capture=True))
+            found[name].append(answer["steps"][0])
+    middle = lambda name, key: statistics.median(row[key] for row in found[name])
+    lines = ["`make results TABLE=costs`: a step of 64 images at the demo's size (64 px, patches of 8, 6 layers), f32, one thread of a CPU; medians of "]
+    lines[0] += f"{ROUNDS} rounds that took turns. Memory is the whole program's. DINO sees two crops of 64 and four of 32 pixels of each image."
+    lines += ["", "| objective | ms a step | beside MAE | peak memory, MB |", "| --- | --- | --- | --- |"]
+    for name in COSTS:
+        ms = middle(name, "ms")
+        lines.append(f"| {name} | {ms:.0f} | {ms / middle('MAE', 'ms'):.1f} × | {middle(name, 'peak_memory_mb'):.0f} |")
+    return lines
+
+
 def untrained(args, seed: int) -> dict:
     """The base run's encoder before training."""
     trained(args, seed, **BASE)
@@ -318,7 +352,7 @@ def write(file: Path, which: str, lines: list) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=["objectives", "tokenizers", "fractions", "family", "fractions-family", "all"])
+    parser.add_argument("table", choices=["objectives", "tokenizers", "fractions", "family", "fractions-family", "costs", "all"])
     parser.add_argument("--seeds", default=[0, 1, 2], type=lambda text: [int(s) for s in text.split(",")])
     parser.add_argument("--steps", default=400, type=int, help="updates of each run (default: 400)")
     parser.add_argument("--minutes", default=0.0, type=float, help="family: processor minutes of each run of the second table (default: none)")
@@ -328,9 +362,11 @@ def main() -> None:
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parent.parent)
     of_family = {"family": family, "fractions-family": fractions_family}.get(args.table)
-    if not of_family and not (DATA / "train" / "manifest.json").exists():
+    if not of_family and args.table != "costs" and not (DATA / "train" / "manifest.json").exists():
         sys.exit(f"{DATA}/train is not there: `make demo` packs it")
     args.runs.mkdir(parents=True, exist_ok=True)
+    if args.table == "costs":
+        return write(Path("docs/objectives.md"), "costs", costs(args))
     if of_family:
         return write(args.out, f"{args.table} {args.set}", of_family(args))
     for which in ["objectives", "tokenizers", "fractions"] if args.table == "all" else [args.table]:
