@@ -86,7 +86,12 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             let (folder, mut config) = subject.open()?;
             config.eval.pool = pool.map_or(config.eval.pool, PoolArg::pool);
             let measured = Measured::of(&config, subject.weights(&folder))?;
-            subject.tell(&folder, &Spread, measured.score(&Spread, Vec::new())?, json!({}))
+            subject.tell(
+                &folder,
+                &Spread,
+                measured.score(&Spread, Vec::new())?,
+                json!({ "pool": config.eval.pool }),
+            )
         }
         Task::Knn(KnnArgs { subject, k, pool }) => {
             let (folder, mut config) = subject.open()?;

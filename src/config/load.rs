@@ -127,8 +127,13 @@ impl Source {
         let mut table = tree::of(&template);
         let defaults = tree::flatten(&table);
 
+        // A kind that a later layer replaces chooses nothing, so there is nothing to say of it.
+        let last = |at: usize, entries: &[Entry]| entries[at + 1..].iter().all(|later| later.path != entries[at].path);
+        let replaced: Vec<bool> = (0..entries.len())
+            .map(|at| entries[at].path.ends_with(".kind") && !last(at, &entries))
+            .collect();
         let mut places = BTreeMap::new();
-        for entry in entries {
+        for (entry, _) in entries.into_iter().zip(replaced).filter(|(_, replaced)| !replaced) {
             if let Some(problem) = check_entry(&entry, &defaults, kind.name, &table) {
                 // `kind` keys were reported when they were chosen.
                 if !problems.iter().any(|p| p.key == problem.key && p.place == problem.place) {

@@ -45,6 +45,19 @@ fn later_layers_win() {
 }
 
 #[test]
+fn a_kind_that_is_replaced_chooses_nothing() {
+    let text = format!("{GOOD}[objective]\nkind = \"splitmask\"\n");
+    let (config, places) = source(&["objective.kind=beit"], &[]).load_text(&text).unwrap();
+    assert_eq!(
+        (config.objective.kind().name, &places["objective.kind"]),
+        ("beit", &Place::CommandLine)
+    );
+    let text = format!("{text}match = true\n");
+    let error = source(&["objective.kind=beit"], &[]).load_text(&text).unwrap_err().to_string();
+    assert!(error.contains("objective.match") && !error.contains("unknown field"), "{error}");
+}
+
+#[test]
 fn bare_text_sets_strings_and_only_those() {
     let config = source(&["data.val=s3://bucket/val", "run.name=007", "admin.lifecycle=true"], &[])
         .load_text(GOOD)

@@ -17,6 +17,7 @@ use super::settings::Settings;
 use super::started::Started;
 use crate::checkpoint;
 use crate::config::diff::diff_stored;
+use crate::config::explain::warnings;
 use crate::config::{Change, Config, ConfigError, Source};
 use crate::exit::{CliError, ExitCode};
 use crate::signals::Signal;
@@ -67,7 +68,7 @@ pub(super) fn stopped() -> CliError {
 /// Reads, validates, compares, locks and binds. What was made is taken back if a later part fails.
 fn make(source: &Source) -> Result<Started, CliError> {
     let loaded = source.load().map_err(|e| refused(e, source))?;
-    let file_sha256 = loaded.file_sha256.clone();
+    let (file_sha256, warnings) = (loaded.file_sha256.clone(), warnings(&loaded));
     let settings = Settings::of(loaded);
     let policy = settings.policy()?;
     let from = against_checkpoint(&settings.config)?;
@@ -84,14 +85,18 @@ fn make(source: &Source) -> Result<Started, CliError> {
         Ok(listener)
     };
     match rest() {
-        Ok(listener) => Ok(Started {
-            settings,
-            file_sha256,
-            policy,
-            lock: Arc::new(lock),
-            listener,
-            from,
-        }),
+        Ok(listener) => {
+            // As check-config says them.
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            Ok(Started {
+                settings,
+                file_sha256,
+                policy,
+                lock: Arc::new(lock),
+                listener,
+                from,
+            })
+        }
         Err(e) => {
             lock.undo();
             Err(e)

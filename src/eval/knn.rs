@@ -64,6 +64,7 @@ impl Evaluation for Knn {
                     "k-NN accuracy   {top1:.4}   (k = {}, {} images among {})",
                     subject.eval.k, baseline.queries, baseline.references
                 ),
+                format!("features        {} of the last layer", subject.eval.pool.words()),
                 format!("commonest class {majority:.4}"),
                 format!("chance          {chance:.4}   ({} classes)", baseline.classes),
             ],

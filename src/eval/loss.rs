@@ -68,11 +68,12 @@ impl Evaluation for ValidationLoss {
             .classes
             .map(|learnt| ClassMap::new(named(&set.names), named(learnt)));
         let (mut sum, mut batches, mut images, mut warning) = (0.0, 0usize, 0usize, None);
-        let mut labelled = 0;
+        let (mut labelled, mut left) = (0, String::new());
         while batches < most {
             let Some(mut batch) = set.next(go_on)? else { break };
             if batch.len < size {
                 if batches > 0 {
+                    left = format!("; the last {} make no whole batch and were left out", batch.len);
                     break;
                 }
                 warning = Some(format!(
@@ -98,11 +99,17 @@ impl Evaluation for ValidationLoss {
         if classes.is_some() && labelled == 0 {
             return Err(EvalError::NoLabels { place: set.place });
         }
+        let asked = subject.eval.max_queries;
+        if asked > 0 && batches == most && images != asked as usize {
+            left = format!("; eval.max_queries = {asked} in whole batches");
+        }
         let value = sum / batches as f64;
         Ok(Score {
             value,
-            line: format!("validation loss {value:.4} ({images} images)"),
-            table: vec![format!("validation loss {value:.4}   ({images} images, in batches of {size})")],
+            line: format!("validation loss {value:.4} ({images} images{left})"),
+            table: vec![format!(
+                "validation loss {value:.4}   ({images} images, in batches of {size}{left})"
+            )],
             details: serde_json::json!({ "total": value, "images": images, "batch": size }),
             layers: Vec::new(),
             beside: Vec::new(),

@@ -27,6 +27,16 @@ impl Pool {
         }
     }
 
+    /// In words, for those who read an answer.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Mean => "mean of the patch tokens",
+            Self::Cls => "class token",
+            Self::Both => "class token and mean of the patch tokens",
+        }
+    }
+
     /// Tokens B×(1+N)×D to B×D, or B×2D for [`Pool::Both`]; f32.
     pub fn of(self, tokens: &Tensor) -> Tensor {
         let class = || tokens.select(1, 0).to_kind(Kind::Float);

@@ -92,6 +92,7 @@ impl Evaluation for Spread {
             ),
             table: vec![
                 format!("effective rank  {rank:.2}   (of {} at most; {} images)", found.most, found.images),
+                format!("features        {} of the last layer", subject.eval.pool.words()),
                 format!("cosine          {cosine:.4}   (mean of all pairs; 1 = all alike)"),
                 format!("deviation       {deviation:.4}   (0 = all alike, 1 = every direction)"),
             ],

@@ -108,7 +108,7 @@ fn two_steps(name: &str, config: &DinoConfig, numbers: usize) {
 #[test]
 fn hidden_patches_with_one_head_and_running_means_follow_pytorch() {
     let _alone = alone();
-    two_steps("shared", &config(), 7);
+    two_steps("shared", &config(), 8);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn all_options_follow_pytorch() {
         ibot_prototypes: 10,
         ..config()
     };
-    two_steps("all", &config, 8);
+    two_steps("all", &config, 9);
 }
 
 #[test]

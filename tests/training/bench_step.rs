@@ -46,7 +46,7 @@ fn an_objective_whose_classes_only_the_data_knows_asks_for_their_number() {
     assert_eq!(output.status.code(), Some(64));
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        told.contains("objective.classes = 0"),
+        told.contains("objective.classes = 0") && told.contains("--set objective.classes=1000"),
         "{told}{}",
         String::from_utf8_lossy(&output.stderr)
     );

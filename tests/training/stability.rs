@@ -179,6 +179,23 @@ fn a_nan_for_ever_ends_with_76_and_a_replay_folder() {
     assert!(cured.contains("is finite this time"), "{cured}");
 }
 
+/// Each gradient is finite, the sum of their squares is not.
+#[test]
+fn a_norm_that_overflows_is_what_a_replay_names() {
+    let ground = Ground::new();
+    let output = train(
+        &ground,
+        "norm",
+        "",
+        &[set("objective.match_weight", "1e25"), set("picture.every_steps", "0")],
+    );
+    assert_eq!(output.status.code(), Some(76), "{}", text(&output));
+    let folder = fs::read_dir(ground.path("norm/replay")).unwrap().flatten().next().unwrap().path();
+    let replayed = splitmask().arg("replay").arg(folder).output().unwrap();
+    let answer = String::from_utf8_lossy(&replayed.stdout);
+    assert!(answer.contains("first not finite: norm of all gradients"), "{answer}");
+}
+
 #[test]
 fn a_loss_spike_is_told_and_undone_if_asked() {
     let ground = Ground::new();

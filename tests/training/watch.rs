@@ -18,6 +18,10 @@ fn the_best_checkpoint_outlives_the_newer_ones_and_a_worse_loss_is_warned_of_onc
     let first = ground.train(&loss).args(["--set", "optim.total_steps=20"]).output().unwrap();
     let log = String::from_utf8_lossy(&first.stderr).into_owned();
     assert!(first.status.success() && log.contains("validation loss"), "{log}");
+    assert!(
+        log.contains("(32 images; the last 3 make no whole batch and were left out)"),
+        "{log}"
+    );
     assert!(!log.contains("over-fitting"), "{log}");
     let best = ground.path("run/checkpoints/best");
     let of = |path: &std::path::Path| fs::canonicalize(path).unwrap().file_name().unwrap().to_string_lossy().into_owned();

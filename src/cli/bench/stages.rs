@@ -93,7 +93,7 @@ pub(super) fn limit(run: &Measured, threads: usize) -> (String, String) {
         (false, "decode") => {
             "Every core decodes: `splitmask pack --longest-side` stores smaller images, the only gain without more cores.".into()
         }
-        (false, "augment") => "Every core is busy: augment.colour.blur and .jitter cost most.".into(),
+        (false, "augment") => "Number and size of the views cost most, then what changes them: blur, colour jitter, RandAugment (keys of [augment] and [objective]).".into(),
         (false, _) => "Every core is busy: a codebook of fewer words is faster.".into(),
     };
     (

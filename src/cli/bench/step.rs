@@ -118,7 +118,7 @@ pub(super) fn run(args: &StepArgs) -> Result<(), CliError> {
     match rows.iter().all(|row| row.get("error").is_some()) {
         true => Err(CliError::usage(
             "no batch size could be measured",
-            "the reason stands behind each; a smaller --batch needs less memory".to_owned(),
+            "the reason stands behind each".to_owned(),
         )),
         false => Ok(()),
     }
@@ -144,8 +144,9 @@ fn row(args: &StepArgs, batch: u32, bar: &ProgressBar) -> Result<Value, CliError
     let measured = serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success());
     Ok(measured.unwrap_or_else(|| {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let error = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
-        let error = error.map_or_else(|| format!("it ended with {}", output.status), str::to_owned);
+        let after = |head: &str| said.lines().rev().find_map(|line| line.strip_prefix(head));
+        let hint = after("hint: ").map_or_else(String::new, |hint| format!("; {hint}"));
+        let error = after("error: ").map_or_else(|| format!("it ended with {}", output.status), |error| format!("{error}{hint}"));
         json!({ "batch": batch, "error": error })
     }))
 }

@@ -21,8 +21,8 @@ pub(super) struct LinearArgs {
     /// Layers to probe, from 1: `all`, `last`, or a list as 1,3,6. The last one is taken after the final norm.
     #[arg(long, value_name = "LAYERS", default_value = "all")]
     layers: String,
-    /// What of a layer's tokens: mean of the patch tokens, class token, both side by side; several with commas.
-    #[arg(long, value_name = "POOL", value_enum, value_delimiter = ',', default_values_t = [PoolArg::Mean])]
+    /// What of a layer's tokens: mean of the patch tokens, class token, both side by side; several with commas; default: eval.pool of the run's config.
+    #[arg(long, value_name = "POOL", value_enum, value_delimiter = ',')]
     pool: Vec<PoolArg>,
 }
 
@@ -72,10 +72,11 @@ fn layers(text: &str, depth: usize) -> Result<Vec<usize>, CliError> {
 pub(super) fn run(args: &LinearArgs) -> Result<(), CliError> {
     let (folder, config) = args.subject.open()?;
     let numbers = layers(&args.layers, config.model.layers() as usize)?;
-    let places: Vec<(usize, Pool)> = numbers
-        .iter()
-        .flat_map(|layer| args.pool.iter().map(|p| (*layer, p.pool())))
-        .collect();
+    let pools: Vec<Pool> = match args.pool.as_slice() {
+        [] => vec![config.eval.pool],
+        asked => asked.iter().map(|pool| pool.pool()).collect(),
+    };
+    let places = numbers.iter().flat_map(|layer| pools.iter().map(|pool| (*layer, *pool))).collect();
     let measured = Measured::of(&config, args.subject.weights(&folder))?;
     args.subject.tell(&folder, &Linear, measured.score(&Linear, places)?, json!({}))
 }

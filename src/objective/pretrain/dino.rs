@@ -244,7 +244,6 @@ impl Plan for DinoConfig {
             "distillation" => Some(f64::from(self.prototypes).ln()),
             // A crop without hidden patches costs nothing.
             "ibot" => Some(self.ibot_mask_probability * f64::from(self.patch_prototypes()).ln()),
-            "masked_crops" => Some(self.ibot_mask_probability),
             _ => None,
         }
     }

@@ -193,5 +193,11 @@ pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> 
     // Backward makes them from the top down.
     let gradients = variables.iter().rev().filter(|(_, t)| torch_ext::has_grad(t));
     looks.extend(gradients.map(|(name, t)| Look::at(format!("gradient {name}"), &t.grad())));
+    // Each gradient may be finite and the sum of their squares not.
+    let with_gradient: Vec<Tensor> = vars.trainable_variables().into_iter().filter(torch_ext::has_grad).collect();
+    let gradients: Vec<Tensor> = with_gradient.iter().map(Tensor::grad).collect();
+    if !gradients.is_empty() {
+        looks.push(Look::at("norm of all gradients", &torch_ext::global_norm(&gradients)?));
+    }
     Ok(Retaken { facts, looks })
 }

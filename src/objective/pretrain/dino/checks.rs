@@ -153,9 +153,11 @@ impl DinoConfig {
             ));
         }
         if batch < SMALL_BATCH {
-            odd.push(format!(
-                "train.batch = {batch} is small for objective.kind = \"dino\": the centre of the outputs is a mean over it"
-            ));
+            let of_batch = match self.centring {
+                Centring::Mean => "the centre of the outputs is a mean over it",
+                Centring::Sinkhorn => "outputs are made equally frequent among its images",
+            };
+            odd.push(format!("train.batch = {batch} is small for objective.kind = \"dino\": {of_batch}"));
         }
         let warmest = self.teacher_temperature.max(self.teacher_temperature_start);
         if warmest > WARMEST_TEACHER {

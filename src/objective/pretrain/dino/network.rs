@@ -203,7 +203,11 @@ impl Dino {
             let [loss, entropy] = hidden.distillation(&said, of_teacher, &centre, temperatures);
             losses.terms.push(("ibot", loss.detach()));
             losses.stats.push(("patch_teacher_entropy", entropy));
-            losses.stats.push(("masked_crops", hidden.share()));
+            let masked = hidden.share();
+            losses
+                .stats
+                .push(("ibot_guess", &masked * f64::from(config.patch_prototypes()).ln()));
+            losses.stats.push(("masked_crops", masked));
             // Not in place: the terms share the total's memory.
             losses.total = &losses.total + loss * config.ibot_weight;
         }

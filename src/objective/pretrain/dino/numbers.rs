@@ -1,7 +1,7 @@
 //! What DINO reports, and the ways in which it learns nothing.
 
 use super::GLOBAL_CROPS;
-use crate::objective::{Better, CollapseRule, Judged, Number, Role, Unit};
+use crate::objective::{Baseline, Better, CollapseRule, Judged, Number, Role, Unit};
 
 /// The numbers.
 pub(super) const NUMBERS: &[Number] = &[
@@ -45,7 +45,10 @@ pub(super) const NUMBERS: &[Number] = &[
         role: Role::Term,
         unit: Unit::Nats,
         better: Better::Lower,
-        baseline: None,
+        baseline: Some(Baseline {
+            number: "ibot_guess",
+            who: "guessing",
+        }),
     },
     Number {
         name: "koleo",
@@ -59,6 +62,14 @@ pub(super) const NUMBERS: &[Number] = &[
     Number {
         name: "patch_teacher_entropy",
         help: "Entropy of the teacher's outputs for hidden patches, in nats; a mean as that of ibot.",
+        role: Role::Measure,
+        unit: Unit::Nats,
+        better: Better::Neither,
+        baseline: None,
+    },
+    Number {
+        name: "ibot_guess",
+        help: "What ibot is where all outputs are equally likely: ln K times the share of crops with hidden patches.",
         role: Role::Measure,
         unit: Unit::Nats,
         better: Better::Neither,
@@ -121,8 +132,7 @@ const TEACHER_CONSTANT: CollapseRule = CollapseRule {
 
 /// A number of the hidden patches as a share of ln K: it grows with the share of crops that hide some, of which an interval has by chance more or fewer.
 fn share_of_patches_ln_k(at: &Judged<'_>, number: &str) -> Option<f64> {
-    let (expected, masked) = ((at.chance)("masked_crops")?, at.mean("masked_crops")?);
-    Some(at.mean(number)? / (at.chance)("ibot")? * expected / masked)
+    Some(at.mean(number)? / at.mean("ibot_guess")?)
 }
 
 const PATCHES_AT_CHANCE: CollapseRule = CollapseRule {
