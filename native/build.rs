@@ -5,6 +5,7 @@ use std::process::Command;
 fn main() {
     for file in [
         "src/ext.cpp",
+        "src/device.cpp",
         "src/ranks.cpp",
         "src/reducer.cpp",
         "src/ranks.h",
@@ -25,9 +26,9 @@ fn main() {
         "{} has no include folder: run `make setup`, or point LIBTORCH at a libtorch 2.11.0",
         dir.display()
     );
-    // Two compilers at a time: ext.cpp takes about as long as the other two files together.
+    // Two compilers at a time: these two files take about as long as the other two.
     std::thread::scope(|s| {
-        s.spawn(|| compiler(&include).file("src/ext.cpp").compile("torch_ext"));
+        s.spawn(|| compiler(&include).files(["src/ext.cpp", "src/device.cpp"]).compile("torch_ext"));
         compiler(&include)
             .define("USE_DISTRIBUTED", None)
             .define("USE_C10D_GLOO", None)

@@ -11,8 +11,8 @@ use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::request::{SampleRequest, TargetRequest};
 use splitmask_pipeline::tokenize::{Codebook, Tokenizer};
 use splitmask_pipeline::types::Batch;
-use tch::{Device, Tensor};
-use torch_ext::{TorchError, in_whole_f32};
+use tch::Device;
+use torch_ext::in_whole_f32;
 
 pub use config::{CodebookConfig, WordsFoundBy};
 use on_device::DeviceBook;
@@ -204,14 +204,11 @@ impl Words {
     /// # Errors
     /// What libtorch said.
     pub fn find(&self, sent: &mut SentBatch) -> Result<(), TensorError> {
-        let words = match self {
-            Self::BookOnDevice(book) => {
-                let view = sent.first_view().map(Tensor::shallow_clone);
-                in_whole_f32(|| view.map(|view| book.words(&view)).transpose())?
-            }
-            Self::Dvae(dvae) => in_whole_f32(|| Ok::<_, TorchError>(sent.target().map(|target| dvae.words(target))))?,
-            Self::Book(_) | Self::Unused => None,
-        };
+        let words = in_whole_f32(|| match self {
+            Self::BookOnDevice(book) => sent.first_view().map(|view| book.words(view)).transpose(),
+            Self::Dvae(dvae) => Ok(sent.target().map(|target| dvae.words(target))),
+            Self::Book(_) | Self::Unused => Ok(None),
+        })?;
         if let Some(words) = words {
             // The largest of V scores: no look at the device is needed to know the bound.
             sent.set_words(words, (self.len() - 1) as u32);

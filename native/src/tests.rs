@@ -317,3 +317,20 @@ fn cross_entropy_by_rows_is_that_of_all_rows() {
     assert!((loss.double_value(&[]) - 4f64.ln()).abs() < 1e-6);
     assert!(linear_cross_entropy(&x, &w, &Tensor::zeros([5], CPU), &t).is_err());
 }
+
+#[test]
+fn calls_at_which_a_host_would_wait_are_counted() {
+    let x = Tensor::ones([4], CPU);
+    let counted = |work: &dyn Fn()| {
+        let count = CallCount::begin().unwrap();
+        work();
+        count.end().unwrap()
+    };
+    // Other tests run meanwhile and are counted too, so these are lower bounds.
+    let number = counted(&|| {
+        let _ = x.double_value(&[0]);
+    });
+    assert!(number.waits >= 1);
+    assert!(counted(&|| drop(x.nonzero())).waits >= 1);
+    assert!(counted(&|| (0..100).for_each(|_| drop(&x + &x))).all >= 100);
+}

@@ -128,12 +128,13 @@ impl Source {
         let defaults = tree::flatten(&table);
 
         // A kind that a later layer replaces chooses nothing, so there is nothing to say of it.
-        let last = |at: usize, entries: &[Entry]| entries[at + 1..].iter().all(|later| later.path != entries[at].path);
-        let replaced: Vec<bool> = (0..entries.len())
-            .map(|at| entries[at].path.ends_with(".kind") && !last(at, &entries))
-            .collect();
+        let kinds = entries.iter().enumerate().filter(|(_, entry)| entry.path.ends_with(".kind"));
+        let last: BTreeMap<String, usize> = kinds.map(|(at, entry)| (entry.path.clone(), at)).collect();
         let mut places = BTreeMap::new();
-        for (entry, _) in entries.into_iter().zip(replaced).filter(|(_, replaced)| !replaced) {
+        for (at, entry) in entries.into_iter().enumerate() {
+            if last.get(&entry.path).is_some_and(|last| *last != at) {
+                continue;
+            }
             if let Some(problem) = check_entry(&entry, &defaults, kind.name, &table) {
                 // `kind` keys were reported when they were chosen.
                 if !problems.iter().any(|p| p.key == problem.key && p.place == problem.place) {

@@ -3,12 +3,11 @@
 //! Each batch size is measured in a process of its own, so that its peak memory is its own, and one that does not fit costs only its row. There the
 //! trainer itself runs, on a few batches that the pipeline made of noise before: the numbers are those of a run that never waits for data.
 
+mod training;
+
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use clap::Args;
 use indicatif::ProgressBar;
@@ -23,8 +22,8 @@ use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::tokenize::{BookSpec, PixelSpace, build_random_projection};
 use splitmask_pipeline::types::Batch;
 use tch::Device;
-use torch_ext::{CallCount, TorchError};
 
+use self::training::{Until, WARM_UP, train_for, undisturbed};
 use super::level::peak_rss_mb;
 use super::progress::bar;
 use crate::cli::answer::answer;
@@ -33,14 +32,11 @@ use crate::exit::CliError;
 use crate::objective::Scope;
 use crate::telemetry::metrics::{Phase, TrainMetrics};
 use crate::tensor::choose_device;
-use crate::trainer::control::{Command, StatusBoard};
+use crate::trainer::Telemetry;
 use crate::trainer::metrics_log::MetricsLog;
 use crate::trainer::spec::TrainerSpec;
-use crate::trainer::{Telemetry, run_prepared};
 use crate::words::Words;
 
-/// Steps that warm up: kernels are chosen, memory is reserved.
-const WARM_UP: u64 = 5;
 /// Different batches that take turns.
 const BATCHES: usize = 2;
 /// Pictures of noise that they are made of.
@@ -49,8 +45,6 @@ const PICTURES: u64 = 24;
 const COUNTED: u64 = 10;
 /// Words of the vocabulary that stands in where the config names no file.
 const WORDS: usize = 8192;
-/// Steps between two log lines on a GPU: each line waits for the device, which a run does as seldom.
-const GPU_LOG_STEPS: u64 = 10;
 
 /// Measure a training step: ms, images a second, use of the device, peak memory, by batch size.
 #[derive(Args)]
@@ -304,82 +298,6 @@ fn batches(spec: &TrainerSpec, device: Device) -> Result<(Vec<Batch>, usize), Cl
     })?;
     let made = std::iter::from_fn(|| stream.next()).take(BATCHES);
     Ok((made.collect::<Result<_, _>>()?, words.len()))
-}
-
-/// A run that does nothing but steps, in a folder of its own, without end.
-fn undisturbed(spec: &mut TrainerSpec, folder: &Path, device: Device) {
-    let never = u64::MAX;
-    spec.run_dir = folder.join("run");
-    spec.init_from = None;
-    spec.optim.max_epochs = 0;
-    spec.optim.total_steps = never;
-    spec.checkpoint.every_steps = never;
-    spec.picture.every_steps = never;
-    (spec.eval.every_steps, spec.eval.linear_every_steps) = (0, 0);
-    spec.log.every_steps = if matches!(device, Device::Cuda(_)) { GPU_LOG_STEPS } else { 1 };
-    // As many images at once as were asked for, or the row says that they do not fit.
-    spec.train.accumulate = 1;
-    spec.train.on_oom = crate::trainer::spec::OnOom::Stop;
-    spec.debug = Default::default();
-}
-
-/// When a training ends, counted from behind the warm-up.
-#[derive(Clone, Copy)]
-enum Until {
-    Seconds(f64),
-    /// After so many steps, whose calls of libtorch are counted.
-    Steps(u64),
-}
-
-/// Trains until the end that is meant. Answers calls of libtorch, and waits of the host, of a step, where those are counted.
-fn train_for(spec: TrainerSpec, batches: Vec<Batch>, until: Until, telemetry: Telemetry) -> Result<Option<(f64, f64)>, CliError> {
-    let (commander, commands) = channel();
-    let (board, ended) = (StatusBoard::default(), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let watch = scope.spawn(|| stop_at(until, &board, &ended, &commander));
-        let outcome = run_prepared(spec, batches, &commands, Arc::clone(&board), telemetry);
-        ended.store(true, Ordering::Release);
-        outcome?;
-        watch.join().expect("it does not panic").map_err(|e| CliError::io(e.to_string()))
-    })
-}
-
-/// Sends the stop, or nothing where the training ended before.
-fn stop_at(until: Until, board: &StatusBoard, ended: &AtomicBool, commander: &Sender<Command>) -> Result<Option<(f64, f64)>, TorchError> {
-    let step = || board.lock().unwrap_or_else(PoisonError::into_inner).step;
-    // When it began: the moment, the step, and the count of calls.
-    let mut began: Option<(Instant, u64, Option<CallCount>)> = None;
-    while !ended.load(Ordering::Acquire) {
-        let now = step();
-        match &began {
-            None if now > WARM_UP => {
-                let count = matches!(until, Until::Steps(_)).then(CallCount::begin).transpose()?;
-                began = Some((Instant::now(), step(), count));
-            }
-            Some((moment, first, _)) => {
-                let over = match until {
-                    Until::Seconds(seconds) => moment.elapsed().as_secs_f64() >= seconds,
-                    Until::Steps(steps) => now - first >= steps,
-                };
-                if over {
-                    break;
-                }
-            }
-            None => {}
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let taken = step();
-    let counted = match began {
-        Some((_, first, Some(count))) if taken > first => {
-            let (calls, steps) = (count.end()?, (taken - first) as f64);
-            Some((calls.all as f64 / steps, calls.waits as f64 / steps))
-        }
-        _ => None,
-    };
-    // Nobody is left to be stopped where this fails.
-    let _ = commander.send(Command::Stop);
-    Ok(counted)
 }
 
 fn table(rows: &[Value]) -> String {

@@ -1,0 +1,100 @@
+//! A training that is only measured: without end, checkpoints and evaluations, stopped from outside.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use splitmask_pipeline::types::Batch;
+use tch::Device;
+use torch_ext::{CallCount, TorchError};
+
+use crate::exit::CliError;
+use crate::trainer::control::{Command, StatusBoard};
+use crate::trainer::spec::{OnOom, TrainerSpec};
+use crate::trainer::{Telemetry, run_prepared};
+
+/// Steps that warm up: kernels are chosen, memory is reserved.
+pub(super) const WARM_UP: u64 = 5;
+/// Steps between two log lines on a GPU: each line waits for the device, which a run does as seldom.
+const GPU_LOG_STEPS: u64 = 10;
+/// Time between two looks at the step.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A run that does nothing but steps, in a folder of its own, without end.
+pub(super) fn undisturbed(spec: &mut TrainerSpec, folder: &Path, device: Device) {
+    let never = u64::MAX;
+    spec.run_dir = folder.join("run");
+    spec.init_from = None;
+    spec.optim.max_epochs = 0;
+    spec.optim.total_steps = never;
+    spec.checkpoint.every_steps = never;
+    spec.picture.every_steps = never;
+    (spec.eval.every_steps, spec.eval.linear_every_steps) = (0, 0);
+    spec.log.every_steps = if matches!(device, Device::Cuda(_)) { GPU_LOG_STEPS } else { 1 };
+    // As many images at once as were asked for, or the row says that they do not fit.
+    spec.train.accumulate = 1;
+    spec.train.on_oom = OnOom::Stop;
+    spec.debug = Default::default();
+}
+
+/// When a training ends, counted from behind the warm-up.
+#[derive(Clone, Copy)]
+pub(super) enum Until {
+    /// After so much time.
+    Seconds(f64),
+    /// After so many steps, whose calls of libtorch are counted.
+    Steps(u64),
+}
+
+/// Trains until the end that is meant. Answers calls of libtorch, and waits of the host, of a step, where those are counted.
+///
+/// # Errors
+/// The training's, or what libtorch said of counting.
+pub(super) fn train_for(
+    spec: TrainerSpec,
+    batches: Vec<Batch>,
+    until: Until,
+    telemetry: Telemetry,
+) -> Result<Option<(f64, f64)>, CliError> {
+    let (commander, commands) = channel();
+    let (board, ended) = (StatusBoard::default(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let counted = watch(until, &board, &ended);
+            // Also where counting failed; nobody is left to be stopped where this does.
+            let _ = commander.send(Command::Stop);
+            counted
+        });
+        let outcome = run_prepared(spec, batches, &commands, Arc::clone(&board), telemetry);
+        ended.store(true, Ordering::Release);
+        outcome?;
+        watcher.join().expect("it does not panic").map_err(|e| CliError::io(e.to_string()))
+    })
+}
+
+/// Waits for the end that is meant, or for that of the training; counts calls of a step if that is asked for.
+fn watch(until: Until, board: &StatusBoard, ended: &AtomicBool) -> Result<Option<(f64, f64)>, TorchError> {
+    let step = || board.lock().unwrap_or_else(PoisonError::into_inner).step;
+    let wait = |over: &dyn Fn() -> bool| {
+        while !over() && !ended.load(Ordering::Acquire) {
+            std::thread::sleep(LOOK);
+        }
+    };
+    wait(&|| step() > WARM_UP);
+    match until {
+        Until::Seconds(seconds) => {
+            let began = Instant::now();
+            wait(&|| began.elapsed().as_secs_f64() >= seconds);
+            Ok(None)
+        }
+        Until::Steps(steps) => {
+            let (count, first) = (CallCount::begin()?, step());
+            wait(&|| step() >= first + steps);
+            let (taken, calls) = (step() - first, count.end()?);
+            let of_a_step = |number: u64| number as f64 / taken as f64;
+            Ok((taken > 0).then(|| (of_a_step(calls.all), of_a_step(calls.waits))))
+        }
+    }
+}
