@@ -143,7 +143,7 @@ def family_run(args, objective: str, seed: int, steps: int, fraction: float = 1.
     # fmt: off
     sets = [*sets, *words, f"run.seed={seed}", f"run.dir={folder}", f"run.name={folder.name}", f"data.train={data}/train", f"data.val={data}/val",
             f"data.fraction={fraction}", f"optim.total_steps={steps}", f"optim.warmup_steps={max(1, steps // 5)}", "train.precision=f32",
-            "log.every_steps=20", "checkpoint.every_steps=500", "picture.every_steps=0", "eval.every_steps=0", "eval.spread_every_steps=0"]
+            "train.threads=1", "log.every_steps=20", "checkpoint.every_steps=500", "picture.every_steps=0", "eval.every_steps=0", "eval.spread_every_steps=0"]
     # fmt: on
     began, used = time.monotonic(), processor_seconds()
     splitmask("train", "--config", f"configs/{config}.toml", *(x for s in sets for x in ("--set", s)))
@@ -191,7 +191,7 @@ def family_note(args, runs: list) -> str:
     lin = runs[0]["linear"]
     return (
         f"Set: {args.set}, no duplicates; {lin['queries']} validation and {lin['references']} labelled training images of {lin['classes']} classes; "
-        f"commonest class {100 * lin['majority']:.1f} %, chance {100 * lin['chance']:.1f} %. Batch 128, f32, seeds {', '.join(map(str, args.seeds))}: "
+        f"commonest class {100 * lin['majority']:.1f} %, chance {100 * lin['chance']:.1f} %. Batch 128, f32, one thread, seeds {', '.join(map(str, args.seeds))}: "
         "mean ± standard deviation over the seeds. The probe takes mean or class token, whichever does better on held-out training images; the rank is "
         "RankMe's of the mean."
     )

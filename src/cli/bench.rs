@@ -3,7 +3,7 @@
 mod level;
 mod progress;
 mod stages;
-mod step;
+pub(super) mod step;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! `splitmask check-config`: what a config means, without running it.
 
+mod estimate;
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -12,6 +14,7 @@ use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::run::footprint::Footprint;
 
+use self::estimate::{Known, estimate};
 use crate::cli::answer::{answer, say};
 use crate::config::diff::strongest;
 use crate::config::{Config, ConfigError, Loaded, Place, Problem, Source, diff, explain};
@@ -21,7 +24,7 @@ use crate::trainer::batch_exceeds;
 /// Explain a config file: what differs from the defaults, what follows from it, what is wrong. Reads only, writes nothing.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  splitmask check-config configs/demo.toml\n  splitmask check-config configs/demo.toml --set train.batch=64\n  splitmask check-config new.toml --against runs/demo/last-good.toml"
+    after_help = "Examples:\n  splitmask check-config configs/demo.toml\n  splitmask check-config configs/demo.toml --set train.batch=64\n  splitmask check-config new.toml --against runs/demo/last-good.toml\n  splitmask check-config configs/vit-s16.toml --measure      # how long it takes here, and how much memory"
 )]
 pub(crate) struct CheckConfigArgs {
     /// Config file.
@@ -35,6 +38,9 @@ pub(crate) struct CheckConfigArgs {
     /// Print the effective config as TOML instead: every key, defaults included.
     #[arg(long, conflicts_with = "against")]
     effective: bool,
+    /// Take some steps on noise with the device of the config (half a minute) and tell how long the run takes and what memory a step needs.
+    #[arg(long, conflicts_with = "effective")]
+    measure: bool,
 }
 
 /// A place that the config names: its key, and what it holds or why it cannot be opened.
@@ -106,6 +112,17 @@ fn memory(config: &Config, first: &Named) -> String {
     }
 }
 
+/// What the first place's manifest tells of an epoch.
+fn known(config: &Config, first: &Named) -> Known {
+    let manifest = first.opened.as_ref().ok().and_then(Dataset::manifest);
+    let samples = |m: &Manifest| (m.samples() as f64 * config.data.fraction).round() as u64;
+    Known {
+        // A mixture has no epochs of one place.
+        samples: manifest.filter(|_| config.data.sources.is_empty()).map(samples),
+        classes: manifest.and_then(Manifest::class_names).map_or(0, <[_]>::len),
+    }
+}
+
 /// Samples of each place that are looked at.
 const PROBED: u64 = 64;
 
@@ -147,7 +164,7 @@ fn judge(loaded: &Loaded, places: Vec<Named>) -> Result<(), CliError> {
 }
 
 pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
-    let loaded = Source::of_process(args.file, args.sets).load()?;
+    let loaded = Source::of_process(args.file.clone(), args.sets.clone()).load()?;
     if args.effective {
         answer(&loaded.config.to_toml())?;
         return Ok(());
@@ -158,6 +175,9 @@ pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
         say!("{line}");
     }
     say!("{}", memory(&loaded.config, &places[0]));
+    if args.measure {
+        say!("{}", estimate(&loaded.config, &args.file, &args.sets, &known(&loaded.config, &places[0]))?);
+    }
     if let Some(against) = args.against {
         let old = Source {
             file: against.clone(),

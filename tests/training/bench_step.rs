@@ -120,3 +120,26 @@ fn without_any_row_there_is_no_answer() {
     assert_eq!(output.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&output.stdout).contains("train.accumulate"));
 }
+
+/// Half a minute answers how long a run takes, and how much memory, before anybody waits for it.
+#[test]
+fn check_config_tells_time_and_memory_of_a_run_when_it_may_take_steps() {
+    let ground = Ground::new();
+    let run = |more: &[&str]| {
+        let mut command = splitmask();
+        command.arg("check-config").arg(ground.config()).arg("--measure").args(more);
+        command.output().unwrap()
+    };
+    let output = run(&["--set", "train.accumulate=2"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(
+        told.contains(" ms a step in 2 parts on Cpu in f32, so 120 steps take ") && told.contains("memory of a step: "),
+        "{told}"
+    );
+    // A step that cannot be taken is the answer, and not a missing line.
+    let output = run(&["--set", "train.device=cuda:0"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(64), "{told}");
+    assert!(told.contains("time and memory cannot be estimated") && told.contains("cuda"), "{told}");
+}

@@ -10,7 +10,6 @@ use std::process::Command as Process;
 use std::sync::Arc;
 
 use clap::Args;
-use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 use splitmask_pipeline::config::DataConfig;
 use splitmask_pipeline::cursor::Cursor;
@@ -101,7 +100,13 @@ pub(super) fn run(args: &StepArgs) -> Result<(), CliError> {
         args.batch.clone()
     };
     let bar = bar(!args.json, batches.len() as u64, "batch sizes");
-    let rows: Vec<Value> = batches.iter().map(|batch| row(args, *batch, &bar)).collect::<Result<_, _>>()?;
+    let row = |batch: &u32| {
+        bar.set_message(format!("batch {batch}"));
+        let found = measured(&args.config, &args.sets, *batch, args.seconds, args.calls);
+        bar.inc(1);
+        found
+    };
+    let rows: Vec<Value> = batches.iter().map(row).collect::<Result<_, _>>()?;
     bar.finish_and_clear();
     let told = match args.json {
         true => format!("{:#}\n", json!({ "config": args.config, "steps": rows })),
@@ -118,23 +123,24 @@ pub(super) fn run(args: &StepArgs) -> Result<(), CliError> {
     }
 }
 
-/// A batch size, measured by a process of its own.
-fn row(args: &StepArgs, batch: u32, bar: &ProgressBar) -> Result<Value, CliError> {
-    bar.set_message(format!("batch {batch}"));
+/// A step of `batch` images with a config's settings, measured for some seconds by a process of its own: the row of the table, or its `error`.
+///
+/// # Errors
+/// This program's own file cannot be found or started.
+pub(in crate::cli) fn measured(config: &Path, sets: &[String], batch: u32, seconds: f64, count_calls: bool) -> Result<Value, CliError> {
     let program = std::env::current_exe().map_err(|e| CliError::io(format!("this program's own file: {e}")))?;
     let mut process = Process::new(program);
     process
-        .args(["bench", "step", "--alone", "--seconds", &args.seconds.to_string()])
-        .arg(&args.config);
-    for set in &args.sets {
+        .args(["bench", "step", "--alone", "--seconds", &seconds.to_string()])
+        .arg(config);
+    for set in sets {
         process.args(["--set", set]);
     }
     process.args(["--set", &format!("train.batch={batch}")]);
-    process.args(args.calls.then_some("--calls"));
+    process.args(count_calls.then_some("--calls"));
     let output = process
         .output()
         .map_err(|e| CliError::io(format!("a process for batch {batch}: {e}")))?;
-    bar.inc(1);
     let measured = serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success());
     Ok(measured.unwrap_or_else(|| {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

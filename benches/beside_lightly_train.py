@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""lightly-train beside splitmask: the same pictures, encoder, processor time and judge; the table of docs/comparison.md.
+
+    benches/beside_lightly_train.py SHARDS --splitmask target/debug/splitmask [--minutes 5] [--seeds 0,1,2] [--methods simclr,dino] [--work FOLDER]
+
+SHARDS holds train/ and val/ of `splitmask pack` (data/emoji or data/drawings of `make results TABLE=family`). Needs Python with lightly-train 0.18, timm,
+safetensors and torch 2.11. Both train the demo's encoder (64 px, patches of 8, 6 layers of 128, 2 heads) with batches of 128 in f32 on one thread
+with one worker; theirs with its own defaults otherwise, ours with configs/simclr-demo.toml and configs/dino-demo.toml, for as much processor time:
+what a step or an epoch costs is measured first, and start-up counts. Processor time and not the clock's, so that other work on the machine changes
+little. One k-NN of timm's encoder in Python judges both exports. A run that is there is not repeated.
+"""
+import argparse
+import glob
+import io
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+BATCH, SIDE = 128, 64
+ENCODER = {"img_size": SIDE, "patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 2}
+PICTURES = ("png", "jpg", "jpeg", "webp")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def samples(folder: Path):
+    """Bytes, extension and label of each sample of a folder's shards."""
+    for shard in sorted(glob.glob(f"{folder}/*.tar")):
+        found = {}
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                found.setdefault(key, {})[extension] = tar.extractfile(member).read()
+        for parts in found.values():
+            extension = next(e for e in parts if e in PICTURES)
+            yield parts[extension], extension, int(parts["cls"]) if "cls" in parts else -1
+
+
+def unpacked(shards: Path, work: Path) -> Path:
+    """The training pictures as files, which is what lightly-train reads."""
+    folder = work / "pictures"
+    if not (folder / "complete").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        count = 0
+        for data, extension, _ in samples(shards / "train"):
+            (folder / f"{count:06}.{extension}").write_bytes(data)
+            count += 1
+        (folder / "complete").write_text(str(count))
+    return folder
+
+
+def cost(command: list, **more) -> float:
+    """Seconds of processor time of a program and its children."""
+    used = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    before = used()
+    subprocess.run(command, check=True, env=os.environ | ONE_THREAD, **more)
+    return used() - before
+
+
+def theirs(method: str, epochs: int, seed: int, pictures: Path, out: Path) -> float:
+    return cost([sys.executable, __file__, "--lightly", method, str(epochs), str(seed), str(pictures), str(out)], stdout=subprocess.DEVNULL)
+
+
+def lightly(method: str, epochs: str, seed: str, pictures: str, out: str) -> None:
+    """Trains by lightly-train, in a process of its own."""
+    import lightly_train
+    import torch
+
+    torch.set_num_threads(1)
+    views = {"image_size": (SIDE, SIDE)}
+    if method == "dino":
+        views["local_view"] = {"num_views": 4, "view_size": (SIDE // 2, SIDE // 2)}
+    lightly_train.pretrain(
+        out=out, data=pictures, model="timm/vit_tiny_patch16_224", model_args=ENCODER, method=method, epochs=int(epochs), batch_size=BATCH,
+        num_workers=1, accelerator="cpu", devices=1, overwrite=True, precision="32-true", seed=int(seed), transform_args=views,
+    )  # fmt: skip
+
+
+def ours(args, method: str, steps: int, seed: int, out: Path) -> float:
+    # fmt: off
+    sets = [f"run.dir={out}", f"run.name={out.name}", f"run.seed={seed}", f"data.train={args.shards}/train", f"data.val={args.shards}/val",
+            f"optim.total_steps={steps}", f"optim.warmup_steps={max(1, steps // 8)}", "train.precision=f32", "train.threads=1", "train.device=cpu",
+            "admin.bind=", "admin.lifecycle=false", "eval.every_steps=0", "eval.spread_every_steps=0", "picture.every_steps=0", "log.every_steps=20"]
+    # fmt: on
+    if method == "dino":
+        sets.append(f"objective.freeze_last_layer_steps={max(1, steps // 20)}")
+    return cost([args.splitmask, "train", "--config", f"configs/{method}-demo.toml", *(x for s in sets for x in ("--set", s))], stderr=subprocess.DEVNULL)
+
+
+def priced(file: Path, trial, few: int, more: int) -> tuple:
+    """Processor seconds of a start and of a unit (step or epoch), from two short trainings."""
+    if not file.exists():
+        short, long = trial(few), trial(more)
+        unit = (long - short) / (more - few)
+        file.write_text(json.dumps({"unit": unit, "start": max(0.0, short - few * unit)}))
+    found = json.loads(file.read_text())
+    return found["start"], found["unit"]
+
+
+def trained(args, side: str, method: str, seed: int) -> dict:
+    """Numbers of one training, which is made if it is not there."""
+    work = args.work
+    folder = work / f"{side}-{method}-s{seed}"
+    numbers = folder.with_suffix(".json")
+    if numbers.exists():
+        return json.loads(numbers.read_text())
+    say(folder.name)
+    pictures = unpacked(args.shards, work)
+    count = int((pictures / "complete").read_text())
+    price = work / f"{side}-{method}-price.json"
+    trial = lambda name: work / f"{side}-{method}-trial-{name}"
+    if side == "ours":
+        start, unit = priced(price, lambda n: ours(args, method, n, 0, trial(n)), 5, 15)
+        units = max(1, round((60 * args.minutes - start) / unit))
+        used, images = ours(args, method, units, seed, folder), units * BATCH
+        weights = work / f"{folder.name}-timm"
+        subprocess.run([args.splitmask, "export", str(folder), "--format", "timm", "--out", str(weights)], check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        weights /= "model.safetensors"
+    else:
+        start, unit = priced(price, lambda n: theirs(method, n, 0, pictures, trial(n)), 1, 2)
+        units = max(1, round((60 * args.minutes - start) / unit))
+        used, images = theirs(method, units, seed, pictures, folder), units * (count // BATCH * BATCH)
+        weights = folder / "exported_models" / "exported_last.pt"
+    found = {"processor_seconds": used, "images": images, "images_per_second": (BATCH if side == "ours" else count // BATCH * BATCH) / unit}
+    found |= judged(args.shards, weights)
+    numbers.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def judged(shards: Path, weights) -> dict:
+    """k-NN (k 20, cosine, temperature 0.07) of an encoder over the classes of at least 16 training pictures; None: at random initialisation."""
+    import numpy as np
+    import timm
+    import torch
+    import torch.nn.functional as F
+    from PIL import Image
+    from safetensors.torch import load_file
+
+    def split(name):
+        pixels, labels = [], []
+        for data, _, label in samples(shards / name):
+            if label >= 0:
+                image = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.BICUBIC)
+                pixels.append(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1))
+                labels.append(label)
+        return torch.stack(pixels).float() / 255, torch.tensor(labels)
+
+    names, others = (json.loads((shards / s / "manifest.json").read_text())["classes"] for s in ("train", "val"))
+    (xt, yt), (xv, yv) = split("train"), split("val")
+    # Classes are matched by name; a class that one side lacks is left out.
+    place = torch.tensor([names.index(n) if n in names else -1 for n in others])
+    yv = place[yv]
+    frequent = torch.bincount(yt, minlength=len(names)) >= 16
+    xt, yt = xt[frequent[yt]], yt[frequent[yt]]
+    wanted = (yv >= 0) & frequent[yv.clamp(min=0)]
+    xv, yv = xv[wanted], yv[wanted]
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **ENCODER).eval()
+    if weights is not None:
+        state = load_file(weights) if str(weights).endswith(".safetensors") else torch.load(weights, weights_only=True)
+        left = model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
+        assert all(k.startswith("head.") for k in left.missing_keys + left.unexpected_keys), left
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        train, val = (torch.cat([model.forward_features((b - mean) / std) for b in x.split(256)]) for x in (xt, xv))
+
+    def knn(a, b):
+        similarity, nearest = (F.normalize(b, dim=1) @ F.normalize(a, dim=1).T).topk(20, 1)
+        votes = torch.zeros(len(b), len(names)).scatter_add_(1, yt[nearest], (similarity / 0.07).exp())
+        return (votes.argmax(1) == yv).float().mean().item()
+
+    pools = {"mean": lambda x: x[:, 1:].mean(1), "class token": lambda x: x[:, 0]}
+    return {"queries": len(xv), "references": len(xt), "classes": int(frequent.sum())} | {name: knn(of(train), of(val)) for name, of in pools.items()}
+
+
+def say(text: str) -> None:
+    print(f"[beside] {text}", file=sys.stderr, flush=True)
+
+
+def spread(values: list) -> str:
+    mean = 100 * statistics.mean(values)
+    return f"{mean:.1f} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean:.1f}"
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--lightly"]:
+        return lightly(*sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=lambda text: Path(text).resolve())
+    parser.add_argument("--splitmask", required=True, type=lambda text: str(Path(text).resolve()))
+    parser.add_argument("--minutes", default=5.0, type=float, help="processor minutes of a training (default: 5)")
+    parser.add_argument("--seeds", default=[0, 1, 2], type=lambda text: [int(s) for s in text.split(",")])
+    parser.add_argument("--methods", default=["simclr", "dino"], type=lambda text: text.split(","))
+    parser.add_argument("--work", default=Path("runs/beside-lightly-train"), type=Path, help="where the runs go; another folder for other --minutes")
+    args = parser.parse_args()
+    os.chdir(Path(__file__).resolve().parent.parent)
+    args.work = args.work.resolve()
+    args.work.mkdir(parents=True, exist_ok=True)
+    random = judged(args.shards, None)
+    print(f"{random['references']} training and {random['queries']} validation pictures of {random['classes']} classes; {args.minutes:g} processor minutes a training, seeds {args.seeds}\n")
+    print("| | images a second of processor time | images seen | k-NN, mean of the patches (%) | k-NN, class token (%) |\n| --- | --- | --- | --- | --- |")
+    print(f"| random initialisation | | 0 | {100 * random['mean']:.1f} | {100 * random['class token']:.1f} |")
+    # Seed by seed, so that a call that is stopped has compared whole rows.
+    for seed in args.seeds:
+        for method in args.methods:
+            for side in ("ours", "lightly-train"):
+                trained(args, side, method, seed)
+    for method in args.methods:
+        for side in ("ours", "lightly-train"):
+            runs = [trained(args, side, method, seed) for seed in args.seeds]
+            of = lambda key: [r[key] for r in runs]
+            print(f"| {method}, {side} | {statistics.mean(of('images_per_second')):.0f} | {statistics.mean(of('images')):,.0f} | {spread(of('mean'))} | {spread(of('class token'))} |")
+
+
+if __name__ == "__main__":
+    main()
