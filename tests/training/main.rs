@@ -4,6 +4,7 @@ mod bench_step;
 mod bucket_trouble;
 mod evaluation;
 mod failed_reload;
+mod finetune;
 #[path = "../../pipeline/tests/stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod fault_server;

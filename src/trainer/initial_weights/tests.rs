@@ -249,7 +249,7 @@ fn a_head_of_classes_is_taken_from_a_run_of_the_same_classes_alone() {
     let _turn = crate::tensor::alone();
     let plain = model(|_| {});
     let from = vars(&plain, QkvBias::Full, &["head", "mim_head"]);
-    tch::no_grad(|| of(&from, "head").fill_(7.0));
+    let _ = tch::no_grad(|| of(&from, "head").fill_(7.0));
     let dir = tempfile::tempdir().unwrap();
     let root = checkpoint::folder_of(dir.path());
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
