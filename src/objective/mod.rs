@@ -235,6 +235,11 @@ pub trait Plan: Any + Debug + Send + Sync {
         None
     }
 
+    /// What its head of classes sees of an image, for a plan that learns them.
+    fn class_pool(&self) -> Option<Pool> {
+        None
+    }
+
     /// What guessing would score in the number of that name, where it is known.
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
         let _ = (number, at);

@@ -60,7 +60,13 @@ fn a_pretrained_encoder_learns_classes_names_pictures_and_is_exported() {
     let log = train(
         &ground,
         "tuned",
-        &[&from, "optim.total_steps=60", "optim.layer_decay=0.75", "optim.lr=3e-3", "model.image=40"],
+        &[
+            &from,
+            "optim.total_steps=60",
+            "optim.layer_decay=0.75",
+            "optim.lr=3e-3",
+            "model.image=40",
+        ],
     );
     for told in [
         "initialised from weights",
@@ -87,7 +93,12 @@ fn a_pretrained_encoder_learns_classes_names_pictures_and_is_exported() {
     let found: Value = serde_json::from_str(&out).unwrap();
     let found = &found["classify"];
     assert_eq!(found["top1"], last["top1_accuracy"], "{out}");
-    let classes: Vec<&str> = found["classes"].as_array().unwrap().iter().map(|c| c["class"].as_str().unwrap()).collect();
+    let classes: Vec<&str> = found["classes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["class"].as_str().unwrap())
+        .collect();
     assert_eq!(classes, ["class0", "class1", "class2", "class3"]);
     assert_eq!(fs::read(&picture).unwrap(), fs::read(ground.path("tuned/confusion.png")).unwrap());
     let (_, table, _) = ask(&["eval", "classify", &tuned]);
@@ -116,8 +127,16 @@ fn predictions(ground: &Ground, tuned: &str, pretrained: &str) {
     assert_eq!((images.len(), told["unreadable"].as_array().unwrap().len()), (4, 1), "{out}");
     assert!(told["unreadable"][0]["file"].as_str().unwrap().ends_with("broken.png"));
     for image in images {
-        let shares: Vec<f64> = image["classes"].as_array().unwrap().iter().map(|c| c["probability"].as_f64().unwrap()).collect();
-        assert!(shares.len() == 3 && shares.is_sorted_by(|a, b| a >= b) && shares.iter().sum::<f64>() <= 1.0 + 1e-6, "{image}");
+        let shares: Vec<f64> = image["classes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["probability"].as_f64().unwrap())
+            .collect();
+        assert!(
+            shares.len() == 3 && shares.is_sorted_by(|a, b| a >= b) && shares.iter().sum::<f64>() <= 1.0 + 1e-6,
+            "{image}"
+        );
     }
     let named = |n: usize| images[n]["classes"][0]["name"].as_str().unwrap().to_owned();
     let right = (0..4).filter(|n| named(*n) == format!("class{n}")).count();
@@ -127,12 +146,19 @@ fn predictions(ground: &Ground, tuned: &str, pretrained: &str) {
         (tuned, tuned, "no image file in this folder"),
     ] {
         // The run folder holds pictures: a folder of it without any.
-        let images = if images == tuned { format!("{tuned}/checkpoints") } else { images.to_owned() };
+        let images = if images == tuned {
+            format!("{tuned}/checkpoints")
+        } else {
+            images.to_owned()
+        };
         let (code, _, err) = ask(&["predict", run, &images]);
         assert!(code == Some(64) && err.contains(told) && err.contains("hint: "), "{err}");
     }
     let (code, _, err) = ask(&["eval", "classify", pretrained]);
-    assert!(code == Some(64) && err.contains("learnt no classes") && err.contains("run.init_from="), "{err}");
+    assert!(
+        code == Some(64) && err.contains("learnt no classes") && err.contains("run.init_from="),
+        "{err}"
+    );
 }
 
 fn exports(ground: &Ground, tuned: &str, pretrained: &str) {
@@ -141,12 +167,19 @@ fn exports(ground: &Ground, tuned: &str, pretrained: &str) {
         let (code, said, err) = ask(&["export", tuned, "--format", format, "--out", &out, "--verify"]);
         assert!(code == Some(0) && said.contains("verified"), "{format}: {err}");
         assert!(weights(Path::new(&out)).contains_key(what), "{format}");
-        assert!(fs::read_to_string(ground.path(format).join("config.json")).unwrap().contains("class2"));
+        assert!(
+            fs::read_to_string(ground.path(format).join("config.json"))
+                .unwrap()
+                .contains("class2")
+        );
         assert!(!Path::new(&out).join("decoder.safetensors").exists());
     }
     let out = ground.path("hf-vit").display().to_string();
     let (code, _, err) = ask(&["export", tuned, "--format", "hf-vit", "--out", &out]);
-    assert!(code == Some(64) && err.contains("mean of the patches") && err.contains("--encoder-only"), "{err}");
+    assert!(
+        code == Some(64) && err.contains("mean of the patches") && err.contains("--encoder-only"),
+        "{err}"
+    );
     let (code, _, err) = ask(&["export", tuned, "--format", "hf-vit", "--out", &out, "--encoder-only", "--verify"]);
     assert_eq!(code, Some(0), "{err}");
     let encoder = ground.path("plain").display().to_string();
@@ -184,7 +217,10 @@ fn a_frozen_encoder_is_bit_for_bit_what_it_started_from() {
     let other = format!("data.train={packed}/train");
     let log = train(&ground, "other", &[&from, &other, "optim.total_steps=1", "optim.warmup_steps=0"]);
     let told = "tells other classes apart (4, from \"class0\") than this run (3, from \"class0\"): a new head";
-    assert!(log.contains(told) && log.contains("1 of its classes are not in data.train") && log.contains("class2"), "{log}");
+    assert!(
+        log.contains(told) && log.contains("1 of its classes are not in data.train") && log.contains("class2"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -226,11 +262,18 @@ fn what_cannot_be_fine_tuned_is_refused_with_file_key_and_value() {
         fs::copy(&from, other.join(format!("{n}.png"))).unwrap();
         fs::copy(&from, flat.join(format!("{n}.png"))).unwrap();
     }
-    for (images, told) in [("other-images", "none of the classes that data.train names: it has zebra"), ("flat-images", "has no labels")] {
+    for (images, told) in [
+        ("other-images", "none of the classes that data.train names: it has zebra"),
+        ("flat-images", "has no labels"),
+    ] {
         let place = ground.path(&format!("{images}-packed"));
         let (code, _, err) = ask(&["pack", &ground.path(images).display().to_string(), &place.display().to_string()]);
         assert_eq!(code, Some(0), "{err}");
         let val = format!("data.val={}/train", place.display());
-        refused(judged.clone(), &[&val], &["data.val = ", told, "eval.watch = \"classify\"", "hint: "]);
+        refused(
+            judged.clone(),
+            &[&val],
+            &["data.val = ", told, "eval.watch = \"classify\"", "hint: "],
+        );
     }
 }

@@ -4,10 +4,10 @@ mod bench_step;
 mod bucket_trouble;
 mod evaluation;
 mod failed_reload;
-mod finetune;
 #[path = "../../pipeline/tests/stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod fault_server;
+mod finetune;
 mod folder_identity;
 mod ground;
 mod labels;

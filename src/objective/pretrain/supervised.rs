@@ -105,6 +105,10 @@ impl Plan for SupervisedConfig {
         Some(self.classes)
     }
 
+    fn class_pool(&self) -> Option<Pool> {
+        Some(self.pool)
+    }
+
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
         self.recipe().chance(number, at)
     }
