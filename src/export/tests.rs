@@ -128,7 +128,7 @@ fn every_format_keeps_the_features_of_every_encoder() {
                     "splitmask: split",
                     "match loss | 1.2500 | 7",
                     "sha256 `abc`",
-                    &format.snippet(&folder.file_name().unwrap().to_string_lossy()),
+                    &format.snippet(&folder.file_name().unwrap().to_string_lossy(), false),
                 ] {
                     assert!(text.contains(part), "{what}: {part:?} is not in {text}");
                 }
