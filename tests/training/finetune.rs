@@ -104,6 +104,9 @@ fn a_pretrained_encoder_learns_classes_names_pictures_and_is_exported() {
     let (_, table, _) = ask(&["eval", "classify", &tuned]);
     assert!(table.contains("top-1 accuracy") && table.contains("worst classes"), "{table}");
 
+    let (_, report, _) = ask(&["report", &tuned]);
+    assert!(report.contains("top-1 accuracy") && report.contains("confusion.png"), "{report}");
+
     predictions(&ground, &tuned, &pretrained);
     exports(&ground, &tuned, &pretrained);
 }
@@ -193,13 +196,28 @@ fn a_frozen_encoder_is_bit_for_bit_what_it_started_from() {
     train(&ground, "pretrained", &[SHORT]);
     let from = ground.path("pretrained/checkpoints/step-00000012");
     fs::write(ground.config(), config(&ground, "kind = \"classify\"\nfreeze = \"encoder\"", "")).unwrap();
-    let log = train(&ground, "head", &[&format!("run.init_from={}", from.display()), SHORT]);
+    let log = train(
+        &ground,
+        "head",
+        &[&format!("run.init_from={}", from.display()), SHORT, "checkpoint.every_steps=6"],
+    );
     assert!(log.contains("objective.drop_path"), "what made room is told: {log}");
     let (before, after) = (weights(&from), weights(&ground.path("head/checkpoints/step-00000012")));
     let encoder: Vec<&String> = before.keys().filter(|name| splitmask::model::is_backbone_name(name)).collect();
     assert_eq!(encoder.len(), 30);
     assert!(encoder.iter().all(|name| before[*name] == after[*name]));
     assert!(after["head.weight"].abs().max().double_value(&[]) > 1e-3, "the head has learnt");
+    // Taken back to an earlier checkpoint, it comes to the same weights and moments, bit for bit.
+    let last = ground.path("head/checkpoints/step-00000012");
+    let bytes = |file: &str| fs::read(last.join(file)).unwrap();
+    let want = (bytes("model.safetensors"), bytes("optimizer.safetensors"));
+    fs::remove_dir_all(&last).unwrap();
+    train(
+        &ground,
+        "head",
+        &[&format!("run.init_from={}", from.display()), SHORT, "checkpoint.every_steps=6"],
+    );
+    assert!(want == (bytes("model.safetensors"), bytes("optimizer.safetensors")));
     // The head is handed on to a run of the same classes, and not to one of others.
     let tuned = config(&ground, "kind = \"classify\"", "");
     fs::write(ground.config(), &tuned).unwrap();
