@@ -1,14 +1,17 @@
 # The front door. Every line is also a plain command you can type.
-.PHONY: help setup demo gpu-check wheel dist test lint bench results clean-demo
+.PHONY: help setup demo demo-finetune gpu-check wheel dist test lint bench results clean-demo
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: ## system packages, libtorch, test servers (CUDA=1: libtorch with CUDA)
 	@setup/setup.sh
 
 demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on yours; OBJECTIVE=mae|simclr|dino|dinov2|moco-v3|supervised)
 	@OBJECTIVE="$(OBJECTIVE)" setup/demo.sh "$(DATA)"
+
+demo-finetune: ## fine-tune the demo's encoder with labels in a few minutes, and name three pictures (makes the demo first if it is not there)
+	@setup/finetune.sh
 
 gpu-check: ## what this machine's GPU makes of the program, in 6 minutes (docs/gpu.md)
 	@setup/gpu_check.sh
@@ -39,5 +42,5 @@ results: ## a table of docs/results.md (TABLE=objectives|tokenizers|fractions|al
 	cargo build --quiet
 	@setup/results.py "$(TABLE)" $(if $(SET),--set "$(SET)") $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(SEEDS),--seeds "$(SEEDS)")
 
-clean-demo: ## removes what the demos made (data/clipart, runs/demo, runs/demo-OBJECTIVE)
-	rm -rf data/clipart runs/demo runs/demo-*
+clean-demo: ## removes what the demos made (data/clipart, runs/demo, runs/demo-OBJECTIVE, runs/finetune-demo)
+	rm -rf data/clipart runs/demo runs/demo-* runs/finetune-demo

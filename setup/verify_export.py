@@ -5,7 +5,8 @@
     python3 setup/verify_export.py exports/demo
 
 Needs torch, safetensors, and timm or transformers (4.57 and 5 were tried). Strict loading: no tensor may be missing or left over. The
-features of 8 pictures must equal those of splitmask to 1e-5. Exit code 0: all of it holds.
+features of 8 pictures must equal those of splitmask to 1e-5; of a run that learnt classes, the logits, and the names of the classes must be there.
+Exit code 0: all of it holds.
 """
 import json
 import sys
@@ -34,6 +35,12 @@ def check_timm(folder: Path, truth: dict, config: dict) -> None:
     state = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
     model.load_state_dict(state, strict=True)
     print(f"  create_model(local-dir:…, pretrained=True) and a strict load of {len(state)} tensors")
+    if "logits" in truth:
+        near("logits", model(truth["pixels"]), truth["logits"])
+        names = model.pretrained_cfg["label_names"]
+        assert len(names) == model.num_classes == truth["logits"].shape[1], names
+        print(f"  label_names: {len(names)} classes, from {names[0]!r}")
+        return
     near("forward_features, all tokens", model.forward_features(truth["pixels"]), truth["tokens"])
     near("forward, mean of patch tokens", model(truth["pixels"]), truth["pooled"])
     data = timm.data.resolve_model_data_config(model)
@@ -45,12 +52,30 @@ def check_timm(folder: Path, truth: dict, config: dict) -> None:
     near("with num_classes=10, features before the head", head.forward_features(truth["pixels"]), truth["tokens"])
 
 
+def check_classifier(folder: Path, truth: dict) -> None:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    model, info = AutoModelForImageClassification.from_pretrained(folder, output_loading_info=True, torch_dtype=torch.float32)
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not info[what], f"{what}: {info[what]}"
+    print(f"  {type(model).__name__}.from_pretrained: nothing missing, unexpected or mismatched")
+    near("logits", model.eval()(pixel_values=truth["pixels"]).logits, truth["logits"])
+    names = model.config.id2label
+    assert len(names) == truth["logits"].shape[1] and all(model.config.label2id[name] == n for n, name in names.items()), names
+    print(f"  id2label: {len(names)} classes, from {names[0]!r}")
+    processor = AutoImageProcessor.from_pretrained(folder)
+    near("AutoImageProcessor", processor(list(truth["images"]), return_tensors="pt")["pixel_values"], truth["pixels"])
+
+
 def check_transformers(folder: Path, truth: dict, config: dict) -> None:
     import transformers
     from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, BeitModel, ViTModel
 
     transformers.logging.set_verbosity_error()
     print(f"transformers {transformers.__version__}, torch {torch.__version__}")
+    if "logits" in truth:
+        check_classifier(folder, truth)
+        return
     kind = {"vit": ViTModel, "beit": BeitModel}[config["model_type"]]
     model, info = kind.from_pretrained(folder, add_pooling_layer=False, output_loading_info=True, torch_dtype=torch.float32)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):

@@ -1,20 +1,28 @@
 //! `splitmask eval`: how good are the features of a checkpoint? The verbs are the rows of [`crate::eval::EVALUATIONS`].
 
 mod linear;
+mod network;
 mod subject;
+
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use splitmask_pipeline::types::Image;
 
 use self::linear::PoolArg;
 use self::subject::{Measured, SubjectArgs};
+use super::png::{check_picture_path, write_png};
+use crate::config::Config;
 use crate::eval::Evaluation;
+use crate::eval::classify::Classify;
 use crate::eval::knn::Knn;
 use crate::eval::linear::Linear;
 use crate::eval::loss::ValidationLoss;
 use crate::eval::spread::Spread;
 use crate::exit::CliError;
 
+pub(super) use network::{Network, take_averages};
 pub(super) use subject::{checkpoint_folder, config_of, judge, warn_of_training_images};
 
 /// Measure a checkpoint on the images of data.val.
@@ -32,6 +40,8 @@ enum Task {
     Linear(linear::LinearArgs),
     #[command(about = ValidationLoss.doc())]
     Loss(LossArgs),
+    #[command(about = Classify.doc())]
+    Classify(ClassifyArgs),
     #[command(about = Spread.doc())]
     Spread(SpreadArgs),
 }
@@ -61,6 +71,20 @@ struct LossArgs {
     subject: SubjectArgs,
 }
 
+/// Centre crops of data.val, whose classes are matched with those that the run learnt by name. Images of other classes and without a label are left out,
+/// and told. --json has every class, and every pair of classes that was confused.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  splitmask eval classify runs/finetune-demo\n  splitmask eval classify runs/finetune-demo/checkpoints/best --json\n  splitmask eval classify runs/finetune-demo --val data/other --picture confusion.png"
+)]
+struct ClassifyArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Draw which classes are taken for which into a .png file.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
+}
+
 /// A collapsed encoder answers the same for every image: rank 1, cosine 1, deviation 0. Compare with --random-init, the same encoder before any
 /// training, and with earlier checkpoints of the run; across objectives and widths the numbers are not comparable.
 #[derive(Args)]
@@ -71,6 +95,25 @@ struct SpreadArgs {
     /// What of the last layer's tokens; default: eval.pool of the run's config.
     #[arg(long, value_enum)]
     pool: Option<PoolArg>,
+}
+
+/// Refuses a run that learns no classes, and says what to do.
+pub(super) fn need_classes(folder: &Path, config: &Config) -> Result<(), CliError> {
+    if config.objective.classes().is_some() {
+        return Ok(());
+    }
+    let run = folder.parent().and_then(Path::parent).unwrap_or(folder).display();
+    Err(CliError::usage(
+        format!(
+            "{}: this run learnt no classes (objective.kind = \"{}\")",
+            folder.display(),
+            config.objective.kind().name
+        ),
+        format!(
+            "fine-tune it on labelled images: splitmask train --config configs/finetune-small.toml --set run.init_from={run} (docs/finetune.md); its features are \
+             measured by `splitmask eval knn {run}`"
+        ),
+    ))
 }
 
 pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
@@ -92,6 +135,26 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
                 measured.score(&Spread, Vec::new())?,
                 json!({ "pool": config.eval.pool }),
             )
+        }
+        Task::Classify(ClassifyArgs { subject, picture }) => {
+            if let Some(file) = &picture {
+                check_picture_path("--picture", file, "png")?;
+            }
+            let (folder, config) = subject.open()?;
+            need_classes(&folder, &config)?;
+            let measured = Measured::of(&config, subject.weights(&folder))?;
+            let score = measured.score(&Classify, Vec::new())?;
+            if let (Some(file), Some((_, drawn))) = (&picture, &score.picture) {
+                write_png(
+                    &Image {
+                        width: drawn.width(),
+                        height: drawn.height(),
+                        pixels: drawn.as_raw().clone(),
+                    },
+                    file,
+                )?;
+            }
+            subject.tell(&folder, &Classify, score, json!({}))
         }
         Task::Knn(KnnArgs { subject, k, pool }) => {
             let (folder, mut config) = subject.open()?;

@@ -11,23 +11,25 @@ use crate::checkpoint::{self, Progress};
 use crate::cli::answer::say;
 use crate::config::Config;
 use crate::exit::{CliError, ExitCode};
-use crate::export::{self, Card, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Verified, Weights};
-use crate::objective::Kind;
+use crate::export::{self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Verified, Weights};
+use crate::objective::{Kind, Pool};
 use crate::signals;
 use crate::trainer::metrics_log::MetricsLog;
 
 const LONG_ABOUT: &str = "\
 Writes the encoder of a checkpoint into a folder that timm or transformers load: weights (safetensors), config, a model card that says
-how it was trained and how to load it. Decoder and heads go to a file of their own.";
+how it was trained and how to load it. Decoder and heads go to a file of their own. A run that learnt classes (classify, supervised) is written with its
+head and the names of its classes, for timm, ViTForImageClassification or BeitForImageClassification.";
 
 const EXAMPLES: &str = "\
 Examples:
   splitmask export runs/demo --format timm --out exports/demo-timm
   splitmask export runs/demo --format hf-vit --out exports/demo-hf --verify
+  splitmask export runs/finetune-demo --format timm --out exports/classifier --verify
   splitmask export runs/demo/checkpoints/step-00000400 --format hf-beit --out exports/demo-beit --dtype bf16 --verify --python python3
 Each format has its own config.json: use one folder for each.";
 
-/// Write a pre-trained encoder as timm or transformers load it.
+/// Write a pre-trained encoder or a classifier as timm or transformers load it.
 #[derive(Args)]
 #[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
 pub(crate) struct ExportArgs {
@@ -45,6 +47,9 @@ pub(crate) struct ExportArgs {
     /// Number format of the file.
     #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
     dtype: DtypeArg,
+    /// Leave the head of a run that learnt classes out: the encoder alone, as of any run.
+    #[arg(long)]
+    encoder_only: bool,
     /// Replace a former export in the folder.
     #[arg(long)]
     force: bool,
@@ -106,7 +111,10 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
     };
     let snapshot = checkpoint::load(&folder)?;
     let card = card(&folder, &config, &snapshot.progress, weights);
-    let (encoder, rest) = Parts::of(snapshot.model, weights, &folder)?.into_encoder(config.model.clone());
+    let (mut encoder, mut rest) = Parts::of(snapshot.model, weights, &folder)?.into_encoder(config.model.clone());
+    if let Some(pool) = config.objective.class_pool().filter(|_| !args.encoder_only) {
+        encoder.head = ClassHead::taken_from(&mut rest, pool == Pool::Class, &snapshot.progress.classes);
+    }
     let what = Export {
         format: args.format.0,
         encoder: &encoder,
@@ -132,7 +140,9 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
         values,
         difference,
     } = export::verify(&args.out, args.format.0, &encoder, &card, dtype)?;
-    say!("verified: {tensors} tensors, {values} values, names and shapes as the format asks; features differ by {difference:.1e} at most");
+    say!(
+        "verified: {tensors} tensors, {values} values, names and shapes as the format asks; what it answers differs by {difference:.1e} at most"
+    );
     match &args.python {
         Some(python) => check_with(python, &args.out),
         None if args.format.0.library().is_some() => {
@@ -242,6 +252,8 @@ fn measured(run: &Path, step: u64, kind: &Kind) -> Vec<Measured> {
     }
     found.extend(last("feature_rank", "effective rank of the features of the validation set".into()));
     found.extend(last("knn_accuracy", "k-NN accuracy on the validation set".into()));
+    found.extend(last("top1_accuracy", "top-1 accuracy on the validation set".into()));
+    found.extend(last("top5_accuracy", "top-5 accuracy on the validation set".into()));
     found.extend(last("linear_accuracy", "accuracy of a linear probe on the validation set".into()));
     found
 }

@@ -16,6 +16,7 @@ mod installation;
 mod man;
 mod pack;
 mod png;
+mod predict;
 mod replay;
 mod report;
 mod train;
@@ -50,6 +51,7 @@ enum Verb {
     Train(train::TrainArgs),
     Report(report::ReportArgs),
     Eval(eval::EvalArgs),
+    Predict(predict::PredictArgs),
     Bench(bench::BenchArgs),
     Export(export::ExportArgs),
     Import(import::ImportArgs),
@@ -84,7 +86,7 @@ pub fn main() -> ExitCode {
     // `check-config` answer with it.
     if matches!(
         cli.verb,
-        Verb::Codebook(_) | Verb::Report(_) | Verb::Eval(_) | Verb::Bench(_) | Verb::Replay(_)
+        Verb::Codebook(_) | Verb::Report(_) | Verb::Eval(_) | Verb::Predict(_) | Verb::Bench(_) | Verb::Replay(_)
     ) {
         // Its filter does not change, so nobody needs the handle.
         let _ = logging::start("warn", LogFormat::Text, None);
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
         Verb::Train(args) => train::run(args),
         Verb::Report(args) => report::run(&args),
         Verb::Eval(args) => eval::run(args),
+        Verb::Predict(args) => predict::run(&args),
         Verb::Bench(args) => bench::run(args),
         Verb::Export(args) => export::run(&args),
         Verb::Import(args) => import::run(&args),

@@ -39,10 +39,10 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
         ));
     }
     let config = config_of(&folder)?;
-    let lines: Vec<Value> = MetricsLog::read(&args.run)
-        .into_iter()
-        .filter(|l| l["images_per_second"].is_f64())
-        .collect();
+    let lines = MetricsLog::read(&args.run);
+    // The last evaluation of the classes that the run learns, if it made one.
+    let learnt = lines.iter().rev().find(|l| l["top1_accuracy"].is_f64()).cloned();
+    let lines: Vec<Value> = lines.into_iter().filter(|l| l["images_per_second"].is_f64()).collect();
     let Some(last) = lines.last() else {
         return Err(CliError::usage(
             format!("{}: metrics.jsonl holds no line yet", args.run.display()),
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
             "{}",
             json!({ "step": last["step"], "images": last["images"], "images_per_second": median("images_per_second"), "data_wait_ratio": wait,
                     "losses": losses, "numbers": values(&|n| n.role == Role::Measure), "token_entropy": last["token_entropy"],
-                    "measured_step": measured_step, "knn": trained, "knn_random_init": random,
+                    "measured_step": measured_step, "knn": trained, "knn_random_init": random, "classes": learnt,
                     "spread": spreads.map(|(trained, _)| trained), "spread_random_init": spreads.map(|(_, random)| random) })
         );
         return Ok(());
@@ -129,6 +129,16 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
             line.push_str(&format!("; guessing would score {chance:.3}"));
         }
         say!("{line}");
+    }
+    if let Some(found) = &learnt {
+        let value = |key: &str| found[key].as_f64().unwrap_or(f64::NAN);
+        say!(
+            "top-1 accuracy {:.3} · {:.3} top-5 · {:.3} mean of the classes, on data.val at step {}",
+            value("top1_accuracy"),
+            value("top5_accuracy"),
+            value("class_mean_accuracy"),
+            found["step"]
+        );
     }
     if measured_step != last["step"].as_u64() {
         let step = measured_step.map_or_else(|| "an unknown step".into(), |step| format!("step {step}"));

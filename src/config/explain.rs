@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::problem::shown;
 use super::{Loaded, keys, tree};
+use crate::objective::Start;
 
 /// Bytes of one sample in a batch: what the objective asks for.
 #[must_use]
@@ -56,6 +57,12 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
     }
     if !c.run.init_from.is_empty() && !std::path::Path::new(&c.run.init_from).exists() {
         warnings.push(format!("run.init_from = \"{}\" does not exist", c.run.init_from));
+    }
+    if c.run.init_from.is_empty() && c.objective.start() == Start::BetterPretrained {
+        warnings.push(format!(
+            "run.init_from is empty: objective.kind = \"{}\" then learns from drawn weights, which is a baseline; name a run folder to start from its encoder",
+            c.objective.kind().name
+        ));
     }
     warnings.extend(c.objective.oddities(&c.scope()));
     warnings

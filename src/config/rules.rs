@@ -7,7 +7,8 @@ use splitmask_pipeline::bucket::secret::{hidden, hidden_in_text};
 
 use super::problem::shown;
 use super::{Config, Place, Problem, tree};
-use crate::eval::config::Weights;
+use crate::eval::config::{Watched, Weights};
+use crate::objective::Start;
 use crate::setting::{self, Fitting};
 
 struct Findings<'a> {
@@ -145,6 +146,14 @@ fn objective(config: &Config, f: &mut Findings<'_>) {
             format!("1: objective.kind = \"{kind}\" needs each batch in one piece"),
         );
     });
+    if let (Start::Pretrained(what), true) = (config.objective.start(), config.run.init_from.is_empty()) {
+        f.add(
+            "run.init_from",
+            "\"\"",
+            format!("is required beside {what}: drawn weights that do not learn are of no use"),
+            Some("name the run folder or checkpoint to start from"),
+        );
+    }
     if config.codebook.path.is_empty() && config.request().words.is_some() {
         f.add(
             "codebook.path",
@@ -164,6 +173,14 @@ fn evaluations(config: &Config, f: &mut Findings<'_>) {
             let hint = format!("set data.val, or {key} = 0");
             f.add(key, steps, "needs data.val, the shards that are evaluated on", Some(&hint));
         }
+    }
+    if config.eval.watch == Watched::Classify && config.objective.classes().is_none() {
+        f.add(
+            "eval.watch",
+            "\"classify\"",
+            format!("objective.kind = \"{}\" learns no classes", config.objective.kind().name),
+            Some("set eval.watch = \"knn\" or \"loss\", or objective.kind = \"classify\" with run.init_from"),
+        );
     }
     if config.eval.weights == Weights::Ema && config.ema.decay == 0.0 {
         f.add(

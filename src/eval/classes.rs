@@ -32,6 +32,8 @@ pub enum Why {
     TooFew,
     /// The label lies beyond the set's list of classes.
     BeyondTheList,
+    /// The run did not learn the class.
+    NotLearnt,
 }
 
 impl Why {
@@ -40,6 +42,7 @@ impl Why {
             Self::NoPartner => "not in the other set",
             Self::TooFew => "fewer than eval.min_class",
             Self::BeyondTheList => "beyond the class list of manifest.json",
+            Self::NotLearnt => "not among the learnt classes",
         }
     }
 }
@@ -95,7 +98,7 @@ pub struct Remarks {
 /// Classes named in one line at most.
 const LISTED: usize = 6;
 
-fn listed<T: fmt::Display>(all: &[T]) -> String {
+pub(super) fn listed<T: fmt::Display>(all: &[T]) -> String {
     let shown: Vec<String> = all.iter().take(LISTED).map(ToString::to_string).collect();
     match all.len().saturating_sub(LISTED) {
         0 => shown.join(", "),

@@ -14,6 +14,8 @@ pub enum Watched {
     Knn,
     /// The objective's loss on `data.val`: centre crops, the same masks each time. Needs no labels.
     Loss,
+    /// Accuracy of the classes that the objective learns, on `data.val`.
+    Classify,
 }
 
 /// Which weights of a run.
@@ -39,9 +41,9 @@ pub enum ProbeLayers {
 }
 
 settings! {
-    /// `[eval]`: k-NN accuracy (arXiv 2104.14294 §4.1) or loss on `data.val` during training, the spread of its features, and a linear probe.
+    /// `[eval]`: k-NN accuracy (arXiv 2104.14294 §4.1), loss or accuracy of the learnt classes on `data.val` during training, the spread of its features, and a linear probe.
     pub struct EvalConfig in "eval" {
-        /// Steps between k-NN evaluations; 0 = only by command.
+        /// Steps between evaluations of what eval.watch names; 0 = only by command.
         Live every_steps: u64 = 0,
         /// Neighbours that vote.
         Live k: u32 = 20,
@@ -55,7 +57,7 @@ settings! {
         Live crop_ratio: f64 = 0.875,
         /// Classes with fewer labelled training images are left out.
         Live min_class: u32 = 1,
-        /// What an evaluation measures: `knn` (accuracy, needs labels) or `loss` (of the objective on data.val).
+        /// What an evaluation measures: `knn` (accuracy of the features, needs labels), `loss` (of the objective on data.val) or `classify` (accuracy of the classes that it learns).
         Live watch: Watched = Watched::Knn,
         /// Evaluations without a new best before the warning of over-fitting; 0 = never.
         Live patience: u32 = 3,

@@ -18,6 +18,21 @@ pub enum EvalError {
         /// The set.
         place: String,
     },
+    /// The run learns no classes.
+    #[error("this run learns no classes: there is nothing to tell apart")]
+    NoClasses,
+    /// No image is of a class that was learnt.
+    #[error("{place}: none of its {images} labelled images is of a class that the run learnt; it has {theirs}, the run learnt {learnt}")]
+    NoneLearnt {
+        /// The set.
+        place: String,
+        /// Its images with a label.
+        images: usize,
+        /// Its classes.
+        theirs: String,
+        /// Those of the run.
+        learnt: String,
+    },
     /// The two sets have no class in common.
     #[error("no class is both in {train} ({train_classes}) and in {val} ({val_classes}): there is nothing to compare")]
     NoCommonClass {
@@ -116,6 +131,8 @@ impl EvalError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::NoLabels { .. }
+            | Self::NoClasses
+            | Self::NoneLearnt { .. }
             | Self::NoCommonClass { .. }
             | Self::TooFew { .. }
             | Self::OneClass { .. }
@@ -138,7 +155,10 @@ impl EvalError {
                 "classes are folders of the packed images: a tree with one folder has one class; lower eval.min_class if small classes were left out"
                     .into(),
             ),
-            Self::NoCommonClass { .. } => {
+            Self::NoClasses => Some(
+                "fine-tune it on labelled images first (docs/finetune.md), or measure its features: `splitmask eval knn` or `eval linear`".into(),
+            ),
+            Self::NoCommonClass { .. } | Self::NoneLearnt { .. } => {
                 Some("class names come from the manifest.json of each set; pack both sets with the same folder names".into())
             }
             Self::Pipeline(e) => e.hint(),

@@ -1,5 +1,6 @@
 //! What it takes to measure an encoder, and what comes out.
 
+use image::RgbImage;
 use prometheus::Gauge;
 use tch::Device;
 
@@ -53,6 +54,8 @@ pub struct Score {
     pub beside: Vec<f64>,
     /// What a reader of the number must know about the sets.
     pub remarks: Remarks,
+    /// A picture and its name among those of a run, where it has one.
+    pub picture: Option<(&'static str, RgbImage)>,
 }
 
 /// A number that an evaluation tells beside its own.

@@ -71,6 +71,7 @@ impl Evaluation for Knn {
             details: serde_json::json!(found),
             layers: Vec::new(),
             beside: Vec::new(),
+            picture: None,
             remarks: found.baseline.remarks,
         })
     }

@@ -67,6 +67,7 @@ impl Evaluation for Linear {
             details: serde_json::json!(found),
             layers: found.probes.iter().map(|p| (p.layer, p.top1)).collect(),
             beside: Vec::new(),
+            picture: None,
             remarks: found.baseline.remarks,
         })
     }

@@ -113,6 +113,7 @@ impl Evaluation for ValidationLoss {
             details: serde_json::json!({ "total": value, "images": images, "batch": size }),
             layers: Vec::new(),
             beside: Vec::new(),
+            picture: None,
             remarks: Remarks {
                 warning,
                 ..Remarks::default()

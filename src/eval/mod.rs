@@ -1,8 +1,9 @@
 //! How good the features are: by what was learnt without labels (the loss), by how many directions they use (their spread), without training anything
-//! on them (k-NN) or hardly anything (a linear probe). Each is a row in [`EVALUATIONS`].
+//! on them (k-NN) or hardly anything (a linear probe); and how often a run that learns classes names the right one. Each is a row in [`EVALUATIONS`].
 
 mod baseline;
 pub mod classes;
+pub mod classify;
 pub mod config;
 pub mod data;
 mod error;

@@ -1,6 +1,7 @@
 //! What can be measured of an encoder. An evaluation is one file of this folder and one row in [`EVALUATIONS`]; the trainer's hook, the verbs of
 //! `splitmask eval` and the curves go through the rows and name none of them.
 
+use super::classify::Classify;
 use super::config::Watched;
 use super::evaluation::Evaluation;
 use super::knn::Knn;
@@ -9,7 +10,7 @@ use super::loss::ValidationLoss;
 use super::spread::Spread;
 
 /// All evaluations, in the order in which those that are due at one step are made.
-pub static EVALUATIONS: &[&dyn Evaluation] = &[&Knn, &ValidationLoss, &Linear, &Spread];
+pub static EVALUATIONS: &[&dyn Evaluation] = &[&Knn, &ValidationLoss, &Classify, &Linear, &Spread];
 
 /// The evaluation of a name.
 #[must_use]
@@ -24,6 +25,7 @@ impl Watched {
         match self {
             Self::Knn => &Knn,
             Self::Loss => &ValidationLoss,
+            Self::Classify => &Classify,
         }
     }
 }
@@ -66,7 +68,7 @@ mod tests {
 
     #[test]
     fn one_evaluation_is_watched_at_a_time_and_none_without_an_interval() {
-        for watched in [Watched::Knn, Watched::Loss] {
+        for watched in [Watched::Knn, Watched::Loss, Watched::Classify] {
             let config = EvalConfig {
                 every_steps: 7,
                 watch: watched,

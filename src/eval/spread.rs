@@ -99,6 +99,7 @@ impl Evaluation for Spread {
             details: serde_json::json!(found),
             layers: Vec::new(),
             beside: vec![cosine, deviation],
+            picture: None,
             remarks: Remarks {
                 warning,
                 ..Remarks::default()

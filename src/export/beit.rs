@@ -6,11 +6,20 @@
 use serde_json::json;
 use tch::Tensor;
 
+use super::head::Names;
 use super::names::{layout, renamed, restored};
-use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Tensors, hidden, preprocessor};
+use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, classification_snippet, hidden, preprocessor};
 
 /// `--format hf-beit`.
 pub(super) struct HfBeit;
+
+/// Around the head of `BeitForImageClassification`: on the class token, or with `use_mean_pooling` on the mean of the patches through the pooler's norm.
+const NAMES: Names = Names {
+    prefix: "beit.",
+    last_norm: "layernorm",
+    norm: "beit.pooler.layernorm",
+    classifier: "classifier",
+};
 
 /// Our table of relative biases, which all layers share.
 const RELATIVE: &str = "rel_pos_bias.relative_position_bias_table";
@@ -46,6 +55,7 @@ impl Exporter for HfBeit {
     }
 
     fn express(&self, encoder: &Encoder) -> Result<Encoder, ExportError> {
+        encoder.refuse_head(self.name(), &[Seen::ClassToken, Seen::Patches])?;
         let mut joined = encoder.with_joined_biases()?;
         // A key bias has no place and no effect: softmax over the keys ignores what is equal for all of them.
         let width = joined.model.dim();
@@ -66,7 +76,7 @@ impl Exporter for HfBeit {
                 out.insert(theirs, t.copy());
             }
         }
-        out
+        NAMES.joined(out, encoder)
     }
 
     fn layout(&self, encoder: &Encoder) -> Layout {
@@ -83,11 +93,12 @@ impl Exporter for HfBeit {
                 all.insert(relative(i), vec![(2 * m.grid() - 1).pow(2) + 3, m.head_count()]);
             }
         }
-        all
+        NAMES.layout(all, encoder)
     }
 
     fn read(&self, tensors: &Tensors, like: &Encoder) -> Result<Encoder, ExportError> {
-        let mut out = restored(tensors, &like.model)?;
+        let (tensors, head) = NAMES.parted(tensors, like, "norm")?;
+        let mut out = restored(&tensors, &like.model)?;
         for (ours, theirs) in extras(like) {
             let t = tensors
                 .get(&theirs)
@@ -102,12 +113,13 @@ impl Exporter for HfBeit {
         Ok(Encoder {
             model: like.model.clone(),
             tensors: out,
+            head,
         })
     }
 
     fn settings(&self, encoder: &Encoder, card: &Card, dtype: Dtype) -> Vec<(&'static str, String)> {
         let m = &encoder.model;
-        let config = json!({
+        let mut config = json!({
             "architectures": ["BeitModel"], "model_type": "beit", "hidden_size": m.dim(), "num_hidden_layers": m.layers(),
             "num_attention_heads": m.head_count(), "intermediate_size": hidden(m), "layer_norm_eps": 1e-6, "image_size": m.image,
             "patch_size": m.patch, "num_channels": 3, "hidden_act": "gelu", "hidden_dropout_prob": 0.0,
@@ -115,13 +127,21 @@ impl Exporter for HfBeit {
             "use_relative_position_bias": m.relative_bias, "use_shared_relative_position_bias": false,
             "layer_scale_init_value": m.layer_scale, "use_mean_pooling": false, "torch_dtype": dtype.torch(),
         });
+        if let Some(head) = &encoder.head {
+            config["architectures"] = json!(["BeitForImageClassification"]);
+            config["use_mean_pooling"] = json!(head.seen == Seen::Patches);
+            (config["id2label"], config["label2id"]) = head.labels();
+        }
         vec![
             ("config.json", format!("{config:#}\n")),
             ("preprocessor_config.json", preprocessor(encoder, card)),
         ]
     }
 
-    fn snippet(&self, folder: &str) -> String {
+    fn snippet(&self, folder: &str, classifies: bool) -> String {
+        if classifies {
+            return classification_snippet(folder, "BeitForImageClassification");
+        }
         format!(
             "from transformers import AutoImageProcessor, BeitModel\n\
              model = BeitModel.from_pretrained(\"{folder}\", add_pooling_layer=False).eval()\n\

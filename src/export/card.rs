@@ -75,13 +75,29 @@ impl Card {
         };
         if let Some(library) = format.library() {
             line(format!(
-                "---\nlibrary_name: {library}\npipeline_tag: image-feature-extraction\ntags:\n- self-supervised\n- {}\n---\n",
+                "---\nlibrary_name: {library}\npipeline_tag: {}\ntags:\n- {}{}\n---\n",
+                if encoder.head.is_some() {
+                    "image-classification"
+                } else {
+                    "image-feature-extraction"
+                },
+                if encoder.head.is_some() { "" } else { "self-supervised\n- " },
                 self.objective
             ));
         }
-        line(format!("# {}: a vision transformer pre-trained without labels\n", self.run));
+        let (what, ending) = match &encoder.head {
+            None => (
+                "a vision transformer pre-trained without labels",
+                "The last norm is part of the encoder; it has no head.".to_owned(),
+            ),
+            Some(head) => (
+                "a vision transformer that tells classes apart",
+                format!("A linear head tells {} classes apart.", head.names.len()),
+            ),
+        };
+        line(format!("# {}: {what}\n", self.run));
         line(format!(
-            "{} px images in patches of {} px, {} wide, {} layers, {} heads, MLP {} wide. The last norm is part of the encoder; it has no head.\n",
+            "{} px images in patches of {} px, {} wide, {} layers, {} heads, MLP {} wide. {ending}\n",
             m.image,
             m.patch,
             m.dim(),
@@ -124,10 +140,15 @@ impl Card {
                 line(format!("| {} | {:.4} | {} |", m.what, m.value, m.step));
             }
         }
-        line(format!("\n## Load it\n\n```python\n{}\n```\n", format.snippet(folder)));
-        line(
-            "`model.safetensors` holds the encoder alone; what was trained beside it (decoder, heads) is in `decoder.safetensors`.".into(),
-        );
+        let classifies = encoder.head.is_some();
+        line(format!("\n## Load it\n\n```python\n{}\n```\n", format.snippet(folder, classifies)));
+        line(match classifies {
+            true => "`model.safetensors` holds the encoder and its head; the names of the classes are in `config.json`.".into(),
+            false => {
+                "`model.safetensors` holds the encoder alone; what was trained beside it (decoder, heads) is in `decoder.safetensors`."
+                    .into()
+            }
+        });
         out
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor, nn};
 
-use super::{ExportError, Tensors};
+use super::{ClassHead, ExportError, Tensors};
 use crate::model::config::VitConfig;
 use crate::model::{QkvBias, Vit, VitOptions, interpolate_positions, is_backbone_name};
 
@@ -64,6 +64,7 @@ impl Parts {
         let encoder = Encoder {
             model,
             tensors: self.encoder,
+            head: None,
         };
         (encoder, self.rest)
     }
@@ -76,6 +77,8 @@ pub struct Encoder {
     pub model: VitConfig,
     /// Parameters.
     pub tensors: Tensors,
+    /// The head of a run that learnt classes, if it is exported too.
+    pub head: Option<ClassHead>,
 }
 
 impl Encoder {
@@ -142,6 +145,7 @@ impl Encoder {
         Ok(Self {
             model: self.model.clone(),
             tensors,
+            head: self.head.as_ref().map(ClassHead::shared),
         })
     }
 

@@ -147,10 +147,19 @@ impl Export<'_> {
     fn write_into(&self, folder: &Path, name: &str) -> Result<(), ExportError> {
         let expressed = self.format.express(self.encoder)?;
         let cast = |tensors: Tensors| -> Tensors { tensors.into_iter().map(|(n, t)| (n, t.to_kind(self.dtype.kind()))).collect() };
-        let rest = self.rest.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
+        // A head that the format has no place for stands beside decoder and other heads.
+        let left = self
+            .encoder
+            .head
+            .iter()
+            .filter(|_| expressed.head.is_none())
+            .flat_map(|head| &head.tensors);
+        let rest: Tensors = self.rest.iter().chain(left).map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
         let metadata = self.metadata();
         write_tensors(&folder.join(MODEL), &cast(self.format.tensors(&expressed)), &metadata)?;
-        write_tensors(&folder.join(REST), &cast(rest), &metadata)?;
+        if !rest.is_empty() || expressed.head.is_none() {
+            write_tensors(&folder.join(REST), &cast(rest), &metadata)?;
+        }
         let card = self.card.text(self.format, &expressed, name, self.dtype);
         let settings = self.format.settings(&expressed, self.card, self.dtype);
         for (file, text) in settings.into_iter().chain([(CARD, card)]) {

@@ -152,7 +152,11 @@ pub fn import(path: &Path, format: Foreign) -> Result<Imported, ExportError> {
         return Err(bad(path, format!("{name}: this encoder has no place for it"), hint_for(format)));
     }
     Ok(Imported {
-        encoder: Encoder { model, tensors },
+        encoder: Encoder {
+            model,
+            tensors,
+            head: None,
+        },
         ignored,
     })
 }

@@ -1,4 +1,4 @@
-//! Pre-trained encoders as files that other libraries load, and files of other libraries as a start.
+//! Pre-trained encoders, and networks that learnt classes, as files that other libraries load, and files of other libraries as a start.
 //!
 //! A format is one [`Exporter`] in [`EXPORTERS`]; the conformance test runs over all of them. Names, shapes and settings were read off
 //! timm 1.0 and transformers 4.57 and 5, and are kept as golden lists in `tests/fixtures/interop`.
@@ -7,6 +7,7 @@ mod beit;
 mod card;
 mod encoder;
 mod files;
+mod head;
 mod import;
 mod names;
 mod plain;
@@ -24,6 +25,7 @@ use tch::Tensor;
 pub use card::{Card, Measured};
 pub use encoder::{Encoder, Parts, Weights};
 pub use files::{Dtype, Export, MODEL, export, read_metadata, write_tensors};
+pub use head::{ClassHead, Seen};
 pub use import::{Foreign, Imported, import};
 pub use verify::{VERIFICATION, Verified, verify};
 
@@ -94,7 +96,7 @@ impl ExportError {
 }
 
 /// One format. The encoder is always the same function: whatever [`Exporter::tensors`] writes, [`Exporter::read`] turns back into an
-/// encoder with equal features.
+/// encoder with equal features, and equal logits where it has a head.
 pub trait Exporter: Sync {
     /// Value of `--format`.
     fn name(&self) -> &'static str;
@@ -123,8 +125,8 @@ pub trait Exporter: Sync {
     /// The other files of the folder (name, content), without the card.
     fn settings(&self, encoder: &Encoder, card: &Card, dtype: Dtype) -> Vec<(&'static str, String)>;
 
-    /// How to load the folder: code for the card. `folder` is its name.
-    fn snippet(&self, folder: &str) -> String;
+    /// How to load the folder: code for the card. `folder` is its name, `classifies` says whether it holds a head too.
+    fn snippet(&self, folder: &str, classifies: bool) -> String;
 
     /// `library_name` and pipeline tag of the card's front matter, if it has one.
     fn library(&self) -> Option<&'static str>;
@@ -137,6 +139,17 @@ pub static EXPORTERS: &[&dyn Exporter] = &[&timm::Timm, &vit::HfVit, &beit::HfBe
 #[must_use]
 pub fn exporter(name: &str) -> Option<&'static dyn Exporter> {
     EXPORTERS.iter().copied().find(|e| e.name() == name)
+}
+
+/// How to load a classifier with transformers.
+fn classification_snippet(folder: &str, class: &str) -> String {
+    format!(
+        "from transformers import AutoImageProcessor, {class}\n\
+         model = {class}.from_pretrained(\"{folder}\").eval()\n\
+         processor = AutoImageProcessor.from_pretrained(\"{folder}\")\n\
+         logits = model(**processor(images, return_tensors=\"pt\")).logits\n\
+         names = [model.config.id2label[int(i)] for i in logits.argmax(-1)]"
+    )
 }
 
 /// Hidden width of the MLP.

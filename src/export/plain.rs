@@ -21,9 +21,11 @@ impl Exporter for Plain {
     }
 
     fn express(&self, encoder: &Encoder) -> Result<Encoder, ExportError> {
+        // A head goes to the file of what is not the encoder.
         Ok(Encoder {
             model: encoder.model.clone(),
             tensors: same(&encoder.tensors),
+            head: None,
         })
     }
 
@@ -52,6 +54,7 @@ impl Exporter for Plain {
         Ok(Encoder {
             model: like.model.clone(),
             tensors: same(tensors),
+            head: None,
         })
     }
 
@@ -59,7 +62,7 @@ impl Exporter for Plain {
         vec![("config.toml", card.config_toml.clone())]
     }
 
-    fn snippet(&self, folder: &str) -> String {
+    fn snippet(&self, folder: &str, _classifies: bool) -> String {
         format!(
             "from safetensors.torch import load_file\n\
              encoder = load_file(\"{folder}/model.safetensors\")      # names of timm's VisionTransformer; config.toml has the geometry\n\

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Tensors, hidden};
+use super::head::Names;
+use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, hidden};
 use crate::model::config::VitConfig;
 
 /// `--format timm`.
@@ -14,6 +15,14 @@ const KNOWN: [(i64, i64, i64, &str); 3] = [
     (384, 12, 6, "vit_small_patch16_224"),
     (768, 12, 12, "vit_base_patch16_224"),
 ];
+
+/// timm's names around a head are ours.
+const NAMES: Names = Names {
+    prefix: "",
+    last_norm: "norm",
+    norm: "fc_norm",
+    classifier: "head",
+};
 
 /// timm's names and shapes.
 pub(super) fn layout(model: &VitConfig) -> Layout {
@@ -59,24 +68,34 @@ impl Exporter for Timm {
     }
 
     fn tensors(&self, encoder: &Encoder) -> Tensors {
-        encoder.tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect()
+        NAMES.joined(
+            encoder.tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect(),
+            encoder,
+        )
     }
 
     fn layout(&self, encoder: &Encoder) -> Layout {
-        layout(&encoder.model)
+        NAMES.layout(layout(&encoder.model), encoder)
     }
 
     fn read(&self, tensors: &Tensors, like: &Encoder) -> Result<Encoder, ExportError> {
+        let (tensors, head) = NAMES.parted(tensors, like, NAMES.last_norm)?;
         Ok(Encoder {
             model: like.model.clone(),
-            tensors: tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect(),
+            tensors,
+            head,
         })
     }
 
     fn settings(&self, encoder: &Encoder, card: &Card, _dtype: Dtype) -> Vec<(&'static str, String)> {
         let m = &encoder.model;
-        // The class token had no loss of its own; the mean of the patch tokens is the feature that was measured.
-        let mut args = json!({ "global_pool": "avg", "fc_norm": false });
+        // The class token had no loss of its own; the mean of the patch tokens is the feature that was measured. A head says what it sees.
+        let (pool, mut args) = match encoder.head.as_ref().map(|head| head.seen) {
+            None | Some(Seen::NormedPatches) => ("avg", json!({ "global_pool": "avg", "fc_norm": false })),
+            Some(Seen::Patches) => ("avg", json!({ "global_pool": "avg" })),
+            Some(Seen::ClassToken) => ("token", json!({ "global_pool": "token" })),
+        };
+        let classes = encoder.head.as_ref().map_or(0, |head| head.names.len());
         let geometry = (m.dim(), m.layers(), m.head_count());
         let known = KNOWN.iter().find(|(d, l, h, _)| (*d, *l, *h) == geometry);
         let mut set = |key: &str, value: serde_json::Value| args[key] = value;
@@ -96,18 +115,30 @@ impl Exporter for Timm {
             set("init_values", json!(m.layer_scale));
         }
         let architecture = known.map_or("vit_tiny_patch16_224", |k| k.3);
-        let config = json!({
-            "architecture": architecture, "num_classes": 0, "num_features": m.dim(), "global_pool": "avg", "model_args": args,
+        let mut config = json!({
+            "architecture": architecture, "num_classes": classes, "num_features": m.dim(), "global_pool": pool, "model_args": args,
             "pretrained_cfg": {
                 "input_size": [3, m.image, m.image], "fixed_input_size": true, "interpolation": "bicubic", "crop_pct": card.crop_ratio,
-                "crop_mode": "center", "mean": card.mean, "std": card.std, "num_classes": 0, "pool_size": null,
+                "crop_mode": "center", "mean": card.mean, "std": card.std, "num_classes": classes, "pool_size": null,
                 "first_conv": "patch_embed.proj", "classifier": "head",
             },
         });
+        if let Some(head) = &encoder.head {
+            config["label_names"] = json!(head.names);
+        }
         vec![("config.json", format!("{config:#}\n"))]
     }
 
-    fn snippet(&self, folder: &str) -> String {
+    fn snippet(&self, folder: &str, classifies: bool) -> String {
+        if classifies {
+            return format!(
+                "import timm, torch\n\
+                 model = timm.create_model(\"local-dir:{folder}\", pretrained=True).eval()\n\
+                 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n\
+                 probabilities = model(transform(image)[None]).softmax(-1)\n\
+                 name = model.pretrained_cfg[\"label_names\"][probabilities.argmax()]"
+            );
+        }
         format!(
             "import timm, torch\n\
              model = timm.create_model(\"local-dir:{folder}\", pretrained=True).eval()   # num_classes=10 adds a fresh head\n\

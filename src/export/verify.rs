@@ -24,7 +24,7 @@ pub struct Verified {
     pub tensors: usize,
     /// Their values.
     pub values: usize,
-    /// Largest difference of a feature between checkpoint and export.
+    /// Largest difference of a feature or logit between checkpoint and export.
     pub difference: f64,
 }
 
@@ -47,8 +47,17 @@ fn pictures(side: i64) -> Tensor {
     Tensor::stack(&all, 0).view([PICTURES, 3, side, side])
 }
 
+/// Logits of the checkpoint's network, where the export holds a head.
+fn expressed_logits(encoder: &Encoder, expressed: &Encoder, pixels: &Tensor) -> Result<Option<Tensor>, ExportError> {
+    match expressed.head {
+        Some(_) => encoder.logits(pixels),
+        None => Ok(None),
+    }
+}
+
 /// Reads a written export again, checks names, shapes, metadata and features against the checkpoint's `encoder`, and puts
-/// [`VERIFICATION`] beside it: `images` u8, `pixels` (normalised), `tokens` B×(1+N)×D and `pooled` (mean of the patch tokens) B×D.
+/// [`VERIFICATION`] beside it: `images` u8, `pixels` (normalised), `tokens` B×(1+N)×D and `pooled` (mean of the patch tokens) B×D;
+/// of a network with a head `logits` B×K instead of these.
 ///
 /// # Errors
 /// [`ExportError::Bad`] naming the file and the first thing that differs.
@@ -96,13 +105,26 @@ pub fn verify(folder: &Path, format: &dyn Exporter, encoder: &Encoder, card: &Ca
             "features differ by {difference:.1e} from the checkpoint's; {TOLERANCE:.0e} is allowed"
         )));
     }
-    let patches = tokens.narrow(1, 1, tokens.size()[1] - 1);
-    let truth = Tensors::from([
-        ("images".into(), images),
-        ("pixels".into(), pixels),
-        ("pooled".into(), patches.mean_dim([1i64].as_slice(), false, Kind::Float)),
-        ("tokens".into(), tokens),
-    ]);
+    let mut truth = Tensors::from([("images".into(), images)]);
+    let mut difference = difference;
+    match (expressed_logits(encoder, &expressed, &pixels)?, reread.logits(&pixels)?) {
+        (Some(want), Some(logits)) => {
+            let off = (&want - &logits).abs().max().double_value(&[]);
+            if !off.is_finite() || (dtype == Dtype::F32 && off > TOLERANCE) {
+                return Err(bad(format!(
+                    "logits differ by {off:.1e} from the checkpoint's; {TOLERANCE:.0e} is allowed"
+                )));
+            }
+            difference = difference.max(off);
+            truth.insert("logits".into(), logits);
+        }
+        _ => {
+            let patches = tokens.narrow(1, 1, tokens.size()[1] - 1);
+            truth.insert("pooled".into(), patches.mean_dim([1i64].as_slice(), false, Kind::Float));
+            truth.insert("tokens".into(), tokens);
+        }
+    }
+    truth.insert("pixels".into(), pixels);
     let metadata = BTreeMap::from([("exporter".to_owned(), format.name().to_owned())]);
     write_tensors(&folder.join(VERIFICATION), &truth, &metadata)?;
     Ok(Verified {

@@ -199,6 +199,20 @@ impl Block {
         }
     }
 
+    /// All its parameters.
+    pub(crate) fn parameters(&self) -> Vec<&Tensor> {
+        let (norms, layers) = ([&self.norm1, &self.norm2], [&self.attn.proj, &self.fc1, &self.fc2]);
+        let mut all = vec![&self.attn.qkv];
+        match &self.attn.bias {
+            Biases::Full(bias) => all.push(bias),
+            Biases::QueryValue(q, v) => all.extend([q, v]),
+        }
+        all.extend(norms.into_iter().flat_map(|norm| [&norm.weight, &norm.bias]));
+        all.extend(layers.into_iter().flat_map(|layer| std::iter::once(&layer.ws).chain(&layer.bs)));
+        all.extend(self.scale1.iter().chain(&self.scale2));
+        all
+    }
+
     /// Divides the last matrix of attention and MLP by `divisor` (BEiT's initialisation of layer l: √(2l)).
     pub fn rescale_outputs(&mut self, divisor: f64) {
         tch::no_grad(|| {

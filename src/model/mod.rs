@@ -8,6 +8,7 @@ mod init;
 mod positions;
 mod vit;
 
+pub(crate) use block::layer_norm;
 pub use block::{Block, BlockOptions, QkvBias, linear_drop_path};
 pub use drop_path::{BatchRows, BatchRowsGuard};
 pub use flops::{block_flops, encoder_flops, linear_flops};

@@ -216,6 +216,11 @@ pub struct RelativeBias {
 }
 
 impl RelativeBias {
+    /// The table: its only parameter.
+    pub(crate) fn table(&self) -> &Tensor {
+        &self.table
+    }
+
     /// A table of zeros under `vs` for `grid` × `grid` patches.
     #[must_use]
     pub fn new(vs: &Path<'_>, grid: i64, heads: i64) -> Self {

@@ -154,6 +154,24 @@ impl Vit {
         }
     }
 
+    /// Leaves all of it as it is from now on: call it before an optimizer is made.
+    pub fn freeze(&self) {
+        self.freeze_patch_embedding();
+        self.freeze_norm();
+        let blocks = self.blocks.iter().flat_map(Block::parameters);
+        let others = [&self.cls_token, &self.pos_embed].into_iter();
+        for tensor in blocks.chain(others).chain(self.relative.as_ref().map(RelativeBias::table)) {
+            let _ = tensor.set_requires_grad(false);
+        }
+    }
+
+    /// Leaves the last norm as it is from now on, where nothing that is learnt from goes through it.
+    pub fn freeze_norm(&self) {
+        for tensor in self.norm.ws.iter().chain(&self.norm.bs) {
+            let _ = tensor.set_requires_grad(false);
+        }
+    }
+
     /// The pixels of each patch of images B×3×S×S: B×N×3p².
     pub fn cut(&self, x: &Tensor) -> Tensor {
         let (b, c, side, _) = x.size4().expect("images are B×3×S×S");
@@ -187,14 +205,18 @@ impl Vit {
     /// Embedded patches B×K×D, preceded by the class token, through all blocks and the last norm: B×(1+K)×D. `seen_bk` says which
     /// patches they are, if not all in order (needed for the relative bias only).
     pub fn encode(&self, tokens: &Tensor, seen_bk: Option<&Tensor>, train: bool) -> Tensor {
+        let x = self.norm.forward(&self.through_blocks(tokens, seen_bk, train));
+        look(|| "norm".into(), &x);
+        x
+    }
+
+    fn through_blocks(&self, tokens: &Tensor, seen_bk: Option<&Tensor>, train: bool) -> Tensor {
         let (mut x, bias) = self.start(tokens, seen_bk);
         look(|| "encoder input".into(), &x);
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward_t(&x, bias.as_ref(), train);
             look(|| format!("blocks.{i}"), &x);
         }
-        let x = self.norm.forward(&x);
-        look(|| "norm".into(), &x);
         x
     }
 
@@ -207,6 +229,11 @@ impl Vit {
     /// Images B×3×S×S to normalised features B×(1+N)×D, the class token first.
     pub fn forward_features(&self, x: &Tensor, train: bool) -> Tensor {
         self.encode(&self.embed(x), None, train)
+    }
+
+    /// As [`Vit::forward_features`], without the last norm: for a head that has a norm of its own.
+    pub fn unnormed_features(&self, x: &Tensor, train: bool) -> Tensor {
+        self.through_blocks(&self.embed(x), None, train)
     }
 
     /// Output of each block (not normalised), B×(1+N)×D each: for probes by layer (arXiv 2112.10740 Fig. 5).
@@ -236,12 +263,12 @@ impl Vit {
         self.norm.forward(tokens)
     }
 
-    /// How far below the top a backbone parameter lies: 1 for the last block, depth + 1 for the embeddings, 0 for all else.
+    /// How far below the top a backbone parameter lies: 1 for the last block, depth + 1 for the embeddings, 0 for all else, the shared table of relative
+    /// biases too (arXiv 2106.08254's code).
     #[must_use]
     pub fn layers_below_top(&self, name: &str) -> u32 {
         let depth = self.blocks.len() as u32;
-        if ["cls_token", "pos_embed", "mask_token"].contains(&name) || name.starts_with("patch_embed.") || name.starts_with("rel_pos_bias.")
-        {
+        if ["cls_token", "pos_embed", "mask_token"].contains(&name) || name.starts_with("patch_embed.") {
             return depth + 1;
         }
         let block = name

@@ -4,6 +4,7 @@
 //! Three things carry it: a [`Kind`] is the row, known before any settings are read; a [`Plan`] is the kind with settings, checked by their owner;
 //! an [`Objective`] is the network that a plan builds.
 
+mod classes;
 mod collapse;
 mod input;
 mod kind;
@@ -13,6 +14,7 @@ pub mod pretrain;
 mod registry;
 mod sheet;
 mod teacher;
+pub mod transfer;
 mod two_views;
 
 use std::any::Any;
@@ -183,6 +185,17 @@ impl From<torch_ext::TorchError> for ObjectiveError {
     }
 }
 
+/// Which weights a new run may start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Drawn ones, or those of `run.init_from`.
+    Any,
+    /// Those of `run.init_from`; drawn ones are a baseline, and told.
+    BetterPretrained,
+    /// Only those of `run.init_from`, because of what is named.
+    Pretrained(&'static str),
+}
+
 /// A kind with its settings.
 pub trait Plan: Any + Debug + Send + Sync {
     /// The row that it was read through.
@@ -211,9 +224,19 @@ pub trait Plan: Any + Debug + Send + Sync {
     /// The network, its parameters under `vs`. Draws from libtorch's CPU generator in a fixed order: seed it first.
     fn build(&self, vs: &Path<'_>, at: &Scope<'_>) -> Box<dyn Objective>;
 
+    /// Which weights a new run may start from.
+    fn start(&self) -> Start {
+        Start::Any
+    }
+
     /// Classes of the labels of `data.train`, for a plan that learns them: 0 = as many as its manifest names. With it the trainer refuses a set without
     /// labels, hands the counts of classes over in [`Scope::label_counts`], and keeps the names of the classes in checkpoints.
     fn classes(&self) -> Option<u32> {
+        None
+    }
+
+    /// What its head of classes sees of an image, for a plan that learns them.
+    fn class_pool(&self) -> Option<Pool> {
         None
     }
 
@@ -324,6 +347,18 @@ pub trait Objective: Debug + Send {
     /// How the optimizer treats a parameter.
     fn rule(&self, name: &str, dims: &[i64]) -> ParamRule {
         ParamRule::by_name(name, dims, self.encoder().layers_below_top(name))
+    }
+
+    /// Logits of the classes that it learns, f32 B×K, of normalised images B×3×S×S, as an evaluation sees them; `None` where it learns none.
+    fn class_logits(&self, images: &Tensor) -> Option<Tensor> {
+        let _ = images;
+        None
+    }
+
+    /// Whether a parameter belongs to the head that tells classes apart. `run.init_from` hands such a one on to a run of the same classes only.
+    fn is_class_head(&self, name: &str) -> bool {
+        let _ = name;
+        false
     }
 
     /// Pictures of what it makes of some images, without gradient.

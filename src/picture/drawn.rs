@@ -18,9 +18,20 @@ const OF_ENCODER: &[(&str, &str)] = &[
     ),
 ];
 
+/// Those of an objective that learns classes.
+const OF_CLASSES: &[(&str, &str)] = &[(
+    "confusion",
+    "rows: what images of the validation set are, columns in the same order: what they were taken for; green = right, red = wrong, darker = a larger share of the row",
+)];
+
+fn of_classes(kind: &Kind) -> &'static [(&'static str, &'static str)] {
+    let learns = (kind.variants)().iter().any(|plan| plan.classes().is_some());
+    if learns { OF_CLASSES } else { &[] }
+}
+
 /// Names and captions of all of a run's PNG files, those of its objective first.
 pub fn drawn(kind: &Kind) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
-    kind.sheets.iter().chain(OF_ENCODER).copied()
+    kind.sheets.iter().chain(OF_ENCODER).chain(of_classes(kind)).copied()
 }
 
 #[cfg(test)]
@@ -34,7 +45,12 @@ mod tests {
     fn no_objective_draws_over_a_picture_of_the_encoder() {
         for kind in OBJECTIVES {
             let names: BTreeSet<_> = drawn(kind).map(|(name, _)| name).collect();
-            assert_eq!(names.len(), kind.sheets.len() + OF_ENCODER.len(), "{}", kind.name);
+            assert_eq!(
+                names.len(),
+                kind.sheets.len() + OF_ENCODER.len() + of_classes(kind).len(),
+                "{}",
+                kind.name
+            );
         }
     }
 }

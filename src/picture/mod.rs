@@ -1,17 +1,21 @@
 //! Pictures of a run: what the model saw and predicted, what its encoder makes of images, and its curves.
 
 mod config;
+mod confusion;
 mod curves;
 mod drawn;
 mod neighbours;
 mod paint;
 mod principal;
 mod sheet;
+mod text;
 
 pub use config::PictureConfig;
+pub use confusion::confusion;
 pub use curves::{Point, curves, plot};
 pub use drawn::drawn;
 pub use neighbours::{frame, nearest};
 pub use paint::{framed, heat, patches, smaller};
 pub use principal::principal_colours;
 pub use sheet::{Cell, WordPixels, sheet};
+pub use text::{LETTER, write};

@@ -107,6 +107,12 @@ closed_label! {
         Knn = "knn",
         /// Linear probe.
         Linear = "linear",
+        /// The likeliest of the classes that are learnt.
+        Classify = "classify",
+        /// The five likeliest of them.
+        ClassifyTop5 = "classify_top5",
+        /// The likeliest one, as the mean over the classes.
+        ClassifyByClass = "classify_by_class",
     }
 }
 
@@ -119,6 +125,8 @@ closed_label! {
         Linear = "linear",
         /// Loss on the validation set.
         Loss = "loss",
+        /// Accuracy of the classes that are learnt.
+        Classify = "classify",
         /// Spread of the features of the validation set.
         Spread = "spread",
         /// Pictures of what the objective makes of some images.

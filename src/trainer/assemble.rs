@@ -3,15 +3,17 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use splitmask_pipeline::bucket::location::redact;
 use tch::Device;
 use torch_ext::{Arithmetic, set_arithmetic};
 
+use super::class_remarks;
 use super::control::{StatusBoard, held};
 use super::epochs::fit_schedule;
 use super::error::TrainError;
 use super::feed::{Supply, check_val};
 use super::hooks::Hooks;
-use super::initial_weights;
+use super::initial_weights::{self, NewRun};
 use super::metrics_log::MetricsLog;
 use super::outlets::{Outlets, Telemetry};
 use super::reading_labels::labels_of;
@@ -40,6 +42,9 @@ pub(super) fn assemble(
 
     let words = Rc::new(spec.load_words(device)?);
     spec.take_labels(labels_of(&spec, &supply)?);
+    for told in class_remarks::of_training(&spec.labels) {
+        tracing::warn!("data.train = {}: {told}", redact(spec.data.first_place()));
+    }
     let mut state = RunState::new(&spec, device, &words);
     telemetry.train.eval.set_layers(state.objective.encoder().depth());
     let kind = spec.objective.kind();
@@ -57,7 +62,14 @@ pub(super) fn assemble(
         tracing::info!(step = state.step, from = %folder.display(), "resuming");
     } else {
         if let Some(from) = &spec.init_from {
-            initial_weights::load(from, &spec.model, &state.vars, spec.init_partial)?;
+            let new_run = NewRun {
+                model: &spec.model,
+                vars: &state.vars,
+                partial: spec.init_partial,
+                is_class_head: &|name| state.objective.is_class_head(name),
+                classes: &spec.labels.names,
+            };
+            initial_weights::load(from, &new_run)?;
         }
         state.begin_averages(&spec.run_dir, &[], &spec)?;
     }

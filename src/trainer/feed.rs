@@ -18,6 +18,7 @@ use splitmask_pipeline::types::Batch;
 use tch::Device;
 use torch_ext::aside;
 
+use super::class_remarks;
 use super::epochs::EpochCount;
 use super::error::{TrainError, device_panics_caught};
 use super::spec::TrainerSpec;
@@ -215,7 +216,7 @@ fn samples_of(dataset: &Dataset, spec: &TrainerSpec) -> Option<u64> {
 }
 
 /// Opens `data.val` once, so that a wrong place is told before the run begins and not at its first evaluation. A place that is merely away is
-/// warned of: it may be back by then.
+/// warned of: it may be back by then. So is what of its classes cannot be judged.
 ///
 /// # Errors
 /// [`TrainError::BadSetting`] naming `data.val`.
@@ -235,7 +236,12 @@ pub(super) fn check_val(spec: &TrainerSpec) -> Result<(), TrainError> {
         ..spec.pipeline.clone()
     };
     match Dataset::open(val, &spec.data, &pipeline, PipelineMetrics::default()) {
-        Ok(_) => Ok(()),
+        Ok(set) => {
+            for told in class_remarks::of_validation(spec, &set)? {
+                tracing::warn!("data.val = {}: {told}", redact(val));
+            }
+            Ok(())
+        }
         Err(error @ PipelineError::Unreachable { .. }) => {
             tracing::warn!("data.val cannot be reached now, evaluations will try again: {error}");
             Ok(())

@@ -1,11 +1,11 @@
 //! `run.init_from`: weights that a new run starts from. Every tensor of the encoder is loaded, or the start is refused with the list of those that are not:
 //! half an encoder trains on as if nothing were missing. Only positions may be of another image size; they are interpolated. Heads and decoders may be
-//! new. All of that is told.
+//! new; a head that tells classes apart is, unless the weights learnt the same classes. All of that is told.
 
 mod file;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tch::{Tensor, nn};
 
@@ -16,6 +16,29 @@ use crate::model::config::VitConfig;
 use crate::model::{grid_of_positions, grid_of_relative_bias, interpolate_positions, interpolate_relative_bias, is_backbone_name};
 use crate::optim::EMA_PREFIX;
 use crate::tensor::is_finite;
+
+/// A new run, as far as weights to start from must know it.
+pub(super) struct NewRun<'a> {
+    /// Its geometry.
+    pub(super) model: &'a VitConfig,
+    /// Its parameters, drawn.
+    pub(super) vars: &'a nn::VarStore,
+    /// Whether tensors of the encoder that do not fit may stay at random.
+    pub(super) partial: bool,
+    /// Whether a parameter belongs to the head that tells classes apart.
+    pub(super) is_class_head: &'a dyn Fn(&str) -> bool,
+    /// Names of the classes that it learns; empty where it learns none or nobody names them.
+    pub(super) classes: &'a [String],
+}
+
+/// What a place of weights holds.
+struct Source {
+    /// The checkpoint folder or file itself.
+    place: PathBuf,
+    tensors: Vec<(String, Tensor)>,
+    /// Names of the classes that its head tells apart; empty where it does not say.
+    classes: Vec<String>,
+}
 
 /// What became of the tensors; names in order.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -64,25 +87,97 @@ fn check_heads(from: &Path, model: &VitConfig, partial: bool) -> Result<(), Trai
     Ok(())
 }
 
-/// Puts the weights of a checkpoint folder or safetensors file in place of those that were drawn, for an encoder of `model`. With `partial` tensors of
-/// the encoder that do not fit stay at random, and are listed.
+/// What may be named.
+const READABLE: &str = "name a run folder, a checkpoint folder (RUN/checkpoints/step-…) or a .safetensors file";
+
+/// The checkpoint folder that a place means: itself, or the newest good one of a run folder.
+fn checkpoint_of(from: &Path) -> Result<PathBuf, TrainError> {
+    let root = checkpoint::folder_of(from);
+    if from.join("complete.json").exists() || !root.is_dir() {
+        return Ok(from.to_owned());
+    }
+    let found = checkpoint::newest_good(&root)?;
+    for passed_over in &found.bad {
+        tracing::warn!("run.init_from: passed over: {}", passed_over.reason);
+    }
+    match found.good {
+        Some(good) => Ok(good.folder),
+        None => Err(bad(
+            from,
+            format!("none of the {} checkpoints in it can be read", found.bad.len()),
+            READABLE,
+        )),
+    }
+}
+
+fn open(from: &Path) -> Result<Source, TrainError> {
+    if !from.is_dir() {
+        let tensors = read(from).map_err(|(detail, hint)| bad(from, detail, hint.unwrap_or_else(|| READABLE.into())))?;
+        return Ok(Source {
+            place: from.to_owned(),
+            tensors,
+            classes: vec![],
+        });
+    }
+    let place = checkpoint_of(from)?;
+    let unreadable = |e: checkpoint::CheckpointError| bad(from, e.to_string(), format!("{READABLE}, such as its model.safetensors alone"));
+    let good = checkpoint::read(&place).map_err(unreadable)?;
+    Ok(Source {
+        tensors: good.weights().map_err(unreadable)?,
+        classes: good.progress.classes,
+        place,
+    })
+}
+
+/// Takes the tensors of a head out that tells other classes apart than `run`, or nobody knows which; answers their names. Says why.
+fn without_other_classes(source: &mut Source, run: &NewRun<'_>) -> Vec<String> {
+    let (theirs, ours) = (&source.classes, run.classes);
+    if !ours.is_empty() && theirs == ours {
+        return vec![];
+    }
+    let (out, kept) = std::mem::take(&mut source.tensors)
+        .into_iter()
+        .partition(|(name, _)| (run.is_class_head)(name));
+    source.tensors = kept;
+    let out: Vec<(String, Tensor)> = out;
+    if let Some((_, head)) = out.iter().find(|(name, _)| name == "head.weight") {
+        let (place, outputs) = (source.place.display(), head.size()[0]);
+        let first = |names: &[String]| names.first().map_or_else(String::new, |name| format!(", from {name:?}"));
+        if theirs.is_empty() || ours.is_empty() {
+            tracing::warn!(
+                "{place} does not say which classes its head of {outputs} outputs tells apart, or this run does not know its own: a new head"
+            );
+        } else {
+            tracing::warn!(
+                "the head of {place} tells other classes apart ({}{}) than this run ({}{}): a new head",
+                theirs.len(),
+                first(theirs),
+                ours.len(),
+                first(ours)
+            );
+        }
+    }
+    out.into_iter().map(|(name, _)| name).collect()
+}
+
+/// Puts the weights of a run's newest checkpoint, a checkpoint folder or a safetensors file in place of those that were drawn. With `run.partial` tensors
+/// of the encoder that do not fit stay at random, and are listed.
 ///
 /// # Errors
 /// It cannot be read, does not hold the whole encoder, or was trained with another number of heads; then no weight was changed.
-pub(super) fn load(from: &Path, model: &VitConfig, vars: &nn::VarStore, partial: bool) -> Result<(), TrainError> {
-    let readable = "name a checkpoint folder (RUN/checkpoints/step-…) or a .safetensors file";
-    let tensors = if from.is_dir() {
-        checkpoint::load_model(from).map_err(|e| bad(from, e.to_string(), format!("{readable}, such as its model.safetensors alone")))?
-    } else {
-        read(from).map_err(|(detail, hint)| bad(from, detail, hint.unwrap_or_else(|| readable.into())))?
-    };
-    let variables: BTreeMap<String, Tensor> = vars.variables().into_iter().collect();
-    let (found, report) = fit(tensors, &variables);
+pub(super) fn load(from: &Path, run: &NewRun<'_>) -> Result<(), TrainError> {
+    let mut source = open(from)?;
+    let left_out = without_other_classes(&mut source, run);
+    let (model, partial, from) = (run.model, run.partial, source.place.as_path());
+    let variables: BTreeMap<String, Tensor> = run.vars.variables().into_iter().collect();
+    let (found, mut report) = fit(source.tensors, &variables);
+    report.unused.extend(left_out);
+    report.unused.sort();
     if found.keys().all(|name| !is_backbone_name(name)) {
         return Err(bad(
             from,
             format!("it holds no tensor of this encoder; {}", report.unfit.join("; ")),
-            readable,
+            READABLE,
         ));
     }
     if !report.unfit.is_empty() && !partial {

@@ -5,6 +5,7 @@
 //! what it is taken with in `setup::Setup`; where it tells in `outlets::Outlets`. Nothing else is shared between the files.
 
 mod assemble;
+mod class_remarks;
 mod config;
 pub mod control;
 mod epochs;

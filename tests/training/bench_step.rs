@@ -79,7 +79,8 @@ fn no_host_waits_for_a_step_of_any_objective() {
         let mut command = splitmask();
         command.args(["bench", "step", "--batch", "8", "--seconds", "0.1", "--calls", "--json"]);
         command.arg(ground.config());
-        let classes = (kind == "supervised").then_some("objective.classes=7");
+        let learns_classes = splitmask::objective::ObjectiveConfig::default_of(splitmask::objective::kind(kind).unwrap()).classes();
+        let classes = learns_classes.map(|_| "objective.classes=7");
         for set in sets.iter().copied().chain(classes) {
             command.args(["--set", set]);
         }

@@ -7,6 +7,7 @@ mod failed_reload;
 #[path = "../../pipeline/tests/stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod fault_server;
+mod finetune;
 mod folder_identity;
 mod ground;
 mod labels;

@@ -7,12 +7,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use splitmask_pipeline::bucket::location::is_same_place;
 use splitmask_pipeline::request::SampleRequest;
-use tch::{Device, Tensor, nn};
 
+use super::network::{Network, scope, take_averages};
 use crate::checkpoint::{self, folder_of};
 use crate::cli::answer::say;
 use crate::config::{Config, Source};
-use crate::eval::config::Weights;
 use crate::eval::data::{Sets, TrainingPass};
 use crate::eval::features::ValFeatures;
 use crate::eval::knn::{self, Accuracy};
@@ -20,10 +19,6 @@ use crate::eval::pool::Pool;
 use crate::eval::spread::{self, FeatureSpread};
 use crate::eval::{EvalError, Evaluation, GoOn, Progress, Score, Subject, fenced};
 use crate::exit::CliError;
-use crate::objective::{Objective, Scope};
-use crate::optim::EMA_PREFIX;
-use crate::tensor::choose_device;
-use crate::words::Words;
 
 /// What is measured; of every verb.
 #[derive(Args)]
@@ -54,13 +49,7 @@ impl SubjectArgs {
         }
         warn_of_training_images(&config);
         if self.ema {
-            if config.ema.decay == 0.0 {
-                return Err(CliError::usage(
-                    format!("--ema: {} has no averaged weights (ema.decay = 0)", folder.display()),
-                    "train with ema.decay, for example 0.999".to_owned(),
-                ));
-            }
-            config.eval.weights = Weights::Ema;
+            take_averages(&mut config, &folder)?;
         }
         Ok((folder, config))
     }
@@ -139,16 +128,8 @@ pub(in crate::cli) fn config_of(folder: &Path) -> Result<Config, CliError> {
 /// A model to measure, built as its run's config says.
 pub(super) struct Measured<'a> {
     config: &'a Config,
-    objective: Box<dyn Objective>,
-    device: Device,
-    words: Words,
+    network: Network,
     request: Arc<SampleRequest>,
-    step: u64,
-    micro_batches: u32,
-    /// Names of the classes that the checkpoint learnt.
-    classes: Vec<String>,
-    /// The checkpoint, if it was trained with other words than codebook.path holds now.
-    other_words: Option<PathBuf>,
     val_features: ValFeatures,
 }
 
@@ -161,51 +142,20 @@ impl<'a> Measured<'a> {
                 "name shards: --val URL".to_owned(),
             ));
         }
-        let scope = |words: usize| Scope {
-            crop: config.augment.crop,
-            colour: config.augment.colour,
-            ..Scope::new(&config.model, config.train.batch, words as i64)
-        };
-        let (device, _) = choose_device(&config.train.device)?;
-        let needed = config.objective.request(&scope(0)).words.is_some();
-        let words = Words::load(&config.codebook, &config.model, config.data.first_place(), needed, device)?;
-        tch::manual_seed(config.run.seed as i64);
-        let vars = nn::VarStore::new(device);
-        let objective = config.objective.build(&vars.root(), &scope(words.len()));
-        let (mut step, mut micro_batches, mut classes) = (0, config.train.accumulate, Vec::new());
-        let mut other_words = None;
-        if let Some(folder) = weights {
-            let found = checkpoint::read(folder)?;
-            step = found.progress.step;
-            classes.clone_from(&found.progress.classes);
-            other_words = (found.progress.codebook != words.id()).then(|| folder.to_owned());
-            micro_batches = micro_batches.max(found.progress.micro_batches);
-            let mut tensors = found.weights()?;
-            if config.eval.weights == Weights::Ema {
-                // Only the averages, under their weights' names.
-                let averaged = |(name, t): (String, Tensor)| name.strip_prefix(EMA_PREFIX).map(|n| (n.to_owned(), t));
-                tensors = tensors.into_iter().filter_map(averaged).collect();
-            }
-            checkpoint::put_weights(folder, &tensors, &vars)?;
-        }
-        let request = Arc::new(words.request(config.objective.request(&scope(words.len()))));
+        let network = Network::of(config, weights)?;
+        let asked = config.objective.request(&scope(config, network.words.len()));
+        let request = Arc::new(network.words.request(asked));
         Ok(Self {
             config,
-            objective,
-            device,
-            words,
+            network,
             request,
-            step,
-            micro_batches,
-            classes,
-            other_words,
             val_features: ValFeatures::new(),
         })
     }
 
     /// Refuses a measure that needs the words which the checkpoint was trained with, where codebook.path holds others now.
     pub(super) fn need_its_words(&self) -> Result<(), CliError> {
-        match &self.other_words {
+        match &self.network.other_words {
             Some(folder) => Err(CliError::usage(
                 format!(
                     "{}: it was trained with another codebook than codebook.path holds now",
@@ -227,11 +177,11 @@ impl<'a> Measured<'a> {
         places: Vec<(usize, Pool)>,
         work: impl FnOnce(&Subject<'_>, GoOn<'_>) -> Result<T, EvalError>,
     ) -> Result<T, CliError> {
-        let config = self.config;
+        let (config, network) = (self.config, &self.network);
         let subject = Subject {
-            objective: self.objective.as_ref(),
-            device: self.device,
-            bf16: config.train.precision.is_bf16(self.device),
+            objective: network.objective.as_ref(),
+            device: network.device,
+            bf16: config.train.precision.is_bf16(network.device),
             normalise: config.train.normalise(),
             eval: &config.eval,
             sets: Sets {
@@ -242,13 +192,13 @@ impl<'a> Measured<'a> {
                 seed: config.run.seed,
             },
             training: TrainingPass {
-                words: &self.words,
+                words: &network.words,
                 request: &self.request,
                 batch: config.train.batch as usize,
-                micro_batches: self.micro_batches.max(1) as usize,
-                step: self.step,
+                micro_batches: network.micro_batches.max(1) as usize,
+                step: network.step,
                 total_steps: config.optim.total_steps,
-                classes: config.objective.classes().map(|_| self.classes.as_slice()),
+                classes: config.objective.classes().map(|_| network.classes.as_slice()),
             },
             places,
             val_features: &self.val_features,

@@ -1,21 +1,19 @@
 //! A contact sheet: thumbnails on a grid, each with its class below.
 
-use font8x8::UnicodeFonts;
 use image::{Rgb, RgbImage, imageops};
 use splitmask_pipeline::types::Image;
+
+use crate::picture::{LETTER, write};
 
 /// Side of a thumbnail, pixels.
 const THUMB: u32 = 112;
 /// Room between cells, and around the sheet.
 const GAP: u32 = 8;
-/// Side of a letter.
-const LETTER: u32 = 8;
 /// Height of a caption of two lines.
 const CAPTION: u32 = 2 * (LETTER + 2);
 
 const PAPER: Rgb<u8> = Rgb([246, 246, 244]);
 const FRAME: Rgb<u8> = Rgb([255, 255, 255]);
-const INK: Rgb<u8> = Rgb([60, 60, 60]);
 
 /// One picture of the sheet.
 pub(super) struct Cell {
@@ -67,24 +65,6 @@ fn fold(caption: &str) -> Vec<String> {
     letters[cut..].chunks(per_line).map(|line| line.iter().collect()).collect()
 }
 
-fn write(sheet: &mut RgbImage, text: &str, x: u32, y: u32) {
-    for (i, letter) in text.chars().enumerate() {
-        let glyph = font8x8::BASIC_FONTS
-            .get(letter)
-            .or_else(|| font8x8::LATIN_FONTS.get(letter))
-            .or_else(|| font8x8::BASIC_FONTS.get('?'));
-        let Some(glyph) = glyph else { continue };
-        for (row, bits) in (0u32..).zip(glyph) {
-            for column in (0..LETTER).filter(|c| bits >> c & 1 == 1) {
-                let at = (x + i as u32 * LETTER + column, y + row);
-                if at.0 < sheet.width() && at.1 < sheet.height() {
-                    sheet.put_pixel(at.0, at.1, INK);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +105,7 @@ mod tests {
         let ink = |from: u32| {
             (from..from + CAPTION)
                 .flat_map(|y| (GAP..GAP + THUMB).map(move |x| (x, y)))
-                .filter(|&(x, y)| *sheet.get_pixel(x, y) == INK)
+                .filter(|&(x, y)| *sheet.get_pixel(x, y) == Rgb([60, 60, 60]))
                 .count()
         };
         assert!(ink(GAP + THUMB) > 50, "caption is drawn");

@@ -1,4 +1,5 @@
-//! Objectives, one file each, and the registry of them. All but `supervised` learn without labels.
+//! Objectives that learn from images alone, one file each, with `supervised` to compare them with; and the registry of all objectives, those of
+//! [`super::transfer`] too.
 
 pub mod beit;
 pub mod dino;
@@ -9,6 +10,7 @@ pub mod splitmask;
 pub mod supervised;
 
 use super::Kind;
+use super::transfer::classify;
 
 /// All objectives; the first one is the default.
 pub static OBJECTIVES: &[&Kind] = &[
@@ -19,4 +21,5 @@ pub static OBJECTIVES: &[&Kind] = &[
     &dino::KIND,
     &moco_v3::KIND,
     &supervised::KIND,
+    &classify::KIND,
 ];

@@ -38,7 +38,7 @@ impl EvalMetrics {
             accuracy: gauge_per(
                 r,
                 "splitmask_eval_accuracy_ratio",
-                "Accuracy of the frozen encoder at the last evaluation, 0 to 1.",
+                "Accuracy on the validation set at the last evaluation, 0 to 1: of the frozen encoder (knn, linear), or of the classes that the run learns.",
             )?,
             layers: register(
                 r,

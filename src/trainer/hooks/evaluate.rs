@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::pictures::put_picture;
 use super::side_work::beside_training;
 use super::{Boundary, Flow, Hook, overfitting};
 use crate::eval::config::ProbeLayers;
@@ -14,6 +15,7 @@ use crate::trainer::error::TrainError;
 use crate::trainer::outlets::Outlets;
 use crate::trainer::setup::Setup;
 use crate::trainer::state::RunState;
+use crate::trainer::tensorboard::TensorBoard;
 
 /// Stateless: what the run remembers of its evaluations is its patience.
 pub(super) struct Evaluate;
@@ -37,6 +39,7 @@ impl Hook for Evaluate {
                 continue;
             };
             tell(evaluation, &score, state, out);
+            put(evaluation, &score, state, at.setup, out);
             let watched = config.watch.evaluation().name() == evaluation.name();
             // The best one so far is worth a checkpoint of its own.
             if watched && overfitting::observe(score.value, state, at.setup, out) {
@@ -79,6 +82,20 @@ fn measure(
             (other, _) => other,
         })
     })
+}
+
+/// Puts the picture of a score into the run folder, behind the fence.
+fn put(evaluation: &dyn Evaluation, score: &Score, state: &mut RunState, setup: &Setup, out: &mut Outlets) {
+    let Some((name, picture)) = &score.picture else { return };
+    let before = out.tensorboard.as_ref().map(TensorBoard::drawn);
+    beside_training(evaluation.task(), setup.spec.eval.weights, state, setup, out, |_| {
+        put_picture(&setup.spec, &format!("{name}.png"), |path| {
+            picture.save(path).map_err(|e| e.to_string())
+        })
+    });
+    if let Some((events, before)) = out.tensorboard.as_mut().zip(before) {
+        events.pictures(state.step, &before);
+    }
 }
 
 /// Puts a score where it is looked for: log, gauges, `metrics.jsonl`, status board.

@@ -8,7 +8,7 @@ use splitmask_pipeline::types::Batch;
 use tch::{Kind, Tensor};
 
 use self::encoder::{draw_encoder, draw_neighbours};
-use self::file::put_picture;
+pub(super) use self::file::put_picture;
 use self::images::first_images;
 use super::side_work::beside_training;
 use super::{Boundary, Flow, Hook};

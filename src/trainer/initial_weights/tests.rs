@@ -37,6 +37,23 @@ fn saved(vars: &nn::VarStore, path: &Path) {
     Tensor::write_safetensors(&all, path).unwrap();
 }
 
+/// A run that learns no classes.
+fn load(from: &Path, model: &VitConfig, vars: &nn::VarStore, partial: bool) -> Result<(), TrainError> {
+    load_into(from, model, vars, partial, &[])
+}
+
+/// A run that learns `classes`, with a head of that name.
+fn load_into(from: &Path, model: &VitConfig, vars: &nn::VarStore, partial: bool, classes: &[String]) -> Result<(), TrainError> {
+    let run = NewRun {
+        model,
+        vars,
+        partial,
+        is_class_head: &|name| name.starts_with("head"),
+        classes,
+    };
+    super::load(from, &run)
+}
+
 fn attempt(from: &nn::VarStore, to: &nn::VarStore, partial: bool) -> Result<(), String> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("start.safetensors");
@@ -224,5 +241,55 @@ fn a_file_without_an_encoder_is_refused_even_in_part() {
             .hint()
             .unwrap()
             .contains(".safetensors")
+    );
+}
+
+#[test]
+fn a_head_of_classes_is_taken_from_a_run_of_the_same_classes_alone() {
+    let _turn = crate::tensor::alone();
+    let plain = model(|_| {});
+    let from = vars(&plain, QkvBias::Full, &["head", "mim_head"]);
+    let _ = tch::no_grad(|| of(&from, "head").fill_(7.0));
+    let dir = tempfile::tempdir().unwrap();
+    let root = checkpoint::folder_of(dir.path());
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let snapshot = checkpoint::Snapshot {
+        model: from.variables().into_iter().collect(),
+        optimizer: vec![("step.head".into(), Tensor::from(1f32))],
+        progress: serde_json::from_value(serde_json::json!({
+            "step": 7, "cursor": splitmask_pipeline::cursor::Cursor::default(), "counters": {}, "meter": {}, "word_counts": [], "token_entropy": 0.0,
+            "codebook_perplexity": 0.0, "codebook": "", "classes": ["cat", "dog"],
+        }))
+        .unwrap(),
+        config_toml: String::new(),
+    };
+    let folder = checkpoint::save(&root, &snapshot).unwrap();
+    // A run folder means its newest checkpoint.
+    for (place, classes, taken) in [
+        (dir.path(), names(&["cat", "dog"]), true),
+        (folder.as_path(), names(&["cat", "dog"]), true),
+        (dir.path(), names(&["dog", "cat"]), false),
+        (dir.path(), names(&["cat", "dog", "fish"]), false),
+        (dir.path(), vec![], false),
+    ] {
+        let to = vars(&plain, QkvBias::Full, &["head"]);
+        let drawn = of(&to, "head").copy();
+        load_into(place, &plain, &to, false, &classes).unwrap();
+        assert_eq!(of(&to, "cls_token"), of(&from, "cls_token"));
+        let want = if taken { of(&from, "head") } else { drawn };
+        assert_eq!(of(&to, "head"), want, "{classes:?}");
+    }
+    // A file of weights does not say which classes they are.
+    let file = dir.path().join("weights.safetensors");
+    saved(&from, &file);
+    let to = vars(&plain, QkvBias::Full, &["head"]);
+    load_into(&file, &plain, &to, false, &names(&["cat", "dog"])).unwrap();
+    assert_eq!(of(&to, "head").double_value(&[0, 0]), 0.5);
+    // Without a checkpoint that can be read there is nothing to start from.
+    std::fs::write(folder.join("model.safetensors"), "cut").unwrap();
+    let refused = load_into(dir.path(), &plain, &to, false, &[]).unwrap_err();
+    assert!(
+        refused.to_string().contains("none of the 1 checkpoints in it can be read"),
+        "{refused}"
     );
 }

@@ -1,3 +1,4 @@
+use splitmask_pipeline::request::IMAGE;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 

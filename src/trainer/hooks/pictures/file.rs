@@ -9,7 +9,11 @@ use crate::trainer::spec::TrainerSpec;
 ///
 /// # Errors
 /// [`EvalError::Picture`]: the folder is not the run's any more, or what `write` or the file system said.
-pub(super) fn put_picture(spec: &TrainerSpec, name: &str, write: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), EvalError> {
+pub(in crate::trainer::hooks) fn put_picture(
+    spec: &TrainerSpec,
+    name: &str,
+    write: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<(), EvalError> {
     let (path, beside) = (spec.run_dir.join(name), spec.run_dir.join(format!(".tmp-{name}")));
     spec.check_folder().map_err(|e| EvalError::Picture(e.to_string()))?;
     let put = write(&beside).and_then(|()| std::fs::rename(&beside, &path).map_err(|e| e.to_string()));

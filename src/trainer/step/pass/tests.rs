@@ -9,6 +9,7 @@ use crate::objective::pretrain::beit::BeitConfig;
 use crate::objective::pretrain::dino::{Centring, DinoConfig};
 use crate::objective::pretrain::splitmask::SplitMaskConfig;
 use crate::objective::pretrain::supervised::SupervisedConfig;
+use crate::objective::transfer::classify::{ClassifyConfig, Freeze};
 use crate::trainer::spec::{Precision, TrainConfig};
 
 const IMAGES: usize = 12;
@@ -175,6 +176,15 @@ fn a_batch_in_micro_batches_has_the_gradients_of_the_whole() {
         mixup: 0.0,
         ..SupervisedConfig::default()
     };
+    let classify = |freeze| {
+        ObjectiveConfig::from(ClassifyConfig {
+            classes: 8,
+            drop_path: if freeze == Freeze::None { 0.3 } else { 0.0 },
+            erasing: 0.5,
+            freeze,
+            ..ClassifyConfig::default()
+        })
+    };
     let dino = |config: DinoConfig| {
         ObjectiveConfig::from(DinoConfig {
             local_crops: 1,
@@ -209,6 +219,8 @@ fn a_batch_in_micro_batches_has_the_gradients_of_the_whole() {
         ("beit", beit),
         ("mixup", supervised(mixup)),
         ("cutmix", supervised(cutmix)),
+        ("classify", classify(Freeze::None)),
+        ("a head alone", classify(Freeze::Encoder)),
         ("patches", dino(DinoConfig::default())),
         ("patches and KoLeo", dino(spread())),
         ("Sinkhorn-Knopp", dino(sinkhorn())),

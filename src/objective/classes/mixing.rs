@@ -4,7 +4,7 @@
 use splitmask_pipeline::seed::Purpose;
 use tch::Tensor;
 
-use super::SupervisedConfig;
+use super::Recipe;
 use super::draws::Draws;
 
 /// How the images of a step are mixed with their partners.
@@ -55,7 +55,7 @@ impl Patch {
 
 impl Mix {
     /// Draws that of a step for images of `side` pixels.
-    pub(super) fn draw(config: &SupervisedConfig, seed: u64, side: i64) -> Self {
+    pub(super) fn draw(config: &Recipe, seed: u64, side: i64) -> Self {
         let mut draws = Draws::new(seed, Purpose::Mixing, 0);
         let chosen = draws.uniform();
         let cutmix = match (config.mixup > 0.0, config.cutmix > 0.0) {
@@ -100,20 +100,30 @@ mod tests {
 
     use super::*;
 
+    fn recipe(mixup: f64, cutmix: f64) -> Recipe {
+        Recipe {
+            classes: 2,
+            smoothing: 0.1,
+            mixup,
+            cutmix,
+            cutmix_share: 0.5,
+            rand_augment: 0.0,
+            rand_augment_deviation: 0.5,
+            erasing: 0.0,
+            drop_path: 0.0,
+        }
+    }
+
     #[test]
     fn a_step_is_mixed_as_its_seed_says_and_half_of_them_by_cutmix() {
-        let config = SupervisedConfig::default();
+        let config = recipe(0.8, 1.0);
         let drawn: Vec<Mix> = (0..2000).map(|seed| Mix::draw(&config, seed, 32)).collect();
         assert!(drawn.iter().zip(0..).all(|(mix, seed)| *mix == Mix::draw(&config, seed, 32)));
         let pasted = drawn.iter().filter(|mix| matches!(mix, Mix::Paste(_))).count();
         assert!((900..1100).contains(&pasted), "{pasted}");
         assert!(drawn.iter().all(|mix| (0.0..=1.0).contains(&mix.own_share())));
         let only = |mixup, cutmix| {
-            let config = SupervisedConfig {
-                mixup,
-                cutmix,
-                ..SupervisedConfig::default()
-            };
+            let config = recipe(mixup, cutmix);
             (0..50).map(|seed| Mix::draw(&config, seed, 32)).collect::<Vec<_>>()
         };
         assert!(only(0.0, 0.0).iter().all(|mix| *mix == Mix::Off));

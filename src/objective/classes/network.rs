@@ -1,34 +1,64 @@
 //! The network and its loss.
 
-use tch::nn::{self, Path};
+use tch::nn::{self, Module, Path};
 use tch::{Kind, Tensor};
 
+use super::Recipe;
 use super::erasing::erased;
 use super::mixing::Mix;
-use super::{KIND, SupervisedConfig};
-use crate::model::{Init, Vit, linear, through};
-use crate::objective::{Losses, MixedImages, Objective, ObjectiveError, Plan, Scope, StepContext, image, settings};
+use crate::model::{Init, Vit, layer_norm, linear, through};
+use crate::objective::two_views::Pool;
+use crate::objective::{Losses, MixedImages, Objective, ObjectiveError, Plan, Scope, StepContext, image};
 use crate::tensor::{StepInput, look};
+
+/// What a classifier is made of, and where its live settings come from.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::objective) struct Parts {
+    /// The objective's name, for messages.
+    pub(in crate::objective) kind: &'static str,
+    /// What the head sees of an image.
+    pub(in crate::objective) pool: Pool,
+    /// Whether the mean of the patches goes through a norm of the head's own instead of the encoder's last one (arXiv 2106.08254's code); the class
+    /// token always comes from the encoder's.
+    pub(in crate::objective) fresh_norm: bool,
+    /// Whether the encoder stays as it is.
+    pub(in crate::objective) frozen: bool,
+    /// Deviation of the head's weights at the start.
+    pub(in crate::objective) head_deviation: f64,
+    /// How it learns.
+    pub(in crate::objective) recipe: Recipe,
+    /// The recipe of another plan of the same kind.
+    pub(in crate::objective) recipe_of: fn(&dyn Plan) -> Result<Recipe, ObjectiveError>,
+}
 
 /// An encoder, and a linear head that tells the class of an image by its class token or the mean of its patches.
 #[derive(Debug)]
-pub(super) struct Supervised {
+pub(in crate::objective) struct Classifier {
     vit: Vit,
+    /// The head's own norm, `fc_norm.*` as timm calls it.
+    norm: Option<nn::LayerNorm>,
     head: nn::Linear,
     classes: i64,
-    config: SupervisedConfig,
+    parts: Parts,
     /// f32 K: logarithms of how frequent the classes are; all alike where that is not known.
     frequencies: Tensor,
     /// The commonest class, where that is known.
     commonest: Option<i64>,
 }
 
-impl Supervised {
-    /// Parameters under `vs`: the encoder's at its root, `head.*`, all as timm's.
-    pub(super) fn new(vs: &Path<'_>, config: &SupervisedConfig, at: &Scope<'_>) -> Self {
+impl Classifier {
+    /// Parameters under `vs`: the encoder's at its root, `fc_norm.*` and `head.*`, all as timm's.
+    pub(in crate::objective) fn new(vs: &Path<'_>, parts: Parts, at: &Scope<'_>) -> Self {
         // Unknown outside of training on a set, where the loss means nothing.
-        let classes = config.known_classes(at).max(1);
-        let vit = Vit::new(vs, at.model, config.drop_path);
+        let classes = parts.recipe.known_classes(at).max(1);
+        let vit = Vit::new(vs, at.model, if parts.frozen { 0.0 } else { parts.recipe.drop_path });
+        let norm = (parts.fresh_norm && parts.pool == Pool::Mean).then(|| layer_norm(&(vs / "fc_norm"), vit.dim()));
+        if parts.frozen {
+            vit.freeze();
+        } else if norm.is_some() {
+            // Nothing that is learnt from goes through it.
+            vit.freeze_norm();
+        }
         let counts: Vec<u64> = if at.label_counts.len() == classes {
             at.label_counts.to_vec()
         } else {
@@ -42,14 +72,28 @@ impl Supervised {
             .zip(&counts)
             .max_by_key(|(class, count)| (**count, -*class))
             .map(|(class, _)| class);
+        let init = Init::Normal { std: parts.head_deviation };
         Self {
-            head: linear(&(vs / "head"), vit.dim(), classes as i64, true, Init::Normal { std: 0.02 }),
+            head: linear(&(vs / "head"), vit.dim(), classes as i64, true, init),
+            norm,
             vit,
             classes: classes as i64,
-            config: config.clone(),
+            parts,
             frequencies: Tensor::from_slice(&frequencies).to_device(vs.device()),
             commonest: commonest.filter(|_| total > 0),
         }
+    }
+
+    /// Logits f32 B×K of normalised images B×3×S×S.
+    fn logits(&self, images: &Tensor, train: bool) -> Tensor {
+        let tokens = || match self.norm {
+            Some(_) => self.vit.unnormed_features(images, train),
+            None => self.vit.forward_features(images, train),
+        };
+        let tokens = if self.parts.frozen { tch::no_grad(tokens) } else { tokens() };
+        let seen = self.parts.pool.of(&tokens);
+        let seen = self.norm.as_ref().map_or_else(|| seen.shallow_clone(), |norm| norm.forward(&seen));
+        through(&self.head, &seen).to_kind(Kind::Float)
     }
 
     /// Which of some labels name a class: bool B.
@@ -70,8 +114,8 @@ impl Supervised {
         if !ctx.train {
             return (images.shallow_clone(), Mix::Off);
         }
-        let mix = Mix::draw(&self.config, ctx.seed, self.vit.image());
-        let erase = |images: &Tensor, first| erased(images, self.config.erasing, ctx.seed, first);
+        let mix = Mix::draw(&self.parts.recipe, ctx.seed, self.vit.image());
+        let erase = |images: &Tensor, first| erased(images, self.parts.recipe.erasing, ctx.seed, first);
         let own = erase(images, first);
         let other = match partners {
             _ if mix == Mix::Off => own.shallow_clone(),
@@ -84,19 +128,18 @@ impl Supervised {
     /// Losses of some images of a batch whose labels are `labels`; `partners` are those that they are mixed with, in the order of the batch, or none
     /// where they are the whole batch.
     fn losses(&self, x: &StepInput, partners: Option<&StepInput>, labels: &Tensor, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
-        let own = image(KIND.name, x, &self.vit)?;
-        let other = partners.map(|partners| image(KIND.name, partners, &self.vit)).transpose()?;
+        let own = image(self.parts.kind, x, &self.vit)?;
+        let other = partners.map(|partners| image(self.parts.kind, partners, &self.vit)).transpose()?;
         let whole = labels.size()[0];
         let first = if partners.is_some() { ctx.rows.start } else { 0 };
         let (images, mix) = self.prepared(own, other, first, whole, ctx);
-        let features = self.config.pool.of(&self.vit.forward_features(&images, ctx.train));
-        let logits = through(&self.head, &features).to_kind(Kind::Float);
+        let logits = self.logits(&images, ctx.train);
         look(|| "head".into(), &logits);
         let log_shares = logits.log_softmax(-1, Kind::Float);
 
         let share = mix.own_share();
         let partner_labels = partners.map_or(&x.labels, |partners| &partners.labels).flip([0]);
-        let smoothing = if ctx.train { self.config.smoothing } else { 0.0 };
+        let smoothing = if ctx.train { self.parts.recipe.smoothing } else { 0.0 };
         let targets = self.targets(&x.labels, smoothing) * share + self.targets(&partner_labels, smoothing) * (1.0 - share);
         // Sums over these images, divided by the labelled ones of the whole batch: the means of parts add up to that of the batch.
         let labelled = self.usable(labels).sum(Kind::Float).clamp_min(1.0);
@@ -123,7 +166,7 @@ impl Supervised {
     }
 }
 
-impl Objective for Supervised {
+impl Objective for Classifier {
     fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
         self.losses(x, None, &x.labels, ctx)
     }
@@ -133,14 +176,14 @@ impl Objective for Supervised {
     }
 
     fn take_live(&mut self, plan: &dyn Plan) -> Result<(), ObjectiveError> {
-        let new: &SupervisedConfig = settings(plan, &KIND)?;
-        self.config = SupervisedConfig {
+        let new = (self.parts.recipe_of)(plan)?;
+        self.parts.recipe = Recipe {
             smoothing: new.smoothing,
             mixup: new.mixup,
             cutmix: new.cutmix,
             cutmix_share: new.cutmix_share,
             erasing: new.erasing,
-            ..self.config.clone()
+            ..self.parts.recipe
         };
         Ok(())
     }
@@ -148,9 +191,17 @@ impl Objective for Supervised {
     fn mixed_images(&self) -> Option<&dyn MixedImages> {
         Some(self)
     }
+
+    fn class_logits(&self, images: &Tensor) -> Option<Tensor> {
+        Some(self.logits(images, false))
+    }
+
+    fn is_class_head(&self, name: &str) -> bool {
+        name.starts_with("head.") || name.starts_with("fc_norm.")
+    }
 }
 
-impl MixedImages for Supervised {
+impl MixedImages for Classifier {
     fn forward_part(&self, x: &StepInput, partners: &StepInput, labels: &Tensor, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
         self.losses(x, Some(partners), labels, ctx)
     }

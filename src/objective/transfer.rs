@@ -1,0 +1,3 @@
+//! Objectives that go on from pre-trained weights, with labels.
+
+pub mod classify;

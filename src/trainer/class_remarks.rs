@@ -1,0 +1,126 @@
+//! What is odd about the classes of the sets, told at the start of a run that learns them, by name.
+
+use splitmask_pipeline::bucket::classes::ClassMap;
+use splitmask_pipeline::bucket::location::redact;
+use splitmask_pipeline::run::Dataset;
+
+use super::error::TrainError;
+use super::labels::TrainingLabels;
+use super::spec::TrainerSpec;
+use crate::eval::config::Watched;
+
+/// Classes named in one line at most.
+const LISTED: usize = 6;
+
+fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    let shown = names[..LISTED.min(names.len())].join(", ");
+    match names.len().saturating_sub(LISTED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Classes of the training set from which hardly anything can be learnt, as sentences.
+pub(super) fn of_training(labels: &TrainingLabels) -> Vec<String> {
+    let with = |images: u64| {
+        let classes = labels.names.iter().zip(&labels.counts);
+        classes.filter(move |(_, count)| **count == images).map(|(name, _)| name)
+    };
+    let told = |images: u64, what: &str| {
+        let number = with(images).count();
+        let of = labels.names.len();
+        (number > 0).then(|| format!("{number} of its {of} classes have {what}: {}", listed(with(images))))
+    };
+    [
+        told(0, "no image, and cannot be learnt"),
+        told(1, "a single image, and will hardly be learnt"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What of `data.val`, opened as `val`, cannot be judged by the classes that a run learns, as sentences.
+///
+/// # Errors
+/// [`TrainError::BadSetting`] where nothing can be and the run is to be judged by it (`eval.watch = "classify"`).
+pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<String>, TrainError> {
+    let (Some(manifest), Some(_)) = (val.manifest(), spec.objective.classes()) else {
+        return Ok(vec![]);
+    };
+    let judged_by_it = spec.eval.watch == Watched::Classify && spec.eval.every_steps > 0;
+    let nothing = |detail: String| {
+        match judged_by_it {
+        true => Err(TrainError::BadSetting {
+            key: "data.val".into(),
+            value: redact(&spec.data.val),
+            detail: format!("{detail}, and eval.watch = \"classify\" judges by it"),
+            hint: Some(
+                "classes are matched by folder name: pack one tree with --val-share, or two with the same folder names; or set eval.watch = \"loss\"".into(),
+            ),
+        }),
+        false => Ok(vec![detail]),
+    }
+    };
+    if manifest.label_counts.iter().all(|images| *images == 0) {
+        return nothing("has no labels".into());
+    }
+    let names = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
+    let (theirs, ours) = (names(&manifest.classes), names(&spec.labels.names));
+    let map = ClassMap::new(theirs.as_deref(), ours.as_deref());
+    if !map.is_by_name() {
+        return Ok(vec![]);
+    }
+    let with_images = |name: &&String| {
+        let of = manifest.classes.iter().zip(&manifest.label_counts);
+        of.clone().any(|(class, images)| class == *name && *images > 0)
+    };
+    let learnt_and_there = spec.labels.names.iter().filter(with_images).count();
+    let strange: Vec<&String> = map.left_out().iter().filter(with_images).collect();
+    if learnt_and_there == 0 {
+        return nothing(format!(
+            "has none of the classes that data.train names: it has {}, that has {}",
+            listed(strange.into_iter()),
+            listed(spec.labels.names.iter())
+        ));
+    }
+    let mut told = vec![];
+    if !strange.is_empty() {
+        let number = strange.len();
+        told.push(format!(
+            "{number} of its classes are not in data.train, and their images are not judged: {}",
+            listed(strange.into_iter())
+        ));
+    }
+    let missing = spec.labels.names.iter().filter(|name| !with_images(name));
+    let number = missing.clone().count();
+    if number > 0 {
+        told.push(format!("it has no image of {number} classes that are learnt: {}", listed(missing)));
+    }
+    Ok(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_with_one_image_or_none_are_named() {
+        let labels = |counts: &[u64]| TrainingLabels {
+            names: (0..counts.len()).map(|n| format!("class{n}")).collect(),
+            counts: counts.to_vec(),
+        };
+        assert_eq!(of_training(&labels(&[5, 2])), [""; 0]);
+        let told = of_training(&labels(&[5, 1, 0, 1]));
+        assert_eq!(
+            told,
+            [
+                "1 of its 4 classes have no image, and cannot be learnt: class2",
+                "2 of its 4 classes have a single image, and will hardly be learnt: class1, class3"
+            ]
+        );
+        let many = of_training(&labels(&[1; 9]));
+        assert!(many[0].ends_with("class4, class5 and 3 more"), "{many:?}");
+    }
+}
