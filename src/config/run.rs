@@ -55,7 +55,12 @@ impl RunConfig {
         );
         if let Some(Err(why)) = self.address().map(Prefix::check) {
             let shown = format!("{:?}", hidden(&self.dir));
-            found.need(false, "run.dir", shown, format!("a folder, or an address that can be written to, such as s3://bucket/runs/x: {why}"));
+            found.need(
+                false,
+                "run.dir",
+                shown,
+                format!("a folder, or an address that can be written to, such as s3://bucket/runs/x: {why}"),
+            );
         }
         found.need(
             i64::try_from(self.seed).is_ok(),
@@ -69,7 +74,13 @@ impl RunConfig {
 /// Name of the local folder for the run at an address: its bucket and path.
 fn scratch_name(address: &str) -> String {
     let place = address.split_once("://").map_or(address, |(_, place)| place);
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_') { c } else { '-' };
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || matches!(c, '.' | '_') {
+            c
+        } else {
+            '-'
+        }
+    };
     let name: String = place.trim_matches('/').chars().map(plain).collect();
     name.trim_start_matches('.').to_owned()
 }

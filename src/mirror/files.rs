@@ -70,10 +70,25 @@ mod tests {
         for foreign in ["checkpoints/best", "metrics.jsonl", "checkpoints/step-x/complete.json"] {
             assert_eq!(parsed(foreign), None, "{foreign}");
         }
-        for name in ["metrics.jsonl", "metrics.before-1.jsonl", "journal.jsonl", "last-good.toml", "run.json", "inpainting.png", "curves.svg"] {
+        for name in [
+            "metrics.jsonl",
+            "metrics.before-1.jsonl",
+            "journal.jsonl",
+            "last-good.toml",
+            "run.json",
+            "inpainting.png",
+            "curves.svg",
+        ] {
             assert!(belongs(name), "{name}");
         }
-        for name in ["daemon.lock", ".tmp-curves.svg", ".last-good.toml.tmp", "notes.txt", "checkpoints", "lease.json"] {
+        for name in [
+            "daemon.lock",
+            ".tmp-curves.svg",
+            ".last-good.toml.tmp",
+            "notes.txt",
+            "checkpoints",
+            "lease.json",
+        ] {
             assert!(!belongs(name), "{name}");
         }
     }

@@ -35,7 +35,10 @@ pub(super) fn agree(prefix: &Prefix, run_dir: &Path, name: &str, here: bool, the
     let mirrored = match prefix.get(RUN_FILE)? {
         Some((text, _)) => Some(serde_json::from_slice::<Run>(&text).map_err(|e| {
             Trouble::lease(
-                format!("{}/{RUN_FILE} cannot be read ({e}); it says which run the mirror belongs to", prefix.shown()),
+                format!(
+                    "{}/{RUN_FILE} cannot be read ({e}); it says which run the mirror belongs to",
+                    prefix.shown()
+                ),
                 true,
             )
         })?),
@@ -115,11 +118,19 @@ mod tests {
         // Another run, with checkpoints of its own, whether it was mirrored or not.
         let c = folder("c");
         let refused = agree(&mirror, &c, "y", true, true).unwrap_err();
-        assert!(refused.bars && refused.text.contains("another run (\"x\"") && refused.text.contains("not mirrored"), "{refused}");
+        assert!(
+            refused.bars && refused.text.contains("another run (\"x\"") && refused.text.contains("not mirrored"),
+            "{refused}"
+        );
         agree(&prefix("third"), &c, "y", true, false).unwrap();
         assert!(agree(&mirror, &c, "y", true, true).unwrap_err().text.contains("a run \"y\""));
         assert_eq!(local(&a).unwrap(), first);
         // Checkpoints of nobody.
-        assert!(agree(&prefix("fourth"), &a, "x", true, true).unwrap_err().text.contains("no run.json"));
+        assert!(
+            agree(&prefix("fourth"), &a, "x", true, true)
+                .unwrap_err()
+                .text
+                .contains("no run.json")
+        );
     }
 }

@@ -337,7 +337,9 @@ impl Keeper {
                 Some((step, folder, at))
             })
             .collect();
-        let Some(Held { lease, inventory }) = &mut self.held else { unreachable!("it was taken above") };
+        let Some(Held { lease, inventory }) = &mut self.held else {
+            unreachable!("it was taken above")
+        };
         lease.check()?;
         let mut missing = vec![];
         for (step, folder, at) in &local {
@@ -355,7 +357,12 @@ impl Keeper {
         let best = checkpoint::best(&root).or(inventory.best);
         let policy = settings.policy(best);
         // The newest first, whatever is older; of those only what would stay.
-        let mut all: Vec<u64> = inventory.whole.keys().copied().chain(missing.iter().map(|(step, ..)| *step)).collect();
+        let mut all: Vec<u64> = inventory
+            .whole
+            .keys()
+            .copied()
+            .chain(missing.iter().map(|(step, ..)| *step))
+            .collect();
         all.sort_unstable();
         all.dedup();
         let old = checkpoint::surplus(&all, &policy);
@@ -366,7 +373,11 @@ impl Keeper {
         {
             let mut status = held(&self.status);
             status.local_step = newest;
-            status.state = if next.is_some() { MirrorState::Uploading } else { MirrorState::Current };
+            status.state = if next.is_some() {
+                MirrorState::Uploading
+            } else {
+                MirrorState::Current
+            };
         }
         let uploader = Uploader {
             prefix: &self.prefix,
@@ -391,7 +402,13 @@ impl Keeper {
                     self.same.insert(step, at);
                     self.opening.metrics.uploads.inc();
                     held(&self.status).uploads += 1;
-                    tracing::info!(step, mirror = self.prefix.shown(), bytes, seconds = began.elapsed().as_secs_f64(), "checkpoint mirrored");
+                    tracing::info!(
+                        step,
+                        mirror = self.prefix.shown(),
+                        bytes,
+                        seconds = began.elapsed().as_secs_f64(),
+                        "checkpoint mirrored"
+                    );
                 }
                 // Retention was quicker.
                 Ok(None) => {}

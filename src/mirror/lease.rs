@@ -159,7 +159,13 @@ fn read(prefix: &Prefix) -> Result<Option<(Option<Holder>, ObjectVersion)>, Pref
 }
 
 /// Takes the lease; waits for one that may be of a dead machine until its time-out is over, and says so.
-pub(super) fn take(prefix: &Arc<Prefix>, mut me: Holder, flow: &Flow, status: &SharedMirrorStatus, gauge: &Gauge) -> Result<Lease, NotTaken> {
+pub(super) fn take(
+    prefix: &Arc<Prefix>,
+    mut me: Holder,
+    flow: &Flow,
+    status: &SharedMirrorStatus,
+    gauge: &Gauge,
+) -> Result<Lease, NotTaken> {
     // The version that is watched, and since when.
     let mut watched: Option<(ObjectVersion, Instant)> = None;
     loop {
@@ -173,7 +179,9 @@ pub(super) fn take(prefix: &Arc<Prefix>, mut me: Holder, flow: &Flow, status: &S
                 let timeout = holder.as_ref().map_or_else(|| me.timeout(), Holder::timeout);
                 let free = holder.as_ref().is_some_and(|h| h.is_forerunner_of(&me))
                     || version.written.elapsed().is_ok_and(|age| age > LONG_AGO.max(timeout))
-                    || watched.as_ref().is_some_and(|(seen, since)| seen == version && since.elapsed() > timeout);
+                    || watched
+                        .as_ref()
+                        .is_some_and(|(seen, since)| seen == version && since.elapsed() > timeout);
                 if !free {
                     match (&watched, holder) {
                         (None, _) => {
@@ -276,7 +284,10 @@ impl Lease {
         let age = state.renewed.elapsed();
         if age >= state.me.timeout() {
             return Err(Trouble::lease(
-                format!("the lease could not be renewed for {:.0} s; nothing is written until it is", age.as_secs_f64()),
+                format!(
+                    "the lease could not be renewed for {:.0} s; nothing is written until it is",
+                    age.as_secs_f64()
+                ),
                 false,
             ));
         }
@@ -310,7 +321,11 @@ fn renew(prefix: &Prefix, state: &Mutex<State>, status: &SharedMirrorStatus) -> 
         Ok(None) => {
             let mut state = locked(state);
             if state.failed > 0 {
-                tracing::info!(mirror = prefix.shown(), tries = state.failed, "the lease of the mirror is renewed again");
+                tracing::info!(
+                    mirror = prefix.shown(),
+                    tries = state.failed,
+                    "the lease of the mirror is renewed again"
+                );
             }
             held(status).lease_until = Some(me.until.clone());
             (state.me, state.renewed, state.failed) = (me, began, 0);

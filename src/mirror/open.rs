@@ -82,7 +82,11 @@ pub fn open(opening: &Opening, settings: Option<MirrorSettings>) -> Result<Opene
     opening.metrics.on.set(1.0);
     let local = newest_good(&folder_of(&opening.run_dir)).map_err(|e| CliError::io(e.to_string()))?;
     let local = local.good.map(|good| good.progress.step);
-    let patience = if local.is_some() { PATIENCE_WITH_CHECKPOINT } else { opening.patience };
+    let patience = if local.is_some() {
+        PATIENCE_WITH_CHECKPOINT
+    } else {
+        opening.patience
+    };
     let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
     let flow = Arc::new(Flow::default());
     loop {
@@ -134,7 +138,11 @@ pub fn open(opening: &Opening, settings: Option<MirrorSettings>) -> Result<Opene
                 hint: Some("start it again when the store answers (pipeline.retry_budget_s is how long a start waits)".into()),
             });
         }
-        tracing::warn!("{}: {trouble}; the start is tried again in {:.1} s", settings.key, pause.as_secs_f64());
+        tracing::warn!(
+            "{}: {trouble}; the start is tried again in {:.1} s",
+            settings.key,
+            pause.as_secs_f64()
+        );
         std::thread::sleep(pause);
         pause = (pause * 2).min(LAST_PAUSE);
     }
@@ -189,7 +197,9 @@ fn in_use(settings: &MirrorSettings, prefix: &Prefix, holder: &Holder) -> CliErr
 
 fn refused(settings: &MirrorSettings, error: &PrefixError) -> CliError {
     let hint = match error.kind {
-        PrefixFailure::Denied => "credentials come from the environment (AWS_*, GOOGLE_*, AZURE_*); they must be allowed to read, write, list and delete there",
+        PrefixFailure::Denied => {
+            "credentials come from the environment (AWS_*, GOOGLE_*, AZURE_*); they must be allowed to read, write, list and delete there"
+        }
         _ => "is the bucket there? it is not made here",
     };
     CliError::usage(format!("{}: {error}", settings.key), hint.to_owned())

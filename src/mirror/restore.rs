@@ -50,8 +50,14 @@ impl Restorer<'_> {
         let shown = self.prefix.shown();
         while let Some(step) = inventory.newest() {
             if let Some(local) = local.filter(|local| *local >= step) {
-                let than = if local == step { "the mirror has the same step" } else { "the mirror's newest is older" };
-                return Ok(format!("going on from step {local} of the run folder: {than} ({shown}: step {step})"));
+                let than = if local == step {
+                    "the mirror has the same step"
+                } else {
+                    "the mirror's newest is older"
+                };
+                return Ok(format!(
+                    "going on from step {local} of the run folder: {than} ({shown}: step {step})"
+                ));
             }
             match self.fetch(step, inventory.bytes.get(&step).copied().unwrap_or(0)) {
                 Ok(()) => {
@@ -62,7 +68,12 @@ impl Restorer<'_> {
                     return Ok(format!("going on from step {step} of the mirror {shown}: {why}"));
                 }
                 Err(Failed::Damaged(reason)) => {
-                    tracing::error!(step, mirror = shown, reason, "a checkpoint of the mirror is damaged: it is set aside, and the next older one is taken, if there is one");
+                    tracing::error!(
+                        step,
+                        mirror = shown,
+                        reason,
+                        "a checkpoint of the mirror is damaged: it is set aside, and the next older one is taken, if there is one"
+                    );
                     self.metrics.failures.of(MirrorFailure::Damaged).inc();
                     let note = serde_json::json!({ "reason": reason }).to_string();
                     self.prefix.put(&object(step, DAMAGED), note)?;

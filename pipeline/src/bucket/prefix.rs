@@ -112,13 +112,16 @@ impl Prefix {
         let io = Io::start(threads, 1)?;
         if location.scheme == Scheme::File {
             let root = folder;
-            std::fs::create_dir_all(&root).map_err(|source| PipelineError::Io { path: root.clone(), source })?;
+            std::fs::create_dir_all(&root).map_err(|source| PipelineError::Io {
+                path: root.clone(),
+                source,
+            })?;
             let client = Client::new(move || {
                 let store = LocalFileSystem::new_with_prefix(&root).map_err(|e| PipelineError::BadUrl {
                     url: root.clone(),
                     detail: e.to_string(),
                 })?;
-                Ok(Arc::new(store.with_fsync(true)))
+                Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true)))
             })?;
             return Ok(Self {
                 client,
@@ -140,10 +143,10 @@ impl Prefix {
         let retry = || RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(100),
-                max_backoff: Duration::from_secs(5),
+                max_backoff: Duration::from_secs(2),
                 base: 2.0,
             },
-            max_retries: 6,
+            max_retries: 4,
             retry_timeout: Duration::from_secs(60),
         };
         let client = Client::new(move || connect::connect(&location, &endpoint, SMALL_LIMIT, retry(), &pace, &metrics))?;
@@ -323,7 +326,7 @@ impl Prefix {
 
 /// Whether a store answered that it knows no conditions, or told no version that a condition could name.
 fn says_no_conditions(error: &PrefixError) -> bool {
-    ["501", "ETag required", "Version required", "NotImplemented"]
+    ["status code: 501", "ETag required", "Version required"]
         .iter()
         .any(|words| error.detail.contains(words))
 }

@@ -27,7 +27,11 @@ pub struct MirrorMetrics {
 impl MirrorMetrics {
     pub(super) fn new(r: &Registry) -> prometheus::Result<Self> {
         Ok(Self {
-            on: gauge(r, "splitmask_checkpoint_mirror_on", "1 while checkpoint.mirror names a place, else 0.")?,
+            on: gauge(
+                r,
+                "splitmask_checkpoint_mirror_on",
+                "1 while checkpoint.mirror names a place, else 0.",
+            )?,
             lease_held: gauge(
                 r,
                 "splitmask_checkpoint_mirror_lease_held",

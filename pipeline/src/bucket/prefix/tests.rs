@@ -34,7 +34,10 @@ fn a_condition_that_does_not_hold_writes_nothing() {
     assert_eq!(refused.kind, PrefixFailure::Conflict);
     let (text, version) = prefix.get("lease").unwrap().unwrap();
     assert_eq!(text, "one");
-    assert!(!prefix.put_if("lease", "other", Expected::Version(&version)).unwrap(), "a folder needs two acts");
+    assert!(
+        !prefix.put_if("lease", "other", Expected::Version(&version)).unwrap(),
+        "a folder needs two acts"
+    );
     let refused = prefix.put_if("lease", "third", Expected::Version(&version)).unwrap_err();
     assert_eq!(refused.kind, PrefixFailure::Conflict);
     assert_eq!(prefix.get("lease").unwrap().unwrap().0, "other");
@@ -53,7 +56,11 @@ fn a_large_file_goes_up_in_parts_and_comes_back_with_its_checksum() {
         Ok(())
     };
     assert_eq!(prefix.put_from("big", &mut &bytes[..], size, Some(&sum), &mut gate).unwrap(), sum);
-    assert_eq!(parts, [8 << 20, 8 << 20, 8 << 20, 8 << 20, 3 << 20, 0], "in parts, and asked once more before it appears");
+    assert_eq!(
+        parts,
+        [8 << 20, 8 << 20, 8 << 20, 8 << 20, 3 << 20, 0],
+        "in parts, and asked once more before it appears"
+    );
     let mut back = vec![];
     assert_eq!(prefix.get_to("big", &mut back, &mut open()).unwrap(), (sum, size));
     assert!(back == bytes);

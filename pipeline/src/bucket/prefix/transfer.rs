@@ -62,7 +62,10 @@ impl Prefix {
         done
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the second half of put_from, so that whatever fails in it is cleaned up in one place")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the second half of put_from, so that whatever fails in it is cleaned up in one place"
+    )]
     fn put_parts(
         &self,
         name: &str,
