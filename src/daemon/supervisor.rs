@@ -30,7 +30,7 @@ use super::watchdog::Watchdog;
 use crate::config::{Change, Config, Source};
 use crate::exit::{CliError, ExitCode};
 use crate::mirror::Mirror;
-use crate::signals::{Signal, Stop, StopRequests};
+use crate::signals::{Signal, StopRequests};
 use crate::telemetry::metrics::{RunFile, TrainMetrics};
 use crate::trainer::control::{Command, Failure, Outcome, Reply, Status, StatusBoard};
 use crate::trainer::spec::TrainerSpec;
@@ -215,26 +215,7 @@ impl<T: Train> Supervisor<T> {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Signal(signal @ (Signal::Terminate | Signal::Interrupt), at) => match self.stops.judge(at) {
-                Stop::Orderly => self.drain("signal"),
-                Stop::Repeated => tracing::info!(
-                    "{} less than {} s after the first request to stop: taken for the same one; a later one ends at once",
-                    signal.name(),
-                    StopRequests::APART.as_secs()
-                ),
-                Stop::AtOnce => {
-                    self.impatient = true;
-                    self.end = Some(Err(CliError {
-                        code: ExitCode::Stopped,
-                        message: format!(
-                            "{} {} s or more after the first request to stop: stopped at once, without a checkpoint; the run goes on from its last one",
-                            signal.name(),
-                            StopRequests::APART.as_secs()
-                        ),
-                        hint: None,
-                    }));
-                }
-            },
+            Event::Signal(signal @ (Signal::Terminate | Signal::Interrupt), at) => self.asked_to_stop(signal, at),
             Event::Signal(Signal::Hangup, _) => self.reload_unasked(Trigger::Signal),
             Event::Signal(Signal::User1, _) => self.checkpoint(|answer| match answer {
                 Ok((path, step)) => tracing::info!(step, path = %path.display(), "checkpoint by signal"),

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,9 +11,10 @@ use splitmask_pipeline::bucket::prefix::Prefix;
 use super::failure::Trouble;
 use super::files::checksums;
 use super::flow::Flow;
+use super::holder::Holder;
 use super::identity;
 use super::inventory::Inventory;
-use super::lease::{self, Holder, Lease, NotTaken};
+use super::lease::{self, Lease, NotTaken};
 use super::settings::{MirrorSettings, Opening};
 use super::status::{MirrorState, SharedMirrorStatus, held};
 use super::upload::{Uploader, written};
@@ -39,191 +39,15 @@ pub(super) struct Held {
 }
 
 /// What the thread is told.
-enum Order {
+pub(super) enum Order {
     /// Upload what there is, give the lease back and end.
     Finish,
     /// Give the lease back and end.
     Leave,
 }
 
-#[derive(Debug)]
-struct Running {
-    settings: Arc<Mutex<MirrorSettings>>,
-    flow: Arc<Flow>,
-    orders: Sender<Order>,
-    done: Arc<AtomicBool>,
-}
-
-/// The mirror of a run, or none.
-pub struct Mirror {
-    opening: Opening,
-    status: SharedMirrorStatus,
-    running: Option<Running>,
-}
-
-impl std::fmt::Debug for Mirror {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mirror").field("running", &self.running).finish_non_exhaustive()
-    }
-}
-
-impl Mirror {
-    /// None so far; a reload may name one.
-    pub(super) fn off(opening: Opening, status: SharedMirrorStatus) -> Self {
-        Self {
-            opening,
-            status,
-            running: None,
-        }
-    }
-
-    /// Starts the thread. Without `held` it takes the lease itself, once it can; `from` is the step that this process goes on from.
-    pub(super) fn start(
-        opening: Opening,
-        status: SharedMirrorStatus,
-        settings: MirrorSettings,
-        prefix: Arc<Prefix>,
-        flow: Arc<Flow>,
-        held: Option<Held>,
-        from: Option<u64>,
-    ) -> Self {
-        let mut mirror = Self::off(opening, status);
-        mirror.spawn(settings, prefix, flow, held, from);
-        mirror
-    }
-
-    fn spawn(&mut self, settings: MirrorSettings, prefix: Arc<Prefix>, flow: Arc<Flow>, held_now: Option<Held>, from: Option<u64>) {
-        flow.limit(settings.mb_s);
-        let settings = Arc::new(Mutex::new(settings));
-        let (orders, inbox) = channel();
-        let done = Arc::new(AtomicBool::new(false));
-        let keeper = Keeper {
-            opening: self.opening.clone(),
-            status: Arc::clone(&self.status),
-            settings: Arc::clone(&settings),
-            prefix,
-            flow: Arc::clone(&flow),
-            held: held_now,
-            from,
-            same: BTreeMap::new(),
-            passed_over: BTreeMap::new(),
-            sent: BTreeMap::new(),
-        };
-        let over = Arc::clone(&done);
-        let body = move || {
-            keeper.run(&inbox);
-            over.store(true, Ordering::Release);
-        };
-        match std::thread::Builder::new().name("mirror".into()).spawn(body) {
-            Ok(_) => {
-                self.running = Some(Running {
-                    settings,
-                    flow,
-                    orders,
-                    done,
-                });
-            }
-            Err(error) => {
-                tracing::error!(%error, "there is no thread for the mirror: nothing is uploaded");
-                held(&self.status).state = MirrorState::Barred;
-            }
-        }
-    }
-
-    /// What it does, for the status page.
-    #[must_use]
-    pub fn status(&self) -> SharedMirrorStatus {
-        Arc::clone(&self.status)
-    }
-
-    /// Whether there is one.
-    #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.running.is_some()
-    }
-
-    /// Takes over changed settings. Another place is opened in the background.
-    pub fn configure(&mut self, settings: Option<MirrorSettings>) {
-        let (Some(running), Some(new)) = (&self.running, &settings) else {
-            return self.replace(settings);
-        };
-        let elsewhere = {
-            let mut old = running.settings.lock().unwrap_or_else(PoisonError::into_inner);
-            let elsewhere = new.is_elsewhere(&old);
-            if !elsewhere {
-                *old = new.clone();
-            }
-            elsewhere
-        };
-        if elsewhere {
-            return self.replace(settings);
-        }
-        running.flow.limit(new.mb_s);
-    }
-
-    fn replace(&mut self, settings: Option<MirrorSettings>) {
-        if let Some(old) = self.running.take() {
-            old.flow.stop();
-            let _ = old.orders.send(Order::Leave);
-            // The old thread may be within a request; its last words must not be taken for the new one's.
-            self.status.lock().unwrap_or_else(PoisonError::into_inner).state = MirrorState::Off;
-        }
-        self.opening.metrics.on.set(f64::from(u8::from(settings.is_some())));
-        let Some(settings) = settings else { return };
-        let from = checkpoint::newest_good(&checkpoint::folder_of(&self.opening.run_dir));
-        let from = from.ok().and_then(|found| found.good).map(|good| good.progress.step);
-        match Prefix::open(&settings.address, &settings.endpoint, "mirror-io") {
-            Ok(prefix) => {
-                tracing::info!(mirror = prefix.shown(), "the mirror is opened");
-                *held(&self.status) = super::status::MirrorStatus {
-                    address: prefix.shown().to_owned(),
-                    state: MirrorState::Opening,
-                    ..Default::default()
-                };
-                self.spawn(settings, Arc::new(prefix), Arc::new(Flow::default()), None, from);
-            }
-            Err(error) => {
-                tracing::error!("{}: {error}; nothing is uploaded", settings.key);
-                let mut status = held(&self.status);
-                (status.state, status.last_error) = (MirrorState::Barred, Some(error.to_string()));
-            }
-        }
-    }
-
-    /// The run has ended: what is not uploaded yet goes as fast as the store takes it, and the lease is given back then. See [`Self::is_done`].
-    pub fn finish(&self) {
-        if let Some(running) = &self.running {
-            running.flow.hurry();
-            let _ = running.orders.send(Order::Finish);
-        }
-    }
-
-    /// Whether everything is done that [`Self::finish`] asked for, or nothing more can be.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.running.as_ref().is_none_or(|running| running.done.load(Ordering::Acquire))
-    }
-
-    /// Gives the lease back without uploading anything, and waits so long for that.
-    pub fn leave(&self, patience: Duration) {
-        if let Some(running) = &self.running {
-            running.flow.stop();
-            let _ = running.orders.send(Order::Leave);
-        }
-        let deadline = Instant::now() + patience;
-        while !self.is_done() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.flow.stop();
-    }
-}
-
-struct Keeper {
+/// What the thread works with.
+pub(super) struct Keeper {
     opening: Opening,
     status: SharedMirrorStatus,
     settings: Arc<Mutex<MirrorSettings>>,
@@ -249,7 +73,32 @@ enum Round {
 }
 
 impl Keeper {
-    fn run(mut self, orders: &Receiver<Order>) {
+    /// For what was opened, or is to be opened where `held` is none.
+    pub(super) fn new(
+        opening: Opening,
+        status: SharedMirrorStatus,
+        settings: Arc<Mutex<MirrorSettings>>,
+        prefix: Arc<Prefix>,
+        flow: Arc<Flow>,
+        held: Option<Held>,
+        from: Option<u64>,
+    ) -> Self {
+        Self {
+            opening,
+            status,
+            settings,
+            prefix,
+            flow,
+            held,
+            from,
+            same: BTreeMap::new(),
+            passed_over: BTreeMap::new(),
+            sent: BTreeMap::new(),
+        }
+    }
+
+    /// Runs until it is told to end, or nothing more can be done.
+    pub(super) fn run(mut self, orders: &Receiver<Order>) {
         let (mut pause, mut failed, mut finishing) = (Duration::ZERO, 0u32, false);
         let mut told: Option<(MirrorFailure, Instant)> = None;
         loop {

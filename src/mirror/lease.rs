@@ -3,111 +3,26 @@
 //! Clocks of two machines differ, so that nobody believes the other's: whoever finds a lease watches whether it is renewed, for as long as its time-out by
 //! his own clock. One that is renewed is refused; one that is not was left by a machine that died.
 
-use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use prometheus::Gauge;
-use serde::{Deserialize, Serialize};
 use splitmask_pipeline::bucket::prefix::{Expected, ObjectVersion, Prefix, PrefixError, PrefixFailure};
 
 use super::failure::Trouble;
 use super::flow::Flow;
+use super::holder::Holder;
 use super::status::{SharedMirrorStatus, held};
 
 /// The object.
-pub const LEASE_FILE: &str = "lease.json";
+pub(super) const LEASE_FILE: &str = "lease.json";
 /// A lease that was written so long ago, by the store's clock, is nobody's: no two clocks that are kept differ as much.
 const LONG_AGO: Duration = Duration::from_secs(15 * 60);
 /// After a lease was taken without a condition: time for another taker's words to arrive before ours are read back.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Renewals in a time-out.
 const RENEWALS: u32 = 3;
-
-/// Who holds a mirror.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Holder {
-    /// Name of its machine.
-    pub host: String,
-    /// Random, of this boot of the machine; empty where the kernel does not tell.
-    pub boot: String,
-    /// Of its process.
-    pub pid: u32,
-    /// `run.name`.
-    pub run: String,
-    /// Its run folder, absolute.
-    pub run_dir: String,
-    /// Random, of this process's lease.
-    pub nonce: String,
-    /// Counts renewals.
-    pub renewal: u64,
-    /// When it was last renewed, RFC 3339, by the holder's clock.
-    pub time: String,
-    /// When it ends if it is not renewed, by the holder's clock.
-    pub until: String,
-    /// Seconds without a renewal after which it has ended.
-    pub timeout_s: f64,
-}
-
-impl Holder {
-    /// This process, for the run in `run_dir`.
-    #[must_use]
-    pub fn of_process(run: &str, run_dir: &Path, timeout: Duration) -> Self {
-        let kernel = |file: &str| std::fs::read_to_string(file).unwrap_or_default().trim().to_owned();
-        let mut holder = Self {
-            host: kernel("/proc/sys/kernel/hostname"),
-            boot: kernel("/proc/sys/kernel/random/boot_id"),
-            pid: std::process::id(),
-            run: run.to_owned(),
-            run_dir: std::fs::canonicalize(run_dir)
-                .unwrap_or_else(|_| run_dir.to_owned())
-                .display()
-                .to_string(),
-            nonce: format!("{:032x}", rand::random::<u128>()),
-            renewal: 0,
-            time: String::new(),
-            until: String::new(),
-            timeout_s: timeout.as_secs_f64(),
-        };
-        holder.stamp();
-        holder
-    }
-
-    /// Counts a renewal, as of now.
-    fn stamp(&mut self) {
-        let now = SystemTime::now();
-        let text = |time| humantime::format_rfc3339_seconds(time).to_string();
-        self.renewal += 1;
-        self.time = text(now);
-        self.until = text(now + self.timeout());
-    }
-
-    fn timeout(&self) -> Duration {
-        Duration::try_from_secs_f64(self.timeout_s)
-            .unwrap_or(Duration::from_secs(60))
-            .clamp(Duration::from_secs(1), Duration::from_secs(3600))
-    }
-
-    /// An earlier process in the same run folder of the same machine: it is dead, since the folder is locked by this one.
-    fn is_forerunner_of(&self, me: &Self) -> bool {
-        (&self.host, &self.boot, &self.run_dir) == (&me.host, &me.boot, &me.run_dir)
-    }
-
-    fn text(&self) -> String {
-        serde_json::to_string_pretty(self).expect("plain data serialises")
-    }
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "host {:?} (pid {}, run {:?} in {}), renewed at {}, until {}",
-            self.host, self.pid, self.run, self.run_dir, self.time, self.until
-        )
-    }
-}
 
 /// Why a lease was not taken.
 #[derive(Debug)]
@@ -375,91 +290,4 @@ fn put_again(prefix: &Prefix, me: &Holder) -> Result<Option<String>, PrefixError
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Ground {
-        dir: tempfile::TempDir,
-        prefix: Arc<Prefix>,
-        status: SharedMirrorStatus,
-        gauge: Gauge,
-    }
-
-    impl Ground {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let prefix = Prefix::open(&dir.path().join("mirror").display().to_string(), "", "test-io").unwrap();
-            Self {
-                prefix: Arc::new(prefix),
-                dir,
-                status: SharedMirrorStatus::default(),
-                gauge: Gauge::new("held", "Held.").unwrap(),
-            }
-        }
-
-        fn holder(&self, run_dir: &str) -> Holder {
-            let folder = self.dir.path().join(run_dir);
-            std::fs::create_dir_all(&folder).unwrap();
-            Holder::of_process("x", &folder, Duration::from_secs(1))
-        }
-
-        fn take(&self, me: Holder) -> Result<Lease, NotTaken> {
-            take(&self.prefix, me, &Flow::default(), &self.status, &self.gauge)
-        }
-    }
-
-    #[test]
-    fn a_second_machine_is_refused_while_the_first_lives_and_is_told_who_it_is() {
-        let ground = Ground::new();
-        let first = ground.take(ground.holder("a")).unwrap();
-        assert_eq!(ground.gauge.get(), 1.0);
-        let Err(NotTaken::Held(holder)) = ground.take(ground.holder("b")) else {
-            panic!("two hold it")
-        };
-        assert_eq!(holder.pid, std::process::id());
-        assert!(holder.to_string().contains("/a), renewed at"), "{holder}");
-        first.check().unwrap();
-        first.release();
-        assert_eq!(ground.gauge.get(), 0.0);
-        let began = Instant::now();
-        ground.take(ground.holder("b")).unwrap().release();
-        assert!(began.elapsed() < Duration::from_millis(900), "it was given back");
-    }
-
-    #[test]
-    fn the_lease_of_a_dead_machine_ends_by_its_time_out_and_its_own_folder_need_not_wait() {
-        let ground = Ground::new();
-        // Dead: nobody renews it.
-        ground.prefix.put(LEASE_FILE, ground.holder("a").text()).unwrap();
-        let began = Instant::now();
-        let again = ground.take(ground.holder("a")).unwrap();
-        assert!(began.elapsed() < Duration::from_millis(900), "the same folder on the same machine");
-        again.release();
-        let mut elsewhere = ground.holder("a");
-        elsewhere.host = "elsewhere".into();
-        ground.prefix.put(LEASE_FILE, elsewhere.text()).unwrap();
-        let began = Instant::now();
-        ground.take(ground.holder("a")).unwrap().release();
-        assert!(began.elapsed() >= Duration::from_secs(1), "its time-out was waited for");
-    }
-
-    #[test]
-    fn a_lease_that_another_has_taken_is_lost_for_good() {
-        let ground = Ground::new();
-        let mine = ground.take(ground.holder("a")).unwrap();
-        let mut other = ground.holder("b");
-        other.host = "elsewhere".into();
-        ground.prefix.put(LEASE_FILE, other.text()).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let lost = loop {
-            match mine.check() {
-                Err(lost) => break lost,
-                Ok(()) => assert!(Instant::now() < deadline, "nobody noticed"),
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        assert!(lost.bars && lost.text.contains("taken by host \"elsewhere\""), "{lost}");
-        mine.release();
-        assert!(ground.prefix.get(LEASE_FILE).unwrap().is_some(), "the other's stands");
-    }
-}
+mod tests;

@@ -14,17 +14,20 @@
 mod failure;
 mod files;
 mod flow;
+mod handle;
+mod holder;
 mod identity;
 mod inventory;
 mod keeper;
-pub mod lease;
+mod lease;
 mod open;
 mod restore;
 mod settings;
 mod status;
 mod upload;
 
-pub use keeper::Mirror;
+pub use handle::Mirror;
+pub use holder::Holder;
 pub use open::{Opened, open};
 pub use settings::{MirrorSettings, Opening};
 pub use status::{MirrorState, MirrorStatus, SharedMirrorStatus};

@@ -7,10 +7,12 @@ use splitmask_pipeline::bucket::prefix::{Prefix, PrefixError, PrefixFailure};
 
 use super::failure::Trouble;
 use super::flow::Flow;
+use super::handle::Mirror;
+use super::holder::Holder;
 use super::identity;
 use super::inventory::Inventory;
-use super::keeper::{Held, Mirror};
-use super::lease::{self, Holder, NotTaken};
+use super::keeper::Held;
+use super::lease::{self, NotTaken};
 use super::restore::Restorer;
 use super::settings::{MirrorSettings, Opening};
 use super::status::{MirrorState, SharedMirrorStatus, held};
