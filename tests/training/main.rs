@@ -13,6 +13,7 @@ mod labels;
 mod last_checkpoint;
 mod memory;
 mod mirror;
+mod mirror_clouds;
 mod operation;
 mod pictures;
 mod resume;

@@ -64,7 +64,7 @@ fn begun(mirror: &Path) -> Vec<u64> {
         .collect()
 }
 
-fn train(ground: &Ground, run: &str, sets: &[&str]) -> Command {
+pub(crate) fn train(ground: &Ground, run: &str, sets: &[&str]) -> Command {
     let run = format!("run.dir=\"{}\"", ground.path(run).display());
     let mut command = ground.train(&["--set", STEPS, "--set", EVERY, "--set", &run, "--enable-lifecycle"]);
     for set in sets {
@@ -90,7 +90,7 @@ fn mirrored(ground: &Ground, run: &str, endpoint: &str, more: &[&str]) -> Comman
     train(ground, run, &sets)
 }
 
-fn success(mut command: Command) -> String {
+pub(crate) fn success(mut command: Command) -> String {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}");
@@ -108,12 +108,12 @@ fn last_weights(run: &Path) -> Vec<u8> {
     fs::read(run.join(format!("checkpoints/step-{last:08}/model.safetensors"))).unwrap()
 }
 
-fn mirror_of(daemon: &Daemon) -> Value {
+pub(crate) fn mirror_of(daemon: &Daemon) -> Value {
     daemon.status()["mirror"].clone()
 }
 
 /// The machine dies, and its disk with it.
-fn lose(daemon: Daemon, run: &Path) {
+pub(crate) fn lose(daemon: Daemon, run: &Path) {
     daemon.signal("KILL");
     assert!(!daemon.end().success());
     fs::remove_dir_all(run).unwrap();
