@@ -24,6 +24,8 @@ mod open;
 mod restore;
 mod settings;
 mod status;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 pub use handle::Mirror;

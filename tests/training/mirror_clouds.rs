@@ -18,7 +18,9 @@ fn outlives_its_machine(ground: &Ground, run: &str, address: &str, server: &Serv
         command
     };
     let mut daemon = Daemon::start(start(), &ground.path("log"));
-    daemon.until("the mirror has enough", |d| mirror_of(d)["step"].as_u64().is_some_and(|step| step >= 60));
+    daemon.until("the mirror has enough", |d| {
+        mirror_of(d)["step"].as_u64().is_some_and(|step| step >= 60)
+    });
     lose(daemon, &ground.path(run));
     let text = success(start());
     assert!(text.contains(&format!("of the mirror {address}")), "{text}");
