@@ -62,7 +62,7 @@ STATUS = [
         "time() - ((splitmask_checkpoint_last_success_timestamp_seconds{$S} > 0) or process_start_time_seconds{$S})",
         steps=OLD,
     ),
-    stat("Mirror behind by", "Time between the newest checkpoint here and the newest one in checkpoint.mirror: the work that is lost with the machine, beside that since the last checkpoint. Nothing where there is no mirror.", "s", "clamp_min(splitmask_checkpoint_last_success_timestamp_seconds{$S} - splitmask_checkpoint_mirror_newest_timestamp_seconds{$S}, 0) and splitmask_checkpoint_mirror_on{$S} == 1", steps=[(None, "green"), (900, "orange"), (3600, "red")]),
+    stat("Mirror behind by", "Time between the newest checkpoint here and the newest one in checkpoint.mirror: the work that is lost with the machine, beside that since the last checkpoint. 0 where there is no mirror.", "s", "clamp_min(splitmask_checkpoint_last_success_timestamp_seconds{$S} - splitmask_checkpoint_mirror_newest_timestamp_seconds{$S}, 0) * splitmask_checkpoint_mirror_on{$S}", steps=[(None, "green"), (900, "orange"), (3600, "red")]),
     stat("Config file", "Whether the last attempt to load the config succeeded. If refused, the old config goes on.", "none", "splitmask_config_last_reload_successful{$S}", mappings=[("0", "refused", "red"), ("1", "in force", "green")]),
     stat("Config generation", "Configs that were in force so far; 1 after the start.", "none", "splitmask_config_generation{$S}"),
     stat("Since the last step", "Age of the last optimizer step. Grows while the trainer waits, evaluates or hangs.", "s", "time() - ((splitmask_train_last_step_timestamp_seconds{$S} > 0) or process_start_time_seconds{$S})", steps=[(None, "green"), (120, "orange"), (900, "red")]),
