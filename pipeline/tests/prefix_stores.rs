@@ -1,4 +1,5 @@
-//! A prefix that is written to, on real stores: s3s-fs, fake-gcs-server, azurite.
+//! A prefix that is written to, on real stores: s3s-fs and azurite. fake-gcs-server takes no objects by the XML interface that `object_store` speaks; the
+//! mirror's own test writes to it through a door (tests/training/mirror_clouds.rs).
 
 #[path = "stream_support/servers.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]
@@ -30,7 +31,7 @@ fn with_environment(test: &str, environment: &[(&str, &str)]) -> bool {
     false
 }
 
-/// Objects, conditions, parts, and how far `conditions` are kept: in one act, or looked at first.
+/// Objects, conditions (which both servers keep in one act), large files in parts.
 fn is_written_to(address: &str, endpoint: &str) {
     let prefix = Prefix::open(address, endpoint, "test-io").unwrap();
     assert_eq!(prefix.list("").unwrap(), []);
@@ -56,7 +57,7 @@ fn is_written_to(address: &str, endpoint: &str) {
     let replaced = prefix.put_if("lease", "second", Expected::Version(&version)).unwrap();
     conflict(prefix.put_if("lease", "third", Expected::Version(&version)));
     assert_eq!(prefix.get("lease").unwrap().unwrap().0, "second");
-    println!("{address}: made in one act: {created}, replaced in one act: {replaced}");
+    assert!(created && replaced, "in one act");
     prefix.delete("lease").unwrap();
 
     // Three parts.
@@ -89,20 +90,6 @@ fn a_prefix_on_s3_is_written_to() {
     let nowhere = Prefix::open("s3://nowhere/x", &server.endpoint, "test-io").unwrap();
     let refused = nowhere.put("a", "one").unwrap_err();
     assert_eq!(refused.kind, PrefixFailure::Missing, "{refused}");
-}
-
-#[test]
-fn a_prefix_on_google_cloud_storage_is_written_to() {
-    if !with_environment(
-        "a_prefix_on_google_cloud_storage_is_written_to",
-        &[("GOOGLE_SKIP_SIGNATURE", "true")],
-    ) {
-        return;
-    }
-    let root = tempfile::tempdir().unwrap();
-    std::fs::create_dir(root.path().join("runs")).unwrap();
-    let server = Server::gcs(root.path());
-    is_written_to("gs://runs/x", &server.endpoint);
 }
 
 #[test]
