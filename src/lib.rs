@@ -1,7 +1,7 @@
 //! SplitMask (arXiv 2112.10740): self-supervised pre-training of vision transformers on your own images.
 //!
 //! Floors, low to high; a module imports only from floors below it: `exit` `signals` `setting` `exact` → `telemetry` → `tensor` → `loss` `optim` `model` →
-//! `head` `dvae` → `objective` `words` → `checkpoint` `export` `eval` `picture` → `trainer` → `config` → `daemon` → `cli`.
+//! `head` `dvae` → `objective` `words` → `checkpoint` `export` `eval` `picture` → `mirror` → `trainer` → `config` → `daemon` → `cli`.
 
 pub mod checkpoint;
 pub mod cli;
@@ -15,6 +15,7 @@ pub mod export;
 pub mod head;
 pub mod held_lock;
 pub mod loss;
+pub mod mirror;
 pub mod model;
 pub mod objective;
 pub mod optim;

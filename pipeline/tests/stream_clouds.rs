@@ -10,7 +10,7 @@ use std::process::Command;
 
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::{ObjectStoreExt, PutPayload};
-use servers::Server;
+use servers::{ACCOUNT, ACCOUNT_KEY, Server};
 use splitmask_pipeline::config::DataConfig;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::PipelineError;
@@ -18,10 +18,6 @@ use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
 use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::types::Batch;
 use stream_support::*;
-
-/// Azurite's well-known account, from its documentation.
-const ACCOUNT: &str = "devstoreaccount1";
-const ACCOUNT_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// Runs this test again in a process with this environment; true in that process.
 fn with_environment(test: &str, environment: &[(&str, &str)]) -> bool {
@@ -94,25 +90,6 @@ fn google_cloud_storage_gives_the_stream_of_the_local_folder() {
     serves_as_the_folder_does(root.path(), &server.endpoint, Scheme::Gs, "gs://photos");
 }
 
-/// Makes a container, which `object_store` cannot: a signed request (Shared Key) by node, which azurite needs anyway.
-fn make_container(endpoint: &str, name: &str) {
-    let script = r#"
-const [endpoint, name, account, key] = process.argv.slice(1);
-const date = new Date().toUTCString(), version = "2021-08-06";
-const text = `PUT\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:${date}\nx-ms-version:${version}\n/${account}/${account}/${name}\nrestype:container`;
-const signature = require("crypto").createHmac("sha256", Buffer.from(key, "base64")).update(text, "utf8").digest("base64");
-const headers = { "x-ms-date": date, "x-ms-version": version, Authorization: `SharedKey ${account}:${signature}`, "Content-Length": 0 };
-require("http").request(`${endpoint}/${name}?restype=container`, { method: "PUT", headers }, answer => {
-  answer.resume(); answer.on("end", () => process.exit(answer.statusCode === 201 ? 0 : (console.error(answer.statusCode), 1)));
-}).end();
-"#;
-    let output = Command::new("node")
-        .args(["-e", script, "--", endpoint, name, ACCOUNT, ACCOUNT_KEY])
-        .output()
-        .expect("node of the Debian package `nodejs` is needed: `make setup`");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 fn upload(root: &Path, endpoint: &str) {
     let store = MicrosoftAzureBuilder::new()
         .with_account(ACCOUNT)
@@ -139,7 +116,7 @@ fn azure_blob_storage_gives_the_stream_of_the_local_folder() {
     }
     let (root, state) = (bucket(), tempfile::tempdir().unwrap());
     let server = Server::azure(state.path());
-    make_container(&server.endpoint, "photos");
+    server.make_container("photos");
     upload(root.path(), &server.endpoint);
     serves_as_the_folder_does(root.path(), &server.endpoint, Scheme::Az, "az://photos");
 }

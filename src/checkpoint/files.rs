@@ -13,9 +13,22 @@ pub(super) const OPTIMIZER: &str = "optimizer.safetensors";
 pub(super) const PROGRESS: &str = "progress.json";
 pub(super) const CONFIG: &str = "config.toml";
 /// The files whose checksums [`COMPLETE`] holds.
-pub(super) const FILES: [&str; 4] = [MODEL, OPTIMIZER, PROGRESS, CONFIG];
-pub(super) const COMPLETE: &str = "complete.json";
+pub const FILES: [&str; 4] = [MODEL, OPTIMIZER, PROGRESS, CONFIG];
+/// File with their SHA-256 by name, written last.
+pub const COMPLETE: &str = "complete.json";
 pub(super) const PREFIX: &str = "step-";
+
+/// Name of the folder of a step.
+#[must_use]
+pub fn name_of(step: u64) -> String {
+    format!("{PREFIX}{step:08}")
+}
+
+/// The step of a folder of this name, if it is a checkpoint's.
+#[must_use]
+pub fn step_of(name: &str) -> Option<u64> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
 
 /// A failure of the file system at `path`.
 pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError + '_ {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::Metadata;
 use tch::Tensor;
 
-use super::files::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PREFIX, PROGRESS, digest, io};
+use super::files::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PREFIX, PROGRESS, digest, io, step_of};
 use super::{CheckpointError, Progress, Snapshot};
 
 /// A checkpoint whose files are all whole, and what it holds besides tensors.
@@ -198,7 +198,7 @@ pub fn list(root: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(io(root))?;
-        let step = entry.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        let step = entry.file_name().to_str().and_then(step_of);
         found.extend(step.map(|step| (step, entry.path())));
     }
     found.sort();

@@ -38,11 +38,12 @@ use crate::exit::{CliError, ExitCode};
 use crate::held_lock::FolderLost;
 
 pub use config::CheckpointConfig;
+pub use files::{COMPLETE, FILES, name_of, step_of};
 pub use find::{Bad, Found, Good, list, load, load_model, newest_good, newest_good_before, read};
 pub use parameters::put_weights;
 pub use retention::{Policy, prune, surplus};
 pub use stability::{Rollback, Stability};
-pub use store::{delete, folder_of, mark_best, save, steps, sweep};
+pub use store::{best, delete, folder_of, mark_best, save, steps, sweep, temporary};
 
 /// Why a checkpoint could not be written or read.
 #[derive(Debug, Error)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tch::Tensor;
 
-use super::files::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PREFIX, PROGRESS, digest, io};
+use super::files::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PROGRESS, digest, io, name_of, step_of};
 use super::find::{check_head, list};
 use super::{CheckpointError, Snapshot};
 
@@ -22,7 +22,19 @@ pub fn folder_of(run_dir: &Path) -> PathBuf {
 }
 
 fn place(root: &Path, step: u64) -> PathBuf {
-    root.join(format!("{PREFIX}{step:08}"))
+    root.join(name_of(step))
+}
+
+/// A folder in `root` in which this process may gather the files of a step; [`sweep`] removes it.
+#[must_use]
+pub fn temporary(root: &Path, step: u64) -> PathBuf {
+    root.join(format!("{TEMPORARY}{}-{step:08}", std::process::id()))
+}
+
+/// Step of the checkpoint that the link `best` in `root` points at.
+#[must_use]
+pub fn best(root: &Path) -> Option<u64> {
+    step_of(fs::read_link(root.join(BEST)).ok()?.file_name()?.to_str()?)
 }
 
 fn sync(path: &Path) -> Result<(), CheckpointError> {
@@ -45,7 +57,7 @@ pub fn save(root: &Path, snapshot: &Snapshot) -> Result<PathBuf, CheckpointError
         _ => {}
     }
     let target = place(root, snapshot.progress.step);
-    let temporary = root.join(format!("{TEMPORARY}{}-{:08}", std::process::id(), snapshot.progress.step));
+    let temporary = temporary(root, snapshot.progress.step);
     let written = write_into(&temporary, snapshot).and_then(|()| {
         put_in_place(&temporary, &target)?;
         sync(root)
@@ -106,7 +118,7 @@ fn write_into(folder: &Path, snapshot: &Snapshot) -> Result<(), CheckpointError>
 pub fn mark_best(root: &Path, step: u64) -> Result<(), CheckpointError> {
     let (link, temporary) = (root.join(BEST), root.join(format!(".{BEST}-{}", std::process::id())));
     let _ = fs::remove_file(&temporary);
-    let target = place(Path::new(""), step);
+    let target = PathBuf::from(name_of(step));
     std::os::unix::fs::symlink(&target, &temporary).map_err(io(&temporary))?;
     fs::rename(&temporary, &link).map_err(io(&link))
 }

@@ -27,6 +27,7 @@ use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::request::SampleRequest;
 
 use crate::eval::config::EvalConfig;
+use crate::mirror::MirrorSettings;
 use crate::model::config::VitConfig;
 use crate::objective::{ObjectiveConfig, Scope};
 use crate::optim::EmaConfig;
@@ -89,6 +90,26 @@ impl Config {
     #[must_use]
     pub fn run_dir(&self) -> PathBuf {
         self.run.folder()
+    }
+
+    /// The copy of the run in a store, if one is kept: `checkpoint.mirror`, or `run.dir` where that is an address.
+    #[must_use]
+    pub fn mirror(&self) -> Option<MirrorSettings> {
+        let c = &self.checkpoint;
+        let (key, address) = match (c.mirror.as_str(), self.run.address()) {
+            ("", None) => return None,
+            ("", Some(address)) => ("run.dir", address),
+            (address, _) => ("checkpoint.mirror", address),
+        };
+        Some(MirrorSettings {
+            key,
+            address: address.to_owned(),
+            endpoint: c.mirror_endpoint.clone(),
+            mb_s: c.mirror_mb_s,
+            lease: Duration::from_secs_f64(c.mirror_lease_s),
+            keep: c.keep,
+            keep_every: c.keep_every_steps,
+        })
     }
 
     /// What the objective's plan meets. The vocabulary is not loaded here, so it counts as empty.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use splitmask_pipeline::bucket::location::is_same_place;
 use splitmask_pipeline::bucket::secret::{hidden, hidden_in_text};
 
 use super::problem::shown;
@@ -96,7 +97,34 @@ pub(super) fn problems(config: &Config, places: &BTreeMap<String, Place>) -> Vec
         config.admin.check(found);
     });
     evaluations(config, &mut f);
+    mirror(config, &mut f);
     f.problems
+}
+
+/// One mirror, and not in the folder that it is to outlive.
+fn mirror(config: &Config, f: &mut Findings<'_>) {
+    let address = config.checkpoint.mirror.as_str();
+    if address.is_empty() {
+        return;
+    }
+    if config.run.address().is_some_and(|dir| !is_same_place(dir, address)) {
+        f.add(
+            "checkpoint.mirror",
+            format!("{address:?}"),
+            "run.dir is another address, and a run has one mirror",
+            Some("make run.dir a folder, or leave checkpoint.mirror empty"),
+        );
+    }
+    let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let place = address.strip_prefix("file://").unwrap_or(address);
+    if !place.contains("://") && absolute(place.as_ref()).starts_with(absolute(&config.run_dir())) {
+        f.add(
+            "checkpoint.mirror",
+            format!("{address:?}"),
+            "is in the run folder, and would be lost with it",
+            Some("name a place on another disk"),
+        );
+    }
 }
 
 fn data(config: &Config, f: &mut Findings<'_>) {

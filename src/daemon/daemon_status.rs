@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::mirror::SharedMirrorStatus;
 
 /// The last reload, for status and page.
 #[derive(Debug, Clone, Serialize)]
@@ -39,6 +40,8 @@ pub struct DaemonStatus {
     pub stuck: Option<String>,
     /// Why no trainer runs: what the bucket, which does not answer, said last.
     pub waiting: Option<String>,
+    /// The copy of the run in a store.
+    pub mirror: SharedMirrorStatus,
     /// Start of the process.
     pub started: Instant,
 }
@@ -46,7 +49,7 @@ pub struct DaemonStatus {
 impl DaemonStatus {
     /// Before the start is accepted.
     #[must_use]
-    pub fn starting(config: Arc<Config>) -> Self {
+    pub fn starting(config: Arc<Config>, mirror: SharedMirrorStatus) -> Self {
         Self {
             config_sha256: config.sha256(),
             config,
@@ -55,6 +58,7 @@ impl DaemonStatus {
             draining: false,
             stuck: None,
             waiting: None,
+            mirror,
             started: Instant::now(),
         }
     }

@@ -20,7 +20,7 @@ pub const LAST_GOOD_FILE: &str = "last-good.toml";
 pub struct Entry<'a> {
     /// RFC 3339, UTC.
     pub time: String,
-    /// `start`, `reload`, `rollback`, `waiting`, `stuck`, `side failure` or `stop`.
+    /// `start`, `mirror`, `reload`, `rollback`, `waiting`, `stuck`, `side failure` or `stop`.
     pub event: &'a str,
     /// What asked for it.
     pub trigger: &'a str,
@@ -32,7 +32,7 @@ pub struct Entry<'a> {
     pub outcome: &'a str,
     /// Changed keys.
     pub changes: &'a [Change],
-    /// Why it was refused or failed.
+    /// Why it was refused or failed; of a rollback and of the mirror at a start: what was done, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'a str>,
 }

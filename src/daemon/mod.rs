@@ -2,7 +2,7 @@
 //!
 //! Threads: the caller's runs the supervisor, which neither reads nor writes a file · `signals` takes the signals · `trainer` owns the tensors ·
 //! `admin` runs HTTP on its own runtime · `config-watch` and `folder-watch` poll the config file and the run folder · `files` writes journal and
-//! accepted configs · `start` and `reading` read the config and end. All of them talk to the supervisor by [`events::Event`]; the daemon names no
+//! accepted configs · `mirror`, `mirror-lease` and `mirror-io` copy the run into a store ([`crate::mirror`]) · `start` and `reading` read the config and end. All of them talk to the supervisor by [`events::Event`]; the daemon names no
 //! tensor.
 
 pub mod admin;
@@ -80,7 +80,7 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
     let heard = events.clone();
     signals::listen(move |signal| drop(heard.send(Event::Signal(signal, Instant::now()))))
         .map_err(|e| CliError::internal("signals cannot be heard", &e))?;
-    let (started, hangup) = start::begin(&args.source, &events, &inbox)?;
+    let (started, hangup) = start::begin(&args.source, &args.metrics, &events, &inbox)?;
     let Started {
         settings,
         file_sha256,
@@ -88,13 +88,15 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
         lock,
         listener,
         from,
+        mirror,
+        told,
     } = started;
     let config = Arc::clone(&settings.config);
     if let Some(log) = &args.log {
         log.set(&config.log.filter);
     }
     let status: StatusBoard = Arc::new(Mutex::new(Status::default()));
-    let shown = Arc::new(Mutex::new(DaemonStatus::starting(Arc::clone(&config))));
+    let shown = Arc::new(Mutex::new(DaemonStatus::starting(Arc::clone(&config), mirror.status())));
     let shared = admin::Shared::new(Arc::clone(&status), Arc::clone(&shown), args.registry, events.clone(), policy);
     let threads = admin::AdminThread::start(shared).and_then(|admin| Ok((admin, file_work::FileWork::start()?)));
     let (mut admin, files) = threads.map_err(|e| {
@@ -125,6 +127,8 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
         files,
         lock,
         from,
+        mirror,
+        told,
         hangup,
         train: Arc::new(train),
     })

@@ -3,10 +3,12 @@
 //! It reads files that may lie on a disk that does not answer, so a thread of its own does it, while the caller's waits for that or for a signal.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
+
+use splitmask_pipeline::bucket::secret::hidden;
 
 use super::changes::{frozen, listed};
 use super::events::Event;
@@ -18,9 +20,11 @@ use super::started::Started;
 use crate::checkpoint;
 use crate::config::diff::diff_stored;
 use crate::config::explain::warnings;
-use crate::config::{Change, Config, ConfigError, Source};
+use crate::config::{Change, Config, ConfigError, RunConfig, Source};
 use crate::exit::{CliError, ExitCode};
+use crate::mirror;
 use crate::signals::Signal;
+use crate::telemetry::metrics::TrainMetrics;
 
 /// Time that a start which is stopped has to take back what it made.
 const UNDO_LIMIT: Duration = Duration::from_secs(1);
@@ -29,10 +33,15 @@ const UNDO_LIMIT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Exit code 64 for a config, run folder or input that was refused, 75 if a signal came first. Nothing is left behind.
-pub(super) fn begin(source: &Source, events: &Sender<Event>, inbox: &Receiver<Event>) -> Result<(Started, bool), CliError> {
-    let (copy, tell) = (source.clone(), events.clone());
+pub(super) fn begin(
+    source: &Source,
+    metrics: &TrainMetrics,
+    events: &Sender<Event>,
+    inbox: &Receiver<Event>,
+) -> Result<(Started, bool), CliError> {
+    let (copy, metrics, tell) = (source.clone(), metrics.clone(), events.clone());
     let body = move || {
-        let _ = tell.send(Event::Started(Box::new(make(&copy))));
+        let _ = tell.send(Event::Started(Box::new(make(&copy, &metrics))));
     };
     let thread = std::thread::Builder::new().name("start".into()).spawn(body);
     thread.map_err(|e| CliError::io(format!("no thread for the start: {e}")))?;
@@ -66,14 +75,24 @@ pub(super) fn stopped() -> CliError {
 }
 
 /// Reads, validates, compares, locks and binds. What was made is taken back if a later part fails.
-fn make(source: &Source) -> Result<Started, CliError> {
+fn make(source: &Source, metrics: &TrainMetrics) -> Result<Started, CliError> {
     let loaded = source.load().map_err(|e| refused(e, source))?;
     let (file_sha256, warnings) = (loaded.file_sha256.clone(), warnings(&loaded));
     let settings = Settings::of(loaded);
     let policy = settings.policy()?;
-    let from = against_checkpoint(&settings.config)?;
     let run_dir = settings.config.run_dir();
+    let mirrored = settings.config.mirror();
+    // A mirror may bring the checkpoint to compare with, and brings it into a folder that is locked.
+    let compare = || against_checkpoint(&settings.config);
+    let mut from = if mirrored.is_none() { compare()? } else { None };
     let lock = RunLock::take(&run_dir).map_err(|e| settings.at("run.dir", e))?;
+    let opened = open_mirror(&settings, &lock, metrics).and_then(|opened| {
+        if mirrored.is_some() {
+            from = compare().inspect_err(|_| opened.mirror.leave(UNDO_LIMIT))?;
+        }
+        Ok(opened)
+    });
+    let opened = opened.inspect_err(|_| lock.undo())?;
     let rest = || -> Result<Option<TcpListener>, CliError> {
         let listener = listen::bind(&settings.config.admin.bind).map_err(|e| CliError {
             hint: Some("choose another admin.bind, or \"\" for none".into()),
@@ -95,13 +114,38 @@ fn make(source: &Source) -> Result<Started, CliError> {
                 lock: Arc::new(lock),
                 listener,
                 from,
+                mirror: opened.mirror,
+                told: opened.told,
             })
         }
         Err(e) => {
+            opened.mirror.leave(UNDO_LIMIT);
             lock.undo();
             Err(e)
         }
     }
+}
+
+/// Opens the mirror, if there is one, and brings what the run folder lacks.
+fn open_mirror(settings: &Settings, lock: &RunLock, metrics: &TrainMetrics) -> Result<mirror::Opened, CliError> {
+    let config = &settings.config;
+    let wanted = config.mirror();
+    if let (Some(address), Some(wanted)) = (config.run.address(), &wanted) {
+        tracing::info!(
+            "run.dir = {address:?} is an address: the run folder on this machine is {}, and the mirror of it is {}",
+            config.run_dir().display(),
+            hidden(&wanted.address)
+        );
+    }
+    let opening = mirror::Opening {
+        run_dir: config.run_dir(),
+        lock: lock.held().clone(),
+        run: config.run.name.clone(),
+        metrics: metrics.mirror.clone(),
+        patience: Duration::from_secs_f64(config.pipeline.retry_budget_s),
+    };
+    let key = wanted.as_ref().map_or("checkpoint.mirror", |wanted| wanted.key);
+    mirror::open(&opening, wanted).map_err(|e| settings.at(key, e))
 }
 
 /// Differences from the checkpoint that the run will go on from.
@@ -161,14 +205,18 @@ fn run_dir_in(source: &Source) -> Option<PathBuf> {
             Some(run.get(key)?.get_ref().as_str()?.to_owned())
         })
     };
-    named("dir")
-        .filter(|d| !d.is_empty())
-        .map(PathBuf::from)
-        .or_else(|| named("name").map(|n| Path::new("runs").join(n)))
+    let run = RunConfig {
+        dir: named("dir").unwrap_or_default(),
+        name: named("name").unwrap_or_default(),
+        ..RunConfig::default()
+    };
+    (!run.dir.is_empty() || !run.name.is_empty()).then(|| run.folder())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn config(dir: &Path, more: &str) -> Config {

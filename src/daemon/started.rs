@@ -7,6 +7,7 @@ use super::lock::RunLock;
 use super::policy::Policy;
 use super::settings::Settings;
 use crate::config::Change;
+use crate::mirror::Mirror;
 
 /// What the supervisor takes over.
 #[derive(Debug)]
@@ -19,4 +20,7 @@ pub struct Started {
     pub(super) listener: Option<TcpListener>,
     /// The checkpoint that the run goes on from, and what differs from its config.
     pub(super) from: Option<(u64, Vec<Change>)>,
+    pub(super) mirror: Mirror,
+    /// Which of run folder and mirror it goes on from, and why.
+    pub(super) told: Option<String>,
 }

@@ -2,6 +2,7 @@
 
 mod bucket;
 mod ending;
+mod mirror;
 mod observe;
 mod reload;
 
@@ -28,7 +29,8 @@ use super::transaction::{self, Action, End, Transaction};
 use super::watchdog::Watchdog;
 use crate::config::{Change, Config, Source};
 use crate::exit::{CliError, ExitCode};
-use crate::signals::{Signal, Stop, StopRequests};
+use crate::mirror::Mirror;
+use crate::signals::{Signal, StopRequests};
 use crate::telemetry::metrics::{RunFile, TrainMetrics};
 use crate::trainer::control::{Command, Failure, Outcome, Reply, Status, StatusBoard};
 use crate::trainer::spec::TrainerSpec;
@@ -37,6 +39,9 @@ use crate::trainer::spec::TrainerSpec;
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Time that the disk has at the end for what is still to be written.
 const LAST_WRITES: Duration = Duration::from_secs(5);
+
+/// Time to give the lease of the mirror back where the start was refused.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What a supervisor is made of.
 pub(super) struct Parts<T> {
@@ -55,6 +60,9 @@ pub(super) struct Parts<T> {
     pub(super) lock: Arc<RunLock>,
     /// The checkpoint that the run goes on from, and what differs from its config.
     pub(super) from: Option<(u64, Vec<Change>)>,
+    pub(super) mirror: Mirror,
+    /// Which of run folder and mirror it goes on from, and why; until the journal has it.
+    pub(super) told: Option<String>,
     /// A SIGHUP came during the start.
     pub(super) hangup: bool,
     pub(super) train: Arc<T>,
@@ -104,7 +112,9 @@ pub(super) struct Supervisor<T> {
     pub(super) failure_told: u64,
     /// The first trainer took its first batch: the start is accepted.
     pub(super) accepted: bool,
-    folder_lost: bool,
+    pub(super) folder_lost: bool,
+    /// A second request to stop: nothing is waited for.
+    pub(super) impatient: bool,
 }
 
 impl<T: Train> Supervisor<T> {
@@ -142,6 +152,7 @@ impl<T: Train> Supervisor<T> {
             failure_told: 0,
             accepted: false,
             folder_lost: false,
+            impatient: false,
             parts,
         }
     }
@@ -161,6 +172,7 @@ impl<T: Train> Supervisor<T> {
                 self.parts.files.run(move || lock.undo());
             }
             self.parts.files.finish(LAST_WRITES);
+            self.parts.mirror.leave(LAST_WORDS);
             return result;
         }
         let (outcome, error) = match &result {
@@ -175,6 +187,7 @@ impl<T: Train> Supervisor<T> {
             Some(error) => tracing::error!(step = self.status().step, outcome, error, "the run ends"),
         }
         self.parts.files.finish(LAST_WRITES);
+        self.finish_mirror();
         if let Ok(Outcome::Finished { .. }) = &result {
             self.stay_for_scraper();
         }
@@ -202,25 +215,7 @@ impl<T: Train> Supervisor<T> {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Signal(signal @ (Signal::Terminate | Signal::Interrupt), at) => match self.stops.judge(at) {
-                Stop::Orderly => self.drain("signal"),
-                Stop::Repeated => tracing::info!(
-                    "{} less than {} s after the first request to stop: taken for the same one; a later one ends at once",
-                    signal.name(),
-                    StopRequests::APART.as_secs()
-                ),
-                Stop::AtOnce => {
-                    self.end = Some(Err(CliError {
-                        code: ExitCode::Stopped,
-                        message: format!(
-                            "{} {} s or more after the first request to stop: stopped at once, without a checkpoint; the run goes on from its last one",
-                            signal.name(),
-                            StopRequests::APART.as_secs()
-                        ),
-                        hint: None,
-                    }));
-                }
-            },
+            Event::Signal(signal @ (Signal::Terminate | Signal::Interrupt), at) => self.asked_to_stop(signal, at),
             Event::Signal(Signal::Hangup, _) => self.reload_unasked(Trigger::Signal),
             Event::Signal(Signal::User1, _) => self.checkpoint(|answer| match answer {
                 Ok((path, step)) => tracing::info!(step, path = %path.display(), "checkpoint by signal"),

@@ -153,6 +153,26 @@ closed_label! {
 }
 
 closed_label! {
+    /// Why an upload to the mirror failed.
+    MirrorFailure = "reason" {
+        /// No answer, or 5xx.
+        Away = "away",
+        /// The store asks for less: 429, 503.
+        Throttled = "throttled",
+        /// The store refuses the credentials.
+        Denied = "denied",
+        /// The store cannot do what was asked.
+        Refused = "refused",
+        /// A local checkpoint that has not the checksums that were written with it.
+        Damaged = "damaged",
+        /// A local file could not be read.
+        Disk = "disk",
+        /// Another process holds the mirror, or what it holds is of another run.
+        Lease = "lease",
+    }
+}
+
+closed_label! {
     /// Which memory of the device.
     MemoryKind = "kind" {
         /// Held by live tensors.

@@ -9,14 +9,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter, Opts, Registry};
 
 pub use self::evaluation::EvalMetrics;
+pub use self::mirror::MirrorMetrics;
 pub use super::exposition::{render, series_names};
-pub use super::labels::{ClosedLabel, EvalTask, MemoryKind, PauseReason, PerLabel, Phase, ReloadOutcome, RunFile, SideTask};
+pub use super::labels::{ClosedLabel, EvalTask, MemoryKind, MirrorFailure, PauseReason, PerLabel, Phase, ReloadOutcome, RunFile, SideTask};
 pub use super::objective::ObjectiveMetrics;
 pub use super::phase_clock::PhaseClock;
 use super::register::{count_per, counter, gauge, gauge_per, histogram, register, seconds_per};
 
 mod evaluation;
 mod lasting;
+mod mirror;
 
 /// Upper bounds of the step histogram, seconds: 5 ms to 164 s, doubling.
 const STEP_BUCKETS: (f64, f64, usize) = (0.005, 2.0, 16);
@@ -101,6 +103,8 @@ pub struct TrainMetrics {
     pub config_generation: Gauge,
     /// `splitmask_config_reloads_total`.
     pub config_reloads: PerLabel<ReloadOutcome, IntCounter>,
+    /// The copy of the run in an object store.
+    pub mirror: MirrorMetrics,
     /// What evaluations measured.
     pub eval: EvalMetrics,
     /// `splitmask_device_memory_bytes`.
@@ -267,6 +271,7 @@ impl TrainMetrics {
                 "Configs that were in force so far; 1 after the start.",
             )?,
             config_reloads: count_per(r, "splitmask_config_reloads_total", "Attempts to reload the config, by outcome.")?,
+            mirror: MirrorMetrics::new(r)?,
             eval: EvalMetrics::new(r)?,
             device_memory: gauge_per(
                 r,

@@ -14,7 +14,7 @@ use crate::ground::{Daemon, Ground};
 const STEPS: &str = "optim.total_steps=240";
 
 /// The packed training shards as objects `b/t-NNN.tar`, and the range that names them.
-fn objects(ground: &Ground) -> (Vec<(String, Vec<u8>)>, String) {
+pub(crate) fn objects(ground: &Ground) -> (Vec<(String, Vec<u8>)>, String) {
     let mut paths: Vec<_> = fs::read_dir(ground.path("data/train"))
         .unwrap()
         .flatten()

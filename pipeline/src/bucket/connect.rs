@@ -1,4 +1,4 @@
-//! Clients of object stores, set up so that they neither retry nor time out behind our back.
+//! Clients of object stores, set up so that those that read neither retry nor time out behind our back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,17 @@ use crate::metrics::{CodeClass, PipelineMetrics, Scheme, StoreOp};
 /// Longest wait that a server's `Retry-After` can impose.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(20);
 
-/// Makes the client of a remote place. Credentials come from the environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
+/// For reading: retries are ours, since the library's share one clock and ten tries from the first byte of a stream on.
+#[must_use]
+pub fn no_retry() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig::default(),
+        max_retries: 0,
+        retry_timeout: Duration::ZERO,
+    }
+}
+
+/// Makes the client of a remote place, which tries requests again as `retry` says. Credentials come from the environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
 ///
 /// # Errors
 /// [`PipelineError::BadUrl`] for an endpoint or bucket name that the client refuses.
@@ -29,16 +39,11 @@ pub fn connect(
     location: &Location,
     endpoint: &str,
     read_timeout: Duration,
+    retry: RetryConfig,
     pace: &Arc<Pace>,
     metrics: &PipelineMetrics,
 ) -> Result<Arc<dyn ObjectStore>, PipelineError> {
     let mut options = client_options(location, endpoint, read_timeout);
-    // Retries are ours too: the library's share one clock and ten tries from the first byte of a stream on.
-    let retry = RetryConfig {
-        backoff: BackoffConfig::default(),
-        max_retries: 0,
-        retry_timeout: Duration::ZERO,
-    };
     let connector = Counted::new(pace, metrics);
     let endpoint = endpoint.trim_end_matches('/');
     let store: object_store::Result<Arc<dyn ObjectStore>> = match location.scheme {

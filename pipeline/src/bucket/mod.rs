@@ -8,10 +8,12 @@ pub mod connect;
 pub mod differences;
 mod discover;
 pub mod fetch;
+mod io;
 pub mod location;
 pub mod manifest;
 pub mod object;
 pub mod pace;
+pub mod prefix;
 mod ranges;
 pub mod refusal;
 pub mod retry;
@@ -27,13 +29,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::path::Path;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 
 use self::cache::ShardCache;
 use self::checksum::Compared;
 use self::client::Client;
 use self::differences::Differences;
 use self::discover::Found;
+use self::io::Io;
 use self::location::Location;
 use self::manifest::Manifest;
 use self::object::{FetchOptions, Object};
@@ -72,17 +75,6 @@ struct Remote {
     pace: Arc<Pace>,
     others: Arc<Others>,
     io: Io,
-}
-
-/// The runtime of the requests. Dropped without waiting, which is allowed anywhere.
-struct Io(Option<Runtime>);
-
-impl Drop for Io {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 impl Bucket {
@@ -124,22 +116,14 @@ impl Bucket {
         let client = {
             let (location, endpoint, metrics, pace) = (location.clone(), endpoint.to_owned(), metrics.clone(), Arc::clone(&pace));
             let read_timeout = options.read_timeout;
-            Client::new(move || connect::connect(&location, &endpoint, read_timeout, &pace, &metrics))?
+            Client::new(move || connect::connect(&location, &endpoint, read_timeout, connect::no_retry(), &pace, &metrics))?
         };
         let web = match location.scheme {
             Scheme::Http => Some(Arc::new(connect::web(&location, options.read_timeout, &pace, &metrics)?)),
             _ => None,
         };
         let (_, store) = client.current();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("pipeline-io")
-            .enable_all()
-            .build()
-            .map_err(|source| PipelineError::Io {
-                path: "tokio runtime".into(),
-                source,
-            })?;
+        let io = Io::start("pipeline-io", 2)?;
         let asker = discover::Asker {
             store: &store,
             web: web.as_deref(),
@@ -149,8 +133,7 @@ impl Bucket {
             metrics: &metrics,
         };
         // A thread of its own, because `block_on` is forbidden on the threads of a runtime.
-        let found = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(asker.find())).join());
-        let io = Io(Some(runtime));
+        let found = std::thread::scope(|scope| scope.spawn(|| io.handle().block_on(asker.find())).join());
         let found = found.unwrap_or_else(|panic| {
             Err(PipelineError::Panicked {
                 stage: "open",
@@ -204,7 +187,7 @@ impl Bucket {
             options: self.options.clone(),
             metrics: self.metrics.clone(),
         };
-        Some((object, remote.io.0.as_ref()?.handle().clone()))
+        Some((object, remote.io.handle().clone()))
     }
 
     /// Keeps local copies of remote shards from now on; local ones are read where they are.

@@ -40,6 +40,7 @@ const SPLITMASK: &[&[&str]] = &[
     &["head", "dvae"],
     &["objective", "words"],
     &["checkpoint", "export", "eval", "picture"],
+    &["mirror"],
     &["trainer"],
     &["config"],
     &["daemon"],

@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Azurite's well-known account, from its documentation.
+pub(crate) const ACCOUNT: &str = "devstoreaccount1";
+/// Its key.
+pub(crate) const ACCOUNT_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
 /// A running server; stopped when dropped.
 pub(crate) struct Server {
     child: Child,
@@ -114,6 +119,26 @@ impl Server {
         let mut server = Self::start("azurite", port, &mut command);
         server.endpoint += "/devstoreaccount1";
         server
+    }
+
+    /// Makes a container of azurite's, which `object_store` cannot: a signed request (Shared Key) by node, which azurite needs anyway.
+    pub(crate) fn make_container(&self, name: &str) {
+        let endpoint = self.endpoint.as_str();
+        let script = r#"
+const [endpoint, name, account, key] = process.argv.slice(1);
+const date = new Date().toUTCString(), version = "2021-08-06";
+const text = `PUT\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:${date}\nx-ms-version:${version}\n/${account}/${account}/${name}\nrestype:container`;
+const signature = require("crypto").createHmac("sha256", Buffer.from(key, "base64")).update(text, "utf8").digest("base64");
+const headers = { "x-ms-date": date, "x-ms-version": version, Authorization: `SharedKey ${account}:${signature}`, "Content-Length": 0 };
+require("http").request(`${endpoint}/${name}?restype=container`, { method: "PUT", headers }, answer => {
+  answer.resume(); answer.on("end", () => process.exit(answer.statusCode === 201 ? 0 : (console.error(answer.statusCode), 1)));
+}).end();
+"#;
+        let output = Command::new("node")
+            .args(["-e", script, "--", endpoint, name, ACCOUNT, ACCOUNT_KEY])
+            .output()
+            .expect("node of the Debian package `nodejs` is needed: `make setup`");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 

@@ -206,6 +206,7 @@ async fn status(State(shared): Seen) -> Json<Value> {
         "evaluations": status.evaluations.iter().map(|(task, accuracy, step)| json!({ "task": task, "accuracy": accuracy, "step": step })).collect::<Vec<_>>(),
         "best": status.best.as_ref().map(|(measure, value, step)| json!({ "measure": measure, "value": value, "step": step })),
         "overfitting": status.overfitting,
+        "mirror": *lock(&shown.mirror),
         "side_failures": status.side_failures,
         "unwritten_lines": status.unwritten_lines,
         "faults": status.sample_errors.iter().cloned().collect::<BTreeMap<_, _>>(),

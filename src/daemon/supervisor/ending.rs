@@ -9,7 +9,7 @@ use crate::daemon::events::Event;
 use crate::daemon::train::Train;
 use crate::daemon::{start, transaction};
 use crate::exit::{CliError, ExitCode};
-use crate::signals::Signal;
+use crate::signals::{Signal, Stop, StopRequests};
 
 impl<T: Train> Supervisor<T> {
     /// Lets whoever scrapes at intervals read that the run is finished, so that its end is not taken for a crash.
@@ -63,6 +63,30 @@ impl<T: Train> Supervisor<T> {
             error.message = "stopped while no trainer ran; the newest checkpoint holds everything".into();
         }
         error
+    }
+
+    /// SIGTERM or SIGINT came.
+    pub(super) fn asked_to_stop(&mut self, signal: Signal, at: Instant) {
+        match self.stops.judge(at) {
+            Stop::Orderly => self.drain("signal"),
+            Stop::Repeated => tracing::info!(
+                "{} less than {} s after the first request to stop: taken for the same one; a later one ends at once",
+                signal.name(),
+                StopRequests::APART.as_secs()
+            ),
+            Stop::AtOnce => {
+                self.impatient = true;
+                self.end = Some(Err(CliError {
+                    code: ExitCode::Stopped,
+                    message: format!(
+                        "{} {} s or more after the first request to stop: stopped at once, without a checkpoint; the run goes on from its last one",
+                        signal.name(),
+                        StopRequests::APART.as_secs()
+                    ),
+                    hint: None,
+                }));
+            }
+        }
     }
 
     pub(super) fn drain(&mut self, why: &'static str) {

@@ -113,6 +113,7 @@ impl<T: Train> Supervisor<T> {
         // The start is no reload: `_reloads_total` counts what came after it.
         self.parts.metrics.config_generation.set(self.generation as f64);
         self.parts.metrics.config_last_reload_success_timestamp.set(unix_seconds());
+        self.tell_mirror();
         let changes = self.parts.from.as_ref().map(|(_, changes)| changes.clone()).unwrap_or_default();
         self.note("start", "start", ReloadOutcome::Applied.label(), &changes, None);
         tracing::info!(
@@ -132,6 +133,7 @@ impl<T: Train> Supervisor<T> {
             shown.config_sha256 = config.sha256();
             shown.config = Arc::clone(&config);
         }
+        self.configure_mirror();
         let lock = self.parts.lock.held().clone();
         self.parts
             .files

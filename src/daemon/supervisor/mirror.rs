@@ -1,0 +1,65 @@
+//! The copy of the run in a store: what it is told by the supervisor.
+
+use std::time::{Duration, Instant};
+
+use super::{Supervisor, TICK};
+use crate::daemon::daemon_status::lock as held;
+use crate::daemon::events::Event;
+use crate::daemon::train::Train;
+use crate::mirror::MirrorState;
+use crate::signals::{Signal, Stop};
+
+impl<T: Train> Supervisor<T> {
+    /// The config in force may name another mirror, or another way to keep it.
+    pub(super) fn configure_mirror(&mut self) {
+        let wanted = self.parts.settings.config.mirror();
+        self.parts.mirror.configure(wanted);
+    }
+
+    /// Tells the journal which of run folder and mirror the run goes on from.
+    pub(super) fn tell_mirror(&mut self) {
+        if let Some(told) = self.parts.told.take() {
+            self.note("mirror", "start", "applied", &[], Some(&told));
+        }
+    }
+
+    /// Lets the mirror have what it lacks, within what is left of `admin.grace_s`; tells what it does not get.
+    pub(super) fn finish_mirror(&mut self) {
+        if !self.parts.mirror.is_on() || self.folder_lost {
+            return;
+        }
+        let grace = Duration::from_secs_f64(self.parts.settings.config.admin.grace_s);
+        let deadline = match &self.draining {
+            Some(draining) => draining.deadline,
+            None => {
+                self.manager.stopping(grace);
+                Instant::now() + grace
+            }
+        };
+        self.parts.mirror.finish();
+        while !self.parts.mirror.is_done() && Instant::now() < deadline && !self.impatient {
+            if let Ok(Event::Signal(Signal::Terminate | Signal::Interrupt, at)) = self.parts.inbox.recv_timeout(TICK) {
+                self.impatient = self.stops.judge(at) == Stop::AtOnce;
+            }
+            self.manager.tick(true, || "the last checkpoint goes to the mirror".to_owned());
+        }
+        let status = held(&self.parts.mirror.status()).clone();
+        let shown = |step: Option<u64>| step.map_or_else(|| "no checkpoint".to_owned(), |step| format!("step {step}"));
+        if self.parts.mirror.is_done() && status.state == MirrorState::Current {
+            tracing::info!(step = status.step, mirror = status.address, "the mirror has everything");
+            return;
+        }
+        let why = match (&status.last_error, self.impatient) {
+            (_, true) => "a second request to stop came".to_owned(),
+            (Some(error), _) => error.clone(),
+            (None, _) => format!("admin.grace_s = {} ran out", grace.as_secs_f64()),
+        };
+        tracing::error!(
+            mirror = status.address,
+            "the mirror does not have the end of this run: it has {}, and {} is in {} on this machine; {why}. The same command there uploads it",
+            shown(status.step),
+            shown(status.local_step),
+            self.parts.settings.config.run_dir().display()
+        );
+    }
+}
