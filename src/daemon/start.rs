@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
+use torch_ext::ranks::Launch;
+
 use super::changes::{frozen, listed};
 use super::events::Event;
 use super::journal::LAST_GOOD_FILE;
@@ -29,10 +31,15 @@ const UNDO_LIMIT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Exit code 64 for a config, run folder or input that was refused, 75 if a signal came first. Nothing is left behind.
-pub(super) fn begin(source: &Source, events: &Sender<Event>, inbox: &Receiver<Event>) -> Result<(Started, bool), CliError> {
-    let (copy, tell) = (source.clone(), events.clone());
+pub(super) fn begin(
+    source: &Source,
+    launch: &Launch,
+    events: &Sender<Event>,
+    inbox: &Receiver<Event>,
+) -> Result<(Started, bool), CliError> {
+    let (copy, launch, tell) = (source.clone(), launch.clone(), events.clone());
     let body = move || {
-        let _ = tell.send(Event::Started(Box::new(make(&copy))));
+        let _ = tell.send(Event::Started(Box::new(make(&copy, &launch))));
     };
     let thread = std::thread::Builder::new().name("start".into()).spawn(body);
     thread.map_err(|e| CliError::io(format!("no thread for the start: {e}")))?;
@@ -44,7 +51,7 @@ pub(super) fn begin(source: &Source, events: &Sender<Event>, inbox: &Receiver<Ev
                 if let Ok(Event::Started(started)) = inbox.recv_timeout(UNDO_LIMIT)
                     && let Ok(started) = *started
                 {
-                    started.lock.undo();
+                    started.lock.iter().for_each(|lock| lock.undo());
                 }
                 return Err(stopped());
             }
@@ -65,23 +72,26 @@ pub(super) fn stopped() -> CliError {
     }
 }
 
-/// Reads, validates, compares, locks and binds. What was made is taken back if a later part fails.
-fn make(source: &Source) -> Result<Started, CliError> {
+/// Reads, validates, compares, locks and binds. What was made is taken back if a later part fails. Of several ranks, rank 0 alone has the run folder.
+fn make(source: &Source, launch: &Launch) -> Result<Started, CliError> {
     let loaded = source.load().map_err(|e| refused(e, source))?;
     let (file_sha256, warnings) = (loaded.file_sha256.clone(), warnings(&loaded));
     let settings = Settings::of(loaded);
     let policy = settings.policy()?;
-    let from = against_checkpoint(&settings.config)?;
     let run_dir = settings.config.run_dir();
-    let lock = RunLock::take(&run_dir).map_err(|e| settings.at("run.dir", e))?;
+    let (mut from, mut lock) = (None, None);
+    if launch.rank == 0 {
+        from = against_checkpoint(&settings.config)?;
+        lock = Some(RunLock::take(&run_dir).map_err(|e| settings.at("run.dir", e))?);
+    }
     let rest = || -> Result<Option<TcpListener>, CliError> {
-        let listener = listen::bind(&settings.config.admin.bind).map_err(|e| CliError {
+        let listener = listen::bind(&settings.config.admin.bind, launch.local_rank).map_err(|e| CliError {
             hint: Some("choose another admin.bind, or \"\" for none".into()),
             ..settings.wrong("admin.bind", e).into()
         })?;
         let address = listener.as_ref().and_then(|l| l.local_addr().ok());
-        lock.describe(address)
-            .map_err(|e| CliError::io(format!("{}: {e}", run_dir.display())))?;
+        let described = lock.as_ref().map_or(Ok(()), |lock| lock.describe(address));
+        described.map_err(|e| CliError::io(format!("{}: {e}", run_dir.display())))?;
         Ok(listener)
     };
     match rest() {
@@ -92,13 +102,13 @@ fn make(source: &Source) -> Result<Started, CliError> {
                 settings,
                 file_sha256,
                 policy,
-                lock: Arc::new(lock),
+                lock: lock.map(Arc::new),
                 listener,
                 from,
             })
         }
         Err(e) => {
-            lock.undo();
+            lock.iter().for_each(RunLock::undo);
             Err(e)
         }
     }

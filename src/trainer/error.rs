@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use splitmask_pipeline::error::PipelineError;
 use thiserror::Error;
+use torch_ext::ranks::RanksError;
 
 use crate::checkpoint::CheckpointError;
 use crate::exit::{CliError, ExitCode, code_of_pipeline, panic_text};
@@ -88,6 +89,12 @@ pub enum TrainError {
     /// The objective refuses a batch or settings.
     #[error(transparent)]
     Objective(ObjectiveError),
+    /// Ranks that do not come together, do not fit together, or are no longer together.
+    #[error("{0}")]
+    Ranks(RanksError),
+    /// Another rank ended the run, at a boundary that all reached together.
+    #[error("{0}")]
+    OtherRank(String),
     /// libtorch said no (a missing operator, a wrong shape).
     #[error("libtorch: {0}")]
     Torch(String),
@@ -105,6 +112,13 @@ impl TrainError {
             // For the supervisor to start again: a new process gets the device back, if anything does.
             Self::DeviceLost { .. } => ExitCode::Stopped,
             Self::OutOfMemory { .. } => ExitCode::Io,
+            // For the launcher to start all again.
+            Self::OtherRank(_)
+            | Self::Ranks(RanksError::Lost(_) | RanksError::Late(_) | RanksError::Apart { .. } | RanksError::Cancelled) => {
+                ExitCode::Stopped
+            }
+            Self::Ranks(RanksError::NoGradient(_) | RanksError::Drift(_) | RanksError::Torch(_)) => ExitCode::Internal,
+            Self::Ranks(_) => ExitCode::Usage,
             Self::Objective(ObjectiveError::Word { .. } | ObjectiveError::Kind { .. }) => ExitCode::Usage,
             Self::Torch(_) | Self::Optim(_) | Self::Objective(_) => ExitCode::Internal,
             Self::Tensor(e) => e.exit_code(),
@@ -152,7 +166,13 @@ impl TrainError {
                 Some("set codebook.path to the file that the run began with; another vocabulary needs a run of its own".into())
             }
             Self::BadFile { .. } => Some("name a folder that a run wrote: RUN/replay/step-…".into()),
-            Self::Io { .. } | Self::Objective(_) | Self::Optim(_) | Self::Torch(_) => None,
+            Self::OtherRank(_) | Self::Ranks(RanksError::Lost(_)) => {
+                Some("start all ranks again: the same command goes on from the last complete checkpoint".into())
+            }
+            Self::Ranks(RanksError::Environment { .. } | RanksError::Address { .. } | RanksError::Late(_) | RanksError::Nccl(_)) => {
+                Some("docs/distributed.md says how ranks are started".into())
+            }
+            Self::Io { .. } | Self::Objective(_) | Self::Optim(_) | Self::Torch(_) | Self::Ranks(_) => None,
         }
     }
 }
@@ -202,6 +222,15 @@ pub(super) fn device_panics_caught<T>(run: impl FnOnce() -> Result<T, TrainError
 impl From<tch::TchError> for TrainError {
     fn from(e: tch::TchError) -> Self {
         Self::of_torch(&e.to_string())
+    }
+}
+
+impl From<RanksError> for TrainError {
+    fn from(e: RanksError) -> Self {
+        match e {
+            RanksError::Torch(e) => e.into(),
+            other => Self::Ranks(other),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod last_checkpoint;
 mod memory;
 mod operation;
 mod pictures;
+mod ranks;
 mod resume;
 #[path = "../../pipeline/tests/stream_support/servers.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]

@@ -209,6 +209,10 @@ impl Plan for SupervisedConfig {
         }
     }
 
+    fn over_ranks(&self) -> Result<(), &'static str> {
+        Err("the images of a batch are mixed in pairs and its loss is the mean over those with a label, which may lie on other ranks")
+    }
+
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
         let m = at.model;
         let (n, d) = (m.patches(), m.dim());
