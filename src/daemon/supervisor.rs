@@ -2,6 +2,7 @@
 
 mod bucket;
 mod ending;
+mod journal_lines;
 mod observe;
 mod reload;
 
@@ -18,7 +19,7 @@ use super::daemon_status::{SharedDaemonStatus, lock as held};
 use super::draining::Draining;
 use super::events::{CheckpointAnswer, Event, Trigger};
 use super::file_work::FileWork;
-use super::journal::{self, Entry, Journal};
+use super::journal::Journal;
 use super::lock::RunLock;
 use super::logging::LogHandle;
 use super::pending_reload::Pending;
@@ -92,7 +93,7 @@ pub(super) struct Supervisor<T> {
     pub(super) attempted: Option<String>,
     pub(super) generation: u64,
     /// None where another rank writes it.
-    journal: Option<Arc<std::sync::Mutex<Journal>>>,
+    pub(super) journal: Option<Arc<std::sync::Mutex<Journal>>>,
     pub(super) manager: ServiceManager,
     pub(super) watchdog: Watchdog,
     pub(super) stops: StopRequests,
@@ -112,7 +113,7 @@ pub(super) struct Supervisor<T> {
     pub(super) failure_told: u64,
     /// The first trainer took its first batch: the start is accepted.
     pub(super) accepted: bool,
-    folder_lost: bool,
+    pub(super) folder_lost: bool,
 }
 
 impl<T: Train> Supervisor<T> {
@@ -391,24 +392,5 @@ impl<T: Train> Supervisor<T> {
 
     pub(super) fn status(&self) -> Status {
         held(&self.parts.status).clone()
-    }
-
-    /// Writes a line of the journal.
-    pub(super) fn note(&mut self, event: &str, trigger: &str, outcome: &str, changes: &[Change], error: Option<&str>) {
-        let Some(journal) = self.journal.clone().filter(|_| !self.folder_lost) else {
-            return;
-        };
-        let line = Entry {
-            time: journal::now(),
-            event,
-            trigger,
-            step: self.status().step,
-            sha256: &self.parts.settings.config.sha256(),
-            outcome,
-            changes,
-            error,
-        }
-        .line();
-        self.parts.files.run(move || held(&journal).append(&line));
     }
 }

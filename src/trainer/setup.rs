@@ -95,7 +95,8 @@ impl Setup {
                 words: &self.words,
                 request: &self.request,
                 batch: spec.train.batch as usize,
-                micro_batches: state.micro_batches.max(1),
+                // Each rank has as many of its own share.
+                micro_batches: state.micro_batches.max(1) * self.peers.as_ref().map_or(1, |peers| peers.world()),
                 step: state.step,
                 total_steps: spec.optim.total_steps,
                 classes: spec.objective.classes().map(|_| spec.labels.names.as_slice()),

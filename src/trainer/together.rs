@@ -92,7 +92,11 @@ impl Trainer {
             }
             if heard.stop || done {
                 self.show(State::Draining);
-                let written = self.write_together(peers, Self::checkpoint_within_grace)?;
+                let written = self.write_together(peers, |trainer| match trainer.hooks.checkpoint.last_step() {
+                    // The one that was due at the last step, or that a finished run was resumed from.
+                    Some(step) if done && step == trainer.state.step => Ok(PathBuf::new()),
+                    _ => trainer.checkpoint_within_grace(),
+                })?;
                 let step = self.state.step;
                 written.map_err(TrainError::OtherRank)?;
                 if heard.stop {

@@ -109,7 +109,8 @@ impl Hook for Log {
         m.learning_rate.set(lr);
         m.weight_decay.set(wd);
         m.ema_momentum.set(spec.ema.decay);
-        let flops = images_per_second * spec.objective.forward_flops(&spec.scope(at.setup.words.len())) * speed::STEP_OVER_FORWARD;
+        let flops =
+            images_per_second / world as f64 * spec.objective.forward_flops(&spec.scope(at.setup.words.len())) * speed::STEP_OVER_FORWARD;
         m.model_flops_utilization.set(self.peak.map_or(0.0, |peak| flops / peak));
         m.tokens_per_second.set(images_per_second * spec.model.patches() as f64);
         if at.setup.first()
