@@ -5,14 +5,10 @@ use std::sync::{Arc, OnceLock};
 use tch::Device;
 use torch_ext::ranks::{Greeting, LastWords, Launch, Options, Ranks};
 
-use super::peers::Peers;
+use super::peers::{Peers, Reread};
 use crate::trainer::error::TrainError;
 use crate::trainer::feed::Share;
 use crate::trainer::spec::TrainerSpec;
-
-/// Makes of rank 0's config, as TOML, what this rank's trainer is built from; what belongs to one process (`admin`, `log`, `pipeline.cache_dir`) stays
-/// this process's own. The error is for people.
-pub type Reread = dyn Fn(&str) -> Result<TrainerSpec, String> + Send + Sync;
 
 /// This process's place among the ranks, and what a trainer needs to take it.
 #[derive(Clone)]

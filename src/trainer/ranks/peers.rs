@@ -6,9 +6,11 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 use torch_ext::ranks::{BUCKET_BYTES, Part, Ranks, Reduce, Reducer};
 
-use super::launching::Reread;
 use crate::trainer::error::TrainError;
 use crate::trainer::spec::TrainerSpec;
+
+/// Makes of rank 0's config, as TOML, what a trainer of this process is built from. The error is for people.
+pub(super) type Reread = dyn Fn(&str) -> Result<TrainerSpec, String> + Send + Sync;
 
 /// All ranks of a run, seen from one of them. Every rank makes the same calls in the same order.
 pub(in crate::trainer) struct Peers {

@@ -117,6 +117,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn another_number_of_ranks_goes_on_at_the_lowest_row() {
+        let at = |before: u64| Cursor {
+            before,
+            ..Cursor::default()
+        };
+        let progress = |cursors: &[u64]| -> Progress {
+            let cursors: Vec<Cursor> = cursors.iter().map(|n| at(*n)).collect();
+            let fields = serde_json::json!({
+                "step": 1, "cursor": at(12), "cursors": cursors, "counters": {}, "meter": {}, "word_counts": [],
+                "token_entropy": 0.0, "codebook_perplexity": 0.0, "codebook": "",
+            });
+            serde_json::from_value(fields).unwrap()
+        };
+        assert_eq!(lowest(&progress(&[])), at(12), "one process wrote it");
+        assert_eq!(lowest(&progress(&[16, 12, 20])), at(12));
+    }
+
+    #[test]
     fn what_belongs_to_one_process_may_differ() {
         let text = |port: u32, lr: f64| {
             format!("[admin]\nbind = \"127.0.0.1:{port}\"\n[optim]\nlr = {lr}\n[pipeline]\ncache_dir = \"{port}\"\nreaders = 2\n")
