@@ -65,10 +65,13 @@ impl Hook for Log {
         let m = &metrics;
         let before = std::mem::replace(&mut self.interval, Interval::begin(m));
         let elapsed = before.began.elapsed().as_secs_f64().max(1e-9);
-        let mut images = m.images.get();
+        let (mut images, mut epoch) = (m.images.get(), state.cursor.epoch);
         if let Some(peers) = &at.setup.peers {
             peers.compare(&state.trained())?;
-            images = peers.places(state.cursor, images)?.iter().map(|(_, images)| images).sum();
+            let places = peers.places(state.cursor, images)?;
+            images = places.iter().map(|(_, images)| images).sum();
+            // Some rank may have begun the next one.
+            epoch = places.iter().map(|(cursor, _)| cursor.epoch).max().unwrap_or(epoch);
         }
         // All ranks train as many images as this one.
         let world = at.setup.peers.as_ref().map_or(1, |peers| peers.world());
@@ -86,7 +89,7 @@ impl Hook for Log {
         let mut line = Map::new();
         let mut put = |key: &str, value: Value| line.insert(key.to_owned(), value);
         put("step", json!(state.step));
-        put("epoch", json!(state.cursor.epoch));
+        put("epoch", json!(epoch));
         for (name, value) in &means {
             put(name, json!(value));
         }
@@ -133,7 +136,7 @@ impl Hook for Log {
         if at.setup.first() {
             tracing::info!(
                 step = state.step,
-                epoch = state.cursor.epoch,
+                epoch,
                 "{words}· {images_per_second:.0} images/s · wait {:.1} % · lr {lr:.2e}",
                 100.0 * wait_ratio
             );
