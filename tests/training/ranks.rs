@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ground::Ground;
-use company::{Company, close, free_port, progress, with_objective};
+use company::{Company, close, free_port, progress, steps, with_objective};
 
 const STEPS: &str = "optim.total_steps=20";
 const EACH: &str = "log.every_steps=1";
@@ -46,11 +46,9 @@ fn any_number_of_ranks_and_parts_trains_what_one_process_trains() {
             let (one, all) = (progress(&ground, &format!("{kind}-1")), progress(&ground, &run));
             assert_eq!(one["word_counts"], all["word_counts"], "{run}: other images");
             assert_eq!(all["cursors"].as_array().unwrap().len(), world);
+            let samples = |cursor: &Value| cursor["taken"].as_u64().unwrap() + cursor["before"].as_u64().unwrap();
             for cursor in all["cursors"].as_array().unwrap() {
-                assert_eq!(
-                    (&cursor["taken"], &cursor["before"]),
-                    (&one["cursor"]["taken"], &one["cursor"]["before"])
-                );
+                assert_eq!(samples(cursor), samples(&one["cursor"]), "{run}");
             }
         }
     }
@@ -63,6 +61,45 @@ fn what_is_not_finite_on_one_rank_is_skipped_by_all() {
     let have = trace(&ground, "two", 2, &["debug.inject=\"nan@5#1\""]);
     assert!(have[4]["total"].is_null() && want[4]["total"].is_null());
     close(&want, &have, 1e-5);
+}
+
+#[test]
+fn a_rollback_is_made_by_all() {
+    let ground = Ground::new();
+    let sets = |inject: &str| {
+        let own = [
+            "optim.total_steps=40",
+            EACH,
+            "checkpoint.every_steps=5",
+            "stability.check_every_steps=5",
+            "stability.nonfinite_run=3",
+        ];
+        let own = own.map(str::to_owned);
+        own.into_iter().chain([format!("debug.inject=\"{inject}\"")]).collect::<Vec<_>>()
+    };
+    Company::start_each(&ground, "one", 1, &|_| sets("nan@18-22")).finish();
+    Company::start_each(&ground, "two", 2, &|_| sets("nan@18-22#1")).finish();
+    let told = |run: &str| ground.trace(run).iter().filter(|line| line.get("rollback").is_some()).count();
+    assert_eq!((told("one"), told("two")), (1, 1));
+    close(&steps(ground.trace("one")), &steps(ground.trace("two")), 1e-4);
+    assert_eq!(progress(&ground, "one")["word_counts"], progress(&ground, "two")["word_counts"]);
+}
+
+/// A rank that fails by itself tells the others why, and what it tells is what they log.
+#[test]
+fn a_rank_that_fails_leaves_its_words_with_the_others() {
+    let ground = Ground::new();
+    let mut company = Company::start(&ground, "run", 2, &["debug.inject=\"oom@5#1\"", EACH]);
+    let (code, log) = company.end_of(1);
+    assert!(
+        code == Some(74) && log.contains("out of memory in a step of 8 images"),
+        "{code:?} {log}"
+    );
+    let (code, log) = company.end_of(0);
+    assert!(
+        code == Some(75) && log.contains("rank 1 on host") && log.contains("out of memory"),
+        "{code:?} {log}"
+    );
 }
 
 /// Whoever is killed, the others leave with its name, and the same command goes on to the very end of an undisturbed run.
@@ -101,6 +138,11 @@ fn a_stop_at_any_rank_stops_all_at_one_step_and_another_number_goes_on() {
     for (world, at, step) in [(4, 3, 10), (2, 1, 30), (4, 0, 50)] {
         let mut company = Company::start(&ground, "many", world, &sets);
         company.until_step(step);
+        if world == 2 {
+            company.rank(at).signal("USR1");
+            let written = || splitmask::checkpoint::steps(&ground.path("many/checkpoints")).pop();
+            company.rank(at).until("the checkpoint", |_| written().is_some_and(|s| s > stopped));
+        }
         company.rank(at).signal("TERM");
         for rank in 0..world {
             let (code, log) = company.end_of(rank);
