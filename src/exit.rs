@@ -34,13 +34,12 @@ pub struct CliError {
     pub hint: Option<String>,
 }
 
-/// Ends the process without destructors: those of libtorch must not run beside a thread that still computes.
-#[expect(unsafe_code, reason = "the one way that runs no destructors")]
+/// Ends the process without destructors: those of libtorch must not run beside a thread that still computes. The rank that holds what a lost one said
+/// last stays until the others have read it, for five seconds at most.
 pub fn at_once(code: i32) -> ! {
     use std::io::Write;
     let _ = std::io::stdout().flush();
-    // SAFETY: it takes a number and does not return.
-    unsafe { nix::libc::_exit(code) }
+    torch_ext::ranks::leave_at_once(code)
 }
 
 impl CliError {

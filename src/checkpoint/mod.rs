@@ -151,8 +151,11 @@ impl From<CheckpointError> for CliError {
 pub struct Progress {
     /// Optimizer steps done.
     pub step: u64,
-    /// Where the data stream goes on.
+    /// Where the data stream goes on; of several ranks the lowest place.
     pub cursor: Cursor,
+    /// Where it goes on for each rank, if several wrote it: one that passed over damaged samples is ahead of the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cursors: Vec<Cursor>,
     /// Cumulative metrics counters by name, so that rates stay honest over a restart.
     #[serde(with = "crate::exact")]
     pub counters: BTreeMap<String, f64>,

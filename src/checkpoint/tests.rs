@@ -20,6 +20,7 @@ fn snapshot(step: u64) -> Snapshot {
         progress: Progress {
             step,
             cursor: Cursor::default(),
+            cursors: vec![],
             counters: BTreeMap::from([("steps".into(), step as f64)]),
             meter: BTreeMap::from([("total".into(), 0.1)]),
             word_counts: vec![1, 2],
@@ -111,7 +112,7 @@ prop_compose! {
     ) -> Progress {
         let watched = if loss { Watched::Loss } else { Watched::Knn };
         let patience = Patience { watched, best, since };
-        Progress { step, cursor, counters, meter, word_counts, token_entropy, codebook_perplexity, codebook, classes, patience, stability, micro_batches }
+        Progress { step, cursor, cursors: vec![], counters, meter, word_counts, token_entropy, codebook_perplexity, codebook, classes, patience, stability, micro_batches }
     }
 }
 

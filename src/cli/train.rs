@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use prometheus::Registry;
 use splitmask_pipeline::metrics::PipelineMetrics;
+use torch_ext::ranks::Launch;
 
 use crate::config::Source;
 use crate::daemon::logging::{self, LogFormat};
@@ -14,7 +15,9 @@ use crate::daemon::{self, DaemonArgs};
 use crate::exit::{CliError, ExitCode};
 use crate::telemetry::metrics::TrainMetrics;
 use crate::trainer::control::{Failure, Outcome};
-use crate::trainer::{self, Telemetry};
+use crate::trainer::ranks::launching::Launching;
+use crate::trainer::spec::TrainerSpec;
+use crate::trainer::{self, Telemetry, TrainError};
 
 /// Pause between two looks at the config file.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -61,22 +64,38 @@ pub(crate) struct ConfigArgs {
 }
 
 pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
-    let registry = Registry::new();
+    let launch = Launch::from_env().map_err(|e| CliError::from(TrainError::from(e)))?;
     let internal = |e: prometheus::Error| CliError {
         code: ExitCode::Internal,
         message: format!("metrics: {e}"),
         hint: None,
+    };
+    let registry = match launch.world {
+        1 => Registry::new(),
+        _ => Registry::new_custom(None, Some([("rank".to_owned(), launch.rank.to_string())].into())).map_err(internal)?,
     };
     let telemetry = Telemetry {
         train: TrainMetrics::new(&registry).map_err(internal)?,
         pipeline: PipelineMetrics::register(&registry).map_err(internal)?,
     };
     let metrics = telemetry.train.clone();
-    let train = move |spec, commands, status| Ok::<_, Failure>(trainer::run(spec, &commands, status, telemetry.clone())?);
-    let progress = Progress::on_terminal().filter(|_| args.log_format == LogFormat::Text);
+    let progress = Progress::on_terminal().filter(|_| args.log_format == LogFormat::Text && launch.rank == 0);
     let log = logging::start("info", args.log_format, progress.clone());
     let source = args.into_source();
-    match daemon::run(
+    let reread = source.clone();
+    let launching = Launching::new(launch.clone(), move |text| spec_of_rank_0(&reread, text));
+    let (told, several) = (launching.clone(), launching.several());
+    let train = move |spec, commands, status| {
+        trainer::run(spec, &commands, status, telemetry.clone(), &launching).map_err(|error| {
+            let failure = Failure::from(error);
+            Failure {
+                // Several ranks end together, also where a bucket does not answer: their launcher starts them again.
+                away: failure.away && !several,
+                ..failure
+            }
+        })
+    };
+    let ended = daemon::run(
         DaemonArgs {
             source,
             metrics,
@@ -84,16 +103,28 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
             log,
             progress,
             watch_every: WATCH_EVERY,
+            launch,
         },
         train,
-    )? {
-        Outcome::Finished { .. } => Ok(()),
-        Outcome::Stopped { step } => Err(CliError {
+    );
+    match ended {
+        Ok(Outcome::Finished { .. }) => Ok(()),
+        Ok(Outcome::Stopped { step }) => Err(CliError {
             code: ExitCode::Stopped,
             message: format!("stopped at step {step} after a checkpoint"),
             hint: Some("the same command goes on from there".into()),
         }),
+        Err(error) => {
+            told.say(&error.message);
+            Err(error)
+        }
     }
+}
+
+/// What a trainer of this process is built from where rank 0 has the config `text`.
+fn spec_of_rank_0(own: &Source, text: &str) -> Result<TrainerSpec, String> {
+    let (config, _) = own.load_text(text).map_err(|e| e.to_string())?;
+    Ok(config.trainer_spec())
 }
 
 impl TrainArgs {

@@ -16,7 +16,7 @@ use crate::optim::config::OptimConfig;
 use crate::picture::PictureConfig;
 use crate::setting::{self, Class, key};
 use crate::telemetry::log_config::LogConfig;
-use crate::trainer::spec::{DebugConfig, StabilityConfig, TrainConfig};
+use crate::trainer::spec::{DebugConfig, RanksConfig, StabilityConfig, TrainConfig};
 use crate::words::CodebookConfig;
 
 /// One key.
@@ -71,6 +71,7 @@ const AFTER: &[(&str, &[setting::Key])] = &[
     (OptimConfig::TABLE, OptimConfig::KEYS),
     (EmaConfig::TABLE, EmaConfig::KEYS),
     (TrainConfig::TABLE, TrainConfig::KEYS),
+    (RanksConfig::TABLE, RanksConfig::KEYS),
     (StabilityConfig::TABLE, StabilityConfig::KEYS),
     (CheckpointConfig::TABLE, CheckpointConfig::KEYS),
     (EvalConfig::TABLE, EvalConfig::KEYS),

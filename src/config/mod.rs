@@ -33,7 +33,8 @@ use crate::objective::{ObjectiveConfig, Scope};
 use crate::optim::EmaConfig;
 use crate::optim::config::OptimConfig;
 use crate::trainer::spec::{
-    AugmentConfig, CheckpointConfig, DebugConfig, LogConfig, PictureConfig, StabilityConfig, TrainConfig, TrainerSpec, TrainingLabels,
+    AugmentConfig, CheckpointConfig, DebugConfig, LogConfig, PictureConfig, RanksConfig, StabilityConfig, TrainConfig, TrainerSpec,
+    TrainingLabels,
 };
 use crate::words::CodebookConfig;
 
@@ -69,6 +70,8 @@ pub struct Config {
     pub ema: EmaConfig,
     /// `[train]`.
     pub train: TrainConfig,
+    /// `[ranks]`.
+    pub ranks: RanksConfig,
     /// `[stability]`.
     pub stability: StabilityConfig,
     /// `[checkpoint]`.
@@ -161,6 +164,7 @@ impl Config {
             optim: self.optim.clone(),
             ema: self.ema.clone(),
             train: self.train.clone(),
+            ranks: self.ranks.clone(),
             stability: self.stability.clone(),
             debug: self.debug.clone(),
             checkpoint: self.checkpoint.clone(),

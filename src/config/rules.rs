@@ -88,6 +88,7 @@ pub(super) fn problems(config: &Config, places: &BTreeMap<String, Place>) -> Vec
     f.owned(|found| {
         config.train.check(found);
         config.ema.check(found);
+        config.ranks.check(found);
         config.stability.check(found);
         config.debug.check(found);
         config.checkpoint.check(found);

@@ -37,9 +37,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prometheus::Registry;
+use torch_ext::ranks::Launch;
 
 use crate::config::Source;
 use crate::exit::CliError;
+use crate::mirror::Mirror;
 use crate::signals;
 use crate::telemetry::metrics::TrainMetrics;
 use crate::trainer::control::{Outcome, Status, StatusBoard};
@@ -66,6 +68,8 @@ pub struct DaemonArgs {
     pub progress: Option<progress::Progress>,
     /// Pause between two looks at the config file.
     pub watch_every: Duration,
+    /// This process's place among the ranks. Rank 0 alone has run folder, journal and reloads; the others show `/metrics` and their health.
+    pub launch: Launch,
 }
 
 /// Runs until the trainer is done or a signal ends it. From here on signals are heard.
@@ -80,7 +84,7 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
     let heard = events.clone();
     signals::listen(move |signal| drop(heard.send(Event::Signal(signal, Instant::now()))))
         .map_err(|e| CliError::internal("signals cannot be heard", &e))?;
-    let (started, hangup) = start::begin(&args.source, &args.metrics, &events, &inbox)?;
+    let (started, hangup) = start::begin(&args.source, &args.metrics, &args.launch, &events, &inbox)?;
     let Started {
         settings,
         file_sha256,
@@ -96,11 +100,19 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
         log.set(&config.log.filter);
     }
     let status: StatusBoard = Arc::new(Mutex::new(Status::default()));
-    let shown = Arc::new(Mutex::new(DaemonStatus::starting(Arc::clone(&config), mirror.status())));
-    let shared = admin::Shared::new(Arc::clone(&status), Arc::clone(&shown), args.registry, events.clone(), policy);
+    let mirrored = mirror.as_ref().map(Mirror::status).unwrap_or_default();
+    let shown = Arc::new(Mutex::new(DaemonStatus::starting(Arc::clone(&config), mirrored)));
+    let shared = admin::Shared::new(
+        Arc::clone(&status),
+        Arc::clone(&shown),
+        args.registry,
+        events.clone(),
+        policy,
+        args.launch.rank,
+    );
     let threads = admin::AdminThread::start(shared).and_then(|admin| Ok((admin, file_work::FileWork::start()?)));
     let (mut admin, files) = threads.map_err(|e| {
-        lock.undo();
+        lock.iter().for_each(|lock| lock.undo());
         CliError::internal("a thread of the daemon could not be started", &e)
     })?;
     let address = listener.as_ref().and_then(|l| l.local_addr().ok());
@@ -112,7 +124,9 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
         tracing::info!(step, changes = %listed(changes), "going on from the checkpoint at step {step}");
     }
     // Dropped at the end, which ends the threads; one that hangs is not waited for.
-    let _watches = watch(&args.source, file_sha256, args.watch_every, &lock, &events);
+    let _watches = lock
+        .as_ref()
+        .map(|lock| watch(&args.source, file_sha256, args.watch_every, lock, &events));
     supervisor::Supervisor::new(supervisor::Parts {
         source: args.source,
         metrics: args.metrics,
@@ -126,6 +140,7 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
         admin,
         files,
         lock,
+        launch: args.launch,
         from,
         mirror,
         told,

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{AdminConfig, file};
 
 /// What anybody may read by any name: Prometheus and Kubernetes address it as they know it.
-const OPEN: [&str; 3] = ["/metrics", "/-/healthy", "/-/ready"];
+pub(super) const OPEN: [&str; 3] = ["/metrics", "/-/healthy", "/-/ready"];
 /// Shortest token.
 const TOKEN_BYTES: usize = 32;
 

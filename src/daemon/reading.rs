@@ -102,7 +102,7 @@ fn compare(mut settings: Settings, in_force: &Settings) -> Result<NewConfig, Ref
     let listener = if *bind == in_force.config.admin.bind {
         None
     } else {
-        match listen::bind(bind) {
+        match listen::bind(bind, 0) {
             Ok(listener) => Some(listener),
             Err(e) => return Err(Refusal::of(ReloadOutcome::Failed, changes, settings.wrong("admin.bind", e))),
         }

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use splitmask_pipeline::bucket::secret::hidden;
+use torch_ext::ranks::Launch;
 
 use super::changes::{frozen, listed};
 use super::events::Event;
@@ -36,12 +37,13 @@ const UNDO_LIMIT: Duration = Duration::from_secs(1);
 pub(super) fn begin(
     source: &Source,
     metrics: &TrainMetrics,
+    launch: &Launch,
     events: &Sender<Event>,
     inbox: &Receiver<Event>,
 ) -> Result<(Started, bool), CliError> {
-    let (copy, metrics, tell) = (source.clone(), metrics.clone(), events.clone());
+    let (copy, metrics, launch, tell) = (source.clone(), metrics.clone(), launch.clone(), events.clone());
     let body = move || {
-        let _ = tell.send(Event::Started(Box::new(make(&copy, &metrics))));
+        let _ = tell.send(Event::Started(Box::new(make(&copy, &metrics, &launch))));
     };
     let thread = std::thread::Builder::new().name("start".into()).spawn(body);
     thread.map_err(|e| CliError::io(format!("no thread for the start: {e}")))?;
@@ -53,7 +55,7 @@ pub(super) fn begin(
                 if let Ok(Event::Started(started)) = inbox.recv_timeout(UNDO_LIMIT)
                     && let Ok(started) = *started
                 {
-                    started.lock.undo();
+                    started.lock.iter().for_each(|lock| lock.undo());
                 }
                 return Err(stopped());
             }
@@ -74,56 +76,70 @@ pub(super) fn stopped() -> CliError {
     }
 }
 
-/// Reads, validates, compares, locks and binds. What was made is taken back if a later part fails.
-fn make(source: &Source, metrics: &TrainMetrics) -> Result<Started, CliError> {
+/// Reads, validates, compares, locks and binds. What was made is taken back if a later part fails. Of several ranks, rank 0 alone has the run folder.
+fn make(source: &Source, metrics: &TrainMetrics, launch: &Launch) -> Result<Started, CliError> {
     let loaded = source.load().map_err(|e| refused(e, source))?;
     let (file_sha256, warnings) = (loaded.file_sha256.clone(), warnings(&loaded));
     let settings = Settings::of(loaded);
     let policy = settings.policy()?;
     let run_dir = settings.config.run_dir();
-    let mirrored = settings.config.mirror();
-    // A mirror may bring the checkpoint to compare with, and brings it into a folder that is locked.
-    let compare = || against_checkpoint(&settings.config);
-    let mut from = if mirrored.is_none() { compare()? } else { None };
-    let lock = RunLock::take(&run_dir).map_err(|e| settings.at("run.dir", e))?;
-    let opened = open_mirror(&settings, &lock, metrics).and_then(|opened| {
-        if mirrored.is_some() {
-            from = compare().inspect_err(|_| opened.mirror.leave(UNDO_LIMIT))?;
-        }
-        Ok(opened)
-    });
-    let opened = opened.inspect_err(|_| lock.undo())?;
+    let (mut from, mut lock, mut opened) = (None, None, None);
+    if launch.rank == 0 {
+        let (taken, mirror, checkpoint) = take_run(&settings, metrics)?;
+        (from, lock, opened) = (checkpoint, Some(taken), Some(mirror));
+    }
     let rest = || -> Result<Option<TcpListener>, CliError> {
-        let listener = listen::bind(&settings.config.admin.bind).map_err(|e| CliError {
+        let listener = listen::bind(&settings.config.admin.bind, launch.local_rank).map_err(|e| CliError {
             hint: Some("choose another admin.bind, or \"\" for none".into()),
             ..settings.wrong("admin.bind", e).into()
         })?;
         let address = listener.as_ref().and_then(|l| l.local_addr().ok());
-        lock.describe(address)
-            .map_err(|e| CliError::io(format!("{}: {e}", run_dir.display())))?;
+        let described = lock.as_ref().map_or(Ok(()), |lock| lock.describe(address));
+        described.map_err(|e| CliError::io(format!("{}: {e}", run_dir.display())))?;
         Ok(listener)
     };
     match rest() {
         Ok(listener) => {
+            let (mirror, told) = opened.map_or((None, None), |opened| (Some(opened.mirror), opened.told));
             // As check-config says them.
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             Ok(Started {
                 settings,
                 file_sha256,
                 policy,
-                lock: Arc::new(lock),
+                lock: lock.map(Arc::new),
                 listener,
                 from,
-                mirror: opened.mirror,
-                told: opened.told,
+                mirror,
+                told,
             })
         }
         Err(e) => {
-            opened.mirror.leave(UNDO_LIMIT);
-            lock.undo();
+            opened.iter().for_each(|opened| opened.mirror.leave(UNDO_LIMIT));
+            lock.iter().for_each(RunLock::undo);
             Err(e)
         }
     }
+}
+
+/// The checkpoint that a run goes on from, and what differs from its config.
+type From = Option<(u64, Vec<Change>)>;
+
+/// Locks the run folder and opens the mirror, if there is one. Nothing is left behind if a part fails.
+fn take_run(settings: &Settings, metrics: &TrainMetrics) -> Result<(RunLock, mirror::Opened, From), CliError> {
+    let mirrored = settings.config.mirror();
+    // A mirror may bring the checkpoint to compare with, and brings it into a folder that is locked.
+    let compare = || against_checkpoint(&settings.config);
+    let mut from = if mirrored.is_none() { compare()? } else { None };
+    let lock = RunLock::take(&settings.config.run_dir()).map_err(|e| settings.at("run.dir", e))?;
+    let opened = open_mirror(settings, &lock, metrics).and_then(|opened| {
+        if mirrored.is_some() {
+            from = compare().inspect_err(|_| opened.mirror.leave(UNDO_LIMIT))?;
+        }
+        Ok(opened)
+    });
+    let opened = opened.inspect_err(|_| lock.undo())?;
+    Ok((lock, opened, from))
 }
 
 /// Opens the mirror, if there is one, and brings what the run folder lacks.

@@ -16,11 +16,13 @@ pub struct Started {
     /// Digest of the config file.
     pub(super) file_sha256: String,
     pub(super) policy: Policy,
-    pub(super) lock: Arc<RunLock>,
+    /// Of the run folder; of several ranks, rank 0 alone has it.
+    pub(super) lock: Option<Arc<RunLock>>,
     pub(super) listener: Option<TcpListener>,
     /// The checkpoint that the run goes on from, and what differs from its config.
     pub(super) from: Option<(u64, Vec<Change>)>,
-    pub(super) mirror: Mirror,
+    /// The copy of the run folder in a store; of several ranks, rank 0 alone keeps it.
+    pub(super) mirror: Option<Mirror>,
     /// Which of run folder and mirror it goes on from, and why.
     pub(super) told: Option<String>,
 }

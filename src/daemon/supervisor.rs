@@ -2,6 +2,7 @@
 
 mod bucket;
 mod ending;
+mod journal_lines;
 mod mirror;
 mod observe;
 mod reload;
@@ -11,13 +12,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use torch_ext::ranks::{Launch, Launcher};
+
 use super::admin::AdminThread;
 use super::bucket_wait::BucketWait;
 use super::daemon_status::{SharedDaemonStatus, lock as held};
 use super::draining::Draining;
 use super::events::{CheckpointAnswer, Event, Trigger};
 use super::file_work::FileWork;
-use super::journal::{self, Entry, Journal};
+use super::journal::Journal;
 use super::lock::RunLock;
 use super::logging::LogHandle;
 use super::pending_reload::Pending;
@@ -57,10 +60,14 @@ pub(super) struct Parts<T> {
     pub(super) inbox: Receiver<Event>,
     pub(super) admin: AdminThread,
     pub(super) files: FileWork,
-    pub(super) lock: Arc<RunLock>,
+    /// Of the run folder; of several ranks, rank 0 alone has it.
+    pub(super) lock: Option<Arc<RunLock>>,
+    /// This process's place among the ranks.
+    pub(super) launch: Launch,
     /// The checkpoint that the run goes on from, and what differs from its config.
     pub(super) from: Option<(u64, Vec<Change>)>,
-    pub(super) mirror: Mirror,
+    /// The copy of the run folder in a store; of several ranks, rank 0 alone keeps it.
+    pub(super) mirror: Option<Mirror>,
     /// Which of run folder and mirror it goes on from, and why; until the journal has it.
     pub(super) told: Option<String>,
     /// A SIGHUP came during the start.
@@ -94,12 +101,15 @@ pub(super) struct Supervisor<T> {
     /// Digest of the file at the last attempt to load it.
     pub(super) attempted: Option<String>,
     pub(super) generation: u64,
-    journal: Arc<std::sync::Mutex<Journal>>,
+    /// None where another rank writes it.
+    pub(super) journal: Option<Arc<std::sync::Mutex<Journal>>>,
     pub(super) manager: ServiceManager,
     pub(super) watchdog: Watchdog,
     pub(super) stops: StopRequests,
     pub(super) draining: Option<Draining>,
     began: Instant,
+    /// The process that started this one.
+    pub(super) parent: u32,
     /// Tries of a start whose bucket does not answer.
     pub(super) bucket_wait: Option<BucketWait>,
     /// What it said at the last of them.
@@ -135,12 +145,15 @@ impl<T: Train> Supervisor<T> {
             again: parts.hangup.then_some(Trigger::Signal),
             attempted: None,
             generation: 0,
-            journal: Arc::new(std::sync::Mutex::new(Journal::of(
-                &config.run_dir(),
-                parts.lock.held(),
-                parts.metrics.write_failures.of(RunFile::Journal).clone(),
-            ))),
+            journal: parts.lock.as_ref().map(|lock| {
+                Arc::new(std::sync::Mutex::new(Journal::of(
+                    &config.run_dir(),
+                    lock.held(),
+                    parts.metrics.write_failures.of(RunFile::Journal).clone(),
+                )))
+            }),
             manager: ServiceManager::from_environment(),
+            parent: std::os::unix::process::parent_id(),
             watchdog: Watchdog::new(now, Duration::from_secs_f64(config.admin.watchdog_s)),
             stops: StopRequests::default(),
             draining: None,
@@ -167,12 +180,11 @@ impl<T: Train> Supervisor<T> {
         }
         if let (false, Err(e)) = (self.accepted, &result) {
             tracing::debug!(error = %e.message, "the start was refused");
-            if !self.folder_lost {
-                let lock = Arc::clone(&self.parts.lock);
+            if let Some(lock) = self.parts.lock.clone().filter(|_| !self.folder_lost) {
                 self.parts.files.run(move || lock.undo());
             }
             self.parts.files.finish(LAST_WRITES);
-            self.parts.mirror.leave(LAST_WORDS);
+            self.parts.mirror.iter().for_each(|mirror| mirror.leave(LAST_WORDS));
             return result;
         }
         let (outcome, error) = match &result {
@@ -216,6 +228,17 @@ impl<T: Train> Supervisor<T> {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Signal(signal @ (Signal::Terminate | Signal::Interrupt), at) => self.asked_to_stop(signal, at),
+            // torchrun hands its own end on by whichever signal it got.
+            Event::Signal(Signal::Hangup, at) if self.parts.launch.by == Launcher::Torchrun => {
+                self.stops.judge(at);
+                self.drain("signal");
+            }
+            Event::Signal(Signal::Hangup, _) if self.parts.launch.rank > 0 => {
+                tracing::warn!(
+                    "a config is reloaded through rank 0: this signal does nothing on rank {}",
+                    self.parts.launch.rank
+                );
+            }
             Event::Signal(Signal::Hangup, _) => self.reload_unasked(Trigger::Signal),
             Event::Signal(Signal::User1, _) => self.checkpoint(|answer| match answer {
                 Ok((path, step)) => tracing::info!(step, path = %path.display(), "checkpoint by signal"),
@@ -310,7 +333,7 @@ impl<T: Train> Supervisor<T> {
     /// What a trainer is built from: the config, and the lock by which it recognises its folder.
     pub(super) fn trainer_spec(&self, config: &Config) -> TrainerSpec {
         TrainerSpec {
-            lock: Some(self.parts.lock.held().clone()),
+            lock: self.parts.lock.as_ref().map(|lock| lock.held().clone()),
             ..config.trainer_spec()
         }
     }
@@ -365,25 +388,5 @@ impl<T: Train> Supervisor<T> {
 
     pub(super) fn status(&self) -> Status {
         held(&self.parts.status).clone()
-    }
-
-    /// Writes a line of the journal.
-    pub(super) fn note(&mut self, event: &str, trigger: &str, outcome: &str, changes: &[Change], error: Option<&str>) {
-        if self.folder_lost {
-            return;
-        }
-        let line = Entry {
-            time: journal::now(),
-            event,
-            trigger,
-            step: self.status().step,
-            sha256: &self.parts.settings.config.sha256(),
-            outcome,
-            changes,
-            error,
-        }
-        .line();
-        let journal = Arc::clone(&self.journal);
-        self.parts.files.run(move || held(&journal).append(&line));
     }
 }

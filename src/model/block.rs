@@ -318,6 +318,7 @@ mod tests {
                         start: 3,
                         len: 3,
                         total: 9,
+                        stride: 1,
                     });
                     let _autocast = bf16.then(|| Autocast::bf16(Device::Cpu).unwrap());
                     let mut y = &x * 1.0;

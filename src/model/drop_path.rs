@@ -9,15 +9,17 @@ thread_local! {
 }
 
 /// Which images of a batch a forward pass sees. While a guard lives, drop path draws for the whole batch and takes its images' share, so that the
-/// same seed gives an image the same fate in any part. Like the generator it draws from, a state of the thread.
+/// same seed gives an image the same fate in any part and on any rank. Like the generator it draws from, a state of the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchRows {
     /// First image.
     pub start: i64,
     /// Images of this pass.
     pub len: i64,
-    /// Images of the batch.
+    /// Images of the batch, over all ranks.
     pub total: i64,
+    /// From one image of this pass to the next: the number of ranks, for rank r of W has the images r, r + W, … of a batch.
+    pub stride: i64,
 }
 
 /// Goes back to what was before when dropped.
@@ -57,7 +59,8 @@ pub(super) fn drop_path(y: Tensor, rate: f64) -> Tensor {
         Some(rows) if rows.len < rows.total && m % rows.len == 0 => {
             let branches = m / rows.len;
             let whole = draw(branches * rows.total).view([branches, rows.total]);
-            whole.narrow(1, rows.start, rows.len).reshape([m, 1, 1])
+            let own = whole.slice(1, rows.start, rows.start + (rows.len - 1) * rows.stride + 1, rows.stride);
+            own.reshape([m, 1, 1])
         }
         _ => draw(m),
     };
@@ -90,10 +93,37 @@ mod tests {
         };
         for len in [1, 3, 6] {
             for start in (0..12).step_by(len as usize) {
-                let _rows = BatchRows { start, len, total: 12 }.enter();
+                let _rows = BatchRows {
+                    start,
+                    len,
+                    total: 12,
+                    stride: 1,
+                }
+                .enter();
                 tch::manual_seed(2);
                 let part = drop_path(Tensor::ones([2 * len, 1, 1], (Kind::Float, Device::Cpu)), 0.5).view([2, len]);
                 assert_eq!(part, whole.narrow(1, start, len), "{start} {len}");
+            }
+        }
+        for (world, parts) in [(2, 1), (3, 2), (4, 3)] {
+            let len = 12 / world / parts;
+            for (rank, part) in (0..world).flat_map(|r| (0..parts).map(move |p| (r, p))) {
+                let start = part * len * world + rank;
+                let _rows = BatchRows {
+                    start,
+                    len,
+                    total: 12,
+                    stride: world,
+                }
+                .enter();
+                tch::manual_seed(2);
+                let own = drop_path(Tensor::ones([2 * len, 1, 1], (Kind::Float, Device::Cpu)), 0.5).view([2, len]);
+                let images: Vec<i64> = (0..len).map(|k| start + k * world).collect();
+                assert_eq!(
+                    own,
+                    whole.index_select(1, &Tensor::from_slice(&images)),
+                    "rank {rank} of {world}, part {part}"
+                );
             }
         }
         assert_eq!(BatchRows::current(), None);

@@ -101,6 +101,7 @@ impl StepContext {
                 start: 0,
                 len: images,
                 total: images,
+                stride: 1,
             },
         }
     }
@@ -254,6 +255,16 @@ pub trait Plan: Any + Debug + Send + Sync {
     /// Floating point operations of a forward pass over one image, losses left out: sums of [`crate::model::linear_flops`] and
     /// [`crate::model::block_flops`].
     fn forward_flops(&self, at: &Scope<'_>) -> f64;
+
+    /// Whether a training on several ranks gives what one on a single rank gives, up to the rounding of sums, by the means that a pass has: gradients
+    /// averaged over the ranks, means of equal shares of a batch, counts summed, and [`BetweenImages`] over the images of all ranks. Whatever else
+    /// looks at several images of a batch (batch normalisation, a centre, mixed images) sees its own rank's alone, and that is another training.
+    ///
+    /// # Errors
+    /// Why not, to be read behind "because"; several ranks are then refused. So is a plan that does not say.
+    fn over_ranks(&self) -> Result<(), &'static str> {
+        Err("nobody has shown that its losses are those of the whole batch there")
+    }
 
     /// Whether a batch must go through in one piece, as BatchNorm asks; then `train.accumulate` is 1 and a lack of memory ends the run.
     fn whole_batch(&self) -> bool {

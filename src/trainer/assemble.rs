@@ -16,6 +16,9 @@ use super::hooks::Hooks;
 use super::initial_weights::{self, NewRun};
 use super::metrics_log::MetricsLog;
 use super::outlets::{Outlets, Telemetry};
+use super::ranks::launching::Launching;
+use super::ranks::peers::Peers;
+use super::ranks::start::lowest;
 use super::reading_labels::labels_of;
 use super::resume;
 use super::run::Trainer;
@@ -27,20 +30,51 @@ use super::tensorboard::TensorBoard;
 use crate::telemetry::metrics::{Phase, PhaseClock, RunFile};
 use crate::tensor::{TensorError, choose_device, multiplies_bf16};
 
+/// How a process came to its place among the ranks, and the others, if there are any.
+#[derive(Clone)]
+pub(super) struct Company {
+    pub(super) launching: Launching,
+    pub(super) peers: Option<Rc<Peers>>,
+}
+
+impl Company {
+    /// Meets the other ranks of `launching`; nothing is done for one process.
+    ///
+    /// # Errors
+    /// What several ranks cannot train, a device that is not there, ranks that do not come together.
+    pub(super) fn meet(spec: &TrainerSpec, launching: &Launching) -> Result<Self, TrainError> {
+        let peers = if launching.several() {
+            let (device, _) = choose_device(&launching.device_setting(&spec.train.device)?)?;
+            launching.meet(spec, device)?.map(Rc::new)
+        } else {
+            None
+        };
+        Ok(Self {
+            launching: launching.clone(),
+            peers,
+        })
+    }
+}
+
 /// Builds everything, restores the newest checkpoint if there is one, and starts the pipeline at its cursor; after a rollback where and with the memory
-/// that `after` says instead.
+/// that `after` says instead. Several ranks do so together: rank 0 reads the run folder, and the others get what it has.
 pub(super) fn assemble(
     mut spec: TrainerSpec,
     supply: Supply,
     status: StatusBoard,
     telemetry: Telemetry,
+    company: Company,
     after: Option<AfterRollback>,
 ) -> Result<Trainer, TrainError> {
-    let device = prepare_device(&spec, &telemetry)?;
+    let device = prepare_device(&spec, &telemetry, &company.launching)?;
+    let peers = company.peers.as_deref();
+    let first = peers.is_none_or(Peers::first);
+    peers.map(|peers| peers.agree_on_config(&spec)).transpose()?;
     // A paused trainer that is rebuilt by a reload is paused no more.
     telemetry.train.set_paused(None);
 
     let words = Rc::new(spec.load_words(device)?);
+    peers.map(|peers| peers.agree("codebook", &words.id())).transpose()?;
     spec.take_labels(labels_of(&spec, &supply)?);
     for told in class_remarks::of_training(&spec.labels) {
         tracing::warn!("data.train = {}: {told}", redact(spec.data.first_place()));
@@ -53,15 +87,14 @@ pub(super) fn assemble(
         .objective
         .declare(kind.numbers, kind.collapse.iter().map(|rule| rule.name));
     let request = Arc::new(words.request(spec.objective.request(&spec.scope(words.len()))));
-    let newest = resume::newest(&spec.run_dir, &telemetry.train, &status)?;
-    let resumed = newest.as_ref().map(|(_, snapshot)| snapshot.progress.step);
-    if let Some((folder, snapshot)) = newest {
-        let counters = snapshot.progress.counters.clone();
-        state.restore(&folder, snapshot, &spec, &words)?;
-        telemetry.train.restore(&counters);
-        tracing::info!(step = state.step, from = %folder.display(), "resuming");
+    let newest = match first {
+        true => resume::newest(&spec.run_dir, &telemetry.train, &status)?,
+        false => None,
+    };
+    if let Some((folder, snapshot)) = &newest {
+        state.restore(folder, snapshot, &spec, &words)?;
     } else {
-        if let Some(from) = &spec.init_from {
+        if let Some(from) = spec.init_from.as_ref().filter(|_| first) {
             let new_run = NewRun {
                 model: &spec.model,
                 vars: &state.vars,
@@ -72,6 +105,30 @@ pub(super) fn assemble(
             initial_weights::load(from, &new_run)?;
         }
         state.begin_averages(&spec.run_dir, &[], &spec)?;
+    }
+    let from = newest.as_ref().map(|(folder, _)| folder.display().to_string()).unwrap_or_default();
+    let progress = newest.map(|(_, snapshot)| snapshot.progress);
+    let progress = match peers {
+        Some(peers) => {
+            peers.share_tensors(state.tensors())?;
+            peers.reduce(&state.trained())?;
+            peers.share_progress(progress.as_ref())?
+        }
+        None => progress,
+    };
+    let resumed = progress.as_ref().map(|p| p.step);
+    if let Some(progress) = progress {
+        match first {
+            true => telemetry.train.restore(&progress.counters),
+            false => telemetry.train.restore_alike(&progress.counters),
+        }
+        let (cursor, world) = match peers {
+            Some(peers) => (peers.place_in(&progress), peers.world() as u32),
+            None if !progress.cursors.is_empty() => (lowest(&progress), 1),
+            None => (progress.cursor, 1),
+        };
+        state.take_progress(progress, cursor, spec.train.batch / world, &spec);
+        tracing::info!(step = state.step, from, "resuming");
     }
     let mut metrics_log = match after {
         Some(after) => {
@@ -88,7 +145,7 @@ pub(super) fn assemble(
     };
 
     // Before anything is written: a bucket that cannot be read must leave no trace.
-    if matches!(supply, Supply::Bucket) {
+    if matches!(supply, Supply::Bucket) && first {
         check_val(&spec)?;
     }
     let mut setup = Setup {
@@ -97,20 +154,28 @@ pub(super) fn assemble(
         words,
         request,
         supply,
+        launching: company.launching,
+        peers: company.peers,
     };
     let feed = setup.open_feed(state.cursor, device, &telemetry.pipeline)?;
+    if let Some(peers) = &setup.peers {
+        peers.agree("the list of shards", feed.shards())?;
+    }
     let epochs = fit_schedule(&mut setup.spec, feed.samples())?;
     let spec = &setup.spec;
-    spec.check_folder()?;
-    std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io {
-        path: spec.run_dir.clone(),
-        source,
-    })?;
-    if resumed.is_none() {
-        set_aside_lost(&mut metrics_log, spec, &status);
+    let mut tensorboard = None;
+    if first {
+        spec.check_folder()?;
+        std::fs::create_dir_all(&spec.run_dir).map_err(|source| TrainError::Io {
+            path: spec.run_dir.clone(),
+            source,
+        })?;
+        if resumed.is_none() {
+            set_aside_lost(&mut metrics_log, spec, &status);
+        }
+        metrics_log.stand_at(state.step, &state.ladder.save().rollbacks);
+        tensorboard = TensorBoard::of(spec, state.step, &telemetry.train);
     }
-    metrics_log.stand_at(state.step, &state.ladder.save().rollbacks);
-    let tensorboard = TensorBoard::of(spec, state.step, &telemetry.train);
     tracing::info!(
         steps = spec.optim.total_steps,
         warmup_steps = spec.optim.warmup_steps,
@@ -130,6 +195,7 @@ pub(super) fn assemble(
             clock: PhaseClock::start(telemetry.train.clone(), Phase::Other),
             metrics_log,
             tensorboard,
+            writes: first,
             status,
             telemetry,
         },
@@ -158,8 +224,8 @@ const WORKSPACE: &str = "CUBLAS_WORKSPACE_CONFIG";
 const WORKSPACES: [&str; 2] = [":4096:8", ":16:8"];
 
 /// Chooses the device, libtorch's threads and its arithmetic.
-fn prepare_device(spec: &TrainerSpec, telemetry: &Telemetry) -> Result<Device, TrainError> {
-    let (device, why_not_cuda) = choose_device(&spec.train.device)?;
+fn prepare_device(spec: &TrainerSpec, telemetry: &Telemetry, launching: &Launching) -> Result<Device, TrainError> {
+    let (device, why_not_cuda) = choose_device(&launching.device_setting(&spec.train.device)?)?;
     if let Some(reason) = why_not_cuda {
         tracing::info!(%reason, "training on the CPU");
     }
@@ -169,7 +235,8 @@ fn prepare_device(spec: &TrainerSpec, telemetry: &Telemetry) -> Result<Device, T
         );
     }
     let threads = if spec.train.threads == 0 {
-        std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        (cores / launching.sharing()).max(1) as u32
     } else {
         spec.train.threads
     };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use splitmask_pipeline::error::PipelineError;
 use thiserror::Error;
+use torch_ext::ranks::RanksError;
 
 use crate::checkpoint::CheckpointError;
 use crate::exit::{CliError, ExitCode, code_of_pipeline, panic_text};
@@ -88,6 +89,12 @@ pub enum TrainError {
     /// The objective refuses a batch or settings.
     #[error(transparent)]
     Objective(ObjectiveError),
+    /// Ranks that do not come together, do not fit together, or are no longer together.
+    #[error("{0}")]
+    Ranks(RanksError),
+    /// Another rank ended the run, at a boundary that all reached together.
+    #[error("{0}")]
+    OtherRank(String),
     /// libtorch said no (a missing operator, a wrong shape).
     #[error("libtorch: {0}")]
     Torch(String),
@@ -105,6 +112,13 @@ impl TrainError {
             // For the supervisor to start again: a new process gets the device back, if anything does.
             Self::DeviceLost { .. } => ExitCode::Stopped,
             Self::OutOfMemory { .. } => ExitCode::Io,
+            // For the launcher to start all again.
+            Self::OtherRank(_)
+            | Self::Ranks(RanksError::Lost(_) | RanksError::Late(_) | RanksError::Apart { .. } | RanksError::Cancelled) => {
+                ExitCode::Stopped
+            }
+            Self::Ranks(RanksError::NoGradient(_) | RanksError::Drift(_) | RanksError::Torch(_)) => ExitCode::Internal,
+            Self::Ranks(_) => ExitCode::Usage,
             Self::Objective(ObjectiveError::Word { .. } | ObjectiveError::Kind { .. }) => ExitCode::Usage,
             Self::Torch(_) | Self::Optim(_) | Self::Objective(_) => ExitCode::Internal,
             Self::Tensor(e) => e.exit_code(),
@@ -152,7 +166,13 @@ impl TrainError {
                 Some("set codebook.path to the file that the run began with; another vocabulary needs a run of its own".into())
             }
             Self::BadFile { .. } => Some("name a folder that a run wrote: RUN/replay/step-…".into()),
-            Self::Io { .. } | Self::Objective(_) | Self::Optim(_) | Self::Torch(_) => None,
+            Self::OtherRank(_) | Self::Ranks(RanksError::Lost(_)) => {
+                Some("start all ranks again: the same command goes on from the last complete checkpoint".into())
+            }
+            Self::Ranks(RanksError::Environment { .. } | RanksError::Address { .. } | RanksError::Late(_) | RanksError::Nccl(_)) => {
+                Some("docs/distributed.md says how ranks are started".into())
+            }
+            Self::Io { .. } | Self::Objective(_) | Self::Optim(_) | Self::Torch(_) | Self::Ranks(_) => None,
         }
     }
 }
@@ -202,6 +222,15 @@ pub(super) fn device_panics_caught<T>(run: impl FnOnce() -> Result<T, TrainError
 impl From<tch::TchError> for TrainError {
     fn from(e: tch::TchError) -> Self {
         Self::of_torch(&e.to_string())
+    }
+}
+
+impl From<RanksError> for TrainError {
+    fn from(e: RanksError) -> Self {
+        match e {
+            RanksError::Torch(e) => e.into(),
+            other => Self::Ranks(other),
+        }
     }
 }
 
@@ -288,96 +317,4 @@ impl From<TrainError> for Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_of_the_objective_is_not_libtorchs() {
-        let lacks = ObjectiveError::Lacks {
-            objective: "beit",
-            what: "mask",
-        };
-        let error = TrainError::from(lacks);
-        assert!(
-            !error.to_string().contains("libtorch") && error.exit_code() == ExitCode::Internal,
-            "{error}"
-        );
-        let word = ObjectiveError::Word {
-            objective: "beit",
-            word: 64,
-            vocabulary: 64,
-        };
-        let error = TrainError::from(word);
-        assert!(
-            error.hint().is_some_and(|h| h.contains("codebook.path")) && error.exit_code() == ExitCode::Usage,
-            "{error}"
-        );
-        let full = TrainError::from(ObjectiveError::Torch("CUDA out of memory. Tried to allocate 2.00 GiB".into()));
-        assert!(matches!(full, TrainError::OutOfMemory { .. }), "{full}");
-    }
-
-    #[test]
-    fn errors_keep_their_kind_and_only_bugs_are_called_bugs() {
-        let oom = TrainError::of_device("CUDA out of memory.").unwrap();
-        assert_eq!(oom.exit_code(), ExitCode::Io);
-        let missing = TrainError::from(OptimError::Missing("ema.w".into()));
-        assert!(
-            missing.to_string().contains("ema.w") && !missing.to_string().contains("libtorch"),
-            "{missing}"
-        );
-        let word = TrainError::from(ObjectiveError::Word {
-            objective: "beit",
-            word: 9,
-            vocabulary: 8,
-        });
-        assert!(
-            word.exit_code() == ExitCode::Usage && !word.to_string().contains("libtorch"),
-            "{word}"
-        );
-        let full = CheckpointError::Io {
-            path: "x".into(),
-            source: std::io::ErrorKind::StorageFull.into(),
-        };
-        assert_eq!(TrainError::from(full).exit_code(), ExitCode::Io);
-    }
-
-    #[test]
-    fn libtorchs_words_are_understood() {
-        let oom = [
-            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB",
-            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 123 bytes. Error code 12",
-            "CUDA error: out of memory",
-        ];
-        for text in oom {
-            assert!(
-                matches!(TrainError::of_device(text), Some(TrainError::OutOfMemory { .. })),
-                "{text}"
-            );
-        }
-        for text in [
-            "CUDA error: an illegal memory access was encountered",
-            "CUDA error: uncorrectable ECC error encountered",
-        ] {
-            let error = TrainError::of_device(text).unwrap();
-            assert!(
-                matches!(error, TrainError::DeviceLost { .. }) && error.exit_code() == ExitCode::Stopped,
-                "{text}"
-            );
-        }
-        assert!(TrainError::of_device("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)").is_none());
-    }
-
-    #[test]
-    fn a_panic_for_memory_is_an_error_and_another_stays_a_panic() {
-        let oom = device_panics_caught(|| -> Result<(), TrainError> {
-            resume_unwind(Box::new("Torch(\"CUDA out of memory. Tried to allocate 20 MiB\")".to_owned()))
-        });
-        assert!(matches!(oom, Err(TrainError::OutOfMemory { .. })));
-        let lost = device_panics_caught(|| -> Result<(), TrainError> {
-            resume_unwind(Box::new("CUDA error: an illegal memory access was encountered".to_owned()))
-        });
-        assert!(matches!(lost, Err(TrainError::DeviceLost { .. })));
-        let bug = catch_unwind(|| device_panics_caught(|| -> Result<(), TrainError> { resume_unwind(Box::new("index out of bounds")) }));
-        assert!(bug.is_err());
-    }
-}
+mod tests;

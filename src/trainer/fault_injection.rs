@@ -7,7 +7,7 @@ use crate::tensor::StepInput;
 settings! {
     /// `[debug]`: for tests only. A rollback does not meet the same fault again, because the batches that a run has consumed only grow.
     pub struct DebugConfig in "debug" {
-        /// Faults to inject, for tests only; counted in batches consumed: `nan@120`, `nan@120-130`, `nan@120-`, `spike@50`, `oom@5`, `device-lost@9`, `hang@7`; several with commas.
+        /// Faults to inject, for tests only; counted in batches consumed: `nan@120`, `nan@120-130`, `nan@120-`, `spike@50`, `oom@5`, `device-lost@9`, `hang@7`; several with commas, `nan@5#1` on rank 1 alone.
         Live inject: String = String::new(),
     }
 }
@@ -37,8 +37,8 @@ impl Fault {
     ];
 }
 
-/// Faults by consumed batch.
-type Plan = Vec<(Fault, std::ops::RangeInclusive<u64>)>;
+/// Faults by consumed batch and, if on one alone, rank.
+type Plan = Vec<(Fault, std::ops::RangeInclusive<u64>, Option<usize>)>;
 
 impl DebugConfig {
     fn plan(&self) -> Result<Plan, ()> {
@@ -48,12 +48,16 @@ impl DebugConfig {
                 let (kind, place) = text.split_once('@').ok_or(())?;
                 let fault = Fault::ALL.iter().find(|(name, _)| *name == kind).ok_or(())?.1;
                 let number = |n: &str| n.parse::<u64>().map_err(|_| ());
+                let (place, rank) = match place.split_once('#') {
+                    Some((place, rank)) => (place, Some(rank.parse::<usize>().map_err(|_| ())?)),
+                    None => (place, None),
+                };
                 let range = match place.split_once('-') {
                     None => number(place)?..=number(place)?,
                     Some((first, "")) => number(first)?..=u64::MAX,
                     Some((first, last)) => number(first)?..=number(last)?,
                 };
-                if range.is_empty() { Err(()) } else { Ok((fault, range)) }
+                if range.is_empty() { Err(()) } else { Ok((fault, range, rank)) }
             })
             .collect()
     }
@@ -69,18 +73,18 @@ impl DebugConfig {
         );
     }
 
-    /// Whether `fault` strikes the batch that is the `consumed`-th of the run.
+    /// Whether `fault` strikes the batch that is the `consumed`-th of the run, on `rank`.
     #[must_use]
-    pub fn strikes(&self, fault: Fault, consumed: u64) -> bool {
-        !self.inject.is_empty()
-            && self
-                .plan()
-                .is_ok_and(|plan| plan.iter().any(|(f, range)| *f == fault && range.contains(&consumed)))
+    pub fn strikes(&self, fault: Fault, consumed: u64, rank: usize) -> bool {
+        let here = |(f, range, on): &(Fault, std::ops::RangeInclusive<u64>, Option<usize>)| {
+            *f == fault && range.contains(&consumed) && on.is_none_or(|on| on == rank)
+        };
+        !self.inject.is_empty() && self.plan().is_ok_and(|plan| plan.iter().any(here))
     }
 
     /// Spoils the input of the `consumed`-th batch if a fault strikes it.
-    pub(super) fn spoil(&self, input: &StepInput, consumed: u64) {
-        if self.strikes(Fault::Nan, consumed)
+    pub(super) fn spoil(&self, input: &StepInput, consumed: u64, rank: usize) {
+        if self.strikes(Fault::Nan, consumed, rank)
             && let Some(view) = input.views.first()
         {
             let _ = tch::no_grad(|| view.pixels.select(0, 0).fill_(f64::NAN));
@@ -89,23 +93,23 @@ impl DebugConfig {
 
     /// What the total loss of the `consumed`-th batch is multiplied by: 1 where no fault strikes it.
     #[must_use]
-    pub(super) fn loss_factor(&self, consumed: u64) -> f64 {
-        if self.strikes(Fault::Spike, consumed) { 1000.0 } else { 1.0 }
+    pub(super) fn loss_factor(&self, consumed: u64, rank: usize) -> f64 {
+        if self.strikes(Fault::Spike, consumed, rank) { 1000.0 } else { 1.0 }
     }
 
     /// Fails the forward pass of the `consumed`-th batch if a fault strikes it: as libtorch and tch fail, in their words.
     ///
     /// # Errors
     /// The device is lost.
-    pub(super) fn fail_in_forward(&self, consumed: u64, micro_batches: usize) -> Result<(), TrainError> {
-        if micro_batches == 1 && self.strikes(Fault::Oom, consumed) {
+    pub(super) fn fail_in_forward(&self, consumed: u64, micro_batches: usize, rank: usize) -> Result<(), TrainError> {
+        if micro_batches == 1 && self.strikes(Fault::Oom, consumed, rank) {
             let text = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. (injected by debug.inject)\")";
             std::panic::resume_unwind(Box::new(text.to_owned()));
         }
-        if self.strikes(Fault::DeviceLost, consumed) {
+        if self.strikes(Fault::DeviceLost, consumed, rank) {
             return Err(tch::TchError::Torch("CUDA error: unspecified launch failure (injected by debug.inject)".into()).into());
         }
-        while self.strikes(Fault::Hang, consumed) {
+        while self.strikes(Fault::Hang, consumed, rank) {
             std::thread::park();
         }
         Ok(())
@@ -126,11 +130,13 @@ mod tests {
         };
         let d = debug("nan@3, nan@7-8,spike@9-");
         assert_eq!(wrong(&d), []);
-        let struck: Vec<u64> = (0..12).filter(|&n| d.strikes(Fault::Nan, n)).collect();
+        let struck: Vec<u64> = (0..12).filter(|&n| d.strikes(Fault::Nan, n, 0)).collect();
         assert_eq!(struck, [3, 7, 8]);
-        assert!(d.strikes(Fault::Spike, 1_000_000) && !d.strikes(Fault::Spike, 8));
+        assert!(d.strikes(Fault::Spike, 1_000_000, 0) && !d.strikes(Fault::Spike, 8, 0));
         assert_eq!(wrong(&debug("")), []);
-        for bad in ["nan", "nan@", "nan@x", "nan@3-x", "noon@3", "nan@3;nan@4", "nan@8-3"] {
+        let one = debug("nan@3#1");
+        assert!(wrong(&one).is_empty() && one.strikes(Fault::Nan, 3, 1) && !one.strikes(Fault::Nan, 3, 0));
+        for bad in ["nan", "nan@", "nan@x", "nan@3-x", "noon@3", "nan@3;nan@4", "nan@8-3", "nan@3#x"] {
             let found = wrong(&debug(bad));
             assert!(found[0].key == "debug.inject" && found[0].allowed.contains("nan@120"), "{bad}");
         }

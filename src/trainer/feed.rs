@@ -40,6 +40,33 @@ pub(super) enum Supply {
     Prepared(Arc<[Batch]>),
 }
 
+/// Which samples this process takes: every `world`-th, from the `rank`-th on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    pub(super) rank: u32,
+    pub(super) world: u32,
+    /// Processes on this host that decode at the same time.
+    pub(super) sharing: usize,
+}
+
+impl Share {
+    /// All of them.
+    pub(super) const WHOLE: Self = Self {
+        rank: 0,
+        world: 1,
+        sharing: 1,
+    };
+
+    /// `[pipeline]` with this process's share of the processors, where they are not numbered there.
+    fn pipeline(&self, pipeline: &PipelineConfig) -> PipelineConfig {
+        let mut own = pipeline.clone();
+        if self.sharing > 1 && own.workers == 0 {
+            own.workers = (own.worker_threads() / self.sharing).max(1);
+        }
+        own
+    }
+}
+
 /// A running stream of training batches, one of them staged ahead of its step.
 ///
 /// The staged batch belongs to the stream: a feed that takes this one's place begins behind the last batch that was *trained*, so it makes the
@@ -47,6 +74,8 @@ pub(super) enum Supply {
 pub(super) struct Feed {
     stream: BatchStream,
     samples: Option<u64>,
+    /// Tells apart lists of shards.
+    shards: String,
     device: Device,
     words: Rc<Words>,
     ahead: Option<Result<Staged, PipelineError>>,
@@ -71,19 +100,21 @@ impl Feed {
         request: &Arc<SampleRequest>,
         words: &Rc<Words>,
         start: Cursor,
+        share: Share,
         device: Device,
         metrics: &PipelineMetrics,
     ) -> Result<Self, PipelineError> {
-        let (stream, samples) = match supply {
-            Supply::Bucket => Self::open_bucket(spec, request, words.tokenizer(), start, metrics)?,
+        let (stream, samples, shards) = match supply {
+            Supply::Bucket => Self::open_bucket(spec, request, words.tokenizer(), start, share, metrics)?,
             Supply::Prepared(batches) => {
                 let stream = BatchStream::prepared(Arc::clone(batches), start, &spec.pipeline, metrics.clone())?;
-                (stream, None)
+                (stream, None, String::new())
             }
         };
         Ok(Self {
             stream,
             samples,
+            shards,
             device,
             words: Rc::clone(words),
             ahead: None,
@@ -110,23 +141,24 @@ impl Feed {
         request: &Arc<SampleRequest>,
         tokenizer: Option<&Arc<Tokenizer>>,
         start: Cursor,
+        share: Share,
         metrics: &PipelineMetrics,
-    ) -> Result<(BatchStream, Option<u64>), PipelineError> {
-        let dataset = Dataset::open_training(&spec.data, &spec.pipeline, metrics)?;
+    ) -> Result<(BatchStream, Option<u64>, String), PipelineError> {
+        let dataset = Dataset::open_training(&spec.data, &share.pipeline(&spec.pipeline), metrics)?;
         let stream = dataset.make(Making {
             order: Order::Shuffled {
                 seed: spec.seed,
                 start,
-                rank: 0,
-                world: 1,
+                rank: share.rank,
+                world: share.world,
             },
             request,
             mode: ViewMode::Train,
-            batch: spec.train.batch as usize,
+            batch: (spec.train.batch / share.world) as usize,
             seed: spec.seed,
             tokenizer,
         })?;
-        Ok((stream, samples_of(&dataset, spec)))
+        Ok((stream, samples_of(&dataset, spec), dataset.digest()))
     }
 
     /// The staged batch; or waits for one, but not longer than `patience`, so that commands are heard while the bucket is slow.
@@ -149,6 +181,26 @@ impl Feed {
                 Err(error) => Some(Err(error)),
             };
         }
+    }
+
+    /// Waits for a batch, but not longer than `patience`, and keeps it for [`Feed::next`]; whether there is one.
+    ///
+    /// # Errors
+    /// The stream's last words, told here and not again by [`Feed::next`].
+    pub(super) fn fetch(&mut self, patience: Duration) -> Result<bool, PipelineError> {
+        match self.next(patience)? {
+            Poll::Ready(staged) => {
+                self.ahead = Some(Ok(staged));
+                Ok(true)
+            }
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Tells apart lists of shards; empty for batches that were made before.
+    #[must_use]
+    pub(super) fn shards(&self) -> &str {
+        &self.shards
     }
 
     /// Whether a batch is staged.

@@ -114,12 +114,16 @@ impl WordUsage {
 
     /// As [`WordUsage::observe`] for words (i64, each below V) that lie on a device: they are counted there and read once a window.
     pub(super) fn observe_on_device(&mut self, words: &Tensor) {
-        let counts = count_words(words, self.counts.len() as i64);
+        self.observe_counts(&count_words(words, self.counts.len() as i64), words.numel());
+    }
+
+    /// As [`WordUsage::observe_on_device`] for `words` words that were counted there already (i64 V).
+    pub(super) fn observe_counts(&mut self, counts: &Tensor, words: usize) {
         self.on_device = Some(match self.on_device.take() {
             Some(sum) => sum + counts,
-            None => counts,
+            None => counts.shallow_clone(),
         });
-        self.saw(words.numel());
+        self.saw(words);
     }
 
     /// Reads what devices counted.

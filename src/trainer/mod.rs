@@ -20,6 +20,7 @@ mod meter;
 pub mod metrics_log;
 mod outlets;
 mod pause;
+pub mod ranks;
 mod reading_labels;
 mod resume;
 mod run;
@@ -30,6 +31,7 @@ mod stability;
 mod state;
 mod step;
 mod tensorboard;
+mod together;
 
 use splitmask_pipeline::types::Batch;
 
@@ -38,19 +40,38 @@ pub use error::TrainError;
 pub use outlets::Telemetry;
 pub use stability::replay;
 
-use assemble::assemble;
+use std::rc::Rc;
+
+use assemble::{Company, assemble};
 use control::{Commands, Outcome, StatusBoard};
 use feed::Supply;
+use ranks::launching::Launching;
 use run::{Ended, Trainer};
 use spec::TrainerSpec;
 use stability::roll_back;
 
-/// Trains until the schedule ends, a stop is commanded, or something fails for good. Goes on from the newest checkpoint of the run folder.
+/// Trains until the schedule ends, a stop is commanded, or something fails for good. Goes on from the newest checkpoint of the run folder. With
+/// several ranks, all of them together; the process ends with this trainer then, for who has left does not come back.
 ///
 /// # Errors
-/// [`TrainError`]; where a model exists by then, a checkpoint was written first.
-pub fn run(spec: TrainerSpec, commands: &Commands, status: StatusBoard, telemetry: Telemetry) -> Result<Outcome, TrainError> {
-    train(assemble(spec, Supply::Bucket, status, telemetry, None)?, commands)
+/// [`TrainError`]; where a model exists by then, a checkpoint was written first, but for several ranks of which one is lost.
+pub fn run(
+    spec: TrainerSpec,
+    commands: &Commands,
+    status: StatusBoard,
+    telemetry: Telemetry,
+    launching: &Launching,
+) -> Result<Outcome, TrainError> {
+    let company = Company::meet(&spec, launching)?;
+    let peers = company.peers.clone();
+    let done = assemble(spec, Supply::Bucket, status, telemetry, company, None).and_then(|trainer| train(trainer, commands));
+    match (peers.map(Rc::try_unwrap), &done) {
+        (Some(Ok(peers)), Ok(_)) => peers.leave()?,
+        (Some(Ok(peers)), Err(error)) => peers.fail(&error.to_string()),
+        (Some(Err(_)), _) => unreachable!("the trainer is gone, and what it shared with it"),
+        (None, _) => {}
+    }
+    done
 }
 
 /// As [`run`], on batches that were made before instead of `spec.data`, in turn and without end: for measuring the loop by itself.
@@ -64,13 +85,24 @@ pub fn run_prepared(
     status: StatusBoard,
     telemetry: Telemetry,
 ) -> Result<Outcome, TrainError> {
-    train(assemble(spec, Supply::Prepared(batches.into()), status, telemetry, None)?, commands)
+    let alone = Company {
+        launching: Launching::alone(),
+        peers: None,
+    };
+    train(
+        assemble(spec, Supply::Prepared(batches.into()), status, telemetry, alone, None)?,
+        commands,
+    )
 }
 
 /// Trains, and goes back and on as often as steps go wrong and the ladder allows.
 fn train(mut trainer: Trainer, commands: &Commands) -> Result<Outcome, TrainError> {
     loop {
-        match trainer.train(commands)? {
+        let ended = match trainer.setup.peers.is_some() {
+            true => trainer.train_together(commands),
+            false => trainer.train(commands),
+        };
+        match ended? {
             Ended::Done(outcome) => return Ok(outcome),
             Ended::Unstable(run, instability) => trainer = roll_back(*run, &instability)?,
         }

@@ -27,6 +27,8 @@ pub(super) struct Outlets {
     pub(super) status: StatusBoard,
     pub(super) metrics_log: MetricsLog,
     pub(super) tensorboard: Option<TensorBoard>,
+    /// Whether this process writes into the run folder: of several ranks, rank 0.
+    pub(super) writes: bool,
     pub(super) clock: PhaseClock,
 }
 
@@ -51,6 +53,9 @@ impl Outlets {
 
     /// Writes a line of `metrics.jsonl`, and its numbers where TensorBoard reads them.
     pub(super) fn log(&mut self, line: &Value) {
+        if !self.writes {
+            return;
+        }
         let line = line.as_object().cloned().unwrap_or_default();
         self.tensorboard.iter_mut().for_each(|events| events.line(&line));
         self.metrics_log.write(line);

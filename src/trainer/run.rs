@@ -43,6 +43,12 @@ pub(super) struct Trainer {
     paused: Option<Pause>,
 }
 
+/// What a reload has built and not yet put in place.
+pub(super) struct Prepared {
+    spec: TrainerSpec,
+    pub(super) pipeline: Option<(Feed, Arc<SampleRequest>)>,
+}
+
 impl Trainer {
     pub(super) fn new(state: RunState, hooks: Hooks, setup: Setup, feed: Feed, out: Outlets) -> Self {
         Self {
@@ -104,11 +110,12 @@ impl Trainer {
     }
 
     /// One step, then the hooks that are due. Answers why to go back, if so.
-    fn boundary(&mut self, staged: Staged) -> Result<Option<Instability>, TrainError> {
+    pub(super) fn boundary(&mut self, staged: Staged) -> Result<Option<Instability>, TrainError> {
         self.hooks.checkpoint.notice_end();
         self.show(State::Training);
         take_step(&mut self.state, &self.setup, &staged, &mut self.out)?;
         self.feed.recycle(staged.batch);
+        let peers = self.setup.peers.as_deref();
         let mut at = Boundary::behind(&self.state, &self.setup);
         if !at.last {
             // The device is busy with this step, and nothing has asked it for a number yet.
@@ -116,9 +123,23 @@ impl Trainer {
             self.feed.stage();
             self.out.clock.switch(Phase::Other);
         }
+        // Whether rank 0 does something that the others wait for, and which may ask for a checkpoint.
+        let mut awaited = false;
         for hook in self.hooks.in_order() {
+            if let Some(peers) = peers.filter(|_| awaited && !hook.beside_training()) {
+                self.out.show(State::Evaluating, &self.state, &self.setup);
+                self.out.clock.switch(Phase::Eval);
+                at.checkpoint_asked = peers.tick(&[i64::from(at.checkpoint_asked)])?[0] != 0;
+                awaited = false;
+            }
             if !hook.due(&at) {
                 continue;
+            }
+            if let Some(peers) = peers.filter(|_| hook.beside_training()) {
+                awaited = true;
+                if !peers.first() {
+                    continue;
+                }
             }
             match hook.run(&mut self.state, &at, &mut self.out)? {
                 Flow::GoOn => {}
@@ -157,7 +178,16 @@ impl Trainer {
     ///
     /// # Errors
     /// Nothing has changed, and training goes on as if nothing had been asked.
-    fn reconfigure(&mut self, mut spec: TrainerSpec, reach: Reach) -> Result<(), TrainError> {
+    fn reconfigure(&mut self, spec: TrainerSpec, reach: Reach) -> Result<(), TrainError> {
+        let prepared = self.prepare(spec, reach)?;
+        self.take_over(prepared)
+    }
+
+    /// Builds what a changed spec needs, beside what runs.
+    ///
+    /// # Errors
+    /// What cannot be built.
+    pub(super) fn prepare(&self, mut spec: TrainerSpec, reach: Reach) -> Result<Prepared, TrainError> {
         let setup = &self.setup;
         let samples = match reach {
             Reach::Live => self.feed.samples(),
@@ -181,12 +211,22 @@ impl Trainer {
                     &request,
                     &setup.words,
                     self.state.cursor,
+                    setup.launching.share(),
                     setup.device,
                     metrics,
                 )?;
                 Some((feed, request))
             }
         };
+        Ok(Prepared { spec, pipeline })
+    }
+
+    /// Puts in place what was built.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub(super) fn take_over(&mut self, prepared: Prepared) -> Result<(), TrainError> {
+        let Prepared { spec, pipeline } = prepared;
         // The last step that can fail; it changes nothing then.
         self.state.objective.take_live(spec.objective.plan())?;
         let (step, total) = (self.state.step, spec.optim.total_steps);

@@ -11,6 +11,8 @@ use tch::Device;
 use torch_ext::{Autocast, TorchError};
 
 use super::feed::{Feed, Supply};
+use super::ranks::launching::Launching;
+use super::ranks::peers::Peers;
 use super::spec::TrainerSpec;
 use super::state::RunState;
 use crate::checkpoint::Policy;
@@ -29,6 +31,10 @@ pub(super) struct Setup {
     /// What the pipeline makes of each sample.
     pub(super) request: Arc<SampleRequest>,
     pub(super) supply: Supply,
+    /// How this process came to its place among the ranks.
+    pub(super) launching: Launching,
+    /// The other ranks; `None` for one process.
+    pub(super) peers: Option<Rc<Peers>>,
 }
 
 impl Setup {
@@ -42,7 +48,13 @@ impl Setup {
     /// # Errors
     /// As [`Feed::open`].
     pub(super) fn open_feed(&self, start: Cursor, device: Device, metrics: &PipelineMetrics) -> Result<Feed, PipelineError> {
-        Feed::open(&self.supply, &self.spec, &self.request, &self.words, start, device, metrics)
+        let share = self.launching.share();
+        Feed::open(&self.supply, &self.spec, &self.request, &self.words, start, share, device, metrics)
+    }
+
+    /// Whether this process writes into the run folder, evaluates and answers: the one, or rank 0.
+    pub(super) fn first(&self) -> bool {
+        self.peers.as_ref().is_none_or(|peers| peers.first())
     }
 
     /// bf16 autocast on the device while the guard lives, if `train.precision` asks for it.
@@ -83,7 +95,8 @@ impl Setup {
                 words: &self.words,
                 request: &self.request,
                 batch: spec.train.batch as usize,
-                micro_batches: state.micro_batches.max(1),
+                // Each rank has as many of its own share.
+                micro_batches: state.micro_batches.max(1) * self.peers.as_ref().map_or(1, |peers| peers.world()),
                 step: state.step,
                 total_steps: spec.optim.total_steps,
                 classes: spec.objective.classes().map(|_| spec.labels.names.as_slice()),

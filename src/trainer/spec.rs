@@ -18,6 +18,7 @@ use crate::words::{CodebookConfig, Words, WordsError};
 pub use super::config::{AugmentConfig, OnOom, Precision, TrainConfig};
 pub use super::fault_injection::DebugConfig;
 pub use super::labels::TrainingLabels;
+pub use super::ranks::config::RanksConfig;
 pub use super::stability::{SpikeAction, StabilityConfig};
 pub use crate::checkpoint::CheckpointConfig;
 pub use crate::picture::PictureConfig;
@@ -54,6 +55,8 @@ pub struct TrainerSpec {
     pub ema: EmaConfig,
     /// `[train]`.
     pub train: TrainConfig,
+    /// `[ranks]`.
+    pub ranks: RanksConfig,
     /// `[stability]`.
     pub stability: StabilityConfig,
     /// `[debug]`.

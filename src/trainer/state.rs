@@ -26,6 +26,8 @@ pub(super) struct RunState {
     pub(super) step: u64,
     /// Where the data goes on behind the last trained batch.
     pub(super) cursor: Cursor,
+    /// Of each of several ranks: where its data goes on, and the images that it counted; as gathered for the checkpoint that is written now.
+    pub(super) places: Vec<(Cursor, u64)>,
     /// The parameters of `objective`.
     pub(super) vars: nn::VarStore,
     /// The network, on top of `vars`.
@@ -60,6 +62,7 @@ impl RunState {
         Self {
             step: 0,
             cursor: Cursor::default(),
+            places: Vec::new(),
             vars,
             objective,
             optimizer,
@@ -77,22 +80,39 @@ impl RunState {
     ///
     /// # Errors
     /// [`crate::checkpoint::CheckpointError::Mismatch`] saying what differs from this config's model; the state is then of no use.
-    pub(super) fn restore(&mut self, folder: &Path, snapshot: Snapshot, spec: &TrainerSpec, words: &Words) -> Result<(), TrainError> {
-        resume::restore(folder, &snapshot, &self.vars, &mut self.optimizer, words, spec)?;
-        self.begin_averages(folder, &snapshot.model, spec)?;
-        let p = snapshot.progress;
+    pub(super) fn restore(&mut self, folder: &Path, snapshot: &Snapshot, spec: &TrainerSpec, words: &Words) -> Result<(), TrainError> {
+        resume::restore(folder, snapshot, &self.vars, &mut self.optimizer, words, spec)?;
+        self.begin_averages(folder, &snapshot.model, spec)
+    }
+
+    /// Takes over what a checkpoint holds besides tensors; data goes on at `cursor`, with `images` of each batch for this process.
+    pub(super) fn take_progress(&mut self, p: Progress, cursor: Cursor, images: u32, spec: &TrainerSpec) {
         self.step = p.step;
-        self.cursor = p.cursor;
+        self.cursor = cursor;
         self.meter = Meter::restore(&p.meter);
         self.usage = WordUsage::restore(p.word_counts, p.token_entropy, p.codebook_perplexity);
         self.patience = p.patience;
         self.ladder = Ladder::restore(p.stability);
         // A number that was found once stays, so that a resumed run computes alike; one that the config names is taken anew.
         let found = p.micro_batches.max(spec.train.accumulate);
-        if spec.train.batch.is_multiple_of(found.max(1)) {
+        if images.is_multiple_of(found.max(1)) {
             self.micro_batches = found as usize;
         }
-        Ok(())
+    }
+
+    /// Everything that must be the same on all ranks: parameters and buffers, moments, averages. Shares storage.
+    pub(super) fn tensors(&self) -> Vec<(String, Tensor)> {
+        let mut all: Vec<(String, Tensor)> = self.vars.variables().into_iter().collect();
+        all.extend(self.optimizer.state().into_iter().map(|(name, t)| (format!("optimizer.{name}"), t)));
+        all.extend(self.ema.iter().flat_map(Ema::state));
+        all
+    }
+
+    /// Parameters that are trained, by name.
+    pub(super) fn trained(&self) -> Vec<(String, Tensor)> {
+        let mut all: Vec<(String, Tensor)> = self.vars.variables().into_iter().filter(|(_, t)| t.requires_grad()).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
     }
 
     /// Begins the averages of the weights, if the run keeps them: with those among `saved`, else as the weights are now.
@@ -121,10 +141,17 @@ impl RunState {
         model.sort_by(|a, b| a.0.cmp(&b.0));
         let optimizer = self.optimizer.state().into_iter().map(|(name, t)| (name, copy(&t))).collect();
         let (word_counts, token_entropy, codebook_perplexity) = self.usage.save();
+        let mut counters = metrics.snapshot();
+        if !self.places.is_empty() {
+            let images = self.places.iter().map(|(_, images)| *images as f64).sum();
+            counters.insert(metrics.images_name(), images);
+        }
+        let lowest = self.places.iter().map(|(cursor, _)| *cursor).min_by_key(Cursor::samples);
         let progress = Progress {
             step: self.step,
-            cursor: self.cursor,
-            counters: metrics.snapshot(),
+            cursor: lowest.unwrap_or(self.cursor),
+            cursors: self.places.iter().map(|(cursor, _)| *cursor).collect(),
+            counters,
             meter: self.meter.save(),
             word_counts,
             token_entropy,

@@ -159,6 +159,7 @@ fn daemon_process() {
         log,
         progress: None,
         watch_every: Duration::from_millis(100),
+        launch: torch_ext::ranks::Launch::alone(),
     };
     let code = match daemon::run(args, train) {
         Ok(Outcome::Finished { .. }) => ExitCode::Done,

@@ -174,10 +174,15 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Starts `command` with its admin server on a free port and its log in `log`.
-    pub(crate) fn start(mut command: Command, log: &Path) -> Self {
+    pub(crate) fn start(command: Command, log: &Path) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        command.arg("--set").arg(format!("admin.bind=\"{address}\""));
+        Self::start_at(command, log, port, port)
+    }
+
+    /// As [`Daemon::start`], with `port` in its config; it answers at `own`.
+    pub(crate) fn start_at(mut command: Command, log: &Path, port: u16, own: u16) -> Self {
+        let address = format!("127.0.0.1:{own}");
+        command.arg("--set").arg(format!("admin.bind=\"127.0.0.1:{port}\""));
         let sink = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(sink).spawn().unwrap();
         Self {

@@ -17,6 +17,7 @@ mod mirror;
 mod mirror_clouds;
 mod operation;
 mod pictures;
+mod ranks;
 mod resume;
 #[path = "../../pipeline/tests/stream_support/servers.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]

@@ -172,6 +172,26 @@ impl Dataset {
         all
     }
 
+    /// Hex SHA-256 over the shards of all sources in their unshuffled order: their names without the folders above them, and their sizes where known.
+    /// Two processes with the same one read the same samples in the same order, as far as a list can tell.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let rest = self.mixture.iter().skip(1).map(|source| &source.bucket);
+        let mut digest = Sha256::new();
+        for bucket in std::iter::once(&self.bucket).chain(rest) {
+            for shard in &bucket.shards {
+                let name = shard.path.rsplit('/').next().unwrap_or_default();
+                digest.update(format!("{name} {:?}\n", shard.bytes));
+            }
+            digest.update("\n");
+        }
+        digest
+            .finalize()
+            .iter()
+            .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    }
+
     /// Shards in their unshuffled order.
     #[must_use]
     pub fn shards(&self) -> &[Shard] {

@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::shared::Shared;
+use crate::daemon::policy::OPEN;
 
 /// An error as JSON.
 pub(super) fn refusal(status: StatusCode, error: &str) -> Response {
@@ -15,6 +16,12 @@ pub(super) fn refusal(status: StatusCode, error: &str) -> Response {
 
 /// The check of every request, for a layer.
 pub(super) fn guard<B>(shared: &Shared, request: &Request<B>) -> Result<(), Response> {
+    // What concerns the run as a whole is told and steered at one place.
+    if shared.rank > 0 && !OPEN.contains(&request.uri().path()) {
+        let rank = shared.rank;
+        let error = format!("rank {rank} answers {}; ask rank 0 for the rest", OPEN.join(", "));
+        return Err(refusal(StatusCode::NOT_FOUND, &error));
+    }
     let policy = shared.policy.read().unwrap_or_else(PoisonError::into_inner);
     let checked = policy.check(request.method(), request.uri().path(), request.headers());
     checked.map_err(|(status, error)| {

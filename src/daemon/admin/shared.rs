@@ -19,6 +19,8 @@ pub(crate) struct Shared {
     pub(super) events: Sender<Event>,
     pub(super) policy: RwLock<Policy>,
     pub(super) scrapes: Mutex<Scrapes>,
+    /// This process's number among the ranks.
+    pub(super) rank: usize,
 }
 
 impl Shared {
@@ -28,6 +30,7 @@ impl Shared {
         registry: Registry,
         events: Sender<Event>,
         policy: Policy,
+        rank: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             status,
@@ -36,6 +39,7 @@ impl Shared {
             events,
             policy: RwLock::new(policy),
             scrapes: Mutex::default(),
+            rank,
         })
     }
 }

@@ -13,7 +13,7 @@ impl<T: Train> Supervisor<T> {
     /// The config in force may name another mirror, or another way to keep it.
     pub(super) fn configure_mirror(&mut self) {
         let wanted = self.parts.settings.config.mirror();
-        self.parts.mirror.configure(wanted);
+        self.parts.mirror.iter_mut().for_each(|mirror| mirror.configure(wanted.clone()));
     }
 
     /// Tells the journal which of run folder and mirror the run goes on from.
@@ -25,9 +25,9 @@ impl<T: Train> Supervisor<T> {
 
     /// Lets the mirror have what it lacks, within what is left of `admin.grace_s`; tells what it does not get.
     pub(super) fn finish_mirror(&mut self) {
-        if !self.parts.mirror.is_on() || self.folder_lost {
+        let Some(mirror) = self.parts.mirror.as_ref().filter(|mirror| mirror.is_on() && !self.folder_lost) else {
             return;
-        }
+        };
         let grace = Duration::from_secs_f64(self.parts.settings.config.admin.grace_s);
         let deadline = match &self.draining {
             Some(draining) => draining.deadline,
@@ -36,16 +36,16 @@ impl<T: Train> Supervisor<T> {
                 Instant::now() + grace
             }
         };
-        self.parts.mirror.finish();
-        while !self.parts.mirror.is_done() && Instant::now() < deadline && !self.impatient {
+        mirror.finish();
+        while !mirror.is_done() && Instant::now() < deadline && !self.impatient {
             if let Ok(Event::Signal(Signal::Terminate | Signal::Interrupt, at)) = self.parts.inbox.recv_timeout(TICK) {
                 self.impatient = self.stops.judge(at) == Stop::AtOnce;
             }
             self.manager.tick(true, || "the last checkpoint goes to the mirror".to_owned());
         }
-        let status = held(&self.parts.mirror.status()).clone();
+        let status = held(&mirror.status()).clone();
         let shown = |step: Option<u64>| step.map_or_else(|| "no checkpoint".to_owned(), |step| format!("step {step}"));
-        if self.parts.mirror.is_done() && status.state == MirrorState::Current {
+        if mirror.is_done() && status.state == MirrorState::Current {
             tracing::info!(step = status.step, mirror = status.address, "the mirror has everything");
             return;
         }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use torch_ext::ranks::Launcher;
+
 use super::Supervisor;
 use crate::daemon::changes::listed;
 use crate::daemon::daemon_status::lock as held;
@@ -28,10 +30,20 @@ impl<T: Train> Supervisor<T> {
             progress.show(&status);
         }
         self.look_for_bucket();
+        self.look_for_launcher();
         if self.transaction.may_begin()
             && let Some(trigger) = self.again.take()
         {
             self.reload_unasked(trigger);
+        }
+    }
+
+    /// A rank whose torchrun is gone would go on for nobody: the next start could not meet it.
+    fn look_for_launcher(&mut self) {
+        let left = self.parts.launch.by == Launcher::Torchrun && std::os::unix::process::parent_id() != self.parent;
+        if left && !self.is_draining() {
+            tracing::error!("torchrun, which started this rank, is gone: the run ends");
+            self.drain("launcher");
         }
     }
 
@@ -54,15 +66,22 @@ impl<T: Train> Supervisor<T> {
         let before = std::mem::replace(&mut held(&self.parts.shown).stuck, stuck.clone());
         if let Some(reason) = stuck.as_ref().filter(|_| before.is_none()) {
             let (run_dir, why, status) = (self.parts.settings.config.run_dir(), reason.clone(), status.clone());
-            self.parts.files.run(move || match threads::write(&run_dir, &why, &status) {
-                Ok(file) => tracing::error!(reason = why, threads = %file.display(), "watchdog: the trainer is stuck"),
-                Err(error) => tracing::error!(reason = why, %error, "watchdog: the trainer is stuck; {}", threads::report()),
-            });
+            if self.parts.lock.is_none() {
+                tracing::error!(reason = why, "watchdog: the trainer is stuck; {}", threads::report());
+            } else {
+                self.parts.files.run(move || match threads::write(&run_dir, &why, &status) {
+                    Ok(file) => tracing::error!(reason = why, threads = %file.display(), "watchdog: the trainer is stuck"),
+                    Err(error) => tracing::error!(reason = why, %error, "watchdog: the trainer is stuck; {}", threads::report()),
+                });
+            }
             self.note("stuck", "watchdog", "failed", &[], Some(reason));
-            if self.parts.settings.config.admin.watchdog_exit {
+            // The other ranks wait for this one, and only its end lets their launcher start all again.
+            if self.parts.settings.config.admin.watchdog_exit || self.parts.launch.world > 1 {
                 self.end = Some(Err(CliError {
                     code: ExitCode::Hung,
-                    message: format!("the trainer is stuck: {reason}; it cannot be asked for a checkpoint (admin.watchdog_exit = true)"),
+                    message: format!(
+                        "the trainer is stuck: {reason}; it cannot be asked for a checkpoint (admin.watchdog_exit = true, or several ranks)"
+                    ),
                     hint: Some(
                         "the same command goes on from the newest checkpoint; hang-step-….txt in the run folder tells what each thread did"
                             .into(),
@@ -134,7 +153,9 @@ impl<T: Train> Supervisor<T> {
             shown.config = Arc::clone(&config);
         }
         self.configure_mirror();
-        let lock = self.parts.lock.held().clone();
+        let Some(lock) = self.parts.lock.as_ref().map(|lock| lock.held().clone()) else {
+            return;
+        };
         self.parts
             .files
             .run(move || journal::keep_last_good(&config.run_dir(), &lock, &config.to_toml()));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Supervisor;
-use crate::config::{Change, Problem};
+use crate::config::{Change, Class, Problem};
 use crate::daemon::changes::listed;
 use crate::daemon::daemon_status::{LastReload, lock as held};
 use crate::daemon::events::{Event, ReloadReport, Trigger};
@@ -157,6 +157,14 @@ impl<T: Train> Supervisor<T> {
         };
         match reading.found {
             Err(refusal) => self.refuse(refusal),
+            Ok(new) if new.class == Some(Class::Restart) && self.parts.launch.world > 1 => {
+                let error = format!(
+                    "{} ranks train, and these keys need a new trainer: {}; the old config goes on. Stop all ranks and start them with the new config",
+                    self.parts.launch.world,
+                    listed(&new.changes)
+                );
+                self.refuse(Refusal::failed(new.changes, error));
+            }
             Ok(new) => {
                 let event = new.class.map_or(transaction::Event::Unchanged, transaction::Event::Valid);
                 pending.new = Some(new);
@@ -272,9 +280,9 @@ impl<T: Train> Supervisor<T> {
         if let Some(listener) = new.listener {
             let address = listener.as_ref().and_then(|l| l.local_addr().ok());
             self.parts.admin.serve(listener);
-            let lock = std::sync::Arc::clone(&self.parts.lock);
+            let lock = self.parts.lock.clone();
             self.parts.files.run(move || {
-                if let Err(e) = lock.describe(address) {
+                if let Some(Err(e)) = lock.map(|lock| lock.describe(address)) {
                     tracing::warn!(error = %e, "the lock file does not tell the new admin address");
                 }
             });

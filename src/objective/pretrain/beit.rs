@@ -105,6 +105,10 @@ impl Plan for BeitConfig {
         Box::new(Beit::new(vs, self, at))
     }
 
+    fn over_ranks(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
         predicted_words::chance(number, at)
     }

@@ -248,6 +248,10 @@ impl Plan for DinoConfig {
         }
     }
 
+    fn over_ranks(&self) -> Result<(), &'static str> {
+        Err("its centre or Sinkhorn-Knopp and KoLeo would see the images of one rank alone")
+    }
+
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
         let m = at.model;
         let (d, patch) = (m.dim(), i64::from(m.patch));

@@ -210,6 +210,10 @@ impl Plan for MaeConfig {
         Box::new(network::Mae::new(vs, self, at.model))
     }
 
+    fn over_ranks(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
         let values = patch_values(at.model) as f64;
         // Targets have the unbiased variance 1, so their mean square is a little less.

@@ -135,6 +135,10 @@ impl Plan for MocoV3Config {
         }
     }
 
+    fn over_ranks(&self) -> Result<(), &'static str> {
+        Err("the batch normalisation of its heads would see the images of one rank alone")
+    }
+
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
         let m = at.model;
         let (n, d) = (m.patches(), m.dim());

@@ -94,6 +94,10 @@ impl Plan for SimclrConfig {
         }
     }
 
+    fn over_ranks(&self) -> Result<(), &'static str> {
+        Err("the batch normalisation of its head would see the images of one rank alone")
+    }
+
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
         let m = at.model;
         let (n, d) = (m.patches(), m.dim());

@@ -203,6 +203,10 @@ impl Plan for SplitMaskConfig {
         Box::new(network::SplitMask::new(vs, self, at))
     }
 
+    fn over_ranks(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
         let candidates = self.candidates(at.batch);
         match number {

@@ -113,6 +113,10 @@ impl Plan for SupervisedConfig {
         self.recipe().chance(number, at)
     }
 
+    fn over_ranks(&self) -> Result<(), &'static str> {
+        Err("the images of a batch are mixed in pairs and its loss is the mean over those with a label, which may lie on other ranks")
+    }
+
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
         let patches = at.model.patches();
         encoder_flops(at.model, patches, patches) + self.recipe().head_flops(at)

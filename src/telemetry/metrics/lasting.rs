@@ -30,6 +30,26 @@ impl TrainMetrics {
         }
     }
 
+    /// As [`TrainMetrics::restore`] for a rank that others share the run with: what all count alike (steps, epochs, skipped steps), and neither images nor
+    /// times, which are each rank's own.
+    pub fn restore_alike(&self, values: &BTreeMap<String, f64>) {
+        let images = self.images_name();
+        let alike: Vec<String> = self.run_counters().map(|(name, _)| name).filter(|name| *name != images).collect();
+        self.restore(
+            &values
+                .iter()
+                .filter(|(name, _)| alike.contains(name))
+                .map(|(n, v)| (n.clone(), *v))
+                .collect(),
+        );
+    }
+
+    /// Under which name a snapshot holds the images.
+    #[must_use]
+    pub fn images_name(&self) -> String {
+        self.images.desc()[0].fq_name.clone()
+    }
+
     fn run_counters(&self) -> impl Iterator<Item = (String, &IntCounter)> {
         [
             &self.steps,

@@ -49,6 +49,11 @@ pub(in crate::trainer) trait Hook {
     /// Whether it is to run at a boundary.
     fn due(&self, at: &Boundary<'_>) -> bool;
 
+    /// Whether it only measures and shows, so that rank 0 does it for all while the others wait.
+    fn beside_training(&self) -> bool {
+        false
+    }
+
     /// Runs.
     ///
     /// # Errors

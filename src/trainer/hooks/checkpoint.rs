@@ -24,6 +24,9 @@ impl Hook for WriteCheckpoint {
     }
 
     fn run(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<Flow, TrainError> {
+        if let Some(peers) = &at.setup.peers {
+            state.places = peers.places(state.cursor, out.telemetry.train.images.get())?;
+        }
         self.begin(state, at.setup, out)?;
         Ok(Flow::GoOn)
     }
@@ -41,6 +44,10 @@ impl WriteCheckpoint {
     fn begin(&mut self, state: &mut RunState, setup: &Setup, out: &mut Outlets) -> Result<(), TrainError> {
         out.clock.switch(Phase::Checkpoint);
         read_ladder(state, &setup.spec.stability, out)?;
+        if !setup.first() {
+            out.clock.switch(Phase::Other);
+            return Ok(());
+        }
         let snapshot = state.snapshot(&setup.spec, &setup.words, &out.telemetry.train);
         self.writer.begin(snapshot, setup.retention(state));
         out.clock.switch(Phase::Other);

@@ -29,6 +29,10 @@ impl Hook for Evaluate {
         EVALUATIONS.iter().any(|e| is_due(*e, at))
     }
 
+    fn beside_training(&self) -> bool {
+        true
+    }
+
     fn run(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<Flow, TrainError> {
         let config = &at.setup.spec.eval;
         let mut flow = Flow::GoOn;

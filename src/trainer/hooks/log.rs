@@ -65,7 +65,17 @@ impl Hook for Log {
         let m = &metrics;
         let before = std::mem::replace(&mut self.interval, Interval::begin(m));
         let elapsed = before.began.elapsed().as_secs_f64().max(1e-9);
-        let images_per_second = (self.interval.images - before.images) as f64 / elapsed;
+        let (mut images, mut epoch) = (m.images.get(), state.cursor.epoch);
+        if let Some(peers) = &at.setup.peers {
+            peers.compare(&state.trained())?;
+            let places = peers.places(state.cursor, images)?;
+            images = places.iter().map(|(_, images)| images).sum();
+            // Some rank may have begun the next one.
+            epoch = places.iter().map(|(cursor, _)| cursor.epoch).max().unwrap_or(epoch);
+        }
+        // All ranks train as many images as this one.
+        let world = at.setup.peers.as_ref().map_or(1, |peers| peers.world());
+        let images_per_second = world as f64 * (self.interval.images - before.images) as f64 / elapsed;
         let wait_ratio = ((self.interval.waited - before.waited) / elapsed).clamp(0.0, 1.0);
 
         let (lr, wd) = at.setup.schedule(state.step.saturating_sub(1));
@@ -79,12 +89,12 @@ impl Hook for Log {
         let mut line = Map::new();
         let mut put = |key: &str, value: Value| line.insert(key.to_owned(), value);
         put("step", json!(state.step));
-        put("epoch", json!(state.cursor.epoch));
+        put("epoch", json!(epoch));
         for (name, value) in &means {
             put(name, json!(value));
         }
         put("learning_rate", json!(lr));
-        put("images", json!(m.images.get()));
+        put("images", json!(images));
         put("images_per_second", json!(images_per_second));
         put("data_wait_ratio", json!(wait_ratio));
         put(
@@ -102,10 +112,13 @@ impl Hook for Log {
         m.learning_rate.set(lr);
         m.weight_decay.set(wd);
         m.ema_momentum.set(spec.ema.decay);
-        let flops = images_per_second * spec.objective.forward_flops(&spec.scope(at.setup.words.len())) * speed::STEP_OVER_FORWARD;
+        let flops =
+            images_per_second / world as f64 * spec.objective.forward_flops(&spec.scope(at.setup.words.len())) * speed::STEP_OVER_FORWARD;
         m.model_flops_utilization.set(self.peak.map_or(0.0, |peak| flops / peak));
         m.tokens_per_second.set(images_per_second * spec.model.patches() as f64);
-        if let Err(e) = m.measure_disk(&spec.run_dir) {
+        if at.setup.first()
+            && let Err(e) = m.measure_disk(&spec.run_dir)
+        {
             tracing::debug!(error = %e, "the run folder's disk cannot be measured");
         }
 
@@ -120,12 +133,14 @@ impl Hook for Log {
         if has_words {
             words.push_str(&format!("(entropy {entropy:.3}) "));
         }
-        tracing::info!(
-            step = state.step,
-            epoch = state.cursor.epoch,
-            "{words}· {images_per_second:.0} images/s · wait {:.1} % · lr {lr:.2e}",
-            100.0 * wait_ratio
-        );
+        if at.setup.first() {
+            tracing::info!(
+                step = state.step,
+                epoch,
+                "{words}· {images_per_second:.0} images/s · wait {:.1} % · lr {lr:.2e}",
+                100.0 * wait_ratio
+            );
+        }
         let mut board = out.board();
         board.images_per_second = images_per_second;
         board.data_wait_ratio = wait_ratio;

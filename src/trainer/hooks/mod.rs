@@ -70,7 +70,7 @@ impl Hooks {
     pub(super) fn reconfigured(&mut self, kept: &Policy, state: &RunState, setup: &Setup, out: &Outlets) {
         self.checkpoint.outdate();
         let policy = setup.retention(state);
-        if policy != *kept {
+        if policy != *kept && setup.first() {
             // Now, not at the next checkpoint: a full disk may be why they are to be fewer.
             self.checkpoint.prune(&policy);
         }

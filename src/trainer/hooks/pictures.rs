@@ -34,6 +34,10 @@ impl Hook for Pictures {
         at.is_multiple_of(at.setup.spec.picture.every_steps) && !at.last
     }
 
+    fn beside_training(&self) -> bool {
+        true
+    }
+
     fn run(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<Flow, TrainError> {
         self.draw(state, at.setup, out);
         Ok(Flow::GoOn)

@@ -186,6 +186,7 @@ pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> 
         micro_batches: facts.micro_batches,
         words: Some(&words),
         sent: None,
+        peers: None,
     };
     let (scalars, seen) = watched(|| pass.gradients(&batch, |_| {}));
     looks.extend(seen);

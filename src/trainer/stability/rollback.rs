@@ -1,6 +1,6 @@
 //! Going back to an older checkpoint, and on with the data behind what went wrong.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use splitmask_pipeline::cursor::Cursor;
 
@@ -9,7 +9,7 @@ use super::after_rollback::AfterRollback;
 use super::replay::write_replay;
 use crate::checkpoint::{self, Rollback, folder_of};
 use crate::telemetry::metrics::unix_seconds;
-use crate::trainer::assemble::assemble;
+use crate::trainer::assemble::{Company, assemble};
 use crate::trainer::control::State;
 use crate::trainer::error::TrainError;
 use crate::trainer::run::Trainer;
@@ -27,12 +27,20 @@ pub(in crate::trainer) fn roll_back(mut run: Trainer, instability: &Instability)
     let state = &run.state;
     let first_bad_step = state.step_of(instability.first_bad);
     let root = folder_of(&run.setup.spec.run_dir);
-    let to_step = target(&root, first_bad_step)?;
-    run.setup.spec.check_folder()?;
-    // First of all: a process killed from here on starts at the target, meets the same instability and decides the same.
-    for (step, folder) in checkpoint::list(&root)?.into_iter().filter(|(step, _)| *step > to_step) {
-        tracing::warn!(step, "the checkpoint of the failed steps is deleted");
-        checkpoint::delete(&folder)?;
+    let (first, peers) = (run.setup.first(), run.setup.peers.clone());
+    let mut to_step = if first { target(&root, first_bad_step)? } else { 0 };
+    if first {
+        run.setup.spec.check_folder()?;
+        // First of all: a process killed from here on starts at the target, meets the same instability and decides the same.
+        for (step, folder) in checkpoint::list(&root)?.into_iter().filter(|(step, _)| *step > to_step) {
+            tracing::warn!(step, "the checkpoint of the failed steps is deleted");
+            checkpoint::delete(&folder)?;
+        }
+    }
+    if let Some(peers) = &peers {
+        // Rank 0 alone sees the run folder.
+        to_step = u64::try_from(peers.tick(&[to_step as i64])?[0]).unwrap_or(0);
+        peers.release();
     }
     let m = &run.out.telemetry.train;
     m.rollbacks.inc();
@@ -61,13 +69,23 @@ pub(in crate::trainer) fn roll_back(mut run: Trainer, instability: &Instability)
     };
     let (spec, supply) = (run.setup.spec.clone(), run.setup.supply.clone());
     let (status, telemetry) = (run.out.status, run.out.telemetry);
+    let company = Company {
+        launching: run.setup.launching.clone(),
+        peers: peers.clone(),
+    };
     // Memory of the device, and threads of the pipeline.
     drop((run.state, run.feed, run.setup));
-    let mut next = assemble(spec, supply, status, telemetry, Some(after))?;
+    let mut next = assemble(spec, supply, status, telemetry, company, Some(after))?;
     {
         let mut board = next.out.board();
         board.history.retain(|(step, ..)| *step <= next.state.step);
         board.last_rollback = next.state.ladder.save().rollbacks.pop();
+    }
+    if let Some(peers) = &peers {
+        next.state.places = peers.places(next.state.cursor, next.out.telemetry.train.images.get())?;
+        if !first {
+            return Ok(next);
+        }
     }
     // The link may have led to a checkpoint that is gone.
     if let Some((_, step)) = next.state.patience.best
@@ -83,6 +101,10 @@ pub(in crate::trainer) fn roll_back(mut run: Trainer, instability: &Instability)
 }
 
 fn give_up(run: &Trainer, instability: &Instability) -> TrainError {
+    if run.setup.peers.is_some() {
+        tracing::error!("no replay folder: the bad batch lies on several ranks, and a replay takes a whole one");
+        return gave_up(run, instability, None);
+    }
     let replay = match write_replay(&run.state, &run.setup, instability) {
         Ok(folder) => Some(folder),
         Err(e) => {
@@ -90,6 +112,10 @@ fn give_up(run: &Trainer, instability: &Instability) -> TrainError {
             None
         }
     };
+    gave_up(run, instability, replay)
+}
+
+fn gave_up(run: &Trainer, instability: &Instability, replay: Option<PathBuf>) -> TrainError {
     TrainError::NonFinite {
         reason: instability.reason.clone(),
         step: run.state.step,

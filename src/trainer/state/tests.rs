@@ -12,6 +12,7 @@ use crate::eval::config::Watched;
 use crate::objective::ObjectiveConfig;
 use crate::objective::pretrain::splitmask::SplitMaskConfig;
 use crate::trainer::feed::Supply;
+use crate::trainer::ranks::launching::Launching;
 use crate::trainer::setup::Setup;
 use crate::trainer::step::pass::tests::spec;
 
@@ -74,6 +75,8 @@ fn setup(ema: bool) -> Setup {
         device: Device::Cpu,
         words: Words::Unused.into(),
         supply: Supply::Bucket,
+        launching: Launching::alone(),
+        peers: None,
     }
 }
 
@@ -136,7 +139,10 @@ proptest! {
         let written = save(&first, &state.snapshot(&setup.spec, &setup.words, &metrics)).unwrap();
         let good = newest_good(&first).unwrap().good.expect("it can be read");
         let mut resumed = RunState::new(&setup.spec, Device::Cpu, &setup.words);
-        resumed.restore(&written, good.with_tensors().unwrap(), &setup.spec, &setup.words).unwrap();
+        let snapshot = good.with_tensors().unwrap();
+        resumed.restore(&written, &snapshot, &setup.spec, &setup.words).unwrap();
+        let cursor = snapshot.progress.cursor;
+        resumed.take_progress(snapshot.progress, cursor, setup.spec.train.batch, &setup.spec);
         let again = save(&second, &resumed.snapshot(&setup.spec, &setup.words, &metrics)).unwrap();
         for entry in fs::read_dir(&written).unwrap().flatten() {
             let (have, want) = (fs::read(again.join(entry.file_name())).unwrap(), fs::read(entry.path()).unwrap());

@@ -59,7 +59,12 @@ pub(super) fn gradients_that_fit(
 ) -> Result<PassOutcome, TrainError> {
     let (batch, sent) = (&staged.batch, staged.sent.as_ref());
     if state.micro_batches == 0 {
-        state.micro_batches = find(state, setup, batch)?;
+        let found = find(state, setup, batch)?;
+        // Each rank measures its own memory; the smallest decides for all.
+        state.micro_batches = match &setup.peers {
+            Some(peers) => usize::try_from(peers.tick(&[found as i64])?[0]).unwrap_or(found),
+            None => found,
+        };
         tracing::info!(
             micro_batches = state.micro_batches,
             images = batch.len / state.micro_batches,
@@ -79,7 +84,8 @@ pub(super) fn gradients_that_fit(
         };
         state.optimizer.zero_grad()?;
         torch_ext::cuda_empty_cache()?;
-        let may_split = setup.spec.train.on_oom == OnOom::Split && !setup.spec.objective.whole_batch();
+        // With several ranks the others have gone on without this one: a new start takes the step again.
+        let may_split = setup.spec.train.on_oom == OnOom::Split && !setup.spec.objective.whole_batch() && setup.peers.is_none();
         let Some(more) = more(batch.len, state.micro_batches).filter(|_| may_split) else {
             return Err(TrainError::OutOfMemory {
                 detail: error,
@@ -112,7 +118,11 @@ fn find(state: &mut RunState, setup: &Setup, batch: &Batch) -> Result<usize, Tra
         let before = kilobytes("/proc/self/status", "VmRSS");
         // Makes the peak begin anew; where the kernel refuses, the old peak only makes the estimate too large.
         let _ = fs::write("/proc/self/clear_refs", "5");
-        Pass::next(state, setup, None).first_micro_batch(batch)?;
+        let alone = Pass {
+            peers: None,
+            ..Pass::next(state, setup, None)
+        };
+        alone.first_micro_batch(batch)?;
         state.optimizer.zero_grad()?;
         let peak = kilobytes("/proc/self/status", "VmHWM");
         let (Some(before), Some(peak)) = (before, peak) else {

@@ -1,7 +1,8 @@
 //! Forward and backward over one batch, one micro-batch after the other: what a step and its replay have in common.
 //!
 //! The micro-batches change no result: drop path gives an image the same fate in any of them, and a loss between images is taken over the whole batch
-//! (gradient cache, arXiv 2101.06983); images that are mixed in pairs meet their partners.
+//! (gradient cache, arXiv 2101.06983); images that are mixed in pairs meet their partners. Nor do the ranks, where the batch is one share of several:
+//! gradients are averaged in the last micro-batch's backward, and the loss between images is taken over the images of all ranks.
 
 use std::ops::Range;
 
@@ -10,12 +11,13 @@ use splitmask_pipeline::types::Batch;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Autocast;
 
-use crate::loss::perplexity;
+use crate::loss::{count_words, perplexity};
 use crate::model::BatchRows;
 use crate::objective::{BetweenImages, Losses, Objective, ObjectiveError, StepContext};
 use crate::telemetry::metrics::Phase;
 use crate::tensor::{SentBatch, StepInput, look};
 use crate::trainer::error::TrainError;
+use crate::trainer::ranks::peers::Peers;
 use crate::trainer::setup::Setup;
 use crate::trainer::spec::TrainerSpec;
 use crate::trainer::state::RunState;
@@ -39,6 +41,8 @@ pub(in crate::trainer) struct Pass<'a> {
     pub(in crate::trainer) words: Option<&'a Words>,
     /// The whole batch on the device; `None` = each micro-batch is sent when it is its turn.
     pub(in crate::trainer) sent: Option<&'a SentBatch>,
+    /// The other ranks, which have the other images of the step's batch; `None` = it is whole.
+    pub(in crate::trainer) peers: Option<&'a Peers>,
 }
 
 /// What a pass leaves besides gradients.
@@ -48,6 +52,8 @@ pub(in crate::trainer) struct PassOutcome {
     pub(in crate::trainer) scalars: Scalars,
     /// Words that were made on the device, one tensor for each micro-batch.
     pub(in crate::trainer) made_words: Vec<Tensor>,
+    /// How often each word came in the batch of all ranks (i64 V), and how many words those were; only where there are several ranks.
+    pub(in crate::trainer) word_counts: Option<(Tensor, usize)>,
     /// Histograms by name, summed over the micro-batches.
     counts: Scalars,
 }
@@ -64,6 +70,7 @@ impl<'a> Pass<'a> {
             micro_batches: state.micro_batches.max(1),
             words: Some(&setup.words),
             sent,
+            peers: setup.peers.as_deref(),
         }
     }
 
@@ -73,6 +80,7 @@ impl<'a> Pass<'a> {
     /// The batch does not fit the objective, or what libtorch said.
     pub(in crate::trainer) fn gradients(&self, batch: &Batch, mut phase: impl FnMut(Phase)) -> Result<PassOutcome, TrainError> {
         let mut outcome = PassOutcome::default();
+        self.peers.map(Peers::begin_step).transpose()?;
         let compared = match self.objective.between_images() {
             Some(between) if self.micro_batches > 1 => Some(self.compared(between, batch, &mut outcome.scalars, &mut phase)?),
             _ => None,
@@ -80,10 +88,32 @@ impl<'a> Pass<'a> {
         for index in 0..self.micro_batches {
             self.one(index, batch, compared.as_ref(), &mut outcome, &mut phase)?;
         }
+        if let Some(peers) = self.peers {
+            self.over_ranks(peers, batch, &mut outcome)?;
+        }
         for (name, counts) in std::mem::take(&mut outcome.counts) {
             outcome.scalars.push((name, perplexity(&counts)));
         }
         Ok(outcome)
+    }
+
+    /// The numbers of all ranks' shares of the batch, in one message.
+    fn over_ranks(&self, peers: &Peers, batch: &Batch, outcome: &mut PassOutcome) -> Result<(), TrainError> {
+        let vocabulary = self.words.map_or(0, Words::len) as i64;
+        let made = outcome.made_words.iter().map(|words| words.flatten(0, -1)).collect::<Vec<_>>();
+        let own = match (made.as_slice(), batch.words.as_slice()) {
+            ([], []) => None,
+            ([], words) => Some(Tensor::from_slice(&words.iter().map(|w| i64::from(*w)).collect::<Vec<_>>()).to_device(self.device)),
+            (made, _) => Some(Tensor::f_cat(made, 0)?),
+        };
+        outcome.made_words.clear();
+        let words = own.as_ref().map_or(0, Tensor::numel);
+        let mut own = own.filter(|_| vocabulary > 0).map(|words| count_words(&words, vocabulary));
+        let mut scalars: Vec<&mut Tensor> = outcome.scalars.iter_mut().map(|(_, value)| value).collect();
+        let mut counts: Vec<&mut Tensor> = outcome.counts.iter_mut().map(|(_, counts)| counts).chain(&mut own).collect();
+        peers.sum_up(&mut scalars, &mut counts)?;
+        outcome.word_counts = own.map(|counts| (counts, words * peers.world()));
+        Ok(())
     }
 
     /// Forward and backward of one micro-batch, as if the others did not exist: what the memory of one is measured with.
@@ -110,7 +140,23 @@ impl<'a> Pass<'a> {
             let _rows = ctx.rows.enter();
             described.push(self.autocast(|| between.descriptors(&input, &ctx))?);
         }
-        let leaf = Tensor::f_cat(&described, 1)?.set_requires_grad(true);
+        self.gradient_between(between, &Tensor::f_cat(&described, 1)?, scalars, phase)
+    }
+
+    /// The gradient of the term between the images of the whole batch for the descriptors of these (branches × images × width, without graph), such that
+    /// its mean over the ranks is that of the batch: every rank computes the same term, whose gradient each rank sends back through its own images alone.
+    fn gradient_between(
+        &self,
+        between: &dyn BetweenImages,
+        described: &Tensor,
+        scalars: &mut Scalars,
+        phase: &mut impl FnMut(Phase),
+    ) -> Result<Tensor, TrainError> {
+        let whole = match self.peers {
+            Some(peers) => peers.whole_batch(described)?,
+            None => described.shallow_clone(),
+        };
+        let leaf = whole.set_requires_grad(true);
         let losses = between.compare(&leaf);
         phase(Phase::Backward);
         losses.total.f_backward()?;
@@ -123,7 +169,10 @@ impl<'a> Pass<'a> {
         {
             add(scalars, name, value.detach().to_kind(Kind::Double));
         }
-        Ok(leaf.grad())
+        Ok(match self.peers {
+            Some(peers) => peers.own_images(&leaf.grad()) * peers.world() as f64,
+            None => leaf.grad(),
+        })
     }
 
     /// Second pass, or the only one: a micro-batch's own losses, and its share of the gradient of the term between images.
@@ -139,13 +188,20 @@ impl<'a> Pass<'a> {
         let (input, made) = self.one_input(batch, index, phase)?;
         let ctx = self.begin(index, batch.len);
         let _rows = ctx.rows.enter();
-        self.spec.debug.fail_in_forward(self.consumed, self.micro_batches)?;
+        self.spec.debug.fail_in_forward(self.consumed, self.micro_batches, self.rank())?;
         let micro_batches = self.micro_batches as f64;
         let (losses, target) = match (compared, self.objective.between_images()) {
             (Some(gradient), Some(between)) => {
                 let (losses, described) = self.autocast(|| between.describe(&input, &ctx))?;
                 let gradient = gradient.narrow(1, index as i64 * input.len, input.len);
                 let target = &losses.total / micro_batches + (described * gradient).sum(Kind::Float);
+                (losses, target)
+            }
+            // Every rank's descriptors are gathered without their graph, so one forward pass is enough.
+            (None, Some(between)) if self.peers.is_some() => {
+                let (losses, described) = self.autocast(|| between.describe(&input, &ctx))?;
+                let gradient = self.gradient_between(between, &described.detach(), &mut outcome.scalars, phase)?;
+                let target = &losses.total + (described * gradient).sum(Kind::Float);
                 (losses, target)
             }
             _ => {
@@ -161,11 +217,11 @@ impl<'a> Pass<'a> {
             }
         };
         phase(Phase::Backward);
-        let factor = self.spec.debug.loss_factor(self.consumed);
-        if factor == 1.0 {
-            target.f_backward()?;
-        } else {
-            (target * factor).f_backward()?;
+        let factor = self.spec.debug.loss_factor(self.consumed, self.rank());
+        let target = if factor == 1.0 { target } else { target * factor };
+        match self.peers {
+            Some(peers) => peers.backward(&target, index + 1 == self.micro_batches)?,
+            None => target.f_backward()?,
         }
         self.sum_up(outcome, losses, factor);
         outcome.made_words.extend(made);
@@ -175,7 +231,8 @@ impl<'a> Pass<'a> {
     /// Sets the generator and answers where a micro-batch stands. Drop path draws from libtorch's generator; seeding it by step makes a step a function of
     /// (seed, step, batch, weights) alone.
     fn begin(&self, index: usize, total: usize) -> StepContext {
-        let ctx = step_context(self.spec, self.step, index, total, self.micro_batches);
+        let ranks = self.peers.map_or((0, 1), |peers| (peers.rank(), peers.world()));
+        let ctx = step_context(self.spec, self.step, index, total, self.micro_batches, ranks);
         tch::manual_seed(ctx.seed as i64);
         ctx
     }
@@ -184,7 +241,7 @@ impl<'a> Pass<'a> {
     fn one_input(&self, batch: &Batch, index: usize, phase: &mut impl FnMut(Phase)) -> Result<(StepInput, Option<Tensor>), TrainError> {
         let size = batch.len / self.micro_batches;
         let (input, made) = self.input(batch, index * size..(index + 1) * size, phase)?;
-        self.spec.debug.spoil(&input, self.consumed);
+        self.spec.debug.spoil(&input, self.consumed, self.rank());
         for (i, view) in input.views.iter().enumerate() {
             look(|| format!("input view {i}"), &view.pixels);
         }
@@ -218,6 +275,10 @@ impl<'a> Pass<'a> {
         Ok((partners, labels))
     }
 
+    fn rank(&self) -> usize {
+        self.peers.map_or(0, Peers::rank)
+    }
+
     fn autocast<T>(&self, forward: impl FnOnce() -> Result<T, ObjectiveError>) -> Result<T, TrainError> {
         let _autocast = self
             .spec
@@ -242,8 +303,16 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Where micro-batch `index` of `micro_batches` of a batch of `total` images stands in the training, at a step.
-pub(in crate::trainer) fn step_context(spec: &TrainerSpec, step: u64, index: usize, total: usize, micro_batches: usize) -> StepContext {
+/// Where micro-batch `index` of `micro_batches` stands in the training, at a step: of the `total` images that `rank` of `world` has of a batch, which are
+/// its every `world`-th.
+pub(in crate::trainer) fn step_context(
+    spec: &TrainerSpec,
+    step: u64,
+    index: usize,
+    total: usize,
+    micro_batches: usize,
+    (rank, world): (usize, usize),
+) -> StepContext {
     let len = total / micro_batches;
     StepContext {
         step,
@@ -251,9 +320,10 @@ pub(in crate::trainer) fn step_context(spec: &TrainerSpec, step: u64, index: usi
         train: true,
         seed: derive(spec.seed, Purpose::Step, step, 0, 0),
         rows: BatchRows {
-            start: (index * len) as i64,
+            start: (index * len * world + rank) as i64,
             len: len as i64,
-            total: total as i64,
+            total: (total * world) as i64,
+            stride: world as i64,
         },
     }
 }

@@ -29,7 +29,7 @@ pub(in crate::trainer) fn take_step(state: &mut RunState, setup: &Setup, staged:
     let (lr, wd) = setup.schedule(state.step);
     let stepped = state.optimizer.step_unless_nonfinite(lr, wd, setup.spec.optim.clip, &total)?;
     // 3. What follows the weights: the objective's own averages (a teacher) and the run's.
-    let ctx = step_context(&setup.spec, state.step, 0, staged.batch.len, 1);
+    let ctx = step_context(&setup.spec, state.step, 0, staged.batch.len, 1, (0, 1));
     state.objective.after_step(&ctx, &stepped.skipped)?;
     if let Some(ema) = &state.ema {
         ema.update(setup.spec.ema.decay, &stepped.skipped)?;
@@ -39,13 +39,16 @@ pub(in crate::trainer) fn take_step(state: &mut RunState, setup: &Setup, staged:
     state.optimizer.zero_grad()?;
     out.clock.switch(Phase::Other);
     // 5. Move on: counters and the place in the data.
-    advance(state, setup, staged, out);
+    advance(state, setup, staged, outcome.word_counts.is_some(), out);
     out.telemetry.train.step_duration.observe(began.elapsed().as_secs_f64());
     Ok(())
 }
 
 fn note(state: &mut RunState, outcome: &PassOutcome, total: &Tensor, stepped: &Stepped) {
     outcome.made_words.iter().for_each(|words| state.usage.observe_on_device(words));
+    if let Some((counts, words)) = &outcome.word_counts {
+        state.usage.observe_counts(counts, *words);
+    }
     state.meter.step();
     for (name, value) in &outcome.scalars {
         state.meter.add(name, value);
@@ -54,9 +57,9 @@ fn note(state: &mut RunState, outcome: &PassOutcome, total: &Tensor, stepped: &S
     state.ladder.observe(total, &stepped.norm);
 }
 
-fn advance(state: &mut RunState, setup: &Setup, staged: &Staged, out: &Outlets) {
+fn advance(state: &mut RunState, setup: &Setup, staged: &Staged, counted: bool, out: &Outlets) {
     let batch = &staged.batch;
-    if !batch.words.is_empty() {
+    if !batch.words.is_empty() && !counted {
         state.usage.observe(&batch.words);
     }
     if state.trail.len() > setup.spec.stability.check_every_steps as usize {

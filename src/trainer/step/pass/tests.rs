@@ -40,6 +40,7 @@ pub(in crate::trainer) fn spec(objective: ObjectiveConfig) -> TrainerSpec {
             precision: Precision::F32,
             ..Default::default()
         },
+        ranks: Default::default(),
         stability: Default::default(),
         debug: Default::default(),
         checkpoint: Default::default(),
@@ -107,6 +108,7 @@ fn pass_of(spec: &TrainerSpec, micro_batches: usize, sent: Option<&SentBatch>) -
         micro_batches,
         words: None,
         sent,
+        peers: None,
     };
     let scalars = pass.gradients(&batch(), |_| {}).unwrap().scalars;
     let trained = vars.variables().into_iter().filter(|(_, t)| t.requires_grad());

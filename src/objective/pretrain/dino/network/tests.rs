@@ -88,7 +88,12 @@ fn input(start: i64, len: i64) -> StepInput {
 fn context(step: u64, start: i64, len: i64) -> StepContext {
     StepContext {
         train: true,
-        rows: BatchRows { start, len, total: IMAGES },
+        rows: BatchRows {
+            start,
+            len,
+            total: IMAGES,
+            stride: 1,
+        },
         ..StepContext::evaluation(step, 100, len)
     }
 }

@@ -1,0 +1,207 @@
+//! The other ranks, as a trainer sees them: gradients, sums, and what all must know.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use tch::{Kind, Tensor};
+use torch_ext::ranks::{BUCKET_BYTES, Part, Ranks, Reduce, Reducer};
+
+use crate::trainer::error::TrainError;
+use crate::trainer::spec::TrainerSpec;
+
+/// Makes of rank 0's config, as TOML, what a trainer of this process is built from. The error is for people.
+pub(super) type Reread = dyn Fn(&str) -> Result<TrainerSpec, String> + Send + Sync;
+
+/// All ranks of a run, seen from one of them. Every rank makes the same calls in the same order.
+pub(in crate::trainer) struct Peers {
+    // Dropped first: it uses the connections.
+    reducer: RefCell<Option<Reducer>>,
+    ranks: Ranks,
+    reread: Arc<Reread>,
+}
+
+impl Peers {
+    pub(super) fn new(ranks: Ranks, reread: Arc<Reread>) -> Self {
+        Self {
+            reducer: RefCell::new(None),
+            ranks,
+            reread,
+        }
+    }
+
+    /// This rank's number, from 0.
+    pub(in crate::trainer) fn rank(&self) -> usize {
+        self.ranks.rank()
+    }
+
+    /// How many there are.
+    pub(in crate::trainer) fn world(&self) -> usize {
+        self.ranks.world()
+    }
+
+    /// Whether this is the rank that writes and answers.
+    pub(in crate::trainer) fn first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// A rank with its host, for messages.
+    pub(in crate::trainer) fn named(&self, rank: usize) -> String {
+        let host = self.ranks.members().get(rank).map_or("?", |m| m.host.as_str());
+        format!("rank {rank} on host {host}")
+    }
+
+    /// What rank 0's config makes of this rank's spec.
+    ///
+    /// # Errors
+    /// What this process cannot make of it, in words.
+    pub(in crate::trainer) fn reread(&self, config_toml: &str) -> Result<TrainerSpec, String> {
+        (self.reread)(config_toml)
+    }
+
+    /// From here on the gradients of these parameters are averaged in [`Peers::backward`].
+    ///
+    /// # Errors
+    /// Parameters that are not the same on all ranks, or a lost rank.
+    pub(in crate::trainer) fn reduce(&self, named: &[(String, Tensor)]) -> Result<(), TrainError> {
+        // The one of before a rollback goes first.
+        self.reducer.replace(None);
+        self.reducer.replace(Some(Reducer::new(&self.ranks, named, BUCKET_BYTES)?));
+        Ok(())
+    }
+
+    /// The parameters of before are no longer trained.
+    pub(in crate::trainer) fn release(&self) {
+        self.reducer.replace(None);
+    }
+
+    /// Before the first forward pass of a step.
+    ///
+    /// # Errors
+    /// A lost rank.
+    pub(in crate::trainer) fn begin_step(&self) -> Result<(), TrainError> {
+        self.with_reducer(Reducer::begin)
+    }
+
+    /// Backward of one part of a step; behind the last one all gradients are means over the ranks.
+    ///
+    /// # Errors
+    /// A lost rank, a parameter without gradient, or what libtorch said.
+    pub(in crate::trainer) fn backward(&self, loss: &Tensor, last: bool) -> Result<(), TrainError> {
+        let part = if last { Part::Last } else { Part::More };
+        self.with_reducer(|reducer| reducer.backward(loss, part))
+    }
+
+    fn with_reducer(&self, call: impl FnOnce(&mut Reducer) -> Result<(), torch_ext::ranks::RanksError>) -> Result<(), TrainError> {
+        let mut reducer = self.reducer.borrow_mut();
+        Ok(call(reducer.as_mut().expect("a step comes behind Peers::reduce"))?)
+    }
+
+    /// Numbers of a step in one message: the mean of each scalar over the ranks, in f64, and the sum of each histogram (i64).
+    ///
+    /// # Errors
+    /// A lost rank, or what libtorch said.
+    pub(in crate::trainer) fn sum_up(&self, scalars: &mut [&mut Tensor], counts: &mut [&mut Tensor]) -> Result<(), TrainError> {
+        let flat = |list: &[&mut Tensor], kind: Kind| -> Result<Option<Tensor>, TrainError> {
+            let list: Vec<Tensor> = list.iter().map(|t| t.detach().to_kind(kind).flatten(0, -1)).collect();
+            Ok((!list.is_empty()).then(|| Tensor::f_cat(&list, 0)).transpose()?)
+        };
+        let (means, sums) = (flat(scalars, Kind::Double)?, flat(counts, Kind::Int64)?);
+        let both = means.iter().map(|t| (t, Reduce::Mean)).chain(sums.iter().map(|t| (t, Reduce::Sum)));
+        self.ranks.all_reduce(&both.collect::<Vec<_>>())?;
+        put_back(means.as_ref(), scalars);
+        put_back(sums.as_ref(), counts);
+        Ok(())
+    }
+
+    /// Descriptors of all ranks' images in the order of the batch (branches × W·n × width) from this rank's n, without a gradient.
+    ///
+    /// # Errors
+    /// A lost rank, or what libtorch said.
+    pub(in crate::trainer) fn whole_batch(&self, described: &Tensor) -> Result<Tensor, TrainError> {
+        let all = self.ranks.gather(&described.detach().contiguous())?;
+        let (branches, n, width) = described.size3()?;
+        // Rank r has the images r, r + W, … of the batch.
+        Ok(all.f_permute([1, 2, 0, 3])?.f_reshape([branches, n * self.world() as i64, width])?)
+    }
+
+    /// This rank's share of what belongs to the images of the whole batch (branches × W·n × width).
+    pub(in crate::trainer) fn own_images(&self, whole: &Tensor) -> Tensor {
+        let (rank, world) = (self.rank() as i64, self.world() as i64);
+        whole.slice(1, rank, None, world)
+    }
+
+    /// The largest of each number over all ranks.
+    ///
+    /// # Errors
+    /// A lost rank.
+    pub(in crate::trainer) fn tick(&self, word: &[i64]) -> Result<Vec<i64>, TrainError> {
+        Ok(self.ranks.tick(word)?)
+    }
+
+    /// What every rank says, in their order.
+    ///
+    /// # Errors
+    /// A lost rank.
+    pub(in crate::trainer) fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, TrainError> {
+        Ok(self.ranks.gather_bytes(bytes)?)
+    }
+
+    /// What rank 0 says; the others' is not sent.
+    ///
+    /// # Errors
+    /// A lost rank.
+    pub(in crate::trainer) fn of_first(&self, bytes: &[u8]) -> Result<Vec<u8>, TrainError> {
+        let own = if self.first() { bytes } else { &[] };
+        let mut all = self.gather(own)?;
+        Ok(all.swap_remove(0))
+    }
+
+    /// Refuses ranks that say something else of `what` than rank 0.
+    ///
+    /// # Errors
+    /// [`torch_ext::ranks::RanksError::Misfit`] naming who differs, on all ranks; a lost rank.
+    pub(in crate::trainer) fn agree(&self, what: &str, text: &str) -> Result<(), TrainError> {
+        Ok(self.ranks.agree(what, text)?)
+    }
+
+    /// Overwrites the tensors with rank 0's.
+    ///
+    /// # Errors
+    /// A lost rank, or what libtorch said.
+    pub(super) fn broadcast(&self, tensors: &[Tensor]) -> Result<(), TrainError> {
+        Ok(self.ranks.broadcast(tensors)?)
+    }
+
+    /// Ends the run if the weights are no longer the same on all ranks, bit for bit.
+    ///
+    /// # Errors
+    /// [`torch_ext::ranks::RanksError::Drift`], a lost rank.
+    pub(in crate::trainer) fn compare(&self, named: &[(String, Tensor)]) -> Result<(), TrainError> {
+        Ok(self.ranks.compare(named)?)
+    }
+
+    /// The orderly end, made by all: nobody fails because this rank goes.
+    ///
+    /// # Errors
+    /// A rank was lost before.
+    pub(in crate::trainer) fn leave(self) -> Result<(), TrainError> {
+        drop(self.reducer);
+        Ok(self.ranks.leave()?)
+    }
+
+    /// This rank ends: says why to the others.
+    pub(in crate::trainer) fn fail(&self, why: &str) {
+        self.ranks.fail(why);
+    }
+}
+
+/// Replaces each tensor by its part of `whole`, in which all of them lie one after the other.
+fn put_back(whole: Option<&Tensor>, list: &mut [&mut Tensor]) {
+    let Some(whole) = whole else { return };
+    let mut at = 0;
+    for t in list.iter_mut() {
+        let (n, shape) = (t.numel() as i64, t.size());
+        **t = whole.narrow(0, at, n).view(shape.as_slice()).copy();
+        at += n;
+    }
+}

@@ -1,0 +1,271 @@
+//! Several processes train one run on the CPU by gloo. Each test starts its own on the loopback interface and waits for their end.
+
+mod company;
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::ground::Ground;
+use company::{Company, close, free_port, progress, steps, with_objective};
+
+const STEPS: &str = "optim.total_steps=20";
+const EACH: &str = "log.every_steps=1";
+
+/// The numbers of all steps of a run of `world` ranks.
+fn trace(ground: &Ground, run: &str, world: usize, more: &[&str]) -> Vec<Value> {
+    let sets: Vec<&str> = [STEPS, EACH].iter().chain(more).copied().collect();
+    Company::start(ground, run, world, &sets).finish();
+    let trace = ground.trace(run);
+    assert!(trace.len() >= 20, "{run}: {} lines", trace.len());
+    trace
+}
+
+/// One config gives one training, up to the rounding of sums: losses, norms, accuracies and which words came, so the same images.
+#[test]
+fn any_number_of_ranks_and_parts_trains_what_one_process_trains() {
+    let ground = Ground::new();
+    for (kind, more) in [
+        (
+            "splitmask",
+            "mask = { kind = \"uniform-split\", keep = 0.5 }\ndrop_path = 0.1\nboth_branch_negatives = true\n",
+        ),
+        ("beit", "drop_path = 0.2\n"),
+        ("mae", "[objective.decoder]\nlayers = 1\nwidth = 32\nheads = 2\n"),
+    ] {
+        std::fs::write(ground.config(), with_objective(&ground, kind, more)).unwrap();
+        let want = trace(&ground, &format!("{kind}-1"), 1, &[]);
+        for (world, parts) in [(2, 1), (2, 2), (4, 1), (4, 2)] {
+            if kind != "splitmask" && (world, parts) != (2, 2) {
+                continue;
+            }
+            let run = format!("{kind}-{world}-{parts}");
+            let have = trace(&ground, &run, world, &[&format!("train.accumulate={parts}")]);
+            close(&want, &have, 1e-5);
+            let (one, all) = (progress(&ground, &format!("{kind}-1")), progress(&ground, &run));
+            assert_eq!(one["word_counts"], all["word_counts"], "{run}: other images");
+            assert_eq!(all["cursors"].as_array().unwrap().len(), world);
+            let samples = |cursor: &Value| cursor["taken"].as_u64().unwrap() + cursor["before"].as_u64().unwrap();
+            for cursor in all["cursors"].as_array().unwrap() {
+                assert_eq!(samples(cursor), samples(&one["cursor"]), "{run}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_on_one_rank_is_skipped_by_all() {
+    let ground = Ground::new();
+    let want = trace(&ground, "one", 1, &["debug.inject=\"nan@5\""]);
+    let have = trace(&ground, "two", 2, &["debug.inject=\"nan@5#1\""]);
+    assert!(have[4]["total"].is_null() && want[4]["total"].is_null());
+    close(&want, &have, 1e-5);
+}
+
+#[test]
+fn a_rollback_is_made_by_all() {
+    let ground = Ground::new();
+    let sets = |inject: &str| {
+        let own = [
+            "optim.total_steps=40",
+            EACH,
+            "checkpoint.every_steps=5",
+            "stability.check_every_steps=5",
+            "stability.nonfinite_run=3",
+        ];
+        let own = own.map(str::to_owned);
+        own.into_iter().chain([format!("debug.inject=\"{inject}\"")]).collect::<Vec<_>>()
+    };
+    Company::start_each(&ground, "one", 1, &|_| sets("nan@18-22")).finish();
+    Company::start_each(&ground, "two", 2, &|_| sets("nan@18-22#1")).finish();
+    let told = |run: &str| ground.trace(run).iter().filter(|line| line.get("rollback").is_some()).count();
+    assert_eq!((told("one"), told("two")), (1, 1));
+    close(&steps(ground.trace("one")), &steps(ground.trace("two")), 1e-4);
+    assert_eq!(progress(&ground, "one")["word_counts"], progress(&ground, "two")["word_counts"]);
+}
+
+/// A rank that fails by itself tells the others why, and what it tells is what they log.
+#[test]
+fn a_rank_that_fails_leaves_its_words_with_the_others() {
+    let ground = Ground::new();
+    let mut company = Company::start(&ground, "run", 2, &["debug.inject=\"oom@5#1\"", EACH]);
+    let (code, log) = company.end_of(1);
+    assert!(
+        code == Some(74) && log.contains("out of memory in a step of 8 images"),
+        "{code:?} {log}"
+    );
+    let (code, log) = company.end_of(0);
+    assert!(
+        code == Some(75) && log.contains("rank 1 on host") && log.contains("out of memory"),
+        "{code:?} {log}"
+    );
+}
+
+/// Whoever is killed, the others leave with its name, and the same command goes on to the very end of an undisturbed run.
+#[test]
+fn a_killed_rank_ends_all_and_a_new_start_goes_on_bit_for_bit() {
+    let ground = Ground::new();
+    let sets = ["optim.total_steps=120", "log.every_steps=4", "checkpoint.every_steps=15"];
+    Company::start(&ground, "undisturbed", 2, &sets).finish();
+    for (victim, step) in [(1, 20), (0, 50)] {
+        let mut company = Company::start(&ground, "killed", 2, &sets);
+        company.until_step(step);
+        company.rank(victim).signal("KILL");
+        let (code, log) = company.end_of(1 - victim);
+        assert_eq!(code, Some(75), "{log}");
+        let named = match victim {
+            1 => "no word from rank 1",
+            _ => "the store of rank 0",
+        };
+        assert!(log.contains(named), "{log}");
+    }
+    Company::start(&ground, "killed", 2, &sets).finish();
+    let (want, have) = (ground.trace("undisturbed"), ground.trace("killed"));
+    assert_eq!(want.len(), have.len());
+    for (want, have) in want.iter().zip(&have) {
+        assert_eq!(want, have, "the resumed run differs at step {}", want["step"]);
+    }
+}
+
+/// 4 → 2 → 4 → 1 ranks, each stopped by a signal at another rank: one checkpoint each time, and no image lost or doubled.
+#[test]
+fn a_stop_at_any_rank_stops_all_at_one_step_and_another_number_goes_on() {
+    let ground = Ground::new();
+    let sets = ["optim.total_steps=90", EACH, "checkpoint.every_steps=1000"];
+    Company::start(&ground, "one", 1, &sets).finish();
+    let mut stopped = 0;
+    for (world, at, step) in [(4, 3, 10), (2, 1, 30), (4, 0, 50)] {
+        let mut company = Company::start(&ground, "many", world, &sets);
+        company.until_step(step);
+        if world == 2 {
+            company.rank(at).signal("USR1");
+            let written = || splitmask::checkpoint::steps(&ground.path("many/checkpoints")).pop();
+            company.rank(at).until("the checkpoint", |_| written().is_some_and(|s| s > stopped));
+        }
+        company.rank(at).signal("TERM");
+        for rank in 0..world {
+            let (code, log) = company.end_of(rank);
+            assert_eq!(code, Some(75), "rank {rank} of {world}: {log}");
+            assert!(log.contains("after a checkpoint"), "{log}");
+        }
+        let checkpoints = splitmask::checkpoint::steps(&ground.path("many/checkpoints"));
+        let last = *checkpoints.last().unwrap();
+        assert!(last > stopped && last >= step, "{checkpoints:?}");
+        stopped = last;
+    }
+    Company::start(&ground, "many", 1, &sets).finish();
+    // Rounding grows over 90 steps; that no image was lost or doubled is told by the words, to the last one.
+    close(&ground.trace("one"), &ground.trace("many"), 1e-3);
+    let (one, many) = (progress(&ground, "one"), progress(&ground, "many"));
+    assert_eq!(one["word_counts"], many["word_counts"]);
+    assert_eq!(one["cursor"], many["cursor"]);
+    assert_eq!(
+        ground.trace("one").last().unwrap()["images"],
+        ground.trace("many").last().unwrap()["images"]
+    );
+}
+
+#[test]
+fn a_reload_is_taken_over_by_all_or_refused_and_each_rank_answers_at_its_own_port() {
+    let ground = Ground::new();
+    let mut company = Company::with_local_ranks(&ground, "run", 2, &["optim.total_steps=100000", EACH]);
+    company.until_step(3);
+    let metrics = company.rank(1).ask("GET", "/metrics").unwrap().1;
+    assert!(metrics.contains("splitmask_train_steps_total{rank=\"1\"}"), "{metrics}");
+    assert_eq!(company.rank(1).ask("GET", "/-/healthy").unwrap().0, 200);
+    let (status, body) = company.rank(1).ask("GET", "/api/v1/status").unwrap();
+    assert!(status == 404 && body.contains("ask rank 0"), "{status} {body}");
+
+    let reload = |company: &mut Company, from: &str, to: &str| {
+        let text = std::fs::read_to_string(ground.config()).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(ground.config(), text.replace(from, to)).unwrap();
+        let (status, body) = company.rank(0).ask("POST", "/-/reload").unwrap();
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let (status, report) = reload(&mut company, "lr = 1e-3", "lr = 5e-4");
+    assert_eq!((status, &report["outcome"]), (200, &"applied".into()), "{report}");
+    let at = report["applied_at_step"].as_u64().unwrap();
+    company.until_step(at + 15);
+    let (status, report) = reload(&mut company, "shuffle_window = 48", "shuffle_window = 32");
+    assert_eq!((status, &report["outcome"]), (200, &"applied".into()), "{report}");
+    let (status, report) = reload(&mut company, "batch = 16", "batch = 8");
+    assert!(
+        status == 500 && report["error"].as_str().unwrap().contains("train.batch"),
+        "{report}"
+    );
+    let (status, report) = reload(&mut company, "batch = 8", "batch = 16");
+    assert_eq!(status, 200, "{report}");
+    let here = company.step();
+    company.until_step(here + 5);
+    company.rank(0).signal("TERM");
+    for rank in 0..2 {
+        let (code, log) = company.end_of(rank);
+        assert_eq!(code, Some(75), "{log}");
+    }
+    let lines = ground.trace("run");
+    let lr = |step: u64| {
+        lines.iter().find(|l| l["step"] == step && l["total"].is_number()).unwrap()["learning_rate"]
+            .as_f64()
+            .unwrap()
+    };
+    assert!(lr(at + 12) < 6e-4, "the new rate is in force");
+}
+
+#[test]
+fn what_ranks_cannot_do_is_refused_by_name() {
+    let ground = Ground::new();
+    let refused = |company: Company, world: usize, parts: &[&str]| {
+        let mut company = company;
+        for rank in 0..world {
+            let (code, log) = company.end_of(rank);
+            assert_eq!(code, Some(64), "rank {rank}: {log}");
+            for part in parts {
+                assert!(log.contains(part), "rank {rank}: {part} in {log}");
+            }
+        }
+        assert!(!ground.path("run/checkpoints").exists());
+    };
+    let three = Company::start(&ground, "run", 3, &[]);
+    refused(three, 3, &["train.batch = 16", "can: 1, 2, 4, 8, 16"]);
+    let other = Company::start_each(&ground, "run", 2, &|rank| vec![format!("optim.lr=1e-{}", 3 + rank)]);
+    refused(other, 2, &["rank 1 on host", "the config", "optim.lr"]);
+    let other = Company::start(&ground, "run", 2, &["ranks.backend=nccl"]);
+    refused(other, 2, &["NCCL without CUDA"]);
+    std::fs::write(ground.config(), with_objective(&ground, "simclr", "")).unwrap();
+    let norm = Company::start(&ground, "run", 2, &[]);
+    refused(norm, 2, &["objective.kind = \"simclr\"", "batch normalisation"]);
+}
+
+/// One process touches none of it: the port stays another's, and every bit is that of a start without a launcher.
+#[test]
+fn a_world_of_one_is_no_world() {
+    let ground = Ground::new();
+    let held = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+    held.set_nonblocking(true).unwrap();
+    let port = held.local_addr().unwrap().port().to_string();
+    let run = |run: &str, env: &[(&str, &str)]| {
+        let set = format!("run.dir=\"{}\"", ground.path(run).display());
+        let done = ground
+            .train(&["--set", STEPS, "--set", EACH, "--set", &set])
+            .envs(env.iter().copied())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        ground.trace(run)
+    };
+    let alone = run("alone", &[]);
+    let launched = run(
+        "launched",
+        &[
+            ("RANK", "0"),
+            ("WORLD_SIZE", "1"),
+            ("MASTER_ADDR", "127.0.0.1"),
+            ("MASTER_PORT", &port),
+        ],
+    );
+    assert_eq!(alone, launched);
+    std::thread::sleep(Duration::from_millis(10));
+    assert!(held.accept().is_err(), "nobody came to the port");
+}

@@ -1,0 +1,189 @@
+//! Processes that are the ranks of one run, and what is read from it.
+
+use std::net::TcpListener;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::ground::{Daemon, Ground};
+
+/// A port that nobody listens at, below those that the kernel gives to whoever asks for any: rank 0 binds it a while later.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let free = |port: u16| (port..port + 4).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    (0..1000)
+        .find_map(|_| {
+            let n = std::process::id().wrapping_mul(89) + 4 * NEXT.fetch_add(1, Ordering::Relaxed);
+            let port = 15_000 + u16::try_from(n % 15_000).unwrap();
+            free(port).then_some(port)
+        })
+        .expect("free ports")
+}
+
+/// All ranks of a run; killed when dropped.
+pub(crate) struct Company {
+    ranks: Vec<Option<Daemon>>,
+    logs: Vec<std::path::PathBuf>,
+}
+
+impl Company {
+    /// `world` ranks of the run `run` with these settings, by the variables that any launcher sets.
+    pub(crate) fn start(ground: &Ground, run: &str, world: usize, sets: &[&str]) -> Self {
+        Self::start_each(ground, run, world, &|_| sets.iter().map(|set| (*set).to_owned()).collect())
+    }
+
+    /// As [`Company::start`], with settings of each rank's own.
+    pub(crate) fn start_each(ground: &Ground, run: &str, world: usize, sets: &dyn Fn(usize) -> Vec<String>) -> Self {
+        let port = free_port();
+        Self::of(ground, run, world, sets, |command, rank, log| {
+            Daemon::start(launched(command, rank, world, port), log)
+        })
+    }
+
+    /// As [`Company::start`]; each rank knows its number on this host, and answers at that many ports behind one address.
+    pub(crate) fn with_local_ranks(ground: &Ground, run: &str, world: usize, sets: &[&str]) -> Self {
+        let (port, admin) = (free_port(), free_port());
+        let sets = |_| {
+            sets.iter()
+                .map(|set| (*set).to_owned())
+                .chain(["admin.lifecycle=true".into()])
+                .collect()
+        };
+        Self::of(ground, run, world, &sets, |command, rank, log| {
+            let mut command = launched(command, rank, world, port);
+            command
+                .env("LOCAL_RANK", rank.to_string())
+                .env("LOCAL_WORLD_SIZE", world.to_string());
+            Daemon::start_at(command, log, admin, admin + rank as u16)
+        })
+    }
+
+    fn of(
+        ground: &Ground,
+        run: &str,
+        world: usize,
+        sets: &dyn Fn(usize) -> Vec<String>,
+        start: impl Fn(Command, usize, &std::path::Path) -> Daemon,
+    ) -> Self {
+        let logs: Vec<_> = (0..world).map(|rank| ground.path(&format!("{run}-{rank}.log"))).collect();
+        let one = |rank: usize| {
+            let _ = std::fs::remove_file(&logs[rank]);
+            let mut command = ground.train(&["--set", &format!("run.dir=\"{}\"", ground.path(run).display())]);
+            for set in sets(rank) {
+                command.arg("--set").arg(set);
+            }
+            Some(start(command, rank, &logs[rank]))
+        };
+        Self {
+            ranks: (0..world).map(one).collect(),
+            logs,
+        }
+    }
+
+    pub(crate) fn rank(&mut self, rank: usize) -> &mut Daemon {
+        self.ranks[rank].as_mut().expect("it runs")
+    }
+
+    /// Steps that rank 0 has done.
+    pub(crate) fn step(&mut self) -> u64 {
+        self.rank(0).status()["step"].as_u64().unwrap_or(0)
+    }
+
+    /// Waits until rank 0 has done so many steps.
+    pub(crate) fn until_step(&mut self, step: u64) {
+        self.rank(0)
+            .until("the step", |d| d.status()["step"].as_u64().is_some_and(|s| s >= step));
+    }
+
+    /// Exit code and log of a rank that ends within two minutes.
+    pub(crate) fn end_of(&mut self, rank: usize) -> (Option<i32>, String) {
+        let mut daemon = self.ranks[rank].take().expect("it runs");
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let status = loop {
+            if let Some(status) = daemon.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "rank {rank} does not end: {}", daemon.log());
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let log = std::fs::read_to_string(&self.logs[rank]).unwrap_or_default();
+        (status.code(), log)
+    }
+
+    /// All ranks come to the end of the schedule.
+    pub(crate) fn finish(mut self) {
+        for rank in 0..self.ranks.len() {
+            let (code, log) = self.end_of(rank);
+            assert_eq!(code, Some(0), "rank {rank}: {log}");
+        }
+    }
+}
+
+fn launched(mut command: Command, rank: usize, world: usize, port: u16) -> Command {
+    for key in [
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "TORCHELASTIC_RUN_ID",
+        "TORCHELASTIC_USE_AGENT_STORE",
+        "GLOO_SOCKET_IFNAME",
+    ] {
+        command.env_remove(key);
+    }
+    command
+        .env("RANK", rank.to_string())
+        .env("WORLD_SIZE", world.to_string())
+        .env("MASTER_ADDR", "127.0.0.1")
+        .env("MASTER_PORT", port.to_string());
+    command
+}
+
+/// The ground's config with another objective.
+pub(crate) fn with_objective(ground: &Ground, kind: &str, more: &str) -> String {
+    let text = ground.config_text();
+    let (before, rest) = text.split_once("[objective]").unwrap();
+    let (_, after) = rest.split_once("[optim]").unwrap();
+    format!("{before}[objective]\nkind = \"{kind}\"\n{more}[optim]{after}")
+}
+
+/// `progress.json` of the newest checkpoint of a run.
+pub(crate) fn progress(ground: &Ground, run: &str) -> Value {
+    let root = ground.path(run).join("checkpoints");
+    let last = splitmask::checkpoint::steps(&root).pop().unwrap();
+    let text = std::fs::read_to_string(root.join(format!("step-{last:08}/progress.json"))).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Numbers that count which of several outputs is the largest: rounding may turn a tie.
+const COUNTED: [&str; 3] = ["token_accuracy", "match_accuracy", "predicted_perplexity"];
+
+/// The lines of a run's steps, those that tell of rollbacks left out.
+pub(crate) fn steps(lines: Vec<Value>) -> Vec<Value> {
+    lines.into_iter().filter(|line| line.get("rollback").is_none()).collect()
+}
+
+/// Two runs have the same lines, and numbers that differ by the rounding of sums alone: `within` of their size, or of 1 where they are smaller.
+#[track_caller]
+pub(crate) fn close(want: &[Value], have: &[Value], within: f64) {
+    assert_eq!(want.len(), have.len());
+    for (want, have) in want.iter().zip(have) {
+        let (want, have) = (want.as_object().unwrap(), have.as_object().unwrap());
+        assert_eq!(want.keys().collect::<Vec<_>>(), have.keys().collect::<Vec<_>>());
+        let finite = want["total"].is_number();
+        for (key, a) in want {
+            // Which of several NaN is the largest has no meaning.
+            if !finite && COUNTED.contains(&key.as_str()) {
+                continue;
+            }
+            match (a.as_f64(), have[key].as_f64()) {
+                (Some(x), Some(y)) => {
+                    let within = if COUNTED.contains(&key.as_str()) { 0.02 } else { within };
+                    let near = (x - y).abs() <= within * x.abs().max(1.0);
+                    assert!(near, "step {}: {key} is {y}, alone {x}", want["step"]);
+                }
+                _ => assert_eq!(*a, have[key], "step {}: {key}", want["step"]),
+            }
+        }
+    }
+}
