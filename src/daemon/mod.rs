@@ -1,7 +1,7 @@
 //! The daemon: one trainer, watched over by one supervisor loop that owns every decision.
 //!
 //! Threads: the caller's runs the supervisor, which neither reads nor writes a file · `signals` takes the signals · `trainer` owns the tensors ·
-//! `admin` runs HTTP on its own runtime · `config-watch` and `folder-watch` poll the config file and the run folder · `files` writes journal and
+//! `admin` runs HTTP on its own runtime · `file-reads` reads what it shows of the run folder, and edits the config · `config-watch` and `folder-watch` poll the config file and the run folder · `files` writes journal and
 //! accepted configs · `start` and `reading` read the config and end. All of them talk to the supervisor by [`events::Event`]; the daemon names no
 //! tensor.
 
@@ -10,6 +10,7 @@ mod bucket_wait;
 mod changes;
 pub mod daemon_status;
 mod draining;
+mod edit;
 pub mod events;
 mod file_watch;
 mod file_work;
@@ -95,8 +96,17 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
     }
     let status: StatusBoard = Arc::new(Mutex::new(Status::default()));
     let shown = Arc::new(Mutex::new(DaemonStatus::starting(Arc::clone(&config))));
-    let shared = admin::Shared::new(Arc::clone(&status), Arc::clone(&shown), args.registry, events.clone(), policy);
-    let threads = admin::AdminThread::start(shared).and_then(|admin| Ok((admin, file_work::FileWork::start()?)));
+    let editor = edit::Editor::new(args.source.clone(), Arc::clone(&settings.shadowed));
+    let threads = admin::Shared::new(
+        Arc::clone(&status),
+        Arc::clone(&shown),
+        args.registry,
+        events.clone(),
+        policy,
+        editor,
+    )
+    .and_then(admin::AdminThread::start)
+    .and_then(|admin| Ok((admin, file_work::FileWork::start()?)));
     let (mut admin, files) = threads.map_err(|e| {
         lock.undo();
         CliError::internal("a thread of the daemon could not be started", &e)

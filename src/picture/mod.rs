@@ -3,6 +3,7 @@
 mod config;
 mod curves;
 mod drawn;
+pub mod kept;
 mod neighbours;
 mod paint;
 mod principal;

@@ -105,8 +105,7 @@ fn tell(evaluation: &dyn Evaluation, score: &Score, state: &RunState, out: &mut 
     }
     let number = evaluation.number();
     let mut line = json!({ "step": step, number: score.value });
-    let beside = || evaluation.beside().iter().zip(&score.beside);
-    for (number, value) in beside() {
+    for (number, value) in evaluation.beside().iter().zip(&score.beside) {
         (number.gauge)(&out.telemetry.train).set(*value);
         line[number.name] = json!(value);
     }
@@ -114,10 +113,9 @@ fn tell(evaluation: &dyn Evaluation, score: &Score, state: &RunState, out: &mut 
     let mut board = out.board();
     board.evaluations.retain(|(done, _, _)| done != evaluation.name());
     board.evaluations.push((evaluation.name().into(), score.value, step));
-    if evaluation.panel().is_some() {
-        board.history.push((step, number.into(), score.value));
-    }
-    for (number, value) in beside().filter(|(number, _)| number.panel.is_some()) {
-        board.history.push((step, number.name.into(), *value));
+    // What guessing among the classes would score, where the number is an accuracy.
+    if let Some(chance) = score.details["chance"].as_f64() {
+        board.chance.retain(|(of, _)| of != number);
+        board.chance.push((number.into(), chance));
     }
 }

@@ -3,7 +3,17 @@
 use std::path::Path;
 
 use crate::eval::EvalError;
+use crate::picture::kept;
 use crate::trainer::spec::TrainerSpec;
+
+/// Draws `NAME.png` into the run folder, and keeps it among the pictures of earlier steps.
+///
+/// # Errors
+/// As [`put_picture`].
+pub(super) fn put_drawn(spec: &TrainerSpec, name: &str, step: u64, drawn: &image::RgbImage) -> Result<(), EvalError> {
+    put_picture(spec, &format!("{name}.png"), |path| drawn.save(path).map_err(|e| e.to_string()))?;
+    kept::keep(&spec.run_dir, name, step, spec.picture.keep as usize).map_err(EvalError::Picture)
+}
 
 /// Writes a picture beside its place in the run folder and renames it, so that no reader meets half of one.
 ///
