@@ -19,7 +19,7 @@ use crate::telemetry::metrics::ReloadOutcome;
 
 /// Where the config comes from, for those who edit its file.
 #[derive(Debug, Clone)]
-pub(super) struct Editor {
+pub(crate) struct Editor {
     source: Source,
     /// What the file said at the start of keys that later layers set otherwise.
     at_start: Arc<BTreeMap<String, Shadowed>>,

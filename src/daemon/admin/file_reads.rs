@@ -84,7 +84,7 @@ mod tests {
         let (go_on, hang) = channel::<()>();
         let hanging = tokio::spawn({
             let reads = Arc::clone(&reads);
-            async move { reads.run(move || drop(hang.recv())).await.is_ok() }
+            async move { reads.run(move || hang.recv().is_err()).await.unwrap() }
         });
         tokio::time::sleep(HANGS + Duration::from_millis(200)).await;
         let began = Instant::now();

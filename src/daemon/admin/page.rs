@@ -32,6 +32,7 @@ files! {
     "config.js" JAVASCRIPT,
     "actions.js" JAVASCRIPT,
     "editor.js" JAVASCRIPT,
+    "reports.js" JAVASCRIPT,
     "diff.js" JAVASCRIPT,
 }
 

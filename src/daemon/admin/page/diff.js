@@ -25,8 +25,10 @@ function compared(a, b) {
   const found = [];
   let i = 0, j = 0;
   while (i < a.length || j < b.length) {
-    if (i < a.length && j < b.length && a[i] === b[j]) found.push([" ", a[i++], j++].slice(0, 2));
-    else if (j >= b.length || (i < a.length && longest[i + 1][j] >= longest[i][j + 1])) found.push(["-", a[i++]]);
+    if (i < a.length && j < b.length && a[i] === b[j]) {
+      found.push([" ", a[i++]]);
+      j++;
+    } else if (j >= b.length || (i < a.length && longest[i + 1][j] >= longest[i][j + 1])) found.push(["-", a[i++]]);
     else found.push(["+", b[j++]]);
   }
   return found;
