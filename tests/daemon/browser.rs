@@ -167,8 +167,10 @@ impl Browser {
 
     /// Goes to an address and waits until the page has shown every answer once.
     pub(crate) fn open(&mut self, address: &str) {
+        self.call("Page.navigate", json!({ "url": "about:blank" }));
+        self.until("the old page is gone", "location.href === 'about:blank'");
         self.call("Page.navigate", json!({ "url": address }));
-        self.until("the page is there", "document.documentElement.hasAttribute('data-ready')");
+        self.until("the page is there", "document.documentElement?.hasAttribute('data-ready')");
     }
 
     /// Clicks the button of an id.

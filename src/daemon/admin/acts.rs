@@ -12,8 +12,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::guard::refusal;
-use super::routes::{BODY_BYTES, Seen};
-use super::shared::Shared;
+use super::shared::{BODY_BYTES, Seen, Shared};
 use crate::daemon::edit::{Rehearsal, Unedited};
 use crate::daemon::events::Event;
 use crate::telemetry::metrics::ReloadOutcome;

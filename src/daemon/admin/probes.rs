@@ -7,7 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::guard::refusal;
-use super::routes::Seen;
+use super::shared::Seen;
 use crate::daemon::daemon_status::lock;
 use crate::telemetry::metrics::render;
 

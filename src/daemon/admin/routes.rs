@@ -18,7 +18,7 @@ use tower_http::timeout::TimeoutLayer;
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::guard::{guard, refusal};
-use super::shared::Shared;
+use super::shared::{BODY_BYTES, Seen, Shared};
 use super::{acts, page, probes, run_data, status};
 use crate::objective::Kind;
 use crate::picture::drawn;
@@ -27,14 +27,10 @@ use crate::picture::drawn;
 const AT_ONCE: usize = 24;
 /// Time for the answer to a read.
 const READ_LIMIT: Duration = Duration::from_secs(10);
-/// Bytes of a request's body: the text of a config, with room.
-pub(super) const BODY_BYTES: usize = 64 << 10;
 /// What the page may do: ask this server, and nobody else, and run nothing that is not one of its files.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'";
 
-/// State of the handlers.
-pub(super) type Seen = State<Arc<Shared>>;
 type Route = (String, MethodRouter<Arc<Shared>>);
 
 /// What is read, within [`READ_LIMIT`].

@@ -11,8 +11,7 @@ use serde_json::json;
 
 use super::guard::refusal;
 use super::history::{self, History};
-use super::routes::Seen;
-use super::shared::Shared;
+use super::shared::{Seen, Shared};
 use crate::daemon::daemon_status::lock;
 use crate::picture::{drawn, kept};
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, RwLock};
 
+use axum::extract::State;
 use prometheus::Registry;
 
 use super::file_reads::FileReads;
@@ -17,6 +18,12 @@ use crate::daemon::events::Event;
 use crate::daemon::policy::Policy;
 use crate::daemon::scrapes::Scrapes;
 use crate::trainer::control::StatusBoard;
+
+/// Bytes of a request's body: the text of a config, with room.
+pub(super) const BODY_BYTES: usize = 64 << 10;
+
+/// State of the handlers.
+pub(super) type Seen = State<Arc<Shared>>;
 
 /// What the handlers see.
 pub(crate) struct Shared {

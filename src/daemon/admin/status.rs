@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use splitmask_pipeline::bucket::secret::hidden;
 
 use super::pipeline;
-use super::routes::Seen;
+use super::shared::Seen;
 use crate::config::{keys, tree};
 use crate::daemon::daemon_status::lock;
 

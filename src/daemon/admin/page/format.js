@@ -4,7 +4,7 @@
 export function number(x) {
   if (x == null || !Number.isFinite(x)) return "–";
   const size = Math.abs(x);
-  if (size >= 1e6 || (size !== 0 && size < 1e-3)) return x.toExponential(2);
+  if (size >= 1e6 || (size !== 0 && size < 1e-3)) return Number(x.toPrecision(3)).toExponential();
   return x.toLocaleString("en", { maximumSignificantDigits: size >= 1e4 ? 6 : 4 });
 }
 
