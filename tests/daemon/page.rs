@@ -170,7 +170,7 @@ fn the_page_shows_a_live_run_and_edits_its_config() {
         "/refused \\(invalid\\)/.test(document.getElementById('editor-said').textContent)",
     );
     assert!(
-        browser.text("#changes").contains("line 9") && browser.text("#changes").contains("unknown key"),
+        browser.text("#changes").contains("line 10") && browser.text("#changes").contains("unknown key"),
         "{}",
         browser.text("#changes")
     );

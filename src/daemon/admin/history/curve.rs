@@ -1,7 +1,7 @@
 //! One curve of a run, thinned while it grows: its memory is the same for a thousand values and for ten million.
 
 /// Points of a curve at most.
-pub(in crate::daemon) const MOST_POINTS: usize = 2000;
+pub(super) const MOST_POINTS: usize = 2000;
 /// Stretches of a curve at most. Each gives two points, its lowest and its highest, and the first and last value of all come beside them.
 const STRETCHES: usize = MOST_POINTS / 2 - 1;
 

@@ -14,8 +14,7 @@ use serde_json::Value;
 use super::new_lines::{Item, NewLines};
 use crate::objective::Kind;
 use catalogue::Described;
-use curve::Curve;
-pub(in crate::daemon) use curve::MOST_POINTS;
+use curve::{Curve, MOST_POINTS};
 use pace::Pace;
 
 /// Bytes of the file for one answer; a longer history comes with the next ones.

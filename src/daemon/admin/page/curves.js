@@ -35,7 +35,8 @@ function marksOf(events) {
 export function showCurves({ history, beside, chance, events, share, marks, logarithmic }) {
   const all = history.series.flatMap(s => s.points.map(([step]) => step));
   const to = Math.max(1, history.last_step, ...(beside ? [beside.last_step] : [])), first = all.length ? Math.min(...ends(history)) : 0;
-  const from = share < 1 ? Math.floor(to - share * (to - first)) : Math.min(first, to - 1);
+  // From the first step on, or from where the curves begin if that is far from it.
+  const begin = first < 0.1 * to ? 0 : Math.min(first, to - 1), from = Math.floor(to - share * (to - begin));
   const baselines = new Set(history.series.map(s => s.baseline).filter(Boolean));
   const groups = grouped(history), lines = marks ? marksOf(events) : [];
   const main = [], more = [];

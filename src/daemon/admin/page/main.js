@@ -13,7 +13,10 @@ import { showPipeline } from "./pipeline.js";
 /** Milliseconds between two looks. */
 const EVERY = { status: 2000, history: 6000, events: 6000, pictures: 20000 };
 
-const known = { status: null, history: null, beside: null, events: null, generation: null };
+/** A long history is asked for less often: it is up to a megabyte. */
+const mayLook = what => what !== "history" || !known.history || Date.now() - known.at >= Math.min(30000, 10 * known.history.lines);
+
+const known = { status: null, history: null, beside: null, events: null, generation: null, at: 0 };
 
 function draw() {
   const { status, history, beside, events } = known;
@@ -39,6 +42,7 @@ async function lookAtStatus() {
 
 async function lookAtHistory() {
   known.history = await read("/api/v1/history");
+  known.at = Date.now();
   offerEarlier(known.history.earlier);
   const of = byId("compare").value;
   known.beside = of ? await read(`/api/v1/history?of=${encodeURIComponent(of)}`) : null;
@@ -71,7 +75,7 @@ async function look(what) {
 
 const lookAll = () => Promise.all(Object.keys(looks).map(look));
 
-for (const [what, every] of Object.entries(EVERY)) setInterval(() => document.hidden || look(what), every);
+for (const [what, every] of Object.entries(EVERY)) setInterval(() => document.hidden || !mayLook(what) || look(what), every);
 document.addEventListener("visibilitychange", () => document.hidden || lookAll());
 for (const id of ["range", "marks", "log"]) byId(id).addEventListener("change", draw);
 byId("compare").addEventListener("change", () => look("history"));
