@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::guard::refusal;
+use super::refusal::refusal;
 use super::shared::{BODY_BYTES, Seen, Shared};
 use crate::daemon::edit::{Rehearsal, Unedited};
 use crate::daemon::events::Event;

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use tokio::sync::oneshot;
 
-use super::guard::refusal;
+use super::refusal::refusal;
 use crate::daemon::daemon_status::lock;
 
 /// A piece of work that has lasted so long hangs, and whoever comes next is told instead of kept. Each piece reads a bounded part of a file.

@@ -9,6 +9,7 @@ mod new_lines;
 mod page;
 mod pipeline;
 mod probes;
+mod refusal;
 mod routes;
 mod run_data;
 mod run_events;

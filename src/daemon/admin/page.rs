@@ -4,7 +4,7 @@ use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
-use super::guard::refusal;
+use super::refusal::refusal;
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 

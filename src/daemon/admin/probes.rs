@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::guard::refusal;
+use super::refusal::refusal;
 use super::shared::Seen;
 use crate::daemon::daemon_status::lock;
 use crate::telemetry::metrics::render;

@@ -17,7 +17,8 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
-use super::guard::{guard, refusal};
+use super::guard::guard;
+use super::refusal::refusal;
 use super::shared::{BODY_BYTES, Seen, Shared};
 use super::{acts, page, probes, run_data, status};
 use crate::objective::Kind;

@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::guard::refusal;
 use super::history::{self, History};
+use super::refusal::refusal;
 use super::shared::{Seen, Shared};
 use crate::daemon::daemon_status::lock;
 use crate::picture::{drawn, kept};

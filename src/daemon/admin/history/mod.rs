@@ -134,14 +134,12 @@ impl Curves {
             self.pace.note(step, time);
         }
         let mut left_out = false;
-        for (name, value) in line {
-            // A loss that is not finite is null; what is no number at all (the layers of a probe, a rollback) has no curve.
-            let value = value
-                .as_f64()
-                .filter(|v| v.is_finite())
-                .map_or_else(|| value.is_null().then_some(None), |v| Some(Some(v)));
-            let Some(value) = value.filter(|_| !NO_NUMBERS.contains(&name.as_str())) else {
-                continue;
+        for (name, value) in line.iter().filter(|(name, _)| !NO_NUMBERS.contains(&name.as_str())) {
+            // A loss that is not finite is written as null; what is no number at all (the layers of a probe, a rollback) has no curve.
+            let value = match (value.is_null(), value.as_f64()) {
+                (true, _) => None,
+                (false, Some(value)) => Some(value),
+                (false, None) => continue,
             };
             if !self.curves.contains_key(name) {
                 if self.curves.len() == MOST_CURVES {

@@ -17,9 +17,12 @@ function bar(parts) {
   return node;
 }
 
+/** The end of the queue: its time is the trainer's, of which only the waiting is the pipeline's. */
+const trainer = wait => ({ stage: "consume", busy: 1 - (wait ?? 0), waits_for_input: wait ?? 0, waits_for_next_stage: 0 });
+
 function row({ stage, busy, waits_for_input: input, waits_for_next_stage: next }, workers, limits) {
   // The workers' waiting is counted for all three of their stages together; requests to the store wait for nobody.
-  const shared = WORKERS.includes(stage), time = shared ? workers : busy + input + next, waits = input + next > 0;
+  const shared = WORKERS.includes(stage), time = shared ? workers : busy + input + next, waits = input + next > 0 || stage === "consume";
   const shares = shared ? [busy / time, 0, 0] : waits ? [busy / time, input / time, next / time] : [busy, 0, 0];
   const said = shared ? `${percent(shares[0])} of the workers' time` : waits ? `${percent(shares[0])} of its time` : busy > 0 ? `${number(busy)} under way on average` : "idle";
   const name = limits ? el("b", {}, `${stage} (limits)`) : stage;
@@ -30,7 +33,7 @@ function row({ stage, busy, waits_for_input: input, waits_for_next_stage: next }
 /** Shows an answer of /api/v1/pipeline. */
 export function showPipeline(answer) {
   const { limit, queue, flow, stages, workers } = answer, parts = [];
-  if (limit) parts.push(el("p", { class: "limit" }, el("strong", {}, limit.what), " ", limit.remedy));
+  if (limit) parts.push(el("p", { class: "limit" }, el("strong", {}, limit.what), " ", limit.remedy.replaceAll("`", "")));
   else parts.push(el("p", { class: "dim" }, answer.window_seconds == null ? "Measuring…" : "Nothing is consumed at present, so nothing limits."));
   const rates = flow.map(f => `${f.stage} ${number(f.samples_per_second)}`).join(" → ");
   if (rates) parts.push(el("p", {}, "Images a second: ", rates));
@@ -40,7 +43,7 @@ export function showPipeline(answer) {
   if (stages.length) {
     parts.push(el("table", { class: "stages" },
       el("caption", { class: "dim" }, `the last ${Math.round(answer.window_seconds)} s, ${integer(workers)} workers: `, el("span", { class: "key busy" }, "busy"), " ", el("span", { class: "key input" }, "waits for input"), " ", el("span", { class: "key next" }, "waits for the next stage")),
-      el("tbody", {}, ...stages.map(s => row(s, workers, limit?.stage === s.stage)))));
+      el("tbody", {}, ...stages.map(s => row(s.stage === "consume" ? trainer(answer.data_wait) : s, workers, limit?.stage === s.stage)))));
   }
   put(byId("pipeline-body"), ...parts);
 }
