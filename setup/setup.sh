@@ -2,7 +2,7 @@
 # Makes a fresh Debian or Ubuntu machine able to build and test this repository. Idempotent: each step looks first.
 #   setup/setup.sh            system packages, libtorch (CPU part), the test servers
 #   setup/setup.sh build      only what building and the demo need
-#   setup/setup.sh STEP       one step: system | libtorch | servers | lint | packaging | tensorboard | resolve
+#   setup/setup.sh STEP       one step: system | libtorch | servers | browser | lint | packaging | tensorboard | resolve
 # Environment: CUDA=1 takes the whole libtorch with the CUDA libraries; LIBTORCH=DIR uses yours; SPLITMASK_CACHE=DIR
 # moves the download cache (default: ~/.cache/splitmask). Nothing outside the cache and `.libtorch` is written.
 set -euo pipefail
@@ -67,6 +67,7 @@ wheel() { # wheel PACKAGE==VERSION FILE SHA256 → downloads/FILE, verified
 }
 
 build_packages() { packages g++:g++ cmake:cmake nasm:nasm make:make pkg-config:pkg-config python3:python3; }
+browser() { packages chromium:chromium; } # the test of the page draws it in a real browser (about 100 MB to fetch, 400 MB laid out)
 test_packages() { packages prometheus:prometheus prometheus:promtool; }
 
 libtorch() {
@@ -163,11 +164,12 @@ case "${1:-all}" in
   system) build_packages; test_packages ;;
   libtorch) libtorch ;;
   servers) servers ;;
+  browser) browser ;;
   build) build_packages; libtorch ;;
   lint) build_packages; libtorch; lint_tools ;;
   packaging) build_packages; libtorch; packaging_tools ;;
   tensorboard) tensorboard ;;
   resolve) resolve ;;
-  all) build_packages; libtorch; test_packages; packaging_tools; tensorboard; servers ;;
-  *) die "unknown step '$1'; one of: system libtorch servers lint packaging tensorboard resolve build all" ;;
+  all) build_packages; libtorch; test_packages; packaging_tools; tensorboard; browser; servers ;;
+  *) die "unknown step '$1'; one of: system libtorch servers browser lint packaging tensorboard resolve build all" ;;
 esac

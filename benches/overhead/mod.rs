@@ -125,6 +125,7 @@ fn spec(case: &Case, model: &VitConfig, codebook: &Path, run_dir: &Path) -> Trai
         },
         eval: Default::default(),
         picture: PictureConfig {
+            keep: 0,
             every_steps: never,
             rows: 0,
         },

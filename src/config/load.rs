@@ -79,12 +79,19 @@ impl Source {
                 Some("--config takes the path of a TOML file".into()),
             )
         })?;
-        let file_sha256 = hex(&Sha256::digest(&bytes));
         let text = std::str::from_utf8(&bytes).map_err(|e| whole(format!("is not UTF-8 text: {e}"), None))?;
+        self.load_as(text)
+    }
+
+    /// As [`Self::load`] would if the file held this.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_as(&self, text: &str) -> Result<Loaded, ConfigError> {
         self.load_text(text).map(|(config, places)| Loaded {
             config,
             places,
-            file_sha256,
+            file_sha256: hex(&Sha256::digest(text)),
             shadowed: self.shadowed(text),
         })
     }

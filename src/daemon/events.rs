@@ -60,7 +60,7 @@ pub struct ReloadReport {
     pub problems: Vec<Problem>,
 }
 
-fn as_label<S: serde::Serializer>(outcome: &ReloadOutcome, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_label<S: serde::Serializer>(outcome: &ReloadOutcome, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(outcome.label())
 }
 

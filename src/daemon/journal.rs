@@ -20,7 +20,7 @@ pub const LAST_GOOD_FILE: &str = "last-good.toml";
 pub struct Entry<'a> {
     /// RFC 3339, UTC.
     pub time: String,
-    /// `start`, `mirror`, `reload`, `rollback`, `waiting`, `stuck`, `side failure` or `stop`.
+    /// `start`, `mirror`, `reload`, `rollback`, `pause` (outcome `begun` or `over`), `waiting`, `stuck`, `side failure` or `stop`.
     pub event: &'a str,
     /// What asked for it.
     pub trigger: &'a str,

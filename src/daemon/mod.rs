@@ -1,8 +1,9 @@
 //! The daemon: one trainer, watched over by one supervisor loop that owns every decision.
 //!
 //! Threads: the caller's runs the supervisor, which neither reads nor writes a file · `signals` takes the signals · `trainer` owns the tensors ·
-//! `admin` runs HTTP on its own runtime · `config-watch` and `folder-watch` poll the config file and the run folder · `files` writes journal and
-//! accepted configs · `mirror`, `mirror-lease` and `mirror-io` copy the run into a store ([`crate::mirror`]) · `start` and `reading` read the config and end. All of them talk to the supervisor by [`events::Event`]; the daemon names no
+//! `admin` runs HTTP on its own runtime · `file-reads` reads what it shows of the run folder, and edits the config · `config-watch` and `folder-watch`
+//! poll the config file and the run folder · `files` writes journal and accepted configs · `mirror`, `mirror-lease` and `mirror-io` copy the run into a
+//! store ([`crate::mirror`]) · `start` and `reading` read the config and end. All of them talk to the supervisor by [`events::Event`]; the daemon names no
 //! tensor.
 
 pub mod admin;
@@ -10,6 +11,7 @@ mod bucket_wait;
 mod changes;
 pub mod daemon_status;
 mod draining;
+mod edit;
 pub mod events;
 mod file_watch;
 mod file_work;
@@ -102,15 +104,18 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
     let status: StatusBoard = Arc::new(Mutex::new(Status::default()));
     let mirrored = mirror.as_ref().map(Mirror::status).unwrap_or_default();
     let shown = Arc::new(Mutex::new(DaemonStatus::starting(Arc::clone(&config), mirrored)));
-    let shared = admin::Shared::new(
+    let editor = edit::Editor::new(args.source.clone(), Arc::clone(&settings.shadowed));
+    let threads = admin::Shared::new(
         Arc::clone(&status),
         Arc::clone(&shown),
         args.registry,
         events.clone(),
         policy,
         args.launch.rank,
-    );
-    let threads = admin::AdminThread::start(shared).and_then(|admin| Ok((admin, file_work::FileWork::start()?)));
+        editor,
+    )
+    .and_then(admin::AdminThread::start)
+    .and_then(|admin| Ok((admin, file_work::FileWork::start()?)));
     let (mut admin, files) = threads.map_err(|e| {
         lock.iter().for_each(|lock| lock.undo());
         CliError::internal("a thread of the daemon could not be started", &e)

@@ -10,6 +10,8 @@ use crate::config::{AdminConfig, file};
 
 /// What anybody may read by any name: Prometheus and Kubernetes address it as they know it.
 pub(super) const OPEN: [&str; 3] = ["/metrics", "/-/healthy", "/-/ready"];
+/// What shows the file itself, comments and all: for those who may change it.
+const OF_EDITORS: [&str; 1] = ["/api/v1/config/text"];
 /// Shortest token.
 const TOKEN_BYTES: usize = 32;
 
@@ -47,12 +49,24 @@ impl Policy {
         })
     }
 
+    /// Whether anybody may change something.
+    #[must_use]
+    pub fn lifecycle(&self) -> bool {
+        self.lifecycle
+    }
+
+    /// Whether that needs the token.
+    #[must_use]
+    pub fn asks_for_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Checks a request by its method, path and headers.
     ///
     /// # Errors
     /// Status and reason of the refusal.
     pub fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-        let reads = matches!(*method, Method::GET | Method::HEAD);
+        let reads = matches!(*method, Method::GET | Method::HEAD) && !OF_EDITORS.contains(&path);
         if reads && OPEN.contains(&path) {
             return Ok(());
         }
@@ -170,6 +184,11 @@ mod tests {
                     assert_eq!(got, *want, "lifecycle {lifecycle}, {method} {path}, {given:?}");
                 }
             }
+            // The file's own text is read by those who may change it.
+            for path in OF_EDITORS {
+                let got = answer(&policy(*lifecycle, None), &Method::GET, path, given);
+                assert_eq!(got, *want, "lifecycle {lifecycle}, GET {path}, {given:?}");
+            }
         }
     }
 
@@ -197,8 +216,13 @@ mod tests {
             (false, &[name, ("authorization", &bearer)], Some(403)),
         ];
         for (lifecycle, given, want) in table {
-            let got = answer(&policy(*lifecycle, Some(token)), &Method::POST, "/-/reload", given);
-            assert_eq!(got, *want, "lifecycle {lifecycle}, {given:?}");
+            let policy = policy(*lifecycle, Some(token));
+            for got in [
+                answer(&policy, &Method::POST, "/-/reload", given),
+                answer(&policy, &Method::GET, OF_EDITORS[0], given),
+            ] {
+                assert_eq!(got, *want, "lifecycle {lifecycle}, {given:?}");
+            }
         }
     }
 

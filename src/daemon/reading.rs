@@ -77,6 +77,17 @@ pub(super) fn read(source: &Source, in_force: &Settings) -> Reading {
     }
 }
 
+/// What [`read`] would find, without anything coming of it; and all keys that the text changes, those that do not count among a refusal too.
+pub(super) fn rehearse(source: &Source, text: &str, in_force: &Settings) -> (Vec<Change>, Result<NewConfig, Refusal>) {
+    match source.load_as(text) {
+        Ok(loaded) => {
+            let new = Settings::of(loaded);
+            (diff(&in_force.config, &new.config), compare(new, in_force))
+        }
+        Err(e) => (Vec::new(), Err(Refusal::of(ReloadOutcome::Invalid, Vec::new(), e))),
+    }
+}
+
 fn compare(mut settings: Settings, in_force: &Settings) -> Result<NewConfig, Refusal> {
     let changes = diff(&in_force.config, &settings.config);
     let policy = match settings.policy() {

@@ -118,6 +118,8 @@ pub(super) struct Supervisor<T> {
     pub(super) ready: bool,
     /// Batches consumed at the last rollback that the journal tells of.
     pub(super) rollback_told: Option<u64>,
+    /// The run is paused, as the journal tells.
+    paused: bool,
     /// Number of the last failure beside training that the journal tells of.
     pub(super) failure_told: u64,
     /// The first trainer took its first batch: the start is accepted.
@@ -162,6 +164,7 @@ impl<T: Train> Supervisor<T> {
             bucket_says: String::new(),
             ready: false,
             rollback_told: None,
+            paused: false,
             failure_told: 0,
             accepted: false,
             folder_lost: false,
@@ -303,9 +306,7 @@ impl<T: Train> Supervisor<T> {
         let config = Arc::clone(&settings.config);
         {
             let mut status = held(&self.parts.status);
-            let history = std::mem::take(&mut status.history);
             *status = Status {
-                history,
                 step: status.step,
                 total_steps: config.optim.total_steps,
                 ..Status::default()

@@ -76,7 +76,7 @@ pub trait Evaluation: Sync {
     /// One line.
     fn doc(&self) -> &'static str;
 
-    /// What [`Score::value`] is called in `metrics.jsonl`, the status board's history and the curves; snake_case.
+    /// What [`Score::value`] is called in `metrics.jsonl` and the curves; snake_case.
     fn number(&self) -> &'static str;
 
     /// Which way the number should go.

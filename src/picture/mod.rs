@@ -4,6 +4,7 @@ mod config;
 mod confusion;
 mod curves;
 mod drawn;
+pub mod kept;
 mod neighbours;
 mod paint;
 mod principal;

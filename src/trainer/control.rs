@@ -207,8 +207,8 @@ pub struct Status {
     pub sample_errors: Vec<(String, u64)>,
     /// (batches, capacity) of the queue.
     pub queue: (usize, usize),
-    /// History for curves: (step, term, value), thinned to at most 500 points a term.
-    pub history: Vec<(u64, String, f64)>,
+    /// What guessing would score in numbers of the objective, where it is known: (number, score).
+    pub chance: Vec<(String, f64)>,
     /// Why the run is paused, with what to do about it.
     pub paused: Option<String>,
     /// Why the checkpoint that the run is to end with is not written yet; it is tried again.

@@ -126,7 +126,7 @@ fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard
             status.learning_rate = spec.optim.lr;
             status.losses = vec![("total".into(), 1.0 / step as f64)];
             status.sample_errors = vec![("corrupt".into(), 2)];
-            status.history.push((step, "total".into(), 1.0 / step as f64));
+            status.chance = vec![("match_accuracy".into(), 0.01)];
             status.last_progress_s = step as f64;
         }
         if step >= spec.optim.total_steps {

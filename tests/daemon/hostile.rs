@@ -97,6 +97,49 @@ fn a_journal_on_a_disk_that_hangs_keeps_nobody() {
 }
 
 #[test]
+fn a_history_on_a_disk_that_hangs_keeps_nobody() {
+    let ground = Ground::new();
+    let library = hanging(&ground);
+    let daemon = ground
+        .daemon_with(&["admin.watch=false"], |c| {
+            c.env("LD_PRELOAD", &library)
+                .env("HANG_PATH", "metrics.jsonl")
+                .env("HANG_FLAG", ground.path("flag"));
+        })
+        .ready();
+    assert_eq!(daemon.json("GET", "/api/v1/history").0, 200);
+    fs::write(ground.path("flag"), "").unwrap();
+    let (asked, began) = (daemon.address, Instant::now());
+    let hung = std::thread::spawn(move || request(asked, "GET", "/api/v1/history", &format!("Host: {asked}\r\n")));
+    std::thread::sleep(Duration::from_secs(4));
+    for path in ["/metrics", "/api/v1/status", "/api/v1/pipeline", "/", "/-/ready"] {
+        let began = Instant::now();
+        assert_eq!(daemon.ask("GET", path).unwrap().0, 200, "{path}");
+        assert!(began.elapsed() < Duration::from_secs(2), "{path}: {:?}", began.elapsed());
+    }
+    // Whoever comes next is told at once.
+    for path in [
+        "/api/v1/history",
+        "/api/v1/events",
+        "/api/v1/pictures",
+        "/curves.svg",
+        "/api/v1/config/text",
+    ] {
+        let (code, answer) = daemon.json("GET", path);
+        assert_eq!(code, 503, "{path}: {answer}");
+        assert!(
+            answer["error"].as_str().unwrap().contains("has not answered for"),
+            "{path}: {answer}"
+        );
+    }
+    assert_eq!(daemon.json("POST", "/-/reload").0, 200, "the config file is on another disk");
+    assert_eq!(hung.join().unwrap().unwrap().0, 503);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), 75);
+}
+
+#[test]
 fn what_is_no_config_file_is_refused_in_words() {
     let ground = Ground::new();
     let mut daemon = ground.daemon(&["admin.watch=false"]).ready();

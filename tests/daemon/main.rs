@@ -1,7 +1,11 @@
 //! Promises of the daemon that need no model: a fake trainer runs in a real process that is signalled, asked and reloaded.
 
+mod api;
+mod browser;
 mod fake;
 mod hostile;
 mod operation;
+mod page;
 mod process;
 mod reloads;
+mod schema;

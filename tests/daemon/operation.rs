@@ -184,7 +184,6 @@ fn endpoints_answer_as_documented() {
         "last_checkpoint_step",
         "config",
         "faults",
-        "history",
         "queue",
     ] {
         assert!(!status[key].is_null() || key == "last_checkpoint_step", "{key} in {status}");

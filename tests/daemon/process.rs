@@ -121,6 +121,12 @@ impl Daemon {
         request(self.address, method, path, &format!("Host: {}\r\n", self.address))
     }
 
+    /// A request with more header lines and a body.
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let headers = format!("Host: {}\r\n{headers}Content-Length: {}\r\n", self.address, body.len());
+        request_with(self.address, method, path, &headers, body).unwrap_or_else(|| panic!("{method} {path}: no answer\n{}", self.log()))
+    }
+
     /// An answer as (status, JSON).
     pub(crate) fn json(&self, method: &str, path: &str) -> (u16, Value) {
         let (code, body) = self
@@ -193,9 +199,13 @@ impl Drop for Daemon {
 
 /// One request with these header lines; (status, body).
 pub(crate) fn request(address: SocketAddr, method: &str, path: &str, headers: &str) -> Option<(u16, String)> {
+    request_with(address, method, path, headers, "")
+}
+
+fn request_with(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
-    write!(stream, "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n").ok()?;
+    write!(stream, "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n{body}").ok()?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);

@@ -1,6 +1,8 @@
 //! Pictures of the encoder: the same from equal weights, also after a kill, without a trace in training, and never its end.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use crate::ground::{Daemon, Ground};
 
@@ -8,6 +10,13 @@ const OF_ENCODER: [&str; 3] = ["features.png", "attention.png", "neighbours.png"
 
 fn sets(all: &[&str]) -> Vec<String> {
     all.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]).collect()
+}
+
+/// Names and content of a folder's files.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let name = |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
+    entries.map(|entry| name(entry.unwrap())).collect()
 }
 
 #[test]
@@ -39,6 +48,12 @@ fn pictures_of_the_encoder_are_those_of_an_undisturbed_run_after_a_kill_and_leav
         let often = read("often");
         assert_eq!(often, read("at-the-end"), "{name} depends on the pictures before it");
         assert_eq!(often, read("killed"), "{name} is another one after a kill");
+        // Those of earlier steps are kept beside it, the same ones after a kill.
+        let kept = |run: &str| files(&ground.path(run).join("pictures").join(name.trim_end_matches(".png")));
+        let steps = kept("often");
+        assert_eq!((steps.len(), steps.keys().next_back().unwrap().as_str()), (18, "step-00000090.png"));
+        assert_eq!(steps["step-00000090.png"], often, "{name}: the last one is the latest");
+        assert!(steps == kept("killed"), "{name}: other pictures are kept after a kill");
         let drawn = image::load_from_memory(&often).unwrap();
         // Squares of 128 pixels with 4 between them and 6 around.
         let columns = match name {

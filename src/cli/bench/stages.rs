@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use splitmask_pipeline::metrics::Stage;
 
 use super::level::Measured;
+use crate::telemetry::limiting_stage;
 
 /// In the order of the data.
 const STAGES: [(Stage, &str); 7] = [
@@ -52,56 +53,6 @@ pub(super) fn as_json(run: &Measured, threads: usize) -> Value {
 
 /// Which stage limits, and what to do about it.
 pub(super) fn limit(run: &Measured, threads: usize) -> (String, String) {
-    let wall = run.wall.as_secs_f64();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let occupancy = occupancy(run, threads);
-    let starved = run.times(Stage::Decode)[1] / (wall * threads as f64);
-    let batch = run.times(Stage::Batch)[0] / wall;
-    if batch > 0.8 {
-        return (
-            format!(
-                "Copying into batches limits: its one thread is busy {:.0} % of the time.",
-                100.0 * batch
-            ),
-            "Smaller views or fewer of them help; more workers do not.".into(),
-        );
-    }
-    if starved > 0.25 && starved > 1.0 - occupancy - 0.1 {
-        let read = run.times(Stage::Read)[0];
-        let fetch = run.times(Stage::Fetch)[0];
-        let hint = if fetch > read {
-            "Raise pipeline.readers and pipeline.fetch_ahead (requests in flight), or keep a copy with pipeline.cache_dir."
-        } else {
-            "Raise pipeline.readers, and look at the disk."
-        };
-        return (
-            format!("Reading limits: workers wait for input {:.0} % of the time.", 100.0 * starved),
-            hint.into(),
-        );
-    }
-    let (stage, name) = [
-        (Stage::Decode, "decode"),
-        (Stage::Augment, "augment"),
-        (Stage::Tokenize, "tokenize"),
-    ]
-    .into_iter()
-    .max_by(|a, b| run.times(a.0)[0].total_cmp(&run.times(b.0)[0]))
-    .expect("three stages");
-    let share = run.times(stage)[0] / (occupancy * wall * threads as f64).max(f64::MIN_POSITIVE);
-    let hint = match (threads < cores, name) {
-        (true, _) => format!("Raise pipeline.workers (there are {cores} cores)."),
-        (false, "decode") => {
-            "Every core decodes: `splitmask pack --longest-side` stores smaller images, the only gain without more cores.".into()
-        }
-        (false, "augment") => "Number and size of the views cost most, then what changes them: blur, colour jitter, RandAugment (keys of [augment] and [objective]).".into(),
-        (false, _) => "Every core is busy: a codebook of fewer words is faster.".into(),
-    };
-    (
-        format!(
-            "The workers limit ({:.0} % busy), of their time {name} takes {:.0} %.",
-            100.0 * occupancy,
-            100.0 * share
-        ),
-        hint,
-    )
+    let limit = limiting_stage::of_pipeline(|stage| run.times(stage), run.wall.as_secs_f64(), threads);
+    (limit.what, limit.remedy)
 }

@@ -2,17 +2,12 @@
 
 use std::sync::PoisonError;
 
-use axum::Json;
 use axum::http::{HeaderValue, Request, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
+use super::refusal::refusal;
 use super::shared::Shared;
 use crate::daemon::policy::OPEN;
-
-/// An error as JSON.
-pub(super) fn refusal(status: StatusCode, error: &str) -> Response {
-    (status, Json(serde_json::json!({ "error": error }))).into_response()
-}
 
 /// The check of every request, for a layer.
 pub(super) fn guard<B>(shared: &Shared, request: &Request<B>) -> Result<(), Response> {

@@ -1,9 +1,20 @@
 //! The admin server: one thread with its own runtime, so that it answers while everything else is busy.
 
+mod acts;
 mod connections;
+mod file_reads;
 mod guard;
+mod history;
+mod new_lines;
+mod page;
+mod pipeline;
+mod probes;
+mod refusal;
 mod routes;
+mod run_data;
+mod run_events;
 mod shared;
+mod status;
 
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};

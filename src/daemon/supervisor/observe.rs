@@ -21,6 +21,7 @@ impl<T: Train> Supervisor<T> {
         self.time_reading();
         let status = self.status();
         self.tell_rollback(&status);
+        self.tell_pause(&status);
         self.tell_failures(&status);
         let stuck = self.look_stuck(&status);
         self.manager.tick(!stuck, || {
@@ -106,6 +107,18 @@ impl<T: Train> Supervisor<T> {
             );
             self.note("rollback", "trainer", "applied", &[], Some(&what));
         }
+    }
+
+    /// The trainer has paused, or goes on.
+    fn tell_pause(&mut self, status: &Status) {
+        if std::mem::replace(&mut self.paused, status.paused.is_some()) == status.paused.is_some() {
+            return;
+        }
+        let (outcome, why) = match &status.paused {
+            Some(why) => ("begun", Some(why.as_str())),
+            None => ("over", None),
+        };
+        self.note("pause", "trainer", outcome, &[], why);
     }
 
     /// Evaluations, pictures and the like that failed, while training went on.

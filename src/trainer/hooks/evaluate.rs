@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::pictures::put_picture;
+use super::pictures::put_drawn;
 use super::side_work::beside_training;
 use super::{Boundary, Flow, Hook, overfitting};
 use crate::eval::config::ProbeLayers;
@@ -92,10 +92,9 @@ fn measure(
 fn put(evaluation: &dyn Evaluation, score: &Score, state: &mut RunState, setup: &Setup, out: &mut Outlets) {
     let Some((name, picture)) = &score.picture else { return };
     let before = out.tensorboard.as_ref().map(TensorBoard::drawn);
+    let step = state.step;
     beside_training(evaluation.task(), setup.spec.eval.weights, state, setup, out, |_| {
-        put_picture(&setup.spec, &format!("{name}.png"), |path| {
-            picture.save(path).map_err(|e| e.to_string())
-        })
+        put_drawn(&setup.spec, name, step, picture)
     });
     if let Some((events, before)) = out.tensorboard.as_mut().zip(before) {
         events.pictures(state.step, &before);
@@ -126,8 +125,7 @@ fn tell(evaluation: &dyn Evaluation, score: &Score, state: &RunState, out: &mut 
     }
     let number = evaluation.number();
     let mut line = json!({ "step": step, number: score.value });
-    let beside = || evaluation.beside().iter().zip(&score.beside);
-    for (number, value) in beside() {
+    for (number, value) in evaluation.beside().iter().zip(&score.beside) {
         (number.gauge)(&out.telemetry.train).set(*value);
         line[number.name] = json!(value);
     }
@@ -135,10 +133,9 @@ fn tell(evaluation: &dyn Evaluation, score: &Score, state: &RunState, out: &mut 
     let mut board = out.board();
     board.evaluations.retain(|(done, _, _)| done != evaluation.name());
     board.evaluations.push((evaluation.name().into(), score.value, step));
-    if evaluation.panel().is_some() {
-        board.history.push((step, number.into(), score.value));
-    }
-    for (number, value) in beside().filter(|(number, _)| number.panel.is_some()) {
-        board.history.push((step, number.name.into(), *value));
+    // What guessing among the classes would score, where the number is an accuracy.
+    if let Some(chance) = score.details["chance"].as_f64() {
+        board.chance.retain(|(of, _)| of != number);
+        board.chance.push((number.into(), chance));
     }
 }

@@ -14,9 +14,6 @@ use crate::trainer::setup::Setup;
 use crate::trainer::speed;
 use crate::trainer::state::RunState;
 
-/// Most points of one curve on the status page.
-const HISTORY: usize = 500;
-
 /// Sums up the log interval that ends at a boundary.
 pub(super) struct Log {
     interval: Interval,
@@ -122,13 +119,9 @@ impl Hook for Log {
             tracing::debug!(error = %e, "the run folder's disk cannot be measured");
         }
 
-        let of_panel = |panel: Panel| -> Vec<(String, f64)> {
-            let shown = numbers.iter().filter(|n| n.panel() == Some(panel)).map(|n| n.name);
-            let total = (panel == Panel::Losses).then_some("total");
-            let value = |name: &str| Some((name.to_owned(), *means.get(name)?));
-            shown.chain(total).filter_map(value).collect()
-        };
-        let losses = of_panel(Panel::Losses);
+        let terms = numbers.iter().filter(|n| n.panel() == Some(Panel::Losses)).map(|n| n.name);
+        let losses = terms.chain(["total"]).filter_map(|name| Some((name.to_owned(), *means.get(name)?)));
+        let losses: Vec<(String, f64)> = losses.collect();
         let mut words: String = losses.iter().map(|(k, v)| format!("{k} {v:.3} ")).collect();
         if has_words {
             words.push_str(&format!("(entropy {entropy:.3}) "));
@@ -147,59 +140,16 @@ impl Hook for Log {
         board.token_entropy = entropy;
         board.learning_rate = lr;
         board.grad_norm = mean_or_0(&means, "grad_norm");
-        let curves = of_panel(Panel::Shares).into_iter().chain(losses.iter().cloned());
-        board.history.extend(curves.map(|(name, value)| (state.step, name, value)));
-        if has_words {
-            board.history.push((state.step, "token_entropy".into(), entropy));
-        }
+        let scope = spec.scope(at.setup.words.len());
+        let guessing = |name: &str| Some((name.to_owned(), spec.objective.chance(name, &scope)?));
+        board.chance.retain(|(of, _)| !numbers.iter().any(|n| n.name == of));
+        board.chance.extend(numbers.iter().filter_map(|n| guessing(n.name)));
         board.losses = losses;
         board.unwritten_lines = out.metrics_log.waiting();
-        thin(&mut board.history);
         Ok(Flow::GoOn)
     }
 }
 
 fn mean_or_0(means: &BTreeMap<String, f64>, name: &str) -> f64 {
     means.get(name).copied().unwrap_or(0.0)
-}
-
-/// Drops every other point of all curves once one has too many; the newest stay.
-fn thin(history: &mut Vec<(u64, String, f64)>) {
-    let longest = history
-        .iter()
-        .rev()
-        .take(1)
-        .map(|(_, name, _)| history.iter().filter(|(_, n, _)| n == name).count())
-        .max();
-    if longest.is_some_and(|n| n > HISTORY) {
-        let mut seen = std::collections::BTreeMap::<String, usize>::new();
-        history.retain(|(_, name, _)| {
-            let n = seen.entry(name.clone()).or_default();
-            *n += 1;
-            n.is_multiple_of(2)
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn history_stays_bounded_and_keeps_the_newest() {
-        let mut history = Vec::new();
-        for step in 0..2000u64 {
-            history.push((step, "total".to_owned(), 1.0));
-            history.push((step, "match".to_owned(), 2.0));
-            super::thin(&mut history);
-        }
-        for name in ["total", "match"] {
-            let steps: Vec<u64> = history.iter().filter(|(_, n, _)| n == name).map(|(step, ..)| *step).collect();
-            assert!((250..=501).contains(&steps.len()), "{name}: {} points", steps.len());
-            assert_eq!(steps.last(), Some(&1999), "the newest point stays");
-            // The whole run stays in sight, its beginning in fewer points.
-            assert!(
-                steps[0] <= 128 && steps.windows(2).all(|w| w[0] < w[1] && w[1] - w[0] <= 128),
-                "{name}: {steps:?}"
-            );
-        }
-    }
 }

@@ -8,7 +8,8 @@ use splitmask_pipeline::types::Batch;
 use tch::{Kind, Tensor};
 
 use self::encoder::{draw_encoder, draw_neighbours};
-pub(super) use self::file::put_picture;
+pub(super) use self::file::put_drawn;
+use self::file::put_picture;
 use self::images::first_images;
 use super::side_work::beside_training;
 use super::{Boundary, Flow, Hook};
@@ -70,12 +71,12 @@ fn draw_sheets(state: &RunState, setup: &Setup) -> Result<(), EvalError> {
     let normalise = setup.spec.train.normalise();
     let input = setup.words.send(&batch, 0..batch.len, setup.device, &normalise)?;
     for sheet in state.objective.pictures(&input)? {
-        draw_sheet(&sheet, &batch, setup)?;
+        draw_sheet(&sheet, &batch, state.step, setup)?;
     }
     Ok(())
 }
 
-fn draw_sheet(sheet: &Sheet, batch: &Batch, setup: &Setup) -> Result<(), EvalError> {
+fn draw_sheet(sheet: &Sheet, batch: &Batch, step: u64, setup: &Setup) -> Result<(), EvalError> {
     let size = setup.spec.model.image;
     let patches = setup.spec.model.patches() as usize;
     let view = |name: &str, i: usize| {
@@ -119,9 +120,7 @@ fn draw_sheet(sheet: &Sheet, batch: &Batch, setup: &Setup) -> Result<(), EvalErr
         }
     }
     let drawn = picture::sheet(&rows, size, &|word| setup.words.picture(word as usize));
-    put_picture(&setup.spec, &format!("{}.png", sheet.name), |path| {
-        drawn.save(path).map_err(|e| e.to_string())
-    })
+    put_drawn(&setup.spec, sheet.name, step, &drawn)
 }
 
 fn draw_curves(setup: &Setup) -> Result<(), EvalError> {

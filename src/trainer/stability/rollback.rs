@@ -78,7 +78,6 @@ pub(in crate::trainer) fn roll_back(mut run: Trainer, instability: &Instability)
     let mut next = assemble(spec, supply, status, telemetry, company, Some(after))?;
     {
         let mut board = next.out.board();
-        board.history.retain(|(step, ..)| *step <= next.state.step);
         board.last_rollback = next.state.ladder.save().rollbacks.pop();
     }
     if let Some(peers) = &peers {

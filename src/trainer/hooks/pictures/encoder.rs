@@ -6,7 +6,7 @@ use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::types::Batch;
 use tch::{Device, Kind, Tensor};
 
-use super::file::put_picture;
+use super::file::put_drawn;
 use super::images::{first_images, images};
 use crate::eval::EvalError;
 use crate::picture::{self, Cell, principal_colours};
@@ -42,11 +42,8 @@ fn bytes(batch: &Batch, image: usize) -> Vec<u8> {
     batch.views[0].picture(image).to_vec()
 }
 
-fn save(name: &str, rows: &[Vec<Cell>], size: u32, setup: &Setup) -> Result<(), EvalError> {
-    let drawn = picture::sheet(rows, size, &|_| (1, vec![0; 3]));
-    put_picture(&setup.spec, &format!("{name}.png"), |path| {
-        drawn.save(path).map_err(|e| e.to_string())
-    })
+fn save(name: &str, rows: &[Vec<Cell>], size: u32, step: u64, setup: &Setup) -> Result<(), EvalError> {
+    put_drawn(&setup.spec, name, step, &picture::sheet(rows, size, &|_| (1, vec![0; 3])))
 }
 
 /// Draws `features.png` and `attention.png` of the first images.
@@ -69,7 +66,7 @@ pub(super) fn draw_encoder(state: &RunState, setup: &Setup) -> Result<(), EvalEr
     let rows: Vec<_> = rows
         .map(|(i, colours)| vec![Cell::Pixels(bytes(&batch, i)), Cell::Pixels(picture::patches(colours, size))])
         .collect();
-    save("features", &rows, size, setup)?;
+    save("features", &rows, size, state.step, setup)?;
 
     // B×(1+N)×(1+N): the mean over the heads. What goes to the class token is left out.
     let attention = here(&vit.last_attention(&pixels)).mean_dim(1i64, false, Kind::Float);
@@ -85,7 +82,7 @@ pub(super) fn draw_encoder(state: &RunState, setup: &Setup) -> Result<(), EvalEr
     let rows: Vec<_> = (0..batch.len)
         .map(|i| vec![Cell::Pixels(bytes(&batch, i)), each(&class, i), each(&patch, i)])
         .collect();
-    save("attention", &rows, size, setup)
+    save("attention", &rows, size, state.step, setup)
 }
 
 /// Draws `neighbours.png`: the first images, and those most similar to each among the first [`SEARCHED`].
@@ -122,5 +119,5 @@ pub(super) fn draw_neighbours(state: &RunState, setup: &Setup, mut progress: imp
         let query = Cell::Pixels(kept[query].0.clone());
         std::iter::once(query).chain(near.iter().map(neighbour)).collect()
     });
-    save("neighbours", &rows.collect::<Vec<Vec<Cell>>>(), side, setup)
+    save("neighbours", &rows.collect::<Vec<Vec<Cell>>>(), side, state.step, setup)
 }
