@@ -176,7 +176,10 @@ pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
     }
     say!("{}", memory(&loaded.config, &places[0]));
     if args.measure {
-        say!("{}", estimate(&loaded.config, &args.file, &args.sets, &known(&loaded.config, &places[0]))?);
+        say!(
+            "{}",
+            estimate(&loaded.config, &args.file, &args.sets, &known(&loaded.config, &places[0]))?
+        );
     }
     if let Some(against) = args.against {
         let old = Source {

@@ -142,5 +142,8 @@ fn check_config_tells_time_and_memory_of_a_run_when_it_may_take_steps() {
     let output = run(&["--set", "train.device=cuda:0"]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(64), "{told}");
-    assert!(told.contains("time and memory cannot be estimated") && told.contains("cuda"), "{told}");
+    assert!(
+        told.contains("time and memory cannot be estimated") && told.contains("cuda"),
+        "{told}"
+    );
 }

@@ -84,7 +84,10 @@ mod tests {
             text.starts_with("time: 1000 ms a step in 4 parts on Cpu in f32, so 3600 steps take 1h,"),
             "{text}"
         );
-        assert!(text.contains("\nmemory of a step: 512 MB at its peak, the program itself"), "{text}");
+        assert!(
+            text.contains("\nmemory of a step: 512 MB at its peak, the program itself"),
+            "{text}"
+        );
         let endless = sentences(&row, 1, u64::MAX);
         assert!(endless.contains("steps take") && !endless.contains("in 1 parts"), "{endless}");
     }

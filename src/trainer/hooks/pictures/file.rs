@@ -10,12 +10,7 @@ use crate::trainer::spec::TrainerSpec;
 ///
 /// # Errors
 /// As [`put_picture`].
-pub(in crate::trainer::hooks) fn put_drawn(
-    spec: &TrainerSpec,
-    name: &str,
-    step: u64,
-    drawn: &image::RgbImage,
-) -> Result<(), EvalError> {
+pub(in crate::trainer::hooks) fn put_drawn(spec: &TrainerSpec, name: &str, step: u64, drawn: &image::RgbImage) -> Result<(), EvalError> {
     put_picture(spec, &format!("{name}.png"), |path| drawn.save(path).map_err(|e| e.to_string()))?;
     kept::keep(&spec.run_dir, name, step, spec.picture.keep as usize).map_err(EvalError::Picture)
 }
