@@ -117,6 +117,7 @@ fn spec(case: &Case, model: &VitConfig, codebook: &Path, run_dir: &Path) -> Trai
             threads: case.threads as u32,
             ..TrainConfig::default()
         },
+        ranks: Default::default(),
         stability: Default::default(),
         debug: Default::default(),
         checkpoint: CheckpointConfig {
