@@ -50,6 +50,7 @@ fn live_change_is_applied_told_counted_and_kept() {
 fn bad_files_are_refused_with_their_place_and_the_run_goes_on() {
     let ground = Ground::new();
     let mut daemon = ground.daemon(&["admin.watch=false"]).ready();
+    daemon.until("the accepted config is kept", |_| !ground.read("run/last-good.toml").is_empty());
     let good = ground.read("run/last-good.toml");
     let line = ground.text("").lines().count();
     // (text, status, outcome, words of the error)

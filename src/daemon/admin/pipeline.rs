@@ -107,8 +107,9 @@ impl PipelineRates {
     }
 
     fn answer_of(&mut self, counters: Counters, workers: usize, now: Instant) -> Answer {
-        // The youngest sample that is as old as the window stays.
-        while self.samples.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= WINDOW) {
+        // The youngest sample that is as old as the window stays; one that is far older, because nobody asked, only until there is another.
+        let age = |sample: Option<&(Instant, Counters)>| sample.map_or(Duration::ZERO, |(at, _)| now.duration_since(*at));
+        while age(self.samples.get(1)) >= WINDOW || (age(self.samples.front()) > 2 * WINDOW && age(self.samples.get(1)) >= LEAST) {
             self.samples.pop_front();
         }
         let gauge = |name: &str| counters.get(&(format!("{QUEUE}{name}"), String::new())).copied().unwrap_or(0.0);
