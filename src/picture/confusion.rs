@@ -38,8 +38,8 @@ pub fn confusion(names: &[String], pairs: &BTreeMap<(usize, usize), usize>) -> R
     let mut drawn = RgbImage::from_pixel(left + side + MARGIN, side + 2 * MARGIN, PAPER);
     for (row, of_row) in counts.chunks_exact(rows).enumerate() {
         let y = MARGIN + (row * cell) as u32;
-        if named {
-            let name: String = names[row].chars().take(NAME).collect();
+        if let Some(name) = names.get(row).filter(|_| named) {
+            let name: String = name.chars().take(NAME).collect();
             write(&mut drawn, &name, MARGIN, y + (cell as u32 - LETTER) / 2);
         }
         let total: usize = of_row.iter().sum();

@@ -114,7 +114,7 @@ impl Plan for SupervisedConfig {
     }
 
     fn over_ranks(&self) -> Result<(), &'static str> {
-        Err("the images of a batch are mixed in pairs and its loss is the mean over those with a label, which may lie on other ranks")
+        Err(classes::ONE_RANK)
     }
 
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {

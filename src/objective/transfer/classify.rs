@@ -154,6 +154,10 @@ impl Plan for ClassifyConfig {
         Some(self.pool)
     }
 
+    fn over_ranks(&self) -> Result<(), &'static str> {
+        Err(classes::ONE_RANK)
+    }
+
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
         self.recipe().chance(number, at)
     }
