@@ -7,7 +7,7 @@ use crate::ground::{Daemon, Ground};
 use crate::mirror::{lose, mirror_of, success, train};
 use crate::servers::{ACCOUNT, ACCOUNT_KEY, Server};
 
-const STEPS: &str = "optim.total_steps=450";
+const STEPS: &str = "optim.total_steps=300";
 
 /// A door to fake-gcs-server, which takes an object by Google's XML interface only if its address is signed, and answers without the ETag that Google
 /// gives. It knows neither conditions nor uploads in parts there, so that these are not tested on it.
@@ -27,10 +27,14 @@ fn door_to(store: &Server) -> String {
     }
     fn carry(mut client: TcpStream, address: &str) -> Option<()> {
         let (head, rest) = head_of(&mut client)?;
+        // It looks at the host, too.
+        let head = head.replace(&client.local_addr().ok()?.to_string(), address);
         let (line, headers) = head.split_once("\r\n")?;
         let puts = line.starts_with("PUT ");
         let line = if puts {
-            line.replace(" HTTP/", "?X-Goog-Algorithm=none HTTP/")
+            // It also takes the name of a new object as it is written, and `object_store` escapes more than it must.
+            let plain = line.replace("%2F", "/").replace("%2E", ".").replace("%2D", "-");
+            plain.replace(" HTTP/", "?X-Goog-Algorithm=none HTTP/")
         } else {
             line.to_owned()
         };
@@ -86,13 +90,10 @@ fn a_lost_run_goes_on_from_google_and_from_azure() {
     let root = ground.path("buckets");
     std::fs::create_dir_all(root.join("runs")).unwrap();
     let server = Server::gcs(&root);
-    outlives_its_machine(
-        &ground,
-        "gs",
-        "gs://runs/x",
-        &door_to(&server),
-        &[("GOOGLE_SKIP_SIGNATURE", "true")],
-    );
+    // A key that asks nobody for a token, as `object_store` documents it for this server.
+    let key = r#"{"disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": ""}"#;
+    let environment = [("GOOGLE_SERVICE_ACCOUNT_KEY", key)];
+    outlives_its_machine(&ground, "gs", "gs://runs/x", &door_to(&server), &environment);
 
     let state = ground.path("azurite");
     std::fs::create_dir_all(&state).unwrap();

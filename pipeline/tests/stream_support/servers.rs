@@ -45,7 +45,7 @@ impl Server {
                 child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
                 panic!("{name} ended with {status}: {text}");
             }
-            assert!(start.elapsed() < Duration::from_secs(30), "{name} does not listen");
+            assert!(start.elapsed() < Duration::from_secs(120), "{name} does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
         // Nobody reads on, so a full pipe must not stop it.
