@@ -118,7 +118,8 @@ pub(super) fn assemble(
     };
     let resumed = progress.as_ref().map(|p| p.step);
     if let Some(progress) = progress {
-        match first {
+        // What a checkpoint says of images is the sum over its ranks, which rank 0 goes on from; but at a rollback each has counted its own already.
+        match first && after.is_none() {
             true => telemetry.train.restore(&progress.counters),
             false => telemetry.train.restore_alike(&progress.counters),
         }
