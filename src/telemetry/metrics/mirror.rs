@@ -45,7 +45,7 @@ impl MirrorMetrics {
             bytes: counter(
                 r,
                 "splitmask_checkpoint_mirror_bytes_total",
-                "Bytes handed to the mirror's store, those of failed uploads included.",
+                "Data that went to the mirror's store, in bytes; those of failed uploads count too.",
             )?,
             failures: count_per(
                 r,
