@@ -30,6 +30,15 @@ pub struct Holder {
     pub timeout_s: f64,
 }
 
+/// 32 hexadecimal digits that no other process draws.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "two processes with one config must not draw the same; nothing that is trained depends on it"
+)]
+pub(super) fn drawn_name() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
 impl Holder {
     /// This process, for the run in `run_dir`.
     #[must_use]
@@ -44,7 +53,7 @@ impl Holder {
                 .unwrap_or_else(|_| run_dir.to_owned())
                 .display()
                 .to_string(),
-            nonce: format!("{:032x}", rand::random::<u128>()),
+            nonce: drawn_name(),
             renewal: 0,
             time: String::new(),
             until: String::new(),

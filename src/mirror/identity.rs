@@ -8,6 +8,7 @@ use splitmask_pipeline::bucket::prefix::Prefix;
 use splitmask_pipeline::file;
 
 use super::failure::Trouble;
+use super::holder::drawn_name;
 
 /// The file, in the run folder and in the mirror.
 pub(super) const RUN_FILE: &str = "run.json";
@@ -80,7 +81,7 @@ pub(super) fn agree(prefix: &Prefix, run_dir: &Path, name: &str, here: bool, the
         (Some(a), None) => put_there(&a),
         (None, None) => {
             let run = Run {
-                id: format!("{:032x}", rand::random::<u128>()),
+                id: drawn_name(),
                 name: name.to_owned(),
                 since: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
             };

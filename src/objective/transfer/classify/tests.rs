@@ -135,7 +135,7 @@ fn layers_are_told_apart_as_beit_does() {
     let _turn = crate::tensor::alone();
     let model = model(|m| (m.depth, m.relative_bias) = (3, true));
     let (vs, objective) = built(&config(|_| {}), &model);
-    for (name, tensor) in vs.variables() {
+    for (name, tensor) in vs.variables().into_iter().collect::<BTreeMap<_, _>>() {
         let want = match name.split('.').collect::<Vec<_>>()[..] {
             ["cls_token" | "pos_embed"] | ["patch_embed", ..] => 4,
             ["blocks", block, ..] => 3 - block.parse::<u32>().unwrap(),
