@@ -93,7 +93,8 @@ impl Browser {
     /// Calls a method of the protocol and waits for its answer.
     pub(crate) fn call(&mut self, method: &str, parameters: Value) -> Value {
         self.number += 1;
-        let mut message = json!({ "id": self.number, "method": method, "params": parameters });
+        let mut message = json!({ "id": self.number, "method": method });
+        message["params"] = parameters;
         if !self.session.is_empty() {
             message["sessionId"] = self.session.clone().into();
         }
@@ -120,7 +121,7 @@ impl Browser {
         match message["method"].as_str() {
             Some("Runtime.exceptionThrown") => self.errors.push(about["exceptionDetails"].to_string()),
             Some("Runtime.consoleAPICalled") if about["type"] == "error" || about["type"] == "assert" => {
-                self.errors.push(about["args"].to_string())
+                self.errors.push(about["args"].to_string());
             }
             Some("Log.entryAdded") if about["entry"]["level"] == "error" => {
                 self.errors.push(format!(
