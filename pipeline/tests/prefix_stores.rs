@@ -1,35 +1,16 @@
 //! A prefix that is written to, on real stores: s3s-fs and azurite. fake-gcs-server takes no objects by the XML interface that `object_store` speaks; the
 //! mirror's own test writes to it through a door (tests/training/mirror_clouds.rs).
 
+#[path = "stream_support/alone.rs"]
+mod alone;
 #[path = "stream_support/servers.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]
 mod servers;
 
-use std::process::Command;
-
+use alone::alone;
 use servers::{ACCOUNT, ACCOUNT_KEY, Server};
 use splitmask_pipeline::bucket::prefix::{Expected, Prefix, PrefixFailure};
 use splitmask_pipeline::file::sha256;
-
-/// Runs this test again in a process with this environment; true in that process.
-fn with_environment(test: &str, environment: &[(&str, &str)]) -> bool {
-    if std::env::var_os("STREAM_TEST_ALONE").is_some() {
-        return true;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--test-threads=1", "--nocapture"])
-        .env("STREAM_TEST_ALONE", "1")
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap();
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    false
-}
 
 /// Objects, conditions (which both servers keep in one act), large files in parts.
 fn is_written_to(address: &str, endpoint: &str) {
@@ -79,7 +60,7 @@ fn a_prefix_on_s3_is_written_to() {
         ("AWS_SECRET_ACCESS_KEY", "SKEXAMPLE"),
         ("AWS_REGION", "us-east-1"),
     ];
-    if !with_environment("a_prefix_on_s3_is_written_to", &environment) {
+    if !alone("a_prefix_on_s3_is_written_to", &environment, &["SKEXAMPLE"]) {
         return;
     }
     let root = tempfile::tempdir().unwrap();
@@ -92,7 +73,7 @@ fn a_prefix_on_s3_is_written_to() {
 #[test]
 fn a_prefix_on_azure_blob_storage_is_written_to() {
     let environment = [("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT), ("AZURE_STORAGE_ACCOUNT_KEY", ACCOUNT_KEY)];
-    if !with_environment("a_prefix_on_azure_blob_storage_is_written_to", &environment) {
+    if !alone("a_prefix_on_azure_blob_storage_is_written_to", &environment, &[ACCOUNT_KEY]) {
         return;
     }
     let state = tempfile::tempdir().unwrap();

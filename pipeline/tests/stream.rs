@@ -1,11 +1,14 @@
 //! Promises of the stream on local shards: order, resume, split over ranks, back-pressure, clean ends.
 
+#[path = "stream_support/alone.rs"]
+mod alone;
 mod stream_support;
 
 use std::collections::BTreeSet;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use alone::alone;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
 use splitmask_pipeline::run::{Dataset, Order};
@@ -233,25 +236,7 @@ fn the_queue_holds_what_it_may_and_a_pause_of_the_consumer_loses_nothing() {
 #[test]
 fn stopping_is_prompt_and_leaves_no_thread() {
     // Threads are counted in a process of its own, where no other test starts any.
-    if std::env::var_os("STREAM_TEST_ALONE").is_none() {
-        let me = std::env::current_exe().unwrap();
-        let arguments = [
-            "--exact",
-            "stopping_is_prompt_and_leaves_no_thread",
-            "--test-threads=1",
-            "--nocapture",
-        ];
-        let output = std::process::Command::new(me)
-            .args(arguments)
-            .env("STREAM_TEST_ALONE", "1")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && text.contains("1 passed"),
-            "{text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+    if !alone("stopping_is_prompt_and_leaves_no_thread", &[], &[]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -1,13 +1,15 @@
 //! The stream from Google's and Azure's object stores, as their own test servers speak, through `data.endpoint`.
 
+#[path = "stream_support/alone.rs"]
+mod alone;
 #[path = "stream_support/servers.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]
 mod servers;
 mod stream_support;
 
 use std::path::Path;
-use std::process::Command;
 
+use alone::alone;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::{ObjectStoreExt, PutPayload};
 use servers::{ACCOUNT, ACCOUNT_KEY, Server};
@@ -18,27 +20,6 @@ use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
 use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::types::Batch;
 use stream_support::*;
-
-/// Runs this test again in a process with this environment; true in that process.
-fn with_environment(test: &str, environment: &[(&str, &str)]) -> bool {
-    if std::env::var_os("STREAM_TEST_ALONE").is_some() {
-        return true;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--test-threads=1", "--nocapture"])
-        .env("STREAM_TEST_ALONE", "1")
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap();
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    assert!(!text.contains(ACCOUNT_KEY), "the key is shown");
-    false
-}
 
 fn bucket() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
@@ -82,7 +63,7 @@ fn serves_as_the_folder_does(root: &Path, endpoint: &str, scheme: Scheme, addres
 #[test]
 fn google_cloud_storage_gives_the_stream_of_the_local_folder() {
     let name = "google_cloud_storage_gives_the_stream_of_the_local_folder";
-    if !with_environment(name, &[("GOOGLE_SKIP_SIGNATURE", "true")]) {
+    if !alone(name, &[("GOOGLE_SKIP_SIGNATURE", "true")], &[]) {
         return;
     }
     let root = bucket();
@@ -111,7 +92,7 @@ fn upload(root: &Path, endpoint: &str) {
 fn azure_blob_storage_gives_the_stream_of_the_local_folder() {
     let name = "azure_blob_storage_gives_the_stream_of_the_local_folder";
     let environment = [("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT), ("AZURE_STORAGE_ACCOUNT_KEY", ACCOUNT_KEY)];
-    if !with_environment(name, &environment) {
+    if !alone(name, &environment, &[ACCOUNT_KEY]) {
         return;
     }
     let (root, state) = (bucket(), tempfile::tempdir().unwrap());

@@ -1,12 +1,13 @@
 //! The stream from a real S3 server (s3s-fs, which checks signatures as the real one does), through `data.endpoint`.
 
+#[path = "stream_support/alone.rs"]
+mod alone;
 #[path = "stream_support/servers.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]
 mod servers;
 mod stream_support;
 
-use std::process::Command;
-
+use alone::alone;
 use servers::Server;
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::cursor::Cursor;
@@ -18,27 +19,10 @@ use stream_support::*;
 const KEY: &str = "splitmask-test";
 const SECRET: &str = "canary-secret-8c1f";
 
-/// Runs this test again in a process whose environment holds the credentials; true in that process.
+/// Whether this is the process whose environment holds the credentials; else runs the test again in one.
 fn with_credentials(test: &str, secret: &str) -> bool {
-    if std::env::var_os("STREAM_TEST_ALONE").is_some() {
-        return true;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--test-threads=1", "--nocapture"])
-        .env("STREAM_TEST_ALONE", "1")
-        .env("AWS_ACCESS_KEY_ID", KEY)
-        .env("AWS_SECRET_ACCESS_KEY", secret)
-        .env_remove("AWS_ENDPOINT")
-        .output()
-        .unwrap();
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    assert!(!text.contains(secret), "the secret is shown: {text}");
-    false
+    let environment = [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", secret)];
+    alone(test, &environment, &[secret])
 }
 
 fn settings(server: &Server) -> DataConfig {

@@ -2,6 +2,7 @@
 
 mod api;
 mod browser;
+mod bucket_away;
 mod fake;
 mod hostile;
 mod operation;
