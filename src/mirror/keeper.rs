@@ -1,7 +1,7 @@
 //! The thread that keeps the copy: it looks at the run folder, uploads what is new and deletes what is old, one thing after another.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,7 +18,7 @@ use super::lease::{self, Lease, NotTaken};
 use super::settings::{MirrorSettings, Opening};
 use super::status::{MirrorState, SharedMirrorStatus, held};
 use super::upload::{Uploader, written};
-use crate::checkpoint;
+use crate::checkpoint::{self, Policy};
 use crate::telemetry::metrics::MirrorFailure;
 
 /// Pause between two looks at the run folder.
@@ -70,6 +70,39 @@ enum Round {
     Did,
     /// Everything is there.
     Current,
+}
+
+/// A complete checkpoint of the run folder: step, folder, and when it was complete.
+type Local = (u64, PathBuf, SystemTime);
+
+/// Those in `root`, by step.
+fn complete(root: &Path) -> Result<Vec<Local>, Trouble> {
+    let listed = checkpoint::list(root).map_err(|e| Trouble {
+        reason: MirrorFailure::Disk,
+        text: e.to_string(),
+        bars: false,
+    })?;
+    let with_time = |(step, folder): (u64, PathBuf)| {
+        let at = written(&folder)?;
+        Some((step, folder, at))
+    };
+    Ok(listed.into_iter().filter_map(with_time).collect())
+}
+
+/// Which of those that the mirror lacks goes up next: the run folder's newest, also where a rollback left the mirror newer ones; else the newest that would
+/// stay there.
+fn next(missing: Vec<Local>, newest: Option<u64>, inventory: &Inventory, policy: &Policy) -> Option<Local> {
+    let steps: BTreeSet<u64> = inventory
+        .whole
+        .keys()
+        .copied()
+        .chain(missing.iter().map(|(step, ..)| *step))
+        .collect();
+    let old = checkpoint::surplus(&Vec::from_iter(steps), policy);
+    missing
+        .into_iter()
+        .rev()
+        .find(|(step, ..)| Some(*step) == newest || !old.contains(step))
 }
 
 impl Keeper {
@@ -174,18 +207,7 @@ impl Keeper {
         }
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let root = checkpoint::folder_of(&self.opening.run_dir);
-        let listed = checkpoint::list(&root).map_err(|e| Trouble {
-            reason: MirrorFailure::Disk,
-            text: e.to_string(),
-            bars: false,
-        })?;
-        let local: Vec<(u64, PathBuf, SystemTime)> = listed
-            .into_iter()
-            .filter_map(|(step, folder)| {
-                let at = written(&folder)?;
-                Some((step, folder, at))
-            })
-            .collect();
+        let local = complete(&root)?;
         let Some(Held { lease, inventory }) = &mut self.held else {
             unreachable!("it was taken above")
         };
@@ -205,20 +227,7 @@ impl Keeper {
         let newest = local.last().map(|(step, ..)| *step);
         let best = checkpoint::best(&root).or(inventory.best);
         let policy = settings.policy(best);
-        // The newest first, whatever is older; of those only what would stay.
-        let mut all: Vec<u64> = inventory
-            .whole
-            .keys()
-            .copied()
-            .chain(missing.iter().map(|(step, ..)| *step))
-            .collect();
-        all.sort_unstable();
-        all.dedup();
-        let old = checkpoint::surplus(&all, &policy);
-        let next = missing
-            .into_iter()
-            .rev()
-            .find(|(step, ..)| Some(*step) == newest || !old.contains(step));
+        let next = next(missing, newest, inventory, &policy);
         {
             let mut status = held(&self.status);
             status.local_step = newest;

@@ -58,10 +58,14 @@ impl FileReads {
             return Err(refusal(StatusCode::SERVICE_UNAVAILABLE, &error));
         }
         let (reply, answer) = oneshot::channel();
+        let began = Arc::clone(&self.began);
         let piece = move || {
             // Whoever asked may have gone away while this waited for its turn.
             if !reply.is_closed() {
-                let _ = reply.send(read());
+                let found = read();
+                // Before the answer goes: whoever asks upon it must not find this piece still under way.
+                *lock(&began) = None;
+                let _ = reply.send(found);
             }
         };
         let _ = self.work.send(Box::new(piece));
