@@ -7,7 +7,8 @@ TABLE: `objectives` (the paper's ablation), `tokenizers` (its Table 2), `fractio
 at equal updates on the data of `make demo` (data/clipart); `family` (every objective at equal updates, then at equal processor time) and
 `fractions-family` (the paper's Figure 2: supervised, DINO, BEiT, SplitMask on 1, 10, 100 % of the images), on drawings or emoji without
 duplicates. `costs` writes what a step of each objective takes into docs/objectives.md. `all`: the first three. A run that is there is not repeated: tables share runs, and a stopped call goes on. Each run is
-trained, then measured by `splitmask eval linear`, `eval knn` and `eval spread`, whose JSON lies beside it.
+trained, then measured by `splitmask eval linear`, `eval knn` and `eval spread`, whose JSON lies beside it. The family takes hours: its numbers are kept
+in docs/results/ as well, by run and with the commit that made them, and what is there is not trained again (`--anew` does).
 """
 import argparse
 import json
@@ -130,15 +131,38 @@ def packed(name: str) -> Path:
     return data
 
 
+def kept(args, name: str, make) -> dict:
+    """Numbers of the run `name`, made by `make` unless docs/results/ has them."""
+    file = args.out.parent / "results" / f"{args.set}.json"
+    records = json.loads(file.read_text()) if file.exists() else {}
+    if name not in records or (args.anew and name not in args.made):
+        numbers = make()
+        commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+        # Read again: another call may have written meanwhile.
+        records = json.loads(file.read_text()) if file.exists() else {}
+        records[name] = numbers | {"commit": commit}
+        args.made.add(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(records[key])}" for key in sorted(records)) + "\n}\n")
+    return records[name]
+
+
+def family_name(args, objective: str, seed: int, steps: int, fraction: float = 1.0) -> str:
+    return f"{args.set}-{objective}-{round(100 * fraction)}pc-{steps}-s{seed}"
+
+
 def family_run(args, objective: str, seed: int, steps: int, fraction: float = 1.0) -> dict:
-    """Numbers of one run of the family, which is made if it is not there."""
+    """Numbers of one run of the family."""
+    name = family_name(args, objective, seed, steps, fraction)
+    return kept(args, name, lambda: family_trained(args, name, objective, seed, steps, fraction))
+
+
+def family_trained(args, name: str, objective: str, seed: int, steps: int, fraction: float) -> dict:
+    """Trains a run of the family and measures it."""
     data = packed(args.set)
     _, config, sets = FAMILY[objective]
-    folder = args.runs / f"{args.set}-{objective}-{round(100 * fraction)}pc-{steps}-s{seed}"
-    results = folder / "results.json"
-    if results.exists():
-        return json.loads(results.read_text())
-    say(f"training {folder.name}")
+    folder = args.runs / name
+    say(f"training {name}")
     words = [] if objective in WORDLESS else [f"codebook.path={data}/words-48.safetensors"]
     # fmt: off
     sets = [*sets, *words, f"run.seed={seed}", f"run.dir={folder}", f"run.name={folder.name}", f"data.train={data}/train", f"data.val={data}/val",
@@ -147,10 +171,8 @@ def family_run(args, objective: str, seed: int, steps: int, fraction: float = 1.
     # fmt: on
     began, used = time.monotonic(), processor_seconds()
     splitmask("train", "--config", f"configs/{config}.toml", *(x for s in sets for x in ("--set", s)))
-    found = {"seconds": time.monotonic() - began, "processor_seconds": processor_seconds() - used, "steps": steps}
-    found |= family_measured(folder)
-    results.write_text(json.dumps(found, indent=1))
-    return found
+    found = {"seconds": round(time.monotonic() - began, 1), "processor_seconds": round(processor_seconds() - used, 1), "steps": steps}
+    return found | family_measured(folder)
 
 
 def family_measured(folder: Path, *more: str) -> dict:
@@ -162,12 +184,14 @@ def family_measured(folder: Path, *more: str) -> dict:
 
 def family_untrained(args, seed: int) -> dict:
     """SplitMask's encoder before training."""
-    family_run(args, "splitmask", seed, args.steps)
-    folder = args.runs / f"{args.set}-splitmask-100pc-{args.steps}-s{seed}"
-    results = folder / "random-init.json"
-    if not results.exists():
-        results.write_text(json.dumps(family_measured(folder, "--random-init"), indent=1))
-    return json.loads(results.read_text())
+    name = family_name(args, "splitmask", seed, args.steps)
+
+    def measure() -> dict:
+        if not (args.runs / name / "checkpoints").exists():
+            family_trained(args, name, "splitmask", seed, args.steps, 1.0)
+        return family_measured(args.runs / name, "--random-init")
+
+    return kept(args, f"{args.set}-random-init-s{seed}", measure)
 
 
 def family_row(name: str, runs: list) -> str:
@@ -199,6 +223,11 @@ def family_note(args, runs: list) -> str:
 
 def family(args) -> list:
     """Every objective at equal updates; with --minutes, also each for so much processor time."""
+    # Seed by seed, so that what was cut off has whole ones.
+    for s in args.seeds:
+        family_untrained(args, s)
+        for o in FAMILY:
+            family_run(args, o, s, args.steps)
     equal = {o: [family_run(args, o, s, args.steps) for s in args.seeds] for o in FAMILY}
     random = ("random initialisation", [family_untrained(args, s) for s in args.seeds])
     rows = [random, *((FAMILY[o][0], runs) for o, runs in equal.items())]
@@ -357,9 +386,11 @@ def main() -> None:
     parser.add_argument("--steps", default=400, type=int, help="updates of each run (default: 400)")
     parser.add_argument("--minutes", default=0.0, type=float, help="family: processor minutes of each run of the second table (default: none)")
     parser.add_argument("--set", default="drawings", choices=list(SETS), help="pictures of the family's tables (default: drawings)")
+    parser.add_argument("--anew", action="store_true", help="family: train also what docs/results/ has numbers of")
     parser.add_argument("--runs", default=Path("runs/results"), type=Path, help="where the runs go; another folder for other --steps")
     parser.add_argument("--out", default=Path("docs/results.md"), type=Path)
     args = parser.parse_args()
+    args.made = set()
     os.chdir(Path(__file__).resolve().parent.parent)
     of_family = {"family": family, "fractions-family": fractions_family}.get(args.table)
     if not of_family and args.table != "costs" and not (DATA / "train" / "manifest.json").exists():

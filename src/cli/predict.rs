@@ -8,6 +8,7 @@ use serde::Serialize;
 use splitmask_pipeline::batch::{BatchPool, Batcher};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::{EXTENSIONS, Limits};
+use splitmask_pipeline::name::shown;
 use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::types::{Batch, RawSample, Sample, SampleId};
@@ -94,14 +95,14 @@ fn files(named: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<Unreadable>), CliError>
                 Ok(entry) if entry.file_type().is_file() && is_image(entry.path()) => found.push(entry.into_path()),
                 Ok(_) => {}
                 Err(e) => unreadable.push(Unreadable {
-                    file: e.path().unwrap_or(path).display().to_string(),
+                    file: readable(e.path().unwrap_or(path)),
                     reason: e.into_io_error().map_or_else(|| "not readable".into(), |e| e.to_string()),
                 }),
             }
         }
         if found.len() + unreadable.len() == before {
             return Err(CliError::usage(
-                format!("{}: no image file in this folder", path.display()),
+                format!("{}: no image file in this folder", readable(path)),
                 format!("image files are those that end in {}", EXTENSIONS.join(", ")),
             ));
         }
@@ -109,11 +110,18 @@ fn files(named: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<Unreadable>), CliError>
     Ok((found, unreadable))
 }
 
+/// A file's name as one line of text, whatever its bytes are.
+fn readable(file: &Path) -> String {
+    shown(file.as_os_str().as_encoded_bytes())
+}
+
 /// Makes the pictures that the network sees of files.
 struct Eye {
     maker: SampleMaker,
     batcher: Batcher,
     sample: Sample,
+    /// Bytes of a file at most.
+    largest: u64,
 }
 
 impl Eye {
@@ -131,11 +139,19 @@ impl Eye {
             maker: SampleMaker::new(Arc::clone(&request), mode, config.run.seed, limits, None)?,
             batcher: Batcher::new(request, BATCH, BatchPool::default()),
             sample: Sample::default(),
+            largest: config.data.max_member_bytes,
         })
     }
 
     /// Takes a file in; gives a batch when that is full, or says why the file is left out.
     fn see(&mut self, file: &Path, number: u32) -> Result<Option<Batch>, String> {
+        let meta = std::fs::metadata(file).map_err(|e| e.to_string())?;
+        if !meta.is_file() {
+            return Err("is no file but a pipe, device or socket".into());
+        }
+        if meta.len() > self.largest {
+            return Err(format!("has {} bytes, more than data.max_member_bytes = {}", meta.len(), self.largest));
+        }
         let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
         let id = SampleId {
             epoch: 0,
@@ -154,7 +170,7 @@ impl Eye {
         if seen.truncated {
             warn(&format!(
                 "{}: the file ends early; what is there of the image was looked at",
-                file.display()
+                readable(file)
             ));
         }
         self.batcher.push(&self.sample, id, Cursor::default())
@@ -218,15 +234,15 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
     };
     let named = files.len() + unreadable.len();
     for (file, number) in files.iter().zip(0..) {
-        let shown = file.display().to_string();
+        let name = readable(file);
         match eye.see(file, number) {
             Ok(batch) => {
-                seen.push(shown);
+                seen.push(name);
                 if let Some(batch) = batch {
                     ask(&batch, &mut seen)?;
                 }
             }
-            Err(reason) => unreadable.push(Unreadable { file: shown, reason }),
+            Err(reason) => unreadable.push(Unreadable { file: name, reason }),
         }
     }
     if let Some(batch) = eye.batcher.finish() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use splitmask_pipeline::bucket::location::is_same_place;
+use splitmask_pipeline::bucket::location::{is_same_place, is_within};
 use splitmask_pipeline::bucket::secret::{hidden, hidden_in_text};
 
 use super::problem::shown;
@@ -116,15 +116,17 @@ fn mirror(config: &Config, f: &mut Findings<'_>) {
             Some("make run.dir a folder, or leave checkpoint.mirror empty"),
         );
     }
-    let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let place = address.strip_prefix("file://").unwrap_or(address);
-    if !place.contains("://") && absolute(place.as_ref()).starts_with(absolute(&config.run_dir())) {
-        f.add(
-            "checkpoint.mirror",
-            format!("{address:?}"),
-            "is in the run folder, and would be lost with it",
-            Some("name a place on another disk"),
-        );
+    let mut refuse = |place: &str, message: String| {
+        if !place.is_empty() && is_within(address, place) {
+            f.add("checkpoint.mirror", format!("{address:?}"), message, Some("name a place that is nothing else's"));
+        }
+    };
+    let run_dir = config.run_dir();
+    refuse(&run_dir.to_string_lossy(), format!("is in the run folder {}, and would be lost with it", run_dir.display()));
+    let data = [("data.train", &config.data.train), ("data.val", &config.data.val)];
+    let sources = config.data.sources.iter().map(|source| ("data.sources", &source.url));
+    for (key, place) in data.into_iter().chain(sources) {
+        refuse(place, format!("is where {key} has its shards: its checkpoints would lie among them"));
     }
 }
 

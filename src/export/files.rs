@@ -12,6 +12,8 @@ use super::{Card, Encoder, ExportError, Exporter, Tensors};
 
 /// File of the encoder's tensors.
 pub const MODEL: &str = "model.safetensors";
+/// File with pictures and the features that any loader must find for them, where the export was verified.
+pub const VERIFICATION: &str = "verify.safetensors";
 /// File of everything else that was trained.
 const REST: &str = "decoder.safetensors";
 const CARD: &str = "README.md";
@@ -178,7 +180,7 @@ fn foreign(folder: &Path) -> std::io::Result<Option<String>> {
             for entry in entries {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let ours = [MODEL, REST, CARD].contains(&name.as_str()) || SETTINGS.contains(&name.as_str());
+                let ours = [MODEL, REST, CARD, VERIFICATION].contains(&name.as_str()) || SETTINGS.contains(&name.as_str());
                 if !ours || entry.file_type()?.is_dir() {
                     names.push(name);
                 }

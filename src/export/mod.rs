@@ -24,10 +24,10 @@ use tch::Tensor;
 
 pub use card::{Card, Measured};
 pub use encoder::{Encoder, Parts, Weights};
-pub use files::{Dtype, Export, MODEL, export, read_metadata, write_tensors};
+pub use files::{Dtype, Export, MODEL, VERIFICATION, export, read_metadata, write_tensors};
 pub use head::{ClassHead, Seen};
 pub use import::{Foreign, Imported, import};
-pub use verify::{VERIFICATION, Verified, verify};
+pub use verify::{Verified, verify};
 
 use crate::model::config::VitConfig;
 

@@ -5,11 +5,9 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::files::{Dtype, MODEL, read_metadata, write_tensors};
+use super::files::{Dtype, MODEL, VERIFICATION, read_metadata, write_tensors};
 use super::{Card, Encoder, ExportError, Exporter, Tensors};
 
-/// File with pictures and the features that any loader must find for them.
-pub const VERIFICATION: &str = "verify.safetensors";
 /// Pictures.
 const PICTURES: i64 = 8;
 /// Largest difference of a feature (after the last norm, so of order 1) between checkpoint and export in f32.

@@ -130,7 +130,7 @@ impl Mirror {
             old.flow.stop();
             let _ = old.orders.send(Order::Leave);
             // The old thread may be within a request; its last words must not be taken for the new one's.
-            self.status.lock().unwrap_or_else(PoisonError::into_inner).state = MirrorState::Off;
+            *held(&self.status) = MirrorStatus::default();
         }
         self.opening.metrics.on.set(f64::from(u8::from(settings.is_some())));
         let Some(settings) = settings else { return };
@@ -148,8 +148,12 @@ impl Mirror {
             }
             Err(error) => {
                 tracing::error!("{}: {error}; nothing is uploaded", settings.key);
-                let mut status = held(&self.status);
-                (status.state, status.last_error) = (MirrorState::Barred, Some(error.to_string()));
+                *held(&self.status) = MirrorStatus {
+                    address: settings.address.clone(),
+                    state: MirrorState::Barred,
+                    last_error: Some(error.to_string()),
+                    ..Default::default()
+                };
             }
         }
     }

@@ -28,23 +28,50 @@ fn local(run_dir: &Path) -> Option<Run> {
     serde_json::from_slice(&fs::read(run_dir.join(RUN_FILE)).ok()?).ok()
 }
 
+/// What the mirror says.
+fn mirrored(prefix: &Prefix) -> Result<Option<Run>, Trouble> {
+    let Some((text, _)) = prefix.get(RUN_FILE)? else { return Ok(None) };
+    serde_json::from_slice(&text).map(Some).map_err(|e| {
+        Trouble::lease(
+            format!(
+                "{}/{RUN_FILE} cannot be read ({e}); it says which run the mirror belongs to",
+                prefix.shown()
+            ),
+            true,
+        )
+    })
+}
+
+/// Puts the run's name into a mirror that somebody emptied since it was opened. Answers whether that was so: nothing that was there is there any more.
+///
+/// # Errors
+/// The mirror is of another run by now ([`Trouble::bars`]); the store's or the disk's words.
+pub(super) fn renew(prefix: &Prefix, run_dir: &Path) -> Result<bool, Trouble> {
+    let Some(here) = local(run_dir) else {
+        return Err(Trouble::lease(
+            format!("{} is gone or cannot be read; it says which run the folder belongs to", run_dir.join(RUN_FILE).display()),
+            true,
+        ));
+    };
+    match mirrored(prefix)? {
+        Some(there) if there.id == here.id => Ok(false),
+        Some(there) => Err(Trouble::lease(
+            format!("{} belongs to another run by now (\"{}\", mirrored since {})", prefix.shown(), there.name, there.since),
+            true,
+        )),
+        None => {
+            prefix.put(RUN_FILE, serde_json::to_string_pretty(&here).expect("plain data serialises"))?;
+            Ok(true)
+        }
+    }
+}
+
 /// Makes sure that folder and mirror are of one run. `here` and `there` say whether they hold checkpoints: what holds none takes the other's name.
 ///
 /// # Errors
 /// They are of two runs ([`Trouble::bars`]); the store's or the disk's words.
 pub(super) fn agree(prefix: &Prefix, run_dir: &Path, name: &str, here: bool, there: bool) -> Result<(), Trouble> {
-    let mirrored = match prefix.get(RUN_FILE)? {
-        Some((text, _)) => Some(serde_json::from_slice::<Run>(&text).map_err(|e| {
-            Trouble::lease(
-                format!(
-                    "{}/{RUN_FILE} cannot be read ({e}); it says which run the mirror belongs to",
-                    prefix.shown()
-                ),
-                true,
-            )
-        })?),
-        None => None,
-    };
+    let mirrored = mirrored(prefix)?;
     let keep_here = |run: &Run| {
         let path = run_dir.join(RUN_FILE);
         let text = serde_json::to_string_pretty(run).expect("plain data serialises");

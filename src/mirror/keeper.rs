@@ -237,6 +237,17 @@ impl Keeper {
                 MirrorState::Current
             };
         }
+        // Asked where something is about to be added, and at the end: a mirror that holds only what came since it was emptied would be no run's.
+        if (next.is_some() || finishing) && identity::renew(&self.prefix, &self.opening.run_dir)? {
+            tracing::warn!(
+                mirror = self.prefix.shown(),
+                "the mirror was emptied by somebody; what the run folder still has goes up again"
+            );
+            *inventory = Inventory::of(&self.prefix)?;
+            self.same.clear();
+            self.sent.clear();
+            return Ok(Round::Did);
+        }
         let uploader = Uploader {
             prefix: &self.prefix,
             lease,

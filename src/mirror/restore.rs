@@ -48,6 +48,7 @@ impl Restorer<'_> {
     /// what was taken, and why.
     pub(super) fn restore(&self, inventory: &mut Inventory, local: Option<u64>) -> Result<String, Trouble> {
         let shown = self.prefix.shown();
+        let had = inventory.whole.len();
         while let Some(step) = inventory.newest() {
             if let Some(local) = local.filter(|local| *local >= step) {
                 let than = if local == step {
@@ -85,6 +86,11 @@ impl Restorer<'_> {
         }
         Ok(match local {
             Some(local) => format!("going on from step {local} of the run folder: the mirror {shown} has no good checkpoint"),
+            None if had > 0 => {
+                let told = format!("training begins anew: all {had} checkpoints of the mirror {shown} are damaged, and the run folder has none");
+                tracing::error!("{told}");
+                told
+            }
             None => format!("neither the run folder nor the mirror {shown} has a good checkpoint"),
         })
     }

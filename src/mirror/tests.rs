@@ -137,6 +137,33 @@ fn the_mirror_follows_the_run_folder_its_retention_its_rollbacks_and_steps_that_
 }
 
 #[test]
+fn a_mirror_that_somebody_emptied_is_filled_anew_and_can_be_gone_on_from() {
+    let ground = Ground::new();
+    let run = ground.path("a");
+    let opened = ground.open("a").unwrap();
+    save(&run, 1, 0);
+    fs::write(run.join("metrics.jsonl"), "{\"step\":1}\n").unwrap();
+    ground.until("the first is there", || ground.mirrored() == [1]);
+    for entry in fs::read_dir(ground.path("mirror")).unwrap() {
+        let path = entry.unwrap().path();
+        match path.file_name().unwrap().to_str().unwrap() {
+            // The lease is renewed by its holder; without it the mirror would be given up.
+            "lease.json" => {}
+            _ if path.is_dir() => fs::remove_dir_all(&path).unwrap(),
+            _ => fs::remove_file(&path).unwrap(),
+        }
+    }
+    save(&run, 2, 0);
+    ground.until("both are there again", || ground.mirrored() == [1, 2]);
+    finish(&opened);
+    assert!(ground.path("mirror/metrics.jsonl").exists());
+    // Another machine goes on from it.
+    let second = ground.open("b").unwrap();
+    assert!(second.told.as_ref().unwrap().contains("step 2 of the mirror"), "{:?}", second.told);
+    finish(&second);
+}
+
+#[test]
 fn the_newer_good_checkpoint_counts_and_lines_that_give_way_are_kept() {
     let ground = Ground::new();
     let first = ground.open("a").unwrap();

@@ -55,6 +55,28 @@ pub fn is_same_place(one: &str, other: &str) -> bool {
     real(one) == real(other)
 }
 
+/// Whether `inner` is `outer` or lies in it: folders with their links followed as far as they exist, addresses by their text. Of a pattern of shards
+/// the folder before its first wildcard counts.
+#[must_use]
+pub fn is_within(inner: &str, outer: &str) -> bool {
+    let folder = |place: &str| match place.find(['*', '?', '[', '{']) {
+        Some(wildcard) if !FilePath::new(place).exists() => place[..place[..wildcard].rfind('/').map_or(0, |slash| slash + 1)].to_owned(),
+        _ => place.to_owned(),
+    };
+    let real = |place: &str| -> std::path::PathBuf {
+        let place = folder(place.strip_prefix("file://").unwrap_or(place));
+        if place.contains("://") {
+            return place.trim_end_matches('/').into();
+        }
+        let path = std::path::absolute(if place.is_empty() { "." } else { &place }).unwrap_or_else(|_| place.into());
+        // What is not there yet hangs on the last folder that is.
+        path.ancestors()
+            .find_map(|there| Some(std::fs::canonicalize(there).ok()?.join(path.strip_prefix(there).ok()?)))
+            .unwrap_or(path)
+    };
+    real(inner).starts_with(real(outer))
+}
+
 impl Location {
     /// Parses `text`. Only for plain paths the file system is asked whether they exist, so that a folder may be called `a[1]`.
     ///

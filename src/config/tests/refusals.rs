@@ -201,6 +201,34 @@ fn credentials_are_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_mirror_is_refused_where_it_would_be_lost_or_lie_among_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::create_dir_all(at("runs/x")).unwrap();
+    std::os::unix::fs::symlink(at("runs"), at("link")).unwrap();
+    let config = |mirror: &str| {
+        format!(
+            "[run]\ndir = \"{}\"\n[data]\ntrain = \"{}\"\nval = \"s3://b/val\"\n[codebook]\npath = \"w\"\n[checkpoint]\nmirror = \"{mirror}\"\n",
+            at("runs/x"),
+            at("shards/{000..009}.tar")
+        )
+    };
+    for (mirror, words) in [
+        (at("runs/x/mirror"), "in the run folder"),
+        (at("link/x/not/there/yet"), "in the run folder"),
+        (format!("file://{}", at("runs/x")), "in the run folder"),
+        (at("shards/mirror"), "data.train has its shards"),
+        ("s3://b/val/mirror".into(), "data.val has its shards"),
+    ] {
+        let text = refused(&config(&mirror));
+        assert!(text.contains("checkpoint.mirror") && text.contains(words), "{mirror}: {text}");
+    }
+    for fine in [at("runs/x-mirror"), at("mirror"), "s3://b/validation".into()] {
+        load(&config(&fine)).unwrap();
+    }
+}
+
+#[test]
 fn a_mixture_is_read_checked_and_keeps_no_credentials() {
     let mixture = |second: &str| {
         format!("[data]\nsources = [{{ name = \"a\", url = \"s3://b/x\", weight = 2 }}, {second}]\n[codebook]\npath = \"w\"\n")

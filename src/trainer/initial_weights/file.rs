@@ -36,6 +36,10 @@ pub(super) fn heads_of(from: &Path) -> Option<i64> {
 /// What is wrong with it, and a hint where there is one beyond the name of another file.
 pub(super) fn read(from: &Path) -> Result<Vec<(String, Tensor)>, (String, Option<String>)> {
     let plain = |detail: String| (detail, None);
+    let meta = std::fs::metadata(from).map_err(|e| plain(e.to_string()))?;
+    if !meta.is_file() {
+        return Err(plain("is no file of weights but a pipe, device or socket".into()));
+    }
     // libtorch's own messages name neither the trouble with a file nor the tensor of a type that it does not read.
     let mut file = File::open(from).map_err(|e| plain(e.to_string()))?;
     let mut length = [0; 8];
