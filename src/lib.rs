@@ -1,12 +1,13 @@
 //! SplitMask (arXiv 2112.10740): self-supervised pre-training of vision transformers on your own images.
 //!
-//! Floors, low to high; a module imports only from floors below it: `exit` `signals` `setting` `exact` → `telemetry` → `tensor` → `loss` `optim` `model` →
+//! Floors, low to high; a module imports only from floors below it: `exit` `signals` `setting` `exact` `detection` → `telemetry` → `tensor` → `loss` `optim` `model` →
 //! `head` `dvae` → `objective` `words` → `checkpoint` `export` `eval` `picture` → `mirror` → `trainer` → `config` → `daemon` → `cli`.
 
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod detection;
 pub mod dvae;
 pub mod eval;
 pub mod exact;

@@ -1,5 +1,7 @@
-//! `splitmask eval`: how good are the features of a checkpoint? The verbs are the rows of [`crate::eval::EVALUATIONS`].
+//! `splitmask eval`: how good are the features of a checkpoint? The verbs are the rows of [`crate::eval::EVALUATIONS`], and one that
+//! judges detections of any program.
 
+mod detections;
 mod linear;
 mod network;
 mod subject;
@@ -44,6 +46,8 @@ enum Task {
     Classify(ClassifyArgs),
     #[command(about = Spread.doc())]
     Spread(SpreadArgs),
+    #[command(about = "Judge detections by COCO's rules: average precision and recall of boxes or masks")]
+    Detections(detections::DetectionsArgs),
 }
 
 /// Each image of data.val is classified by the k most similar images of data.train; nothing is learnt, so the number speaks of the
@@ -119,6 +123,7 @@ pub(super) fn need_classes(folder: &Path, config: &Config) -> Result<(), CliErro
 pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
     match args.task {
         Task::Linear(args) => linear::run(&args),
+        Task::Detections(args) => detections::run(&args),
         Task::Loss(LossArgs { subject }) => {
             let (folder, config) = subject.open()?;
             let measured = Measured::of(&config, subject.weights(&folder))?;

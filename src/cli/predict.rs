@@ -150,7 +150,11 @@ impl Eye {
             return Err("is no file but a pipe, device or socket".into());
         }
         if meta.len() > self.largest {
-            return Err(format!("has {} bytes, more than data.max_member_bytes = {}", meta.len(), self.largest));
+            return Err(format!(
+                "has {} bytes, more than data.max_member_bytes = {}",
+                meta.len(),
+                self.largest
+            ));
         }
         let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
         let id = SampleId {

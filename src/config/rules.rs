@@ -118,15 +118,26 @@ fn mirror(config: &Config, f: &mut Findings<'_>) {
     }
     let mut refuse = |place: &str, message: String| {
         if !place.is_empty() && is_within(address, place) {
-            f.add("checkpoint.mirror", format!("{address:?}"), message, Some("name a place that is nothing else's"));
+            f.add(
+                "checkpoint.mirror",
+                format!("{address:?}"),
+                message,
+                Some("name a place that is nothing else's"),
+            );
         }
     };
     let run_dir = config.run_dir();
-    refuse(&run_dir.to_string_lossy(), format!("is in the run folder {}, and would be lost with it", run_dir.display()));
+    refuse(
+        &run_dir.to_string_lossy(),
+        format!("is in the run folder {}, and would be lost with it", run_dir.display()),
+    );
     let data = [("data.train", &config.data.train), ("data.val", &config.data.val)];
     let sources = config.data.sources.iter().map(|source| ("data.sources", &source.url));
     for (key, place) in data.into_iter().chain(sources) {
-        refuse(place, format!("is where {key} has its shards: its checkpoints would lie among them"));
+        refuse(
+            place,
+            format!("is where {key} has its shards: its checkpoints would lie among them"),
+        );
     }
 }
 

@@ -49,14 +49,22 @@ fn mirrored(prefix: &Prefix) -> Result<Option<Run>, Trouble> {
 pub(super) fn renew(prefix: &Prefix, run_dir: &Path) -> Result<bool, Trouble> {
     let Some(here) = local(run_dir) else {
         return Err(Trouble::lease(
-            format!("{} is gone or cannot be read; it says which run the folder belongs to", run_dir.join(RUN_FILE).display()),
+            format!(
+                "{} is gone or cannot be read; it says which run the folder belongs to",
+                run_dir.join(RUN_FILE).display()
+            ),
             true,
         ));
     };
     match mirrored(prefix)? {
         Some(there) if there.id == here.id => Ok(false),
         Some(there) => Err(Trouble::lease(
-            format!("{} belongs to another run by now (\"{}\", mirrored since {})", prefix.shown(), there.name, there.since),
+            format!(
+                "{} belongs to another run by now (\"{}\", mirrored since {})",
+                prefix.shown(),
+                there.name,
+                there.since
+            ),
             true,
         )),
         None => {

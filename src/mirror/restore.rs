@@ -87,7 +87,8 @@ impl Restorer<'_> {
         Ok(match local {
             Some(local) => format!("going on from step {local} of the run folder: the mirror {shown} has no good checkpoint"),
             None if had > 0 => {
-                let told = format!("training begins anew: all {had} checkpoints of the mirror {shown} are damaged, and the run folder has none");
+                let told =
+                    format!("training begins anew: all {had} checkpoints of the mirror {shown} are damaged, and the run folder has none");
                 tracing::error!("{told}");
                 told
             }

@@ -33,7 +33,7 @@ const PIPELINE: &[&[&str]] = &[
 
 /// Modules of `splitmask` from the ground up.
 const SPLITMASK: &[&[&str]] = &[
-    &["exit", "signals", "setting", "exact", "held_lock"],
+    &["exit", "signals", "setting", "exact", "held_lock", "detection"],
     &["telemetry"],
     &["tensor"],
     &["loss", "optim", "model"],
