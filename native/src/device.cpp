@@ -13,6 +13,7 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
 
 #include "border.h"
 
@@ -136,6 +137,39 @@ char* te_count_end(uint64_t handle, int64_t* out) {
     at::removeCallback(handle);
     out[0] = calls;
     out[1] = waits;
+  });
+}
+
+// Begins to record what this process asks of CUDA, by libtorch's profiler; with `operators` also which operators this thread calls.
+char* te_launches_begin(int operators) {
+  return guarded([&] {
+    namespace profiler = torch::profiler::impl;
+    std::set<profiler::ActivityType> activities{profiler::ActivityType::CUDA};
+    if (operators) activities.insert(profiler::ActivityType::CPU);
+    const profiler::ProfilerConfig config(profiler::ProfilerState::KINETO);
+    torch::autograd::profiler::prepareProfiler(config, activities);
+    torch::autograd::profiler::enableProfiler(config, activities, {at::RecordScope::FUNCTION});
+  });
+}
+
+// Ends that, on the thread that began it: kernels that ran, launches (of kernels and graphs), waits of a host for a device, operators.
+char* te_launches_end(int64_t* out) {
+  return guarded([&] {
+    // Numbers of libkineto::ActivityType, which KinetoEvent tells as they are.
+    constexpr uint8_t operators = 0, kernel = 5, runtime = 7, driver = 8;
+    std::fill_n(out, 4, 0);
+    const auto result = torch::autograd::profiler::disableProfiler();
+    for (const auto& event : result->events()) {
+      const std::string name = event.name();
+      const auto kind = event.activityType();
+      const auto says = [&](const char* part) { return name.find(part) != std::string::npos; };
+      if (kind == kernel) out[0]++;
+      if (kind == runtime || kind == driver) {
+        if (says("Launch")) out[1]++;
+        if (says("Synchronize") || name == "cudaMemcpy") out[2]++;
+      }
+      if (kind == operators) out[3]++;
+    }
   });
 }
 

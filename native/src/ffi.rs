@@ -58,6 +58,8 @@ unsafe extern "C" {
     fn te_aside_leave(aside: *mut c_void, tensors: *const At, n: usize) -> *mut c_char;
     fn te_count_begin(handle: *mut u64) -> *mut c_char;
     fn te_count_end(handle: u64, out: *mut i64) -> *mut c_char;
+    fn te_launches_begin(operators: c_int) -> *mut c_char;
+    fn te_launches_end(out: *mut i64) -> *mut c_char;
     fn te_set_arithmetic(tf32: c_int, deterministic: c_int) -> *mut c_char;
     fn te_allow_tf32(allow: c_int, before: *mut c_int) -> *mut c_char;
     fn te_text(text: *const c_char, n: usize) -> *mut c_char;
@@ -281,6 +283,18 @@ pub(crate) fn count_end(handle: u64) -> Result<[i64; 2], TorchError> {
     let mut out = [0; 2];
     // SAFETY: room for the two numbers that are written.
     check("count_end", unsafe { te_count_end(handle, out.as_mut_ptr()) })?;
+    Ok(out)
+}
+
+pub(crate) fn launches_begin(operators: bool) -> Result<(), TorchError> {
+    // SAFETY: takes no pointer.
+    check("launches_begin", unsafe { te_launches_begin(c_int::from(operators)) })
+}
+
+pub(crate) fn launches_end() -> Result<[i64; 4], TorchError> {
+    let mut out = [0; 4];
+    // SAFETY: room for the four numbers that are written.
+    check("launches_end", unsafe { te_launches_end(out.as_mut_ptr()) })?;
     Ok(out)
 }
 

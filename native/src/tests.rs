@@ -319,6 +319,20 @@ fn cross_entropy_by_rows_is_that_of_all_rows() {
 }
 
 #[test]
+fn what_is_asked_of_a_device_is_recorded_until_the_end_and_nothing_after_it() {
+    let x = Tensor::ones([4, 4], CPU);
+    let count = LaunchCount::begin(true).unwrap();
+    let _ = x.matmul(&x).relu();
+    let seen = count.end().unwrap();
+    assert!(seen.operators >= 2, "{seen:?}");
+    assert_eq!((seen.kernels, seen.launches, seen.waits), (0, 0, 0), "a CPU launches nothing: {seen:?}");
+    drop(LaunchCount::begin(true).unwrap());
+    let count = LaunchCount::begin(false).unwrap();
+    let _ = x.matmul(&x);
+    assert_eq!(count.end().unwrap(), Launches::default(), "operators are not recorded unasked, nor those before");
+}
+
+#[test]
 fn calls_at_which_a_host_would_wait_are_counted() {
     let x = Tensor::ones([4], CPU);
     let counted = |work: &dyn Fn()| {

@@ -188,7 +188,7 @@ def steps():
         name = config("step", model__size=ours, train__batch=batch, train__precision=row["precision"], log__every_steps=10)
         try:
             out, _ = splitmask("bench", "step", name, "--seconds", seconds, "--calls", "--json", limit=60)
-            row["ours"] = {key: json.loads(out)["steps"][0].get(key) for key in ("ms", "images_per_second", "mfu", "peak_memory_mb", "calls", "host_waits", "error")}
+            row["ours"] = {key: json.loads(out)["steps"][0].get(key) for key in ("ms", "images_per_second", "mfu", "peak_memory_mb", "calls", "host_waits", "kernels", "launches", "device_waits", "error")}
         except Exception as error:
             row["ours"] = {"error": str(error)[-500:]}
         command = [PYTHON, "splitmask_step.py", "--model", theirs, "--image", IMAGE, "--patch", 16, "--batch", batch, "--seconds", seconds, "--device", DEVICE, "--threads", 1 if TINY else 2]

@@ -14,6 +14,7 @@ mod plain;
 #[cfg(test)]
 mod tests;
 mod timm;
+mod torchvision;
 mod verify;
 mod vit;
 
@@ -133,7 +134,7 @@ pub trait Exporter: Sync {
 }
 
 /// All formats.
-pub static EXPORTERS: &[&dyn Exporter] = &[&timm::Timm, &vit::HfVit, &beit::HfBeit, &plain::Plain];
+pub static EXPORTERS: &[&dyn Exporter] = &[&timm::Timm, &vit::HfVit, &beit::HfBeit, &torchvision::MaskRcnn, &plain::Plain];
 
 /// The format of a name.
 #[must_use]

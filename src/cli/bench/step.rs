@@ -67,7 +67,7 @@ pub(super) struct StepArgs {
     /// Seconds of steps of each batch size, behind the warm-up.
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
-    /// Count libtorch's calls in a step too, and those at which a host with a GPU waits for it (some steps more).
+    /// Count libtorch's calls in a step too, and those at which a host with a GPU waits for it; on a GPU also its kernels and launches (some steps more).
     #[arg(long)]
     calls: bool,
     /// Print JSON.
@@ -180,7 +180,7 @@ fn alone(mut config: Config, seconds: f64, count_calls: bool) -> Result<Value, C
     };
     let metrics = telemetry.train.clone();
     let run_dir = spec.run_dir.clone();
-    let calls = if !count_calls {
+    let asked = if !count_calls {
         None
     } else {
         let mut spec = spec.clone();
@@ -191,9 +191,9 @@ fn alone(mut config: Config, seconds: f64, count_calls: bool) -> Result<Value, C
             train: TrainMetrics::new(&prometheus::Registry::new()).map_err(|e| CliError::io(e.to_string()))?,
             pipeline: PipelineMetrics::default(),
         };
-        train_for(spec, batches.clone(), Until::Steps(COUNTED), telemetry)?
+        train_for(spec, batches.clone(), Until::Steps(COUNTED), device, telemetry)?
     };
-    train_for(spec, batches, Until::Seconds(seconds), telemetry)?;
+    train_for(spec, batches, Until::Seconds(seconds), device, telemetry)?;
 
     let lines = MetricsLog::read(&run_dir);
     let behind = |line: &&Value| line["step"].as_u64().is_some_and(|step| step > WARM_UP);
@@ -216,13 +216,15 @@ fn alone(mut config: Config, seconds: f64, count_calls: bool) -> Result<Value, C
         .iter()
         .map(|part| (part.label().to_owned(), json!(metrics.phase(*part).get() / all)))
         .collect();
+    let of_device = |which: usize| asked.and_then(|a| a.of_device).map(|numbers| numbers[which]);
     let utilization = metrics.model_flops_utilization.get() * speed / last;
     Ok(json!({
         "batch": batch, "ms": 1e3 * f64::from(batch) / speed, "images_per_second": speed,
         "slowest": speeds[0], "fastest": speeds[speeds.len() - 1], "lines": speeds.len(),
         "mfu": (utilization > 0.0).then_some(utilization), "peak_memory_mb": peak_memory_mb(device)?,
         "program_time": shares, "device": format!("{device:?}"), "precision": if precision { "bf16" } else { "f32" },
-        "calls": calls.map(|(all, _)| all), "host_waits": calls.map(|(_, waits)| waits), "device_note": reason, "objective": config.objective.kind().name, "words": vocabulary,
+        "calls": asked.map(|a| a.calls), "host_waits": asked.map(|a| a.waits),
+        "kernels": of_device(0), "launches": of_device(1), "device_waits": of_device(2), "device_note": reason, "objective": config.objective.kind().name, "words": vocabulary,
     }))
 }
 
@@ -336,6 +338,9 @@ fn table(rows: &[Value]) -> String {
         );
         if let (Some(calls), Some(waits)) = (row["calls"].as_f64(), row["host_waits"].as_f64()) {
             text += &format!("       {calls:.0} calls of libtorch a step, {waits:.2} at which a host with a GPU waits for it\n");
+        }
+        if let (Some(kernels), Some(launches), Some(waits)) = (row["kernels"].as_f64(), row["launches"].as_f64(), row["device_waits"].as_f64()) {
+            text += &format!("       {kernels:.0} kernels of the GPU a step by {launches:.0} launches; {waits:.2} calls that wait for it\n");
         }
     }
     text

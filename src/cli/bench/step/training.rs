@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use splitmask_pipeline::types::Batch;
 use tch::Device;
-use torch_ext::{CallCount, TorchError};
+use torch_ext::{CallCount, LaunchCount, TorchError};
 
 use crate::exit::CliError;
 use crate::trainer::control::{Command, StatusBoard};
@@ -48,7 +48,18 @@ pub(super) enum Until {
     Steps(u64),
 }
 
-/// Trains until the end that is meant. Answers calls of libtorch, and waits of the host, of a step, where those are counted.
+/// What a step asks of libtorch and of the device.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// Calls of libtorch.
+    pub(super) calls: f64,
+    /// Those for whose result a host waits on CUDA.
+    pub(super) waits: f64,
+    /// On CUDA: kernels, calls that launch them, and calls that wait for the device.
+    pub(super) of_device: Option<[f64; 3]>,
+}
+
+/// Trains until the end that is meant. Answers what a step asks, where that is counted.
 ///
 /// # Errors
 /// The training's, or what libtorch said of counting.
@@ -56,13 +67,14 @@ pub(super) fn train_for(
     spec: TrainerSpec,
     batches: Vec<Batch>,
     until: Until,
+    device: Device,
     telemetry: Telemetry,
-) -> Result<Option<(f64, f64)>, CliError> {
+) -> Result<Option<Asked>, CliError> {
     let (commander, commands) = channel();
     let (board, ended) = (StatusBoard::default(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
-            let counted = watch(until, &board, &ended);
+            let counted = watch(until, device, &board, &ended);
             // Also where counting failed; nobody is left to be stopped where this does.
             let _ = commander.send(Command::Stop);
             counted
@@ -75,7 +87,7 @@ pub(super) fn train_for(
 }
 
 /// Waits for the end that is meant, or for that of the training; counts calls of a step if that is asked for.
-fn watch(until: Until, board: &StatusBoard, ended: &AtomicBool) -> Result<Option<(f64, f64)>, TorchError> {
+fn watch(until: Until, device: Device, board: &StatusBoard, ended: &AtomicBool) -> Result<Option<Asked>, TorchError> {
     let step = || board.lock().unwrap_or_else(PoisonError::into_inner).step;
     let wait = |over: &dyn Fn() -> bool| {
         while !over() && !ended.load(Ordering::Acquire) {
@@ -90,11 +102,25 @@ fn watch(until: Until, board: &StatusBoard, ended: &AtomicBool) -> Result<Option
             Ok(None)
         }
         Until::Steps(steps) => {
+            let taken_in = |first: u64| {
+                wait(&|| step() >= first + steps);
+                (step() - first) as f64
+            };
             let (count, first) = (CallCount::begin()?, step());
-            wait(&|| step() >= first + steps);
-            let (taken, calls) = (step() - first, count.end()?);
-            let of_a_step = |number: u64| number as f64 / taken as f64;
-            Ok((taken > 0).then(|| (of_a_step(calls.all), of_a_step(calls.waits))))
+            let (taken, calls) = (taken_in(first), count.end()?);
+            // Apart from each other: recording launches would add to the calls.
+            let of_device = if matches!(device, Device::Cuda(_)) {
+                let (count, first) = (LaunchCount::begin(false)?, step());
+                let (taken, seen) = (taken_in(first), count.end()?);
+                (taken > 0.0).then(|| [seen.kernels, seen.launches, seen.waits].map(|number| number as f64 / taken))
+            } else {
+                None
+            };
+            Ok((taken > 0.0).then(|| Asked {
+                calls: calls.all as f64 / taken,
+                waits: calls.waits as f64 / taken,
+                of_device,
+            }))
         }
     }
 }
