@@ -325,11 +325,19 @@ fn what_is_asked_of_a_device_is_recorded_until_the_end_and_nothing_after_it() {
     let _ = x.matmul(&x).relu();
     let seen = count.end().unwrap();
     assert!(seen.operators >= 2, "{seen:?}");
-    assert_eq!((seen.kernels, seen.launches, seen.waits), (0, 0, 0), "a CPU launches nothing: {seen:?}");
+    assert_eq!(
+        (seen.kernels, seen.launches, seen.waits),
+        (0, 0, 0),
+        "a CPU launches nothing: {seen:?}"
+    );
     drop(LaunchCount::begin(true).unwrap());
     let count = LaunchCount::begin(false).unwrap();
     let _ = x.matmul(&x);
-    assert_eq!(count.end().unwrap(), Launches::default(), "operators are not recorded unasked, nor those before");
+    assert_eq!(
+        count.end().unwrap(),
+        Launches::default(),
+        "operators are not recorded unasked, nor those before"
+    );
 }
 
 #[test]

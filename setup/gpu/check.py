@@ -87,10 +87,11 @@ def machine():
 
 def doctor():
     lines = splitmask("doctor", limit=60)[0].splitlines()
-    cuda = next((line for line in lines if " CUDA " in line), "")
+    said = lambda what: next((" ".join(lines[n : n + 2] if line.startswith("gap") else [line]) for n, line in enumerate(lines) if f" {what} " in line), "")
+    cuda = said("CUDA")
     if GPU and not cuda.startswith("ok"):
         raise RuntimeError("doctor: " + "\n".join(lines))
-    return {"cuda": cuda, "lines": lines}
+    return {"cuda": cuda, "nccl": said("NCCL") or "not tried without a GPU", "lines": lines}
 
 
 def parity():

@@ -1,6 +1,7 @@
 //! `splitmask doctor`: what this machine offers, and what to do about each gap.
 
 use clap::Args;
+use torch_ext::ranks::{Backend, Ranks};
 
 use crate::cli::answer::say;
 use crate::cli::installation::installation;
@@ -20,6 +21,7 @@ struct Finding {
 
 pub(crate) fn run(_: DoctorArgs) -> Result<(), CliError> {
     let mut findings = vec![libtorch(), processor(), cuda(), threads(), memory(), disk()];
+    findings.extend(nccl());
     // Who installed a package runs none of our tests.
     if installation().is_none() {
         findings.push(tool("prometheus", "the dashboards' tests"));
@@ -97,6 +99,26 @@ fn cuda() -> Finding {
             advice: Some(e.to_string()),
         },
     }
+}
+
+/// Whether several ranks could share this machine's GPUs; nothing without one.
+fn nccl() -> Option<Finding> {
+    if torch_ext::load_cuda().ok()? == 0 {
+        return None;
+    }
+    let tried = Ranks::rehearse(tch::Device::Cuda(0), Backend::Nccl);
+    Some(match tried {
+        Ok(taken) => Finding {
+            what: "NCCL",
+            state: format!("a group of one rank sums 4 MB on cuda:0 in {:.2} ms", 1e3 * taken.as_secs_f64()),
+            advice: None,
+        },
+        Err(e) => Finding {
+            what: "NCCL",
+            state: "off: several ranks on GPUs would take gloo, through the host's memory".into(),
+            advice: Some(e.to_string()),
+        },
+    })
 }
 
 fn threads() -> Finding {

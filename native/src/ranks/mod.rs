@@ -37,7 +37,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use collectives::Reduce;
 pub use error::{Cause, Drift, Late, Loss, Misfit, RanksError};
@@ -100,17 +100,60 @@ impl Ranks {
             _ => return Ok(Self::alone()),
         };
         let joined = join::join(options, meeting, go_on)?;
+        Ok(Self::of(launch, joined))
+    }
+
+    fn of(launch: Launch, joined: join::Joined) -> Self {
         let group = Group {
             links: ManuallyDrop::new(joined.links),
             words: joined.words,
             apart: AtomicBool::new(false),
             left: AtomicBool::new(false),
         };
-        Ok(Self {
+        Self {
             launch,
             group: Some(Arc::new(group)),
             one_thread: PhantomData,
-        })
+        }
+    }
+
+    /// Tries `backend` on this machine alone: a group of one rank, which unlike [`Self::alone`] opens a store and connections, sums a tensor on `device`
+    /// over itself. Answers how long the second of two sums took. Says what a run of several ranks would meet here, but for the network.
+    ///
+    /// # Errors
+    /// As [`Self::join`]; a sum that is not the tensor itself.
+    pub fn rehearse(device: tch::Device, backend: Backend) -> Result<Duration, RanksError> {
+        const CALL: &str = "rehearsal";
+        const VALUES: i64 = 1 << 20;
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr());
+        let free = free.map_err(|e| spoken(CALL, &format!("no port of 127.0.0.1 can be had: {e}")))?;
+        let meeting = Meeting {
+            host: "127.0.0.1".into(),
+            port: free.port(),
+            agent: false,
+        };
+        let options = Options {
+            device,
+            backend,
+            join_timeout: Duration::from_secs(60),
+            ..Options::new(Launch::alone())
+        };
+        let ranks = Self::of(Launch::alone(), join::join(&options, &meeting, &|| true)?);
+        let sum = || -> Result<Duration, RanksError> {
+            let x = tch::Tensor::arange(VALUES, (tch::Kind::Float, device));
+            let began = Instant::now();
+            ranks.all_reduce(&[(&x, Reduce::Sum)])?;
+            // Reading a value waits for the device.
+            let last = x.double_value(&[VALUES - 1]);
+            if last != (VALUES - 1) as f64 {
+                return Err(spoken(CALL, &format!("the sum over one rank is {last} where {} went in", VALUES - 1)).into());
+            }
+            Ok(began.elapsed())
+        };
+        sum()?;
+        let taken = sum()?;
+        ranks.leave()?;
+        Ok(taken)
     }
 
     /// This rank's number, from 0.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use tch::Tensor;
-use torch_ext::ranks::{Part, Ranks, Reduce, Reducer};
+use torch_ext::ranks::{Backend, Part, Ranks, Reduce, Reducer};
 
 use crate::child::{join, report};
 use crate::cluster::Cluster;
@@ -36,6 +36,14 @@ pub(crate) fn play(scenario: &str) -> bool {
     assert_eq!(with, bare, "losses and gradients, bit for bit");
     report("steps", bare.len());
     true
+}
+
+#[test]
+fn a_group_of_one_rank_is_tried_with_gloo_and_nccl_says_why_it_is_not() {
+    let taken = Ranks::rehearse(tch::Device::Cpu, Backend::Gloo).unwrap();
+    assert!(taken.as_secs_f64() < 10.0, "{taken:?}");
+    let refused = Ranks::rehearse(tch::Device::Cpu, Backend::Nccl).unwrap_err().to_string();
+    assert!(refused.contains("NCCL without CUDA"), "{refused}");
 }
 
 /// Threads, and what each open file is.

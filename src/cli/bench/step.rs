@@ -339,8 +339,11 @@ fn table(rows: &[Value]) -> String {
         if let (Some(calls), Some(waits)) = (row["calls"].as_f64(), row["host_waits"].as_f64()) {
             text += &format!("       {calls:.0} calls of libtorch a step, {waits:.2} at which a host with a GPU waits for it\n");
         }
-        if let (Some(kernels), Some(launches), Some(waits)) = (row["kernels"].as_f64(), row["launches"].as_f64(), row["device_waits"].as_f64()) {
-            text += &format!("       {kernels:.0} kernels of the GPU a step by {launches:.0} launches; {waits:.2} calls that wait for it\n");
+        if let (Some(kernels), Some(launches), Some(waits)) =
+            (row["kernels"].as_f64(), row["launches"].as_f64(), row["device_waits"].as_f64())
+        {
+            text +=
+                &format!("       {kernels:.0} kernels of the GPU a step by {launches:.0} launches; {waits:.2} calls that wait for it\n");
         }
     }
     text
