@@ -38,7 +38,7 @@ bench: ## the numbers of docs/benchmarks.md
 	cargo bench -p splitmask-pipeline
 	cargo bench --bench step
 
-results: ## a table of docs/results.md (TABLE=objectives|tokenizers|fractions|all, data of `make demo`; TABLE=family|fractions-family, SET=drawings|emoji; TABLE=costs)
+results: ## a table of docs/results.md (TABLE=objectives|tokenizers|fractions|all, data of `make demo`; TABLE=family|fractions-family|transfer, SET=drawings|emoji; TABLE=costs)
 	cargo build --quiet
 	@setup/results.py "$(TABLE)" $(if $(SET),--set "$(SET)") $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(SEEDS),--seeds "$(SEEDS)")
 
