@@ -286,7 +286,7 @@ def fine_tuned(args, start: str, seed: int, fraction: float, rate: float) -> dic
         splitmask("train", "--config", "configs/finetune-demo.toml", *(x for s in sets for x in ("--set", s)))
         cost = {"seconds": round(time.monotonic() - began, 1), "processor_seconds": round(processor_seconds() - used, 1), "steps": TRANSFER_STEPS}
         found = json.loads(splitmask("eval", "classify", str(folder), "--json", capture=True))["classify"]
-        return cost | {"rate": rate} | {key: found[key] for key in ("top1", "top5", "class_mean", "images", "classes", "majority") if key in found}
+        return cost | {"rate": rate} | {key: found[key] for key in ("top1", "top5", "class_mean", "images", "majority")}
 
     return kept(args, name, make)
 
