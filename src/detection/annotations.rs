@@ -203,7 +203,7 @@ pub(super) fn box_of(bbox: Option<[f64; 4]>) -> Result<Shape, String> {
 /// A mask of polygons or of runs; what is wrong with it otherwise.
 pub(super) fn mask_of(segmentation: Option<&Value>, height: u32, width: u32) -> Result<Shape, String> {
     let value = segmentation.ok_or("segmentation is missing: polygons, or runs as {\"size\", \"counts\"}")?;
-    if let Some(polygons) = value.as_array() {
+    if value.is_array() {
         let polygons: Vec<Vec<f64>> =
             serde_json::from_value(value.clone()).map_err(|e| format!("segmentation: {e}; polygons are lists of x, y, x, y …"))?;
         if polygons.is_empty() || polygons.iter().any(|p| p.len() < 6 || !p.len().is_multiple_of(2)) {

@@ -1,9 +1,8 @@
 //! Objects by size.
 
 /// Objects whose area counts, in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SizeRange {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SizeRange {
     /// All.
     All,
     /// Up to 32² pixels.
@@ -16,11 +15,11 @@ pub enum SizeRange {
 
 impl SizeRange {
     /// In the order in which they are told.
-    pub const ALL: [Self; 4] = [Self::All, Self::Small, Self::Medium, Self::Large];
+    pub(super) const ALL: [Self; 4] = [Self::All, Self::Small, Self::Medium, Self::Large];
 
     /// Whether an object of so many pixels counts. An area at a border counts on both sides.
     #[must_use]
-    pub fn holds(self, area: f64) -> bool {
+    pub(super) fn holds(self, area: f64) -> bool {
         let (from, to) = match self {
             Self::All => (0.0, 1e10),
             Self::Small => (0.0, 32.0 * 32.0),
