@@ -276,6 +276,25 @@ char* tr_all_gather(Links* links, at::Tensor* x, int control, at::Tensor** out, 
   });
 }
 
+// *out = new tensor like x: what rank `with` sends, which gets x. Both call it, with tensors of one shape and kind.
+char* tr_exchange(Links* links, at::Tensor* x, int with, at::Tensor** out, int* peer) {
+  return guarded([&] {
+    const c10::NoGradGuard no_grad;
+    List own{x->detach().contiguous()};
+    List theirs{at::empty_like(own[0])};
+    among_peers(peer, [&] {
+      WorkRef send, receive;
+      // NCCL takes the two in the order of the calls, so one sends while the other receives.
+      if (links->rank < with) send = links->data->send(own, with, 0);
+      receive = links->data->recv(theirs, with, 0);
+      if (links->rank > with) send = links->data->send(own, with, 0);
+      send->wait();
+      receive->wait();
+    });
+    *out = new at::Tensor(theirs[0]);
+  });
+}
+
 // Rank 0's values everywhere, in place.
 char* tr_broadcast(Links* links, at::Tensor** tensors, size_t n, int* peer) {
   return guarded([&] {

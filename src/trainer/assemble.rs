@@ -111,7 +111,6 @@ pub(super) fn assemble(
     let progress = match peers {
         Some(peers) => {
             peers.share_tensors(state.tensors())?;
-            peers.reduce(&state.trained())?;
             peers.share_progress(progress.as_ref())?
         }
         None => progress,
@@ -131,6 +130,7 @@ pub(super) fn assemble(
         state.take_progress(progress, cursor, spec.train.batch / world, &spec);
         tracing::info!(step = state.step, from, "resuming");
     }
+    peers.map(|peers| peers.reduce(&state.trained())).transpose()?;
     let mut metrics_log = match after {
         Some(after) => {
             let from = std::mem::replace(&mut state.cursor, after.cursor);

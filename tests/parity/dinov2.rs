@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use splitmask::loss::{koleo, sinkhorn_centre};
+use torch_ext::ranks::Ranks;
 use splitmask::objective::pretrain::dino::{Centring, DinoConfig};
 use splitmask::objective::{Plan, Scope};
 use splitmask::optim::AdamW;
@@ -129,8 +130,8 @@ fn sinkhorn_assigns_as_pytorch_in_one_piece_and_in_parts() {
     let _alone = alone();
     let fixture = Fixture::read("dinov2");
     let rows = fixture.get("sinkhorn.rows");
-    let whole = sinkhorn_centre(1, |_| rows.shallow_clone(), 0.1);
-    let parts = sinkhorn_centre(3, |part| rows.narrow(0, 8 * part as i64, 8), 0.1);
+    let whole = sinkhorn_centre(1, |_| rows.shallow_clone(), 0.1, &Ranks::alone()).unwrap();
+    let parts = sinkhorn_centre(3, |part| rows.narrow(0, 8 * part as i64, 8), 0.1, &Ranks::alone()).unwrap();
     for centre in [whole, parts] {
         let assigned = ((rows - centre) / 0.1).softmax(-1, Kind::Float);
         assert_near("assignments", &assigned, fixture.get("sinkhorn.assigned"), LOSSES);

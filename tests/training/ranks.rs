@@ -54,6 +54,33 @@ fn any_number_of_ranks_and_parts_trains_what_one_process_trains() {
     }
 }
 
+/// Objectives that look at several images of a batch at once look at those of all ranks: batch normalisation, contrast, centres, Sinkhorn-Knopp, KoLeo,
+/// images mixed in pairs.
+#[test]
+fn what_looks_at_several_images_looks_at_those_of_all_ranks() {
+    const HEAD: &str = "[objective.projection]\nlayers = 2\nhidden = 32\nout = 16\n";
+    // The last layer learns from step 7 on: from there it has gradients that are to be averaged.
+    const DINO: &str = "prototypes = 24\nhidden = 32\nbottleneck = 16\nlocal_crops = 2\nlocal_size = 16\nfreeze_last_layer_steps = 6\n";
+    const DINO_V2: &str = "centring = \"sinkhorn\"\nkoleo_weight = 0.1\nibot_weight = 1.0\nseparate_heads = true\nibot_prototypes = 20\n";
+    let ground = Ground::new();
+    for (name, kind, more, each) in [
+        ("moco-v3", "moco-v3", HEAD.to_owned(), vec![(2, 1), (4, 1)]),
+        ("simclr", "simclr", HEAD.to_owned(), vec![(2, 1)]),
+        ("dino", "dino", format!("{DINO}ibot_weight = 0.5\n"), vec![(2, 2)]),
+        ("dinov2", "dino", format!("{DINO}{DINO_V2}"), vec![(2, 2), (4, 1)]),
+        ("supervised", "supervised", "erasing = 0.5\n".to_owned(), vec![(2, 2), (4, 1)]),
+        ("classify", "classify", "rand_augment = 0.0\n".to_owned(), vec![(2, 1)]),
+    ] {
+        std::fs::write(ground.config(), with_objective(&ground, kind, &more)).unwrap();
+        let want = trace(&ground, &format!("{name}-1"), 1, &[]);
+        for (world, parts) in each {
+            let run = format!("{name}-{world}-{parts}");
+            let have = trace(&ground, &run, world, &[&format!("train.accumulate={parts}")]);
+            close(&want, &have, 1e-5);
+        }
+    }
+}
+
 #[test]
 fn what_is_not_finite_on_one_rank_is_skipped_by_all() {
     let ground = Ground::new();
@@ -233,9 +260,6 @@ fn what_ranks_cannot_do_is_refused_by_name() {
     refused(other, 2, &["rank 1 on host", "the config", "optim.lr"]);
     let other = Company::start(&ground, "run", 2, &["ranks.backend=nccl"]);
     refused(other, 2, &["NCCL without CUDA"]);
-    std::fs::write(ground.config(), with_objective(&ground, "simclr", "")).unwrap();
-    let norm = Company::start(&ground, "run", 2, &[]);
-    refused(norm, 2, &["objective.kind = \"simclr\"", "batch normalisation"]);
 }
 
 /// One process touches none of it: the port stays another's, and every bit is that of a start without a launcher.

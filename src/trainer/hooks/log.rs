@@ -64,7 +64,7 @@ impl Hook for Log {
         let elapsed = before.began.elapsed().as_secs_f64().max(1e-9);
         let (mut images, mut epoch) = (m.images.get(), state.cursor.epoch);
         if let Some(peers) = &at.setup.peers {
-            peers.compare(&state.trained())?;
+            peers.compare(&state.trained().named)?;
             let places = peers.places(state.cursor, images)?;
             images = places.iter().map(|(_, images)| images).sum();
             // Some rank may have begun the next one.
