@@ -276,6 +276,25 @@ char* tr_all_gather(Links* links, at::Tensor* x, int control, at::Tensor** out, 
   });
 }
 
+// *out = new tensor W×…: everybody's x, in the order of ranks, on rank 0; null elsewhere. x is on the CPU and has the same shape everywhere.
+char* tr_bring(Links* links, at::Tensor* x, at::Tensor** out, int* peer) {
+  return guarded([&] {
+    const c10::NoGradGuard no_grad;
+    List own{x->detach().contiguous()};
+    std::vector<List> all;
+    if (links->rank == 0) {
+      all.emplace_back();
+      for (int i = 0; i < links->size; ++i) all[0].push_back(at::empty_like(own[0]));
+    }
+    among_peers(peer, [&] {
+      c10d::GatherOptions o;
+      o.rootRank = 0;
+      links->data->gather(all, own, o)->wait();
+    });
+    *out = links->rank == 0 ? new at::Tensor(at::stack(all[0])) : nullptr;
+  });
+}
+
 // *out = new tensor like x: what rank `with` sends, which gets x. Both call it, with tensors of one shape and kind.
 char* tr_exchange(Links* links, at::Tensor* x, int with, at::Tensor** out, int* peer) {
   return guarded([&] {

@@ -150,6 +150,7 @@ pub(super) fn assemble(
         check_val(&spec)?;
     }
     let mut setup = Setup {
+        own_pipeline: company.launching.share().pipeline(&spec.pipeline),
         spec,
         device,
         words,

@@ -80,6 +80,23 @@ impl Ranks {
         group.links.all_gather(x, false).map_err(|f| group.judge(CALL, since, f))
     }
 
+    /// Everybody's `x` on rank 0, in the order of ranks: W×… of the shape … that it has on every rank; `None` on the others. On the CPU.
+    ///
+    /// # Errors
+    /// [`RanksError::Lost`], a kind that does not travel, another device, or what libtorch said.
+    pub fn bring(&self, x: &Tensor) -> Result<Option<Tensor>, RanksError> {
+        const CALL: &str = "bringing tensors to rank 0";
+        movable(CALL, x)?;
+        if x.device() != Device::Cpu {
+            return Err(usage(CALL, format!("a tensor on {:?}, and gloo brings those of the CPU", x.device())));
+        }
+        let Some(group) = &self.group else {
+            return Ok(Some(x.detach().unsqueeze(0)));
+        };
+        let since = group.together(CALL)?;
+        group.links.bring(x).map_err(|f| group.judge(CALL, since, f))
+    }
+
     /// What rank `with` sends here, which gets this rank's `x`: both call it with each other's number and tensors of one shape and kind. Without a
     /// gradient. With oneself nothing is sent.
     ///

@@ -117,6 +117,11 @@ fn gather_and_broadcast(ranks: &Ranks) {
     assert_eq!(values::<Vec<f32>>(&all), wanted);
     let turned = ranks.gather(&own.tr()).unwrap();
     assert_eq!(values::<Vec<f32>>(&turned.transpose(1, 2)), wanted);
+    let brought = ranks.bring(&own).unwrap();
+    assert_eq!(brought.is_some(), r == 0);
+    if let Some(all) = brought {
+        assert_eq!(values::<Vec<f32>>(&all), wanted);
+    }
     // Images are mixed with the batch's in the reverse order, of which these are the partners.
     let with = w - 1 - r;
     let theirs = ranks.exchange(&own, with).unwrap();

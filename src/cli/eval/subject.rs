@@ -131,6 +131,7 @@ pub(super) struct Measured<'a> {
     network: Network,
     request: Arc<SampleRequest>,
     val_features: ValFeatures,
+    helpers: None,
 }
 
 impl<'a> Measured<'a> {

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use tch::Tensor;
 
 use super::{
-    Failure, MakeNccl, Store, c_text, made, tr_all_gather, tr_all_reduce, tr_broadcast, tr_checksums, tr_exchange, tr_links_cut,
+    Failure, MakeNccl, Store, c_text, made, tr_all_gather, tr_all_reduce, tr_bring, tr_broadcast, tr_checksums, tr_exchange, tr_links_cut,
     tr_links_free, tr_links_open, tr_normalised, tr_tick_begin, tr_tick_finish, tr_tick_free, tr_tick_ready, waited,
 };
 use crate::TorchError;
@@ -115,6 +115,16 @@ impl Links {
             tr_all_gather(self.0.as_ptr(), at(x), control.into(), out, &raw mut peer)
         });
         answer.map_err(waited(peer))
+    }
+
+    /// `None` on ranks beyond 0.
+    pub(in crate::ranks) fn bring(&self, x: &Tensor) -> Result<Option<Tensor>, Failure> {
+        let (mut peer, mut all): (c_int, At) = (0, std::ptr::null_mut());
+        // SAFETY: handle, tensor and places live across the call.
+        let answer = unsafe { tr_bring(self.0.as_ptr(), at(x), &raw mut all, &raw mut peer) };
+        check("bringing tensors to rank 0", answer).map_err(waited(peer))?;
+        // SAFETY: what is not null is a `new at::Tensor` that the caller owns.
+        Ok((!all.is_null()).then(|| unsafe { Tensor::from_ptr(all.cast()) }))
     }
 
     pub(in crate::ranks) fn exchange(&self, x: &Tensor, with: usize) -> Result<Tensor, Failure> {
