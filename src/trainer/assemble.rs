@@ -70,6 +70,8 @@ pub(super) fn assemble(
     let peers = company.peers.as_deref();
     let first = peers.is_none_or(Peers::first);
     peers.map(|peers| peers.agree_on_config(&spec)).transpose()?;
+    telemetry.train.ranks.world.set(peers.map_or(1, Peers::world) as f64);
+    telemetry.train.ranks.restarts.set(company.launching.restarts() as f64);
     // A paused trainer that is rebuilt by a reload is paused no more.
     telemetry.train.set_paused(None);
 

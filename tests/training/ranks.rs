@@ -258,6 +258,22 @@ fn what_ranks_cannot_do_is_refused_by_name() {
     refused(three, 3, &["train.batch = 16", "can: 1, 2, 4, 8, 16"]);
     let other = Company::start_each(&ground, "run", 2, &|rank| vec![format!("optim.lr=1e-{}", 3 + rank)]);
     refused(other, 2, &["rank 1 on host", "the config", "optim.lr"]);
+    // What one rank cannot even read, the other is told of.
+    let broken = Company::start_each(&ground, "run", 2, &|rank| match rank {
+        1 => vec!["optim.lr=fast".to_owned()],
+        _ => vec![],
+    });
+    refused(broken, 2, &["optim.lr"]);
+    let mut one_alone = Company::start_each(&ground, "run", 2, &|rank| match rank {
+        0 => vec![],
+        _ => vec!["run.no_such_key=1".to_owned()],
+    });
+    let (code, log) = one_alone.end_of(0);
+    assert!(
+        code == Some(64) && log.contains("rank 1 on host") && log.contains("cannot start") && log.contains("no_such_key"),
+        "{code:?} {log}"
+    );
+    drop(one_alone);
     let other = Company::start(&ground, "run", 2, &["ranks.backend=nccl"]);
     refused(other, 2, &["NCCL without CUDA"]);
 }

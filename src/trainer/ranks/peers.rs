@@ -2,11 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tch::{Kind, Tensor};
 use torch_ext::ranks::{BUCKET_BYTES, Part, Ranks, Reduce, Reducer};
 
 use crate::trainer::error::TrainError;
+use super::pace::Pace;
 use crate::tensor::SentBatch;
 use crate::trainer::spec::TrainerSpec;
 use crate::trainer::state::Trained;
@@ -20,6 +22,7 @@ pub(in crate::trainer) struct Peers {
     reducer: RefCell<Option<Reducer>>,
     /// Steps done when parameters are trained that the reducer does not know yet.
     more_at: Cell<Option<u64>>,
+    pace: RefCell<Pace>,
     ranks: Ranks,
     reread: Arc<Reread>,
 }
@@ -29,6 +32,7 @@ impl Peers {
         Self {
             reducer: RefCell::new(None),
             more_at: Cell::new(None),
+            pace: RefCell::default(),
             ranks,
             reread,
         }
@@ -95,7 +99,9 @@ impl Peers {
     /// # Errors
     /// A lost rank.
     pub(in crate::trainer) fn begin_step(&self) -> Result<(), TrainError> {
-        self.with_reducer(Reducer::begin)
+        self.with_reducer(Reducer::begin)?;
+        self.pace.borrow_mut().begin();
+        Ok(())
     }
 
     /// Backward of one part of a step; behind the last one all gradients are means over the ranks.
@@ -104,7 +110,30 @@ impl Peers {
     /// A lost rank, a parameter without gradient, or what libtorch said.
     pub(in crate::trainer) fn backward(&self, loss: &Tensor, last: bool) -> Result<(), TrainError> {
         let part = if last { Part::Last } else { Part::More };
-        self.with_reducer(|reducer| reducer.backward(loss, part))
+        let began = Instant::now();
+        self.with_reducer(|reducer| {
+            reducer.backward(loss, part)?;
+            if last {
+                let traffic = reducer.traffic();
+                self.pace.borrow_mut().end(began, traffic.last, traffic.whole);
+            }
+            Ok(())
+        })
+    }
+
+    /// How long this rank's part of the steps took since the last call.
+    pub(in crate::trainer) fn take_pace(&self) -> Pace {
+        self.pace.take()
+    }
+
+    /// What every rank says of its steps, in their order: seconds of own work in one.
+    ///
+    /// # Errors
+    /// A lost rank.
+    pub(in crate::trainer) fn paces(&self, own: f64) -> Result<Vec<f64>, TrainError> {
+        let all = self.gather(&own.to_le_bytes())?;
+        let number = |bytes: &Vec<u8>| f64::from_le_bytes(bytes.as_slice().try_into().expect("eight bytes were sent"));
+        Ok(all.iter().map(number).collect())
     }
 
     fn with_reducer(&self, call: impl FnOnce(&mut Reducer) -> Result<(), torch_ext::ranks::RanksError>) -> Result<(), TrainError> {
@@ -139,7 +168,7 @@ impl Peers {
             // Nothing is compared, and nothing need travel.
             return Ok(described.detach().f_expand([branches, n * self.world() as i64, 0], false)?);
         }
-        let all = self.ranks.gather(&described.detach().contiguous())?;
+        let all = self.waiting(|ranks| ranks.gather(&described.detach().contiguous()))?;
         // Rank r has the images r, r + W, … of the batch.
         Ok(all.f_permute([1, 2, 0, 3])?.f_reshape([branches, n * self.world() as i64, width])?)
     }
@@ -160,7 +189,7 @@ impl Peers {
     /// # Errors
     /// A lost rank, or what libtorch said.
     pub(in crate::trainer) fn partners(&self, own: &SentBatch) -> Result<SentBatch, TrainError> {
-        Ok(own.counterpart(|t| self.ranks.exchange(t, self.partner()))?)
+        Ok(self.waiting(|ranks| own.counterpart(|t| ranks.exchange(t, self.partner())))?)
     }
 
     /// Labels of the whole batch in its order (i64 W·n).
@@ -168,7 +197,7 @@ impl Peers {
     /// # Errors
     /// A lost rank, or what libtorch said.
     pub(in crate::trainer) fn all_labels(&self, own: &SentBatch) -> Result<Tensor, TrainError> {
-        Ok(self.ranks.gather(own.labels())?.tr().f_reshape([-1])?)
+        Ok(self.waiting(|ranks| ranks.gather(own.labels()))?.tr().f_reshape([-1])?)
     }
 
     /// The largest of each number over all ranks.
@@ -176,7 +205,18 @@ impl Peers {
     /// # Errors
     /// A lost rank.
     pub(in crate::trainer) fn tick(&self, word: &[i64]) -> Result<Vec<i64>, TrainError> {
-        Ok(self.ranks.tick(word)?)
+        let began = Instant::now();
+        let heard = self.ranks.tick(word)?;
+        self.pace.borrow_mut().tick += began.elapsed();
+        Ok(heard)
+    }
+
+    /// Something inside of a step for which this rank waits for others.
+    fn waiting<T, E>(&self, call: impl FnOnce(&Ranks) -> Result<T, E>) -> Result<T, E> {
+        let began = Instant::now();
+        let answer = call(&self.ranks)?;
+        self.pace.borrow_mut().waited += began.elapsed();
+        Ok(answer)
     }
 
     /// What every rank says, in their order.
