@@ -165,7 +165,7 @@ fn a_wheel_in_a_fresh_environment_packs_trains_and_reports() {
     assert!(run(&["configs", "demo"]).contains("venv/share/splitmask/configs/demo.toml"));
     for inside in [
         "share/splitmask/dashboards/grafana/splitmask.json",
-        "share/splitmask/deploy/splitmask@.service",
+        "share/splitmask/deploy/systemd/splitmask@.service",
         "share/man/man1/splitmask-train.1",
         "share/bash-completion/completions/splitmask",
         "share/doc/splitmask/THIRD-PARTY-LICENCES.txt",
@@ -279,7 +279,7 @@ fn a_tarball_runs_where_it_was_unpacked() {
         "LICENSE-MIT",
         "LICENSE-APACHE",
         "CHANGELOG.md",
-        "deploy/splitmask@.service",
+        "deploy/systemd/splitmask@.service",
         "dashboards/prometheus/alerts.yml",
     ] {
         assert!(root.join(file).is_file(), "{file}");
