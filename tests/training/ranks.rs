@@ -81,6 +81,33 @@ fn what_looks_at_several_images_looks_at_those_of_all_ranks() {
     }
 }
 
+/// k-NN, probes and the spread of the features: each rank makes those of its share of the images, also where only the first images of a set count.
+#[test]
+fn evaluations_are_made_by_all_ranks_and_have_one_ranks_numbers() {
+    let ground = Ground::new();
+    let sets = [
+        "eval.every_steps=10",
+        "eval.linear_every_steps=10",
+        "eval.probe_layers=\"all\"",
+        "eval.max_reference=101",
+        "eval.min_class=1",
+        "ema.decay=0.9",
+        "eval.weights=\"ema\"",
+    ];
+    let (want, have) = (trace(&ground, "one", 1, &sets), trace(&ground, "four", 4, &sets));
+    let numbers = |lines: &[Value], name: &str| -> Vec<f64> { lines.iter().filter_map(|line| line[name].as_f64()).collect() };
+    for (name, within) in [("knn_accuracy", 0.04), ("linear_accuracy", 0.04), ("feature_rank", 1e-3), ("feature_cosine", 1e-4)] {
+        let (one, all) = (numbers(&want, name), numbers(&have, name));
+        assert_eq!((one.len(), all.len()), (2, 2), "{name}");
+        for (one, all) in one.iter().zip(&all) {
+            // Weights differ by rounding, which may turn the class of an image.
+            assert!((one - all).abs() <= within * one.abs().max(1.0), "{name}: {all}, one rank has {one}");
+        }
+    }
+    let layers = |lines: &[Value]| lines.iter().filter(|line| line["linear_layers"].is_array()).count();
+    assert_eq!((layers(&want), layers(&have)), (2, 2));
+}
+
 #[test]
 fn what_is_not_finite_on_one_rank_is_skipped_by_all() {
     let ground = Ground::new();
