@@ -111,7 +111,9 @@ fn through(subject: &Subject<'_>, wanted: &Wanted, go_on: GoOn<'_>) -> Result<(V
         Some(helpers) => {
             helpers.ask(wanted)?;
             let own = fenced(|| made(subject, wanted, helpers.share(), go_on));
-            helpers.bring(own)?.ok_or_else(|| EvalError::Ranks("features went to another rank".into()))?
+            helpers
+                .bring(own)?
+                .ok_or_else(|| EvalError::Ranks("features went to another rank".into()))?
         }
     };
     if labels.of.is_empty() {

@@ -14,12 +14,7 @@ const ROUNDS: usize = 3;
 ///
 /// # Errors
 /// Ranks that are no longer together.
-pub fn sinkhorn_centre(
-    parts: usize,
-    outputs: impl Fn(usize) -> Tensor,
-    temperature: f64,
-    ranks: &Ranks,
-) -> Result<Tensor, RanksError> {
+pub fn sinkhorn_centre(parts: usize, outputs: impl Fn(usize) -> Tensor, temperature: f64, ranks: &Ranks) -> Result<Tensor, RanksError> {
     let _guard = tch::no_grad_guard();
     let mut of_rows: Vec<Option<Tensor>> = (0..parts).map(|_| None).collect();
     let mut round = || -> Result<Tensor, RanksError> {
@@ -42,7 +37,7 @@ pub fn sinkhorn_centre(
         Ok(of_outputs)
     };
     for _ in 1..ROUNDS {
-        round()?;
+        let _ = round()?;
     }
     Ok(round()? * temperature)
 }

@@ -40,13 +40,38 @@ fn kubernetes_knows_every_field_and_a_misspelt_one_is_found() {
     assert!(right.status.success(), "{}", said(&right));
     let dir = tempfile::tempdir().unwrap();
     for (of, from, to, told) in [
-        ("job.yaml", "restartPolicy: Never", "restartPolice: Never", "restartPolice: there is no such field"),
+        (
+            "job.yaml",
+            "restartPolicy: Never",
+            "restartPolice: Never",
+            "restartPolice: there is no such field",
+        ),
         ("job.yaml", "backoffLimit: 10", "backoffLimit: many", "'many' is no integer"),
         ("jobset.yaml", "BlockingRecreate", "Restart", "'Restart' is none of"),
-        ("jobset.yaml", "      - name: config\n                      mountPath", "      - mountPath", "name is missing"),
-        ("trainjob.yaml", "numProcPerNode", "procsPerNode", "procsPerNode: there is no such field"),
-        ("podmonitor.yaml", "podMetricsEndpoints", "podMetricEndpoints", "podMetricEndpoints: there is no such field"),
-        ("podmonitor.yaml", "kind: PodMonitor", "kind: PodWatcher", "unknown kind monitoring.coreos.com/v1 PodWatcher"),
+        (
+            "jobset.yaml",
+            "      - name: config\n                      mountPath",
+            "      - mountPath",
+            "name is missing",
+        ),
+        (
+            "trainjob.yaml",
+            "numProcPerNode",
+            "procsPerNode",
+            "procsPerNode: there is no such field",
+        ),
+        (
+            "podmonitor.yaml",
+            "podMetricsEndpoints",
+            "podMetricEndpoints",
+            "podMetricEndpoints: there is no such field",
+        ),
+        (
+            "podmonitor.yaml",
+            "kind: PodMonitor",
+            "kind: PodWatcher",
+            "unknown kind monitoring.coreos.com/v1 PodWatcher",
+        ),
     ] {
         let whole = fs::read_to_string(folder.join(of)).unwrap();
         assert!(whole.contains(from), "{of} has no {from:?}");
@@ -82,7 +107,10 @@ fn the_files_agree_with_the_program() {
     let port: u64 = admin.bind.rsplit_once(':').unwrap().1.parse().unwrap();
     let (jobset, monitor) = (text("deploy/kubernetes/jobset.yaml"), text("deploy/kubernetes/podmonitor.yaml"));
     for rank in 0..number(&jobset, "--nproc-per-node=") {
-        assert!(jobset.contains(&format!("- name: metrics-{rank}\n                      containerPort: {}\n", port + rank)));
+        assert!(jobset.contains(&format!(
+            "- name: metrics-{rank}\n                      containerPort: {}\n",
+            port + rank
+        )));
         assert!(monitor.contains(&format!("- port: metrics-{rank}\n")));
     }
     assert_eq!(number(&jobset, "nvidia.com/gpu: \""), number(&jobset, "--nproc-per-node="));
@@ -102,13 +130,21 @@ fn systemd_knows_every_key_of_the_unit_and_a_misspelt_one_is_found() {
     let verified = |unit: &str| {
         // What depends on this machine: where the program lies, and whether its manual does.
         let unit = unit.replace("/opt/splitmask/bin/splitmask", SPLITMASK);
-        let unit: String = unit.lines().filter(|l| !l.starts_with("Documentation=")).map(|l| format!("{l}\n")).collect();
+        let unit: String = unit
+            .lines()
+            .filter(|l| !l.starts_with("Documentation="))
+            .map(|l| format!("{l}\n"))
+            .collect();
         let path = dir.path().join("splitmask@.service");
         fs::write(&path, unit).unwrap();
         let output = Command::new("systemd-analyze").arg("verify").arg(&path).output();
         let output = output.expect("systemd-analyze is needed: apt-get install systemd");
         // It ends with 0 on keys that it does not know; other units of the machine are none of ours.
-        said(&output).lines().filter(|line| line.contains("splitmask")).map(str::to_owned).collect::<Vec<_>>()
+        said(&output)
+            .lines()
+            .filter(|line| line.contains("splitmask"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let unit = text("deploy/systemd/splitmask@.service");
     assert_eq!(verified(&unit), [""; 0]);
@@ -182,7 +218,12 @@ fn a_container_waits_for_its_ranks_to_stop() {
     let program = dir.path().join("splitmask");
     // A process is known by the name of its program's file.
     fs::copy("/bin/bash", &program).unwrap();
-    let rank = || Command::new(&program).args(["-c", "trap 'sleep 0.5; exit 75' TERM; while true; do sleep 0.05; done"]).spawn().unwrap();
+    let rank = || {
+        Command::new(&program)
+            .args(["-c", "trap 'sleep 0.5; exit 75' TERM; while true; do sleep 0.05; done"])
+            .spawn()
+            .unwrap()
+    };
     let mut ranks = [rank(), rank()];
     let mut other = Command::new("sleep").arg("60").spawn().unwrap();
     let proc = dir.path().join("proc");
@@ -245,7 +286,11 @@ fn the_steps_of_the_image_give_a_program_that_starts() {
     assert!(root.join("usr/local/bin/stop-and-wait").is_file() && root.join("runs").is_dir());
     assert!(!root.join("tmp/wheel").exists(), "the wheel does not stay");
 
-    let help = done(Command::new(environment.folder.join("bin/splitmask")).arg("--help").env_remove("LD_LIBRARY_PATH"));
+    let help = done(
+        Command::new(environment.folder.join("bin/splitmask"))
+            .arg("--help")
+            .env_remove("LD_LIBRARY_PATH"),
+    );
     assert!(help.contains("train"), "{help}");
     // What the image says of its health is what the daemon says.
     let command: Vec<String> = serde_json::from_value(image["healthcheck"]["command"].clone()).unwrap();

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use splitmask::loss::{koleo, sinkhorn_centre};
-use torch_ext::ranks::Ranks;
 use splitmask::objective::pretrain::dino::{Centring, DinoConfig};
 use splitmask::objective::{Plan, Scope};
 use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
 use splitmask::tensor::{HiddenPatches, NamedView, StepInput};
 use tch::{Kind, Tensor, nn};
+use torch_ext::ranks::Ranks;
 
 use crate::fixture::{Fixture, assert_near, device, model, set_params};
 use crate::{alone, training};

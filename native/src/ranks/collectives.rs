@@ -88,7 +88,10 @@ impl Ranks {
         const CALL: &str = "bringing tensors to rank 0";
         movable(CALL, x)?;
         if x.device() != Device::Cpu {
-            return Err(usage(CALL, format!("a tensor on {:?}, and gloo brings those of the CPU", x.device())));
+            return Err(usage(
+                CALL,
+                format!("a tensor on {:?}, and gloo brings those of the CPU", x.device()),
+            ));
         }
         let Some(group) = &self.group else {
             return Ok(Some(x.detach().unsqueeze(0)));
@@ -128,7 +131,10 @@ impl Ranks {
         movable(CALL, x)?;
         let rows = x.size();
         if rows.len() != 2 || groups < 1 || rows[0] % groups != 0 || !x.is_floating_point() {
-            return Err(usage(CALL, format!("rows {rows:?} of {:?} are not {groups} equal groups", x.kind())));
+            return Err(usage(
+                CALL,
+                format!("rows {rows:?} of {:?} are not {groups} equal groups", x.kind()),
+            ));
         }
         let Some(group) = &self.group else {
             return Err(usage(CALL, "one rank normalises by itself".into()));

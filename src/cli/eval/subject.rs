@@ -131,7 +131,6 @@ pub(super) struct Measured<'a> {
     network: Network,
     request: Arc<SampleRequest>,
     val_features: ValFeatures,
-    helpers: None,
 }
 
 impl<'a> Measured<'a> {
@@ -203,6 +202,7 @@ impl<'a> Measured<'a> {
             },
             places,
             val_features: &self.val_features,
+            helpers: None,
         };
         let images = ProgressBar::new_spinner()
             .with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"));

@@ -115,7 +115,11 @@ impl Classifier {
             return (images.shallow_clone(), Mix::Off);
         }
         let mix = Mix::draw(&self.parts.recipe, ctx.seed, self.vit.image());
-        let (first, stride) = if partners.is_some() { (ctx.rows.start, ctx.rows.stride) } else { (0, 1) };
+        let (first, stride) = if partners.is_some() {
+            (ctx.rows.start, ctx.rows.stride)
+        } else {
+            (0, 1)
+        };
         let erase = |images: &Tensor, first| erased(images, self.parts.recipe.erasing, ctx.seed, first, stride);
         let own = erase(images, first);
         let other = match partners {

@@ -25,7 +25,11 @@ impl RankMetrics {
     pub(super) fn new(r: &Registry) -> prometheus::Result<Self> {
         let seconds = |name: &str, help: &str| register(r, Counter::with_opts(Opts::new(name, help))?);
         let metrics = Self {
-            world: gauge(r, "splitmask_ranks_world", "Processes (ranks) that train the run together; 1 = alone.")?,
+            world: gauge(
+                r,
+                "splitmask_ranks_world",
+                "Processes (ranks) that train the run together; 1 = alone.",
+            )?,
             own_step: gauge(
                 r,
                 "splitmask_ranks_own_step_seconds",

@@ -77,13 +77,20 @@ impl Hook for Evaluate {
             // The features of data.val are kept by rank 0.
             let val_features = ValFeatures::new();
             let own = state.fenced_with(setup.spec.eval.weights, |state| {
-                share(&setup.subject(state, places(state, setup), &val_features), &wanted, peers, &mut go_on)
+                share(
+                    &setup.subject(state, places(state, setup), &val_features),
+                    &wanted,
+                    peers,
+                    &mut go_on,
+                )
             });
             match peers.bring(own) {
                 // Rank 0 notes why there are none, its own failure or another's.
                 Ok(_) | Err(EvalError::OtherRank(_)) => {}
                 Err(EvalError::Ranks(lost)) => return Err(TrainError::OtherRank(lost)),
-                Err(own) => tracing::warn!(step = state.step, error = %own, "this rank's share of an evaluation failed; rank 0 tells of it"),
+                Err(own) => {
+                    tracing::warn!(step = state.step, error = %own, "this rank's share of an evaluation failed; rank 0 tells of it")
+                }
             }
             out.clock.switch(Phase::Other);
         }

@@ -9,8 +9,8 @@ use torch_ext::ranks::{Greeting, LastWords, Launch, Options, Ranks};
 use super::peers::{Peers, Reread};
 use crate::trainer::error::TrainError;
 use crate::trainer::feed::Share;
-use crate::trainer::speed::nvidia_models;
 use crate::trainer::spec::TrainerSpec;
+use crate::trainer::speed::nvidia_models;
 
 /// This process's place among the ranks, and what a trainer needs to take it.
 #[derive(Clone)]
@@ -68,7 +68,10 @@ impl Launching {
             return;
         }
         let seconds = DECLINE.as_secs();
-        tracing::info!(rank = self.launch.rank, "telling the other ranks why this one cannot start, for at most {seconds} s");
+        tracing::info!(
+            rank = self.launch.rank,
+            "telling the other ranks why this one cannot start, for at most {seconds} s"
+        );
         let mut options = Options::new(self.launch.clone());
         options.join_timeout = DECLINE;
         options.greeting.refusal = Some(why.to_owned());

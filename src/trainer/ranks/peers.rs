@@ -7,9 +7,9 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 use torch_ext::ranks::{BUCKET_BYTES, Part, Ranks, Reduce, Reducer};
 
-use crate::trainer::error::TrainError;
 use super::pace::Pace;
 use crate::tensor::SentBatch;
+use crate::trainer::error::TrainError;
 use crate::trainer::spec::TrainerSpec;
 use crate::trainer::state::Trained;
 

@@ -42,14 +42,22 @@ impl Pass<'_> {
         let images = mixed.mixes().then(|| peers.partners(own)).transpose()?;
         let labels = peers.all_labels(own)?;
         let (size, rank) = (batch.len / self.micro_batches, peers.partner());
-        Ok(Partners { images, labels, size, rank })
+        Ok(Partners {
+            images,
+            labels,
+            size,
+            rank,
+        })
     }
 
     /// As [`Pass::partners`], where ranks have exchanged them; `None` where no image is mixed.
     pub(super) fn partners_of_part(&self, partners: &Partners, index: usize) -> Result<(Option<StepInput>, Tensor), TrainError> {
         let theirs = self.micro_batches - 1 - index;
         let range = theirs * partners.size..(theirs + 1) * partners.size;
-        let input = partners.images.as_ref().map(|images| images.input(range, &self.spec.train.normalise()));
+        let input = partners
+            .images
+            .as_ref()
+            .map(|images| images.input(range, &self.spec.train.normalise()));
         let input = input.transpose()?;
         if let Some(input) = &input {
             self.spec.debug.spoil(input, self.consumed, partners.rank);

@@ -253,7 +253,12 @@ impl<'a> Pass<'a> {
     }
 
     /// A micro-batch on the device with the faults that are to be injected, and its words if they were made there.
-    pub(super) fn one_input(&self, batch: &Batch, index: usize, phase: &mut impl FnMut(Phase)) -> Result<(StepInput, Option<Tensor>), TrainError> {
+    pub(super) fn one_input(
+        &self,
+        batch: &Batch,
+        index: usize,
+        phase: &mut impl FnMut(Phase),
+    ) -> Result<(StepInput, Option<Tensor>), TrainError> {
         let size = batch.len / self.micro_batches;
         let (input, made) = self.input(batch, index * size..(index + 1) * size, phase)?;
         self.spec.debug.spoil(&input, self.consumed, self.rank());
