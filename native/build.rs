@@ -8,6 +8,7 @@ fn main() {
         "src/device.cpp",
         "src/ranks.cpp",
         "src/reducer.cpp",
+        "src/shared_norm.cpp",
         "src/ranks.h",
         "src/nccl.cpp",
         "src/border.h",
@@ -26,14 +27,14 @@ fn main() {
         "{} has no include folder: run `make setup`, or point LIBTORCH at a libtorch 2.11.0",
         dir.display()
     );
-    // Two compilers at a time: these two files take about as long as the other two.
+    // Two compilers at a time: these two files take about as long as the other three.
     std::thread::scope(|s| {
         s.spawn(|| compiler(&include).files(["src/ext.cpp", "src/device.cpp"]).compile("torch_ext"));
         compiler(&include)
             .define("USE_DISTRIBUTED", None)
             .define("USE_C10D_GLOO", None)
             .include("stubs")
-            .files(["src/ranks.cpp", "src/reducer.cpp"])
+            .files(["src/ranks.cpp", "src/reducer.cpp", "src/shared_norm.cpp"])
             .compile("torch_ext_ranks");
     });
     nccl(&dir, &include);

@@ -68,7 +68,7 @@ wheel() { # wheel PACKAGE==VERSION FILE SHA256 → downloads/FILE, verified
 
 build_packages() { packages g++:g++ cmake:cmake nasm:nasm make:make pkg-config:pkg-config python3:python3; }
 browser() { packages chromium:chromium; } # the test of the page draws it in a real browser (about 100 MB to fetch, 400 MB laid out)
-test_packages() { packages prometheus:prometheus prometheus:promtool; }
+test_packages() { packages prometheus:prometheus prometheus:promtool systemd:systemd-analyze; }
 
 libtorch() {
   if [ -n "${LIBTORCH:-}" ]; then
@@ -153,6 +153,10 @@ tensorboard() { # the tests let it read our event files (25 MB to fetch, 90 MB l
   wheels_into tensorboard $TENSORBOARD_WHEELS
 }
 
+deploy_checks() { # PyYAML, by which the tests read the files of deploy/kubernetes (1 MB)
+  wheels_into deploy "$PYYAML_WHEEL"
+}
+
 s3_server() {
   if [ -x "$cache/bin/s3s-fs" ] && [ "$(cat "$cache/bin/s3s-fs.version" 2>/dev/null)" = "$S3S_FS_VERSION" ]; then say "s3s-fs: there"; return; fi
   say "building s3s-fs $S3S_FS_VERSION (the S3 server of the tests)"
@@ -169,7 +173,8 @@ case "${1:-all}" in
   lint) build_packages; libtorch; lint_tools ;;
   packaging) build_packages; libtorch; packaging_tools ;;
   tensorboard) tensorboard ;;
+  deploy) deploy_checks ;;
   resolve) resolve ;;
-  all) build_packages; libtorch; test_packages; packaging_tools; tensorboard; browser; servers ;;
-  *) die "unknown step '$1'; one of: system libtorch servers browser lint packaging tensorboard resolve build all" ;;
+  all) build_packages; libtorch; test_packages; packaging_tools; tensorboard; deploy_checks; browser; servers ;;
+  *) die "unknown step '$1'; one of: system libtorch servers browser lint packaging tensorboard deploy resolve build all" ;;
 esac

@@ -59,7 +59,7 @@ STATUS = [
         "Since the last checkpoint",
         "Age of the newest checkpoint; before the first one, of the process. This much work is lost if the machine dies now.",
         "s",
-        "time() - ((splitmask_checkpoint_last_success_timestamp_seconds{$S} > 0) or process_start_time_seconds{$S})",
+        "time() - ((splitmask_checkpoint_last_success_timestamp_seconds{$S,rank=~\"0?\"} > 0) or process_start_time_seconds{$S,rank=~\"0?\"})",
         steps=OLD,
     ),
     stat("Mirror behind by", "Time between the newest checkpoint here and the newest one in checkpoint.mirror: the work that is lost with the machine, beside that since the last checkpoint. 0 where there is no mirror.", "s", "clamp_min(splitmask_checkpoint_last_success_timestamp_seconds{$S} - splitmask_checkpoint_mirror_newest_timestamp_seconds{$S}, 0) * splitmask_checkpoint_mirror_on{$S}", steps=[(None, "green"), (900, "orange"), (3600, "red")]),
@@ -194,10 +194,21 @@ MACHINE = [
     lines("Scrape", "How long Prometheus waits for /metrics. It should stay far under 100 ms.", "s", ("scrape_duration_seconds{$S}", "{{instance}}"), min=0),
 ]
 
+RANKS = [
+    stat("World", "Processes (ranks) that train the run together, as each says; 1 = alone.", "none", "splitmask_ranks_world{$S}"),
+    stat("Restarts", "Starts of all ranks after a failure, as torchrun or SLURM counts them. What ended the last one, the last words of the rank that failed, stands in the log of every rank and in journal.jsonl.", "none", "max by (job) (splitmask_ranks_restarts{$S})"),
+    stat("Slowest over median", "Own work in a step of the slowest rank over the median of all: all wait for it. 1 = all alike.", "short", "max by (job) (splitmask_ranks_own_step_seconds{$S} > 0) / quantile by (job) (0.5, splitmask_ranks_own_step_seconds{$S} > 0)", decimals=2, steps=[(None, "green"), (1.2, "orange"), (1.5, "red")]),
+    lines("Step time by rank", "Each rank's own work in a step, until its last gradients are on their way. Backward ends at the same time on all, so this tells who is slow.", "s", ("splitmask_ranks_own_step_seconds{$S}", "rank {{rank}} {{instance}}"), size=HALF, min=0),
+    lines("Waiting for other ranks", "Share of the time that each rank only waits: in steps for gradients, between steps for the word of all (also while one of them has no batch, writes or evaluates). The slowest rank waits least.", "percentunit", ("rate(splitmask_ranks_exchange_seconds_total{$S}[$I])", "in steps, rank {{rank}} {{instance}}"), ("rate(splitmask_ranks_tick_seconds_total{$S}[$I])", "between steps, rank {{rank}} {{instance}}"), size=HALF, min=0),
+    lines("Stragglers", "1 while a rank's own work takes over 1.2 times the median. The log of rank 0 names it with its host.", "none", ("splitmask_ranks_straggling{$S}", "rank {{rank}} {{instance}}"), size=HALF, min=0, max=1),
+    lines("Data wait by rank", "Share of each rank's time spent waiting for its own batches. No rank enters a step before all have one, so the hungriest sets the pace.", "percentunit", (share_of_wall("data_wait").replace("by (instance)", "by (instance, rank)"), "rank {{rank}} {{instance}}"), size=HALF, min=0),
+]
+
 ROWS = [
     ("Status: is it training?", STATUS),
     ("Learning: is it getting better?", LEARNING),
     ("Time: where does it go?", TIME),
+    ("Ranks: does one hold the others up?", RANKS),
     ("Pipeline: which stage limits?", PIPELINE),
     ("Storage: do the bucket and the disk keep up?", STORAGE),
     ("Machine: is there room?", MACHINE),

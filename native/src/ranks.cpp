@@ -276,6 +276,44 @@ char* tr_all_gather(Links* links, at::Tensor* x, int control, at::Tensor** out, 
   });
 }
 
+// *out = new tensor W×…: everybody's x, in the order of ranks, on rank 0; null elsewhere. x is on the CPU and has the same shape everywhere.
+char* tr_bring(Links* links, at::Tensor* x, at::Tensor** out, int* peer) {
+  return guarded([&] {
+    const c10::NoGradGuard no_grad;
+    List own{x->detach().contiguous()};
+    std::vector<List> all;
+    if (links->rank == 0) {
+      all.emplace_back();
+      for (int i = 0; i < links->size; ++i) all[0].push_back(at::empty_like(own[0]));
+    }
+    among_peers(peer, [&] {
+      c10d::GatherOptions o;
+      o.rootRank = 0;
+      links->data->gather(all, own, o)->wait();
+    });
+    *out = links->rank == 0 ? new at::Tensor(at::stack(all[0])) : nullptr;
+  });
+}
+
+// *out = new tensor like x: what rank `with` sends, which gets x. Both call it, with tensors of one shape and kind.
+char* tr_exchange(Links* links, at::Tensor* x, int with, at::Tensor** out, int* peer) {
+  return guarded([&] {
+    const c10::NoGradGuard no_grad;
+    List own{x->detach().contiguous()};
+    List theirs{at::empty_like(own[0])};
+    among_peers(peer, [&] {
+      WorkRef send, receive;
+      // NCCL takes the two in the order of the calls, so one sends while the other receives.
+      if (links->rank < with) send = links->data->send(own, with, 0);
+      receive = links->data->recv(theirs, with, 0);
+      if (links->rank > with) send = links->data->send(own, with, 0);
+      send->wait();
+      receive->wait();
+    });
+    *out = new at::Tensor(theirs[0]);
+  });
+}
+
 // Rank 0's values everywhere, in place.
 char* tr_broadcast(Links* links, at::Tensor** tensors, size_t n, int* peer) {
   return guarded([&] {

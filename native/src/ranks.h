@@ -1,5 +1,6 @@
-// What the two C++ files of ranks share: the connections, and whose failure an exception is.
+// What the C++ files of ranks share: the connections, and whose failure an exception is.
 #pragma once
+#include <atomic>
 #include <chrono>
 #include <exception>
 #include <memory>
@@ -34,6 +35,8 @@ struct Links {
   c10::intrusive_ptr<ProcessGroup> data;
   c10::intrusive_ptr<c10d::Backend> nccl;
   std::vector<MeshRef> meshes;
+  // Whether a collective that lies inside of a backward failed because of another rank; whoever ran that backward asks.
+  std::shared_ptr<std::atomic<bool>> lost_in_backward = std::make_shared<std::atomic<bool>>(false);
 
   void cut() {
     for (auto& mesh : meshes) mesh->cut();

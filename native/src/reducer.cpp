@@ -71,11 +71,12 @@ constexpr int64_t kFirstBucket = int64_t{1} << 20;
 class Reducer : public c10d::Reducer {
  public:
   Reducer(const c10::intrusive_ptr<ProcessGroup>& group, List params, std::vector<std::vector<size_t>> buckets, int64_t cap,
-          std::unordered_map<size_t, std::string> names, std::shared_ptr<Traffic> traffic)
+          std::unordered_map<size_t, std::string> names, std::shared_ptr<Traffic> traffic, std::shared_ptr<std::atomic<bool>> lost)
       : c10d::Reducer(params, std::move(buckets), group, std::vector<bool>(params.size(), false), cap, /*find_unused_parameters=*/false,
                       /*gradient_as_bucket_view=*/true, std::move(names), std::min(cap, kFirstBucket),
                       /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, /*bucket_bytes_cap_list=*/{}),
-        traffic(std::move(traffic)) {}
+        traffic(std::move(traffic)),
+        lost(std::move(lost)) {}
 
   // The next backward synchronises. Forgets which gradients were there.
   void expect() {
@@ -91,6 +92,7 @@ class Reducer : public c10d::Reducer {
   }
 
   const std::shared_ptr<Traffic> traffic;
+  const std::shared_ptr<std::atomic<bool>> lost;
 };
 
 }  // namespace
@@ -112,7 +114,8 @@ char* tr_reducer_new(Links* links, at::Tensor** params, const char* const* names
                                                                      std::vector<bool>(n, false));
     std::reverse(buckets.begin(), buckets.end());
     auto traffic = std::make_shared<Traffic>();
-    auto reducer = std::make_unique<Reducer>(links->data, all, std::move(buckets), cap, std::move(called), traffic);
+    auto reducer = std::make_unique<Reducer>(links->data, all, std::move(buckets), cap, std::move(called), traffic,
+                                             links->lost_in_backward);
     reducer->register_comm_hook(std::make_unique<MeanHook>(links->data, traffic));
     *out = reducer.release();
   });
@@ -153,7 +156,7 @@ void tr_reducer_done(Reducer* r, int* peer, size_t* missing, size_t n, size_t* c
   }));
   auto& t = *r->traffic;
   const std::lock_guard<std::mutex> guard(t.lock);
-  *peer = t.peer;
+  *peer = t.peer != 0 || r->lost->load() ? 1 : 0;
   t.whole = seconds(Clock::now() - t.start);
   *out = {t.buckets, t.bytes, t.first, t.last, t.whole};
 }

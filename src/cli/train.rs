@@ -116,6 +116,9 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
         }),
         Err(error) => {
             told.say(&error.message);
+            if error.code == ExitCode::Usage {
+                told.decline(&error.message);
+            }
             Err(error)
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
@@ -38,6 +39,15 @@ pub struct Sets<'a> {
     pub seed: u64,
 }
 
+/// A set that evaluations read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SetName {
+    /// `data.train`, or the first of `data.sources`.
+    Train,
+    /// `data.val`.
+    Val,
+}
+
 /// How training passes a batch through the objective.
 #[derive(Clone, Copy)]
 pub struct TrainingPass<'a> {
@@ -69,12 +79,21 @@ pub struct Set {
 }
 
 impl<'a> Sets<'a> {
-    /// The labelled training images: those of `data.train`, or of the first of `data.sources`.
+    /// The images of a set, of which this process takes every `world`-th, from the `rank`-th on.
     ///
     /// # Errors
     /// The place cannot be read.
-    pub fn train(&self) -> Result<Set, PipelineError> {
-        self.images("train", self.data.first_place())
+    pub fn images(&self, set: SetName, (rank, world): (u32, u32)) -> Result<Set, PipelineError> {
+        let (name, place) = match set {
+            SetName::Train => ("train", self.data.first_place()),
+            SetName::Val => ("val", self.data.val.as_str()),
+        };
+        let request = SampleRequest::of_views(vec![ViewRequest::new(IMAGE, self.image)]);
+        let order = match world {
+            1 => Order::Sequential,
+            _ => Order::EveryOther { rank, world },
+        };
+        self.open(name, place, order, &Arc::new(request), None, BATCH)
     }
 
     /// The images of `data.val`.
@@ -82,7 +101,7 @@ impl<'a> Sets<'a> {
     /// # Errors
     /// The place cannot be read.
     pub fn val(&self) -> Result<Set, PipelineError> {
-        self.images("val", &self.data.val)
+        self.images(SetName::Val, (0, 1))
     }
 
     /// The images of `data.val`, with all that `request` asks for, in batches of `batch`.
@@ -90,18 +109,14 @@ impl<'a> Sets<'a> {
     /// # Errors
     /// The place cannot be read, or the request does not fit.
     pub fn val_as(&self, request: &'a Arc<SampleRequest>, tokenizer: Option<&Arc<Tokenizer>>, batch: usize) -> Result<Set, PipelineError> {
-        self.open("val", &self.data.val, request, tokenizer, batch)
-    }
-
-    fn images(&self, name: &'static str, place: &str) -> Result<Set, PipelineError> {
-        let request = SampleRequest::of_views(vec![ViewRequest::new(IMAGE, self.image)]);
-        self.open(name, place, &Arc::new(request), None, BATCH)
+        self.open("val", &self.data.val, Order::Sequential, request, tokenizer, batch)
     }
 
     fn open(
         &self,
         name: &'static str,
         place: &str,
+        order: Order,
         request: &Arc<SampleRequest>,
         tokenizer: Option<&Arc<Tokenizer>>,
         batch: usize,
@@ -112,7 +127,7 @@ impl<'a> Sets<'a> {
         };
         let dataset = Dataset::open(place, &data, self.pipeline, PipelineMetrics::default())?;
         let stream = dataset.make(Making {
-            order: Order::Sequential,
+            order,
             request,
             mode: ViewMode::Eval {
                 crop_ratio: self.crop_ratio as f32,

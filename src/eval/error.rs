@@ -120,6 +120,12 @@ pub enum EvalError {
     /// A picture could not be drawn or written.
     #[error("{0}")]
     Picture(String),
+    /// Another rank could not make its share of the features.
+    #[error("{0}")]
+    OtherRank(String),
+    /// The ranks are no longer together.
+    #[error("{0}")]
+    Ranks(String),
     /// A bug: it panicked.
     #[error("it panicked, which is a bug: {0}")]
     Panicked(String),
@@ -141,6 +147,7 @@ impl EvalError {
             | Self::NotFinite { .. } => ExitCode::Usage,
             Self::Pipeline(e) => crate::exit::code_of_pipeline(e),
             Self::Picture(_) => ExitCode::Io,
+            Self::Ranks(_) | Self::OtherRank(_) => ExitCode::Stopped,
             Self::OutOfTime | Self::OverBudget { .. } | Self::Objective(_) | Self::Torch(_) | Self::Panicked(_) => ExitCode::Internal,
         }
     }

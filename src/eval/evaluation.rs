@@ -9,6 +9,7 @@ use super::config::EvalConfig;
 use super::data::{Sets, TrainingPass};
 use super::error::EvalError;
 use super::features::ValFeatures;
+use super::helpers::Helpers;
 use super::pool::Pool;
 use super::progress::GoOn;
 use crate::objective::{Better, Objective, Panel};
@@ -35,6 +36,8 @@ pub struct Subject<'a> {
     pub places: Vec<(usize, Pool)>,
     /// Those of `data.val`, shared by the evaluations of this encoder with these weights.
     pub val_features: &'a ValFeatures,
+    /// Who makes features with this process, if anybody does.
+    pub helpers: Option<&'a dyn Helpers>,
 }
 
 /// What an evaluation came to.

@@ -8,6 +8,7 @@ use tch::Tensor;
 use super::baseline::Baseline;
 use super::classes::{Matched, match_classes};
 use super::config::{EvalConfig, Watched};
+use super::data::SetName;
 use super::error::EvalError;
 use super::evaluation::{Evaluation, Score, Subject};
 use super::extract::{Which, extract, of_val};
@@ -83,7 +84,7 @@ impl Evaluation for Knn {
 /// As [`Evaluation::run`].
 pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Accuracy, EvalError> {
     let config = subject.eval;
-    let references = extract(subject, subject.sets.train()?, Which::Labelled, config.max_reference, go_on)?.labelled()?;
+    let references = extract(subject, SetName::Train, Which::Labelled, config.max_reference, go_on)?.labelled()?;
     let queries = of_val(subject, go_on)?.labelled()?;
     let matched = match_classes(&references.labels, &queries.labels, config.min_class)?;
     let vote = Vote {

@@ -4,6 +4,7 @@ use prometheus::Gauge;
 
 use super::classes::match_classes;
 use super::config::EvalConfig;
+use super::data::SetName;
 use super::error::EvalError;
 use super::evaluation::{Evaluation, Score, Subject};
 use super::extract::extract_layers;
@@ -54,8 +55,8 @@ impl Evaluation for Linear {
 
     fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
         let config = subject.eval;
-        let references = extract_layers(subject, subject.sets.train()?, config.max_reference, go_on)?;
-        let queries = extract_layers(subject, subject.sets.val()?, config.max_queries, go_on)?;
+        let references = extract_layers(subject, SetName::Train, config.max_reference, go_on)?;
+        let queries = extract_layers(subject, SetName::Val, config.max_queries, go_on)?;
         let matched = match_classes(&references.labels, &queries.labels, config.min_class)?;
         let _guard = tch::no_grad_guard();
         let found = probe(&references, &queries, &matched, |done, of| go_on(Progress::Fits(done, of)))?;

@@ -158,7 +158,8 @@ pub(super) fn batch_loss(subject: &Subject<'_>, batch: &Batch) -> Result<f64, Ev
             let _autocast = autocast()?;
             described.push(between.descriptors(&input, &ctx)?);
         }
-        total += between.compare(&Tensor::f_cat(&described, 1)?).total.double_value(&[]);
+        let ctx = StepContext::evaluation(training.step, training.total_steps, batch.len as i64);
+        total += between.compare(&Tensor::f_cat(&described, 1)?, &ctx)?.total.double_value(&[]);
     }
     for range in parts() {
         let share = range.len() as f64 / batch.len as f64;

@@ -10,6 +10,7 @@ mod error;
 mod evaluation;
 pub mod extract;
 pub mod features;
+pub mod helpers;
 pub mod knn;
 pub mod lbfgs;
 pub mod linear;

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use tch::nn::Path;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Autocast;
+use torch_ext::ranks::{Ranks, RanksError};
 
 use crate::model::{Init, parameter, untrained};
 
@@ -25,7 +26,8 @@ pub enum Affine {
 }
 
 /// Batch normalisation of rows M×D (arXiv 1502.03167), in f32: in training by mean and variance of the rows themselves, elsewhere by running ones.
-/// Rows of several views of a batch may stand in one tensor and be normalised view by view.
+/// Rows of several views of a batch may stand in one tensor and be normalised view by view. On several ranks the rows are those of all of them, and the
+/// running statistics are the same on each.
 ///
 /// The running ones are variables without gradient (`running_mean`, `running_var`), so checkpoint, average of weights and resume hold them like any
 /// other. Unlike PyTorch's they do not move in the forward pass: [`BatchNorm::after_step`] moves them, and leaves them where the step was skipped.
@@ -53,17 +55,25 @@ impl BatchNorm {
         }
     }
 
-    /// Rows M×D to rows of the same shape, f32. In training they are `groups` groups of equal size, at least 2 rows each, one behind the other, and each
-    /// is normalised by itself. Training passes are one a step and see the whole batch.
-    pub fn forward(&self, x: &Tensor, groups: i64, train: bool) -> Tensor {
+    /// Rows M×D to rows of the same shape, f32. In `training` (by whom, see [`crate::objective::StepContext::training`]) they are `groups` groups of equal
+    /// size, at least 2 rows each over all ranks, one behind the other, and each is normalised by itself. Training passes are one a step and see the
+    /// whole batch, or a rank's share of it.
+    ///
+    /// # Errors
+    /// Ranks that are no longer together.
+    pub fn forward(&self, x: &Tensor, groups: i64, training: Option<&Ranks>) -> Result<Tensor, RanksError> {
         let _f32 = Autocast::off(x.device()).expect("switching autocast off needs no device");
         let x = x.to_kind(Kind::Float);
         let normalise = |x: &Tensor, running: Option<[&Tensor; 2]>| {
             let [mean, var] = [0, 1].map(|i| running.map(|both| both[i]));
+            let train = training.is_some();
             x.batch_norm(self.weight.as_ref(), self.bias.as_ref(), mean, var, train, MOMENTUM, EPSILON, true)
         };
-        if !train {
-            return normalise(&x, Some([&self.running_mean, &self.running_var]));
+        let Some(ranks) = training else {
+            return Ok(normalise(&x, Some([&self.running_mean, &self.running_var])));
+        };
+        if ranks.world() > 1 {
+            return self.over_ranks(&x, groups, ranks);
         }
         let groups = x.chunk(groups, 0);
         let statistics = |group: &Tensor| {
@@ -71,10 +81,26 @@ impl BatchNorm {
             [mean, var]
         };
         self.latest.replace(groups.iter().map(statistics).collect());
-        match groups.as_slice() {
+        Ok(match groups.as_slice() {
             [all] => normalise(all, None),
             groups => Tensor::cat(&groups.iter().map(|group| normalise(group, None)).collect::<Vec<_>>(), 0),
+        })
+    }
+
+    /// By mean and variance of each group's rows on all ranks.
+    fn over_ranks(&self, x: &Tensor, groups: i64, ranks: &Ranks) -> Result<Tensor, RanksError> {
+        let (mut rows, statistics) = ranks.normalised(x, groups, EPSILON)?;
+        let n = (x.size()[0] / groups * ranks.world() as i64) as f64;
+        // The running variance is the unbiased one, as in PyTorch.
+        let of_group = |group| [statistics.get(0).get(group), statistics.get(1).get(group) * (n / (n - 1.0))];
+        self.latest.replace((0..groups).map(of_group).collect());
+        if let Some(weight) = &self.weight {
+            rows = rows * weight;
         }
+        if let Some(bias) = &self.bias {
+            rows = rows + bias;
+        }
+        Ok(rows)
     }
 
     /// Moves the running statistics towards those of the latest training pass, once for each of its groups in order; where the scalar `skipped` (f32, on
@@ -120,7 +146,7 @@ mod tests {
         let vs = VarStore::new(Device::Cpu);
         let mut norm = BatchNorm::new(&vs.root(), 3, Affine::ScaleAndShift);
         let x = rows(64);
-        let y = norm.forward(&x, 1, true);
+        let y = norm.forward(&x, 1, Some(&Ranks::alone())).unwrap();
         let spread = y.std_dim([0i64].as_slice(), false, false);
         assert!(near(
             &y.mean_dim([0i64].as_slice(), false, None),
@@ -132,7 +158,7 @@ mod tests {
         );
         let as_it_is = &x / (1.0 + EPSILON).sqrt();
         assert!(
-            near(&norm.forward(&x, 1, false), &as_it_is),
+            near(&norm.forward(&x, 1, None).unwrap(), &as_it_is),
             "nothing was seen yet: mean 0, variance 1"
         );
         norm.after_step(&flag(0.0));
@@ -144,10 +170,10 @@ mod tests {
             "PyTorch keeps the unbiased variance"
         );
         for _ in 0..200 {
-            let _ = norm.forward(&x, 1, true);
+            let _ = norm.forward(&x, 1, Some(&Ranks::alone())).unwrap();
             norm.after_step(&flag(0.0));
         }
-        let apart = (norm.forward(&x, 1, false) - y).abs().max().double_value(&[]);
+        let apart = (norm.forward(&x, 1, None).unwrap() - y).abs().max().double_value(&[]);
         assert!(apart < 0.05, "{apart}");
     }
 
@@ -158,17 +184,17 @@ mod tests {
         let vs = VarStore::new(Device::Cpu);
         let mut norm = BatchNorm::new(&vs.root(), 3, Affine::Scale);
         assert!(!vs.variables().contains_key("bias"));
-        let _ = norm.forward(&rows(8), 1, true);
+        let _ = norm.forward(&rows(8), 1, Some(&Ranks::alone())).unwrap();
         norm.after_step(&flag(0.0));
         let state = || ["running_mean", "running_var"].map(|name| vs.variables()[name].copy());
         let before = state();
-        let _ = norm.forward(&(rows(8) * f64::NAN), 1, true);
+        let _ = norm.forward(&(rows(8) * f64::NAN), 1, Some(&Ranks::alone())).unwrap();
         norm.after_step(&flag(1.0));
-        let _ = norm.forward(&rows(8), 1, false);
+        let _ = norm.forward(&rows(8), 1, None).unwrap();
         // No training pass since.
         norm.after_step(&flag(0.0));
         assert_eq!(state(), before);
-        let _ = norm.forward(&rows(8), 1, true);
+        let _ = norm.forward(&rows(8), 1, Some(&Ranks::alone())).unwrap();
         norm.after_step(&flag(0.0));
         assert_ne!(state(), before);
     }
@@ -185,18 +211,18 @@ mod tests {
         let ((vs, mut norm), (other_vs, mut other)) = (built(), built());
         assert_eq!(vs.variables().len(), 2, "no scale and no shift");
         let (a, b) = (rows(8), rows(8) * 3.0);
-        let both = norm.forward(&Tensor::cat(&[&a, &b], 0), 2, true);
+        let both = norm.forward(&Tensor::cat(&[&a, &b], 0), 2, Some(&Ranks::alone())).unwrap();
         norm.after_step(&flag(0.0));
-        let one = other.forward(&a, 1, true);
+        let one = other.forward(&a, 1, Some(&Ranks::alone())).unwrap();
         other.after_step(&flag(0.0));
-        let two = other.forward(&b, 1, true);
+        let two = other.forward(&b, 1, Some(&Ranks::alone())).unwrap();
         other.after_step(&flag(0.0));
         assert_eq!(both, Tensor::cat(&[&one, &two], 0));
         for name in ["running_mean", "running_var"] {
             assert_eq!(vs.variables()[name], other_vs.variables()[name], "{name}");
         }
         // What is kept of an evaluation does not depend on how the rows are grouped.
-        assert_eq!(norm.forward(&a, 2, false), norm.forward(&a, 1, false));
+        assert_eq!(norm.forward(&a, 2, None).unwrap(), norm.forward(&a, 1, None).unwrap());
     }
 
     #[test]
@@ -206,9 +232,9 @@ mod tests {
         let vs = VarStore::new(Device::Cpu);
         let norm = BatchNorm::new(&vs.root(), 3, Affine::ScaleAndShift);
         let x = rows(8).to_kind(Kind::BFloat16);
-        let plain = norm.forward(&x, 1, true);
+        let plain = norm.forward(&x, 1, Some(&Ranks::alone())).unwrap();
         let _bf16 = Autocast::bf16(Device::Cpu).unwrap();
-        let y = norm.forward(&x, 1, true);
+        let y = norm.forward(&x, 1, Some(&Ranks::alone())).unwrap();
         assert_eq!((y.kind(), &y), (Kind::Float, &plain));
     }
 }

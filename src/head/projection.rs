@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn::{self, Path};
+use torch_ext::ranks::{Ranks, RanksError};
 
 use crate::head::{Affine, BatchNorm};
 use crate::model::{Init, linear, linear_flops, through};
@@ -115,17 +116,21 @@ impl Projection {
         }
     }
 
-    /// Rows M×D to M×P, f32. A training pass sees all rows of a batch at once, as `groups` groups: those of a group are normalised by each other.
-    pub fn forward(&self, x: &Tensor, groups: i64, train: bool) -> Tensor {
+    /// Rows M×D to M×P, f32. A training pass sees all rows of a batch, or of a rank's share of it, at once, as `groups` groups: those of a group are
+    /// normalised by each other.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::forward`].
+    pub fn forward(&self, x: &Tensor, groups: i64, training: Option<&Ranks>) -> Result<Tensor, RanksError> {
         let mut x = x.shallow_clone();
         for (i, (linear, norm)) in self.layers.iter().enumerate() {
             if i > 0 {
                 x = x.relu();
             }
-            x = norm.forward(&through(linear, &x), groups, train);
+            x = norm.forward(&through(linear, &x), groups, training)?;
             look(|| format!("{}.{i}", self.name), &x);
         }
-        x
+        Ok(x)
     }
 
     /// See [`BatchNorm::after_step`].
@@ -158,7 +163,7 @@ mod tests {
         assert_eq!((shape("norm.1.bias"), shape("norm.2.running_var")), (vec![6], vec![4]));
         assert!(!vs.variables().contains_key("projection.norm.2.bias") && !vs.variables().contains_key("projection.linear.0.bias"));
         let x = Tensor::randn([7, 5], (Kind::Float, Device::Cpu));
-        assert_eq!(head.forward(&x, 1, true).size(), [7, 4]);
+        assert_eq!(head.forward(&x, 1, Some(&Ranks::alone())).unwrap().size(), [7, 4]);
         assert_eq!(config.flops(7, 5), 2.0 * 7.0 * (30.0 + 36.0 + 24.0));
         let one = ProjectionConfig { layers: 1, ..config };
         assert_eq!(one.flops(7, 5), 2.0 * 7.0 * 20.0);

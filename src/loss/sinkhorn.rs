@@ -1,6 +1,7 @@
 //! Outputs that are equally frequent in a batch.
 
 use tch::{Kind, Tensor};
+use torch_ext::ranks::{Ranks, RanksError};
 
 /// Rounds of Sinkhorn-Knopp (arXiv 2006.09882 §3.1; arXiv 2304.07193 §4).
 const ROUNDS: usize = 3;
@@ -8,11 +9,15 @@ const ROUNDS: usize = 3;
 /// The centre c (f32 K) with which softmax((outputs − c) ÷ temperature) is what Sinkhorn-Knopp makes of exp(outputs ÷ temperature): in each of
 /// [`ROUNDS`] rounds every output gets the same sum over all rows, then every row the sum 1, which the softmax does for the last time. No gradient.
 ///
-/// The rows come in `parts`, f32 M×K each. Everything stays logarithms: outputs of a free gain over a low temperature have no exponential in f32.
-pub fn sinkhorn_centre(parts: usize, outputs: impl Fn(usize) -> Tensor, temperature: f64) -> Tensor {
+/// The rows come in `parts`, f32 M×K each, and are those of all `ranks`, each of which has as many parts. Everything stays logarithms: outputs of a free
+/// gain over a low temperature have no exponential in f32.
+///
+/// # Errors
+/// Ranks that are no longer together.
+pub fn sinkhorn_centre(parts: usize, outputs: impl Fn(usize) -> Tensor, temperature: f64, ranks: &Ranks) -> Result<Tensor, RanksError> {
     let _guard = tch::no_grad_guard();
     let mut of_rows: Vec<Option<Tensor>> = (0..parts).map(|_| None).collect();
-    let mut round = || {
+    let mut round = || -> Result<Tensor, RanksError> {
         let logits = |part: usize| outputs(part).to_kind(Kind::Float) / temperature;
         let sums: Vec<Tensor> = of_rows
             .iter()
@@ -23,14 +28,18 @@ pub fn sinkhorn_centre(parts: usize, outputs: impl Fn(usize) -> Tensor, temperat
                 moved.logsumexp([0i64].as_slice(), true)
             })
             .collect();
-        let of_outputs = Tensor::cat(&sums, 0).logsumexp([0i64].as_slice(), false);
+        // W×parts×K: a message of one row of outputs for each part.
+        let sums = ranks.gather(&Tensor::cat(&sums, 0))?;
+        let of_outputs = sums.flatten(0, 1).logsumexp([0i64].as_slice(), false);
         for (part, row) in of_rows.iter_mut().enumerate() {
             *row = Some(-(logits(part) - &of_outputs).logsumexp([-1i64].as_slice(), true));
         }
-        of_outputs
+        Ok(of_outputs)
     };
-    (1..ROUNDS).for_each(|_| drop(round()));
-    round() * temperature
+    for _ in 1..ROUNDS {
+        let _ = round()?;
+    }
+    Ok(round()? * temperature)
 }
 
 #[cfg(test)]
@@ -70,8 +79,10 @@ mod tests {
         for temperature in [0.04, 0.07, 1.0] {
             let assigned = |centre: &Tensor| ((&outputs - centre) / temperature).softmax(-1, Kind::Float);
             let want = by_hand(&rows(&outputs), temperature);
-            let whole = sinkhorn_centre(1, |_| outputs.shallow_clone(), temperature);
-            let parts = sinkhorn_centre(3, |part| outputs.narrow(0, [0, 5, 5][part], [5, 0, 7][part]), temperature);
+            let alone = Ranks::alone();
+            let whole = sinkhorn_centre(1, |_| outputs.shallow_clone(), temperature, &alone).unwrap();
+            let part = |part: usize| outputs.narrow(0, [0, 5, 5][part], [5, 0, 7][part]);
+            let parts = sinkhorn_centre(3, part, temperature, &alone).unwrap();
             for centre in [whole, parts] {
                 for (got, want) in rows(&assigned(&centre)).iter().flatten().zip(want.iter().flatten()) {
                     assert!((got - want).abs() < 1e-5, "{got} {want} at {temperature}");
@@ -84,7 +95,7 @@ mod tests {
     fn outputs_too_large_for_an_exponential_stay_finite() {
         let _turn = crate::tensor::alone();
         let outputs = Tensor::arange(12, (Kind::Float, Device::Cpu)).view([4, 3]) * 10.0;
-        let centre = sinkhorn_centre(1, |_| outputs.shallow_clone(), 0.04);
+        let centre = sinkhorn_centre(1, |_| outputs.shallow_clone(), 0.04, &Ranks::alone()).unwrap();
         assert!(centre.isfinite().all().int64_value(&[]) == 1, "{centre}");
     }
 }

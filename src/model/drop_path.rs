@@ -33,6 +33,18 @@ impl BatchRows {
         BatchRowsGuard(ROWS.replace(Some(self)))
     }
 
+    /// Whether this is the first pass of its step on its rank.
+    #[must_use]
+    pub fn begin_a_step(self) -> bool {
+        self.start < self.stride
+    }
+
+    /// Whether its rank's share of the batch goes through in several passes.
+    #[must_use]
+    pub fn are_a_part(self) -> bool {
+        self.len * self.stride < self.total
+    }
+
     /// Those that are in force.
     #[must_use]
     pub fn current() -> Option<Self> {

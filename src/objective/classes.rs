@@ -40,10 +40,6 @@ pub(super) struct Recipe {
 /// Largest parameter of a Beta distribution that is taken: beyond it all pairs are mixed half and half.
 const LARGEST_ALPHA: f64 = 100.0;
 
-/// Why several ranks are refused.
-pub(super) const ONE_RANK: &str =
-    "the images of a batch are mixed in pairs and its loss is the mean over those with a label, which may lie on other ranks";
-
 impl Recipe {
     /// RandAugment as it is set.
     fn strong(&self) -> RandAugment {

@@ -6,6 +6,7 @@
 
 mod classes;
 mod collapse;
+mod error;
 mod input;
 mod kind;
 mod masked;
@@ -24,9 +25,11 @@ use splitmask_pipeline::request::{ColourConfig, CropConfig, SampleRequest};
 use tch::Tensor;
 use tch::nn::Path;
 use toml::Table;
+use torch_ext::ranks::Ranks;
 
 pub use crate::telemetry::number::{Baseline, Better, Number, Panel, Role, Unit};
 pub use collapse::{CollapseRule, Judged};
+pub use error::ObjectiveError;
 pub use input::{image, square_view};
 pub use kind::{Kind, read, table};
 pub use pretrain::OBJECTIVES;
@@ -74,7 +77,7 @@ impl<'a> Scope<'a> {
 }
 
 /// Where in a training a forward pass stands. Equal contexts, weights and inputs give equal losses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct StepContext {
     /// Optimizer steps done before.
     pub step: u64,
@@ -86,6 +89,8 @@ pub struct StepContext {
     pub seed: u64,
     /// Which images of the step's batch this pass sees.
     pub rows: BatchRows,
+    /// Who has the others of that batch: what looks at several images at once asks them. All ranks make the same calls in the same order.
+    pub ranks: Ranks,
 }
 
 impl StepContext {
@@ -103,7 +108,14 @@ impl StepContext {
                 total: images,
                 stride: 1,
             },
+            ranks: Ranks::alone(),
         }
+    }
+
+    /// Who shares the batch of a training pass; `None` for an evaluation.
+    #[must_use]
+    pub fn training(&self) -> Option<&Ranks> {
+        self.train.then_some(&self.ranks)
     }
 }
 
@@ -131,58 +143,6 @@ impl Losses {
             counts: vec![],
             total: loss,
         }
-    }
-}
-
-/// Why a batch was refused or settings could not be applied.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ObjectiveError {
-    /// The batch lacks something the objective asked for in its request.
-    #[error("objective {objective}: the batch has no {what}; it must be made as the objective requests")]
-    Lacks {
-        /// Who refuses.
-        objective: &'static str,
-        /// What is missing.
-        what: &'static str,
-    },
-    /// A tensor has another shape than the model asks for.
-    #[error("objective {objective}: {what} is {got:?}, the model asks for {want}")]
-    Shape {
-        /// Who refuses.
-        objective: &'static str,
-        /// Which tensor.
-        what: &'static str,
-        /// Its shape.
-        got: Vec<i64>,
-        /// What was expected.
-        want: String,
-    },
-    /// A visual word beyond the vocabulary: a codebook of another size.
-    #[error("objective {objective}: visual word {word} in the batch, the head knows {vocabulary} (0 to {}); the codebook is another one", vocabulary - 1)]
-    Word {
-        /// Who refuses.
-        objective: &'static str,
-        /// The largest word.
-        word: u32,
-        /// Size of the head.
-        vocabulary: i64,
-    },
-    /// Live settings of another kind of objective.
-    #[error("objective.kind = \"{got}\": the running objective is {objective}; the kind cannot change during a run")]
-    Kind {
-        /// Who refuses.
-        objective: &'static str,
-        /// The kind in the settings.
-        got: &'static str,
-    },
-    /// libtorch said no.
-    #[error("libtorch: {0}")]
-    Torch(String),
-}
-
-impl From<torch_ext::TorchError> for ObjectiveError {
-    fn from(e: torch_ext::TorchError) -> Self {
-        Self::Torch(e.to_string())
     }
 }
 
@@ -256,9 +216,9 @@ pub trait Plan: Any + Debug + Send + Sync {
     /// [`crate::model::block_flops`].
     fn forward_flops(&self, at: &Scope<'_>) -> f64;
 
-    /// Whether a training on several ranks gives what one on a single rank gives, up to the rounding of sums, by the means that a pass has: gradients
-    /// averaged over the ranks, means of equal shares of a batch, counts summed, and [`BetweenImages`] over the images of all ranks. Whatever else
-    /// looks at several images of a batch (batch normalisation, a centre, mixed images) sees its own rank's alone, and that is another training.
+    /// Whether a training on several ranks gives what one on a single rank gives, up to the rounding of sums. A pass averages gradients over the ranks,
+    /// takes means of equal shares of a batch, sums counts, and brings the images of all ranks to [`BetweenImages`] and [`MixedImages`]. Whatever else
+    /// looks at several images of a batch (batch normalisation, a centre) must ask [`StepContext::ranks`], or it is another training.
     ///
     /// # Errors
     /// Why not, to be read behind "because"; several ranks are then refused. So is a plan that does not say.
@@ -302,13 +262,20 @@ pub trait BetweenImages {
     /// As [`Objective::forward`].
     fn describe(&self, x: &StepInput, ctx: &StepContext) -> Result<(Losses, Tensor), ObjectiveError>;
 
-    /// The term between all images of a batch, of their descriptors; called once, between the passes. Its total must depend on them.
-    fn compare(&self, descriptors: &Tensor) -> Losses;
+    /// The term between all images of a batch, of their descriptors; called once, between the passes. Its total must depend on them. On several ranks
+    /// each calls it with the descriptors of all, once.
+    ///
+    /// # Errors
+    /// Ranks that are no longer together.
+    fn compare(&self, descriptors: &Tensor, ctx: &StepContext) -> Result<Losses, ObjectiveError>;
 }
 
-/// A loss of images that are mixed in pairs: image i of a batch of B with image B−1−i. With it a batch can be processed in parts and every image still
-/// meets its partner.
+/// A loss of images that are mixed in pairs: image i of a batch of B with image B−1−i. With it a batch can be processed in parts, and by several ranks,
+/// and every image still meets its partner.
 pub trait MixedImages {
+    /// Whether it mixes any: if not, partners are not looked at, and any images may stand for them.
+    fn mixes(&self) -> bool;
+
     /// Losses of a part of a batch, such that the mean over equal parts is the loss of the batch. `partners` are the images that the part's are mixed
     /// with, in the order of the batch: the last one belongs to the part's first. `labels` are those of the whole batch (i64 B).
     ///
@@ -353,6 +320,12 @@ pub trait Objective: Debug + Send {
     fn after_step(&mut self, ctx: &StepContext, skipped: &Tensor) -> Result<(), ObjectiveError> {
         let _ = (ctx, skipped);
         Ok(())
+    }
+
+    /// The first step (counted from 0) whose losses have a gradient for that parameter. Before it no gradient comes to it, and no rank waits for one.
+    fn frozen_until(&self, name: &str) -> u64 {
+        let _ = name;
+        0
     }
 
     /// How the optimizer treats a parameter.

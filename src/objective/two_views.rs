@@ -5,7 +5,7 @@ use splitmask_pipeline::request::{ColourConfig, SampleRequest, ViewRequest};
 use tch::Tensor;
 use tch::nn::Path;
 
-use super::{Better, CollapseRule, Number, ObjectiveError, Role, Scope, Unit, square_view};
+use super::{Better, CollapseRule, Losses, Number, ObjectiveError, Role, Scope, Unit, square_view};
 use crate::model::{Init, Positions, Vit, VitOptions};
 use crate::setting::Class::Restart;
 use crate::setting::{Findings, Key, key};
@@ -157,6 +157,16 @@ pub(super) fn request(first: ColourConfig, second: ColourConfig, at: &Scope<'_>)
 pub(super) fn both(objective: &'static str, x: &StepInput, vit: &Vit) -> Result<Tensor, ObjectiveError> {
     let view = |name| square_view(objective, x, name, vit);
     Ok(Tensor::cat(&[view(FIRST)?, view(SECOND)?], 0))
+}
+
+/// Losses of an image by itself, of which there are none: all there is lies between images. `like` says on which device.
+pub(super) fn no_losses(like: &Tensor) -> Losses {
+    Losses {
+        total: Tensor::zeros([], (tch::Kind::Float, like.device())),
+        terms: vec![],
+        stats: vec![],
+        counts: vec![],
+    }
 }
 
 /// Checks what all of them need: colours that exist, a temperature, and other images to tell an image from.

@@ -10,6 +10,7 @@ use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter, Opts, Registry
 
 pub use self::evaluation::EvalMetrics;
 pub use self::mirror::MirrorMetrics;
+pub use self::ranks::RankMetrics;
 pub use super::exposition::{render, series_names};
 pub use super::labels::{ClosedLabel, EvalTask, MemoryKind, MirrorFailure, PauseReason, PerLabel, Phase, ReloadOutcome, RunFile, SideTask};
 pub use super::objective::ObjectiveMetrics;
@@ -19,6 +20,7 @@ use super::register::{count_per, counter, gauge, gauge_per, histogram, register,
 mod evaluation;
 mod lasting;
 mod mirror;
+mod ranks;
 
 /// Upper bounds of the step histogram, seconds: 5 ms to 164 s, doubling.
 const STEP_BUCKETS: (f64, f64, usize) = (0.005, 2.0, 16);
@@ -105,6 +107,8 @@ pub struct TrainMetrics {
     pub config_reloads: PerLabel<ReloadOutcome, IntCounter>,
     /// The copy of the run in an object store.
     pub mirror: MirrorMetrics,
+    /// The ranks that train the run together.
+    pub ranks: RankMetrics,
     /// What evaluations measured.
     pub eval: EvalMetrics,
     /// `splitmask_device_memory_bytes`.
@@ -272,6 +276,7 @@ impl TrainMetrics {
             )?,
             config_reloads: count_per(r, "splitmask_config_reloads_total", "Attempts to reload the config, by outcome.")?,
             mirror: MirrorMetrics::new(r)?,
+            ranks: RankMetrics::new(r)?,
             eval: EvalMetrics::new(r)?,
             device_memory: gauge_per(
                 r,

@@ -100,6 +100,31 @@ impl SentBatch {
         })
     }
 
+    /// As many samples of another process, of which only views and labels are known: `theirs` answers what it has where this one has that tensor (u8
+    /// B×3×S×S, i64 B).
+    ///
+    /// # Errors
+    /// Those of `theirs`.
+    pub fn counterpart<E>(&self, theirs: impl Fn(&Tensor) -> Result<Tensor, E>) -> Result<Self, E> {
+        let view = |(name, bytes): &(Cow<'static, str>, Tensor)| Ok((name.clone(), theirs(bytes)?));
+        Ok(Self {
+            len: self.len,
+            views: self.views.iter().map(view).collect::<Result<_, E>>()?,
+            target: None,
+            words: None,
+            largest_word: 0,
+            sets: None,
+            hidden: None,
+            labels: theirs(&self.labels)?,
+        })
+    }
+
+    /// Class of each sample: i64 B, −1 if unknown.
+    #[must_use]
+    pub fn labels(&self) -> &Tensor {
+        &self.labels
+    }
+
     /// Its first view: u8 B×3×S×S, not normalised.
     #[must_use]
     pub fn first_view(&self) -> Option<&Tensor> {

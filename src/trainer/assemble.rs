@@ -70,6 +70,8 @@ pub(super) fn assemble(
     let peers = company.peers.as_deref();
     let first = peers.is_none_or(Peers::first);
     peers.map(|peers| peers.agree_on_config(&spec)).transpose()?;
+    telemetry.train.ranks.world.set(peers.map_or(1, Peers::world) as f64);
+    telemetry.train.ranks.restarts.set(company.launching.restarts() as f64);
     // A paused trainer that is rebuilt by a reload is paused no more.
     telemetry.train.set_paused(None);
 
@@ -111,7 +113,6 @@ pub(super) fn assemble(
     let progress = match peers {
         Some(peers) => {
             peers.share_tensors(state.tensors())?;
-            peers.reduce(&state.trained())?;
             peers.share_progress(progress.as_ref())?
         }
         None => progress,
@@ -131,6 +132,7 @@ pub(super) fn assemble(
         state.take_progress(progress, cursor, spec.train.batch / world, &spec);
         tracing::info!(step = state.step, from, "resuming");
     }
+    peers.map(|peers| peers.reduce(&state.trained())).transpose()?;
     let mut metrics_log = match after {
         Some(after) => {
             let from = std::mem::replace(&mut state.cursor, after.cursor);
@@ -150,6 +152,7 @@ pub(super) fn assemble(
         check_val(&spec)?;
     }
     let mut setup = Setup {
+        own_pipeline: company.launching.share().pipeline(&spec.pipeline),
         spec,
         device,
         words,

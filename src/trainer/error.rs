@@ -263,6 +263,7 @@ impl From<ObjectiveError> for TrainError {
     fn from(e: ObjectiveError) -> Self {
         match e {
             ObjectiveError::Torch(text) => Self::of_torch(&text),
+            ObjectiveError::Ranks(e) => (*e).into(),
             other => Self::Objective(other),
         }
     }

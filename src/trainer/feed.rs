@@ -58,7 +58,7 @@ impl Share {
     };
 
     /// `[pipeline]` with this process's share of the processors, where they are not numbered there.
-    fn pipeline(&self, pipeline: &PipelineConfig) -> PipelineConfig {
+    pub(super) fn pipeline(&self, pipeline: &PipelineConfig) -> PipelineConfig {
         let mut own = pipeline.clone();
         if self.sharing > 1 && own.workers == 0 {
             own.workers = (own.worker_threads() / self.sharing).max(1);

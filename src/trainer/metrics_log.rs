@@ -11,7 +11,7 @@ use crate::held_lock::HeldLock;
 use crate::telemetry::line_file::LineFile;
 
 /// Fields that tell time, not training; two equal runs differ in them alone.
-pub const TIMING_FIELDS: [&str; 4] = ["time", "images_per_second", "data_wait_ratio", "seconds"];
+pub const TIMING_FIELDS: [&str; 5] = ["time", "images_per_second", "data_wait_ratio", "rank_step_seconds", "seconds"];
 
 /// `metrics.jsonl` of a run under way. That it cannot be written never ends training; see [`LineFile`].
 #[derive(Debug)]

@@ -138,6 +138,7 @@ impl Trainer {
             if let Some(peers) = peers.filter(|_| hook.beside_training()) {
                 awaited = true;
                 if !peers.first() {
+                    hook.help(&mut self.state, &at, &mut self.out)?;
                     continue;
                 }
             }
@@ -251,6 +252,7 @@ impl Trainer {
         }
         self.state.optimizer.reconfigure(&spec.optim);
         let kept = self.setup.retention(&self.state);
+        self.setup.own_pipeline = self.setup.launching.share().pipeline(&spec.pipeline);
         self.setup.spec = spec;
         self.hooks.reconfigured(&kept, &self.state, &self.setup, &self.out);
     }

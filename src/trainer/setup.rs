@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use splitmask_pipeline::config::PipelineConfig;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
@@ -19,6 +20,7 @@ use crate::checkpoint::Policy;
 use crate::eval::Subject;
 use crate::eval::data::{Sets, TrainingPass};
 use crate::eval::features::ValFeatures;
+use crate::eval::helpers::Helpers;
 use crate::eval::pool::Pool;
 use crate::optim::{learning_rate, weight_decay};
 use crate::words::Words;
@@ -33,6 +35,8 @@ pub(super) struct Setup {
     pub(super) supply: Supply,
     /// How this process came to its place among the ranks.
     pub(super) launching: Launching,
+    /// `[pipeline]` with this process's share of the processors.
+    pub(super) own_pipeline: PipelineConfig,
     /// The other ranks; `None` for one process.
     pub(super) peers: Option<Rc<Peers>>,
 }
@@ -86,7 +90,7 @@ impl Setup {
             eval: &spec.eval,
             sets: Sets {
                 data: &spec.data,
-                pipeline: &spec.pipeline,
+                pipeline: &self.own_pipeline,
                 image: spec.model.image,
                 crop_ratio: spec.eval.crop_ratio,
                 seed: spec.seed,
@@ -103,6 +107,7 @@ impl Setup {
             },
             places,
             val_features,
+            helpers: self.peers.as_deref().map(|peers| peers as &dyn Helpers),
         }
     }
 }

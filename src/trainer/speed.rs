@@ -28,7 +28,7 @@ fn known_peak(name: &str, bf16: bool) -> Option<f64> {
 }
 
 /// Model names of the NVIDIA devices, as their driver tells them.
-fn nvidia_names() -> Vec<String> {
+pub(super) fn nvidia_models() -> Vec<String> {
     let folders = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
     let texts = folders.filter_map(|f| std::fs::read_to_string(f.path().join("information")).ok());
     texts
@@ -64,7 +64,7 @@ pub(super) fn peak(device: Device, bf16: bool, set_tflops: f64) -> Option<f64> {
     match device {
         Device::Cpu => Some(measured_peak(bf16)),
         Device::Cuda(_) => {
-            let names = nvidia_names();
+            let names = nvidia_models();
             // The order of devices need not be the driver's, so only machines of one kind tell.
             names
                 .windows(2)

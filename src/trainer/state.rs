@@ -20,6 +20,14 @@ use crate::optim::{AdamW, Ema};
 use crate::telemetry::metrics::TrainMetrics;
 use crate::words::Words;
 
+/// What losses have a gradient for.
+pub(super) struct Trained {
+    /// Parameters by name, in its order.
+    pub(super) named: Vec<(String, Tensor)>,
+    /// Steps done when there will be more, where some are still frozen.
+    pub(super) more_at: Option<u64>,
+}
+
 /// The state of a run between two steps.
 pub(super) struct RunState {
     /// Optimizer steps done.
@@ -108,11 +116,14 @@ impl RunState {
         all
     }
 
-    /// Parameters that are trained, by name.
-    pub(super) fn trained(&self) -> Vec<(String, Tensor)> {
-        let mut all: Vec<(String, Tensor)> = self.vars.variables().into_iter().filter(|(_, t)| t.requires_grad()).collect();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        all
+    /// What the next step trains.
+    pub(super) fn trained(&self) -> Trained {
+        let mut named: Vec<(String, Tensor)> = self.vars.variables().into_iter().filter(|(_, t)| t.requires_grad()).collect();
+        named.sort_by(|a, b| a.0.cmp(&b.0));
+        let begins = |name: &str| self.objective.frozen_until(name);
+        let more_at = named.iter().map(|(name, _)| begins(name)).filter(|at| *at > self.step).min();
+        named.retain(|(name, _)| begins(name) <= self.step);
+        Trained { named, more_at }
     }
 
     /// Begins the averages of the weights, if the run keeps them: with those among `saved`, else as the weights are now.

@@ -94,6 +94,8 @@ fn begin(train: &TrainMetrics, pipeline: &PipelineMetrics) {
     train.record_reload(ReloadOutcome::Applied, 2);
     train.last_rollback_timestamp.set(unix_seconds());
     train.weight_decay.set(0.05);
+    train.ranks.world.set(2.0);
+    train.ranks.own_step.set(0.08);
     train.ema_momentum.set(0.999);
     train.checkpoint_bytes.set(350e6);
     train.checkpoint_disk_free.set(200e9);
@@ -114,6 +116,8 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
     let t = step as f64;
     train.steps.inc();
     train.images.inc_by(16);
+    train.ranks.exchange.inc_by(0.002);
+    train.ranks.tick.inc_by(0.001);
     train.step_duration.observe(0.09 + 0.02 * (t * 0.7).sin());
     train.last_step_timestamp.set(unix_seconds());
     for (index, phase) in Phase::ALL.iter().enumerate() {

@@ -144,7 +144,7 @@ fn every_panel_can_be_understood_and_imported_anywhere() {
         .map(|p| string(p, "/title"))
         .collect();
     let heads: Vec<_> = rows.iter().map(|title| title.split(':').next().unwrap_or_default()).collect();
-    assert_eq!(heads, ["Status", "Learning", "Time", "Pipeline", "Storage", "Machine"]);
+    assert_eq!(heads, ["Status", "Learning", "Time", "Ranks", "Pipeline", "Storage", "Machine"]);
 
     let variables: BTreeMap<_, _> = list(&dashboard, "/templating/list")
         .iter()
@@ -229,6 +229,10 @@ fn every_alert_has_a_case_that_fires_one_that_does_not_and_a_page() {
         "FeatureCollapse",
         "StoreThrottled",
         "DiskNearlyFull",
+        "RankMissing",
+        "RankStraggling",
+        "RanksWait",
+        "RanksRestarting",
     ];
     assert_eq!(alerts.iter().map(|a| a.name.as_str()).collect::<Vec<_>>(), expected);
     let cases = files::text("dashboards/prometheus/alerts_test.yml");

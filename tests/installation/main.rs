@@ -3,6 +3,7 @@
 //!
 //! Packages are made by setup/package.sh from the program under test. Nothing is fetched: torch comes from the wheels that `make setup` keeps.
 
+mod deploy;
 mod packages;
 mod shell;
 

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use super::{SOURCE, SPLITMASK, cache, done, names, said};
 
 /// Makes a package of the program under test in `out` and answers its file.
-fn package(kind: &str, out: &Path) -> PathBuf {
+pub(super) fn package(kind: &str, out: &Path) -> PathBuf {
     done(Command::new(Path::new(SOURCE).join("setup/package.sh")).args([kind, out.to_str().unwrap(), SPLITMASK]));
     let [one] = &names(out)[..] else { panic!("one package") };
     out.join(one)
@@ -24,13 +24,13 @@ fn typed(program: impl AsRef<Path>, path: &str) -> Command {
 }
 
 /// An environment without pip of its own; the pip that is here works on it.
-struct Environment {
-    folder: PathBuf,
+pub(super) struct Environment {
+    pub(super) folder: PathBuf,
     packages: PathBuf,
 }
 
 impl Environment {
-    fn make(folder: PathBuf) -> Self {
+    pub(super) fn make(folder: PathBuf) -> Self {
         done(Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&folder));
         let python = names(&folder.join("lib")).into_iter().find(|n| n.starts_with("python3")).unwrap();
         let packages = folder.join("lib").join(python).join("site-packages");
@@ -53,7 +53,7 @@ impl Environment {
 
     /// Lays torch into it as pip does, from the wheels of `make setup`. They are of one version of Python, which does not matter here: only
     /// the place of the libraries does. Where `make setup` has not fetched them, since LIBTORCH was set, its libraries are linked.
-    fn add_torch(&self) {
+    pub(super) fn add_torch(&self) {
         let downloads = cache().join("downloads");
         let wheels: Vec<PathBuf> = fs::read_dir(&downloads)
             .map(|entries| entries.map(|e| e.unwrap().path()).collect())
@@ -165,7 +165,7 @@ fn a_wheel_in_a_fresh_environment_packs_trains_and_reports() {
     assert!(run(&["configs", "demo"]).contains("venv/share/splitmask/configs/demo.toml"));
     for inside in [
         "share/splitmask/dashboards/grafana/splitmask.json",
-        "share/splitmask/deploy/splitmask@.service",
+        "share/splitmask/deploy/systemd/splitmask@.service",
         "share/man/man1/splitmask-train.1",
         "share/bash-completion/completions/splitmask",
         "share/doc/splitmask/THIRD-PARTY-LICENCES.txt",
@@ -279,7 +279,7 @@ fn a_tarball_runs_where_it_was_unpacked() {
         "LICENSE-MIT",
         "LICENSE-APACHE",
         "CHANGELOG.md",
-        "deploy/splitmask@.service",
+        "deploy/systemd/splitmask@.service",
         "dashboards/prometheus/alerts.yml",
     ] {
         assert!(root.join(file).is_file(), "{file}");

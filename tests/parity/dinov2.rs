@@ -10,6 +10,7 @@ use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
 use splitmask::tensor::{HiddenPatches, NamedView, StepInput};
 use tch::{Kind, Tensor, nn};
+use torch_ext::ranks::Ranks;
 
 use crate::fixture::{Fixture, assert_near, device, model, set_params};
 use crate::{alone, training};
@@ -129,8 +130,8 @@ fn sinkhorn_assigns_as_pytorch_in_one_piece_and_in_parts() {
     let _alone = alone();
     let fixture = Fixture::read("dinov2");
     let rows = fixture.get("sinkhorn.rows");
-    let whole = sinkhorn_centre(1, |_| rows.shallow_clone(), 0.1);
-    let parts = sinkhorn_centre(3, |part| rows.narrow(0, 8 * part as i64, 8), 0.1);
+    let whole = sinkhorn_centre(1, |_| rows.shallow_clone(), 0.1, &Ranks::alone()).unwrap();
+    let parts = sinkhorn_centre(3, |part| rows.narrow(0, 8 * part as i64, 8), 0.1, &Ranks::alone()).unwrap();
     for centre in [whole, parts] {
         let assigned = ((rows - centre) / 0.1).softmax(-1, Kind::Float);
         assert_near("assignments", &assigned, fixture.get("sinkhorn.assigned"), LOSSES);

@@ -2,6 +2,7 @@
 
 mod company;
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -52,6 +53,72 @@ fn any_number_of_ranks_and_parts_trains_what_one_process_trains() {
             }
         }
     }
+}
+
+/// Objectives that look at several images of a batch at once look at those of all ranks: batch normalisation, contrast, centres, Sinkhorn-Knopp, KoLeo,
+/// images mixed in pairs.
+#[test]
+fn what_looks_at_several_images_looks_at_those_of_all_ranks() {
+    const HEAD: &str = "[objective.projection]\nlayers = 2\nhidden = 32\nout = 16\n";
+    // The last layer learns from step 7 on: from there it has gradients that are to be averaged.
+    const DINO: &str = "prototypes = 24\nhidden = 32\nbottleneck = 16\nlocal_crops = 2\nlocal_size = 16\nfreeze_last_layer_steps = 6\n";
+    const DINO_V2: &str = "centring = \"sinkhorn\"\nkoleo_weight = 0.1\nibot_weight = 1.0\nseparate_heads = true\nibot_prototypes = 20\n";
+    let ground = Ground::new();
+    for (name, kind, more, each) in [
+        ("moco-v3", "moco-v3", HEAD.to_owned(), vec![(2, 1), (4, 1)]),
+        ("simclr", "simclr", HEAD.to_owned(), vec![(2, 1)]),
+        ("dino", "dino", format!("{DINO}ibot_weight = 0.5\n"), vec![(2, 2)]),
+        ("dinov2", "dino", format!("{DINO}{DINO_V2}"), vec![(2, 1), (4, 2)]),
+        ("supervised", "supervised", "erasing = 0.5\n".to_owned(), vec![(4, 2)]),
+        ("classify", "classify", "rand_augment = 0.0\n".to_owned(), vec![(2, 1)]),
+    ] {
+        std::fs::write(ground.config(), with_objective(&ground, kind, &more)).unwrap();
+        let of = |world: usize, parts: usize| {
+            let run = format!("{name}-{world}-{parts}");
+            trace(&ground, &run, world, &[&format!("train.accumulate={parts}")])
+        };
+        // How far class tokens spread is a number of each part.
+        let mut alone = BTreeMap::new();
+        for (world, parts) in each {
+            let want = alone.entry(parts).or_insert_with(|| of(1, parts));
+            close(want, &of(world, parts), 1e-5);
+        }
+    }
+}
+
+/// k-NN, probes and the spread of the features: each rank makes those of its share of the images, also where only the first images of a set count.
+#[test]
+fn evaluations_are_made_by_all_ranks_and_have_one_ranks_numbers() {
+    let ground = Ground::new();
+    let sets = [
+        "eval.every_steps=10",
+        "eval.linear_every_steps=10",
+        "eval.probe_layers=\"all\"",
+        "eval.max_reference=101",
+        "eval.min_class=1",
+        "ema.decay=0.9",
+        "eval.weights=\"ema\"",
+    ];
+    let (want, have) = (trace(&ground, "one", 1, &sets), trace(&ground, "four", 4, &sets));
+    let numbers = |lines: &[Value], name: &str| -> Vec<f64> { lines.iter().filter_map(|line| line[name].as_f64()).collect() };
+    for (name, within) in [
+        ("knn_accuracy", 0.04),
+        ("linear_accuracy", 0.04),
+        ("feature_rank", 1e-3),
+        ("feature_cosine", 1e-4),
+    ] {
+        let (one, all) = (numbers(&want, name), numbers(&have, name));
+        assert_eq!((one.len(), all.len()), (2, 2), "{name}");
+        for (one, all) in one.iter().zip(&all) {
+            // Weights differ by rounding, which may turn the class of an image.
+            assert!(
+                (one - all).abs() <= within * one.abs().max(1.0),
+                "{name}: {all}, one rank has {one}"
+            );
+        }
+    }
+    let layers = |lines: &[Value]| lines.iter().filter(|line| line["linear_layers"].is_array()).count();
+    assert_eq!((layers(&want), layers(&have)), (2, 2));
 }
 
 #[test]
@@ -231,11 +298,24 @@ fn what_ranks_cannot_do_is_refused_by_name() {
     refused(three, 3, &["train.batch = 16", "can: 1, 2, 4, 8, 16"]);
     let other = Company::start_each(&ground, "run", 2, &|rank| vec![format!("optim.lr=1e-{}", 3 + rank)]);
     refused(other, 2, &["rank 1 on host", "the config", "optim.lr"]);
+    // What one rank cannot even read, the other is told of.
+    let broken = Company::start_each(&ground, "run", 2, &|rank| match rank {
+        1 => vec!["optim.lr=fast".to_owned()],
+        _ => vec![],
+    });
+    refused(broken, 2, &["optim.lr"]);
+    let mut one_alone = Company::start_each(&ground, "run", 2, &|rank| match rank {
+        0 => vec![],
+        _ => vec!["run.no_such_key=1".to_owned()],
+    });
+    let (code, log) = one_alone.end_of(0);
+    assert!(
+        code == Some(64) && log.contains("rank 1 on host") && log.contains("cannot start") && log.contains("no_such_key"),
+        "{code:?} {log}"
+    );
+    drop(one_alone);
     let other = Company::start(&ground, "run", 2, &["ranks.backend=nccl"]);
     refused(other, 2, &["NCCL without CUDA"]);
-    std::fs::write(ground.config(), with_objective(&ground, "simclr", "")).unwrap();
-    let norm = Company::start(&ground, "run", 2, &[]);
-    refused(norm, 2, &["objective.kind = \"simclr\"", "batch normalisation"]);
 }
 
 /// One process touches none of it: the port stays another's, and every bit is that of a start without a launcher.

@@ -80,6 +80,69 @@ impl Ranks {
         group.links.all_gather(x, false).map_err(|f| group.judge(CALL, since, f))
     }
 
+    /// Everybody's `x` on rank 0, in the order of ranks: W×… of the shape … that it has on every rank; `None` on the others. On the CPU.
+    ///
+    /// # Errors
+    /// [`RanksError::Lost`], a kind that does not travel, another device, or what libtorch said.
+    pub fn bring(&self, x: &Tensor) -> Result<Option<Tensor>, RanksError> {
+        const CALL: &str = "bringing tensors to rank 0";
+        movable(CALL, x)?;
+        if x.device() != Device::Cpu {
+            return Err(usage(
+                CALL,
+                format!("a tensor on {:?}, and gloo brings those of the CPU", x.device()),
+            ));
+        }
+        let Some(group) = &self.group else {
+            return Ok(Some(x.detach().unsqueeze(0)));
+        };
+        let since = group.together(CALL)?;
+        group.links.bring(x).map_err(|f| group.judge(CALL, since, f))
+    }
+
+    /// What rank `with` sends here, which gets this rank's `x`: both call it with each other's number and tensors of one shape and kind. Without a
+    /// gradient. With oneself nothing is sent.
+    ///
+    /// # Errors
+    /// [`RanksError::Lost`], a kind that does not travel, a rank that there is not, or what libtorch said.
+    pub fn exchange(&self, x: &Tensor, with: usize) -> Result<Tensor, RanksError> {
+        const CALL: &str = "exchanging tensors";
+        movable(CALL, x)?;
+        if with >= self.world() {
+            return Err(usage(CALL, format!("rank {with} of {}", self.world())));
+        }
+        let Some(group) = self.group.as_ref().filter(|_| with != self.rank()) else {
+            return Ok(x.detach());
+        };
+        let since = group.together(CALL)?;
+        group.links.exchange(x, with).map_err(|f| group.judge(CALL, since, f))
+    }
+
+    /// Rows of `x` (G·M×D in floating point: `groups` groups of M rows, as many on every rank) normalised by mean and variance of their group over all
+    /// ranks, y = (x − mean) ÷ √(var + `eps`), and these as 2×G×D, the variance without Bessel's correction (arXiv 1502.03167 §3).
+    ///
+    /// Backward holds one collective. Its gradients are those of the sum of all ranks' losses, whose mean over the ranks a [`super::Reducer`] makes. It
+    /// must therefore lie inside of [`super::Reducer::backward`] with [`super::Part::Last`].
+    ///
+    /// # Errors
+    /// One rank, which normalises by itself; rows that are not G equal groups; [`RanksError::Lost`], or what libtorch said.
+    pub fn normalised(&self, x: &Tensor, groups: i64, eps: f64) -> Result<(Tensor, Tensor), RanksError> {
+        const CALL: &str = "the statistics of a batch normalisation";
+        movable(CALL, x)?;
+        let rows = x.size();
+        if rows.len() != 2 || groups < 1 || rows[0] % groups != 0 || !x.is_floating_point() {
+            return Err(usage(
+                CALL,
+                format!("rows {rows:?} of {:?} are not {groups} equal groups", x.kind()),
+            ));
+        }
+        let Some(group) = &self.group else {
+            return Err(usage(CALL, "one rank normalises by itself".into()));
+        };
+        let since = group.together(CALL)?;
+        group.links.normalised(x, groups, eps).map_err(|f| group.judge(CALL, since, f))
+    }
+
     /// Everybody's bytes, in the order of ranks; lengths may differ. Over the hosts' network, with the control time-out: for cursors, votes, reports.
     ///
     /// # Errors

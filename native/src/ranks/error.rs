@@ -129,6 +129,15 @@ pub enum Misfit {
         /// What rank 0 has.
         ours: String,
     },
+    /// It came to say that it cannot take part.
+    Refuses {
+        /// Which rank.
+        rank: usize,
+        /// Its host.
+        host: String,
+        /// Why not.
+        why: String,
+    },
     /// It was given the device of another rank.
     Shares {
         /// Which rank.
@@ -161,6 +170,7 @@ impl fmt::Display for Misfit {
                 theirs,
                 ours,
             } => write!(f, "rank {rank} on host {host} has {what} {theirs}, rank 0 has {ours}"),
+            Self::Refuses { rank, host, why } => write!(f, "rank {rank} on host {host} cannot start: {why}"),
             Self::Shares { rank, host, with, device } => {
                 write!(f, "rank {rank} on host {host} was given the device of rank {with}, {device}")
             }

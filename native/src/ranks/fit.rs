@@ -8,6 +8,18 @@ use crate::ranks::{Member, Misfit};
 /// Who does not fit, in the order of ranks.
 pub(super) fn misfits(members: &[Member]) -> Vec<Misfit> {
     let zero = &members[0].greeting;
+    let refusals = members.iter().enumerate().filter_map(|(rank, m)| {
+        Some(Misfit::Refuses {
+            rank,
+            host: m.host.clone(),
+            why: m.greeting.refusal.clone()?,
+        })
+    });
+    let refusals: Vec<Misfit> = refusals.collect();
+    if !refusals.is_empty() {
+        // What else such a rank says of itself means little.
+        return refusals;
+    }
     let absent = || "none".to_owned();
     let mut out = Vec::new();
     for (rank, m) in members.iter().enumerate() {
@@ -87,6 +99,16 @@ mod tests {
                 "rank 1 on host b has version 0, rank 0 has 1"
             ]
         );
+    }
+
+    #[test]
+    fn a_rank_that_cannot_start_is_all_that_is_told() {
+        let a = member("a", "1", None, None);
+        let mut b = member("b", "2", None, None);
+        b.greeting.refusal = Some("c.toml: No such file".into());
+        let found = misfits(&[a, b]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].to_string(), "rank 1 on host b cannot start: c.toml: No such file");
     }
 
     #[test]

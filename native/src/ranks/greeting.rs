@@ -27,6 +27,8 @@ pub struct Greeting {
     pub alike: BTreeMap<String, String>,
     /// What identifies the device among those of all hosts (a GPU's UUID); no two ranks may have the same. `None`: not checked.
     pub device_id: Option<String>,
+    /// Why this rank cannot take part: then none does, and all are told instead of waiting for it.
+    pub refusal: Option<String>,
 }
 
 impl Greeting {

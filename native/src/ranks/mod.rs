@@ -51,8 +51,8 @@ pub use tick::{TICK_WORDS, Tick};
 
 use crate::TorchError;
 
-/// The ranks, seen from one of them. It may move between threads; one thread at a time uses it.
-#[derive(Debug)]
+/// The ranks, seen from one of them. It may move between threads; one thread at a time uses it. A clone is another handle on the same connections.
+#[derive(Debug, Clone)]
 pub struct Ranks {
     launch: Launch,
     group: Option<Arc<Group>>,
@@ -182,7 +182,7 @@ impl Ranks {
 
     /// Waits for all ranks and closes the connections: nobody fails because this rank goes. Every rank calls it; one that ends without it fails for the
     /// others. First all meet in a last tick; then each says in the store that it has read the tick's answer, and closes when all have said so, or after
-    /// five seconds if one has died in between. With a [`Reducer`] or a [`Tick`] the connections stay open until that is dropped, and are not used.
+    /// five seconds if one has died in between. With a clone, a [`Reducer`] or a [`Tick`] the connections stay open until that is dropped, and are not used.
     ///
     /// # Errors
     /// A rank was lost before.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use torch_ext::ranks::{Greeting, Launch, Options, Ranks, RanksError, leave_at_once};
 
 use crate::cluster::{SCENARIO, now};
-use crate::{alone, collectives, failure, host, joining, reducer};
+use crate::{alone, collectives, failure, host, joining, reducer, shared_norm};
 
 /// Does nothing unless a test started this process as a rank.
 #[test]
@@ -20,6 +20,7 @@ fn rank() {
         host::play,
         joining::play,
         reducer::play,
+        shared_norm::play,
     ];
     assert!(play.iter().any(|play| play(&scenario)), "no scenario {scenario}");
 }

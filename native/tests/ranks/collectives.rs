@@ -117,6 +117,20 @@ fn gather_and_broadcast(ranks: &Ranks) {
     assert_eq!(values::<Vec<f32>>(&all), wanted);
     let turned = ranks.gather(&own.tr()).unwrap();
     assert_eq!(values::<Vec<f32>>(&turned.transpose(1, 2)), wanted);
+    let brought = ranks.bring(&own).unwrap();
+    assert_eq!(brought.is_some(), r == 0);
+    if let Some(all) = brought {
+        assert_eq!(values::<Vec<f32>>(&all), wanted);
+    }
+    // Images are mixed with the batch's in the reverse order, of which these are the partners.
+    let with = w - 1 - r;
+    let theirs = ranks.exchange(&own, with).unwrap();
+    let wanted: Vec<f32> = (0..6).map(|i| (i + 100 * with) as f32).collect();
+    assert_eq!((theirs.size(), values::<Vec<f32>>(&theirs)), (vec![3, 2], wanted));
+    let bytes = ranks.exchange(&Tensor::from_slice(&[r as u8, 7]), with).unwrap();
+    assert_eq!(values::<Vec<u8>>(&bytes), [with as u8, 7]);
+    assert_eq!(ranks.exchange(&own, r).unwrap(), own);
+    assert!(matches!(ranks.exchange(&own, w), Err(RanksError::Usage { .. })));
     let ids = ranks.gather(&Tensor::from(r as i64)).unwrap();
     assert_eq!(values::<Vec<i64>>(&ids), (0..w as i64).collect::<Vec<_>>());
     assert_eq!(

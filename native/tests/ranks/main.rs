@@ -10,4 +10,5 @@ mod host;
 mod joining;
 mod model;
 mod reducer;
+mod shared_norm;
 mod torchrun;

@@ -231,7 +231,7 @@ impl Dataset {
             items: self.positioned(order)?,
             budget: Some(FailureBudget::new(self.data.failure_budget, self.metrics.clone())),
             cursor: match order {
-                Order::Sequential => Cursor::default(),
+                Order::Sequential | Order::EveryOther { .. } => Cursor::default(),
                 Order::Shuffled { start, .. } => start,
             },
         })
@@ -253,7 +253,7 @@ impl Dataset {
             fraction: self.data.fraction,
             images: self.data.image.extensions(),
             refuse_two_images: match order {
-                Order::Sequential => true,
+                Order::Sequential | Order::EveryOther { .. } => true,
                 Order::Shuffled { start, .. } => start.samples() == 0,
             },
             max_member_bytes: self.data.max_member_bytes,

@@ -24,6 +24,13 @@ use crate::stage::Stop;
 pub enum Order {
     /// One pass in the order of shards and members.
     Sequential,
+    /// Every `world`-th sample of that pass.
+    EveryOther {
+        /// This process.
+        rank: u32,
+        /// Number of processes.
+        world: u32,
+    },
     /// Endless; order a function of (seed, epoch). Each rank gets every `world`-th sample of the one global order.
     Shuffled {
         /// Seed of the run.
@@ -98,6 +105,7 @@ impl PositionedStream {
     pub fn start(bucket: Arc<Bucket>, options: &WindowOptions, stop: Stop) -> Result<Self, PipelineError> {
         let (seed, start, ranks) = match options.order {
             Order::Sequential => (None, Cursor::default(), Ranks::ALONE),
+            Order::EveryOther { rank, world } => (None, Cursor::default(), Ranks::new(rank, world, 0)?),
             Order::Shuffled { seed, start, rank, world } => (Some(seed), start, Ranks::new(rank, world, start.samples())?),
         };
         let sequence = SequenceOptions {
@@ -173,7 +181,7 @@ impl PositionedStream {
         Some(window.map(|Window { start, samples }| {
             let len = samples.len() as u32;
             let order = match self.order {
-                Order::Sequential => (0..len).collect(),
+                Order::Sequential | Order::EveryOther { .. } => (0..len).collect(),
                 Order::Shuffled { seed, .. } => {
                     let place = (u64::from(start.plan_position) << 32) | u64::from(start.member);
                     permutation(len, &mut rng(seed, Purpose::WindowOrder, u64::from(start.epoch), place))

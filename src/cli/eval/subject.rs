@@ -202,6 +202,7 @@ impl<'a> Measured<'a> {
             },
             places,
             val_features: &self.val_features,
+            helpers: None,
         };
         let images = ProgressBar::new_spinner()
             .with_style(ProgressStyle::with_template("{spinner} {msg} {pos} images ({per_sec})").expect("template is valid"));

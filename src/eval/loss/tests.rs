@@ -91,6 +91,7 @@ fn the_loss_is_that_of_the_whole_batch_in_any_number_of_micro_batches() {
                 classes: None,
             },
             val_features: &ValFeatures::new(),
+            helpers: None,
             places: Vec::new(),
         };
         batch_loss(&subject, batch).unwrap()

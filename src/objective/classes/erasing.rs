@@ -32,15 +32,15 @@ fn rectangle(draws: &mut Draws, probability: f64, side: i64) -> Option<Patch> {
     })
 }
 
-/// Normalised images B×3×S×S of which each has lost a rectangle to normal noise with `probability`; `first` is the place of the first one in its batch.
-/// What happens to an image depends on the seed of the step and its place in the batch, not on the part that it comes in.
+/// Normalised images B×3×S×S of which each has lost a rectangle to normal noise with `probability`; `first` is the place of the first one in its batch,
+/// `stride` the way from each to the next. What happens to an image depends on the seed of the step and its place in the batch, not on the part that it comes in.
 ///
 /// The noise is drawn by libtorch's generator of the device, which is left as the seed of the step sets it.
-pub(super) fn erased(images: &Tensor, probability: f64, seed: u64, first: i64) -> Tensor {
+pub(super) fn erased(images: &Tensor, probability: f64, seed: u64, first: i64, stride: i64) -> Tensor {
     let (len, side) = (images.size()[0], images.size()[3]);
     let mut changed = None;
     for row in 0..len {
-        let mut draws = Draws::new(seed, Purpose::Erasing, (first + row) as u64);
+        let mut draws = Draws::new(seed, Purpose::Erasing, (first + row * stride) as u64);
         let Some(patch) = rectangle(&mut draws, probability, side) else {
             continue;
         };
@@ -85,13 +85,17 @@ mod tests {
     fn an_image_loses_the_same_pixels_in_any_part_of_the_batch() {
         let _turn = crate::tensor::alone();
         let images = Tensor::zeros([12, 3, 16, 16], (Kind::Float, Device::Cpu));
-        let whole = erased(&images, 0.5, 7, 0);
+        let whole = erased(&images, 0.5, 7, 0, 1);
         for (start, len) in [(0, 4), (4, 4), (8, 4), (3, 1), (5, 7)] {
             assert_eq!(
-                erased(&images.narrow(0, start, len), 0.5, 7, start),
+                erased(&images.narrow(0, start, len), 0.5, 7, start, 1),
                 whole.narrow(0, start, len),
                 "{start} {len}"
             );
+        }
+        for rank in 0..3 {
+            let share = |of: &Tensor| of.slice(0, rank, None, 3);
+            assert_eq!(erased(&share(&images), 0.5, 7, rank, 3), share(&whole), "rank {rank} of 3");
         }
         let touched = whole
             .abs()
@@ -100,6 +104,6 @@ mod tests {
             .sum(Kind::Int64);
         assert!((3..=9).contains(&touched.int64_value(&[])), "{touched:?}");
         assert_eq!(images.abs().max().double_value(&[]), 0.0, "what came in stays as it is");
-        assert_ne!(erased(&images, 0.5, 8, 0), whole);
+        assert_ne!(erased(&images, 0.5, 8, 0, 1), whole);
     }
 }

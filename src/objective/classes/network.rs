@@ -108,19 +108,28 @@ impl Classifier {
         (sharp * (1.0 - smoothing) + smoothing / self.classes as f64) * self.usable(labels).unsqueeze(1).to_kind(Kind::Float)
     }
 
-    /// Images of a step as they are learnt from, and how they were mixed. `first` is the place of the first one in the batch, `partners` come in the
+    /// Images of a step, a part of a batch of `whole` images if they have `partners`, as they are learnt from, and how they were mixed. Both come in the
     /// order of the batch.
-    fn prepared(&self, images: &Tensor, partners: Option<&Tensor>, first: i64, whole: i64, ctx: &StepContext) -> (Tensor, Mix) {
+    fn prepared(&self, images: &Tensor, partners: Option<&Tensor>, whole: i64, ctx: &StepContext) -> (Tensor, Mix) {
         if !ctx.train {
             return (images.shallow_clone(), Mix::Off);
         }
         let mix = Mix::draw(&self.parts.recipe, ctx.seed, self.vit.image());
-        let erase = |images: &Tensor, first| erased(images, self.parts.recipe.erasing, ctx.seed, first);
+        let (first, stride) = if partners.is_some() {
+            (ctx.rows.start, ctx.rows.stride)
+        } else {
+            (0, 1)
+        };
+        let erase = |images: &Tensor, first| erased(images, self.parts.recipe.erasing, ctx.seed, first, stride);
         let own = erase(images, first);
         let other = match partners {
             _ if mix == Mix::Off => own.shallow_clone(),
             None => own.flip([0]),
-            Some(partners) => erase(partners, whole - first - partners.size()[0]).flip([0]),
+            Some(partners) => {
+                // The first partner is that of the last image.
+                let last = first + (partners.size()[0] - 1) * stride;
+                erase(partners, whole - 1 - last).flip([0])
+            }
         };
         (mix.apply(&own, &other), mix)
     }
@@ -131,8 +140,7 @@ impl Classifier {
         let own = image(self.parts.kind, x, &self.vit)?;
         let other = partners.map(|partners| image(self.parts.kind, partners, &self.vit)).transpose()?;
         let whole = labels.size()[0];
-        let first = if partners.is_some() { ctx.rows.start } else { 0 };
-        let (images, mix) = self.prepared(own, other, first, whole, ctx);
+        let (images, mix) = self.prepared(own, other, whole, ctx);
         let logits = self.logits(&images, ctx.train);
         look(|| "head".into(), &logits);
         let log_shares = logits.log_softmax(-1, Kind::Float);
@@ -202,6 +210,10 @@ impl Objective for Classifier {
 }
 
 impl MixedImages for Classifier {
+    fn mixes(&self) -> bool {
+        self.parts.recipe.mixup > 0.0 || self.parts.recipe.cutmix > 0.0
+    }
+
     fn forward_part(&self, x: &StepInput, partners: &StepInput, labels: &Tensor, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
         self.losses(x, Some(partners), labels, ctx)
     }

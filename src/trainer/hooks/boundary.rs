@@ -54,6 +54,15 @@ pub(in crate::trainer) trait Hook {
         false
     }
 
+    /// What the other ranks do while rank 0 runs it: nothing, unless it asks for their help.
+    ///
+    /// # Errors
+    /// What ends the run.
+    fn help(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<(), TrainError> {
+        let _ = (state, at, out);
+        Ok(())
+    }
+
     /// Runs.
     ///
     /// # Errors

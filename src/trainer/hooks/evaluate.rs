@@ -8,9 +8,13 @@ use super::pictures::put_drawn;
 use super::side_work::beside_training;
 use super::{Boundary, Flow, Hook, overfitting};
 use crate::eval::config::ProbeLayers;
+use crate::eval::extract::share;
 use crate::eval::features::ValFeatures;
+use crate::eval::helpers::Helpers;
+use crate::eval::pool::Pool;
 use crate::eval::{EVALUATIONS, EvalError, Evaluation, Progress, Score};
-use crate::trainer::control::{held, uptime_s};
+use crate::telemetry::metrics::Phase;
+use crate::trainer::control::{State, held, uptime_s};
 use crate::trainer::error::TrainError;
 use crate::trainer::outlets::Outlets;
 use crate::trainer::setup::Setup;
@@ -50,7 +54,47 @@ impl Hook for Evaluate {
                 flow = Flow::Checkpoint;
             }
         }
+        if let Some(peers) = &at.setup.peers {
+            peers.dismiss_helpers()?;
+        }
         Ok(flow)
+    }
+
+    /// Makes this rank's share of whatever features rank 0 asks for.
+    fn help(&mut self, state: &mut RunState, at: &Boundary<'_>, out: &mut Outlets) -> Result<(), TrainError> {
+        let setup = at.setup;
+        let Some(peers) = setup.peers.as_deref() else { return Ok(()) };
+        while let Some(wanted) = peers.asked_to_help()? {
+            out.show(State::Evaluating, state, setup);
+            out.clock.switch(Phase::Eval);
+            let status = out.status.clone();
+            let mut go_on = |progress| {
+                if progress != Progress::Waiting {
+                    held(&status).last_progress_s = uptime_s();
+                }
+                true
+            };
+            // The features of data.val are kept by rank 0.
+            let val_features = ValFeatures::new();
+            let own = state.fenced_with(setup.spec.eval.weights, |state| {
+                share(
+                    &setup.subject(state, places(state, setup), &val_features),
+                    &wanted,
+                    peers,
+                    &mut go_on,
+                )
+            });
+            match peers.bring(own) {
+                // Rank 0 notes why there are none, its own failure or another's.
+                Ok(_) | Err(EvalError::OtherRank(_)) => {}
+                Err(EvalError::Ranks(lost)) => return Err(TrainError::OtherRank(lost)),
+                Err(own) => {
+                    tracing::warn!(step = state.step, error = %own, "this rank's share of an evaluation failed; rank 0 tells of it")
+                }
+            }
+            out.clock.switch(Phase::Other);
+        }
+        Ok(())
     }
 }
 
@@ -74,18 +118,22 @@ fn measure(
         deadline.is_none_or(|deadline| Instant::now() < deadline)
     };
     beside_training(evaluation.task(), config.weights, state, setup, out, |state| {
-        let last = state.objective.encoder().depth();
-        let layers = match config.probe_layers {
-            ProbeLayers::Last => last..=last,
-            ProbeLayers::All => 1..=last,
-        };
-        let places = layers.map(|layer| (layer, config.pool)).collect();
-        let found = evaluation.run(&setup.subject(state, places, val_features), &mut go_on);
+        let found = evaluation.run(&setup.subject(state, places(state, setup), val_features), &mut go_on);
         found.map_err(|e| match (e, budget_s) {
             (EvalError::OutOfTime, Some(seconds)) => EvalError::OverBudget { seconds },
             (other, _) => other,
         })
     })
+}
+
+/// The features that a probe learns from.
+fn places(state: &RunState, setup: &Setup) -> Vec<(usize, Pool)> {
+    let (config, last) = (&setup.spec.eval, state.objective.encoder().depth());
+    let layers = match config.probe_layers {
+        ProbeLayers::Last => last..=last,
+        ProbeLayers::All => 1..=last,
+    };
+    layers.map(|layer| (layer, config.pool)).collect()
 }
 
 /// Puts the picture of a score into the run folder, behind the fence.

@@ -10,6 +10,8 @@ use crate::objective::Panel;
 use crate::telemetry::metrics::{Phase, TrainMetrics};
 use crate::trainer::error::TrainError;
 use crate::trainer::outlets::{Outlets, Telemetry};
+use crate::trainer::ranks::pace::stragglers;
+use crate::trainer::ranks::peers::Peers;
 use crate::trainer::setup::Setup;
 use crate::trainer::speed;
 use crate::trainer::state::RunState;
@@ -19,6 +21,8 @@ pub(super) struct Log {
     interval: Interval,
     /// Peak of the device, operations per second, if it is known.
     peak: Option<f64>,
+    /// Ranks that held the others up in the interval before.
+    slow: Vec<usize>,
 }
 
 /// What has to be known of a log interval from its beginning.
@@ -46,7 +50,33 @@ impl Log {
         Self {
             interval: Interval::begin(&telemetry.train),
             peak: speed::peak(setup.device, config.precision.is_bf16(setup.device), config.peak_tflops),
+            slow: Vec::new(),
         }
+    }
+}
+
+impl Log {
+    /// Shows how long this rank's own part of a step took, and names the ranks that are slow; answers that time of all ranks, seconds.
+    fn look_for_stragglers(&mut self, peers: &Peers, step: u64, m: &TrainMetrics) -> Result<Vec<f64>, TrainError> {
+        let pace = peers.take_pace();
+        m.ranks.own_step.set(pace.own_step());
+        m.ranks.exchange.inc_by(pace.exchange.as_secs_f64());
+        m.ranks.tick.inc_by(pace.tick.as_secs_f64());
+        let paces = peers.paces(pace.own_step())?;
+        let (slow, median) = stragglers(&paces);
+        m.ranks.straggling.set(f64::from(u8::from(slow.contains(&peers.rank()))));
+        // Once for each time that a rank becomes slow: the gauge tells how long it stays so.
+        for &rank in slow.iter().filter(|rank| peers.first() && !self.slow.contains(rank)) {
+            tracing::warn!(
+                step,
+                "{} is slow: its own part of a step takes {:.1} ms, the median of the ranks is {:.1} ms; all wait for it",
+                peers.named(rank),
+                1e3 * paces[rank],
+                1e3 * median
+            );
+        }
+        self.slow = slow;
+        Ok(paces)
     }
 }
 
@@ -64,12 +94,16 @@ impl Hook for Log {
         let elapsed = before.began.elapsed().as_secs_f64().max(1e-9);
         let (mut images, mut epoch) = (m.images.get(), state.cursor.epoch);
         if let Some(peers) = &at.setup.peers {
-            peers.compare(&state.trained())?;
+            peers.compare(&state.trained().named)?;
             let places = peers.places(state.cursor, images)?;
             images = places.iter().map(|(_, images)| images).sum();
             // Some rank may have begun the next one.
             epoch = places.iter().map(|(cursor, _)| cursor.epoch).max().unwrap_or(epoch);
         }
+        let paces = match at.setup.peers.as_deref() {
+            Some(peers) => self.look_for_stragglers(peers, state.step, m)?,
+            None => Vec::new(),
+        };
         // All ranks train as many images as this one.
         let world = at.setup.peers.as_ref().map_or(1, |peers| peers.world());
         let images_per_second = world as f64 * (self.interval.images - before.images) as f64 / elapsed;
@@ -94,6 +128,9 @@ impl Hook for Log {
         put("images", json!(images));
         put("images_per_second", json!(images_per_second));
         put("data_wait_ratio", json!(wait_ratio));
+        if !paces.is_empty() {
+            put("rank_step_seconds", json!(paces));
+        }
         put(
             "time",
             json!(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())),

@@ -1,13 +1,17 @@
 //! The other ranks, as a trainer sees them: gradients, sums, and what all must know.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tch::{Kind, Tensor};
 use torch_ext::ranks::{BUCKET_BYTES, Part, Ranks, Reduce, Reducer};
 
+use super::pace::Pace;
+use crate::tensor::SentBatch;
 use crate::trainer::error::TrainError;
 use crate::trainer::spec::TrainerSpec;
+use crate::trainer::state::Trained;
 
 /// Makes of rank 0's config, as TOML, what a trainer of this process is built from. The error is for people.
 pub(super) type Reread = dyn Fn(&str) -> Result<TrainerSpec, String> + Send + Sync;
@@ -16,6 +20,9 @@ pub(super) type Reread = dyn Fn(&str) -> Result<TrainerSpec, String> + Send + Sy
 pub(in crate::trainer) struct Peers {
     // Dropped first: it uses the connections.
     reducer: RefCell<Option<Reducer>>,
+    /// Steps done when parameters are trained that the reducer does not know yet.
+    more_at: Cell<Option<u64>>,
+    pace: RefCell<Pace>,
     ranks: Ranks,
     reread: Arc<Reread>,
 }
@@ -24,9 +31,16 @@ impl Peers {
     pub(super) fn new(ranks: Ranks, reread: Arc<Reread>) -> Self {
         Self {
             reducer: RefCell::new(None),
+            more_at: Cell::new(None),
+            pace: RefCell::default(),
             ranks,
             reread,
         }
+    }
+
+    /// What asks all ranks from inside of a pass.
+    pub(in crate::trainer) fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     /// This rank's number, from 0.
@@ -62,11 +76,17 @@ impl Peers {
     ///
     /// # Errors
     /// Parameters that are not the same on all ranks, or a lost rank.
-    pub(in crate::trainer) fn reduce(&self, named: &[(String, Tensor)]) -> Result<(), TrainError> {
-        // The one of before a rollback goes first.
+    pub(in crate::trainer) fn reduce(&self, trained: &Trained) -> Result<(), TrainError> {
+        // The one of before goes first.
         self.reducer.replace(None);
-        self.reducer.replace(Some(Reducer::new(&self.ranks, named, BUCKET_BYTES)?));
+        self.reducer.replace(Some(Reducer::new(&self.ranks, &trained.named, BUCKET_BYTES)?));
+        self.more_at.set(trained.more_at);
         Ok(())
+    }
+
+    /// Whether, after so many steps, more parameters are trained than [`Peers::reduce`] was told of.
+    pub(in crate::trainer) fn trains_more_at(&self, step: u64) -> bool {
+        self.more_at.get().is_some_and(|at| step >= at)
     }
 
     /// The parameters of before are no longer trained.
@@ -79,7 +99,9 @@ impl Peers {
     /// # Errors
     /// A lost rank.
     pub(in crate::trainer) fn begin_step(&self) -> Result<(), TrainError> {
-        self.with_reducer(Reducer::begin)
+        self.with_reducer(Reducer::begin)?;
+        self.pace.borrow_mut().begin();
+        Ok(())
     }
 
     /// Backward of one part of a step; behind the last one all gradients are means over the ranks.
@@ -88,7 +110,30 @@ impl Peers {
     /// A lost rank, a parameter without gradient, or what libtorch said.
     pub(in crate::trainer) fn backward(&self, loss: &Tensor, last: bool) -> Result<(), TrainError> {
         let part = if last { Part::Last } else { Part::More };
-        self.with_reducer(|reducer| reducer.backward(loss, part))
+        let began = Instant::now();
+        self.with_reducer(|reducer| {
+            reducer.backward(loss, part)?;
+            if last {
+                let traffic = reducer.traffic();
+                self.pace.borrow_mut().end(began, traffic.last, traffic.whole);
+            }
+            Ok(())
+        })
+    }
+
+    /// How long this rank's part of the steps took since the last call.
+    pub(in crate::trainer) fn take_pace(&self) -> Pace {
+        self.pace.take()
+    }
+
+    /// What every rank says of its steps, in their order: seconds of own work in one.
+    ///
+    /// # Errors
+    /// A lost rank.
+    pub(in crate::trainer) fn paces(&self, own: f64) -> Result<Vec<f64>, TrainError> {
+        let all = self.gather(&own.to_le_bytes())?;
+        let number = |bytes: &Vec<u8>| f64::from_le_bytes(bytes.as_slice().try_into().expect("eight bytes were sent"));
+        Ok(all.iter().map(number).collect())
     }
 
     fn with_reducer(&self, call: impl FnOnce(&mut Reducer) -> Result<(), torch_ext::ranks::RanksError>) -> Result<(), TrainError> {
@@ -118,8 +163,12 @@ impl Peers {
     /// # Errors
     /// A lost rank, or what libtorch said.
     pub(in crate::trainer) fn whole_batch(&self, described: &Tensor) -> Result<Tensor, TrainError> {
-        let all = self.ranks.gather(&described.detach().contiguous())?;
         let (branches, n, width) = described.size3()?;
+        if width == 0 {
+            // Nothing is compared, and nothing need travel.
+            return Ok(described.detach().f_expand([branches, n * self.world() as i64, 0], false)?);
+        }
+        let all = self.waiting(|ranks| ranks.gather(&described.detach().contiguous()))?;
         // Rank r has the images r, r + W, … of the batch.
         Ok(all.f_permute([1, 2, 0, 3])?.f_reshape([branches, n * self.world() as i64, width])?)
     }
@@ -130,12 +179,44 @@ impl Peers {
         whole.slice(1, rank, None, world)
     }
 
+    /// The rank that has the images which this rank's are mixed with: image i of a batch of B is with image B−1−i.
+    pub(in crate::trainer) fn partner(&self) -> usize {
+        self.world() - 1 - self.rank()
+    }
+
+    /// The partner's images where this rank has `own`.
+    ///
+    /// # Errors
+    /// A lost rank, or what libtorch said.
+    pub(in crate::trainer) fn partners(&self, own: &SentBatch) -> Result<SentBatch, TrainError> {
+        Ok(self.waiting(|ranks| own.counterpart(|t| ranks.exchange(t, self.partner())))?)
+    }
+
+    /// Labels of the whole batch in its order (i64 W·n).
+    ///
+    /// # Errors
+    /// A lost rank, or what libtorch said.
+    pub(in crate::trainer) fn all_labels(&self, own: &SentBatch) -> Result<Tensor, TrainError> {
+        Ok(self.waiting(|ranks| ranks.gather(own.labels()))?.tr().f_reshape([-1])?)
+    }
+
     /// The largest of each number over all ranks.
     ///
     /// # Errors
     /// A lost rank.
     pub(in crate::trainer) fn tick(&self, word: &[i64]) -> Result<Vec<i64>, TrainError> {
-        Ok(self.ranks.tick(word)?)
+        let began = Instant::now();
+        let heard = self.ranks.tick(word)?;
+        self.pace.borrow_mut().tick += began.elapsed();
+        Ok(heard)
+    }
+
+    /// Something inside of a step for which this rank waits for others.
+    fn waiting<T, E>(&self, call: impl FnOnce(&Ranks) -> Result<T, E>) -> Result<T, E> {
+        let began = Instant::now();
+        let answer = call(&self.ranks)?;
+        self.pace.borrow_mut().waited += began.elapsed();
+        Ok(answer)
     }
 
     /// What every rank says, in their order.

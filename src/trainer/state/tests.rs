@@ -70,6 +70,7 @@ fn setup(ema: bool) -> Setup {
     spec.ema.decay = if ema { 0.9 } else { 0.0 };
     spec.stability.window = 10;
     Setup {
+        own_pipeline: spec.pipeline.clone(),
         request: Arc::new(spec.objective.request(&spec.scope(8))),
         spec,
         device: Device::Cpu,

@@ -2,7 +2,8 @@
 //!
 //! The micro-batches change no result: drop path gives an image the same fate in any of them, and a loss between images is taken over the whole batch
 //! (gradient cache, arXiv 2101.06983); images that are mixed in pairs meet their partners. Nor do the ranks, where the batch is one share of several:
-//! gradients are averaged in the last micro-batch's backward, and the loss between images is taken over the images of all ranks.
+//! gradients are averaged in the last micro-batch's backward, the loss between images is taken over the images of all ranks, and partners come from the
+//! rank that has them.
 
 use std::ops::Range;
 
@@ -10,7 +11,9 @@ use splitmask_pipeline::seed::{Purpose, derive};
 use splitmask_pipeline::types::Batch;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Autocast;
+use torch_ext::ranks::Ranks;
 
+use super::partners::Partners;
 use crate::loss::{count_words, perplexity};
 use crate::model::BatchRows;
 use crate::objective::{BetweenImages, Losses, Objective, ObjectiveError, StepContext};
@@ -85,8 +88,12 @@ impl<'a> Pass<'a> {
             Some(between) if self.micro_batches > 1 => Some(self.compared(between, batch, &mut outcome.scalars, &mut phase)?),
             _ => None,
         };
+        let partners = match (self.peers, self.objective.mixed_images()) {
+            (Some(peers), Some(mixed)) => Some(self.partners_of_ranks(peers, mixed, batch)?),
+            _ => None,
+        };
         for index in 0..self.micro_batches {
-            self.one(index, batch, compared.as_ref(), &mut outcome, &mut phase)?;
+            self.one(index, batch, compared.as_ref(), partners.as_ref(), &mut outcome, &mut phase)?;
         }
         if let Some(peers) = self.peers {
             self.over_ranks(peers, batch, &mut outcome)?;
@@ -121,7 +128,7 @@ impl<'a> Pass<'a> {
     /// # Errors
     /// As [`Pass::gradients`].
     pub(in crate::trainer) fn first_micro_batch(&self, batch: &Batch) -> Result<(), TrainError> {
-        self.one(0, batch, None, &mut PassOutcome::default(), &mut |_| {})
+        self.one(0, batch, None, None, &mut PassOutcome::default(), &mut |_| {})
     }
 
     /// First pass: the descriptors of all micro-batches, and the gradient of the term between images for them.
@@ -140,7 +147,7 @@ impl<'a> Pass<'a> {
             let _rows = ctx.rows.enter();
             described.push(self.autocast(|| between.descriptors(&input, &ctx))?);
         }
-        self.gradient_between(between, &Tensor::f_cat(&described, 1)?, scalars, phase)
+        self.gradient_between(between, &Tensor::f_cat(&described, 1)?, &self.begin(0, batch.len), scalars, phase)
     }
 
     /// The gradient of the term between the images of the whole batch for the descriptors of these (branches × images × width, without graph), such that
@@ -149,6 +156,7 @@ impl<'a> Pass<'a> {
         &self,
         between: &dyn BetweenImages,
         described: &Tensor,
+        ctx: &StepContext,
         scalars: &mut Scalars,
         phase: &mut impl FnMut(Phase),
     ) -> Result<Tensor, TrainError> {
@@ -157,7 +165,7 @@ impl<'a> Pass<'a> {
             None => described.shallow_clone(),
         };
         let leaf = whole.set_requires_grad(true);
-        let losses = between.compare(&leaf);
+        let losses = between.compare(&leaf, ctx)?;
         phase(Phase::Backward);
         losses.total.f_backward()?;
         for (name, value) in losses
@@ -181,6 +189,7 @@ impl<'a> Pass<'a> {
         index: usize,
         batch: &Batch,
         compared: Option<&Tensor>,
+        partners: Option<&Partners>,
         outcome: &mut PassOutcome,
         phase: &mut impl FnMut(Phase),
     ) -> Result<(), TrainError> {
@@ -200,15 +209,20 @@ impl<'a> Pass<'a> {
             // Every rank's descriptors are gathered without their graph, so one forward pass is enough.
             (None, Some(between)) if self.peers.is_some() => {
                 let (losses, described) = self.autocast(|| between.describe(&input, &ctx))?;
-                let gradient = self.gradient_between(between, &described.detach(), &mut outcome.scalars, phase)?;
+                let gradient = self.gradient_between(between, &described.detach(), &ctx, &mut outcome.scalars, phase)?;
                 let target = &losses.total + (described * gradient).sum(Kind::Float);
                 (losses, target)
             }
             _ => {
                 let losses = match self.objective.mixed_images() {
-                    Some(mixed) if self.micro_batches > 1 => {
-                        let (partners, labels) = self.partners(batch, index)?;
-                        self.autocast(|| mixed.forward_part(&input, &partners, &labels, &ctx))?
+                    Some(mixed) if self.micro_batches > 1 || partners.is_some() => {
+                        let (theirs, labels) = match partners {
+                            Some(partners) => self.partners_of_part(partners, index)?,
+                            None => self.partners(batch, index)?,
+                        };
+                        // Without any of its own to meet, a part stands for its partners.
+                        let theirs = theirs.as_ref().unwrap_or(&input);
+                        self.autocast(|| mixed.forward_part(&input, theirs, &labels, &ctx))?
                     }
                     _ => self.autocast(|| self.objective.forward(&input, &ctx))?,
                 };
@@ -231,14 +245,20 @@ impl<'a> Pass<'a> {
     /// Sets the generator and answers where a micro-batch stands. Drop path draws from libtorch's generator; seeding it by step makes a step a function of
     /// (seed, step, batch, weights) alone.
     fn begin(&self, index: usize, total: usize) -> StepContext {
-        let ranks = self.peers.map_or((0, 1), |peers| (peers.rank(), peers.world()));
+        let alone = Ranks::alone();
+        let ranks = self.peers.map_or(&alone, Peers::ranks);
         let ctx = step_context(self.spec, self.step, index, total, self.micro_batches, ranks);
         tch::manual_seed(ctx.seed as i64);
         ctx
     }
 
     /// A micro-batch on the device with the faults that are to be injected, and its words if they were made there.
-    fn one_input(&self, batch: &Batch, index: usize, phase: &mut impl FnMut(Phase)) -> Result<(StepInput, Option<Tensor>), TrainError> {
+    pub(super) fn one_input(
+        &self,
+        batch: &Batch,
+        index: usize,
+        phase: &mut impl FnMut(Phase),
+    ) -> Result<(StepInput, Option<Tensor>), TrainError> {
         let size = batch.len / self.micro_batches;
         let (input, made) = self.input(batch, index * size..(index + 1) * size, phase)?;
         self.spec.debug.spoil(&input, self.consumed, self.rank());
@@ -266,13 +286,6 @@ impl<'a> Pass<'a> {
         phase(Phase::Forward);
         let made = input.words.as_ref().filter(|_| batch.words.is_empty()).map(Tensor::shallow_clone);
         Ok((input, made))
-    }
-
-    /// The images that those of a micro-batch are mixed with, in the order of the batch, and the labels of the whole batch.
-    fn partners(&self, batch: &Batch, index: usize) -> Result<(StepInput, Tensor), TrainError> {
-        let (partners, _) = self.one_input(batch, self.micro_batches - 1 - index, &mut |_| {})?;
-        let labels = torch_ext::send(&batch.labels, &[batch.len as i64], self.device)?;
-        Ok((partners, labels))
     }
 
     fn rank(&self) -> usize {
@@ -303,17 +316,18 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Where micro-batch `index` of `micro_batches` stands in the training, at a step: of the `total` images that `rank` of `world` has of a batch, which are
-/// its every `world`-th.
+/// Where micro-batch `index` of `micro_batches` stands in the training, at a step: of the `total` images that this one of `ranks` has of a batch, which
+/// are its every W-th for W ranks.
 pub(in crate::trainer) fn step_context(
     spec: &TrainerSpec,
     step: u64,
     index: usize,
     total: usize,
     micro_batches: usize,
-    (rank, world): (usize, usize),
+    ranks: &Ranks,
 ) -> StepContext {
     let len = total / micro_batches;
+    let (rank, world) = (ranks.rank(), ranks.world());
     StepContext {
         step,
         total: spec.optim.total_steps,
@@ -325,6 +339,7 @@ pub(in crate::trainer) fn step_context(
             total: (total * world) as i64,
             stride: world as i64,
         },
+        ranks: ranks.clone(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use tch::Tensor;
+use torch_ext::ranks::Ranks;
 
 use super::micro_batches::gradients_that_fit;
 use super::pass::{PassOutcome, scalar, step_context};
@@ -11,6 +12,7 @@ use crate::telemetry::metrics::{Phase, unix_seconds};
 use crate::trainer::error::TrainError;
 use crate::trainer::feed::Staged;
 use crate::trainer::outlets::Outlets;
+use crate::trainer::ranks::peers::Peers;
 use crate::trainer::setup::Setup;
 use crate::trainer::state::RunState;
 
@@ -21,6 +23,9 @@ use crate::trainer::state::RunState;
 /// The batch does not fit the objective or the memory, or what libtorch said; then the step was not taken.
 pub(in crate::trainer) fn take_step(state: &mut RunState, setup: &Setup, staged: &Staged, out: &mut Outlets) -> Result<(), TrainError> {
     let began = Instant::now();
+    if let Some(peers) = setup.peers.as_deref().filter(|peers| peers.trains_more_at(state.step)) {
+        peers.reduce(&state.trained())?;
+    }
     // 1. Forward and backward: the gradients of the batch are with the parameters.
     let outcome = gradients_that_fit(state, setup, staged, out)?;
     let total = scalar(&outcome.scalars, "total").expect("a pass answers its total").shallow_clone();
@@ -29,7 +34,9 @@ pub(in crate::trainer) fn take_step(state: &mut RunState, setup: &Setup, staged:
     let (lr, wd) = setup.schedule(state.step);
     let stepped = state.optimizer.step_unless_nonfinite(lr, wd, setup.spec.optim.clip, &total)?;
     // 3. What follows the weights: the objective's own averages (a teacher) and the run's.
-    let ctx = step_context(&setup.spec, state.step, 0, staged.batch.len, 1, (0, 1));
+    let alone = Ranks::alone();
+    let ranks = setup.peers.as_deref().map_or(&alone, Peers::ranks);
+    let ctx = step_context(&setup.spec, state.step, 0, staged.batch.len, 1, ranks);
     state.objective.after_step(&ctx, &stepped.skipped)?;
     if let Some(ema) = &state.ema {
         ema.update(setup.spec.ema.decay, &stepped.skipped)?;

@@ -10,8 +10,8 @@ use std::ptr::NonNull;
 use tch::Tensor;
 
 use super::{
-    Failure, MakeNccl, Store, c_text, made, tr_all_gather, tr_all_reduce, tr_broadcast, tr_checksums, tr_links_cut, tr_links_free,
-    tr_links_open, tr_tick_begin, tr_tick_finish, tr_tick_free, tr_tick_ready, waited,
+    Failure, MakeNccl, Store, c_text, made, tr_all_gather, tr_all_reduce, tr_bring, tr_broadcast, tr_checksums, tr_exchange, tr_links_cut,
+    tr_links_free, tr_links_open, tr_normalised, tr_tick_begin, tr_tick_finish, tr_tick_free, tr_tick_ready, waited,
 };
 use crate::TorchError;
 use crate::ffi::{At, at, check, pointers, tensor};
@@ -115,6 +115,37 @@ impl Links {
             tr_all_gather(self.0.as_ptr(), at(x), control.into(), out, &raw mut peer)
         });
         answer.map_err(waited(peer))
+    }
+
+    /// `None` on ranks beyond 0.
+    pub(in crate::ranks) fn bring(&self, x: &Tensor) -> Result<Option<Tensor>, Failure> {
+        let (mut peer, mut all): (c_int, At) = (0, std::ptr::null_mut());
+        // SAFETY: handle, tensor and places live across the call.
+        let answer = unsafe { tr_bring(self.0.as_ptr(), at(x), &raw mut all, &raw mut peer) };
+        check("bringing tensors to rank 0", answer).map_err(waited(peer))?;
+        // SAFETY: what is not null is a `new at::Tensor` that the caller owns.
+        Ok((!all.is_null()).then(|| unsafe { Tensor::from_ptr(all.cast()) }))
+    }
+
+    pub(in crate::ranks) fn exchange(&self, x: &Tensor, with: usize) -> Result<Tensor, Failure> {
+        let mut peer = 0;
+        // SAFETY: handle, tensor and places live across the call.
+        let answer = tensor("exchanging tensors", |out| unsafe {
+            tr_exchange(self.0.as_ptr(), at(x), number(with), out, &raw mut peer)
+        });
+        answer.map_err(waited(peer))
+    }
+
+    /// Normalised rows like `x`, and 2×G×D: mean and variance of each group.
+    pub(in crate::ranks) fn normalised(&self, x: &Tensor, groups: i64, eps: f64) -> Result<(Tensor, Tensor), Failure> {
+        let (mut peer, mut statistics): (c_int, At) = (0, std::ptr::null_mut());
+        // SAFETY: handle, tensor and places live across the call.
+        let rows = tensor("the statistics of a batch normalisation", |out| unsafe {
+            tr_normalised(self.0.as_ptr(), at(x), groups, eps, out, &raw mut statistics, &raw mut peer)
+        });
+        let rows = rows.map_err(waited(peer))?;
+        // SAFETY: on success C++ stored a `new at::Tensor` that the caller owns here too.
+        Ok((rows, unsafe { Tensor::from_ptr(statistics.cast()) }))
     }
 
     pub(in crate::ranks) fn broadcast(&self, tensors: &[Tensor]) -> Result<(), Failure> {

@@ -54,6 +54,9 @@ unsafe extern "C" {
     fn tr_tick_free(tick: Handle);
     fn tr_all_reduce(links: Handle, tensors: *const At, how: *const c_int, n: usize, peer: *mut c_int) -> *mut c_char;
     fn tr_all_gather(links: Handle, x: At, control: c_int, out: *mut At, peer: *mut c_int) -> *mut c_char;
+    fn tr_bring(links: Handle, x: At, out: *mut At, peer: *mut c_int) -> *mut c_char;
+    fn tr_exchange(links: Handle, x: At, with: c_int, out: *mut At, peer: *mut c_int) -> *mut c_char;
+    fn tr_normalised(links: Handle, x: At, groups: i64, eps: f64, rows: *mut At, statistics: *mut At, peer: *mut c_int) -> *mut c_char;
     fn tr_broadcast(links: Handle, tensors: *const At, n: usize, peer: *mut c_int) -> *mut c_char;
     fn tr_checksums(tensors: *const At, n: usize, out: *mut At) -> *mut c_char;
     fn tr_reducer_new(links: Handle, params: *const At, names: *const *const c_char, n: usize, cap: i64, out: *mut Handle) -> *mut c_char;

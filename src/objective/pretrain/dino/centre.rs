@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use serde::{Deserialize, Serialize};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
+use torch_ext::ranks::{Ranks, RanksError, Reduce};
 
 use crate::loss::sinkhorn_centre;
 use crate::objective::StepContext;
@@ -60,12 +61,16 @@ impl Centre {
         }
     }
 
-    /// f32 K: what outputs M×K lose before that temperature. With `in_parts` they are a part of a batch whose centre was settled before.
+    /// f32 K: what outputs M×K lose before that temperature. With `in_parts` they are a part of a batch whose centre was settled before; else they are
+    /// all that this one of `ranks` has of it.
+    ///
+    /// # Errors
+    /// Ranks that are no longer together.
     ///
     /// # Panics
     /// For a part of a batch that was not gathered.
-    pub(super) fn of(&self, outputs: &Tensor, temperature: f64, in_parts: bool) -> Tensor {
-        match self {
+    pub(super) fn of(&self, outputs: &Tensor, temperature: f64, in_parts: bool, ranks: &Ranks) -> Result<Tensor, RanksError> {
+        Ok(match self {
             Self::Mean(centre) => centre.mean.shallow_clone(),
             Self::Sinkhorn(gathered) if in_parts => {
                 let settled = gathered.settled.borrow();
@@ -74,8 +79,8 @@ impl Centre {
                     .expect("a batch is gathered before its parts are described")
                     .shallow_clone()
             }
-            Self::Sinkhorn(_) => sinkhorn_centre(1, |_| outputs.shallow_clone(), temperature),
-        }
+            Self::Sinkhorn(_) => sinkhorn_centre(1, |_| outputs.shallow_clone(), temperature, ranks)?,
+        })
     }
 
     /// Adds a part's outputs to those of the step under way. The first part begins anew: a step that failed for want of memory is taken again.
@@ -85,7 +90,7 @@ impl Centre {
         let rows = outputs.size()[0];
         let mut noted = centre.noted.borrow_mut();
         *noted = match noted.take() {
-            Some((before, earlier)) if ctx.rows.start > 0 => Some((before + sum, earlier + rows)),
+            Some((before, earlier)) if !ctx.rows.begin_a_step() => Some((before + sum, earlier + rows)),
             _ => Some((sum, rows)),
         };
     }
@@ -100,20 +105,33 @@ impl Centre {
         all.push(vectors());
     }
 
-    /// Finds the centre of the parts gathered; `outputs` is the head's last layer.
-    pub(super) fn settle(&self, outputs: impl Fn(&Tensor) -> Tensor, temperature: f64) {
-        let Self::Sinkhorn(gathered) = self else { return };
+    /// Finds the centre of the parts that all `ranks` have gathered, if there are any; `outputs` is the head's last layer.
+    ///
+    /// # Errors
+    /// Ranks that are no longer together.
+    pub(super) fn settle(&self, outputs: impl Fn(&Tensor) -> Tensor, temperature: f64, ranks: &Ranks) -> Result<(), RanksError> {
+        let Self::Sinkhorn(gathered) = self else { return Ok(()) };
         let vectors = gathered.vectors.take();
-        let centre = sinkhorn_centre(vectors.len(), |part| outputs(&vectors[part]), temperature);
-        gathered.settled.replace(Some(centre));
+        if !vectors.is_empty() {
+            let centre = sinkhorn_centre(vectors.len(), |part| outputs(&vectors[part]), temperature, ranks)?;
+            gathered.settled.replace(Some(centre));
+        }
+        Ok(())
     }
 
-    /// Takes the outputs of a step into a running mean that keeps `keep` of itself, unless the scalar `skipped` is 1. A step without outputs changes
-    /// nothing.
-    pub(super) fn after_step(&mut self, keep: f64, skipped: &Tensor) {
-        let Self::Mean(centre) = self else { return };
-        let Some((sum, rows)) = centre.noted.take().filter(|(_, rows)| *rows > 0) else {
-            return;
+    /// Takes the outputs of a step, those of all `ranks`, into a running mean that keeps `keep` of itself, unless the scalar `skipped` is 1. A step without
+    /// outputs changes nothing.
+    ///
+    /// # Errors
+    /// Ranks that are no longer together.
+    pub(super) fn after_step(&mut self, keep: f64, skipped: &Tensor, ranks: &Ranks) -> Result<(), RanksError> {
+        let Self::Mean(centre) = self else { return Ok(()) };
+        let noted = centre.noted.take();
+        if ranks.world() > 1 {
+            return centre.follow_all(noted, keep, skipped, ranks);
+        }
+        let Some((sum, rows)) = noted.filter(|(_, rows)| *rows > 0) else {
+            return Ok(());
         };
         tch::no_grad(|| {
             let moved = &centre.mean * keep + sum * ((1.0 - keep) / rows as f64);
@@ -121,6 +139,22 @@ impl Centre {
             let chosen = centre.mean.where_self(&skipped.to_kind(Kind::Bool), &moved);
             centre.mean.copy_(&chosen);
         });
+        Ok(())
+    }
+}
+
+impl RunningMean {
+    /// As [`Centre::after_step`] over several ranks, which have noted different numbers of rows where patches are hidden: only the device knows all of them.
+    fn follow_all(&mut self, noted: Option<(Tensor, i64)>, keep: f64, skipped: &Tensor, ranks: &Ranks) -> Result<(), RanksError> {
+        let _guard = tch::no_grad_guard();
+        let (sum, rows) = noted.unwrap_or_else(|| (self.mean.zeros_like(), 0));
+        let rows = Tensor::full([], rows as f64, (Kind::Float, sum.device()));
+        ranks.all_reduce(&[(&sum, Reduce::Sum), (&rows, Reduce::Sum)])?;
+        let moved = &self.mean * keep + sum * (1.0 - keep) / rows.clamp_min(1.0);
+        let stays = skipped.to_kind(Kind::Bool).logical_or(&rows.eq(0.0));
+        let chosen = self.mean.where_self(&stays, &moved);
+        self.mean.copy_(&chosen);
+        Ok(())
     }
 }
 
@@ -139,14 +173,15 @@ mod tests {
         let go = Tensor::from(0f32);
         let value = || vs.variables()["centre"].double_value(&[1]);
         centre.note(&Tensor::ones([2, 3], (Kind::Float, Device::Cpu)), &ctx);
-        centre.after_step(0.9, &go);
+        centre.after_step(0.9, &go, &Ranks::alone()).unwrap();
         assert!((value() - 0.1).abs() < 1e-6);
         centre.note(&Tensor::ones([0, 3], (Kind::Float, Device::Cpu)), &ctx);
-        centre.after_step(0.9, &go);
+        centre.after_step(0.9, &go, &Ranks::alone()).unwrap();
         assert!((value() - 0.1).abs() < 1e-6);
         assert_eq!(
             Centre::new(&vs.root(), "other", 3, Centring::Sinkhorn)
-                .of(&Tensor::ones([2, 3], (Kind::Float, Device::Cpu)), 0.1, false)
+                .of(&Tensor::ones([2, 3], (Kind::Float, Device::Cpu)), 0.1, false, &Ranks::alone())
+                .unwrap()
                 .size(),
             [3]
         );

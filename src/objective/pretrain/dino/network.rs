@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use tch::nn::Path;
 use tch::{Kind, Tensor};
+use torch_ext::ranks::{Ranks, RanksError};
 
 use super::centre::{Centre, Centring};
 use super::head::Head;
@@ -176,8 +177,9 @@ impl Dino {
                     patches.centre.note(outputs, ctx);
                 }
             }
-            (outputs, of_hidden, spread(&described, GLOBAL_CROPS))
+            (outputs, of_hidden, spread(&described, GLOBAL_CROPS, &ctx.ranks))
         });
+        let spread = spread?;
         let features = self.student_features(&seen, ctx.train);
         let class_tokens = features.select(1, 0);
         let mut described = vec![class_tokens.shallow_clone()];
@@ -187,7 +189,7 @@ impl Dino {
         let frozen = ctx.step < config.freeze_last_layer_steps;
         let said = self.student.head.forward(&Tensor::cat(&described, 0), frozen);
         let temperatures = [config.student_temperature, config.teacher_temperature_at(ctx.step)];
-        let centre = self.centre.of(&of_teacher, temperatures[1], in_parts);
+        let centre = self.centre.of(&of_teacher, temperatures[1], in_parts, &ctx.ranks)?;
         let found = distillation(&said, &of_teacher, &centre, temperatures[0], temperatures[1]);
         let mut losses = Losses {
             stats: vec![
@@ -199,7 +201,7 @@ impl Dino {
         };
         if let (Some(patches), Some(hidden), Some(of_teacher)) = (&self.patches, &seen.hidden, &of_hidden) {
             let said = self.student.head_of_patches().forward(&hidden.tokens(&features), frozen);
-            let centre = patches.centre.of(of_teacher, temperatures[1], in_parts);
+            let centre = patches.centre.of(of_teacher, temperatures[1], in_parts, &ctx.ranks)?;
             let [loss, entropy] = hidden.distillation(&said, of_teacher, &centre, temperatures);
             losses.terms.push(("ibot", loss.detach()));
             losses.stats.push(("patch_teacher_entropy", entropy));
@@ -235,11 +237,20 @@ fn by_crop(class_tokens: &Tensor) -> Tensor {
     class_tokens.to_kind(Kind::Float).view([i64::from(GLOBAL_CROPS), -1, d])
 }
 
-/// Standard deviation of the directions M×D of each view of B images, times √D: one number for `views` of them.
-fn spread(described: &Tensor, views: u32) -> Tensor {
+/// Standard deviation of the directions M×D of each view of B images on all ranks, times √D: one number for `views` of them.
+fn spread(described: &Tensor, views: u32, ranks: &Ranks) -> Result<Tensor, RanksError> {
     let d = described.size()[1];
     let directions = unit_rows(described).view([i64::from(views), -1, d]);
-    directions.std_dim(1, false, false).mean(Kind::Float) * (d as f64).sqrt()
+    let deviations = if ranks.world() == 1 {
+        directions.std_dim(1, false, false)
+    } else {
+        let (var, mean) = directions.var_mean_dim([1i64].as_slice(), false, false);
+        let all = ranks.gather(&Tensor::stack(&[var, mean], 0))?;
+        // As many images on each rank: the mean of their variances, and what their means differ by.
+        let mean = |of: i64| all.select(1, of).mean_dim([0i64].as_slice(), false, Kind::Float);
+        (mean(0) + all.select(1, 1).var_dim([0i64].as_slice(), false, false)).sqrt()
+    };
+    Ok(deviations.mean(Kind::Float) * (d as f64).sqrt())
 }
 
 impl BetweenImages for Dino {
@@ -250,7 +261,7 @@ impl BetweenImages for Dino {
         if self.config.centring == Centring::Sinkhorn {
             self.temperature.set(self.config.teacher_temperature_at(ctx.step));
             let features = self.teacher.features(&seen.global, false);
-            let first = ctx.rows.start == 0;
+            let first = ctx.rows.begin_a_step();
             self.centre.gather(|| self.teacher.head.bottleneck(&features.select(1, 0)), first);
             if let (Some(patches), Some(hidden)) = (&self.patches, &seen.hidden) {
                 let vectors = || self.teacher.head_of_patches().bottleneck(&hidden.tokens(&features));
@@ -265,26 +276,27 @@ impl BetweenImages for Dino {
     }
 
     fn describe(&self, x: &StepInput, ctx: &StepContext) -> Result<(Losses, Tensor), ObjectiveError> {
-        let (losses, class_tokens) = self.losses(x, ctx, true)?;
+        let (losses, class_tokens) = self.losses(x, ctx, ctx.rows.are_a_part())?;
         let compared = self.config.koleo_weight > 0.0;
         Ok((losses, if compared { class_tokens } else { self.no_descriptors(x) }))
     }
 
-    fn compare(&self, descriptors: &Tensor) -> Losses {
+    fn compare(&self, descriptors: &Tensor, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
         let temperature = self.temperature.get();
-        self.centre.settle(|vectors| self.teacher.head.outputs(vectors), temperature);
+        self.centre
+            .settle(|vectors| self.teacher.head.outputs(vectors), temperature, &ctx.ranks)?;
         if let Some(patches) = &self.patches {
             let head = self.teacher.head_of_patches();
-            patches.centre.settle(|vectors| head.outputs(vectors), temperature);
+            patches.centre.settle(|vectors| head.outputs(vectors), temperature, &ctx.ranks)?;
         }
         if self.config.koleo_weight > 0.0 {
-            return self.apart(descriptors);
+            return Ok(self.apart(descriptors));
         }
         // Nothing is compared: a sum of nothing, with a gradient of no columns.
-        Losses {
+        Ok(Losses {
             terms: vec![],
             ..Losses::of_term("koleo", descriptors.sum(Kind::Float))
-        }
+        })
     }
 }
 
@@ -323,11 +335,16 @@ impl Objective for Dino {
     fn after_step(&mut self, ctx: &StepContext, skipped: &Tensor) -> Result<(), ObjectiveError> {
         self.weights.update(self.config.momentum_at(ctx.step, ctx.total), skipped)?;
         let keep = self.config.centre_momentum;
-        self.centre.after_step(keep, skipped);
+        self.centre.after_step(keep, skipped, &ctx.ranks)?;
         if let Some(patches) = &mut self.patches {
-            patches.centre.after_step(keep, skipped);
+            patches.centre.after_step(keep, skipped, &ctx.ranks)?;
         }
         Ok(())
+    }
+
+    fn frozen_until(&self, name: &str) -> u64 {
+        let of_last_layer = name.starts_with("student.") && name.contains("head.last.");
+        if of_last_layer { self.config.freeze_last_layer_steps } else { 0 }
     }
 
     /// All tensors of two and more dimensions decay, class token and position table too (the authors' `get_params_groups`).

@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 use tch::nn::Path;
+use torch_ext::ranks::Ranks;
 
 use super::{KIND, MocoV3Config};
 use crate::head::{Affine, Projection};
@@ -9,7 +10,7 @@ use crate::loss::{info_nce_of_keys, participation_ratio};
 use crate::model::Vit;
 use crate::objective::teacher::TeacherWeights;
 use crate::objective::two_views::{self, Pool};
-use crate::objective::{Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings};
+use crate::objective::{BetweenImages, Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings};
 use crate::optim::ParamRule;
 use crate::tensor::StepInput;
 
@@ -39,9 +40,9 @@ impl Network {
     }
 
     /// Views of 2B rows, the second views behind the first, to their projections 2B×P.
-    fn project(&self, views: &Tensor, train: bool) -> Tensor {
-        let described = self.pool.of(&self.vit.forward_features(views, train));
-        self.projection.forward(&described, VIEWS, train)
+    fn project(&self, views: &Tensor, training: Option<&Ranks>) -> Result<Tensor, ObjectiveError> {
+        let described = self.pool.of(&self.vit.forward_features(views, training.is_some()));
+        Ok(self.projection.forward(&described, VIEWS, training)?)
     }
 }
 
@@ -72,27 +73,69 @@ impl MocoV3 {
     }
 }
 
-impl Objective for MocoV3 {
-    fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
+/// What the loss compares, 2B×P each.
+struct Compared {
+    queries: Tensor,
+    keys: Tensor,
+    /// What the predictor makes queries of; the queries themselves where there is none.
+    projected: Tensor,
+}
+
+impl MocoV3 {
+    fn compared(&self, x: &StepInput, ctx: &StepContext) -> Result<Compared, ObjectiveError> {
         let views = two_views::both(KIND.name, x, &self.base.vit)?;
         if ctx.train && ctx.step == 0 {
             // Weights of run.init_from have gone to the base encoder, and the two begin alike. In a run without them nothing changes here.
             self.weights.reset_teacher();
         }
-        let keys = tch::no_grad(|| self.momentum.project(&views, ctx.train));
-        let projected = self.base.project(&views, ctx.train);
-        let predicted = self.predictor.as_ref().map(|head| head.forward(&projected, VIEWS, ctx.train));
+        let training = ctx.training();
+        let keys = tch::no_grad(|| self.momentum.project(&views, training))?;
+        let projected = self.base.project(&views, training)?;
+        let predicted = self.predictor.as_ref().map(|head| head.forward(&projected, VIEWS, training));
+        Ok(Compared {
+            queries: predicted.transpose()?.unwrap_or_else(|| projected.shallow_clone()),
+            keys,
+            projected,
+        })
+    }
+
+    fn contrast(&self, compared: &Compared) -> Losses {
         let temperature = self.config.temperature;
-        let contrast = info_nce_of_keys(predicted.as_ref().unwrap_or(&projected), &keys, temperature);
-        Ok(Losses {
+        let contrast = info_nce_of_keys(&compared.queries, &compared.keys, temperature);
+        Losses {
             // The sum of the two directions, each times 2τ (the authors' code).
             total: &contrast.loss * (4.0 * temperature),
             stats: vec![
                 ("contrast_accuracy", contrast.accuracy),
-                ("projection_rank", participation_ratio(&projected)),
+                ("projection_rank", participation_ratio(&compared.projected)),
             ],
             ..Losses::of_term("contrast", contrast.loss)
-        })
+        }
+    }
+}
+
+/// Descriptors are queries, keys and projections, two views each: 6×B×P.
+impl BetweenImages for MocoV3 {
+    fn describe(&self, x: &StepInput, ctx: &StepContext) -> Result<(Losses, Tensor), ObjectiveError> {
+        let Compared { queries, keys, projected } = self.compared(x, ctx)?;
+        let all = Tensor::cat(&[&queries, &keys, &projected.detach()], 0);
+        Ok((two_views::no_losses(&queries), all.view([3 * VIEWS, x.len, -1])))
+    }
+
+    fn compare(&self, descriptors: &Tensor, _: &StepContext) -> Result<Losses, ObjectiveError> {
+        let of = |n: i64| descriptors.narrow(0, n * VIEWS, VIEWS).flatten(0, 1);
+        let (queries, keys, projected) = (of(0), of(1), of(2));
+        Ok(self.contrast(&Compared { queries, keys, projected }))
+    }
+}
+
+impl Objective for MocoV3 {
+    fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
+        Ok(self.contrast(&self.compared(x, ctx)?))
+    }
+
+    fn between_images(&self) -> Option<&dyn BetweenImages> {
+        Some(self)
     }
 
     /// The base encoder, which is the one that the authors evaluate (arXiv 2104.02057, `main_lincls.py`).

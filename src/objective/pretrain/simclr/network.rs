@@ -8,7 +8,7 @@ use crate::head::{Affine, Projection};
 use crate::loss::{info_nce, participation_ratio};
 use crate::model::Vit;
 use crate::objective::two_views;
-use crate::objective::{Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings};
+use crate::objective::{BetweenImages, Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings};
 use crate::tensor::StepInput;
 
 /// Both views of all images go through encoder and projection head as one batch of 2B: rows 0..B are the first views.
@@ -31,20 +31,48 @@ impl Simclr {
     }
 }
 
-impl Objective for Simclr {
-    fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
+impl Simclr {
+    /// Projections 2B×P of both views of some images.
+    fn project(&self, x: &StepInput, ctx: &StepContext) -> Result<Tensor, ObjectiveError> {
         let views = two_views::both(KIND.name, x, &self.vit)?;
         let described = self.config.pool.of(&self.vit.forward_features(&views, ctx.train));
-        let projected = self.projection.forward(&described, 1, ctx.train);
-        let of = |start| projected.narrow(0, start, x.len);
-        let contrast = info_nce(&of(0), &of(x.len), self.config.temperature, true);
-        Ok(Losses {
+        Ok(self.projection.forward(&described, 1, ctx.training())?)
+    }
+
+    /// The loss between the projections 2B×P of a batch.
+    fn contrast(&self, projected: &Tensor) -> Losses {
+        let images = projected.size()[0] / 2;
+        let of = |start| projected.narrow(0, start, images);
+        let contrast = info_nce(&of(0), &of(images), self.config.temperature, true);
+        Losses {
             stats: vec![
                 ("contrast_accuracy", contrast.accuracy),
-                ("projection_rank", participation_ratio(&projected)),
+                ("projection_rank", participation_ratio(projected)),
             ],
             ..Losses::of_term("contrast", contrast.loss)
-        })
+        }
+    }
+}
+
+/// Descriptors are the projections, 2×B×P.
+impl BetweenImages for Simclr {
+    fn describe(&self, x: &StepInput, ctx: &StepContext) -> Result<(Losses, Tensor), ObjectiveError> {
+        let projected = self.project(x, ctx)?;
+        Ok((two_views::no_losses(&projected), projected.view([2, x.len, -1])))
+    }
+
+    fn compare(&self, descriptors: &Tensor, _: &StepContext) -> Result<Losses, ObjectiveError> {
+        Ok(self.contrast(&descriptors.flatten(0, 1)))
+    }
+}
+
+impl Objective for Simclr {
+    fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
+        Ok(self.contrast(&self.project(x, ctx)?))
+    }
+
+    fn between_images(&self) -> Option<&dyn BetweenImages> {
+        Some(self)
     }
 
     fn encoder(&self) -> &Vit {

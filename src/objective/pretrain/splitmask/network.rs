@@ -153,7 +153,14 @@ impl BetweenImages for SplitMask {
         Ok((losses, self.descriptors(&completed)))
     }
 
-    fn compare(&self, descriptors: &Tensor) -> Losses {
+    fn compare(&self, descriptors: &Tensor, _: &StepContext) -> Result<Losses, ObjectiveError> {
+        Ok(self.recognise(descriptors))
+    }
+}
+
+impl SplitMask {
+    /// The match term of descriptors 2×B×D.
+    fn recognise(&self, descriptors: &Tensor) -> Losses {
         let contrast = info_nce(
             &descriptors.select(0, 0),
             &descriptors.select(0, 1),
@@ -173,7 +180,7 @@ impl Objective for SplitMask {
     fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
         let (mut losses, completed) = self.inpaint(x, ctx.train)?;
         if self.config.match_ {
-            let between = self.compare(&self.descriptors(&completed));
+            let between = self.recognise(&self.descriptors(&completed));
             losses.total += between.total;
             losses.terms.extend(between.terms);
             losses.stats.extend(between.stats);

@@ -226,7 +226,11 @@ fn sinkhorn_keeps_no_centre_and_its_losses_are_those_of_the_whole_batch() {
     let _ = dino.descriptors(&input(4, 4), &context(3, 0, 4)).unwrap();
     let parts = [0, 2, 4, 6].map(|start| (input(start, 2), context(3, start, 2)));
     let described: Vec<Tensor> = parts.iter().map(|(x, ctx)| dino.descriptors(x, ctx).unwrap()).collect();
-    let mut total = dino.compare(&Tensor::cat(&described, 1)).total.double_value(&[]);
+    let mut total = dino
+        .compare(&Tensor::cat(&described, 1), &context(3, 0, 4))
+        .unwrap()
+        .total
+        .double_value(&[]);
     for (x, ctx) in &parts {
         total += dino.describe(x, ctx).unwrap().0.total.double_value(&[]) / 4.0;
     }
