@@ -207,7 +207,7 @@ fn a_mixture_goes_on_after_a_kill_as_if_nothing_had_happened() {
 }
 
 /// Damages every n-th picture of each shard in its middle.
-pub(crate) fn damage(folder: &Path, every: usize) {
+fn damage(folder: &Path, every: usize) {
     for entry in fs::read_dir(folder)
         .unwrap()
         .flatten()

@@ -32,7 +32,6 @@ mod secrets;
 mod servers;
 mod signals;
 mod stability;
-mod soak;
 mod staging;
 mod stops;
 mod store;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::ground::{Daemon, Ground};
 
 /// The config with what no loss depends on changed: live, rebuild and restart keys, an error, a frozen key.
-pub(crate) fn edited(text: &str, n: usize) -> String {
+fn edited(text: &str, n: usize) -> String {
     match n % 6 {
         0 => text.replace("workers = 2", "workers = 3"),
         1 => text.replace("[log]", "[log]\nfilter = \"debug\""),
@@ -19,7 +19,7 @@ pub(crate) fn edited(text: &str, n: usize) -> String {
 }
 
 /// Writes a config as editors do that replace the file.
-pub(crate) fn put(ground: &Ground, text: &str) {
+fn put(ground: &Ground, text: &str) {
     let beside = ground.path("config.toml.new");
     fs::write(&beside, text).unwrap();
     fs::rename(beside, ground.config()).unwrap();
