@@ -81,7 +81,11 @@ fn a_flipped_bit_in_any_file_of_a_run_folder_is_told_or_does_no_harm() {
     };
     assert!(!output.status.success(), "it was killed behind the checkpoint of step 30");
     assert_eq!(splitmask::checkpoint::steps(&ground.path("base/checkpoints")), [15, 30]);
-    let all = files(&ground.path("base"));
+    let mut all = files(&ground.path("base"));
+    if more() == 0 {
+        // Earlier pictures are alike: one of each kind is enough of them.
+        all.retain(|file| !file.starts_with("pictures") || file.ends_with("step-00000015.png"));
+    }
     for wanted in ["journal.jsonl", "metrics.jsonl", "last-good.toml", "daemon.lock", "checkpoints/step-00000030/complete.json"] {
         assert!(all.iter().any(|f| f == Path::new(wanted)), "no {wanted} among {all:?}");
     }
@@ -137,9 +141,12 @@ fn a_flipped_bit_in_a_codebook_a_manifest_or_a_shard_is_told() {
     };
     let words = ground.path("words.safetensors");
     let length = fs::metadata(&words).unwrap().len() as usize;
-    let head = u64::from_le_bytes(fs::read(&words).unwrap()[..8].try_into().unwrap()) as usize;
+    let bytes = fs::read(&words).unwrap();
+    // The head is JSON in JSON; where the codebook came from is told there too, and decides nothing.
+    let patch = "patch\\\":";
+    let patch = bytes.windows(patch.len()).position(|w| w == patch.as_bytes()).unwrap() + patch.len();
     let vectors = 64 * 48 * 4;
-    for (what, at) in [("a size", 1), ("its head", 9 + head / 2), ("a vector", length - vectors / 2)] {
+    for (what, at) in [("a size", 1), ("its patch", patch), ("a vector", length - vectors / 2)] {
         flip(&words, at, 5);
         let (code, said) = train("codebook");
         assert_eq!(code, Some(64), "{what}: {said}");

@@ -145,7 +145,12 @@ fn kills_before_within_and_behind_every_change_of_a_file_lose_nothing() {
     let mut kills = 0;
     for round in 0..rounds().unwrap_or(1) {
         for (n, (when, (op, pattern))) in clean.places.iter().enumerate() {
-            if *when == When::End && round + 1 < rounds().unwrap_or(1) {
+            // Behind the last checkpoint there are only pictures, of which one in four is enough, and they come last.
+            let passed_over = match rounds() {
+                Some(all) => round + 1 < all,
+                None => n % 4 != 0,
+            };
+            if *when == When::End && passed_over {
                 continue;
             }
             let moments: &[&str] = if op == "write" { &["before", "within", "after"] } else { &["before", "after"] };

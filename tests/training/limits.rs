@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "measurements are read with --nocapture")]
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,17 @@ use serde_json::Value;
 use crate::ground::{Daemon, Ground};
 use crate::preload::{Faults, met};
 
-const STEPS: &str = "optim.total_steps=400";
+const STEPS: u64 = 300;
 
+/// A small model, whose run takes a second or two.
 fn train(ground: &Ground, run: &str) -> Command {
     let dir = format!("run.dir=\"{}\"", ground.path(run).display());
-    ground.train(&["--set", STEPS, "--set", &dir])
+    let steps = format!("optim.total_steps={STEPS}");
+    let mut command = ground.train(&[]);
+    for set in [dir.as_str(), &steps, "model.width=16", "model.depth=1", "train.batch=8", "picture.every_steps=0"] {
+        command.args(["--set", set]);
+    }
+    command
 }
 
 fn undisturbed(ground: &Ground) -> Vec<Value> {
@@ -54,7 +61,7 @@ fn a_clock_that_jumps_by_a_day_changes_nothing() {
     Faults::below(&ground.path("run")).clock(&clock).preload(&mut command);
     let mut daemon = Daemon::start(command, &ground.path("log"));
     for (n, jump) in [86_400, -86_400, 3_600, -1, 0].into_iter().enumerate() {
-        let after = 40 * (n as u64 + 1);
+        let after = 30 * (n as u64 + 1);
         daemon.until("the step of the jump", |d| d.status()["step"].as_u64().is_some_and(|s| s >= after));
         fs::write(&clock, jump.to_string()).unwrap();
         assert_eq!(daemon.ask("GET", "/-/healthy").unwrap().0, 200, "after a jump by {jump} s");
@@ -113,7 +120,7 @@ fn files_that_run_out_are_waited_for_and_none_is_left_open() {
     for nth in [3, 4, 40, 41, 42] {
         faults = faults.meet("read", "train/*.tar", nth, "EIO");
     }
-    let log = ground.path("stumbles");
+    let log = ground.path("stumbles.calls");
     let mut command = train(&ground, "stumbles");
     let output = faults.logged(&log).preload(&mut command).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -147,7 +154,7 @@ fn files_that_run_out_are_waited_for_and_none_is_left_open() {
 fn a_file_that_may_not_grow_is_a_failed_write_and_no_end() {
     let ground = Ground::new();
     let want = undisturbed(&ground);
-    let model = fs::metadata(ground.path("clean/checkpoints/step-00000400/model.safetensors")).unwrap().len();
+    let model = fs::metadata(ground.path("clean/checkpoints/step-00000300/model.safetensors")).unwrap().len();
     // In KiB: no checkpoint fits, everything else does.
     let command = train(&ground, "run");
     let mut daemon = Daemon::start(limited(&format!("-f {}", model / 2048), &command), &ground.path("log"));
@@ -167,11 +174,11 @@ fn memory_stays_where_it_is_and_too_little_of_it_is_told() {
     let mut daemon = Daemon::start(command, &ground.path("long.log"));
     let process = daemon.child.id();
     let step = |d: &Daemon| d.status()["step"].as_u64().unwrap_or(0);
-    daemon.until("it is warm", |d| step(d) >= 300);
+    daemon.until("it is warm", |d| step(d) >= 200);
     let (early, space) = (field(process, "VmHWM"), field(process, "VmPeak"));
-    daemon.until("many steps", |d| step(d) >= 1200);
+    daemon.until("many steps", |d| step(d) >= 800);
     let late = field(process, "VmHWM");
-    println!("peak memory {early} kB after 300 steps, {late} kB after 1,200; address space {space} kB");
+    println!("peak memory {early} kB after 200 steps, {late} kB after 800; address space {space} kB");
     assert!(late < early + (24 << 10), "{early} kB became {late} kB");
     daemon.signal("TERM");
     assert_eq!(daemon.end().code(), Some(75));
@@ -181,11 +188,21 @@ fn memory_stays_where_it_is_and_too_little_of_it_is_told() {
     let daemon = Daemon::start(limited(&format!("-v {}", space + space / 10), &train(&ground, "run")), &ground.path("log"));
     finished(daemon, &ground, &want);
 
-    // With much less, the end is told, by code and in words.
-    for share in [4, 8, 9] {
-        let mut command = limited(&format!("-v {}", space * share / 10), &train(&ground, "tight"));
+    // With much less it ends: in words with 74 where libtorch or a thread finds no room; an allocation of Rust's own aborts the process. Whatever it was,
+    // nothing is damaged, and with more memory the run is what it would have been.
+    let mut ends = Vec::new();
+    for hundredths in [25, 35, 40, 45, 50] {
+        let mut command = limited(&format!("-v {}", space * hundredths / 100), &train(&ground, "tight"));
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        println!("{share} tenths of the address space: {:?}: {}", output.status, said.lines().last().unwrap_or_default());
+        println!("{hundredths} hundredths of the address space: {:?}: {}", output.status, said.lines().last().unwrap_or_default());
+        assert!(!said.contains("this is a bug"), "{hundredths} hundredths: {said}");
+        assert!(output.status.signal() == Some(6) || matches!(output.status.code(), Some(0 | 74 | 127)), "{hundredths} hundredths: {said}");
+        ends.push(output.status.success());
     }
+    assert!(ends.contains(&false), "no limit was too tight");
+    let output = train(&ground, "tight").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("damaged"), "{said}");
+    assert_eq!(ground.trace("tight"), want);
 }
