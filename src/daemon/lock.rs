@@ -106,9 +106,13 @@ fn refused(run_dir: &Path, e: &std::io::Error) -> CliError {
     use std::io::ErrorKind as K;
     let message = format!("run.dir = \"{}\": {e}", run_dir.display());
     match e.kind() {
-        K::PermissionDenied | K::NotADirectory | K::AlreadyExists | K::NotFound | K::InvalidInput | K::InvalidFilename | K::IsADirectory => {
-            CliError::usage(message, "choose a folder that can be written".to_owned())
-        }
+        K::PermissionDenied
+        | K::NotADirectory
+        | K::AlreadyExists
+        | K::NotFound
+        | K::InvalidInput
+        | K::InvalidFilename
+        | K::IsADirectory => CliError::usage(message, "choose a folder that can be written".to_owned()),
         _ => CliError {
             hint: Some("make room or mend the disk, and start again; or choose a folder on another one".into()),
             ..CliError::io(message)

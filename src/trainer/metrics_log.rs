@@ -107,7 +107,12 @@ impl MetricsLog {
     fn tell_of_damage(&self, text: &str) {
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         let bad = |line: &str| !serde_json::from_str::<Value>(line).is_ok_and(|v| v["step"].is_u64());
-        let bad: Vec<usize> = whole.lines().enumerate().filter(|(_, line)| bad(line)).map(|(n, _)| n + 1).collect();
+        let bad: Vec<usize> = whole
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| bad(line))
+            .map(|(n, _)| n + 1)
+            .collect();
         let Some(first) = bad.first() else { return };
         let path = self.lines.path();
         let aside = unused(path, "damaged");

@@ -48,7 +48,7 @@ fn a_config_file_that_hangs_keeps_neither_the_answer_nor_the_stop() {
 fn a_start_whose_files_hang_can_be_stopped() {
     for path in ["c.toml", "daemon.lock"] {
         let ground = Ground::new();
-            fs::write(ground.path("flag"), "").unwrap();
+        fs::write(ground.path("flag"), "").unwrap();
         let daemon = ground.daemon_with(&[], |c| {
             hanging(&ground, path).preload(c);
         });

@@ -12,7 +12,11 @@ fn library() -> &'static Path {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/preload/faults.c");
         let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{}.so", std::process::id()));
         let mut compiler = Command::new("cc");
-        compiler.args(["-Wall", "-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl");
+        compiler
+            .args(["-Wall", "-O1", "-shared", "-fPIC", "-o"])
+            .arg(&library)
+            .arg(source)
+            .arg("-ldl");
         let done = compiler.status().expect("a C compiler is needed: `make setup` installs g++");
         assert!(done.success(), "faults.c does not compile");
         library

@@ -45,7 +45,13 @@ fn copy(from: &Path, to: &Path) {
 /// Goes on with `run` to step 45; code, log.
 fn go_on(ground: &Ground, run: &str) -> (Option<i32>, String) {
     let dir = format!("run.dir=\"{}\"", ground.path(run).display());
-    let sets = ["optim.total_steps=45", "eval.every_steps=15", "picture.every_steps=15", "log.tensorboard=true", &dir];
+    let sets = [
+        "optim.total_steps=45",
+        "eval.every_steps=15",
+        "picture.every_steps=15",
+        "log.tensorboard=true",
+        &dir,
+    ];
     let mut command = ground.train(&[]);
     for set in sets {
         command.args(["--set", set]);
@@ -71,7 +77,13 @@ fn a_flipped_bit_in_any_file_of_a_run_folder_is_told_or_does_no_harm() {
     // The run as it was at step 30, and then killed.
     let output = {
         let dir = format!("run.dir=\"{}\"", ground.path("base").display());
-        let sets = ["optim.total_steps=45", "eval.every_steps=15", "picture.every_steps=15", "log.tensorboard=true", &dir];
+        let sets = [
+            "optim.total_steps=45",
+            "eval.every_steps=15",
+            "picture.every_steps=15",
+            "log.tensorboard=true",
+            &dir,
+        ];
         let mut command = ground.train(&[]);
         for set in sets {
             command.args(["--set", set]);
@@ -86,7 +98,13 @@ fn a_flipped_bit_in_any_file_of_a_run_folder_is_told_or_does_no_harm() {
         // Earlier pictures are alike: one of each kind is enough of them.
         all.retain(|file| !file.starts_with("pictures") || file.ends_with("step-00000015.png"));
     }
-    for wanted in ["journal.jsonl", "metrics.jsonl", "last-good.toml", "daemon.lock", "checkpoints/step-00000030/complete.json"] {
+    for wanted in [
+        "journal.jsonl",
+        "metrics.jsonl",
+        "last-good.toml",
+        "daemon.lock",
+        "checkpoints/step-00000030/complete.json",
+    ] {
         assert!(all.iter().any(|f| f == Path::new(wanted)), "no {wanted} among {all:?}");
     }
     let mut random = StdRng::seed_from_u64(7);
@@ -107,15 +125,23 @@ fn a_flipped_bit_in_any_file_of_a_run_folder_is_told_or_does_no_harm() {
             let (code, said) = go_on(&ground, "run");
             assert_eq!(code, Some(0), "{what}: {said}");
             let newest = file.starts_with("checkpoints/step-00000030");
-            let blank = newest && file.ends_with("complete.json") && serde_json::from_slice::<Value>(&fs::read(ground.path("run").join(file)).unwrap_or_default()).is_ok();
+            let blank = newest
+                && file.ends_with("complete.json")
+                && serde_json::from_slice::<Value>(&fs::read(ground.path("run").join(file)).unwrap_or_default()).is_ok();
             if newest && !blank {
-                assert!(said.contains("a checkpoint is damaged") && said.contains("damaged-00000030-0"), "{what} went unnoticed: {said}");
+                assert!(
+                    said.contains("a checkpoint is damaged") && said.contains("damaged-00000030-0"),
+                    "{what} went unnoticed: {said}"
+                );
             }
             // Whatever it was, training is what it would have been.
             let have = losses(&ground.trace("run"));
             assert!(weights("run") == last, "{what}: other weights");
             if file == Path::new("metrics.jsonl") && n == 0 {
-                assert!(said.contains("the file was damaged") && said.contains("metrics.damaged-1.jsonl"), "{what}: {said}");
+                assert!(
+                    said.contains("the file was damaged") && said.contains("metrics.damaged-1.jsonl"),
+                    "{what}: {said}"
+                );
             } else if file != Path::new("metrics.jsonl") {
                 assert_eq!(have, want, "{what}");
             }
@@ -158,7 +184,9 @@ fn a_flipped_bit_in_a_codebook_a_manifest_or_a_shard_is_told() {
     let text = fs::read_to_string(&manifest).unwrap();
     let told = |said: &str| said.contains("manifest");
     for needle in ["\"bytes\":", "\"shards\"", ".tar"] {
-        let Some(at) = text.find(needle) else { panic!("{needle} is not in {text}") };
+        let Some(at) = text.find(needle) else {
+            panic!("{needle} is not in {text}")
+        };
         flip(&manifest, at + 1, 6);
         let (_, said) = train("manifest");
         assert!(told(&said), "{needle}: {said}");
@@ -176,7 +204,11 @@ fn a_flipped_bit_in_a_codebook_a_manifest_or_a_shard_is_told() {
     for (what, at) in [("a head", 3), ("a picture", picture)] {
         flip(&shard, at, random.random_range(0..8));
         let inspected = splitmask().arg("inspect").arg(ground.path("data/train")).output().unwrap();
-        let said = format!("{}{}", String::from_utf8_lossy(&inspected.stdout), String::from_utf8_lossy(&inspected.stderr));
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&inspected.stdout),
+            String::from_utf8_lossy(&inspected.stderr)
+        );
         let (code, log) = train(&format!("shard {what}").replace(' ', "-"));
         println!("{what}: {code:?}");
         assert!(

@@ -46,10 +46,17 @@ type Place = (String, String);
 
 /// The place of a call: what differs from call to call (process, step, random letters) is left out.
 fn place((op, path): &(String, String)) -> Place {
-    let number = |text: &str| text.split('-').map(|part| if part.parse::<u64>().is_ok() { "*" } else { part }).collect::<Vec<_>>().join("-");
+    let number = |text: &str| {
+        text.split('-')
+            .map(|part| if part.parse::<u64>().is_ok() { "*" } else { part })
+            .collect::<Vec<_>>()
+            .join("-")
+    };
     let parts = path.split('/').map(|name| {
         // `.last-good.toml.AbC123.tmp` of a file that appears whole or not at all.
-        let hidden = name.strip_suffix(".tmp").filter(|_| name.starts_with('.') && name.matches('.').count() > 3);
+        let hidden = name
+            .strip_suffix(".tmp")
+            .filter(|_| name.starts_with('.') && name.matches('.').count() > 3);
         match hidden.and_then(|rest| rest.rsplit_once('.')) {
             Some((rest, _)) => format!("{rest}.*.tmp"),
             None => number(name),
@@ -83,7 +90,10 @@ impl Undisturbed {
         let output = faults.preload(&mut train(ground, "clean")).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let calls: Vec<Place> = changes(&log).iter().map(place).collect();
-        let last = calls.iter().rposition(|(op, path)| op == "rename" && path == "checkpoints/step-*").unwrap();
+        let last = calls
+            .iter()
+            .rposition(|(op, path)| op == "rename" && path == "checkpoints/step-*")
+            .unwrap();
         // (calls, the first of them)
         let mut places: BTreeMap<&Place, (usize, usize)> = BTreeMap::new();
         for (n, call) in calls.iter().enumerate() {
@@ -153,7 +163,11 @@ fn kills_before_within_and_behind_every_change_of_a_file_lose_nothing() {
             if *when == When::End && passed_over {
                 continue;
             }
-            let moments: &[&str] = if op == "write" { &["before", "within", "after"] } else { &["before", "after"] };
+            let moments: &[&str] = if op == "write" {
+                &["before", "within", "after"]
+            } else {
+                &["before", "after"]
+            };
             let chosen = match rounds() {
                 Some(_) => moments,
                 None => &moments[n % moments.len()..][..1],
@@ -208,8 +222,12 @@ fn a_disk_that_refuses_each_change_of_a_file_once_costs_a_checkpoint_and_no_more
         // Whatever was refused in the making of a checkpoint was told, an fsync that failed too.
         let making = |line: &&String| line.contains(" checkpoints") && !line.contains("-step-") && !line.contains(" remove ");
         let failed = met.iter().filter(making).count();
-        let told = said.matches("a checkpoint could not be written; training goes on").count() + said.matches("the oldest made way").count();
-        assert!(failed >= 14 && told >= failed, "{failed} failures, {told} of them told: {met:#?}\n{said}");
+        let told =
+            said.matches("a checkpoint could not be written; training goes on").count() + said.matches("the oldest made way").count();
+        assert!(
+            failed >= 14 && told >= failed,
+            "{failed} failures, {told} of them told: {met:#?}\n{said}"
+        );
         assert_eq!(ground.trace(&run), clean.trace, "{said}");
         assert!(weights(&ground, &run) == clean.weights, "other weights");
         all_whole(&ground, &run, "at the end");
@@ -232,7 +250,9 @@ fn a_disk_that_turns_read_only_for_a_while_is_waited_out() {
     let mut command = train(&ground, "run");
     faults.preload(&mut command);
     let mut daemon = Daemon::start(command, &ground.path("log"));
-    daemon.until("the first checkpoint", |d| d.status()["last_checkpoint_step"].as_u64().is_some_and(|s| s >= 5));
+    daemon.until("the first checkpoint", |d| {
+        d.status()["last_checkpoint_step"].as_u64().is_some_and(|s| s >= 5)
+    });
     fs::write(&flag, "").unwrap();
     let failures = |d: &Daemon| {
         let (_, text) = d.ask("GET", "/metrics").unwrap_or_default();
@@ -251,7 +271,10 @@ fn a_disk_that_turns_read_only_for_a_while_is_waited_out() {
     // A start on such a disk says what is wrong with it, and that it is no fault of the config.
     let other = ground.path("other");
     let mut refused = train(&ground, "other");
-    Faults::below(&other).meet("[!o]*", "*", 0, "EROFS").meet("openw", "*", 0, "EROFS").preload(&mut refused);
+    Faults::below(&other)
+        .meet("[!o]*", "*", 0, "EROFS")
+        .meet("openw", "*", 0, "EROFS")
+        .preload(&mut refused);
     let output = refused.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(74), "{said}");

@@ -18,7 +18,14 @@ fn train(ground: &Ground, run: &str) -> Command {
     let dir = format!("run.dir=\"{}\"", ground.path(run).display());
     let steps = format!("optim.total_steps={STEPS}");
     let mut command = ground.train(&[]);
-    for set in [dir.as_str(), &steps, "model.width=16", "model.depth=1", "train.batch=8", "picture.every_steps=0"] {
+    for set in [
+        dir.as_str(),
+        &steps,
+        "model.width=16",
+        "model.depth=1",
+        "train.batch=8",
+        "picture.every_steps=0",
+    ] {
         command.args(["--set", set]);
     }
     command
@@ -33,7 +40,11 @@ fn undisturbed(ground: &Ground) -> Vec<Value> {
 /// A command under limits of the shell, such as `-n 64`.
 fn limited(limits: &str, command: &Command) -> Command {
     let mut shell = Command::new("bash");
-    shell.arg("-c").arg(format!("ulimit {limits} && exec \"$@\"")).arg("bash").arg(command.get_program());
+    shell
+        .arg("-c")
+        .arg(format!("ulimit {limits} && exec \"$@\""))
+        .arg("bash")
+        .arg(command.get_program());
     shell.args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
@@ -73,10 +84,15 @@ fn a_clock_that_jumps_by_a_day_changes_nothing() {
     assert!(!log.contains("no progress"), "{log}");
     // The jump was there to be seen: wall time is told as the clock says.
     let text = fs::read_to_string(ground.path("run/metrics.jsonl")).unwrap();
-    let times: Vec<f64> = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["time"].as_f64().unwrap()).collect();
+    let times: Vec<f64> = text
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["time"].as_f64().unwrap())
+        .collect();
     let span = times.iter().copied().fold(f64::MIN, f64::max) - times.iter().copied().fold(f64::MAX, f64::min);
     assert!(span > 86_400.0, "{span}");
-    let seconds = text.lines().filter_map(|l| serde_json::from_str::<Value>(l).unwrap()["images_per_second"].as_f64());
+    let seconds = text
+        .lines()
+        .filter_map(|l| serde_json::from_str::<Value>(l).unwrap()["images_per_second"].as_f64());
     for rate in seconds {
         assert!(rate > 0.0 && rate < 1e6, "{rate} images a second");
     }
@@ -104,7 +120,9 @@ fn files_that_run_out_are_waited_for_and_none_is_left_open() {
     let mut command = train(&ground, "run");
     faults.preload(&mut command);
     let mut daemon = Daemon::start(command, &ground.path("log"));
-    daemon.until("the first checkpoint", |d| d.status()["last_checkpoint_step"].as_u64().is_some_and(|s| s >= 15));
+    daemon.until("the first checkpoint", |d| {
+        d.status()["last_checkpoint_step"].as_u64().is_some_and(|s| s >= 15)
+    });
     fs::write(&flag, "").unwrap();
     daemon.until("trouble", |d| d.log().contains("Too many open files"));
     let began = Instant::now();
@@ -154,11 +172,15 @@ fn files_that_run_out_are_waited_for_and_none_is_left_open() {
 fn a_file_that_may_not_grow_is_a_failed_write_and_no_end() {
     let ground = Ground::new();
     let want = undisturbed(&ground);
-    let model = fs::metadata(ground.path("clean/checkpoints/step-00000300/model.safetensors")).unwrap().len();
+    let model = fs::metadata(ground.path("clean/checkpoints/step-00000300/model.safetensors"))
+        .unwrap()
+        .len();
     // In KiB: no checkpoint fits, everything else does.
     let command = train(&ground, "run");
     let mut daemon = Daemon::start(limited(&format!("-f {}", model / 2048), &command), &ground.path("log"));
-    daemon.until("checkpoints that fail", |d| d.log().matches("a checkpoint could not be written").count() >= 2);
+    daemon.until("checkpoints that fail", |d| {
+        d.log().matches("a checkpoint could not be written").count() >= 2
+    });
     assert!(daemon.log().contains("File too large"), "{}", daemon.log());
     daemon.signal("KILL");
     assert!(!daemon.end().success());
@@ -185,7 +207,10 @@ fn memory_stays_where_it_is_and_too_little_of_it_is_told() {
 
     // With a tenth more than it takes, all is as ever.
     let want = undisturbed(&ground);
-    let daemon = Daemon::start(limited(&format!("-v {}", space + space / 10), &train(&ground, "run")), &ground.path("log"));
+    let daemon = Daemon::start(
+        limited(&format!("-v {}", space + space / 10), &train(&ground, "run")),
+        &ground.path("log"),
+    );
     finished(daemon, &ground, &want);
 
     // With much less it ends: in words with 74 where libtorch or a thread finds no room; an allocation of Rust's own aborts the process. Whatever it was,
@@ -195,9 +220,16 @@ fn memory_stays_where_it_is_and_too_little_of_it_is_told() {
         let mut command = limited(&format!("-v {}", space * hundredths / 100), &train(&ground, "tight"));
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        println!("{hundredths} hundredths of the address space: {:?}: {}", output.status, said.lines().last().unwrap_or_default());
+        println!(
+            "{hundredths} hundredths of the address space: {:?}: {}",
+            output.status,
+            said.lines().last().unwrap_or_default()
+        );
         assert!(!said.contains("this is a bug"), "{hundredths} hundredths: {said}");
-        assert!(output.status.signal() == Some(6) || matches!(output.status.code(), Some(0 | 74 | 127)), "{hundredths} hundredths: {said}");
+        assert!(
+            output.status.signal() == Some(6) || matches!(output.status.code(), Some(0 | 74 | 127)),
+            "{hundredths} hundredths: {said}"
+        );
         ends.push(output.status.success());
     }
     assert!(ends.contains(&false), "no limit was too tight");

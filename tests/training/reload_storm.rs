@@ -31,7 +31,13 @@ fn a_storm_of_reloads_by_all_ways_leaves_the_losses_as_they_are() {
     let text = ground.config_text();
     let train = |run: &str| {
         let dir = format!("run.dir=\"{}\"", ground.path(run).display());
-        let sets = ["optim.total_steps=1000000", "picture.every_steps=0", "model.width=16", "train.batch=8", &dir];
+        let sets = [
+            "optim.total_steps=1000000",
+            "picture.every_steps=0",
+            "model.width=16",
+            "train.batch=8",
+            &dir,
+        ];
         let mut command = ground.train(&["--enable-lifecycle"]);
         for set in sets {
             command.args(["--set", set]);
@@ -64,7 +70,11 @@ fn a_storm_of_reloads_by_all_ways_leaves_the_losses_as_they_are() {
     daemon.until("the last one", |d| {
         let (_, config) = d.ask("GET", "/api/v1/config").unwrap_or_default();
         let config: serde_json::Value = serde_json::from_str(&config).unwrap_or_default();
-        let keep = config["settings"].as_array().into_iter().flatten().find(|s| s["path"] == "checkpoint.keep");
+        let keep = config["settings"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|s| s["path"] == "checkpoint.keep");
         keep.is_some_and(|s| s["value"] == 4)
     });
     let (_, metrics) = daemon.ask("GET", "/metrics").unwrap();
@@ -73,7 +83,9 @@ fn a_storm_of_reloads_by_all_ways_leaves_the_losses_as_they_are() {
         metrics.lines().find_map(|l| l.strip_prefix(&line)).unwrap().parse().unwrap()
     };
     let (applied, invalid, frozen) = (outcome("applied"), outcome("invalid"), outcome("frozen"));
-    println!("{sent} edits and signals in 3 s, {steps_taken} steps meanwhile: {applied} applied, {invalid} invalid, {frozen} frozen, slowest answer {slowest:?}");
+    println!(
+        "{sent} edits and signals in 3 s, {steps_taken} steps meanwhile: {applied} applied, {invalid} invalid, {frozen} frozen, slowest answer {slowest:?}"
+    );
     assert!(applied >= 3.0 && invalid >= 1.0 && frozen >= 1.0, "{metrics}");
     assert!(applied <= 2.0 * (steps_taken as f64 + 2.0), "{applied} in {steps_taken} steps");
     assert!(slowest < Duration::from_secs(20), "{slowest:?}");

@@ -27,7 +27,11 @@ fn with_secrets(command: &mut Command) -> &mut Command {
 }
 
 fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn silent(what: &str, bytes: &[u8]) {
@@ -98,16 +102,26 @@ fn no_secret_is_in_anything_that_a_run_leaves() {
     let output = train("bad", &["debug.inject=\"nan@3-\"".to_owned()]).output().unwrap();
     silent("the log of a bad run", said(&output).as_bytes());
     assert_eq!(output.status.code(), Some(76), "{}", said(&output));
-    let hang = ["debug.inject=\"hang@5\"".to_owned(), "admin.watchdog_s=1".to_owned(), "admin.watchdog_exit=true".to_owned()];
+    let hang = [
+        "debug.inject=\"hang@5\"".to_owned(),
+        "admin.watchdog_s=1".to_owned(),
+        "admin.watchdog_exit=true".to_owned(),
+    ];
     let output = train("hung", &hang).output().unwrap();
     silent("the log of a hung run", said(&output).as_bytes());
     assert_eq!(output.status.code(), Some(77), "{}", said(&output));
     // Keys that the store refuses.
-    let output = train("refused", &[]).env("AWS_SECRET_ACCESS_KEY", format!("{CANARY}x")).output().unwrap();
+    let output = train("refused", &[])
+        .env("AWS_SECRET_ACCESS_KEY", format!("{CANARY}x"))
+        .output()
+        .unwrap();
     silent("the log of a refused run", said(&output).as_bytes());
     assert_eq!(output.status.code(), Some(64), "{}", said(&output));
     // What others make of the run.
-    let (run, exports) = (ground.path("run").display().to_string(), ground.path("exports").display().to_string());
+    let (run, exports) = (
+        ground.path("run").display().to_string(),
+        ground.path("exports").display().to_string(),
+    );
     let config = ground.config().display().to_string();
     let verbs: [&[&str]; 6] = [
         &["report", &run],
@@ -119,7 +133,10 @@ fn no_secret_is_in_anything_that_a_run_leaves() {
     ];
     for verb in verbs {
         let mut command = splitmask();
-        let output = with_secrets(command.args(verb)).env("AWS_ENDPOINT_URL", &server.endpoint).output().unwrap();
+        let output = with_secrets(command.args(verb))
+            .env("AWS_ENDPOINT_URL", &server.endpoint)
+            .output()
+            .unwrap();
         silent(verb[0], said(&output).as_bytes());
     }
     assert!(ground.path("exports").exists(), "an export was made");

@@ -23,7 +23,13 @@ fn a_stop_at_a_random_moment_ends_in_order_and_costs_nothing() {
     let train = |run: &str| {
         let dir = format!("run.dir=\"{}\"", ground.path(run).display());
         let mut command = ground.train(&[]);
-        for set in ["optim.total_steps=300", "eval.every_steps=50", "model.width=16", "train.batch=8", &dir] {
+        for set in [
+            "optim.total_steps=300",
+            "eval.every_steps=50",
+            "model.width=16",
+            "train.batch=8",
+            &dir,
+        ] {
             command.args(["--set", set]);
         }
         command.stderr(fs::File::create(ground.path("log")).unwrap());
@@ -69,7 +75,11 @@ fn a_stop_at_a_random_moment_ends_in_order_and_costs_nothing() {
     assert!(stopped > 0, "no stop came before the end");
     assert!(slowest < Duration::from_secs(15), "{slowest:?}");
     let run = format!("stopped-{folder}");
-    assert!(train(&run).status().unwrap().success(), "{}", fs::read_to_string(ground.path("log")).unwrap());
+    assert!(
+        train(&run).status().unwrap().success(),
+        "{}",
+        fs::read_to_string(ground.path("log")).unwrap()
+    );
     assert_eq!(ground.trace(&run), want);
     let weights = |run: &str| fs::read(ground.path(run).join("checkpoints/step-00000300/model.safetensors")).unwrap();
     assert!(weights(&run) == weights("clean"), "other weights");

@@ -48,7 +48,12 @@ impl LocalFile {
     pub(super) fn open(path: &Path, bucket: &Bucket, shard: &Shard, cancel: watch::Receiver<()>) -> Result<Self, ShardError> {
         let mut tries = Tries::of(bucket, shard, cancel);
         let (file, before) = tries.until(0, || File::open(path).and_then(|file| file.metadata().map(|is| (file, is))))?;
-        Ok(Self { file, before, read: 0, tries })
+        Ok(Self {
+            file,
+            before,
+            read: 0,
+            tries,
+        })
     }
 
     /// A file that is open.
@@ -58,7 +63,12 @@ impl LocalFile {
     pub(super) fn of(file: File, bucket: &Bucket, shard: &Shard, cancel: watch::Receiver<()>) -> Result<Self, ShardError> {
         let mut tries = Tries::of(bucket, shard, cancel);
         let before = tries.until(0, || file.metadata())?;
-        Ok(Self { file, before, read: 0, tries })
+        Ok(Self {
+            file,
+            before,
+            read: 0,
+            tries,
+        })
     }
 }
 
@@ -119,7 +129,11 @@ impl Tries {
         }
         let since = *self.stumbled.get_or_insert_with(Instant::now);
         let delay = self.retries.next(None).map_err(unreachable)?;
-        let most = if error.raw_os_error() == Some(EIO) { self.budget.min(BAD_SECTOR) } else { self.budget };
+        let most = if error.raw_os_error() == Some(EIO) {
+            self.budget.min(BAD_SECTOR)
+        } else {
+            self.budget
+        };
         if since.elapsed() + delay > most {
             return Err(unreachable(Spent {
                 attempts: self.retries.attempts(),
