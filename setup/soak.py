@@ -239,7 +239,7 @@ class Run:
         self.start()
 
     def start(self):
-        self.listens = False
+        self.listens = self.begun = False
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -275,6 +275,7 @@ class Run:
         resident = re.search(r"VmRSS:\s+(\d+) kB", status)
         step = self.step()
         if resident and step:
+            self.begun = True
             self.seen.append((at, int(resident[1]) / 1024, step))
 
     def kill(self):
@@ -433,16 +434,17 @@ def measure(soak: Soak, runs: list[Run], args: argparse.Namespace) -> int:
     while (at := time.monotonic() - began) < args.minutes * 60:
         for run in runs:
             run.look(at)
-        if at >= next_reload:
+        # A process that starts reads the file, too, and must find one that it takes.
+        begun = all(run.begun for run in runs)
+        if at >= next_reload and begun:
             soak.put(edited(soak.text, reloads))
             for run in runs:
                 run.process.send_signal(signal.SIGHUP)
-            reloads, next_reload = reloads + 1, next_reload + args.reload_s
-        if at >= next_kill:
-            # A start reads the file, which must be one that it takes.
+            reloads, next_reload = reloads + 1, at + args.reload_s
+        if at >= next_kill and begun:
             soak.put(soak.text)
             runs[0].kill()
-            next_kill += args.kill_s
+            next_kill = at + args.kill_s
         time.sleep(1)
     enough.set()
     asker.join()
