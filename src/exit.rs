@@ -52,8 +52,14 @@ impl CliError {
         }
     }
 
-    /// Something that only a bug or an exhausted machine explains: exit code 70.
+    /// Something that only a bug or an exhausted machine explains: exit code 70, or 74 where the system says that it has no more of threads or memory.
     pub fn internal(what: &str, e: &std::io::Error) -> Self {
+        if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::OutOfMemory) {
+            return Self {
+                hint: Some("the machine or a limit (ulimit -u, ulimit -v, the cgroup's pids or memory) has no more to give".into()),
+                ..Self::io(format!("{what}: {e}"))
+            };
+        }
         Self {
             code: ExitCode::Internal,
             message: format!("{what}: {e}"),

@@ -54,8 +54,10 @@ type Listener = Box<dyn FnMut(Signal) + Send>;
 static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
 
 fn held() -> SigSet {
-    // SIGPIPE too: Rust ignores it, but only from `main` on.
-    Signal::ALL.iter().map(|s| s.number()).chain([Number::SIGPIPE]).collect()
+    // SIGPIPE too: Rust ignores it, but only from `main` on. SIGXFSZ, so that a file that outgrows `ulimit -f` is a failed write like any other and no end
+    // without a word. The kernel sends both to the thread that writes, where they stay pending.
+    let of_writes = [Number::SIGPIPE, Number::SIGXFSZ];
+    Signal::ALL.iter().map(|s| s.number()).chain(of_writes).collect()
 }
 
 /// Blocks the signals in the calling thread and in every thread that it starts.

@@ -1,4 +1,4 @@
-//! The set-up of a fresh machine, and the check of one with a GPU, as far as they can be tried without changing this one.
+//! The set-up of a fresh machine, the check of one with a GPU, as far as they can be tried without changing this one, and the crates that all is built from.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -125,4 +125,54 @@ fn a_part_that_breaks_is_told_and_the_others_go_on() {
         assert!(found["parts"][part]["error"].is_string(), "{part}: {text}");
     }
     assert!(text.contains("WRONG") && text.contains("ended with 3"), "{text}");
+}
+
+const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+/// What is wrong with the crates of a lock file: `banned` ones, and those that could be replaced without notice.
+fn supply_faults(lock: &str, banned: &[String]) -> Vec<String> {
+    let lock: toml::Table = toml::from_str(lock).unwrap();
+    let mut found = Vec::new();
+    for package in lock["package"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let text = |key: &str| package.get(key).and_then(|v| v.as_str());
+        match text("source") {
+            // A member of this workspace.
+            None => {}
+            Some(REGISTRY) if text("checksum").is_some_and(|sum| sum.len() == 64) => {}
+            Some(REGISTRY) => found.push(format!("{name}: no checksum")),
+            Some(other) => found.push(format!("{name}: from {other}")),
+        }
+        if banned.iter().any(|b| b == name) {
+            found.push(format!("{name}: banned by deny.toml"));
+        }
+    }
+    found
+}
+
+/// `make lint` lets cargo-deny judge licences and sources too, `make advisories` known vulnerabilities.
+#[test]
+fn every_crate_is_the_registrys_with_a_checksum_and_none_is_banned() {
+    let read = |name: &str| std::fs::read_to_string(Path::new(SOURCE).join(name)).unwrap();
+    let deny: toml::Table = toml::from_str(&read("deny.toml")).unwrap();
+    let bans = deny["bans"]["deny"].as_array().unwrap();
+    let banned: Vec<String> = bans.iter().map(|b| b["crate"].as_str().unwrap().to_owned()).collect();
+    for name in ["tokio-tar", "async-tar"] {
+        assert!(banned.iter().any(|b| b == name), "{name} may come back");
+    }
+    assert_eq!(deny["sources"]["unknown-registry"].as_str(), Some("deny"));
+    assert_eq!(deny["sources"]["unknown-git"].as_str(), Some("deny"));
+    assert_eq!(supply_faults(&read("Cargo.lock"), &banned), Vec::<String>::new());
+
+    // Planted ones are found.
+    let sum = "0".repeat(64);
+    let planted = format!(
+        "[[package]]\nname = \"ours\"\nversion = \"1.0.0\"\n\
+         [[package]]\nname = \"good\"\nversion = \"1.0.0\"\nsource = \"{REGISTRY}\"\nchecksum = \"{sum}\"\n\
+         [[package]]\nname = \"unsummed\"\nversion = \"1.0.0\"\nsource = \"{REGISTRY}\"\n\
+         [[package]]\nname = \"forked\"\nversion = \"1.0.0\"\nsource = \"git+https://example.com/forked#1\"\n\
+         [[package]]\nname = \"tokio-tar\"\nversion = \"1.0.0\"\nsource = \"{REGISTRY}\"\nchecksum = \"{sum}\"\n"
+    );
+    let found = supply_faults(&planted, &banned);
+    assert_eq!(found.len(), 3, "{found:?}");
 }

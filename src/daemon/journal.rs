@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use prometheus::IntCounter;
 use serde::Serialize;
+use splitmask_pipeline::file;
 
 use crate::config::Change;
 use crate::held_lock::HeldLock;
@@ -77,13 +78,9 @@ pub fn now() -> String {
 /// Keeps an accepted config: written beside and renamed over, so that the file is always whole. Nothing is written once the folder is another.
 pub fn keep_last_good(run_dir: &Path, lock: &HeldLock, toml: &str) {
     let path = run_dir.join(LAST_GOOD_FILE);
-    let beside = run_dir.join(format!(".{LAST_GOOD_FILE}.tmp"));
     let text = format!("# The config that was accepted last, complete with defaults. Written by the daemon.\n{toml}");
     let ours = lock.check().map_err(std::io::Error::other);
-    if let Err(e) = ours
-        .and_then(|()| std::fs::write(&beside, text))
-        .and_then(|()| std::fs::rename(&beside, &path))
-    {
+    if let Err(e) = ours.and_then(|()| file::write(&path, text)) {
         tracing::warn!(file = %path.display(), error = %e, "the accepted config could not be kept");
     }
 }

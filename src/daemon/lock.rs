@@ -33,12 +33,7 @@ impl RunLock {
             .take_while(|a| !a.as_os_str().is_empty() && !a.exists())
             .map(Path::to_path_buf)
             .collect();
-        let refused = |e: std::io::Error| {
-            CliError::usage(
-                format!("run.dir = \"{}\": {e}", run_dir.display()),
-                "choose a folder that can be written".to_owned(),
-            )
-        };
+        let refused = |e: std::io::Error| refused(run_dir, &e);
         std::fs::create_dir_all(run_dir).map_err(refused)?;
         let path = run_dir.join(LOCK_FILE);
         let fresh = !path.exists();
@@ -102,6 +97,26 @@ impl RunLock {
                 break;
             }
         }
+    }
+}
+
+/// A folder that cannot be made or written: the config's fault where it names what is none or another's; a disk that is full, read-only or broken may be
+/// mended, and a supervisor that starts the run again then has a point.
+fn refused(run_dir: &Path, e: &std::io::Error) -> CliError {
+    use std::io::ErrorKind as K;
+    let message = format!("run.dir = \"{}\": {e}", run_dir.display());
+    match e.kind() {
+        K::PermissionDenied
+        | K::NotADirectory
+        | K::AlreadyExists
+        | K::NotFound
+        | K::InvalidInput
+        | K::InvalidFilename
+        | K::IsADirectory => CliError::usage(message, "choose a folder that can be written".to_owned()),
+        _ => CliError {
+            hint: Some("make room or mend the disk, and start again; or choose a folder on another one".into()),
+            ..CliError::io(message)
+        },
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::mpsc::Receiver;
 
 use crate::exit::{CliError, ExitCode, panic_text};
+use crate::trainer::TrainError;
 use crate::trainer::control::{Command, Failure, Outcome, StatusBoard};
 use crate::trainer::spec::TrainerSpec;
 
@@ -14,6 +15,10 @@ impl<F: Fn(TrainerSpec, Receiver<Command>, StatusBoard) -> Result<Outcome, Failu
 /// A trainer whose thread panicked.
 pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
     let text = panic_text(panic);
+    // tch panics where libtorch finds no memory, also where no step is taken.
+    if let Some(error) = TrainError::of_device(&text) {
+        return error.into();
+    }
     Failure::from(CliError {
         code: ExitCode::Internal,
         message: format!("the trainer panicked: {text}"),

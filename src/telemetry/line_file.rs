@@ -153,12 +153,7 @@ impl LineFile {
         {
             file.set_len(content.len() as u64)?;
         } else {
-            let beside = self.path.with_extension("jsonl.tmp");
-            let put = std::fs::write(&beside, content).and_then(|()| std::fs::rename(&beside, &self.path));
-            if put.is_err() {
-                let _ = std::fs::remove_file(&beside);
-            }
-            put?;
+            splitmask_pipeline::file::write(&self.path, content)?;
         }
         self.content = None;
         Ok(())

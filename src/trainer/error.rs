@@ -68,11 +68,11 @@ pub enum TrainError {
         detail: String,
     },
     /// A step does not fit into memory.
-    #[error("out of memory in a step of {batch} images in {micro_batches} parts: {detail}")]
+    #[error("out of memory{}: {detail}", if *batch == 0 { String::new() } else { format!(" in a step of {batch} images in {micro_batches} parts") })]
     OutOfMemory {
         /// What libtorch said.
         detail: String,
-        /// Images of the batch.
+        /// Images of the batch; 0 = it was in no step.
         batch: usize,
         /// Micro-batches that it was processed in.
         micro_batches: usize,
@@ -191,7 +191,8 @@ impl TrainError {
                 .trim_end_matches(['"', ')'])
                 .to_owned()
         };
-        if has("out of memory") || has("not enough memory") || has("can't allocate memory") {
+        // The last is what C++ says itself, where libtorch allocates something else than a tensor.
+        if has("out of memory") || has("std::bad_alloc") || has("not enough memory") || has("can't allocate memory") {
             return Some(Self::OutOfMemory {
                 detail: detail(),
                 batch: 0,

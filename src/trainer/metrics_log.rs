@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use prometheus::IntCounter;
 use serde_json::{Map, Value};
+use splitmask_pipeline::file;
 
 use crate::checkpoint::Rollback;
 use crate::held_lock::HeldLock;
@@ -22,6 +23,14 @@ pub struct MetricsLog {
 /// Batches consumed at the rollback that a line tells of.
 fn rollback_of(line: &Value) -> Option<u64> {
     line["rollback"]["consumed"].as_u64()
+}
+
+/// A place beside the file at `path` for what it held: `metrics.WORD-1.jsonl`, or the next number.
+fn unused(path: &Path, word: &str) -> PathBuf {
+    (1..)
+        .map(|n| path.with_extension(format!("{word}-{n}.jsonl")))
+        .find(|aside| !aside.exists())
+        .expect("numbers do not end")
 }
 
 impl MetricsLog {
@@ -52,10 +61,7 @@ impl MetricsLog {
         let Some(last) = steps.max().filter(|last| *last >= step) else {
             return Ok(None);
         };
-        let aside = (1..)
-            .map(|n| path.with_extension(format!("before-{n}.jsonl")))
-            .find(|aside| !aside.exists())
-            .expect("numbers do not end");
+        let aside = unused(&path, "before");
         fs::rename(&path, &aside)?;
         // Whatever is open is the file that went; the next line goes into a new one.
         self.lines.replace(String::new());
@@ -75,6 +81,7 @@ impl MetricsLog {
         let kept = match fs::read(self.lines.path()) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
+                self.tell_of_damage(&text);
                 let kept: String = text.lines().filter(|line| belongs(line)).flat_map(|line| [line, "\n"]).collect();
                 if kept.as_bytes() != bytes {
                     self.lines.replace(kept.clone());
@@ -94,6 +101,29 @@ impl MetricsLog {
                 self.write(line.as_object().cloned().unwrap_or_default());
             }
         }
+    }
+
+    /// Lines within the file that are no lines of metrics: they go, and all of the file is kept beside. The last one may be torn by a kill, and says nothing.
+    fn tell_of_damage(&self, text: &str) {
+        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+        let bad = |line: &str| !serde_json::from_str::<Value>(line).is_ok_and(|v| v["step"].is_u64());
+        let bad: Vec<usize> = whole
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| bad(line))
+            .map(|(n, _)| n + 1)
+            .collect();
+        let Some(first) = bad.first() else { return };
+        let path = self.lines.path();
+        let aside = unused(path, "damaged");
+        let kept = match file::write(&aside, text) {
+            Ok(()) => format!("the file as it was is kept as {}", aside.display()),
+            Err(error) => format!("the file as it was could not be kept: {error}"),
+        };
+        tracing::error!(
+            file = %path.display(), lines = bad.len(), first_line = first,
+            "the file was damaged: lines of it cannot be read and are left out; training does not depend on them; {kept}"
+        );
     }
 
     /// Appends a line.
@@ -194,6 +224,27 @@ mod tests {
         fs::write(&path, torn).unwrap();
         log(dir.path(), 20, &[]).write(line(30));
         assert_eq!(steps(dir.path()), [10, 20, 30]);
+    }
+
+    #[test]
+    fn a_damaged_line_is_left_out_and_the_file_as_it_was_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = log(dir.path(), 0, &[]);
+        for step in [10, 20, 30] {
+            first.write(line(step));
+        }
+        drop(first);
+        let path = dir.path().join("metrics.jsonl");
+        let before = fs::read_to_string(&path).unwrap();
+        // Two bits of a brace.
+        let damaged = before.replacen("{\"step\":20", ";\"step\":20", 1);
+        assert_ne!(damaged, before);
+        fs::write(&path, &damaged).unwrap();
+        log(dir.path(), 30, &[]).write(line(40));
+        assert_eq!(steps(dir.path()), [10, 30, 40]);
+        assert_eq!(fs::read_to_string(dir.path().join("metrics.damaged-1.jsonl")).unwrap(), damaged);
+        drop(log(dir.path(), 40, &[]));
+        assert!(!dir.path().join("metrics.damaged-2.jsonl").exists(), "told once");
     }
 
     #[test]

@@ -3,33 +3,25 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::preload::Faults;
 use crate::process::{Ground, files, request};
 
-/// A library that makes `open` hang, compiled by what compiles libtorch's bindings.
-fn hanging(ground: &Ground) -> PathBuf {
-    let (source, library) = (
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/hang.c"),
-        ground.path("hang.so"),
-    );
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl");
-    assert!(compiler.status().expect("a C compiler is needed").success());
-    library
+/// Opening a file of the ground with `name` in its path hangs, as on a disk whose server is away, once the file `flag` is there.
+fn hanging(ground: &Ground, name: &str) -> Faults {
+    Faults::below(&ground.path(""))
+        .meet("open*", &format!("*{name}*"), 0, "hang")
+        .only_while(&ground.path("flag"))
 }
 
 #[test]
 fn a_config_file_that_hangs_keeps_neither_the_answer_nor_the_stop() {
     let ground = Ground::new();
-    let library = hanging(&ground);
     let mut daemon = ground
         .daemon_with(&["admin.watch=true"], |c| {
-            c.env("LD_PRELOAD", &library)
-                .env("HANG_PATH", "c.toml")
-                .env("HANG_FLAG", ground.path("flag"));
+            hanging(&ground, "c.toml").preload(c);
         })
         .ready();
     fs::write(ground.path("flag"), "").unwrap();
@@ -56,12 +48,9 @@ fn a_config_file_that_hangs_keeps_neither_the_answer_nor_the_stop() {
 fn a_start_whose_files_hang_can_be_stopped() {
     for path in ["c.toml", "daemon.lock"] {
         let ground = Ground::new();
-        let library = hanging(&ground);
         fs::write(ground.path("flag"), "").unwrap();
         let daemon = ground.daemon_with(&[], |c| {
-            c.env("LD_PRELOAD", &library)
-                .env("HANG_PATH", path)
-                .env("HANG_FLAG", ground.path("flag"));
+            hanging(&ground, path).preload(c);
         });
         std::thread::sleep(Duration::from_millis(500));
         daemon.signal("TERM");
@@ -74,12 +63,9 @@ fn a_start_whose_files_hang_can_be_stopped() {
 #[test]
 fn a_journal_on_a_disk_that_hangs_keeps_nobody() {
     let ground = Ground::new();
-    let library = hanging(&ground);
     let mut daemon = ground
         .daemon_with(&["admin.watch=false"], |c| {
-            c.env("LD_PRELOAD", &library)
-                .env("HANG_PATH", "last-good.toml")
-                .env("HANG_FLAG", ground.path("flag"));
+            hanging(&ground, "last-good.toml").preload(c);
         })
         .ready();
     fs::write(ground.path("flag"), "").unwrap();
@@ -98,12 +84,9 @@ fn a_journal_on_a_disk_that_hangs_keeps_nobody() {
 #[test]
 fn a_history_on_a_disk_that_hangs_keeps_nobody() {
     let ground = Ground::new();
-    let library = hanging(&ground);
     let daemon = ground
         .daemon_with(&["admin.watch=false"], |c| {
-            c.env("LD_PRELOAD", &library)
-                .env("HANG_PATH", "metrics.jsonl")
-                .env("HANG_FLAG", ground.path("flag"));
+            hanging(&ground, "metrics.jsonl").preload(c);
         })
         .ready();
     assert_eq!(daemon.json("GET", "/api/v1/history").0, 200);

@@ -7,6 +7,9 @@ mod fake;
 mod hostile;
 mod operation;
 mod page;
+#[path = "../preload/mod.rs"]
+#[allow(dead_code, reason = "shared by two test programs")]
+mod preload;
 mod process;
 mod reloads;
 mod schema;

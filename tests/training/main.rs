@@ -1,7 +1,9 @@
 //! Promises of the daemon, kept on real processes: the binary is started, killed, reloaded and asked, as an operator would.
 
 mod bench_step;
+mod bit_flips;
 mod bucket_trouble;
+mod disk_faults;
 mod evaluation;
 mod failed_reload;
 #[path = "../../pipeline/tests/stream_support/fault_server.rs"]
@@ -12,19 +14,26 @@ mod folder_identity;
 mod ground;
 mod labels;
 mod last_checkpoint;
+mod limits;
 mod memory;
 mod mirror;
 mod mirror_clouds;
 mod operation;
 mod pictures;
+#[path = "../preload/mod.rs"]
+#[allow(dead_code, reason = "shared by two test programs")]
+mod preload;
 mod ranks;
+mod reload_storm;
 mod resume;
+mod secrets;
 #[path = "../../pipeline/tests/stream_support/servers.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod servers;
 mod signals;
 mod stability;
 mod staging;
+mod stops;
 mod store;
 mod store_proxy;
 mod tensorboard;

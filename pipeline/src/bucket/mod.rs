@@ -217,6 +217,12 @@ impl Bucket {
         self.cache.as_ref()
     }
 
+    /// How long a read that fails is tried again.
+    #[must_use]
+    pub fn retry_budget(&self) -> Duration {
+        self.options.retry_budget
+    }
+
     /// The pipeline's metrics.
     #[must_use]
     pub fn metrics(&self) -> &PipelineMetrics {

@@ -42,6 +42,12 @@ impl Retries {
         *self = Self::new(self.budget);
     }
 
+    /// Tries since there was progress.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     /// Counts a failed try; answers how long to wait before the next one: `asked` if somebody said so, else longer from try to try.
     ///
     /// # Errors

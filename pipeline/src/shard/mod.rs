@@ -4,6 +4,7 @@ pub mod byte_reader;
 pub(crate) mod filler;
 pub mod interleave;
 pub mod key;
+mod local_file;
 pub mod mixture;
 pub mod plan;
 mod ranks;

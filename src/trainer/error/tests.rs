@@ -56,6 +56,7 @@ fn libtorchs_words_are_understood() {
         "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB",
         "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 123 bytes. Error code 12",
         "CUDA error: out of memory",
+        "libtorch, linear: std::bad_alloc",
     ];
     for text in oom {
         assert!(

@@ -178,6 +178,8 @@ fn save(root: &Path, snapshot: &Snapshot, policy: &Policy) -> Result<PathBuf, Ch
 }
 
 fn prune(root: &Path, policy: &Policy, good: Option<u64>) {
+    // What an earlier deletion could not remove, on a disk that failed for a while, takes room until somebody does. Nothing is being written now.
+    checkpoint::sweep(root);
     match checkpoint::prune(root, policy, good) {
         Ok(deleted) if deleted.is_empty() => {}
         Ok(deleted) => tracing::debug!(steps = ?deleted, "old checkpoints were deleted"),
