@@ -290,10 +290,10 @@ impl TrainMetrics {
         self.phases.of(phase)
     }
 
-    /// Shows why the run is paused; `None` = it is not.
-    pub fn set_paused(&self, reason: Option<PauseReason>) {
+    /// Shows why the run is paused; nothing = it is not.
+    pub fn set_paused(&self, reasons: &[PauseReason]) {
         for &each in PauseReason::ALL {
-            self.paused.of(each).set(f64::from(u8::from(reason == Some(each))));
+            self.paused.of(each).set(f64::from(u8::from(reasons.contains(&each))));
         }
     }
 

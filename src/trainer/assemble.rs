@@ -71,7 +71,7 @@ pub(super) fn assemble(
     let first = peers.is_none_or(Peers::first);
     peers.map(|peers| peers.agree_on_config(&spec)).transpose()?;
     // A paused trainer that is rebuilt by a reload is paused no more.
-    telemetry.train.set_paused(None);
+    telemetry.train.set_paused(&[]);
 
     let words = Rc::new(spec.load_words(device)?);
     peers.map(|peers| peers.agree("codebook", &words.id())).transpose()?;

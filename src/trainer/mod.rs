@@ -29,6 +29,7 @@ pub mod spec;
 mod speed;
 mod stability;
 mod state;
+mod standing_still;
 mod step;
 mod tensorboard;
 mod together;

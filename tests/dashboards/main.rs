@@ -9,6 +9,7 @@ mod ground;
 mod guide;
 mod prometheus;
 mod promql;
+mod reference;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

@@ -62,6 +62,8 @@ fn acts() -> Vec<Route> {
     let all = [
         ("/-/reload", post(acts::reload)),
         ("/-/checkpoint", post(acts::checkpoint)),
+        ("/-/pause", post(acts::pause)),
+        ("/-/resume", post(acts::resume)),
         ("/-/quit", post(acts::quit)),
     ];
     all.map(|(path, handler)| (path.to_owned(), handler)).into()
