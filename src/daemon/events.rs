@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::file_watch::Found;
 use super::reading::Reading;
 use super::started::Started;
+use super::tls::Identity;
 use crate::config::{Change, Problem};
 use crate::exit::CliError;
 use crate::signals::Signal;
@@ -86,6 +87,8 @@ pub enum Event {
     Started(Box<Result<Started, CliError>>),
     /// What the watch of the config file found.
     File(Found),
+    /// The files of the certificate have changed: what they hold, or why it cannot be served.
+    Certificate(Result<Identity, String>),
     /// The run folder is no longer this process's, and why.
     RunFolderLost(String),
     /// `POST /-/reload`; answered when the reload is over.

@@ -1,6 +1,7 @@
 //! The loop that owns the run: starts the trainer, forwards what is asked of it, drains it.
 
 mod bucket;
+mod certificate;
 mod ending;
 mod journal_lines;
 mod mirror;
@@ -263,6 +264,7 @@ impl<T: Train> Supervisor<T> {
                     ),
                 }));
             }
+            Event::Certificate(found) => self.certificate_changed(found),
             Event::Reload(reply) => self.reload_asked(reply),
             Event::Pause(reply) => self.pause_asked(reply),
             Event::Resume(reply) => self.resume_asked(reply),

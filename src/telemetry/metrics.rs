@@ -103,6 +103,8 @@ pub struct TrainMetrics {
     pub config_generation: Gauge,
     /// `splitmask_config_reloads_total`.
     pub config_reloads: PerLabel<ReloadOutcome, IntCounter>,
+    /// `splitmask_admin_tls_last_load_successful`.
+    pub tls_last_load_successful: Gauge,
     /// The copy of the run in an object store.
     pub mirror: MirrorMetrics,
     /// What evaluations measured.
@@ -259,6 +261,11 @@ impl TrainMetrics {
                 r,
                 "splitmask_config_last_reload_successful",
                 "1 if the last attempt to load the config succeeded, the start included; 0 if the old config goes on.",
+            )?,
+            tls_last_load_successful: gauge(
+                r,
+                "splitmask_admin_tls_last_load_successful",
+                "1 if the certificate that is served is the one of the files, or there is none; 0 if the files cannot be served, and an older one is.",
             )?,
             config_last_reload_success_timestamp: gauge(
                 r,

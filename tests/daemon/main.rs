@@ -10,3 +10,4 @@ mod page;
 mod process;
 mod reloads;
 mod schema;
+mod tls;

@@ -224,6 +224,7 @@ fn every_alert_has_a_case_that_fires_one_that_does_not_and_a_page() {
         "CheckpointFailing",
         "CheckpointMirrorStale",
         "ConfigReloadFailed",
+        "CertificateNotTaken",
         "CodebookCollapse",
         "Overfitting",
         "ObjectiveCollapse",

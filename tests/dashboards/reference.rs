@@ -10,7 +10,8 @@ use splitmask::exit::ExitCode;
 use crate::exporter::inventories;
 use crate::files;
 
-const MADE_BY: &str = "<!-- Generated from the program: `SPLITMASK_UPDATE_DOCS=1 cargo test --workspace --test dashboards reference` rewrites this file. -->";
+const MADE_BY: &str =
+    "<!-- Generated from the program: `SPLITMASK_UPDATE_DOCS=1 cargo test --workspace --test dashboards reference` rewrites this file. -->";
 
 /// Compares a page with what it should be, or writes it.
 fn hold(page: &str, want: &str) {
@@ -52,7 +53,10 @@ fn the_reference_has_every_metric() {
         let own = if words[0] == "process" { "process" } else { words[1] };
         if own != subsystem {
             subsystem = own.to_owned();
-            let _ = write!(page, "\n## {subsystem}\n\n| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n");
+            let _ = write!(
+                page,
+                "\n## {subsystem}\n\n| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n"
+            );
         }
         let kind = match family.get_field_type() {
             MetricType::COUNTER => "counter",
@@ -60,7 +64,13 @@ fn the_reference_has_every_metric() {
             MetricType::HISTOGRAM => "histogram",
             other => panic!("{}: {other:?}", family.name()),
         };
-        let _ = writeln!(page, "| `{}` | {kind} | {} | {} |", family.name(), labels(&family), family.help().replace('|', "\\|"));
+        let _ = writeln!(
+            page,
+            "| `{}` | {kind} | {} | {} |",
+            family.name(),
+            labels(&family),
+            family.help().replace('|', "\\|")
+        );
         rows += 1;
     }
     assert!(rows > 80, "{rows}");
@@ -74,7 +84,8 @@ fn the_reference_has_every_exit_code() {
         let (meaning, remedy) = code.meaning();
         let _ = writeln!(page, "| {} | {meaning} | {remedy} |", code as u8);
     }
-    page += "\nThe numbers are those of BSD's `sysexits.h` as far as there are any. The systemd unit in deploy/ starts a run again by them.\n";
+    page +=
+        "\nThe numbers are those of BSD's `sysexits.h` as far as there are any. The systemd unit in deploy/ starts a run again by them.\n";
     hold("docs/exit-codes.md", &page);
 }
 
@@ -96,14 +107,22 @@ fn help(verbs: &[&str]) -> String {
 /// The verbs that a help lists.
 fn verbs(help: &str) -> Vec<String> {
     let list = help.split_once("Commands:\n").map_or("", |(_, list)| list);
-    let names = list.lines().take_while(|line| line.starts_with(' ')).filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
-    names.filter(|verb| !verb.is_empty() && *verb != "help").map(str::to_owned).collect()
+    let names = list
+        .lines()
+        .take_while(|line| line.starts_with(' '))
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names
+        .filter(|verb| !verb.is_empty() && *verb != "help")
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn the_reference_has_every_command() {
     let whole = help(&[]);
-    let mut page = format!("# Commands\n\n{MADE_BY}\n\nWhat `--help` prints. Exit codes are [one list](exit-codes.md) for all of them.\n\n```text\n{whole}```\n");
+    let mut page = format!(
+        "# Commands\n\n{MADE_BY}\n\nWhat `--help` prints. Exit codes are [one list](exit-codes.md) for all of them.\n\n```text\n{whole}```\n"
+    );
     let top = verbs(&whole);
     assert!(top.len() > 10, "{top:?}");
     for verb in &top {

@@ -5,6 +5,7 @@
 
 mod packages;
 mod shell;
+mod tutorial;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

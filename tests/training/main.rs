@@ -16,6 +16,7 @@ mod memory;
 mod mirror;
 mod mirror_clouds;
 mod operation;
+mod pause;
 mod pictures;
 mod ranks;
 mod resume;

@@ -15,9 +15,15 @@ fn text(path: &Path) -> String {
 /// The README and the like, and all pages of docs/, by their paths in the repository.
 fn pages() -> Vec<PathBuf> {
     let of = |folder: &str| fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
-    let mut pages: Vec<PathBuf> = of(".").chain(of("docs")).filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
+    let mut pages: Vec<PathBuf> = of(".")
+        .chain(of("docs"))
+        .filter(|p| p.extension().is_some_and(|e| e == "md"))
+        .collect();
     pages.sort();
-    pages.iter().map(|p| p.strip_prefix(root().join(".")).or(p.strip_prefix(root())).unwrap().to_owned()).collect()
+    pages
+        .iter()
+        .map(|p| p.strip_prefix(root().join(".")).or(p.strip_prefix(root())).unwrap().to_owned())
+        .collect()
 }
 
 /// The lines outside of code blocks.
@@ -71,7 +77,13 @@ fn dead(folder: &Path, text: &str) -> Vec<String> {
             wrong.push(format!("{link}: there is no such file"));
             continue;
         }
-        let there = || if file.is_empty() { anchors(text) } else { anchors(&self::text(&target)) };
+        let there = || {
+            if file.is_empty() {
+                anchors(text)
+            } else {
+                anchors(&self::text(&target))
+            }
+        };
         if !anchor.is_empty() && !there().contains(anchor) {
             wrong.push(format!("{link}: there is no such heading"));
         }
@@ -139,7 +151,9 @@ fn printed() -> String {
 
 /// The messages in the first column of the tables: code between backticks, `…` for what differs.
 fn messages(guide: &str) -> Vec<&str> {
-    let rows = guide.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| you see") && !line.starts_with("| ---"));
+    let rows = guide
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| you see") && !line.starts_with("| ---"));
     let first = rows.filter_map(|row| row[2..].split(" | ").next());
     first.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
 }

@@ -165,7 +165,10 @@ pub(super) async fn resume(State(shared): Seen) -> Response {
         return refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending");
     }
     match answer.await {
-        Ok(Ok(ResumedAt { paused: Some(why), .. })) => refusal(StatusCode::CONFLICT, &format!("nobody asked for this pause, and the run goes on by itself: {why}")),
+        Ok(Ok(ResumedAt { paused: Some(why), .. })) => refusal(
+            StatusCode::CONFLICT,
+            &format!("nobody asked for this pause, and the run goes on by itself: {why}"),
+        ),
         Ok(Ok(at)) => Json(at).into_response(),
         Ok(Err(why)) => not_paused(why),
         Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending"),
