@@ -126,13 +126,11 @@ impl Policy {
                 Some(given) if is_token(given.as_bytes(), want) => Ok(()),
                 _ => Err((StatusCode::UNAUTHORIZED, "a bearer token is needed: Authorization: Bearer …")),
             },
-            _ if self.read_token.is_some() && reads => match self.may_read(headers) {
-                true => Ok(()),
-                false => Err((
-                    StatusCode::UNAUTHORIZED,
-                    "a token is needed to read: Authorization: Bearer …, or as a password with any name",
-                )),
-            },
+            _ if self.read_token.is_some() && reads && self.may_read(headers) => Ok(()),
+            _ if self.read_token.is_some() && reads => Err((
+                StatusCode::UNAUTHORIZED,
+                "a token is needed to read: Authorization: Bearer …, or as a password with any name",
+            )),
             // The name is all that tells DNS rebinding from the operator.
             _ if self.knows(host) => Ok(()),
             _ => Err((

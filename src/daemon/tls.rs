@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A certificate that can be served.
 #[derive(Clone)]
-pub(crate) struct Identity {
+pub struct Identity {
     /// What a handshake needs.
     pub(super) server: Arc<ServerConfig>,
     /// Of the certificates, which everybody may see.

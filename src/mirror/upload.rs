@@ -114,10 +114,12 @@ impl Uploader<'_> {
     ) -> Result<(), Trouble> {
         let here = in_folder(run_dir).map_err(|e| Trouble::disk(run_dir, &e))?;
         let stay: BTreeSet<&String> = here.iter().map(|(name, _)| name).collect();
-        for gone in pictures.extract_if(.., |name| !stay.contains(name)).collect::<Vec<_>>() {
+        let gone: Vec<String> = pictures.iter().filter(|name| !stay.contains(name)).cloned().collect();
+        for name in gone {
             self.lease.check()?;
-            self.prefix.delete(&gone)?;
-            sent.remove(&gone);
+            self.prefix.delete(&name)?;
+            pictures.remove(&name);
+            sent.remove(&name);
         }
         for (name, path) in here {
             let opened = File::open(&path).and_then(|file| {

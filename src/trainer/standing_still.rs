@@ -141,7 +141,9 @@ impl Trainer {
         if let Some(Due::Checkpoint) = self.held.as_mut().and_then(Pause::due) {
             let safe = self.checkpoint_at_pause();
             self.show(State::Paused);
-            self.held.iter_mut().for_each(|pause| drop(pause.tried_checkpoint(safe)));
+            if let Some(pause) = &mut self.held {
+                pause.tried_checkpoint(safe);
+            }
         }
         // A trainer that a reload built in the pause: it is ready once it could take a step, as one that trains is.
         let ready = self.out.board().ready;
