@@ -39,7 +39,7 @@ pub fn page() -> String {
 
 const INTRODUCTION: &str = "# Every key, and what happens when it changes during a run
 
-<!-- Generated from the structs that own the keys: `SPLITMASK_UPDATE_DOCS=1 cargo test -p splitmask reload_page` rewrites this file. -->
+<!-- Generated from the structs that own the keys: `SPLITMASK_UPDATE_DOCS=1 cargo test --workspace --test dashboards reference` rewrites this file. -->
 
 A config is read in layers, later ones win: defaults, the file, environment variables (`SPLITMASK_OPTIM__LR=1e-3` sets `optim.lr`),
 `--set optim.lr=1e-3`. Paths in it are relative to the directory the command was started in. It holds no credentials: those come from the
@@ -68,21 +68,3 @@ An edit of a key that the environment or `--set` decides has no effect until the
 The same classes hold when a stopped run is started again with another config: frozen differences from the newest checkpoint are refused,
 the others are printed and taken.
 ";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reload_page_is_current() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reload.md");
-        if std::env::var_os("SPLITMASK_UPDATE_DOCS").is_some() {
-            std::fs::write(file, page()).unwrap();
-        }
-        assert_eq!(
-            std::fs::read_to_string(file).unwrap_or_default(),
-            page(),
-            "run with SPLITMASK_UPDATE_DOCS=1"
-        );
-    }
-}

@@ -1,10 +1,12 @@
-//! docs/metrics.md, docs/exit-codes.md and docs/commands.md: made from the program, and held to it.
+//! docs/reload.md, docs/metrics.md, docs/exit-codes.md and docs/commands.md: made from the program, and held to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::process::{Command, Stdio};
 
 use ::prometheus::proto::{MetricFamily, MetricType};
+use splitmask::config::keys::keys;
+use splitmask::config::reload_page::page;
 use splitmask::exit::ExitCode;
 
 use crate::exporter::inventories;
@@ -36,6 +38,15 @@ fn labels(family: &MetricFamily) -> String {
         _ => format!("`{name}`: {}", values.into_iter().collect::<Vec<_>>().join(", ")),
     });
     listed.collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn the_reference_has_every_key() {
+    let page = page();
+    for key in keys() {
+        assert!(page.contains(&format!("| `{}` | {} | ", key.path, key.class())), "{}", key.path);
+    }
+    hold("docs/reload.md", &page);
 }
 
 #[test]
