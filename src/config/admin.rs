@@ -13,6 +13,12 @@ settings! {
         Live lifecycle: bool = false,
         /// File with the bearer token of POSTs; empty = none.
         Live token_file: String = String::new(),
+        /// File with the token that reads are asked for, `/metrics` and the page too; empty = none. The lifecycle token may read as well.
+        Live read_token_file: String = String::new(),
+        /// File with the certificate chain (PEM) of the admin server, which then speaks TLS only; empty = plain HTTP.
+        Live tls_cert: String = String::new(),
+        /// File with the private key (PEM) of that certificate. Both files are looked at every second: a renewed pair is served without a restart.
+        Live tls_key: String = String::new(),
         /// Host names, besides IP addresses and localhost, by which page, status and POSTs without a token may be asked for.
         Live hosts: Vec<String> = vec![],
         /// Seconds from SIGTERM to the end at most.
@@ -27,6 +33,20 @@ settings! {
 }
 
 impl AdminConfig {
+    /// Whether a token would cross the network in the clear.
+    #[must_use]
+    pub fn tells_tokens(&self) -> bool {
+        let open = self.bind.parse::<SocketAddr>().is_ok_and(|a| !a.ip().is_loopback());
+        open && self.tls_cert.is_empty() && !(self.token_file.is_empty() && self.read_token_file.is_empty())
+    }
+
+    /// Where the server is to be found by a browser; `address` as it listens.
+    #[must_use]
+    pub fn url(&self, address: impl std::fmt::Display) -> String {
+        let scheme = if self.tls_cert.is_empty() { "http" } else { "https" };
+        format!("{scheme}://{address}/")
+    }
+
     /// Checks ranges, the address, and that whoever can act from other machines needs a token.
     pub fn check(&self, found: &mut Findings) {
         found.need(
@@ -40,6 +60,28 @@ impl AdminConfig {
             "admin.watchdog_s",
             self.watchdog_s,
             "1 to 86400 seconds",
+        );
+        let lacks = |one: &str, other: &str| one.is_empty() && !other.is_empty();
+        found.need_or(
+            !lacks(&self.tls_cert, &self.tls_key),
+            "admin.tls_cert",
+            "\"\"",
+            "a file with the certificate of admin.tls_key",
+            "set both, or none for plain HTTP",
+        );
+        found.need_or(
+            !lacks(&self.tls_key, &self.tls_cert),
+            "admin.tls_key",
+            "\"\"",
+            "a file with the private key of admin.tls_cert",
+            "set both, or none for plain HTTP",
+        );
+        found.need_or(
+            !(self.lifecycle && self.token_file.is_empty() && !self.read_token_file.is_empty()),
+            "admin.token_file",
+            "\"\"",
+            "a file: where reads need a token (admin.read_token_file), what acts needs one of its own",
+            "set admin.token_file to a file with another token, or admin.lifecycle = false",
         );
         if self.bind.is_empty() {
             return;

@@ -46,6 +46,18 @@ fn problem(entry: &Entry, message: String, hint: Option<String>) -> Problem {
     }
 }
 
+/// What a key takes, told by its default.
+pub(super) fn wanted(default: &Value) -> &'static str {
+    match default {
+        Value::Boolean(_) => "true or false",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        _ => "a value",
+    }
+}
+
 /// What is wrong with one entry on its own, if anything.
 pub(super) fn check_entry(entry: &Entry, defaults: &Flat, objective: &str, table: &Table) -> Option<Problem> {
     let Some(default) = defaults.get(&entry.path) else {
@@ -58,14 +70,7 @@ pub(super) fn check_entry(entry: &Entry, defaults: &Flat, objective: &str, table
     };
     let key = keys::of(&entry.path, objective);
     let doc = key.map_or("", |k| k.doc.as_str());
-    let wanted = match default {
-        Value::Boolean(_) => "true or false",
-        Value::Integer(_) => "a whole number",
-        Value::Float(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        _ => "a value",
-    };
+    let wanted = wanted(default);
     let fits = match (default, &entry.value) {
         (Value::Float(_), Value::Integer(_)) => true,
         (Value::Integer(_), Value::Integer(i)) if *i < 0 => return Some(problem(entry, format!("expected 0 or more: {doc}"), None)),

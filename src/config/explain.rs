@@ -64,6 +64,12 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
             c.objective.kind().name
         ));
     }
+    if c.admin.tells_tokens() {
+        warnings.push(format!(
+            "admin.bind = {:?} without admin.tls_cert: tokens cross the network in the clear; set admin.tls_cert and admin.tls_key, or reach it by a tunnel or a proxy",
+            c.admin.bind
+        ));
+    }
     warnings.extend(c.objective.oddities(&c.scope()));
     warnings
 }
@@ -162,7 +168,7 @@ pub fn explain(loaded: &Loaded) -> String {
         if c.admin.bind.is_empty() {
             "none".into()
         } else {
-            format!("http://{}", c.admin.bind)
+            c.admin.url(&c.admin.bind)
         }
     );
     let _ = writeln!(text, "  sha256       {}", c.sha256());

@@ -1,5 +1,6 @@
 //! docs/reload.md, made from the keys.
 
+use super::entry;
 use super::keys::keys;
 use crate::objective::OBJECTIVES;
 
@@ -21,19 +22,24 @@ pub fn page() -> String {
             if let Some(kind) = kind.and_then(crate::objective::kind) {
                 let _ = write!(page, "{} ({}).\n\n", kind.doc, kind.reference);
             }
-            page.push_str("| key | class | default | what it is |\n| --- | --- | --- | --- |\n");
+            page.push_str("| key | class | type | default | what it is |\n| --- | --- | --- | --- | --- |\n");
             heading = own;
         }
         let defaults = super::tree::keys_of(kind.unwrap_or(OBJECTIVES[0].name));
-        let default = defaults.get(&key.path).map_or_else(String::new, ToString::to_string);
-        let _ = writeln!(page, "| `{}` | {} | `{default}` | {} |", key.path, key.class(), key.doc);
+        let default = defaults.get(&key.path);
+        let takes = match key.choices() {
+            [] => default.map_or("", entry::wanted).to_owned(),
+            choices => choices.iter().map(|c| format!("`\"{c}\"`")).collect::<Vec<_>>().join(" or "),
+        };
+        let default = default.map_or_else(String::new, ToString::to_string);
+        let _ = writeln!(page, "| `{}` | {} | {takes} | `{default}` | {} |", key.path, key.class(), key.doc);
     }
     page
 }
 
 const INTRODUCTION: &str = "# Every key, and what happens when it changes during a run
 
-<!-- Generated from the structs that own the keys: `SPLITMASK_UPDATE_DOCS=1 cargo test -p splitmask reload_page` rewrites this file. -->
+<!-- Generated from the structs that own the keys: `SPLITMASK_UPDATE_DOCS=1 cargo test --workspace --test dashboards reference` rewrites this file. -->
 
 A config is read in layers, later ones win: defaults, the file, environment variables (`SPLITMASK_OPTIM__LR=1e-3` sets `optim.lr`),
 `--set optim.lr=1e-3`. Paths in it are relative to the directory the command was started in. It holds no credentials: those come from the
@@ -46,6 +52,8 @@ The watch of the file (`admin.watch`) takes new content once two looks, a quarte
 that does not may be half written, however long its writer pauses: it is told after ten seconds as a refused reload, and taken only when the
 newline comes, or as it is by SIGHUP or `POST /-/reload`. A writer that dies between two lines cannot be told from one that is done; write beside
 the file and rename, and no half file is ever there. A file that is gone for five seconds is told once, and so is its return; the old config goes on.
+
+A whole number may stand where a number is asked for, a list where its key says so. Integers take `_` (`50_000`), numbers an exponent (`1e-3`).
 
 An edit of a key that the environment or `--set` decides has no effect until the process ends. The log, the answer to the reload and the status
 (`shadowed`) name the key, the file's value, and what wins.
@@ -60,21 +68,3 @@ An edit of a key that the environment or `--set` decides has no effect until the
 The same classes hold when a stopped run is started again with another config: frozen differences from the newest checkpoint are refused,
 the others are printed and taken.
 ";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reload_page_is_current() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reload.md");
-        if std::env::var_os("SPLITMASK_UPDATE_DOCS").is_some() {
-            std::fs::write(file, page()).unwrap();
-        }
-        assert_eq!(
-            std::fs::read_to_string(file).unwrap_or_default(),
-            page(),
-            "run with SPLITMASK_UPDATE_DOCS=1"
-        );
-    }
-}

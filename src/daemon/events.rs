@@ -8,11 +8,12 @@ use tokio::sync::oneshot;
 use super::file_watch::Found;
 use super::reading::Reading;
 use super::started::Started;
+use super::tls::Identity;
 use crate::config::{Change, Problem};
 use crate::exit::CliError;
 use crate::signals::Signal;
 use crate::telemetry::metrics::ReloadOutcome;
-use crate::trainer::control::{Failure, Outcome};
+use crate::trainer::control::{Failure, Outcome, PausedAt, ResumedAt};
 
 /// What asked for a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,15 @@ pub(super) fn as_label<S: serde::Serializer>(outcome: &ReloadOutcome, serializer
 /// A checkpoint on demand: its folder and step, or why not.
 pub type CheckpointAnswer = Result<(std::path::PathBuf, u64), String>;
 
+/// Why a run was not asked to pause, or to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotPaused {
+    /// No trainer has taken a batch yet, or the process ends.
+    NotReady,
+    /// It cannot, and why.
+    Refused(String),
+}
+
 /// Everything the supervisor waits for. Senders: the thread of signals, the threads of start and reading, the file watches, the admin server, the
 /// trainer's thread.
 #[derive(Debug)]
@@ -77,12 +87,18 @@ pub enum Event {
     Started(Box<Result<Started, CliError>>),
     /// What the watch of the config file found.
     File(Found),
+    /// The files of the certificate have changed: what they hold, or why it cannot be served.
+    Certificate(Result<Identity, String>),
     /// The run folder is no longer this process's, and why.
     RunFolderLost(String),
     /// `POST /-/reload`; answered when the reload is over.
     Reload(oneshot::Sender<ReloadReport>),
     /// `POST /-/checkpoint`.
     Checkpoint(oneshot::Sender<CheckpointAnswer>),
+    /// `POST /-/pause`.
+    Pause(oneshot::Sender<Result<PausedAt, NotPaused>>),
+    /// `POST /-/resume`.
+    Resume(oneshot::Sender<Result<ResumedAt, NotPaused>>),
     /// `POST /-/quit`.
     Quit,
     /// The config file was read for the reload of this number.

@@ -1,8 +1,8 @@
 //! The daemon: one trainer, watched over by one supervisor loop that owns every decision.
 //!
 //! Threads: the caller's runs the supervisor, which neither reads nor writes a file · `signals` takes the signals · `trainer` owns the tensors ·
-//! `admin` runs HTTP on its own runtime · `file-reads` reads what it shows of the run folder, and edits the config · `config-watch` and `folder-watch`
-//! poll the config file and the run folder · `files` writes journal and accepted configs · `mirror`, `mirror-lease` and `mirror-io` copy the run into a
+//! `admin` runs HTTP on its own runtime · `file-reads` reads what it shows of the run folder, and edits the config · `config-watch`, `folder-watch`
+//! and `tls-watch` poll the config file, the run folder, and certificate and key · `files` writes journal and accepted configs · `mirror`, `mirror-lease` and `mirror-io` copy the run into a
 //! store ([`crate::mirror`]) · `start` and `reading` read the config and end. All of them talk to the supervisor by [`events::Event`]; the daemon names no
 //! tensor.
 
@@ -30,6 +30,7 @@ mod started;
 mod supervisor;
 pub mod systemd;
 pub mod threads;
+mod tls;
 mod train;
 mod transaction;
 pub mod watchdog;
@@ -96,6 +97,7 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
         from,
         mirror,
         told,
+        tls,
     } = started;
     let config = Arc::clone(&settings.config);
     if let Some(log) = &args.log {
@@ -121,12 +123,20 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
         CliError::internal("a thread of the daemon could not be started", &e)
     })?;
     let address = listener.as_ref().and_then(|l| l.local_addr().ok());
+    admin.set_tls(tls);
+    args.metrics.tls_last_load_successful.set(1.0);
     admin.serve(listener);
     if let Some(address) = address {
-        tracing::info!(address = %address, lifecycle = config.admin.lifecycle, "admin page at http://{address}/");
+        tracing::info!(address = %address, lifecycle = config.admin.lifecycle, "admin page at {}", config.admin.url(address));
     }
     if let Some((step, changes)) = &from {
         tracing::info!(step, changes = %listed(changes), "going on from the checkpoint at step {step}");
+    }
+    let (_stop_tls, tls_stopped) = channel();
+    let (followed, renewed) = (Arc::clone(&shown), events.clone());
+    let follow = move || tls::follow(&followed, &tls_stopped, |found| drop(renewed.send(Event::Certificate(found))));
+    if let Err(e) = std::thread::Builder::new().name("tls-watch".into()).spawn(follow) {
+        tracing::warn!(error = %e, "a renewed certificate is not noticed; SIGHUP and POST /-/reload read it");
     }
     // Dropped at the end, which ends the threads; one that hangs is not waited for.
     let _watches = lock

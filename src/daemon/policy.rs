@@ -4,47 +4,46 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use axum::http::{HeaderMap, Method, StatusCode, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use crate::config::{AdminConfig, file};
 
 /// What anybody may read by any name: Prometheus and Kubernetes address it as they know it.
-pub(super) const OPEN: [&str; 3] = ["/metrics", "/-/healthy", "/-/ready"];
+pub(super) const OPEN: [&str; 3] = [METRICS, "/-/healthy", "/-/ready"];
+/// Of those, what a read token closes: numbers tell what is trained.
+const METRICS: &str = "/metrics";
 /// What shows the file itself, comments and all: for those who may change it.
 const OF_EDITORS: [&str; 1] = ["/api/v1/config/text"];
 /// Shortest token.
 const TOKEN_BYTES: usize = 32;
 
-/// Who may post. Holds a digest of the token, never the token.
+/// Who may read and post. Holds digests of the tokens, never the tokens.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     lifecycle: bool,
     token: Option<[u8; 32]>,
+    read_token: Option<[u8; 32]>,
     hosts: Vec<String>,
 }
 
 impl Policy {
-    /// Reads the token file of a validated config.
+    /// Reads the token files of a validated config.
     ///
     /// # Errors
-    /// Why it cannot be read, or that it is too short.
-    pub fn of(config: &AdminConfig) -> Result<Self, String> {
-        let token = if config.token_file.is_empty() {
-            None
-        } else {
-            let text = file::read(Path::new(&config.token_file)).map_err(|e| e.to_string())?;
-            let token = text.trim_ascii();
-            if token.len() < TOKEN_BYTES {
-                return Err(format!(
-                    "holds {} bytes, expected at least {TOKEN_BYTES} (for example from `openssl rand -hex 32`)",
-                    token.len()
-                ));
-            }
-            Some(Sha256::digest(token).into())
-        };
+    /// The key of the one that is wrong, and why: it cannot be read, is too short, or both hold the same.
+    pub fn of(config: &AdminConfig) -> Result<Self, (&'static str, String)> {
+        const READ: &str = "admin.read_token_file";
+        let read = |key, path: &str| token_of(path).map_err(|why| (key, why));
+        let (token, read_token) = (read("admin.token_file", &config.token_file)?, read(READ, &config.read_token_file)?);
+        if token.is_some() && token == read_token {
+            return Err((READ, "holds the token of admin.token_file: whoever may look could act".into()));
+        }
         Ok(Self {
             lifecycle: config.lifecycle,
             token,
+            read_token,
             hosts: config.hosts.clone(),
         })
     }
@@ -61,13 +60,38 @@ impl Policy {
         self.token.is_some()
     }
 
+    /// Whether a request only looks.
+    #[must_use]
+    pub fn is_read(method: &Method, path: &str) -> bool {
+        matches!(*method, Method::GET | Method::HEAD) && !OF_EDITORS.contains(&path)
+    }
+
+    /// Whether reasons are told to whoever sent these headers, where everybody is told the state.
+    #[must_use]
+    pub fn tells(&self, headers: &HeaderMap) -> bool {
+        self.read_token.is_none() || self.may_read(headers)
+    }
+
+    /// Whether a request holds a token that suffices to read.
+    fn may_read(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let tokens = [&self.token, &self.read_token];
+        // All are compared: the time tells nothing.
+        let right = tokens.into_iter().flatten().map(|want| {
+            let by_bearer = bearer(given).is_some_and(|given| is_token(given.as_bytes(), want));
+            let by_password = password(given).is_some_and(|given| is_token(&given, want));
+            by_bearer | by_password
+        });
+        right.fold(false, |any, right| any | right)
+    }
+
     /// Checks a request by its method, path and headers.
     ///
     /// # Errors
     /// Status and reason of the refusal.
     pub fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-        let reads = matches!(*method, Method::GET | Method::HEAD) && !OF_EDITORS.contains(&path);
-        if reads && OPEN.contains(&path) {
+        let reads = Self::is_read(method, path);
+        if reads && OPEN.contains(&path) && (path != METRICS || self.read_token.is_none()) {
             return Ok(());
         }
         if !reads && !self.lifecycle {
@@ -97,7 +121,16 @@ impl Policy {
             return Err((StatusCode::FORBIDDEN, "the request comes from another site"));
         }
         match &self.token {
-            Some(want) if !reads => authorised(text(header::AUTHORIZATION), want),
+            // A password that the browser remembers is sent with whatever another site makes it ask for: it never acts.
+            Some(want) if !reads => match bearer(text(header::AUTHORIZATION)) {
+                Some(given) if is_token(given.as_bytes(), want) => Ok(()),
+                _ => Err((StatusCode::UNAUTHORIZED, "a bearer token is needed: Authorization: Bearer …")),
+            },
+            _ if self.read_token.is_some() && reads && self.may_read(headers) => Ok(()),
+            _ if self.read_token.is_some() && reads => Err((
+                StatusCode::UNAUTHORIZED,
+                "a token is needed to read: Authorization: Bearer …, or as a password with any name",
+            )),
             // The name is all that tells DNS rebinding from the operator.
             _ if self.knows(host) => Ok(()),
             _ => Err((
@@ -116,21 +149,45 @@ impl Policy {
     }
 }
 
-/// Whether an Authorization header holds the token of this digest.
-fn authorised(given: Option<&str>, want: &[u8; 32]) -> Result<(), (StatusCode, &'static str)> {
-    // The scheme's name is case-insensitive (RFC 9110, section 11.1).
-    let given = given
-        .and_then(|a| a.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map_or("", |(_, token)| token.trim());
-    let given: [u8; 32] = Sha256::digest(given.as_bytes()).into();
+/// The digest of the token in a file; none for no file.
+fn token_of(path: &str) -> Result<Option<[u8; 32]>, String> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let text = file::read(Path::new(path)).map_err(|e| e.to_string())?;
+    let token = text.trim_ascii();
+    if token.len() < TOKEN_BYTES {
+        return Err(format!(
+            "holds {} bytes, expected at least {TOKEN_BYTES} (for example from `openssl rand -hex 32`)",
+            token.len()
+        ));
+    }
+    Ok(Some(Sha256::digest(token).into()))
+}
+
+/// What an Authorization header gives by this scheme, whose name is case-insensitive (RFC 9110, section 11.1).
+fn by_scheme<'a>(given: Option<&'a str>, scheme: &str) -> Option<&'a str> {
+    let (named, what) = given?.split_once(' ')?;
+    named.eq_ignore_ascii_case(scheme).then(|| what.trim())
+}
+
+fn bearer(given: Option<&str>) -> Option<&str> {
+    by_scheme(given, "bearer")
+}
+
+/// The password of basic authentication (RFC 7617), which browsers ask their users for.
+fn password(given: Option<&str>) -> Option<Vec<u8>> {
+    let pair = STANDARD.decode(by_scheme(given, "basic")?).ok()?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    Some(pair[colon + 1..].to_vec())
+}
+
+/// Whether this is the token of the digest.
+fn is_token(given: &[u8], want: &[u8; 32]) -> bool {
+    let given: [u8; 32] = Sha256::digest(given).into();
     // Digests are compared as a whole: the time tells nothing about the token.
     let differs = given.iter().zip(want).fold(0, |d, (a, b)| d | (a ^ b));
-    if std::hint::black_box(differs) == 0 {
-        Ok(())
-    } else {
-        Err((StatusCode::UNAUTHORIZED, "a bearer token is needed: Authorization: Bearer …"))
-    }
+    std::hint::black_box(differs) == 0
 }
 
 #[cfg(test)]
@@ -143,6 +200,7 @@ mod tests {
         Policy {
             lifecycle,
             token: token.map(|t| Sha256::digest(t.as_bytes()).into()),
+            read_token: None,
             hosts: vec!["trainer.local".into()],
         }
     }
@@ -263,11 +321,69 @@ mod tests {
             token_file: file.display().to_string(),
             ..AdminConfig::default()
         };
-        assert!(Policy::of(&config).err().unwrap().contains("No such file"));
+        assert!(Policy::of(&config).err().unwrap().1.contains("No such file"));
         std::fs::write(&file, "short-canary\n").unwrap();
-        let error = Policy::of(&config).err().unwrap();
+        let (key, error) = Policy::of(&config).err().unwrap();
+        assert_eq!(key, "admin.token_file");
         assert!(error.contains("holds 12 bytes") && !error.contains("canary"), "{error}");
         std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
         assert!(Policy::of(&config).is_ok());
+        let both = AdminConfig {
+            read_token_file: config.token_file.clone(),
+            ..config
+        };
+        let (key, error) = Policy::of(&both).err().unwrap();
+        assert!(key == "admin.read_token_file" && error.contains("could act"), "{error}");
+    }
+
+    #[test]
+    fn a_read_token_reads_and_never_acts() {
+        let (look, act) = ("look-0123456789abcdef0123456789abcdef", "act-0123456789abcdef0123456789abcdef");
+        let digest = |token: &str| Some(Sha256::digest(token.as_bytes()).into());
+        let policy = Policy {
+            lifecycle: true,
+            token: digest(act),
+            read_token: digest(look),
+            hosts: vec![],
+        };
+        let bearer = |token: &str| format!("Bearer {token}");
+        let basic = |token: &str| format!("Basic {}", STANDARD.encode(format!("any name:{token}")));
+        let paths = ["/", "/metrics", "/api/v1/status", "/curves.svg", "/nowhere"];
+        // (header, reads, acts)
+        let table: &[(Option<String>, Option<u16>, Option<u16>)] = &[
+            (None, Some(401), Some(401)),
+            (Some(bearer(look)), None, Some(401)),
+            (Some(basic(look)), None, Some(401)),
+            (Some(bearer(act)), None, None),
+            (Some(basic(act)), None, Some(401)),
+            (Some(bearer("wrong")), Some(401), Some(401)),
+            (Some(basic("wrong")), Some(401), Some(401)),
+            (Some("Basic !".into()), Some(401), Some(401)),
+            (Some(look.into()), Some(401), Some(401)),
+        ];
+        for (header, reads, acts) in table {
+            // With a token any name will do, and without one none does.
+            for host in [EVIL, SELF] {
+                let mut given = vec![host];
+                given.extend(header.as_deref().map(|h| ("authorization", h)));
+                for path in paths {
+                    assert_eq!(answer(&policy, &Method::GET, path, &given), *reads, "GET {path} {given:?}");
+                }
+                for (method, path) in [(Method::POST, "/-/pause"), (Method::POST, "/metrics"), (Method::GET, OF_EDITORS[0])] {
+                    assert_eq!(answer(&policy, &method, path, &given), *acts, "{method} {path} {given:?}");
+                }
+                for path in ["/-/healthy", "/-/ready"] {
+                    assert_eq!(answer(&policy, &Method::GET, path, &given), None, "{path} {given:?}");
+                }
+                let mut headers = HeaderMap::new();
+                header
+                    .iter()
+                    .for_each(|h| drop(headers.insert("authorization", h.parse().unwrap())));
+                assert_eq!(policy.tells(&headers), reads.is_none());
+                // Whoever has one, a script of another site has not.
+                given.push(("origin", "http://another.example"));
+                assert_eq!(answer(&policy, &Method::GET, "/", &given), Some(403), "{given:?}");
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use super::changes::{frozen, listed};
 use super::listen;
 use super::policy::Policy;
 use super::settings::Settings;
+use super::tls::Identity;
 
 use crate::config::diff::strongest;
 use crate::config::{Change, Class, ConfigError, Problem, Source, diff};
@@ -28,6 +29,7 @@ pub(super) struct NewConfig {
     /// The farthest among the changes; none = there are no changes.
     pub(super) class: Option<Class>,
     pub(super) policy: Policy,
+    pub(super) tls: Option<Identity>,
     /// Edits of the file that environment or command line keep from having an effect, in words.
     pub(super) shadowed: Vec<String>,
     /// The admin server moves to this one (`Some(None)`: it ends).
@@ -90,8 +92,8 @@ pub(super) fn rehearse(source: &Source, text: &str, in_force: &Settings) -> (Vec
 
 fn compare(mut settings: Settings, in_force: &Settings) -> Result<NewConfig, Refusal> {
     let changes = diff(&in_force.config, &settings.config);
-    let policy = match settings.policy() {
-        Ok(policy) => policy,
+    let (policy, tls) = match settings.policy().and_then(|policy| Ok((policy, settings.tls()?))) {
+        Ok(read) => read,
         Err(e) => return Err(Refusal::of(ReloadOutcome::Invalid, changes, e)),
     };
     let shadowed = settings.newly_shadowed(in_force);
@@ -123,6 +125,7 @@ fn compare(mut settings: Settings, in_force: &Settings) -> Result<NewConfig, Ref
         changes,
         class,
         policy,
+        tls,
         shadowed,
         listener,
     })

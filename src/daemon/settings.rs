@@ -7,6 +7,7 @@ use splitmask_pipeline::bucket::secret::hidden;
 use toml::Value;
 
 use super::policy::Policy;
+use super::tls::Identity;
 use crate::config::{Config, ConfigError, Loaded, Place, Problem, Shadowed, tree};
 use crate::exit::CliError;
 use crate::trainer::control::{Blame, Failure};
@@ -38,9 +39,14 @@ impl Settings {
         edited.map(|(key, now)| now.told(key)).collect()
     }
 
-    /// Reads the token file.
+    /// Reads the token files.
     pub(super) fn policy(&self) -> Result<Policy, ConfigError> {
-        Policy::of(&self.config.admin).map_err(|e| self.wrong("admin.token_file", e))
+        Policy::of(&self.config.admin).map_err(|(key, why)| self.wrong(key, why))
+    }
+
+    /// Reads certificate and key of the admin server, where it has them.
+    pub(super) fn tls(&self) -> Result<Option<Identity>, ConfigError> {
+        Identity::of(&self.config.admin).map_err(|(key, why)| self.wrong(key, why))
     }
 
     /// A key that turned out to be wrong when it was used.

@@ -81,7 +81,7 @@ fn make(source: &Source, metrics: &TrainMetrics, launch: &Launch) -> Result<Star
     let loaded = source.load().map_err(|e| refused(e, source))?;
     let (file_sha256, warnings) = (loaded.file_sha256.clone(), warnings(&loaded));
     let settings = Settings::of(loaded);
-    let policy = settings.policy()?;
+    let (policy, tls) = (settings.policy()?, settings.tls()?);
     let run_dir = settings.config.run_dir();
     let (mut from, mut lock, mut opened) = (None, None, None);
     if launch.rank == 0 {
@@ -112,6 +112,7 @@ fn make(source: &Source, metrics: &TrainMetrics, launch: &Launch) -> Result<Star
                 from,
                 mirror,
                 told,
+                tls,
             })
         }
         Err(e) => {

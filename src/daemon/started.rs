@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::lock::RunLock;
 use super::policy::Policy;
 use super::settings::Settings;
+use super::tls::Identity;
 use crate::config::Change;
 use crate::mirror::Mirror;
 
@@ -23,6 +24,8 @@ pub struct Started {
     pub(super) from: Option<(u64, Vec<Change>)>,
     /// The copy of the run folder in a store; of several ranks, rank 0 alone keeps it.
     pub(super) mirror: Option<Mirror>,
+    /// What the admin server is served with, where it speaks TLS.
+    pub(super) tls: Option<Identity>,
     /// Which of run folder and mirror it goes on from, and why.
     pub(super) told: Option<String>,
 }

@@ -1,10 +1,12 @@
 //! The loop that owns the run: starts the trainer, forwards what is asked of it, drains it.
 
 mod bucket;
+mod certificate;
 mod ending;
 mod journal_lines;
 mod mirror;
 mod observe;
+mod pause;
 mod reload;
 
 use std::panic::AssertUnwindSafe;
@@ -118,8 +120,8 @@ pub(super) struct Supervisor<T> {
     pub(super) ready: bool,
     /// Batches consumed at the last rollback that the journal tells of.
     pub(super) rollback_told: Option<u64>,
-    /// The run is paused, as the journal tells.
-    paused: bool,
+    /// Pauses, as asked for and as told.
+    pauses: pause::Pauses,
     /// Number of the last failure beside training that the journal tells of.
     pub(super) failure_told: u64,
     /// The first trainer took its first batch: the start is accepted.
@@ -164,7 +166,7 @@ impl<T: Train> Supervisor<T> {
             bucket_says: String::new(),
             ready: false,
             rollback_told: None,
-            paused: false,
+            pauses: pause::Pauses::default(),
             failure_told: 0,
             accepted: false,
             folder_lost: false,
@@ -262,7 +264,10 @@ impl<T: Train> Supervisor<T> {
                     ),
                 }));
             }
+            Event::Certificate(found) => self.certificate_changed(found),
             Event::Reload(reply) => self.reload_asked(reply),
+            Event::Pause(reply) => self.pause_asked(reply),
+            Event::Resume(reply) => self.resume_asked(reply),
             Event::Checkpoint(reply) => self.checkpoint(move |answer| drop(reply.send(answer))),
             Event::Read(number, reading) => self.config_read(number, *reading),
             Event::Reconfigured(answer) => self.reconfigured(answer),
@@ -316,6 +321,7 @@ impl<T: Train> Supervisor<T> {
         self.built_with = settings;
         let (commands, inbox) = channel();
         self.commands = commands;
+        self.hold_new_trainer();
         let spec = self.trainer_spec(&config);
         let (train, status, events) = (
             Arc::clone(&self.parts.train),

@@ -10,6 +10,8 @@ use crate::checkpoint::{COMPLETE, name_of, step_of};
 pub(super) const CHECKPOINTS: &str = "checkpoints";
 /// Object with the name of the best checkpoint.
 pub(super) const BEST: &str = "checkpoints/best";
+/// Folder of the pictures of earlier steps, as in a run folder.
+pub(super) const PICTURES: &str = "pictures";
 /// In place of [`COMPLETE`] in a checkpoint that was found damaged: why.
 pub(super) const DAMAGED: &str = "damaged.json";
 
@@ -24,6 +26,14 @@ pub(super) fn parsed(object: &str) -> Option<(u64, &str)> {
     Some((step_of(folder)?, file))
 }
 
+/// Whether an object, or a file by its path in the run folder, is the picture of an earlier step: `pictures/NAME/step-00001000.png`.
+pub(super) fn is_earlier_picture(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('/').collect();
+    let [PICTURES, of, file] = parts[..] else { return false };
+    let step = file.strip_prefix("step-").and_then(|rest| rest.strip_suffix(".png"));
+    !of.is_empty() && !of.starts_with('.') && step.is_some_and(|step| !step.is_empty() && step.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// Whether a file of this name, at the top of a run folder, is copied: what tells the run's history, what it looks like, and what it was told.
 pub(super) fn belongs(name: &str) -> bool {
     let ends = |ends: &[&str]| ends.iter().any(|e| name.ends_with(e));
@@ -34,7 +44,7 @@ fn is_hang(name: &str) -> bool {
     name.starts_with("hang-step-") && name.ends_with(".txt")
 }
 
-/// Those files of a run folder, by name.
+/// Those files of a run folder, by name; the pictures of earlier steps by their path in it.
 ///
 /// # Errors
 /// The folder cannot be listed.
@@ -47,7 +57,28 @@ pub(super) fn in_folder(run_dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
             found.push((name, entry.path()));
         }
     }
+    found.extend(earlier_pictures(run_dir)?);
     found.sort();
+    Ok(found)
+}
+
+fn earlier_pictures(run_dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    // A folder that is not there, or goes meanwhile, holds nothing.
+    let listed = |folder: &Path| match fs::read_dir(folder) {
+        Ok(entries) => entries.collect::<io::Result<Vec<_>>>(),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(vec![]),
+        Err(e) => Err(e),
+    };
+    let mut found = vec![];
+    for kind in listed(&run_dir.join(PICTURES))? {
+        for picture in listed(&kind.path())? {
+            let (of, file) = (kind.file_name(), picture.file_name());
+            let name = format!("{PICTURES}/{}/{}", of.to_string_lossy(), file.to_string_lossy());
+            if is_earlier_picture(&name) && picture.file_type()?.is_file() {
+                found.push((name, picture.path()));
+            }
+        }
+    }
     Ok(found)
 }
 
@@ -90,6 +121,18 @@ mod tests {
             "lease.json",
         ] {
             assert!(!belongs(name), "{name}");
+        }
+        assert!(is_earlier_picture("pictures/inpaint/step-00001000.png"));
+        for name in [
+            "inpaint.png",
+            "pictures/step-1.png",
+            "pictures/inpaint/.tmp-step-1.png",
+            "pictures/../step-1.png",
+            "pictures/inpaint/step-.png",
+            "pictures/inpaint/step-1.png/x",
+            "pictures/inpaint/notes.txt",
+        ] {
+            assert!(!is_earlier_picture(name), "{name}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use splitmask_pipeline::bucket::prefix::{Prefix, PrefixError};
 
-use super::files::{BEST, CHECKPOINTS, parsed};
+use super::files::{BEST, CHECKPOINTS, PICTURES, is_earlier_picture, parsed};
 use crate::checkpoint::{COMPLETE, step_of};
 
 /// Checkpoints of a mirror.
@@ -16,6 +16,8 @@ pub(super) struct Inventory {
     pub(super) bytes: BTreeMap<u64, u64>,
     /// Steps of which something is there, but not all: what a process that died in an upload has left.
     pub(super) torn: BTreeSet<u64>,
+    /// Pictures of earlier steps.
+    pub(super) pictures: BTreeSet<String>,
     /// The one of the best evaluation.
     pub(super) best: Option<u64>,
 }
@@ -42,6 +44,8 @@ impl Inventory {
                 found.torn.remove(&step);
             }
         }
+        let pictures = prefix.list(PICTURES)?.into_iter().map(|(name, _)| name);
+        found.pictures = pictures.filter(|name| is_earlier_picture(name)).collect();
         let best = prefix.get(BEST)?;
         found.best = best.and_then(|(name, _)| step_of(String::from_utf8_lossy(&name).trim()));
         Ok(found)

@@ -262,7 +262,8 @@ impl Keeper {
             inventory.whole.remove(&step);
             inventory.torn.insert(step);
             self.same.remove(&step);
-            let uploaded = uploader.checkpoint(step, &folder, &self.opening.run_dir, &mut self.sent);
+            let (run_dir, sent) = (&self.opening.run_dir, &mut self.sent);
+            let uploaded = uploader.checkpoint(step, &folder, run_dir, sent, &mut inventory.pictures);
             let bytes = held(&self.status).transfer.take().map_or(0, |t| t.of);
             match uploaded {
                 Ok(Some(text)) => {
@@ -300,7 +301,7 @@ impl Keeper {
             self.same.retain(|step, _| !deleted.contains(step));
         }
         if finishing && !did {
-            uploader.run_files(&self.opening.run_dir, &mut self.sent)?;
+            uploader.run_files(&self.opening.run_dir, &mut self.sent, &mut inventory.pictures)?;
         }
         self.show_newest();
         Ok(if did { Round::Did } else { Round::Current })

@@ -9,7 +9,7 @@ use splitmask_pipeline::bucket::prefix::{Prefix, PrefixFailure};
 use splitmask_pipeline::file;
 
 use super::failure::Trouble;
-use super::files::{DAMAGED, belongs, object};
+use super::files::{DAMAGED, belongs, is_earlier_picture, object};
 use super::flow::Flow;
 use super::identity::RUN_FILE;
 use super::inventory::Inventory;
@@ -196,12 +196,17 @@ impl Restorer<'_> {
     /// Brings what is beside the checkpoints. Lines that stand here in other words are set aside: they are of steps that the run on the mirror took anew.
     fn history(&self) -> Result<(), Failed> {
         for (name, _) in self.prefix.list("")? {
-            if !belongs(&name) || name.contains('/') || name == RUN_FILE {
+            let earlier = is_earlier_picture(&name);
+            if !earlier && (!belongs(&name) || name.contains('/') || name == RUN_FILE) {
                 continue;
             }
             let path = self.run_dir.join(&name);
             let disk = |e: &std::io::Error| Failed::Trouble(Trouble::disk(&path, e));
-            let beside = self.run_dir.join(format!(".tmp-{name}"));
+            if earlier {
+                fs::create_dir_all(path.parent().unwrap_or(self.run_dir)).map_err(|e| disk(&e))?;
+            }
+            let own = path.file_name().unwrap_or_default().to_string_lossy();
+            let beside = path.with_file_name(format!(".tmp-{own}"));
             let mut out = File::create(&beside).map_err(|e| disk(&e))?;
             match self.prefix.get_to(&name, &mut out, &mut |_| Ok(())) {
                 Ok(_) => {}

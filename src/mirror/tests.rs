@@ -106,6 +106,9 @@ fn the_mirror_follows_the_run_folder_its_retention_its_rollbacks_and_steps_that_
     save(&run, 1, 0);
     ground.until("the first is there", || ground.mirrored() == [1]);
     fs::write(run.join("metrics.jsonl"), "{\"step\":3}\n").unwrap();
+    let pictures = |root: &str, step: u64| ground.path(root).join(format!("pictures/inpaint/step-{step:08}.png"));
+    fs::create_dir_all(pictures("a", 1).parent().unwrap()).unwrap();
+    [1, 2].map(|step| fs::write(pictures("a", step), format!("at {step}")).unwrap());
     save(&run, 2, 0);
     save(&run, 3, 0);
     ground.until("two are kept", || ground.mirrored() == [2, 3]);
@@ -129,11 +132,22 @@ fn the_mirror_follows_the_run_folder_its_retention_its_rollbacks_and_steps_that_
     opened.mirror.configure(Some(ground.settings(1)));
     ground.until("one is kept", || ground.mirrored() == [3]);
     fs::write(run.join("journal.jsonl"), "{}\n").unwrap();
+    // Of earlier pictures the mirror has those that the run folder keeps.
+    assert!(pictures("mirror", 1).exists());
+    fs::remove_file(pictures("a", 1)).unwrap();
     finish(&opened);
+    assert!(!pictures("mirror", 1).exists());
+    assert_eq!(fs::read_to_string(pictures("mirror", 2)).unwrap(), "at 2");
     assert!(ground.path("mirror/journal.jsonl").exists(), "the end comes too");
     assert!(!ground.path("mirror/lease.json").exists(), "the lease is given back");
     opened.mirror.configure(None);
     assert!(!opened.mirror.is_on());
+    // They come to the next machine, and what it lets go of goes from the mirror too.
+    let next = ground.open("b").unwrap();
+    assert_eq!(fs::read_to_string(pictures("b", 2)).unwrap(), "at 2");
+    fs::remove_file(pictures("b", 2)).unwrap();
+    finish(&next);
+    assert!(!pictures("mirror", 2).exists());
 }
 
 #[test]

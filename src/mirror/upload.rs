@@ -1,6 +1,6 @@
 //! From the run folder to the mirror.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::SystemTime;
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use splitmask_pipeline::bucket::prefix::Prefix;
 
 use super::failure::Trouble;
-use super::files::{BEST, CHECKPOINTS, DAMAGED, checksums, in_folder, object, parsed};
+use super::files::{BEST, CHECKPOINTS, DAMAGED, checksums, in_folder, is_earlier_picture, object, parsed};
 use super::flow::Flow;
 use super::inventory::Inventory;
 use super::lease::Lease;
@@ -62,6 +62,7 @@ impl Uploader<'_> {
         folder: &Path,
         run_dir: &Path,
         sent: &mut BTreeMap<String, Seen>,
+        pictures: &mut BTreeSet<String>,
     ) -> Result<Option<String>, Trouble> {
         // All are opened first: retention may delete the folder meanwhile, and an open file stays.
         let opened = || -> std::io::Result<_> {
@@ -98,15 +99,29 @@ impl Uploader<'_> {
             let want = sums.get(name).ok_or_else(|| damaged(format!("{COMPLETE} does not name {name}")))?;
             self.put(&object(step, name), &mut file, size, Some(want))?;
         }
-        self.run_files(run_dir, sent)?;
+        self.run_files(run_dir, sent, pictures)?;
         self.lease.check()?;
         self.prefix.put(&object(step, COMPLETE), text.clone())?;
         Ok(Some(text))
     }
 
-    /// Uploads the files at the top of the run folder that changed since `sent`.
-    pub(super) fn run_files(&self, run_dir: &Path, sent: &mut BTreeMap<String, Seen>) -> Result<(), Trouble> {
-        for (name, path) in in_folder(run_dir).map_err(|e| Trouble::disk(run_dir, &e))? {
+    /// Uploads the files beside the checkpoints that changed since `sent`, and deletes those of the mirror's `pictures` that the run folder let go of.
+    pub(super) fn run_files(
+        &self,
+        run_dir: &Path,
+        sent: &mut BTreeMap<String, Seen>,
+        pictures: &mut BTreeSet<String>,
+    ) -> Result<(), Trouble> {
+        let here = in_folder(run_dir).map_err(|e| Trouble::disk(run_dir, &e))?;
+        let stay: BTreeSet<&String> = here.iter().map(|(name, _)| name).collect();
+        let gone: Vec<String> = pictures.iter().filter(|name| !stay.contains(name)).cloned().collect();
+        for name in gone {
+            self.lease.check()?;
+            self.prefix.delete(&name)?;
+            pictures.remove(&name);
+            sent.remove(&name);
+        }
+        for (name, path) in here {
             let opened = File::open(&path).and_then(|file| {
                 let meta = file.metadata()?;
                 Ok((file, (meta.len(), meta.modified()?)))
@@ -127,6 +142,9 @@ impl Uploader<'_> {
                 },
                 _ => trouble,
             })?;
+            if is_earlier_picture(&name) {
+                pictures.insert(name.clone());
+            }
             sent.insert(name, seen);
         }
         Ok(())

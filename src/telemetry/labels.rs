@@ -97,6 +97,8 @@ closed_label! {
         Denied = "denied",
         /// The disk refuses the checkpoint of a schedule that is done.
         Disk = "disk",
+        /// Somebody asked for it.
+        Asked = "asked",
     }
 }
 

@@ -105,6 +105,8 @@ pub struct TrainMetrics {
     pub config_generation: Gauge,
     /// `splitmask_config_reloads_total`.
     pub config_reloads: PerLabel<ReloadOutcome, IntCounter>,
+    /// `splitmask_admin_tls_last_load_successful`.
+    pub tls_last_load_successful: Gauge,
     /// The copy of the run in an object store.
     pub mirror: MirrorMetrics,
     /// The ranks that train the run together.
@@ -264,6 +266,11 @@ impl TrainMetrics {
                 "splitmask_config_last_reload_successful",
                 "1 if the last attempt to load the config succeeded, the start included; 0 if the old config goes on.",
             )?,
+            tls_last_load_successful: gauge(
+                r,
+                "splitmask_admin_tls_last_load_successful",
+                "1 if the certificate that is served is the one of the files, or there is none; 0 if the files cannot be served, and an older one is.",
+            )?,
             config_last_reload_success_timestamp: gauge(
                 r,
                 "splitmask_config_last_reload_success_timestamp_seconds",
@@ -295,10 +302,10 @@ impl TrainMetrics {
         self.phases.of(phase)
     }
 
-    /// Shows why the run is paused; `None` = it is not.
-    pub fn set_paused(&self, reason: Option<PauseReason>) {
+    /// Shows why the run is paused; nothing = it is not.
+    pub fn set_paused(&self, reasons: &[PauseReason]) {
         for &each in PauseReason::ALL {
-            self.paused.of(each).set(f64::from(u8::from(reason == Some(each))));
+            self.paused.of(each).set(f64::from(u8::from(reasons.contains(&each))));
         }
     }
 

@@ -73,7 +73,7 @@ pub(super) fn assemble(
     telemetry.train.ranks.world.set(peers.map_or(1, Peers::world) as f64);
     telemetry.train.ranks.restarts.set(company.launching.restarts() as f64);
     // A paused trainer that is rebuilt by a reload is paused no more.
-    telemetry.train.set_paused(None);
+    telemetry.train.set_paused(&[]);
 
     let words = Rc::new(spec.load_words(device)?);
     peers.map(|peers| peers.agree("codebook", &words.id())).transpose()?;

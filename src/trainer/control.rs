@@ -96,8 +96,38 @@ pub enum Command {
         /// Where to answer.
         reply: Reply<(PathBuf, u64)>,
     },
+    /// Write a checkpoint and take no more steps until [`Command::Resume`]; a run that is paused so already only answers.
+    Pause {
+        /// Answers where it stands.
+        reply: Reply<PausedAt>,
+    },
+    /// End the pause that [`Command::Pause`] began, if there is one.
+    Resume {
+        /// Answers the step, and why the run is paused even so, if it is.
+        reply: Reply<ResumedAt>,
+    },
     /// Finish the step, write a checkpoint, return [`Outcome::Stopped`].
     Stop,
+}
+
+/// Where a run that was asked to pause stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PausedAt {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// The checkpoint of this step; none while the disk refuses it.
+    pub checkpoint: Option<PathBuf>,
+    /// Why there is none; it is tried again.
+    pub error: Option<String>,
+}
+
+/// Where a run that was asked to go on stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ResumedAt {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Why it is paused even so: nobody asked for that, and asking does not end it.
+    pub paused: Option<String>,
 }
 
 /// How a trainer ended. Failures are `Err(TrainError)`.
@@ -130,7 +160,7 @@ pub enum State {
     Checkpointing,
     /// Measuring k-NN accuracy or drawing pictures.
     Evaluating,
-    /// Waiting for a reload: too many samples failed, or the bucket refuses the credentials. [`Status::paused`] says why.
+    /// Taking no steps: too many samples failed, the bucket refuses the credentials, or somebody asked for it. [`Status::paused`] says why.
     Paused,
     /// Finishing after a stop.
     Draining,
@@ -211,6 +241,8 @@ pub struct Status {
     pub chance: Vec<(String, f64)>,
     /// Why the run is paused, with what to do about it.
     pub paused: Option<String>,
+    /// Whether somebody asked for a pause ([`Command::Pause`]), and not yet for its end.
+    pub pause_asked: bool,
     /// Why the checkpoint that the run is to end with is not written yet; it is tried again.
     pub unsaved: Option<String>,
     /// Whether the first batch was consumed, i.e. the daemon is ready.

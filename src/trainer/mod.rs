@@ -28,6 +28,7 @@ mod setup;
 pub mod spec;
 mod speed;
 mod stability;
+mod standing_still;
 mod state;
 mod step;
 mod tensorboard;

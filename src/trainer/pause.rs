@@ -1,13 +1,11 @@
 //! A run that cannot have its data, or cannot write the checkpoint that it is to end with, pauses rather than ends: weights stay in memory, and a reload,
-//! the bucket's consent or room on the disk lets it go on.
+//! the bucket's consent or room on the disk lets it go on. One that somebody asks to pause does the same until it is asked to go on.
 
 use std::time::{Duration, Instant};
 
 use splitmask_pipeline::config::OnBudget;
 use splitmask_pipeline::error::{PipelineError, ShardError};
 
-use super::outlets::Outlets;
-use super::state::RunState;
 use crate::telemetry::metrics::PauseReason;
 
 /// Longest time between two tries to write the checkpoint of a pause, and between two looks whether credentials were renewed.
@@ -17,7 +15,10 @@ pub(super) const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// Why and how a run is paused.
 pub(super) struct Pause {
-    why: PauseReason,
+    pub(super) why: PauseReason,
+    /// The same in words, with what to do.
+    pub(super) reason: String,
+    pub(super) began: Instant,
     /// When the checkpoint of this pause is tried again, if it is not written.
     write_at: Option<Instant>,
     write_after: Duration,
@@ -46,29 +47,17 @@ impl Pause {
     }
 
     /// Begins now; `safe` says whether its checkpoint is written.
-    pub(super) fn begin(why: PauseReason, retry_budget_s: f64, safe: bool) -> Self {
+    pub(super) fn begin(why: PauseReason, reason: String, retry_budget_s: f64, safe: bool) -> Self {
         let every = RETRY.min(Duration::from_secs_f64(retry_budget_s));
         Self {
             why,
+            reason,
+            began: Instant::now(),
             write_at: (!safe).then(|| Instant::now() + FIRST_RETRY),
             write_after: FIRST_RETRY,
             again: (why == PauseReason::Denied).then(|| Instant::now() + every),
             every,
         }
-    }
-
-    /// Says why nothing moves.
-    pub(super) fn tell(&self, reason: String, state: &RunState, out: &Outlets) {
-        tracing::error!(step = state.step, "paused: {reason}");
-        out.board().paused = Some(reason);
-        out.telemetry.train.set_paused(Some(self.why));
-    }
-
-    /// Says that it is over.
-    pub(super) fn end(state: &RunState, out: &Outlets) {
-        tracing::info!(step = state.step, "no longer paused");
-        out.board().paused = None;
-        out.telemetry.train.set_paused(None);
     }
 
     /// What is due now, if anything is; the next time is set then.

@@ -5,7 +5,6 @@ use std::sync::mpsc::TryRecvError;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::request::SampleRequest;
 
 use super::control::{Command, Commands, Outcome, Reach, State};
@@ -14,14 +13,14 @@ use super::error::TrainError;
 use super::feed::{Feed, PATIENCE, Staged};
 use super::hooks::{Boundary, Flow, Hooks};
 use super::outlets::Outlets;
-use super::pause::{Due, Pause};
+use super::pause::Pause;
 use super::reading_labels::still_labels_of;
 use super::setup::Setup;
 use super::spec::TrainerSpec;
 use super::stability::Instability;
 use super::state::RunState;
 use super::step::take_step;
-use crate::telemetry::metrics::{PauseReason, Phase};
+use crate::telemetry::metrics::Phase;
 
 /// How a stretch of training ended.
 pub(super) enum Ended {
@@ -40,7 +39,10 @@ pub(super) struct Trainer {
     pub(super) out: Outlets,
     /// Since when no batch has come.
     waiting_since: Option<Instant>,
-    paused: Option<Pause>,
+    /// The run cannot go on by itself.
+    pub(super) paused: Option<Pause>,
+    /// Somebody asked for a pause.
+    pub(super) held: Option<Pause>,
 }
 
 /// What a reload has built and not yet put in place.
@@ -59,6 +61,7 @@ impl Trainer {
             out,
             waiting_since: None,
             paused: None,
+            held: None,
         }
     }
 
@@ -68,7 +71,7 @@ impl Trainer {
         self.show(State::Training);
         loop {
             let done = self.state.step >= self.setup.spec.optim.total_steps;
-            if done && self.paused.is_none() && self.last_checkpoint()? {
+            if done && !self.is_paused() && self.last_checkpoint()? {
                 break;
             }
             if self.obey(commands) {
@@ -76,9 +79,11 @@ impl Trainer {
                 self.checkpoint_within_grace()?;
                 return Ok(Ended::Done(Outcome::Stopped { step: self.state.step }));
             }
-            self.out.clock.switch(Phase::DataWait);
-            if self.paused.is_some() {
-                self.stay_paused();
+            // Data is what a run waits for that cannot go on by itself; one that was asked to stand still waits for nothing.
+            let waits = self.held.is_none() || self.paused.is_some();
+            self.out.clock.switch(if waits { Phase::DataWait } else { Phase::Other });
+            if self.is_paused() {
+                self.stay_paused()?;
                 continue;
             }
             match self.feed.next(PATIENCE) {
@@ -165,6 +170,8 @@ impl Trainer {
                         .map_err(|e| e.to_string());
                     reply.send(done);
                 }
+                Ok(Command::Pause { reply }) => reply.send(Ok(self.hold())),
+                Ok(Command::Resume { reply }) => reply.send(Ok(self.let_go())),
                 Ok(Command::Reconfigure { spec, reach, reply }) => {
                     self.out.clock.switch(Phase::Reload);
                     let done = self.reconfigure(*spec, reach).map(|()| self.state.step).map_err(|e| e.to_string());
@@ -255,63 +262,6 @@ impl Trainer {
         self.setup.own_pipeline = self.setup.launching.share().pipeline(&spec.pipeline);
         self.setup.spec = spec;
         self.hooks.reconfigured(&kept, &self.state, &self.setup, &self.out);
-    }
-
-    /// The stream of batches ended with `error`: pauses where that may pass, else writes a checkpoint and ends the run with it.
-    fn pause_or_end(&mut self, error: PipelineError) -> Result<(), TrainError> {
-        let begun = self.out.board().ready;
-        let Some(why) = Pause::reason(&error, self.setup.spec.data.on_budget).filter(|_| begun) else {
-            self.checkpoint_before_failing();
-            return Err(error.into());
-        };
-        let safe = self.checkpoint_at_pause();
-        let reason = match error.hint() {
-            Some(hint) => format!("{error}; {hint}"),
-            None => error.to_string(),
-        };
-        self.pause(why, safe, reason);
-        Ok(())
-    }
-
-    /// Begins a pause; `safe` says whether its checkpoint is written.
-    pub(super) fn pause(&mut self, why: PauseReason, safe: bool, reason: String) {
-        let pause = Pause::begin(why, self.setup.spec.pipeline.retry_budget_s, safe);
-        pause.tell(reason, &self.state, &self.out);
-        self.paused = Some(pause);
-        self.show(State::Paused);
-    }
-
-    /// Waits a little, and does what is due in a pause.
-    fn stay_paused(&mut self) {
-        std::thread::sleep(PATIENCE);
-        match self.paused.as_mut().and_then(Pause::due) {
-            None => {}
-            Some(Due::Checkpoint) => {
-                let safe = self.checkpoint_at_pause();
-                self.show(State::Paused);
-                if self.paused.as_mut().is_some_and(|pause| pause.tried_checkpoint(safe)) {
-                    self.resume();
-                }
-            }
-            Some(Due::AskBucket) => {
-                let (start, device) = (self.state.cursor, self.setup.device);
-                match self.setup.open_feed(start, device, &self.out.telemetry.pipeline) {
-                    Ok(feed) => {
-                        self.feed = feed;
-                        self.resume();
-                    }
-                    Err(error) => tracing::warn!("still paused: {error}"),
-                }
-            }
-        }
-    }
-
-    /// What a pause waited for is there: it is over.
-    fn resume(&mut self) {
-        if self.paused.take().is_some() {
-            Pause::end(&self.state, &self.out);
-            self.show(State::WaitingForData);
-        }
     }
 
     /// Shows what the trainer is doing, with the queue before it.

@@ -18,6 +18,9 @@ use super::run::{Ended, Trainer};
 use super::spec::TrainerSpec;
 use crate::telemetry::metrics::Phase;
 
+/// Why several ranks do not stand still.
+const NO_PAUSE: &str = "several ranks train, and they are not paused: stop them, and the same command goes on from the checkpoint";
+
 /// What the daemon of this rank has asked for, and not got yet.
 #[derive(Default)]
 struct Asked {
@@ -37,6 +40,8 @@ impl Asked {
                 }
                 Err(TryRecvError::Empty) => return,
                 Ok(Command::Checkpoint { reply }) => self.checkpoints.push(reply),
+                Ok(Command::Pause { reply }) => reply.send(Err(NO_PAUSE.into())),
+                Ok(Command::Resume { reply }) => reply.send(Err(NO_PAUSE.into())),
                 Ok(Command::Reconfigure { spec, reach, reply }) if peers.first() => self.reloads.push_back((spec, reach, reply)),
                 Ok(Command::Reconfigure { reply, .. }) => reply.send(Err(format!("a config is taken over through {}", peers.named(0)))),
             }

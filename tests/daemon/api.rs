@@ -70,6 +70,11 @@ fn answers_of_a_live_daemon_are_as_described() {
         ("POST", "/-/reload?dryrun=1", "/-/reload", "", 400),
         ("POST", "/-/reload", "/-/reload", "", 200),
         ("POST", "/-/checkpoint", "/-/checkpoint", "", 200),
+        ("POST", "/-/pause", "/-/pause", "", 200),
+        ("POST", "/-/pause", "/-/pause", "", 200),
+        ("GET", "/api/v1/status", "/api/v1/status", "", 200),
+        ("POST", "/-/resume", "/-/resume", "", 200),
+        ("POST", "/-/resume", "/-/resume", "", 200),
         ("POST", "/-/quit", "/-/quit", "", 202),
     ] {
         let (code, answer) = daemon.send(method, asked, "", body);

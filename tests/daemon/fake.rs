@@ -13,7 +13,7 @@ use splitmask::daemon::logging::{self, LogFormat};
 use splitmask::daemon::{self, DaemonArgs};
 use splitmask::exit::{CliError, ExitCode};
 use splitmask::telemetry::metrics::TrainMetrics;
-use splitmask::trainer::control::{Blame, Command, Failure, Outcome, Reach, State, StatusBoard};
+use splitmask::trainer::control::{Blame, Command, Failure, Outcome, PausedAt, Reach, ResumedAt, State, StatusBoard};
 use splitmask::trainer::spec::TrainerSpec;
 
 /// `train.threads` of a trainer that never obeys a stop.
@@ -89,6 +89,7 @@ fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard
     let found = checkpoint::newest_good(&checkpoint::folder_of(&spec.run_dir)).unwrap();
     let mut step = found.good.map_or(0, |good| good.progress.step);
     note(&spec, &format!("begin step={step} batch={} lr={}", spec.train.batch, spec.optim.lr));
+    let mut held = false;
     loop {
         match commands.recv_timeout(Duration::from_millis(2)) {
             Ok(Command::Stop) if spec.train.threads == STUBBORN => {}
@@ -97,6 +98,23 @@ fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard
                 return Ok(Outcome::Stopped { step });
             }
             Ok(Command::Checkpoint { reply }) => reply.send(Ok((write_checkpoint(&spec, step), step))),
+            Ok(Command::Pause { reply }) => {
+                held = true;
+                let mut board = status.lock().unwrap();
+                (board.state, board.paused, board.pause_asked) = (State::Paused, Some("asked for".into()), true);
+                let checkpoint = Some(write_checkpoint(&spec, step));
+                reply.send(Ok(PausedAt {
+                    step,
+                    checkpoint,
+                    error: None,
+                }));
+            }
+            Ok(Command::Resume { reply }) => {
+                held = false;
+                let mut board = status.lock().unwrap();
+                (board.paused, board.pause_asked) = (None, false);
+                reply.send(Ok(ResumedAt { step, paused: None }));
+            }
             Ok(Command::Reconfigure { spec: new, reach, reply }) => {
                 if spec.train.threads == PONDERS {
                     std::thread::sleep(Duration::from_millis(500));
@@ -114,6 +132,11 @@ fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => panic!("the daemon let go of its trainer"),
+        }
+        if held {
+            // A trainer that stands still from its first moment is ready too.
+            status.lock().unwrap().ready = true;
+            continue;
         }
         step += 1;
         assert!(spec.train.threads != PANICS || step < 3, "planted");

@@ -13,3 +13,4 @@ mod preload;
 mod process;
 mod reloads;
 mod schema;
+mod tls;

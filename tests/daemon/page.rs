@@ -188,6 +188,30 @@ fn the_page_shows_a_live_run_and_edits_its_config() {
         "the checkpoint",
         "/^Checkpoint of step/.test(document.getElementById('act-said').textContent)",
     );
+    // A pause, told in its place, and its end by the same button.
+    browser.click("pause");
+    browser.until(
+        "the pause",
+        "/^Paused at step/.test(document.getElementById('act-said').textContent)",
+    );
+    browser.until(
+        "its state",
+        "/^paused: asked for/.test(document.getElementById('state').textContent)",
+    );
+    let step = daemon.step();
+    assert_eq!(browser.text("#pause"), "Go on");
+    browser.until(
+        "its event",
+        "[...document.querySelectorAll('#events-body tr')].some(r => r.textContent.includes('pause') && r.textContent.includes('asked for'))",
+    );
+    assert_eq!(daemon.step(), step, "it stands still");
+    browser.click("pause");
+    browser.until(
+        "its end",
+        "/^Going on from step/.test(document.getElementById('act-said').textContent)",
+    );
+    assert_eq!(browser.text("#pause"), "Pause");
+    daemon.until("more steps", |d| d.step() > step);
     let expected = |e: &String| e.starts_with("Failed to load resource") && e.contains("/-/reload");
     assert_eq!(browser.errors.iter().filter(|e| !expected(e)).collect::<Vec<_>>(), [""; 0]);
     assert_eq!(browser.errors.len(), 3, "{:?}", browser.errors);

@@ -162,7 +162,7 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
         train.eval.best_step.set(t);
         train.eval.since_best.set(1.0);
         train.eval.overfitting.set(0.0);
-        train.set_paused(None);
+        train.set_paused(&[]);
     }
 }
 

@@ -9,6 +9,7 @@ mod ground;
 mod guide;
 mod prometheus;
 mod promql;
+mod reference;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -223,6 +224,7 @@ fn every_alert_has_a_case_that_fires_one_that_does_not_and_a_page() {
         "CheckpointFailing",
         "CheckpointMirrorStale",
         "ConfigReloadFailed",
+        "CertificateNotTaken",
         "CodebookCollapse",
         "Overfitting",
         "ObjectiveCollapse",

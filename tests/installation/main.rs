@@ -6,6 +6,7 @@
 mod deploy;
 mod packages;
 mod shell;
+mod tutorial;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -19,6 +19,7 @@ mod memory;
 mod mirror;
 mod mirror_clouds;
 mod operation;
+mod pause;
 mod pictures;
 #[path = "../preload/mod.rs"]
 #[allow(dead_code, reason = "shared by two test programs")]

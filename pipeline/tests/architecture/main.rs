@@ -2,6 +2,7 @@
 //!
 //! Lives in the pipeline crate so that it runs without libtorch; it reads sources as text.
 
+mod docs;
 mod file_graph;
 
 use std::collections::BTreeMap;

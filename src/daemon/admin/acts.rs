@@ -14,8 +14,9 @@ use tokio::sync::oneshot;
 use super::refusal::refusal;
 use super::shared::{BODY_BYTES, Seen, Shared};
 use crate::daemon::edit::{Rehearsal, Unedited};
-use crate::daemon::events::Event;
+use crate::daemon::events::{Event, NotPaused};
 use crate::telemetry::metrics::ReloadOutcome;
+use crate::trainer::control::ResumedAt;
 
 /// Time for a client to send the text of a config.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
@@ -135,6 +136,41 @@ pub(super) async fn checkpoint(State(shared): Seen) -> Response {
         Ok(Ok((path, step))) => Json(json!({ "path": path, "step": step })).into_response(),
         Ok(Err(error)) if error == "not ready" => refusal(StatusCode::SERVICE_UNAVAILABLE, &error),
         Ok(Err(error)) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error),
+        Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending"),
+    }
+}
+
+fn not_paused(why: NotPaused) -> Response {
+    match why {
+        NotPaused::NotReady => refusal(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+        NotPaused::Refused(why) => refusal(StatusCode::CONFLICT, &why),
+    }
+}
+
+pub(super) async fn pause(State(shared): Seen) -> Response {
+    let (reply, answer) = oneshot::channel();
+    if shared.events.send(Event::Pause(reply)).is_err() {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending");
+    }
+    match answer.await {
+        Ok(Ok(at)) => Json(at).into_response(),
+        Ok(Err(why)) => not_paused(why),
+        Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending"),
+    }
+}
+
+pub(super) async fn resume(State(shared): Seen) -> Response {
+    let (reply, answer) = oneshot::channel();
+    if shared.events.send(Event::Resume(reply)).is_err() {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending");
+    }
+    match answer.await {
+        Ok(Ok(ResumedAt { paused: Some(why), .. })) => refusal(
+            StatusCode::CONFLICT,
+            &format!("nobody asked for this pause, and the run goes on by itself: {why}"),
+        ),
+        Ok(Ok(at)) => Json(at).into_response(),
+        Ok(Err(why)) => not_paused(why),
         Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending"),
     }
 }

@@ -3,27 +3,35 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::TcpListener;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
+
+use super::refusal::refusal;
+use super::shared::Shared;
 
 /// Connections open at once.
 const MOST: usize = 256;
 /// A connection without a request under way makes room for another after this time without one.
 const IDLE: Duration = Duration::from_millis(500);
-/// Time for a client to send its headers, also between two requests of a connection.
+/// Time for a client to send its headers, also between two requests of a connection; and for its TLS handshake.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for which a client may not read what is sent to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,10 +111,10 @@ impl Connections {
         None
     }
 
-    fn serve(&mut self, stream: TcpStream, router: Router) {
+    fn serve(&mut self, stream: TcpStream, tls: Option<Arc<ServerConfig>>, router: Router) {
         let activity = Arc::new(Activity::default());
         activity.last.store(milliseconds(), Ordering::Relaxed);
-        let task = self.tasks.spawn(serve(stream, router, Arc::clone(&activity)));
+        let task = self.tasks.spawn(serve(stream, tls, router, Arc::clone(&activity)));
         self.open.insert(task.id(), (activity, task));
     }
 }
@@ -118,7 +126,46 @@ impl Drop for Connections {
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, activity: Arc<Activity>) {
+/// First byte of a TLS handshake (RFC 8446, section 5.1).
+const HANDSHAKE: u8 = 22;
+
+async fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, router: Router, activity: Arc<Activity>) {
+    let conversation = async move {
+        let Some(server) = tls else {
+            return converse(written_in_time(stream), router, activity).await;
+        };
+        let mut first = [0];
+        match tokio::time::timeout(HEADER_TIMEOUT, stream.peek(&mut first)).await {
+            Ok(Ok(1)) if first[0] == HANDSHAKE => {}
+            Ok(Ok(1)) => {
+                let words = || async {
+                    let mut answer = refusal(StatusCode::BAD_REQUEST, "this port speaks TLS (admin.tls_cert): ask by https://");
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    answer
+                };
+                return converse(written_in_time(stream), Router::new().fallback(words), activity).await;
+            }
+            _ => return,
+        }
+        let handshake = TlsAcceptor::from(server).accept(written_in_time(stream));
+        match tokio::time::timeout(HEADER_TIMEOUT, handshake).await {
+            Ok(Ok(stream)) => converse(stream, router, activity).await,
+            Ok(Err(e)) => tracing::trace!(error = %e, "TLS handshake"),
+            Err(_) => tracing::trace!("TLS handshake: not done in time"),
+        }
+    };
+    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, conversation).await;
+}
+
+/// A client that does not read is given up.
+fn written_in_time(stream: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    Box::pin(stream)
+}
+
+/// Answers requests until the client has no more.
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, activity: Arc<Activity>) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let running = activity.begin();
         let router = router.clone();
@@ -130,20 +177,18 @@ async fn serve(stream: TcpStream, router: Router, activity: Arc<Activity>) {
             answer
         }
     });
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
-    if let Ok(Err(e)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(e) = connection.await {
         tracing::trace!(error = %e, "admin connection");
     }
 }
 
 /// Accepts for as long as its task lives.
-pub(super) async fn accept(listener: TcpListener, router: Router) {
+pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, router: Router) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(e) => return tracing::error!(error = %e, "the admin server cannot serve"),
@@ -160,7 +205,10 @@ pub(super) async fn accept(listener: TcpListener, router: Router) {
             continue;
         }
         match listener.accept().await {
-            Ok((stream, _)) => connections.serve(stream, router.clone()),
+            Ok((stream, _)) => {
+                let tls = shared.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
+                connections.serve(stream, tls.map(|identity| identity.server), router.clone());
+            }
             Err(e) => {
                 // Out of file descriptors or a client that went away: neither may end the server.
                 tracing::debug!(error = %e, "accept");

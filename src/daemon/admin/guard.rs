@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::refusal::refusal;
 use super::shared::Shared;
-use crate::daemon::policy::OPEN;
+use crate::daemon::policy::{OPEN, Policy};
 
 /// The check of every request, for a layer.
 pub(super) fn guard<B>(shared: &Shared, request: &Request<B>) -> Result<(), Response> {
@@ -22,9 +22,15 @@ pub(super) fn guard<B>(shared: &Shared, request: &Request<B>) -> Result<(), Resp
     checked.map_err(|(status, error)| {
         let mut response = refusal(status, error);
         if status == StatusCode::UNAUTHORIZED {
+            // A browser asks its user for the token of a read; what acts is sent by the page, with the token from its field.
+            let how = if Policy::is_read(request.method(), request.uri().path()) {
+                "Basic realm=\"splitmask\", charset=\"UTF-8\""
+            } else {
+                "Bearer"
+            };
             response
                 .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(how));
         }
         response
     })

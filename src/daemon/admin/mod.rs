@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 
 use super::policy::Policy;
 use super::scrapes::Scrapes;
+use super::tls::Identity;
 
 pub(crate) use shared::Shared;
 
@@ -65,7 +66,7 @@ impl AdminThread {
             let shared = Arc::clone(&self.shared);
             self.accepting = Some(
                 self.handle
-                    .spawn(connections::accept(listener, routes::router(shared)))
+                    .spawn(connections::accept(listener, Arc::clone(&shared), routes::router(shared)))
                     .abort_handle(),
             );
         }
@@ -74,6 +75,16 @@ impl AdminThread {
     /// When `/metrics` was read.
     pub(crate) fn scrapes(&self) -> &Mutex<Scrapes> {
         &self.shared.scrapes
+    }
+
+    /// Replaces what connections are served with from the next one on.
+    pub(crate) fn set_tls(&self, identity: Option<Identity>) {
+        *self.shared.tls.write().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+
+    /// What they are served with.
+    pub(crate) fn tls(&self) -> Option<Identity> {
+        self.shared.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces who may post.

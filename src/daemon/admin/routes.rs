@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::State;
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::routing::{MethodRouter, get, post};
 use axum::{BoxError, Router};
 use tower::ServiceBuilder;
@@ -62,6 +62,8 @@ fn acts() -> Vec<Route> {
     let all = [
         ("/-/reload", post(acts::reload)),
         ("/-/checkpoint", post(acts::checkpoint)),
+        ("/-/pause", post(acts::pause)),
+        ("/-/resume", post(acts::resume)),
         ("/-/quit", post(acts::quit)),
     ];
     all.map(|(path, handler)| (path.to_owned(), handler)).into()
@@ -103,6 +105,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
                 .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
                 .layer(header(header::X_FRAME_OPTIONS, "DENY"))
                 .layer(header(header::REFERRER_POLICY, "no-referrer"))
+                // No other site shows a picture of the run, not even to whom the browser has the password of.
+                .layer(header(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
                 .layer(header(header::CONTENT_SECURITY_POLICY, CONTENT_POLICY))
                 .layer(RequestBodyLimitLayer::new(BODY_BYTES))
                 .layer(ValidateRequestHeaderLayer::custom(move |request: &mut Request<Limited<Body>>| {

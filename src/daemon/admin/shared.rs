@@ -17,6 +17,7 @@ use crate::daemon::edit::Editor;
 use crate::daemon::events::Event;
 use crate::daemon::policy::Policy;
 use crate::daemon::scrapes::Scrapes;
+use crate::daemon::tls::Identity;
 use crate::trainer::control::StatusBoard;
 
 /// Bytes of a request's body: the text of a config, with room.
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(super) registry: Registry,
     pub(super) events: Sender<Event>,
     pub(super) policy: RwLock<Policy>,
+    /// What the next connection is served with; none = plain HTTP.
+    pub(super) tls: RwLock<Option<Identity>>,
     pub(super) scrapes: Mutex<Scrapes>,
     /// This process's number among the ranks.
     pub(super) rank: usize,
@@ -72,6 +75,7 @@ impl Shared {
             registry,
             events,
             policy: RwLock::new(policy),
+            tls: RwLock::default(),
             scrapes: Mutex::default(),
             rank,
             pipeline: Mutex::default(),

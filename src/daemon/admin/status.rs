@@ -29,6 +29,7 @@ pub(super) async fn status(State(shared): Seen) -> Json<Value> {
         "asks_for_token": policy.asks_for_token(),
         "state": status.state,
         "paused": status.paused,
+        "pause_asked": status.pause_asked,
         "waiting": shown.waiting,
         "ready": status.ready && status.paused.is_none() && shown.stuck.is_none() && shown.waiting.is_none() && shown.generation > 0 && !shown.draining,
         "draining": shown.draining,

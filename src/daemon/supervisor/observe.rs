@@ -109,18 +109,6 @@ impl<T: Train> Supervisor<T> {
         }
     }
 
-    /// The trainer has paused, or goes on.
-    fn tell_pause(&mut self, status: &Status) {
-        if std::mem::replace(&mut self.paused, status.paused.is_some()) == status.paused.is_some() {
-            return;
-        }
-        let (outcome, why) = match &status.paused {
-            Some(why) => ("begun", Some(why.as_str())),
-            None => ("over", None),
-        };
-        self.note("pause", "trainer", outcome, &[], why);
-    }
-
     /// Evaluations, pictures and the like that failed, while training went on.
     fn tell_failures(&mut self, status: &Status) {
         let last = status.side_failures.last().map_or(0, |failure| failure.number);

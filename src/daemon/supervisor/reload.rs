@@ -256,8 +256,9 @@ impl<T: Train> Supervisor<T> {
                 }
             }
             (Action::Same, Some(new)) => {
-                // The content of the token file may be new even so.
+                // The content of tokens, certificate and key may be new even so.
                 self.parts.admin.set_policy(new.policy);
+                self.take_identity(new.tls);
                 Verdict {
                     outcome: ReloadOutcome::Unchanged,
                     step: Some(step),
@@ -277,6 +278,7 @@ impl<T: Train> Supervisor<T> {
     }
 
     fn commit(&mut self, new: NewConfig) {
+        self.take_identity(new.tls);
         if let Some(listener) = new.listener {
             let address = listener.as_ref().and_then(|l| l.local_addr().ok());
             self.parts.admin.serve(listener);

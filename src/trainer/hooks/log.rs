@@ -1,7 +1,7 @@
 //! A log line: to `metrics.jsonl`, the log, the gauges and the status board, all from the same numbers.
 
 use std::collections::BTreeMap;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
@@ -77,6 +77,11 @@ impl Log {
         }
         self.slow = slow;
         Ok(paces)
+    }
+
+    /// The interval began so much later, as far as its speed goes.
+    pub(super) fn leave_out(&mut self, pause: Duration) {
+        self.interval.began += pause;
     }
 }
 

@@ -18,6 +18,8 @@ mod overfitting;
 mod pictures;
 mod side_work;
 
+use std::time::Duration;
+
 use super::outlets::{Outlets, Telemetry};
 use super::setup::Setup;
 use super::stability::StabilityCheck;
@@ -64,6 +66,11 @@ impl Hooks {
     /// A trainer begins: what a resumed run knows is shown.
     pub(super) fn begin(&self, state: &RunState, setup: &Setup, out: &Outlets) {
         overfitting::show(state, setup, out);
+    }
+
+    /// Training stood still for `pause`, which is no time of the log interval that it fell into.
+    pub(super) fn leave_out(&mut self, pause: Duration) {
+        self.log.leave_out(pause);
     }
 
     /// A reload took effect; `kept` is the policy of before.

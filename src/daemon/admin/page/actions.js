@@ -32,6 +32,22 @@ byId("reload").addEventListener("click", event => acting(event.currentTarget, as
   said(reloadWords(answer), changeList(answer.changes ?? []));
 }));
 
+byId("pause").addEventListener("click", event => acting(event.currentTarget, async () => {
+  const goOn = byId("pause").dataset.held === "true";
+  said(goOn ? "Going on…" : "Pausing behind this step…");
+  const { status, answer } = await post(goOn ? "/-/resume" : "/-/pause");
+  if (status !== 200) return said(`${goOn ? "It does not go on" : "Not paused"}: ${answer.error}`);
+  showHeld(!goOn);
+  if (goOn) return said(`Going on from step ${integer(answer.step)}.`);
+  said(`Paused at step ${integer(answer.step)}. ${answer.checkpoint ? `Its checkpoint: ${answer.checkpoint}` : `Its checkpoint cannot be written, and is tried again: ${answer.error}`}`);
+}));
+
+/** One button for both ways. */
+function showHeld(held) {
+  byId("pause").dataset.held = String(held);
+  byId("pause").textContent = held ? "Go on" : "Pause";
+}
+
 byId("edit").addEventListener("click", event => acting(event.currentTarget, async () => {
   const open = byId("editor").hidden;
   byId("edit").setAttribute("aria-expanded", String(open));
@@ -43,6 +59,7 @@ byId("token").addEventListener("input", event => useToken(event.currentTarget.va
 /** Shows what the daemon allows. */
 export function showActs(status) {
   byId("act-on").hidden = !status.lifecycle;
+  if (!byId("pause").disabled) showHeld(status.pause_asked);
   byId("token-row").hidden = !status.asks_for_token;
   byId("act-off").hidden = status.lifecycle;
   byId("act-off").textContent = "This page only shows: the daemon was started without --enable-lifecycle (admin.lifecycle = true).";
