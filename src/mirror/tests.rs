@@ -108,7 +108,9 @@ fn the_mirror_follows_the_run_folder_its_retention_its_rollbacks_and_steps_that_
     fs::write(run.join("metrics.jsonl"), "{\"step\":3}\n").unwrap();
     let pictures = |root: &str, step: u64| ground.path(root).join(format!("pictures/inpaint/step-{step:08}.png"));
     fs::create_dir_all(pictures("a", 1).parent().unwrap()).unwrap();
-    [1, 2].map(|step| fs::write(pictures("a", step), format!("at {step}")).unwrap());
+    for step in [1, 2] {
+        fs::write(pictures("a", step), format!("at {step}")).unwrap();
+    }
     save(&run, 2, 0);
     save(&run, 3, 0);
     ground.until("two are kept", || ground.mirrored() == [2, 3]);

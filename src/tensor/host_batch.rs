@@ -120,7 +120,6 @@ impl SentBatch {
     }
 
     /// Class of each sample: i64 B, −1 if unknown.
-    #[must_use]
     pub fn labels(&self) -> &Tensor {
         &self.labels
     }

@@ -55,7 +55,7 @@ fn a_certificate_is_served_renewed_and_kept_where_the_new_one_is_broken() {
         fs::copy(from.1, &key).unwrap();
     };
     put((&one.0, &one.1));
-    let text = format!("[admin]\ntls_cert = {:?}\ntls_key = {:?}\n", cert, key);
+    let text = format!("[admin]\ntls_cert = {cert:?}\ntls_key = {key:?}\n");
     ground.write(&ground.text(&text));
     let mut daemon = ground.daemon(&["admin.watch=false"]);
     daemon.until("it answers", |d| curl(d, "/-/ready", &["-k"]).is_some_and(|body| body == "ready\n"));

@@ -135,8 +135,7 @@ fn printed() -> String {
     let mut all = String::new();
     for folder in ["src", "pipeline/src", "native/src", "launcher/src"] {
         for (_, _, text) in crate::sources(&root().join(folder)) {
-            let mut lines = text.lines();
-            while let Some(line) = lines.next() {
+            for line in text.lines() {
                 let line = if all.ends_with('\u{1}') { line.trim_start() } else { line };
                 all.truncate(all.trim_end_matches('\u{1}').len());
                 match line.strip_suffix('\\') {

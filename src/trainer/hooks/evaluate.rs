@@ -89,7 +89,7 @@ impl Hook for Evaluate {
                 Ok(_) | Err(EvalError::OtherRank(_)) => {}
                 Err(EvalError::Ranks(lost)) => return Err(TrainError::OtherRank(lost)),
                 Err(own) => {
-                    tracing::warn!(step = state.step, error = %own, "this rank's share of an evaluation failed; rank 0 tells of it")
+                    tracing::warn!(step = state.step, error = %own, "this rank's share of an evaluation failed; rank 0 tells of it");
                 }
             }
             out.clock.switch(Phase::Other);
