@@ -45,7 +45,6 @@ use crate::trainer::spec::TrainerSpec;
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Time that the disk has at the end for what is still to be written.
 const LAST_WRITES: Duration = Duration::from_secs(5);
-
 /// Time to give the lease of the mirror back where the start was refused.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
