@@ -19,6 +19,7 @@ pub mod journal;
 mod listen;
 pub mod lock;
 pub mod logging;
+mod pauses;
 mod pending_reload;
 pub mod policy;
 pub mod progress;

@@ -25,6 +25,7 @@ use super::file_work::FileWork;
 use super::journal::Journal;
 use super::lock::RunLock;
 use super::logging::LogHandle;
+use super::pauses::Pauses;
 use super::pending_reload::Pending;
 use super::progress::Progress;
 use super::settings::Settings;
@@ -44,7 +45,6 @@ use crate::trainer::spec::TrainerSpec;
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Time that the disk has at the end for what is still to be written.
 const LAST_WRITES: Duration = Duration::from_secs(5);
-
 /// Time to give the lease of the mirror back where the start was refused.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -121,7 +121,7 @@ pub(super) struct Supervisor<T> {
     /// Batches consumed at the last rollback that the journal tells of.
     pub(super) rollback_told: Option<u64>,
     /// Pauses, as asked for and as told.
-    pauses: pause::Pauses,
+    pauses: Pauses,
     /// Number of the last failure beside training that the journal tells of.
     pub(super) failure_told: u64,
     /// The first trainer took its first batch: the start is accepted.
@@ -166,7 +166,7 @@ impl<T: Train> Supervisor<T> {
             bucket_says: String::new(),
             ready: false,
             rollback_told: None,
-            pauses: pause::Pauses::default(),
+            pauses: Pauses::default(),
             failure_told: 0,
             accepted: false,
             folder_lost: false,

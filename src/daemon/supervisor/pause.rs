@@ -7,15 +7,6 @@ use crate::daemon::events::NotPaused;
 use crate::daemon::train::Train;
 use crate::trainer::control::{Command, PausedAt, Reply, ResumedAt, Status};
 
-/// What the supervisor knows of pauses.
-#[derive(Debug, Default)]
-pub(super) struct Pauses {
-    /// Somebody asked for one, and not for its end.
-    asked: bool,
-    /// The pause that the journal tells has begun: by what.
-    told: Option<&'static str>,
-}
-
 impl<T: Train> Supervisor<T> {
     /// Why a trainer cannot be asked.
     fn not_pausable(&self) -> Option<NotPaused> {
