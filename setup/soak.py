@@ -279,6 +279,7 @@ class Run:
             self.seen.append((at, int(resident[1]) / 1024, step))
 
     def kill(self):
+        self.listens = False  # From here on nobody counts on an answer.
         self.process.kill()
         self.process.wait()
         self.kills += 1
@@ -352,7 +353,7 @@ def ask_around(runs: list[Run], enough: threading.Event):
                 if run.ask(path) is not None:
                     run.scrapes += 1
                 # One that was killed, or has not begun to listen, owes no answer.
-                elif listened and run.process is process and process.poll() is None:
+                elif listened and run.listens and run.process is process:
                     run.unanswered.append(f"{path}: {run.trouble}")
             if n % 5 == 0:
                 try:
