@@ -50,6 +50,8 @@ pub struct WindowOptions {
     pub fraction: f64,
     /// Extensions of the image, in order of preference; empty = the only picture of a key.
     pub images: Arc<[String]>,
+    /// The label map beside the image.
+    pub map: MapMember,
     /// Whether two images under one key end the stream: everywhere in a single pass, else in the first window. Later such a sample is dropped
     /// as any bad one: a run that goes on well does not end for it.
     pub refuse_two_images: bool,
@@ -105,6 +107,7 @@ impl PositionedStream {
             readers: options.readers.max(1),
             fraction: options.fraction,
             images: Arc::clone(&options.images),
+            map: options.map.clone(),
             max_member_bytes: options.max_member_bytes,
             portion: PORTION_SAMPLES,
         };
