@@ -149,6 +149,7 @@ impl Eye {
             image: bytes.into(),
             extension: String::new(),
             label: None,
+            map: None,
         };
         let seen = self.maker.make(&raw, &mut self.sample).map_err(|e| e.to_string())?;
         if seen.truncated {

@@ -18,6 +18,7 @@ pub mod patience;
 pub mod pool;
 pub mod probe;
 mod progress;
+pub mod segment;
 pub mod registry;
 pub mod spread;
 

@@ -24,7 +24,7 @@ pub enum Affine {
     Neither,
 }
 
-/// Batch normalisation of rows M×D (arXiv 1502.03167), in f32: in training by mean and variance of the rows themselves, elsewhere by running ones.
+/// Batch normalisation of rows M×D, or of maps B×D×h×w whose cells are rows (arXiv 1502.03167), in f32: in training by mean and variance of the rows themselves, elsewhere by running ones.
 /// Rows of several views of a batch may stand in one tensor and be normalised view by view.
 ///
 /// The running ones are variables without gradient (`running_mean`, `running_var`), so checkpoint, average of weights and resume hold them like any
@@ -53,7 +53,7 @@ impl BatchNorm {
         }
     }
 
-    /// Rows M×D to rows of the same shape, f32. In training they are `groups` groups of equal size, at least 2 rows each, one behind the other, and each
+    /// Rows M×D, or maps B×D×h×w, to a tensor of the same shape, f32. In training they are `groups` groups of equal size, at least 2 rows each, one behind the other, and each
     /// is normalised by itself. Training passes are one a step and see the whole batch.
     pub fn forward(&self, x: &Tensor, groups: i64, train: bool) -> Tensor {
         let _f32 = Autocast::off(x.device()).expect("switching autocast off needs no device");
@@ -67,7 +67,8 @@ impl BatchNorm {
         }
         let groups = x.chunk(groups, 0);
         let statistics = |group: &Tensor| {
-            let (var, mean) = tch::no_grad(|| group.var_mean_dim([0i64].as_slice(), true, false));
+            let all_but_columns: &[i64] = if group.dim() == 4 { &[0, 2, 3] } else { &[0] };
+            let (var, mean) = tch::no_grad(|| group.var_mean_dim(all_but_columns, true, false));
             [mean, var]
         };
         self.latest.replace(groups.iter().map(statistics).collect());

@@ -17,7 +17,7 @@ use self::footprint::Images;
 pub use self::making::Making;
 use crate::bucket::cache::ShardCache;
 use crate::bucket::differences::Difference;
-use crate::bucket::manifest::Manifest;
+use crate::bucket::manifest::{Manifest, MapClasses};
 use crate::bucket::object::FetchOptions;
 use crate::bucket::{Bucket, Shard};
 use crate::config::{DataConfig, OnShardError, PipelineConfig};
@@ -191,6 +191,12 @@ impl Dataset {
             .finalize()
             .iter()
             .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    }
+
+    /// What its label maps hold, if its manifest tells.
+    #[must_use]
+    pub fn map_classes(&self) -> Option<&MapClasses> {
+        self.manifest()?.maps.as_ref()
     }
 
     /// Shards in their unshuffled order.

@@ -22,4 +22,5 @@ pub static OBJECTIVES: &[&Kind] = &[
     &moco_v3::KIND,
     &supervised::KIND,
     &classify::KIND,
+    &segment::KIND,
 ];
