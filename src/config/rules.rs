@@ -9,7 +9,7 @@ use splitmask_pipeline::bucket::secret::{hidden, hidden_in_text};
 use super::problem::shown;
 use super::{Config, Place, Problem, tree};
 use crate::eval::config::{Watched, Weights};
-use crate::objective::Start;
+use crate::objective::{ClassesOf, Start};
 use crate::setting::{self, Fitting};
 
 struct Findings<'a> {

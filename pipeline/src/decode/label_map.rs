@@ -207,11 +207,30 @@ impl LabelMap {
     /// If there are not as many classes as pixels, or `ignore` does not fit into 16 bits.
     #[must_use]
     pub fn to_png(&self, ignore: u32) -> Vec<u8> {
+        self.written(ignore, None)
+    }
+
+    /// The same with a palette that shows each class in its colour, as long as 8 bits hold them.
+    ///
+    /// # Panics
+    /// As [`LabelMap::to_png`].
+    #[must_use]
+    pub fn to_coloured_png(&self, ignore: u32, colour: impl Fn(usize) -> [u8; 3]) -> Vec<u8> {
+        self.written(ignore, Some((0..256).flat_map(colour).collect()))
+    }
+
+    fn written(&self, ignore: u32, palette: Option<Vec<u8>>) -> Vec<u8> {
         let value = |class: &i16| u16::try_from(*class).unwrap_or_else(|_| u16::try_from(ignore).expect("at most 65535"));
         let wide = self.classes.iter().map(value).any(|value| value > 255);
         let mut bytes = vec![];
         let mut encoder = ::png::Encoder::new(&mut bytes, self.width, self.height);
-        encoder.set_color(ColorType::Grayscale);
+        match palette.filter(|_| !wide) {
+            Some(palette) => {
+                encoder.set_color(ColorType::Indexed);
+                encoder.set_palette(palette);
+            }
+            None => encoder.set_color(ColorType::Grayscale),
+        }
         encoder.set_depth(if wide { BitDepth::Sixteen } else { BitDepth::Eight });
         let data: Vec<u8> = match wide {
             true => self.classes.iter().flat_map(|class| value(class).to_be_bytes()).collect(),
@@ -291,6 +310,7 @@ mod tests {
         for most in [3, 300] {
             let map = LabelMap::new(3, 2, vec![0, 1, -1, 2, most, -1]);
             assert_eq!(read(&map.to_png(255)).unwrap(), map.classes);
+            assert_eq!(read(&map.to_coloured_png(255, |class| [class as u8 ^ 9; 3])).unwrap(), map.classes);
         }
     }
 }
