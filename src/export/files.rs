@@ -16,7 +16,13 @@ pub const MODEL: &str = "model.safetensors";
 const REST: &str = "decoder.safetensors";
 const CARD: &str = "README.md";
 /// Names of the other files that any format writes ([`Exporter::settings`]).
-const SETTINGS: [&str; 3] = ["config.json", "config.toml", "preprocessor_config.json"];
+const SETTINGS: [&str; 5] = [
+    "config.json",
+    "config.toml",
+    "preprocessor_config.json",
+    "segment.json",
+    "load_segmenter.py",
+];
 /// Longest header that is read: that of a model with some thousand tensors is below a MiB.
 const LONGEST_HEADER: u64 = 64 << 20;
 

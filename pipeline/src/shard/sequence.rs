@@ -7,7 +7,7 @@ use crossbeam_channel::select;
 
 use super::plan::ShardPlan;
 use super::reader::{OpenShard, Portion};
-use super::samples::{Grouped, SampleOptions};
+use super::samples::{Grouped, MapMember, SampleOptions};
 use super::subset::Balance;
 use super::tally::Tally;
 use crate::bucket::Bucket;

@@ -9,7 +9,7 @@ use super::filler::{Entries, Filler, Window};
 use super::plan::permutation;
 use super::ranks::Ranks;
 use super::reader::PORTION_SAMPLES;
-use super::samples::Grouped;
+use super::samples::{Grouped, MapMember};
 use super::sequence::{Sequence, SequenceOptions};
 use super::window_size::WindowSizes;
 use crate::bucket::Bucket;

@@ -37,7 +37,7 @@ impl Windows {
 /// First pixels of windows of `side` along `length` pixels, `stride` apart; the last one is moved back inside.
 fn starts(length: i64, side: i64, stride: i64) -> Vec<i64> {
     let beyond = (length - side).max(0);
-    let windows = beyond.div_ceil(stride) + 1;
+    let windows = (beyond + stride - 1) / stride + 1;
     (0..windows).map(|window| (window * stride).min(beyond)).collect()
 }
 
@@ -121,7 +121,7 @@ impl<'a> Seer<'a> {
                 self.squares(picture, &[whole])?
             }
             Windows::Slide(stride) => {
-                let stride = if stride == 0 { (2 * side).div_ceil(3) - 1 } else { stride.into() };
+                let stride = if stride == 0 { 2 * side / 3 } else { stride.into() };
                 let shorter = width.min(height) as f64;
                 let resized = |length: i64| ((length as f64 * side as f64 / shorter).round() as i64).max(side);
                 let (rw, rh) = (resized(width), resized(height));

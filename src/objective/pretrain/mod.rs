@@ -10,7 +10,7 @@ pub mod splitmask;
 pub mod supervised;
 
 use super::Kind;
-use super::transfer::classify;
+use super::transfer::{classify, segment};
 
 /// All objectives; the first one is the default.
 pub static OBJECTIVES: &[&Kind] = &[
