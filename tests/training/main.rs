@@ -19,6 +19,7 @@ mod operation;
 mod pictures;
 mod ranks;
 mod resume;
+mod segment;
 #[path = "../../pipeline/tests/stream_support/servers.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod servers;
