@@ -18,6 +18,7 @@ use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::types::{Image, RawSample};
 
 use self::kept::Kept;
+use self::maps::Maps;
 use self::seen::Seen;
 use crate::cli::answer::answer;
 use crate::cli::png::{check_picture_path, write_png};
@@ -101,13 +102,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     }
     let mut seen = Seen {
         kept: Kept::new(args.contact_sheet.as_ref().map_or(0, |_| args.thumbnails as usize)),
-        maps: maps::Maps {
-            reading: MapReading {
-                ignore: dataset.manifest().and_then(|m| m.maps.as_ref()).map_or(data.map_ignore, |maps| maps.ignore),
-                ..dataset.map_reading()
-            },
-            ..maps::Maps::default()
-        },
+        maps: Maps::read_by(MapReading {
+            ignore: dataset.map_classes().map_or(data.map_ignore, |maps| maps.ignore),
+            ..dataset.map_reading()
+        }),
         decoder: args.decode.then(|| Decoder::new(Limits::default())),
         ..Seen::default()
     };

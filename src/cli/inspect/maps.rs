@@ -26,6 +26,14 @@ pub(super) struct Maps {
 }
 
 impl Maps {
+    /// Nothing yet, of maps that are read so.
+    pub(super) fn read_by(reading: MapReading) -> Self {
+        Self {
+            reading,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn offer(&mut self, sample: &RawSample, header: &Header) {
         let map = match LabelMap::of_sample(sample, header, &self.reading, Limits::default()) {
             Ok((map, _)) => map,
