@@ -1,6 +1,7 @@
 //! Promises of `pack`: what comes out for which input, whatever the number of threads.
 
 mod found;
+mod maps;
 mod fraction;
 mod safety;
 mod shares;
