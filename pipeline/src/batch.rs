@@ -191,6 +191,7 @@ mod tests {
                 probability: 0.5,
                 ratio: [0.1, 0.5],
             }),
+            map: None,
         })
     }
 
@@ -207,6 +208,7 @@ mod tests {
             words: vec![u32::from(n); 4],
             sets: vec![PatchSet::A; 4],
             hidden: vec![PatchSet::A; 4],
+            map: vec![],
             label: i64::from(n),
         };
         let cursor = Cursor {

@@ -126,6 +126,7 @@ impl SentBatch {
             largest_word: 0,
             sets: None,
             hidden: None,
+            maps: None,
             labels: theirs(&self.labels)?,
         })
     }
