@@ -26,10 +26,7 @@ pub static KIND: Kind = Kind {
     keys: &[SegmentConfig::KEYS],
     numbers: numbers::NUMBERS,
     collapse: numbers::COLLAPSE,
-    sheets: &[(
-        "segments",
-        "image · its label map (grey: nothing is said) · what the network says",
-    )],
+    sheets: &[("segments", "image · its label map (grey: nothing is said) · what the network says")],
     variants: || vec![Box::new(SegmentConfig::default())],
     read: read::<SegmentConfig>,
 };
@@ -86,7 +83,12 @@ impl Plan for SegmentConfig {
             self.classes,
             "0 (those of the manifest), or 2 to 32767",
         );
-        found.need((1..=4096).contains(&self.width), "objective.width", self.width, "1 to 4096 channels");
+        found.need(
+            (1..=4096).contains(&self.width),
+            "objective.width",
+            self.width,
+            "1 to 4096 channels",
+        );
         drop_path("objective.drop_path", self.drop_path, &mut found);
         found.need(
             !self.is_frozen() || self.drop_path == 0.0,
