@@ -57,12 +57,7 @@ fn two_steps_with_their_running_statistics_are_pytorchs() {
     assert_near("logits", &logits, fixture.get("logits"), 1e-5);
     let evaluated = objective.forward(&x, &evaluation()).unwrap();
     assert_near("cross-entropy", &evaluated.total, fixture.get("evaluated"), 1e-5);
-    assert_near(
-        "accuracy",
-        &stat(&evaluated.stats, "pixel_accuracy"),
-        fixture.get("accuracy"),
-        1e-6,
-    );
+    assert_near("accuracy", &stat(&evaluated.stats, "pixel_accuracy"), fixture.get("accuracy"), 1e-6);
     let unlabelled = fixture.get("maps").lt(0).to_kind(Kind::Float).mean(Kind::Float);
     assert_near("unlabelled", &stat(&evaluated.stats, "unlabelled_pixels"), &unlabelled, 1e-6);
     let optim = OptimConfig {
@@ -116,7 +111,11 @@ fn pixels_of_unknown_classes_are_left_out_and_counted() {
         },
         &evaluation(),
     );
-    assert_eq!(none.unwrap().total.double_value(&[]), 0.0, "nothing to learn from is no loss and no NaN");
+    assert_eq!(
+        none.unwrap().total.double_value(&[]),
+        0.0,
+        "nothing to learn from is no loss and no NaN"
+    );
 }
 
 #[test]
@@ -128,7 +127,9 @@ fn windows_that_overlap_are_averaged_as_by_numpy() {
     let mut asked = vec![];
     let windows = |at: &[(i64, i64)]| -> Result<Tensor, ()> {
         asked.extend_from_slice(at);
-        Ok(fixture.get("slide.windows").narrow(0, (asked.len() - at.len()) as i64, at.len() as i64))
+        Ok(fixture
+            .get("slide.windows")
+            .narrow(0, (asked.len() - at.len()) as i64, at.len() as i64))
     };
     let mean = stitched((40, 56), 32, 21, windows).unwrap();
     assert_eq!(asked, places);

@@ -70,7 +70,9 @@ impl Ground {
             let folder = ground.path("maps").join(format!("class{class}"));
             fs::create_dir_all(&folder).unwrap();
             for n in 0..40u32 {
-                let map = image::GrayImage::from_fn(64, 64, |x, y| image::Luma([if is_drawn(class, n, x, y) { class as u8 + 1 } else { 0 }]));
+                let map = image::GrayImage::from_fn(64, 64, |x, y| {
+                    image::Luma([if is_drawn(class, n, x, y) { class as u8 + 1 } else { 0 }])
+                });
                 map.save(folder.join(format!("{n:02}.png"))).unwrap();
             }
         }

@@ -18,7 +18,10 @@ fn a_pretrained_encoder_learns_the_classes_of_pixels_and_draws_maps() {
     let sheet = ground.path("sheet.png").display().to_string();
     let (code, out, err) = ask(&["inspect", &data, "--read", "all", "--contact-sheet", &sheet]);
     assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("label maps (seg.png): of") && out.contains("5 classes") && out.contains("largest: ground"), "{out}");
+    assert!(
+        out.contains("label maps (seg.png): of") && out.contains("5 classes") && out.contains("largest: ground"),
+        "{out}"
+    );
     assert!(!out.contains("beware"), "{out}");
 
     fs::write(ground.config(), config(&ground, OBJECTIVE, WATCH)).unwrap();
@@ -27,24 +30,47 @@ fn a_pretrained_encoder_learns_the_classes_of_pixels_and_draws_maps() {
     assert!(log.contains("initialised from weights") && log.contains("mean IoU"), "{log}");
     let trace = ground.trace("segmented");
     let told: Vec<&Value> = trace.iter().filter(|line| line["mean_iou"].is_f64()).collect();
-    assert_eq!(told.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [60, 120]);
+    assert_eq!(
+        told.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [60, 120]
+    );
     let last = told[1];
-    assert!(last["mean_iou"].as_f64().unwrap() > 0.5, "shapes of four kinds in flat colours: {last}");
-    assert!(last["object_mean_iou"].is_f64() && last["val_pixel_accuracy"].as_f64().unwrap() > 0.7, "{last}");
+    assert!(
+        last["mean_iou"].as_f64().unwrap() > 0.5,
+        "shapes of four kinds in flat colours: {last}"
+    );
+    assert!(
+        last["object_mean_iou"].is_f64() && last["val_pixel_accuracy"].as_f64().unwrap() > 0.7,
+        "{last}"
+    );
     let step = trace.iter().rev().find(|line| line["segmentation"].is_f64()).unwrap();
     assert!(step["segmentation"].as_f64() < step["frequency_guess"].as_f64(), "{step}");
-    assert_eq!((step["unlabelled_pixels"].as_f64(), step["unknown_class_pixels"].as_f64()), (Some(0.0), Some(0.0)));
+    assert_eq!(
+        (step["unlabelled_pixels"].as_f64(), step["unknown_class_pixels"].as_f64()),
+        (Some(0.0), Some(0.0))
+    );
     assert!(image::open(ground.path("segmented/segments.png")).unwrap().width() > 300);
 
     let run = ground.path("segmented").display().to_string();
     let (code, out, err) = ask(&["eval", "segment", &run, "--json"]);
     assert_eq!(code, Some(0), "{err}");
     let found: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(found["segment"]["mean_iou"], last["mean_iou"], "the command finds what the run found: {out}");
-    let classes: Vec<&str> = found["segment"]["classes"].as_array().unwrap().iter().map(|c| c["class"].as_str().unwrap()).collect();
+    assert_eq!(
+        found["segment"]["mean_iou"], last["mean_iou"],
+        "the command finds what the run found: {out}"
+    );
+    let classes: Vec<&str> = found["segment"]["classes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["class"].as_str().unwrap())
+        .collect();
     assert_eq!(classes, ["ground", "disc", "square", "stripes", "cross"]);
     let (code, out, err) = ask(&["eval", "segment", &run, "--slide", "--stride", "16"]);
-    assert!(code == Some(0) && out.contains("mean IoU") && out.contains("worst classes"), "{err}");
+    assert!(
+        code == Some(0) && out.contains("mean IoU") && out.contains("worst classes"),
+        "{err}"
+    );
 
     predictions(&ground, &run);
     export(&ground, &run);
@@ -78,16 +104,29 @@ fn predictions(ground: &Ground, run: &str) {
 
 fn export(ground: &Ground, run: &str) {
     let out = ground.path("exported");
-    let (code, told, err) = ask(&["export", run, "--format", "safetensors", "--out", &out.display().to_string(), "--verify"]);
+    let (code, told, err) = ask(&[
+        "export",
+        run,
+        "--format",
+        "safetensors",
+        "--out",
+        &out.display().to_string(),
+        "--verify",
+    ]);
     assert!(code == Some(0) && told.contains("verified"), "{err}");
     let about: Value = serde_json::from_str(&fs::read_to_string(out.join("segment.json")).unwrap()).unwrap();
     assert_eq!((&about["classes"][4], &about["doublings"]), (&"cross".into(), &1.into()));
     let card = fs::read_to_string(out.join("README.md")).unwrap();
-    assert!(card.contains("fine-tuned for segmentation") && card.contains("from load_segmenter import load"), "{card}");
+    assert!(
+        card.contains("fine-tuned for segmentation") && card.contains("from load_segmenter import load"),
+        "{card}"
+    );
     let loader = fs::read_to_string(out.join("load_segmenter.py")).unwrap();
     assert!(loader.lines().filter(|line| !line.trim().is_empty()).count() <= 50);
-    let rest: std::collections::BTreeMap<String, tch::Tensor> =
-        tch::Tensor::read_safetensors(out.join("decoder.safetensors")).unwrap().into_iter().collect();
+    let rest: std::collections::BTreeMap<String, tch::Tensor> = tch::Tensor::read_safetensors(out.join("decoder.safetensors"))
+        .unwrap()
+        .into_iter()
+        .collect();
     let trained = weights(&ground.path("segmented/checkpoints/step-00000120"));
     for name in ["head.deconv.0.weight", "head.deconv.0.norm.running_var", "head.classifier.bias"] {
         assert_eq!(rest[name], trained[name], "{name}");

@@ -63,7 +63,9 @@ impl MapClasses {
         }
         let mut names = HashSet::new();
         match self.classes.iter().find(|class| !names.insert(class.as_str())) {
-            Some(class) => Err(format!("maps: classes: {class:?} stands twice, and sets are matched by the names of their classes")),
+            Some(class) => Err(format!(
+                "maps: classes: {class:?} stands twice, and sets are matched by the names of their classes"
+            )),
             None => Ok(()),
         }
     }

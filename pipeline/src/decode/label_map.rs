@@ -81,7 +81,9 @@ impl LabelMap {
                 "its pixels are colours ({colour:?}), not numbers: a map is a PNG with a palette, or in grey values that are the numbers of the classes"
             )));
         }
-        let size = reader.output_buffer_size().ok_or_else(|| bad("too large for this machine".into()))?;
+        let size = reader
+            .output_buffer_size()
+            .ok_or_else(|| bad("too large for this machine".into()))?;
         let mut rows = vec![0; size];
         let frame = reader.next_frame(&mut rows).map_err(|e| bad(e.to_string()))?;
         let mut classes = Vec::with_capacity(width as usize * height as usize);
@@ -253,7 +255,12 @@ mod tests {
         encoder.set_depth(depth);
         if colour == ColorType::Indexed {
             // Colours that are not the indices, so that a reader of colours is found out.
-            encoder.set_palette((0..=255u8).flat_map(|i| [255 - i, 7, i / 2]).take(3 << depth as usize).collect::<Vec<_>>());
+            encoder.set_palette(
+                (0..=255u8)
+                    .flat_map(|i| [255 - i, 7, i / 2])
+                    .take(3 << depth as usize)
+                    .collect::<Vec<_>>(),
+            );
         }
         encoder.write_header().unwrap().write_image_data(data).unwrap();
         bytes

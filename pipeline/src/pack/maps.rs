@@ -43,8 +43,15 @@ impl MapOptions {
             super::check_input(folder)?;
         }
         if val.is_some() != self.val_folder.is_some() {
-            let value = self.val_folder.as_ref().map_or("none".into(), |folder| folder.display().to_string());
-            return bad("folder of validation maps", value, "one where a folder of validation images is named, and only there");
+            let value = self
+                .val_folder
+                .as_ref()
+                .map_or("none".into(), |folder| folder.display().to_string());
+            return bad(
+                "folder of validation maps",
+                value,
+                "one where a folder of validation images is named, and only there",
+            );
         }
         if self.ignore > 65_535 {
             return bad("ignored number of maps", self.ignore.to_string(), "0 to 65535");
@@ -169,7 +176,13 @@ impl MapCounts {
             [] => (0..classes).map(|class| format!("class {class}")).collect(),
             names => names.to_vec(),
         };
-        let count = |class: usize| i16::try_from(class).ok().and_then(|class| self.pixels.get(&class)).copied().unwrap_or(0);
+        let count = |class: usize| {
+            i16::try_from(class)
+                .ok()
+                .and_then(|class| self.pixels.get(&class))
+                .copied()
+                .unwrap_or(0)
+        };
         MapClasses {
             member: MEMBER.into(),
             pixels: (0..names.len()).map(count).collect(),
@@ -190,7 +203,9 @@ impl MapCounts {
 pub(super) fn without_image(options: &MapOptions, images: &[Found]) -> (u64, Vec<String>) {
     let used: std::collections::HashSet<&Path> = images.iter().filter_map(|found| found.map.as_deref()).collect();
     let folders = std::iter::once(&options.folder).chain(&options.val_folder);
-    let files = folders.flat_map(|folder| WalkDir::new(folder).follow_links(true).sort_by_file_name()).flatten();
+    let files = folders
+        .flat_map(|folder| WalkDir::new(folder).follow_links(true).sort_by_file_name())
+        .flatten();
     let is_map = |path: &Path| path.extension().is_some_and(|e| e == "png") && !used.contains(path);
     let (mut number, mut first) = (0, vec![]);
     for file in files.filter(|file| file.file_type().is_file() && is_map(file.path())) {
@@ -211,7 +226,11 @@ pub(super) fn notes(maps: [Option<&MapClasses>; 2], unused: &(u64, Vec<String>))
         *beyond.entry(class).or_default() += pixels;
     }
     if !beyond.is_empty() {
-        let listed: Vec<String> = beyond.iter().take(12).map(|(class, pixels)| format!("{class} ({pixels} pixels)")).collect();
+        let listed: Vec<String> = beyond
+            .iter()
+            .take(12)
+            .map(|(class, pixels)| format!("{class} ({pixels} pixels)"))
+            .collect();
         notes.push(format!(
             "label maps hold numbers beyond the list of classes, and nothing is learnt from those pixels: {}",
             listed.join(", ")
@@ -226,11 +245,18 @@ pub(super) fn notes(maps: [Option<&MapClasses>; 2], unused: &(u64, Vec<String>))
             .map(|(name, _)| name.as_str())
             .collect();
         if !untrained.is_empty() {
-            notes.push(format!("classes of the maps of val that no map of train holds: {}", untrained.join(", ")));
+            notes.push(format!(
+                "classes of the maps of val that no map of train holds: {}",
+                untrained.join(", ")
+            ));
         }
     }
     if unused.0 > 0 {
-        notes.push(format!("{} maps belong to no image that was found, such as {}", unused.0, unused.1.join(", ")));
+        notes.push(format!(
+            "{} maps belong to no image that was found, such as {}",
+            unused.0,
+            unused.1.join(", ")
+        ));
     }
     notes
 }

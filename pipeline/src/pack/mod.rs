@@ -257,7 +257,11 @@ impl<'a> Run<'a> {
         let (classes, provenance) = (&self.scan.classes, self.options.provenance(self.floor.is_none()));
         let of_maps = self.train.maps.classes().max(self.val.maps.classes());
         let maps = |set: &SetWriter| self.options.maps.as_ref().map(|options| set.maps.finish(options, of_maps));
-        let unused_maps = self.options.maps.as_ref().map_or_else(Default::default, |options| maps::without_image(options, &self.scan.images));
+        let unused_maps = self
+            .options
+            .maps
+            .as_ref()
+            .map_or_else(Default::default, |options| maps::without_image(options, &self.scan.images));
         let val = if self.val.is_empty() {
             self.val.discard()?;
             None

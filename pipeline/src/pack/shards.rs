@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::PackError;
 use super::maps::{self, MapCounts};
 use super::prepare::{PixelSums, Prepared};
-use crate::bucket::manifest::{ImageStatistics, MANIFEST_NAME, MapClasses, Manifest, ShardEntry};
+use crate::bucket::manifest::{ImageStatistics, MANIFEST_NAME, Manifest, MapClasses, ShardEntry};
 use crate::file;
 
 /// Tar's unit, bytes: headers take one, contents are padded to it.

@@ -144,7 +144,10 @@ fn maps_of_turned_pictures_lie_on_them_however_they_were_made() {
 fn samples_without_a_fitting_map_are_dropped_by_reason() {
     let (image, classes) = painted(40, 30, 0);
     let whole = sample(png(&image), &LabelMap::new(40, 30, classes.clone()), 0);
-    let none = RawSample { map: None, ..whole.clone() };
+    let none = RawSample {
+        map: None,
+        ..whole.clone()
+    };
     let other = sample(png(&image), &LabelMap::new(30, 40, classes), 0);
     let picture = RawSample {
         map: Some(whole.image.clone()),

@@ -140,7 +140,10 @@ impl<R: Read> Samples<R> {
                 return None;
             }
         };
-        let (role, length) = (Role::of(extension, &self.options.images, &self.options.map.extension), extension.len());
+        let (role, length) = (
+            Role::of(extension, &self.options.images, &self.options.map.extension),
+            extension.len(),
+        );
         let mut finished = None;
         if self.group.as_ref().is_none_or(|g| g.key() != key) {
             finished = self.finish();

@@ -1,8 +1,8 @@
 //! Promises of `pack`: what comes out for which input, whatever the number of threads.
 
 mod found;
-mod maps;
 mod fraction;
+mod maps;
 mod safety;
 mod shares;
 

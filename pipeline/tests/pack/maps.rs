@@ -42,7 +42,11 @@ fn tree() -> TempDir {
     picture("b/other_size.png", 12);
     put(dir.path(), "maps/b/other_size.png", &halves(20, 40, 1));
     picture("b/colours.png", 13);
-    put(dir.path(), "maps/b/colours.png", &bytes(&super::picture(40, 20, 1), ImageFormat::Png));
+    put(
+        dir.path(),
+        "maps/b/colours.png",
+        &bytes(&super::picture(40, 20, 1), ImageFormat::Png),
+    );
     put(dir.path(), "maps/b/nobody.png", &halves(40, 20, 1));
     dir
 }
@@ -72,7 +76,10 @@ fn maps_are_found_by_path_counted_and_refused_by_reason() {
     let refused: Vec<(&str, u64)> = report.refused.iter().map(|(reason, count)| (*reason, count.files)).collect();
     assert_eq!(refused, [("bad_map", 1), ("map_size", 1), ("no_map", 1)]);
     let maps = report.train.maps.as_ref().unwrap();
-    assert_eq!((&*maps.classes, &*maps.pixels), (&["ground".to_owned(), "thing".to_owned()][..], &[1600, 1200][..]));
+    assert_eq!(
+        (&*maps.classes, &*maps.pixels),
+        (&["ground".to_owned(), "thing".to_owned()][..], &[1600, 1200][..])
+    );
     assert_eq!((maps.beyond["7"], maps.ignored, maps.ignore), (400, 0, 255));
     let notes = report.notes().join("\n");
     for told in ["7 (400 pixels)", "1 maps belong to no image that was found", "nobody.png"] {
@@ -143,10 +150,18 @@ fn a_stream_gives_maps_where_they_are_asked_for_and_counts_what_has_none() {
     assert_eq!((batch.len, batch.maps.len()), (4, 4 * 256));
     assert!(batch.maps.iter().all(|class| [0, 1, 7].contains(class)));
     // The centre square of halves is halves.
-    assert!(batch.maps.chunks_exact(16).all(|row| row[..8].iter().all(|c| *c > 0) && row[8..] == [0; 8]));
+    assert!(
+        batch
+            .maps
+            .chunks_exact(16)
+            .all(|row| row[..8].iter().all(|c| *c > 0) && row[8..] == [0; 8])
+    );
     let batch = batches("out", &plain).unwrap();
     assert_eq!((batch.len, batch.maps.len()), (4, 0), "nobody reads maps who did not ask for them");
     // The other set has none.
     let error = batches("plain", &request).unwrap_err().to_string();
-    assert!(error.contains("7 of the last 7 samples failed") && error.contains("no_map"), "{error}");
+    assert!(
+        error.contains("7 of the last 7 samples failed") && error.contains("no_map"),
+        "{error}"
+    );
 }
