@@ -164,7 +164,10 @@ fn leave_logits(out: &Path, folder: &Path, config: &Config) -> Result<(), CliErr
     let mut tensors = Tensor::read_safetensors(&path).map_err(|e| failed(&e))?;
     let network = Network::of(config, Some(folder))?;
     let _guard = tch::no_grad_guard();
-    let pixels = tensors.iter().find(|(name, _)| name == "pixels").map(|(_, pixels)| pixels.to_device(network.device));
+    let pixels = tensors
+        .iter()
+        .find(|(name, _)| name == "pixels")
+        .map(|(_, pixels)| pixels.to_device(network.device));
     let logits = pixels.and_then(|pixels| network.objective.pixel_logits(&pixels));
     if let Some(logits) = logits {
         tensors.push(("map_logits".into(), logits.to_device(tch::Device::Cpu).contiguous()));

@@ -85,7 +85,12 @@ pub(crate) fn run(args: &ScenesArgs) -> Result<(), CliError> {
     for line in drawings.told() {
         say!("{line}");
     }
-    say!("{} scenes to train on and {} to validate on in {}", args.train, args.val, args.output.display());
+    say!(
+        "{} scenes to train on and {} to validate on in {}",
+        args.train,
+        args.val,
+        args.output.display()
+    );
     Ok(())
 }
 

@@ -111,7 +111,10 @@ pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Overlap, EvalEr
     let learnt = subject.training.classes.ok_or(EvalError::NoClasses)?;
     let data = subject.sets.data;
     let set = subject.sets.val_set()?;
-    let theirs: Vec<String> = set.map_classes().map(|maps| maps.learnt(data.map_reduce_zero).0.to_vec()).unwrap_or_default();
+    let theirs: Vec<String> = set
+        .map_classes()
+        .map(|maps| maps.learnt(data.map_reduce_zero).0.to_vec())
+        .unwrap_or_default();
     let named = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
     let by_name = ClassMap::new(named(&theirs).as_deref(), named(learnt).as_deref());
     let limits = Limits {
@@ -121,7 +124,13 @@ pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Overlap, EvalEr
     };
     let reading = set.map_reading();
     let mut decoder = Decoder::new(limits);
-    let mut seer = Seer::new(subject.objective, subject.device, subject.normalise, subject.sets.image, Windows::of(subject.eval));
+    let mut seer = Seer::new(
+        subject.objective,
+        subject.device,
+        subject.normalise,
+        subject.sets.image,
+        Windows::of(subject.eval),
+    );
     let mut tally = Tally::default();
     let mut dropped: BTreeMap<&'static str, (usize, String)> = BTreeMap::new();
     let most = subject.eval.max_queries as usize;

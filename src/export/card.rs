@@ -147,7 +147,10 @@ impl Card {
             }
         }
         let classifies = encoder.head.is_some();
-        line(format!("\n## Load it\n\n```python\n{}\n```\n", self.snippet(format, encoder, folder)));
+        line(format!(
+            "\n## Load it\n\n```python\n{}\n```\n",
+            self.snippet(format, encoder, folder)
+        ));
         line(match classifies {
             true => "`model.safetensors` holds the encoder and its head; the names of the classes are in `config.json`.".into(),
             false => {

@@ -15,8 +15,13 @@ const NONE: [u8; 3] = [96, 96, 104];
 /// The colours of classes as planes 3×…, grey where there is none (below 0).
 #[must_use]
 pub fn planes_of_classes(classes: &[i64]) -> Vec<u8> {
-    let colours: Vec<[u8; 3]> = classes.iter().map(|class| usize::try_from(*class).map_or(NONE, class_colour)).collect();
-    (0..3).flat_map(|channel| colours.iter().map(move |colour| colour[channel])).collect()
+    let colours: Vec<[u8; 3]> = classes
+        .iter()
+        .map(|class| usize::try_from(*class).map_or(NONE, class_colour))
+        .collect();
+    (0..3)
+        .flat_map(|channel| colours.iter().map(move |colour| colour[channel]))
+        .collect()
 }
 
 /// Lays the colours of `classes`, one for each pixel, over a picture; pixels about which nothing is said stay as they are.

@@ -94,7 +94,9 @@ impl SentBatch {
         } else {
             let n = batch.maps.len() / batch.len;
             let side = n.isqrt();
-            let maps = rows(&batch.maps, batch.len, side * side, &range, || format!("maps ({}×{side}×{side})", batch.len))?;
+            let maps = rows(&batch.maps, batch.len, side * side, &range, || {
+                format!("maps ({}×{side}×{side})", batch.len)
+            })?;
             Some(send(maps, &[int(len), int(side), int(side)], device)?)
         };
         let labels = rows(&batch.labels, batch.len, 1, &range, || "labels".into())?;

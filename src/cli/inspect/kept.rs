@@ -78,7 +78,11 @@ mod tests {
         for length in [3u64, 10, 19, 20, 21, 1000, 4321] {
             let mut kept = Kept::new(10);
             (0..length).for_each(|i| kept.offer(i, &sample(i)));
-            let chosen: Vec<u64> = kept.choose().into_iter().map(|sample| sample.key.to_string().parse().unwrap()).collect();
+            let chosen: Vec<u64> = kept
+                .choose()
+                .into_iter()
+                .map(|sample| sample.key.to_string().parse().unwrap())
+                .collect();
             assert_eq!(chosen.len() as u64, length.min(10));
             let gaps: Vec<u64> = chosen
                 .windows(2)

@@ -86,9 +86,8 @@ impl Maps {
             self.classes().len(),
             share(nothing)
         )];
-        let each = |(class, pixels, maps): &(i16, u64, u64)| {
-            format!("{} {:.2} % in {maps} maps", Self::name(listed, *class), share(*pixels))
-        };
+        let each =
+            |(class, pixels, maps): &(i16, u64, u64)| format!("{} {:.2} % in {maps} maps", Self::name(listed, *class), share(*pixels));
         let classes = self.classes();
         let largest: Vec<String> = classes.iter().take(LISTED).map(each).collect();
         if !largest.is_empty() {
@@ -115,8 +114,13 @@ impl Maps {
                 listed.ignore, self.reading.ignore
             ));
         }
-        let beyond = self.classes().into_iter().filter(|(class, ..)| *class as usize >= listed.classes.len());
-        let beyond: Vec<String> = beyond.map(|(class, pixels, maps)| format!("{class} ({pixels} pixels in {maps} maps)")).collect();
+        let beyond = self
+            .classes()
+            .into_iter()
+            .filter(|(class, ..)| *class as usize >= listed.classes.len());
+        let beyond: Vec<String> = beyond
+            .map(|(class, pixels, maps)| format!("{class} ({pixels} pixels in {maps} maps)"))
+            .collect();
         if !beyond.is_empty() {
             told.push(format!(
                 "numbers beyond the {} classes that manifest.json names: {}",
@@ -133,7 +137,13 @@ impl Maps {
                 }
             }
         }
-        let missing: Vec<&str> = listed.classes.iter().zip(&listed.pixels).filter(|(_, pixels)| **pixels == 0).map(|(name, _)| name.as_str()).collect();
+        let missing: Vec<&str> = listed
+            .classes
+            .iter()
+            .zip(&listed.pixels)
+            .filter(|(_, pixels)| **pixels == 0)
+            .map(|(name, _)| name.as_str())
+            .collect();
         if !missing.is_empty() {
             told.push(format!("classes without a pixel: {}", missing.join(", ")));
         }

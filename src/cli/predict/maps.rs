@@ -43,9 +43,14 @@ struct Answer {
 
 /// Names of the files of one image: its own name without the ending, and a number where another one has it.
 fn stem(file: &Path, taken: &mut HashSet<String>) -> String {
-    let name = file.file_stem().map_or_else(|| "image".into(), |name| name.to_string_lossy().into_owned());
+    let name = file
+        .file_stem()
+        .map_or_else(|| "image".into(), |name| name.to_string_lossy().into_owned());
     let names = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}")));
-    let free = names.into_iter().find(|name| !taken.contains(name)).expect("there is a free number");
+    let free = names
+        .into_iter()
+        .find(|name| !taken.contains(name))
+        .expect("there is a free number");
     taken.insert(free.clone());
     free
 }
@@ -96,7 +101,8 @@ pub(super) fn run(args: &PredictArgs, folder: &Path, config: &Config) -> Result<
                 "take an older checkpoint: RUN/checkpoints/step-…".to_owned(),
             ));
         }
-        let said = Vec::<i64>::try_from(logits.argmax(0, false).flatten(0, -1)).map_err(|e| CliError::usage(format!("libtorch: {e}"), None))?;
+        let said =
+            Vec::<i64>::try_from(logits.argmax(0, false).flatten(0, -1)).map_err(|e| CliError::usage(format!("libtorch: {e}"), None))?;
         let classes: Vec<i16> = said.into_iter().map(|class| class as i16).collect();
         let stem = stem(file, &mut taken);
         answers.push(write(file, out, &stem, picture, classes, &network.classes)?);

@@ -85,7 +85,10 @@ impl Drawings {
             if LEFT_OUT.iter().any(|left_out| folder == Path::new(left_out)) {
                 continue;
             }
-            let class = GROUPS.iter().find(|(name, _)| folder == Path::new(name)).map_or(CLASSES.len(), |(_, class)| *class);
+            let class = GROUPS
+                .iter()
+                .find(|(name, _)| folder == Path::new(name))
+                .map_or(CLASSES.len(), |(_, class)| *class);
             let bytes = std::fs::read(path).map_err(|e| CliError::io(format!("{}: {e}", path.display())))?;
             let digest: [u8; 32] = Sha256::digest(&bytes).into();
             found += 1;
@@ -101,7 +104,10 @@ impl Drawings {
             let folders: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
             return Err(CliError::usage(
                 format!("{}: too few drawings of {class} among its {found} PNG files", root.display()),
-                format!("a tree with openclipart's folders is needed (setup/openclipart.sh fetches one): {}", folders.join(", ")),
+                format!(
+                    "a tree with openclipart's folders is needed (setup/openclipart.sh fetches one): {}",
+                    folders.join(", ")
+                ),
             ));
         }
         let ordered = |mut pool: Vec<([u8; 32], PathBuf)>| {

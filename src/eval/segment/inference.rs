@@ -30,7 +30,11 @@ impl Windows {
     /// As `eval.slide` and `eval.slide_stride` say.
     #[must_use]
     pub fn of(config: &EvalConfig) -> Self {
-        if config.slide { Self::Slide(config.slide_stride) } else { Self::Whole }
+        if config.slide {
+            Self::Slide(config.slide_stride)
+        } else {
+            Self::Whole
+        }
     }
 }
 
@@ -159,7 +163,8 @@ impl<'a> Seer<'a> {
                 // Support of the bicubic kernel at this reduction.
                 margin: 2.0 * reduction + 1.0,
             };
-            self.resampler.view(&Window::whole(picture), Orientation::default(), &draw, self.side, &mut square);
+            self.resampler
+                .view(&Window::whole(picture), Orientation::default(), &draw, self.side, &mut square);
             pixels.extend_from_slice(&square);
         }
         let batch = Batch {
@@ -183,7 +188,6 @@ impl<'a> Seer<'a> {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,7 +200,9 @@ mod tests {
         // Stitched from windows of what is there, the picture comes back.
         let picture = Tensor::arange(3 * 40 * 56, (Kind::Float, Device::Cpu)).view([3, 40, 56]);
         let cut = |places: &[(i64, i64)]| -> Result<Tensor, ()> {
-            let windows = places.iter().map(|(row, column)| picture.narrow(1, *row, 32).narrow(2, *column, 32));
+            let windows = places
+                .iter()
+                .map(|(row, column)| picture.narrow(1, *row, 32).narrow(2, *column, 32));
             Ok(Tensor::stack(&windows.collect::<Vec<_>>(), 0))
         };
         let back = stitched((40, 56), 32, 21, cut).unwrap();

@@ -104,7 +104,11 @@ impl Tally {
             return Err(EvalError::NoneLearnt {
                 place: place.to_owned(),
                 images: self.images,
-                theirs: if theirs.is_empty() { "no labelled pixel".into() } else { listed(&theirs) },
+                theirs: if theirs.is_empty() {
+                    "no labelled pixel".into()
+                } else {
+                    listed(&theirs)
+                },
                 learnt: listed(&names),
             });
         }
@@ -163,7 +167,10 @@ fn mean(values: impl Iterator<Item = Option<f64>>) -> f64 {
 pub(super) fn table(found: &Overlap) -> Vec<String> {
     let mut lines = vec![
         format!("mean IoU         {:.4}   ({} images)", found.mean_iou, found.images),
-        format!("without first    {:.4}   (all classes but {})", found.object_mean_iou, found.classes[0].class),
+        format!(
+            "without first    {:.4}   (all classes but {})",
+            found.object_mean_iou, found.classes[0].class
+        ),
         format!("pixel accuracy   {:.4}", found.pixel_accuracy),
         format!("mean of classes  {:.4}", found.class_mean_accuracy),
         format!("commonest class  {:.4}   (mean IoU of always saying it)", found.chance),
@@ -171,7 +178,9 @@ pub(super) fn table(found: &Overlap) -> Vec<String> {
     let mut judged: Vec<&OfClass> = found.classes.iter().filter(|class| class.iou.is_some()).collect();
     judged.sort_by(|a, b| a.iou.partial_cmp(&b.iou).expect("overlaps are numbers"));
     let shown = |classes: &[&OfClass]| {
-        let each = classes.iter().map(|class| format!("{} {:.2}", class.class, class.iou.unwrap_or(0.0)));
+        let each = classes
+            .iter()
+            .map(|class| format!("{} {:.2}", class.class, class.iou.unwrap_or(0.0)));
         each.collect::<Vec<_>>().join(", ")
     };
     lines.push(format!("worst classes    {}", shown(&judged[..SHOWN.min(judged.len())])));
@@ -183,7 +192,10 @@ pub(super) fn table(found: &Overlap) -> Vec<String> {
     }
     if found.unlabelled_pixels > 0 {
         let all = (found.pixels + found.unlabelled_pixels) as f64;
-        lines.push(format!("without a label  {:.1} % of the pixels, not judged", 100.0 * found.unlabelled_pixels as f64 / all));
+        lines.push(format!(
+            "without a label  {:.1} % of the pixels, not judged",
+            100.0 * found.unlabelled_pixels as f64 / all
+        ));
     }
     for (reason, (samples, example)) in &found.dropped {
         lines.push(format!("not judged       {samples} samples, {reason}: {example}"));
@@ -212,7 +224,9 @@ mod tests {
     fn counts_are_summed_over_the_set_and_a_class_without_a_union_counts_nowhere() {
         // Class 2 is in no map and is never said.
         let tally = tally(&[[8, 2, 0, 1, 1, 0, 0, 0, 0], [4, 0, 0, 3, 1, 0, 0, 0, 0]]);
-        let found = tally.answer("v", &[], &names(&["ground", "cat", "dog"]), BTreeMap::new(), None).unwrap();
+        let found = tally
+            .answer("v", &[], &names(&["ground", "cat", "dog"]), BTreeMap::new(), None)
+            .unwrap();
         let iou: Vec<Option<f64>> = found.classes.iter().map(|class| class.iou).collect();
         assert_eq!(iou, [Some(12.0 / 18.0), Some(2.0 / 8.0), None]);
         assert_eq!(found.mean_iou, f64::midpoint(12.0 / 18.0, 2.0 / 8.0));
@@ -227,11 +241,19 @@ mod tests {
         let mut tally = tally(&[[1, 0, 0, 0, 0, 0, 0, 0, 0]]);
         [UNLABELLED, UNLABELLED, 4, 1].into_iter().for_each(|class| tally.left_out(class));
         let dropped = BTreeMap::from([("no_map", (3, "s: k: none".to_owned()))]);
-        let found = tally.answer("v", &names(&["ground", "moon"]), &names(&["ground"]), dropped, None).unwrap();
+        let found = tally
+            .answer("v", &names(&["ground", "moon"]), &names(&["ground"]), dropped, None)
+            .unwrap();
         assert_eq!(found.unlabelled_pixels, 2);
         let told = found.remarks.lines().join("\n");
-        assert!(told.contains("beyond the class list") && told.contains("class 4 of 1 pixels"), "{told}");
-        assert!(told.contains("not among the learnt classes") && told.contains("moon of 1 pixels"), "{told}");
+        assert!(
+            told.contains("beyond the class list") && told.contains("class 4 of 1 pixels"),
+            "{told}"
+        );
+        assert!(
+            told.contains("not among the learnt classes") && told.contains("moon of 1 pixels"),
+            "{told}"
+        );
         assert!(table(&found).iter().any(|line| line.contains("3 samples, no_map: s: k: none")));
     }
 

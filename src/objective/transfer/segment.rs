@@ -3,8 +3,6 @@
 
 mod network;
 mod numbers;
-#[cfg(test)]
-mod tests;
 
 use splitmask_pipeline::request::{IMAGE, MapRequest, SampleRequest, ViewRequest};
 use tch::nn::Path;
@@ -28,10 +26,7 @@ pub static KIND: Kind = Kind {
     keys: &[SegmentConfig::KEYS],
     numbers: numbers::NUMBERS,
     collapse: numbers::COLLAPSE,
-    sheets: &[(
-        "segments",
-        "image · its label map (grey: nothing is said) · what the network says",
-    )],
+    sheets: &[("segments", "image · its label map (grey: nothing is said) · what the network says")],
     variants: || vec![Box::new(SegmentConfig::default())],
     read: read::<SegmentConfig>,
 };
@@ -88,7 +83,12 @@ impl Plan for SegmentConfig {
             self.classes,
             "0 (those of the manifest), or 2 to 32767",
         );
-        found.need((1..=4096).contains(&self.width), "objective.width", self.width, "1 to 4096 channels");
+        found.need(
+            (1..=4096).contains(&self.width),
+            "objective.width",
+            self.width,
+            "1 to 4096 channels",
+        );
         drop_path("objective.drop_path", self.drop_path, &mut found);
         found.need(
             !self.is_frozen() || self.drop_path == 0.0,
@@ -140,7 +140,9 @@ impl Plan for SegmentConfig {
     }
 
     fn over_ranks(&self) -> Result<(), &'static str> {
-        Err("the head's BatchNorm would see the images of one rank, and the loss is the mean over labelled pixels, which may lie on other ranks")
+        Err(
+            "the head's BatchNorm would see the images of one rank, and the loss is the mean over labelled pixels, which may lie on other ranks",
+        )
     }
 
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {

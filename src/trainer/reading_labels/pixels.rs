@@ -23,7 +23,10 @@ pub(super) fn labels_of(spec: &TrainerSpec, set: &Dataset, wanted: u32) -> Resul
         if wanted == 0 {
             return Err(bad_count(
                 wanted,
-                format!("there is no manifest.json in {} that names the classes of the label maps", place(spec)),
+                format!(
+                    "there is no manifest.json in {} that names the classes of the label maps",
+                    place(spec)
+                ),
                 "set objective.classes to their number (the largest number in a map + 1), or make the shards with `splitmask pack --maps`",
             ));
         }
@@ -97,7 +100,11 @@ fn learnt<'a>(spec: &TrainerSpec, maps: &'a MapClasses) -> Result<(&'a [String],
         return Err(TrainError::BadSetting {
             key: "data.map".into(),
             value: format!("{:?}", spec.data.map),
-            detail: format!("manifest.json of {} says that its label maps are .{} members", place(spec), maps.member),
+            detail: format!(
+                "manifest.json of {} says that its label maps are .{} members",
+                place(spec),
+                maps.member
+            ),
             hint: Some(format!("set data.map = {:?}", maps.member)),
         });
     }

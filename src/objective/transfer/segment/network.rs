@@ -41,7 +41,10 @@ impl Segmenter {
         // One pixel more of each, so that no class is impossible.
         let share = |count: &u64| ((*count as f64 + 1.0) / (total + classes as f64)).ln() as f32;
         let frequencies: Vec<f32> = counts.iter().map(share).collect();
-        let commonest = (0..).zip(&counts).max_by_key(|(class, count)| (**count, -*class)).map(|(class, _)| class);
+        let commonest = (0..)
+            .zip(&counts)
+            .max_by_key(|(class, count)| (**count, -*class))
+            .map(|(class, _)| class);
         let doublings = DeconvHead::doublings(at.model.patch).expect("a patch that was checked");
         Self {
             head: DeconvHead::new(&(vs / "head"), vit.dim(), doublings, config.width.into(), classes as i64),
@@ -77,7 +80,12 @@ impl Segmenter {
             objective,
             what: "label map",
         })?;
-        shape(objective, "the label map", &maps.size(), &[x.len, self.vit.image(), self.vit.image()])?;
+        shape(
+            objective,
+            "the label map",
+            &maps.size(),
+            &[x.len, self.vit.image(), self.vit.image()],
+        )?;
         Ok(maps)
     }
 
