@@ -313,7 +313,8 @@ mod tests {
     #[test]
     fn python_checks_only_what_a_library_loads() {
         for format in EXPORTERS {
-            assert_eq!(loadable(*format).is_ok(), format.name() != "safetensors", "{}", format.name());
+            let alone = ["safetensors", "torchvision-maskrcnn"].contains(&format.name());
+            assert_eq!(loadable(*format).is_err(), alone, "{}", format.name());
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Makes features of a set of shards with a frozen encoder.
 
-use serde::{Deserialize, Serialize};
 use splitmask_pipeline::types::SampleId;
 use tch::{Device, Tensor};
 use torch_ext::Autocast;
@@ -10,31 +9,9 @@ use super::data::SetName;
 use super::error::{EvalError, fenced};
 use super::evaluation::Subject;
 use super::features::{Features, Layered};
-use super::helpers::{Helpers, Made};
 use super::progress::{GoOn, Progress};
+use super::sharing::{Helpers, Made, Wanted, Which};
 use crate::tensor::step_input;
-
-/// Which images of a set count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Which {
-    /// Those with a label.
-    Labelled,
-    /// All.
-    All,
-}
-
-/// Features that are to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted {
-    /// Of which set.
-    pub set: SetName,
-    /// Of which of its images.
-    pub which: Which,
-    /// Of its first so many images; 0 = all of them.
-    pub most: u32,
-    /// Of the layers [`Subject::places`], instead of what `eval.pool` takes of the last one.
-    pub layers: bool,
-}
 
 impl Wanted {
     /// Features B×D of normalised images, one tensor for each place.

@@ -11,9 +11,10 @@ use super::config::{EvalConfig, Watched};
 use super::data::SetName;
 use super::error::EvalError;
 use super::evaluation::{Evaluation, Score, Subject};
-use super::extract::{Which, extract, of_val};
+use super::extract::{extract, of_val};
 use super::features::Features;
 use super::progress::GoOn;
+use super::sharing::Which;
 use crate::objective::{Better, Panel};
 use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
 

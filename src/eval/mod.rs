@@ -10,7 +10,6 @@ mod error;
 mod evaluation;
 pub mod extract;
 pub mod features;
-pub mod helpers;
 pub mod knn;
 pub mod lbfgs;
 pub mod linear;
@@ -21,6 +20,7 @@ pub mod probe;
 mod progress;
 pub mod registry;
 pub mod segment;
+pub mod sharing;
 pub mod spread;
 
 pub use baseline::Baseline;

@@ -372,14 +372,21 @@ mod tests {
         let path = dir.path().join("metrics.jsonl");
         fs::write(&path, "one\ntwo\n").unwrap();
         let mut lines = file(&path);
-        // No file can be made beside it, and none is needed.
-        fs::create_dir(path.with_extension("jsonl.tmp")).unwrap();
+        let place = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+        let before = place(&path);
         lines.replace("one\n".into());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "one\n");
+        assert_eq!(
+            (fs::read_to_string(&path).unwrap().as_str(), place(&path)),
+            ("one\n", before),
+            "the same file, shorter"
+        );
+        // Nothing can be put in the place of a folder.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
         lines.replace("other\n".into());
         lines.append("line");
-        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), lines.waiting()), ("one\n", 1));
-        fs::remove_dir(path.with_extension("jsonl.tmp")).unwrap();
+        assert_eq!(lines.waiting(), 1);
+        fs::remove_dir(&path).unwrap();
         lines.append("more");
         assert_eq!(fs::read_to_string(&path).unwrap(), "other\nline\nmore\n");
     }

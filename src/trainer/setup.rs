@@ -20,8 +20,8 @@ use crate::checkpoint::Policy;
 use crate::eval::Subject;
 use crate::eval::data::{Sets, TrainingPass};
 use crate::eval::features::ValFeatures;
-use crate::eval::helpers::Helpers;
 use crate::eval::pool::Pool;
+use crate::eval::sharing::Helpers;
 use crate::optim::{learning_rate, weight_decay};
 use crate::words::Words;
 

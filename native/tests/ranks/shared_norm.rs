@@ -72,7 +72,7 @@ fn alone(x: &Tensor) -> Tensor {
 
 fn normalised(ranks: &Ranks) {
     let (r, w) = (ranks.rank() as i64, ranks.world() as i64);
-    for (kind, limit) in [(Kind::Float, 5e-6), (Kind::Double, 1e-13)] {
+    for (kind, limit) in [(Kind::Float, 5e-5), (Kind::Double, 1e-12)] {
         let (own, whole) = (Net::new(kind), Net::new(kind));
         let mut reducer = Reducer::new(ranks, &own.weights, 1 << 20).unwrap();
         let x = whole.batch();

@@ -63,8 +63,8 @@ fn every_label_value_is_there_from_the_start_and_zero() {
         .collect();
     assert_eq!(
         nonzero.len(),
-        2,
-        "only build_info and the start's successful load are not 0: {nonzero:?}"
+        3,
+        "only build_info, the start's successful load and the number of ranks are not 0: {nonzero:?}"
     );
 }
 

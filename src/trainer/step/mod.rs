@@ -1,5 +1,6 @@
 //! One optimizer step: a pass over the batch in micro-batches, and what its gradients change.
 
+mod exchanged;
 mod micro_batches;
 mod partners;
 pub(super) mod pass;

@@ -3,23 +3,12 @@
 use splitmask_pipeline::types::Batch;
 use tch::Tensor;
 
+use super::exchanged::Partners;
 use super::pass::Pass;
 use crate::objective::MixedImages;
 use crate::tensor::{SentBatch, StepInput};
 use crate::trainer::error::TrainError;
 use crate::trainer::ranks::peers::Peers;
-
-/// What the images of one of several ranks are mixed with.
-pub(super) struct Partners {
-    /// Those that another rank has, in the order of the batch; `None` where no image is mixed.
-    images: Option<SentBatch>,
-    /// Labels of the whole batch.
-    labels: Tensor,
-    /// Images of a micro-batch.
-    size: usize,
-    /// Who has them.
-    rank: usize,
-}
 
 impl Pass<'_> {
     /// The images that those of a micro-batch are mixed with, in the order of the batch, and the labels of the whole batch.

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use torch_ext::Autocast;
 use torch_ext::ranks::Ranks;
 
-use super::partners::Partners;
+use super::exchanged::Partners;
 use crate::loss::{count_words, perplexity};
 use crate::model::BatchRows;
 use crate::objective::{BetweenImages, Losses, Objective, ObjectiveError, StepContext};

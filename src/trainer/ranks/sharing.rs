@@ -7,8 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::peers::Peers;
 use crate::eval::EvalError;
 use crate::eval::classes::Labels;
-use crate::eval::extract::Wanted;
-use crate::eval::helpers::{Helpers, Made};
+use crate::eval::sharing::{Helpers, Made, Wanted};
 use crate::trainer::error::TrainError;
 
 /// What a rank says of its share before it is brought.

@@ -1,11 +1,34 @@
 //! Several processes that make the features of a set together.
 
+use serde::{Deserialize, Serialize};
 use splitmask_pipeline::types::SampleId;
 use tch::Tensor;
 
 use super::classes::Labels;
+use super::data::SetName;
 use super::error::EvalError;
-use super::extract::Wanted;
+
+/// Which images of a set count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Which {
+    /// Those with a label.
+    Labelled,
+    /// All.
+    All,
+}
+
+/// Features that are to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Of which set.
+    pub set: SetName,
+    /// Of which of its images.
+    pub which: Which,
+    /// Of its first so many images; 0 = all of them.
+    pub most: u32,
+    /// Of the layers that the evaluation names, instead of what `eval.pool` takes of the last one.
+    pub layers: bool,
+}
 
 /// Features of some images of a set.
 #[derive(Debug)]
