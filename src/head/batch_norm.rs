@@ -95,10 +95,10 @@ impl BatchNorm {
         let of_group = |group| [statistics.get(0).get(group), statistics.get(1).get(group) * (n / (n - 1.0))];
         self.latest.replace((0..groups).map(of_group).collect());
         if let Some(weight) = &self.weight {
-            rows *= weight;
+            rows = &rows * weight;
         }
         if let Some(bias) = &self.bias {
-            rows += bias;
+            rows = &rows + bias;
         }
         Ok(rows)
     }
