@@ -57,7 +57,6 @@ fn shards(folder: &Path) -> PathBuf {
 /// The check prepares its folder and runs every part on a CPU, at a size that says nothing about speed: so that on the GPU, of which there are
 /// minutes, the script itself is not what fails.
 #[test]
-#[ignore = "failed beside clippy and other tests on two cores; the reason is not known yet"]
 fn the_check_of_a_gpu_runs_to_its_end_on_a_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let (carried, out) = (folder.path().join("carried"), folder.path().join("out"));

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -42,8 +43,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Goes on with `run` to step 45; code, log.
-fn go_on(ground: &Ground, run: &str) -> (Option<i32>, String) {
+/// Training of `run` to step 45.
+fn training(ground: &Ground, run: &str) -> Command {
     let dir = format!("run.dir=\"{}\"", ground.path(run).display());
     let sets = [
         "optim.total_steps=45",
@@ -52,11 +53,12 @@ fn go_on(ground: &Ground, run: &str) -> (Option<i32>, String) {
         "log.tensorboard=true",
         &dir,
     ];
-    let mut command = ground.train(&[]);
-    for set in sets {
-        command.args(["--set", set]);
-    }
-    let output = command.output().unwrap();
+    ground.train(sets.map(|set| ["--set", set]).as_flattened())
+}
+
+/// Goes on with `run` to step 45; code, log.
+fn go_on(ground: &Ground, run: &str) -> (Option<i32>, String) {
+    let output = training(ground, run).output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -75,22 +77,8 @@ fn a_flipped_bit_in_any_file_of_a_run_folder_is_told_or_does_no_harm() {
     let weights = |run: &str| fs::read(ground.path(run).join("checkpoints/step-00000045/model.safetensors")).unwrap();
     let last = weights("clean");
     // The run as it was at step 30, and then killed.
-    let output = {
-        let dir = format!("run.dir=\"{}\"", ground.path("base").display());
-        let sets = [
-            "optim.total_steps=45",
-            "eval.every_steps=15",
-            "picture.every_steps=15",
-            "log.tensorboard=true",
-            &dir,
-        ];
-        let mut command = ground.train(&[]);
-        for set in sets {
-            command.args(["--set", set]);
-        }
-        let faults = crate::preload::Faults::below(&ground.path("base")).meet("sync", "checkpoints", 2, "after");
-        faults.preload(&mut command).output().unwrap()
-    };
+    let faults = crate::preload::Faults::below(&ground.path("base")).meet("sync", "checkpoints", 2, "after");
+    let output = faults.preload(&mut training(&ground, "base")).output().unwrap();
     assert!(!output.status.success(), "it was killed behind the checkpoint of step 30");
     assert_eq!(splitmask::checkpoint::steps(&ground.path("base/checkpoints")), [15, 30]);
     let mut all = files(&ground.path("base"));

@@ -58,7 +58,6 @@ fn any_number_of_ranks_and_parts_trains_what_one_process_trains() {
 /// Objectives that look at several images of a batch at once look at those of all ranks: batch normalisation, contrast, centres, Sinkhorn-Knopp, KoLeo,
 /// images mixed in pairs.
 #[test]
-#[ignore = "failed on its first run (a product in place, mended since) and has not run again: run it before you trust these objectives over ranks"]
 fn what_looks_at_several_images_looks_at_those_of_all_ranks() {
     const HEAD: &str = "[objective.projection]\nlayers = 2\nhidden = 32\nout = 16\n";
     // The last layer learns from step 7 on: from there it has gradients that are to be averaged.
@@ -82,7 +81,11 @@ fn what_looks_at_several_images_looks_at_those_of_all_ranks() {
         let mut alone = BTreeMap::new();
         for (world, parts) in each {
             let want = alone.entry(parts).or_insert_with(|| of(1, parts));
-            close(want, &of(world, parts), 1e-5);
+            let have = of(world, parts);
+            // What one rank's statistics alone would give is another number at once. From step to step the rounding of f32 grows where heads have
+            // BatchNorm: by step 20 to 3e-5 of a loss and 2e-4 of the gradient's norm, where the others stay below 2e-6.
+            close(&want[..3], &have[..3], 1e-5);
+            close(want, &have, if ["moco-v3", "simclr"].contains(&name) { 1e-3 } else { 1e-5 });
         }
     }
 }
