@@ -205,6 +205,15 @@ mod tests {
         json!({"step": step, "total": 1.5}).as_object().unwrap().clone()
     }
 
+    /// The file of a run that logged steps 10, 20 and 30.
+    fn three_lines(run_dir: &Path) -> PathBuf {
+        let mut first = log(run_dir, 0, &[]);
+        for step in [10, 20, 30] {
+            first.write(line(step));
+        }
+        run_dir.join("metrics.jsonl")
+    }
+
     fn steps(run_dir: &Path) -> Vec<u64> {
         MetricsLog::read(run_dir).iter().map(|v| v["step"].as_u64().unwrap()).collect()
     }
@@ -212,13 +221,8 @@ mod tests {
     #[test]
     fn a_resume_cuts_what_lies_beyond_it() {
         let dir = tempfile::tempdir().unwrap();
-        let mut first = log(dir.path(), 0, &[]);
-        for step in [10, 20, 30] {
-            first.write(line(step));
-        }
-        drop(first);
         // A kill in the middle of a write, in the middle of a letter.
-        let path = dir.path().join("metrics.jsonl");
+        let path = three_lines(dir.path());
         let mut torn = fs::read(&path).unwrap();
         torn.extend(b"{\"step\": 3, \"\xc3");
         fs::write(&path, torn).unwrap();
@@ -229,12 +233,7 @@ mod tests {
     #[test]
     fn a_damaged_line_is_left_out_and_the_file_as_it_was_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let mut first = log(dir.path(), 0, &[]);
-        for step in [10, 20, 30] {
-            first.write(line(step));
-        }
-        drop(first);
-        let path = dir.path().join("metrics.jsonl");
+        let path = three_lines(dir.path());
         let before = fs::read_to_string(&path).unwrap();
         // Two bits of a brace.
         let damaged = before.replacen("{\"step\":20", ";\"step\":20", 1);
