@@ -231,6 +231,8 @@ impl<T: Train> Supervisor<T> {
     }
 
     fn handle(&mut self, event: Event) {
+        // The trainer may have taken its first batch since the last tick: who has seen its steps must not be told that it is not ready.
+        self.look_ready();
         match event {
             Event::Signal(signal @ (Signal::Terminate | Signal::Interrupt), at) => self.asked_to_stop(signal, at),
             // torchrun hands its own end on by whichever signal it got.

@@ -93,7 +93,6 @@ impl<T: Train> Supervisor<T> {
         if self.draining.is_some() {
             return;
         }
-        self.look_ready();
         let grace = Duration::from_secs_f64(self.parts.settings.config.admin.grace_s);
         tracing::info!(
             grace_s = grace.as_secs_f64(),
