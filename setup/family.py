@@ -1,6 +1,7 @@
 """The tables of setup/results.py on drawings and emoji: every objective beside each other, on fewer images, and fine-tuned. They take hours, so the numbers
 of each run are kept in docs/results/, with the commit that made them."""
 import json
+import shutil
 import statistics
 import subprocess
 import time
@@ -73,6 +74,8 @@ def family_trained(args, name: str, objective: str, seed: int, steps: int, fract
     data = packed(args.set)
     _, config, sets = FAMILY[objective]
     folder = args.runs / name
+    # What a call that was stopped left here would go on, and its cost would be that of the rest.
+    shutil.rmtree(folder, ignore_errors=True)
     say(f"training {name}")
     words = [] if objective in WORDLESS else [f"codebook.path={data}/words-48.safetensors"]
     # fmt: off
@@ -98,6 +101,8 @@ def family_untrained(args, seed: int) -> dict:
     name = family_name(args, "splitmask", seed, args.steps)
 
     def measure() -> dict:
+        # Trained first, so that the cost of the training is told with its own numbers.
+        family_run(args, "splitmask", seed, args.steps)
         if not (args.runs / name / "checkpoints").exists():
             family_trained(args, name, "splitmask", seed, args.steps, 1.0)
         return family_measured(args.runs / name, "--random-init")
@@ -187,6 +192,7 @@ def fine_tuned(args, start: str, seed: int, fraction: float, rate: float) -> dic
         source = family_name(args, start, seed, args.steps)
         if start != "random-init" and not (args.runs / source / "checkpoints").exists():
             family_trained(args, source, start, seed, args.steps, 1.0)
+        shutil.rmtree(folder, ignore_errors=True)
         say(f"fine-tuning {name}")
         # fmt: off
         sets = [*SMALL, f"run.init_from={'' if start == 'random-init' else args.runs / source}", f"run.seed={seed}", f"run.dir={folder}", f"run.name={folder.name}",
