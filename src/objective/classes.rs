@@ -11,7 +11,7 @@ pub(super) use network::{Classifier, Parts};
 
 use super::masked::drop_path;
 use super::{Baseline, Better, CollapseRule, Number, Role, Scope, Unit};
-use crate::model::linear_flops;
+use crate::model::{encoder_flops, linear_flops};
 use crate::setting::Findings;
 
 /// How classes are learnt from images; the keys are those of the objective that asks.
@@ -27,6 +27,8 @@ pub(super) struct Recipe {
     pub(super) cutmix: f64,
     /// `objective.cutmix_share`: share of the steps that take CutMix where mixup is on too.
     pub(super) cutmix_share: f64,
+    /// `objective.repeats`: views of an image in a batch, drawn each anew.
+    pub(super) repeats: u32,
     /// `objective.rand_augment`: magnitude, 0 to 10; 0 = off.
     pub(super) rand_augment: f64,
     /// `objective.rand_augment_deviation`.
@@ -36,6 +38,9 @@ pub(super) struct Recipe {
     /// `objective.drop_path`.
     pub(super) drop_path: f64,
 }
+
+/// Most views of an image in a batch: beyond it a batch holds hardly anything but copies.
+const MOST_REPEATS: u32 = 16;
 
 /// Largest parameter of a Beta distribution that is taken: beyond it all pairs are mixed half and half.
 const LARGEST_ALPHA: f64 = 100.0;
@@ -77,6 +82,12 @@ impl Recipe {
             found.need(alpha == 0.0 || (0.01..=LARGEST_ALPHA).contains(&alpha), key, alpha, allowed);
         }
         found.share("objective.cutmix_share", self.cutmix_share);
+        found.need(
+            (1..=MOST_REPEATS).contains(&self.repeats),
+            "objective.repeats",
+            self.repeats,
+            format!("1 (each image once) to {MOST_REPEATS}"),
+        );
         found.share("objective.erasing", self.erasing);
         drop_path("objective.drop_path", self.drop_path, found);
         self.strong().check("objective.rand_augment", found);
@@ -91,14 +102,15 @@ impl Recipe {
         both.then_some(told).into_iter().collect()
     }
 
-    /// One view of each image.
+    /// As many views of each image as are learnt from, all alike but for what is drawn.
     pub(super) fn request(&self, at: &Scope<'_>) -> SampleRequest {
-        SampleRequest::of_views(vec![ViewRequest {
+        let view = ViewRequest {
             crop: at.crop,
             rand_augment: (self.rand_augment > 0.0).then(|| self.strong()),
             colour: at.colour,
             ..ViewRequest::new(IMAGE, at.model.image)
-        }])
+        };
+        SampleRequest::of_views(vec![view; self.repeats as usize])
     }
 
     /// What guessing all classes alike would score.
@@ -111,9 +123,11 @@ impl Recipe {
         }
     }
 
-    /// Floating point operations of the head.
-    pub(super) fn head_flops(&self, at: &Scope<'_>) -> f64 {
-        linear_flops(1, at.model.dim(), self.known_classes(at) as i64)
+    /// Floating point operations of one image's views; the encoder's count for the share `encoder`.
+    pub(super) fn forward_flops(&self, at: &Scope<'_>, encoder: f64) -> f64 {
+        let patches = at.model.patches();
+        let head = linear_flops(1, at.model.dim(), self.known_classes(at) as i64);
+        f64::from(self.repeats) * (encoder * encoder_flops(at.model, patches, patches) + head)
     }
 }
 

@@ -107,6 +107,7 @@ mod tests {
             mixup,
             cutmix,
             cutmix_share: 0.5,
+            repeats: 1,
             rand_augment: 0.0,
             rand_augment_deviation: 0.5,
             erasing: 0.0,

@@ -1,5 +1,8 @@
 //! The network and its loss.
 
+use std::borrow::Borrow;
+
+use splitmask_pipeline::request::IMAGE;
 use tch::nn::{self, Module, Path};
 use tch::{Kind, Tensor};
 
@@ -7,6 +10,7 @@ use super::Recipe;
 use super::erasing::erased;
 use super::mixing::Mix;
 use crate::model::{Init, Vit, layer_norm, linear, through};
+use crate::objective::input::shape;
 use crate::objective::two_views::Pool;
 use crate::objective::{Losses, MixedImages, Objective, ObjectiveError, Plan, Scope, StepContext, image};
 use crate::tensor::{StepInput, look};
@@ -108,41 +112,65 @@ impl Classifier {
         (sharp * (1.0 - smoothing) + smoothing / self.classes as f64) * self.usable(labels).unsqueeze(1).to_kind(Kind::Float)
     }
 
-    /// Images of a step, a part of a batch of `whole` images if they have `partners`, as they are learnt from, and how they were mixed. Both come in the
-    /// order of the batch.
-    fn prepared(&self, images: &Tensor, partners: Option<&Tensor>, whole: i64, ctx: &StepContext) -> (Tensor, Mix) {
-        if !ctx.train {
-            return (images.shallow_clone(), Mix::Off);
+    /// The views of some images that are learnt from, B×3×S×S each; one of them in an evaluation.
+    fn views<'a>(&self, x: &'a StepInput, train: bool) -> Result<Vec<&'a Tensor>, ObjectiveError> {
+        let first = image(self.parts.kind, x, &self.vit)?;
+        if !train {
+            return Ok(vec![first]);
         }
-        let mix = Mix::draw(&self.parts.recipe, ctx.seed, self.vit.image());
+        let views: Vec<&Tensor> = x.views_named(IMAGE).collect();
+        let wanted = i64::from(self.parts.recipe.repeats);
+        shape(self.parts.kind, "the number of views", &[views.len() as i64], &[wanted])?;
+        for view in &views {
+            shape(self.parts.kind, "the view", &view.size(), &first.size())?;
+        }
+        Ok(views)
+    }
+
+    /// Images of a step, a part of a batch of `whole` images if they have `partners`, as they are learnt from: their first views, then their second ones.
+    /// Images and partners come in the order of the batch; all are mixed as `mix` says.
+    fn prepared(&self, views: &[&Tensor], partners: Option<&[&Tensor]>, whole: i64, mix: Mix, ctx: &StepContext) -> Tensor {
+        if !ctx.train {
+            return joined(views);
+        }
         let (first, stride) = if partners.is_some() {
             (ctx.rows.start, ctx.rows.stride)
         } else {
             (0, 1)
         };
-        let erase = |images: &Tensor, first| erased(images, self.parts.recipe.erasing, ctx.seed, first, stride);
-        let own = erase(images, first);
-        let other = match partners {
-            _ if mix == Mix::Off => own.shallow_clone(),
-            None => own.flip([0]),
-            Some(partners) => {
-                // The first partner is that of the last image.
-                let last = first + (partners.size()[0] - 1) * stride;
-                erase(partners, whole - 1 - last).flip([0])
-            }
-        };
-        (mix.apply(&own, &other), mix)
+        // The rows of a second view stand behind those of all first ones.
+        let erase = |images: &Tensor, view: usize, first| erased(images, self.parts.recipe.erasing, ctx.seed, view as i64 * whole + first, stride);
+        let mixed = views.iter().enumerate().map(|(n, view)| {
+            let own = erase(view, n, first);
+            let other = match partners {
+                _ if mix == Mix::Off => own.shallow_clone(),
+                None => own.flip([0]),
+                Some(partners) => {
+                    // The first partner is that of the last image.
+                    let last = first + (partners[n].size()[0] - 1) * stride;
+                    erase(partners[n], n, whole - 1 - last).flip([0])
+                }
+            };
+            mix.apply(&own, &other)
+        });
+        joined(&mixed.collect::<Vec<_>>())
     }
 
     /// Losses of some images of a batch whose labels are `labels`; `partners` are those that they are mixed with, in the order of the batch, or none
     /// where they are the whole batch.
     fn losses(&self, x: &StepInput, partners: Option<&StepInput>, labels: &Tensor, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
-        let own = image(self.parts.kind, x, &self.vit)?;
-        let other = partners.map(|partners| image(self.parts.kind, partners, &self.vit)).transpose()?;
+        let own = self.views(x, ctx.train)?;
+        let other = partners.map(|partners| self.views(partners, ctx.train)).transpose()?;
         let whole = labels.size()[0];
-        let (images, mix) = self.prepared(own, other, whole, ctx);
-        let logits = self.logits(&images, ctx.train);
+        let mix = if ctx.train {
+            Mix::draw(&self.parts.recipe, ctx.seed, self.vit.image())
+        } else {
+            Mix::Off
+        };
+        let logits = self.logits(&self.prepared(&own, other.as_deref(), whole, mix, ctx), ctx.train);
         look(|| "head".into(), &logits);
+        // Views × images × classes.
+        let logits = logits.view([own.len() as i64, x.len, self.classes]);
         let log_shares = logits.log_softmax(-1, Kind::Float);
 
         let share = mix.own_share();
@@ -152,25 +180,35 @@ impl Classifier {
         // Sums over these images, divided by the labelled ones of the whole batch: the means of parts add up to that of the batch.
         let labelled = self.usable(labels).sum(Kind::Float).clamp_min(1.0);
         let mean = |sum: Tensor| sum * (whole as f64 / x.len as f64) / &labelled;
-        let loss = mean(-(&targets * &log_shares).sum(Kind::Float));
+        let mean_of_views = |sum: Tensor| mean(sum) / own.len() as f64;
+        let loss = mean_of_views(-(&targets * &log_shares).sum(Kind::Float));
 
         let class = if share >= 0.5 { x.labels.shallow_clone() } else { partner_labels };
         let usable = self.usable(&class);
-        let among = |these: Tensor| mean(these.logical_and(&usable).sum(Kind::Float));
+        let told = logits.argmax(-1, false).eq_tensor(&class).logical_and(&usable);
         let guess = mean(-(&targets * &self.frequencies).sum(Kind::Float));
         let mut stats = vec![
-            ("class_accuracy", among(logits.argmax(-1, false).eq_tensor(&class))),
+            ("class_accuracy", mean_of_views(told.sum(Kind::Float))),
             ("frequency_guess", guess),
             (
                 "unlabelled",
                 self.usable(&x.labels).logical_not().to_kind(Kind::Float).mean(Kind::Float),
             ),
         ];
-        stats.extend(self.commonest.map(|commonest| ("commonest_class", among(class.eq(commonest)))));
+        let commonest = |commonest: i64| mean(class.eq(commonest).logical_and(&usable).sum(Kind::Float));
+        stats.extend(self.commonest.map(|class| ("commonest_class", commonest(class))));
         Ok(Losses {
             stats,
             ..Losses::of_term("classification", loss)
         })
+    }
+}
+
+/// Views behind each other; no copy of a single one.
+fn joined<T: Borrow<Tensor>>(views: &[T]) -> Tensor {
+    match views {
+        [one] => one.borrow().shallow_clone(),
+        all => Tensor::cat(all, 0),
     }
 }
 

@@ -4,7 +4,6 @@ use splitmask_pipeline::request::SampleRequest;
 use tch::nn::Path;
 use toml::Table;
 
-use crate::model::encoder_flops;
 use crate::objective::classes::{self, Classifier, Parts, Recipe};
 use crate::objective::two_views::Pool;
 use crate::objective::{Kind, Objective, Plan, Scope, read, settings as settings_of, table};
@@ -38,6 +37,8 @@ settings! {
         Live cutmix: f64 = 1.0,
         /// Share of the steps that take CutMix where mixup is on too.
         Live cutmix_share: f64 = 0.5,
+        /// Views of each image in a batch, drawn each anew: repeated augmentation (arXiv 1901.09335); 3 in DeiT. `train.batch` counts images, so a step takes so many times their work.
+        Restart repeats: u32 = 1,
         /// Magnitude of RandAugment, 0 to 10 (arXiv 1909.13719; timm's operations, increasing); 0 = off, 9 in DeiT.
         Restart rand_augment: f64 = 0.0,
         /// Standard deviation of an operation's own magnitude.
@@ -57,6 +58,7 @@ impl SupervisedConfig {
             mixup: self.mixup,
             cutmix: self.cutmix,
             cutmix_share: self.cutmix_share,
+            repeats: self.repeats,
             rand_augment: self.rand_augment,
             rand_augment_deviation: self.rand_augment_deviation,
             erasing: self.erasing,
@@ -118,8 +120,7 @@ impl Plan for SupervisedConfig {
     }
 
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
-        let patches = at.model.patches();
-        encoder_flops(at.model, patches, patches) + self.recipe().head_flops(at)
+        self.recipe().forward_flops(at, 1.0)
     }
 }
 

@@ -6,7 +6,6 @@ use splitmask_pipeline::request::SampleRequest;
 use tch::nn::Path;
 use toml::Table;
 
-use crate::model::encoder_flops;
 use crate::objective::classes::{self, Classifier, Parts, Recipe};
 use crate::objective::two_views::Pool;
 use crate::objective::{Kind, Objective, Plan, Scope, Start, read, settings as settings_of, table};
@@ -54,6 +53,8 @@ settings! {
         Live cutmix: f64 = 1.0,
         /// Share of the steps that take CutMix where mixup is on too.
         Live cutmix_share: f64 = 0.5,
+        /// Views of each image in a batch, drawn each anew: repeated augmentation (arXiv 1901.09335); 3 in DeiT. `train.batch` counts images, so a step takes so many times their work.
+        Restart repeats: u32 = 1,
         /// Magnitude of RandAugment, 0 to 10 (arXiv 1909.13719; timm's operations, increasing); 0 = off.
         Restart rand_augment: f64 = 9.0,
         /// Standard deviation of an operation's own magnitude.
@@ -78,6 +79,7 @@ impl ClassifyConfig {
             mixup: self.mixup,
             cutmix: self.cutmix,
             cutmix_share: self.cutmix_share,
+            repeats: self.repeats,
             rand_augment: self.rand_augment,
             rand_augment_deviation: self.rand_augment_deviation,
             erasing: self.erasing,
@@ -163,10 +165,7 @@ impl Plan for ClassifyConfig {
     }
 
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
-        let patches = at.model.patches();
-        let encoder = encoder_flops(at.model, patches, patches);
-        let share = if self.is_frozen() { FORWARD_ONLY } else { 1.0 };
-        share * encoder + self.recipe().head_flops(at)
+        self.recipe().forward_flops(at, if self.is_frozen() { FORWARD_ONLY } else { 1.0 })
     }
 }
 

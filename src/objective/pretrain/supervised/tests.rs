@@ -3,6 +3,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use super::*;
+use crate::model::BatchRows;
 use crate::model::config::VitConfig;
 use crate::objective::{Judged, StepContext};
 use crate::tensor::{NamedView, StepInput};
@@ -70,6 +71,8 @@ fn violations_name_their_key() {
         (SupervisedConfig { mixup: 0.001, ..d() }, "objective.mixup"),
         (SupervisedConfig { cutmix: f64::NAN, ..d() }, "objective.cutmix"),
         (SupervisedConfig { cutmix_share: 1.1, ..d() }, "objective.cutmix_share"),
+        (SupervisedConfig { repeats: 0, ..d() }, "objective.repeats"),
+        (SupervisedConfig { repeats: 17, ..d() }, "objective.repeats"),
         (SupervisedConfig { erasing: 2.0, ..d() }, "objective.erasing"),
         (SupervisedConfig { drop_path: 1.0, ..d() }, "objective.drop_path"),
     ];
@@ -173,6 +176,107 @@ fn images_without_a_usable_label_change_neither_loss_nor_gradients() {
         (Some(0.0), Some(1.0))
     );
     assert_eq!(gradient_of_none.abs().max().double_value(&[]), 0.0);
+}
+
+/// A batch whose images come in `views` views each.
+fn in_views(labels: &[i64], views: usize) -> StepInput {
+    let mut x = input(labels);
+    let more = (1..views).map(|n| NamedView {
+        name: IMAGE.into(),
+        pixels: &x.views[0].pixels * 0.5 + n as f64,
+    });
+    let more: Vec<NamedView> = more.collect();
+    x.views.extend(more);
+    x
+}
+
+#[test]
+fn repeated_images_are_learnt_from_as_if_each_view_were_an_image() {
+    let _turn = crate::tensor::alone();
+    let config = SupervisedConfig {
+        classes: 4,
+        mixup: 0.0,
+        cutmix: 0.0,
+        erasing: 0.0,
+        drop_path: 0.0,
+        repeats: 3,
+        ..SupervisedConfig::default()
+    };
+    assert_eq!(config.request(&Scope::new(&model(), 8, 0)).views.len(), 3);
+    let gradient = |config: &SupervisedConfig, x: &StepInput| {
+        let (vs, objective) = built(config, &[]);
+        let losses = objective.forward(x, &training()).unwrap();
+        losses.total.backward();
+        (losses, vs.variables()["blocks.0.attn.qkv.weight"].grad())
+    };
+    let repeated = in_views(&[0, 3, -1, 1], 3);
+    let all: Vec<&Tensor> = repeated.views.iter().map(|view| &view.pixels).collect();
+    let apart = StepInput {
+        views: vec![NamedView {
+            name: IMAGE.into(),
+            pixels: Tensor::cat(&all, 0),
+        }],
+        ..input(&[0, 3, -1, 1, 0, 3, -1, 1, 0, 3, -1, 1])
+    };
+    let (have, gradient_have) = gradient(&config, &repeated);
+    let (want, gradient_want) = gradient(&SupervisedConfig { repeats: 1, ..config.clone() }, &apart);
+    for name in ["classification", "class_accuracy", "frequency_guess", "unlabelled"] {
+        let (have, want) = (number(&have, name).unwrap(), number(&want, name).unwrap());
+        assert!((have - want).abs() < 1e-6, "{name}: {have} {want}");
+    }
+    assert!((&gradient_have - &gradient_want).abs().max().double_value(&[]) < 1e-6);
+    // An evaluation sees each image once.
+    let (_vs, objective) = built(&config, &[]);
+    let once = StepInput {
+        views: vec![NamedView {
+            name: IMAGE.into(),
+            pixels: repeated.views[0].pixels.shallow_clone(),
+        }],
+        ..input(&[0, 3, -1, 1])
+    };
+    let evaluated = |x: &StepInput| objective.forward(x, &StepContext::evaluation(0, 100, 4)).unwrap().total.double_value(&[]);
+    assert_eq!(evaluated(&repeated), evaluated(&once));
+    let error = objective.forward(&once, &training()).unwrap_err().to_string();
+    assert!(error.contains("number of views"), "{error}");
+}
+
+#[test]
+fn repeated_images_in_parts_have_the_losses_of_the_whole_batch() {
+    let _turn = crate::tensor::alone();
+    for mix in [(0.8, 0.0), (0.0, 1.0)] {
+        let config = SupervisedConfig {
+            classes: 4,
+            mixup: mix.0,
+            cutmix: mix.1,
+            erasing: 0.5,
+            drop_path: 0.0,
+            repeats: 2,
+            ..SupervisedConfig::default()
+        };
+        let (_vs, objective) = built(&config, &[]);
+        let labels = [0, 3, -1, 1, 2, 2, 0, 1];
+        let whole = in_views(&labels, 2);
+        let part = |start: i64, len: i64| StepInput {
+            len,
+            views: whole.views.iter().map(|view| NamedView {
+                name: IMAGE.into(),
+                pixels: view.pixels.narrow(0, start, len),
+            }).collect(),
+            labels: whole.labels.narrow(0, start, len),
+            ..input(&[0])
+        };
+        let mixed = objective.mixed_images().unwrap();
+        let losses = [0, 4].map(|start| {
+            let ctx = StepContext {
+                rows: BatchRows { start, len: 4, stride: 1, total: 8 },
+                ..training()
+            };
+            let losses = mixed.forward_part(&part(start, 4), &part(4 - start, 4), &whole.labels, &ctx).unwrap();
+            losses.total.double_value(&[])
+        });
+        let want = objective.forward(&whole, &training()).unwrap().total.double_value(&[]);
+        assert!((losses.iter().sum::<f64>() / 2.0 - want).abs() < 1e-5, "{losses:?} {want}");
+    }
 }
 
 #[test]
