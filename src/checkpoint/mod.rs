@@ -36,6 +36,7 @@ use thiserror::Error;
 use crate::eval::patience::Patience;
 use crate::exit::{CliError, ExitCode};
 use crate::held_lock::FolderLost;
+use crate::telemetry::metrics::CheckpointFailure;
 
 pub use config::CheckpointConfig;
 pub use files::{COMPLETE, FILES, name_of, step_of};
@@ -127,11 +128,26 @@ impl CheckpointError {
     /// Whether the disk has no room.
     #[must_use]
     pub fn no_space(&self) -> bool {
+        self.failure() == CheckpointFailure::NoSpace
+    }
+
+    /// Why a write failed, in one word.
+    #[must_use]
+    pub fn failure(&self) -> CheckpointFailure {
         match self {
-            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Io { source, .. } => match source.kind() {
+                std::io::ErrorKind::StorageFull => CheckpointFailure::NoSpace,
+                std::io::ErrorKind::ReadOnlyFilesystem => CheckpointFailure::ReadOnly,
+                _ => CheckpointFailure::Io,
+            },
             // The writer of tensors passes the system's words on, and nothing else.
-            Self::Torch { source, .. } => source.to_string().contains("os error 28"),
-            _ => false,
+            Self::Torch { source, .. } => match source.to_string() {
+                words if words.contains("os error 28)") => CheckpointFailure::NoSpace,
+                words if words.contains("os error 30)") => CheckpointFailure::ReadOnly,
+                _ => CheckpointFailure::Io,
+            },
+            Self::Damaged { .. } => CheckpointFailure::Io,
+            Self::Mismatch { .. } | Self::FolderLost(_) | Self::Panicked { .. } => CheckpointFailure::Other,
         }
     }
 }

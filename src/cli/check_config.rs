@@ -1,5 +1,6 @@
 //! `splitmask check-config`: what a config means, without running it.
 
+mod disk;
 mod estimate;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::run::footprint::Footprint;
 
+use self::disk::Room;
 use self::estimate::{Known, estimate};
 use crate::cli::answer::{answer, say};
 use crate::config::diff::strongest;
@@ -127,8 +129,17 @@ fn known(config: &Config, first: &Named) -> Known {
 const PROBED: u64 = 64;
 
 /// Says what a start would refuse in the first samples, and where manifests differ from what is there; refuses a place that is wrong. One that is merely away may come back.
-fn judge(loaded: &Loaded, places: Vec<Named>) -> Result<(), CliError> {
+fn judge(loaded: &Loaded, places: Vec<Named>, room: &Room) -> Result<(), CliError> {
     let mut wrong = vec![];
+    if let Some(message) = room.lacks() {
+        wrong.push(Problem {
+            place: Place::of(&loaded.places, "run.dir"),
+            key: "run.dir".into(),
+            value: loaded.config.run_dir().display().to_string(),
+            message,
+            hint: Some("take a folder on another disk, or free some space".into()),
+        });
+    }
     for Named { key, url, opened } in places {
         match opened {
             Ok(dataset) => {
@@ -175,6 +186,8 @@ pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
         say!("{line}");
     }
     say!("{}", memory(&loaded.config, &places[0]));
+    let room = Room::of(&loaded.config);
+    say!("{room}");
     if args.measure {
         say!(
             "{}",
@@ -200,5 +213,5 @@ pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
             }
         }
     }
-    judge(&loaded, places)
+    judge(&loaded, places, &room)
 }

@@ -155,6 +155,20 @@ closed_label! {
 }
 
 closed_label! {
+    /// Why a checkpoint could not be written.
+    CheckpointFailure = "reason" {
+        /// The disk is full.
+        NoSpace = "no_space",
+        /// The file system takes no writes.
+        ReadOnly = "read_only",
+        /// Another error of the disk.
+        Io = "io",
+        /// Not the disk: the run folder is somebody else's, or the program is wrong.
+        Other = "other",
+    }
+}
+
+closed_label! {
     /// Why an upload to the mirror failed.
     MirrorFailure = "reason" {
         /// No answer, or 5xx.

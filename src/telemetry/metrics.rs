@@ -12,7 +12,9 @@ pub use self::evaluation::EvalMetrics;
 pub use self::mirror::MirrorMetrics;
 pub use self::ranks::RankMetrics;
 pub use super::exposition::{render, series_names};
-pub use super::labels::{ClosedLabel, EvalTask, MemoryKind, MirrorFailure, PauseReason, PerLabel, Phase, ReloadOutcome, RunFile, SideTask};
+pub use super::labels::{
+    CheckpointFailure, ClosedLabel, EvalTask, MemoryKind, MirrorFailure, PauseReason, PerLabel, Phase, ReloadOutcome, RunFile, SideTask,
+};
 pub use super::objective::ObjectiveMetrics;
 pub use super::phase_clock::PhaseClock;
 use super::register::{count_per, counter, gauge, gauge_per, histogram, register, seconds_per};
@@ -88,7 +90,7 @@ pub struct TrainMetrics {
     /// `splitmask_checkpoint_bytes`.
     pub checkpoint_bytes: Gauge,
     /// `splitmask_checkpoint_failures_total`.
-    pub checkpoint_failures: IntCounter,
+    pub checkpoint_failures: PerLabel<CheckpointFailure, IntCounter>,
     /// `splitmask_checkpoint_damaged_total`.
     pub checkpoint_damaged: IntCounter,
     /// `splitmask_run_write_failures_total`.
@@ -236,7 +238,7 @@ impl TrainMetrics {
             )?,
             checkpoint_last_step: gauge(r, "splitmask_checkpoint_last_step", "Step of the newest complete checkpoint.")?,
             checkpoint_bytes: gauge(r, "splitmask_checkpoint_bytes", "Size of the newest checkpoint, in bytes.")?,
-            checkpoint_failures: counter(
+            checkpoint_failures: count_per(
                 r,
                 "splitmask_checkpoint_failures_total",
                 "Checkpoints that could not be written; training went on.",

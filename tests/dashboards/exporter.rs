@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use splitmask::objective::OBJECTIVES;
-use splitmask::telemetry::metrics::{EvalTask, MemoryKind, Phase, ReloadOutcome, TrainMetrics, render, unix_seconds};
+use splitmask::telemetry::metrics::{CheckpointFailure, EvalTask, MemoryKind, Phase, ReloadOutcome, TrainMetrics, render, unix_seconds};
 use splitmask_pipeline::error::{SampleError, ShardError};
 use splitmask_pipeline::metrics::{CodeClass, PipelineMetrics, Progress, RetryReason, Scheme, Stage, StoreOp};
 
@@ -146,7 +146,7 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
         train.epochs.inc();
         train.nonfinite_steps.inc();
         train.rollbacks.inc();
-        train.checkpoint_failures.inc();
+        train.checkpoint_failures.of(CheckpointFailure::NoSpace).inc();
         train.checkpoint_duration.observe(0.8);
         train.checkpoint_last_success_timestamp.set(unix_seconds());
         train.checkpoint_last_step.set(t);

@@ -256,7 +256,9 @@ fn a_disk_that_turns_read_only_for_a_while_is_waited_out() {
     fs::write(&flag, "").unwrap();
     let failures = |d: &Daemon| {
         let (_, text) = d.ask("GET", "/metrics").unwrap_or_default();
-        let value = text.lines().find_map(|l| l.strip_prefix("splitmask_checkpoint_failures_total "));
+        let value = text
+            .lines()
+            .find_map(|l| l.strip_prefix("splitmask_checkpoint_failures_total{reason=\"read_only\"} "));
         value.map_or(0.0, |v| v.parse::<f64>().unwrap())
     };
     daemon.until("three checkpoints that fail", |d| failures(d) >= 3.0);

@@ -139,7 +139,8 @@ impl Classifier {
             (0, 1)
         };
         // The rows of a second view stand behind those of all first ones.
-        let erase = |images: &Tensor, view: usize, first| erased(images, self.parts.recipe.erasing, ctx.seed, view as i64 * whole + first, stride);
+        let erase =
+            |images: &Tensor, view: usize, first| erased(images, self.parts.recipe.erasing, ctx.seed, view as i64 * whole + first, stride);
         let mixed = views.iter().enumerate().map(|(n, view)| {
             let own = erase(view, n, first);
             let other = match partners {

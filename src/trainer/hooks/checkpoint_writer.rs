@@ -143,7 +143,7 @@ impl CheckpointWriter {
                 Ok(Some(path))
             }
             Err(e) => {
-                self.metrics.checkpoint_failures.inc();
+                self.metrics.checkpoint_failures.of(e.failure()).inc();
                 Err(e)
             }
         }

@@ -219,7 +219,13 @@ fn repeated_images_are_learnt_from_as_if_each_view_were_an_image() {
         ..input(&[0, 3, -1, 1, 0, 3, -1, 1, 0, 3, -1, 1])
     };
     let (have, gradient_have) = gradient(&config, &repeated);
-    let (want, gradient_want) = gradient(&SupervisedConfig { repeats: 1, ..config.clone() }, &apart);
+    let (want, gradient_want) = gradient(
+        &SupervisedConfig {
+            repeats: 1,
+            ..config.clone()
+        },
+        &apart,
+    );
     for name in ["classification", "class_accuracy", "frequency_guess", "unlabelled"] {
         let (have, want) = (number(&have, name).unwrap(), number(&want, name).unwrap());
         assert!((have - want).abs() < 1e-6, "{name}: {have} {want}");
@@ -234,7 +240,13 @@ fn repeated_images_are_learnt_from_as_if_each_view_were_an_image() {
         }],
         ..input(&[0, 3, -1, 1])
     };
-    let evaluated = |x: &StepInput| objective.forward(x, &StepContext::evaluation(0, 100, 4)).unwrap().total.double_value(&[]);
+    let evaluated = |x: &StepInput| {
+        objective
+            .forward(x, &StepContext::evaluation(0, 100, 4))
+            .unwrap()
+            .total
+            .double_value(&[])
+    };
     assert_eq!(evaluated(&repeated), evaluated(&once));
     let error = objective.forward(&once, &training()).unwrap_err().to_string();
     assert!(error.contains("number of views"), "{error}");
@@ -258,20 +270,31 @@ fn repeated_images_in_parts_have_the_losses_of_the_whole_batch() {
         let whole = in_views(&labels, 2);
         let part = |start: i64, len: i64| StepInput {
             len,
-            views: whole.views.iter().map(|view| NamedView {
-                name: IMAGE.into(),
-                pixels: view.pixels.narrow(0, start, len),
-            }).collect(),
+            views: whole
+                .views
+                .iter()
+                .map(|view| NamedView {
+                    name: IMAGE.into(),
+                    pixels: view.pixels.narrow(0, start, len),
+                })
+                .collect(),
             labels: whole.labels.narrow(0, start, len),
             ..input(&[0])
         };
         let mixed = objective.mixed_images().unwrap();
         let losses = [0, 4].map(|start| {
             let ctx = StepContext {
-                rows: BatchRows { start, len: 4, stride: 1, total: 8 },
+                rows: BatchRows {
+                    start,
+                    len: 4,
+                    stride: 1,
+                    total: 8,
+                },
                 ..training()
             };
-            let losses = mixed.forward_part(&part(start, 4), &part(4 - start, 4), &whole.labels, &ctx).unwrap();
+            let losses = mixed
+                .forward_part(&part(start, 4), &part(4 - start, 4), &whole.labels, &ctx)
+                .unwrap();
             losses.total.double_value(&[])
         });
         let want = objective.forward(&whole, &training()).unwrap().total.double_value(&[]);
