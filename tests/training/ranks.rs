@@ -1,6 +1,7 @@
 //! Several processes train one run on the CPU by gloo. Each test starts its own on the loopback interface and waits for their end.
 
 mod company;
+mod torchrun;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
