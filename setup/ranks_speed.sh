@@ -69,5 +69,6 @@ for r in range(1, rounds + 1):
     steps = metric(name, "splitmask_train_step_duration_seconds_count")
     wall = metric(name, "splitmask_train_step_duration_seconds_sum")
     exchange, tick = metric(name, "splitmask_ranks_exchange_seconds_total"), metric(name, "splitmask_ranks_tick_seconds_total")
-    print(f"round {r}: step {1e3 * wall / steps:.1f} ms, waiting for gradients {100 * exchange / wall:.1f} %, tick {1e3 * tick / steps:.2f} ms (with waiting for batches)")
+    word = metric(name, "splitmask_ranks_tick_message_seconds_total") / metric(name, "splitmask_ranks_ticks_total")
+    print(f"round {r}: step {1e3 * wall / steps:.1f} ms, waiting for gradients {100 * exchange / wall:.1f} %, tick {1e3 * word:.2f} ms ({1e3 * tick / steps:.2f} ms with waiting for the other rank's batch)")
 PY
