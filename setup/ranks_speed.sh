@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # How much faster two ranks of one thread are than one, on this machine's processors: ViT-Ti/8 (64 px), 64 images a rank, f32, in turns. Prints images/s,
-# the share of a step that is only waiting for the other rank, and the time in the tick. Needs two quiet cores and shards.
+# the share of a step that is only waiting for the other rank, and the time in the tick. Needs two quiet cores (CORES="2 3" takes others) and shards.
 #   setup/ranks_speed.sh SHARDS [PROGRAM [ROUNDS [STEPS]]]      for example: setup/ranks_speed.sh data/openclipart/train
 set -euo pipefail
 shards=$(realpath "${1:?usage: setup/ranks_speed.sh SHARDS [PROGRAM [ROUNDS [STEPS]]]}")
 program=$(realpath "${2:-target/debug/splitmask}"); rounds=${3:-3}; steps=${4:-60}
+read -ra cores <<<"${CORES:-0 1}"
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cat >"$work/c.toml" <<TOML
 [run]
@@ -35,7 +36,7 @@ TOML
 start() { # start RANKS NAME
   local world=$1 name=$2 port=$((20000 + RANDOM % 9000)) ids=()
   for ((rank = 0; rank < world; rank++)); do
-    RANK=$rank WORLD_SIZE=$world MASTER_ADDR=127.0.0.1 MASTER_PORT=$port taskset -c "$rank" "$program" train --config "$work/c.toml" \
+    RANK=$rank WORLD_SIZE=$world MASTER_ADDR=127.0.0.1 MASTER_PORT=$port taskset -c "${cores[rank]}" "$program" train --config "$work/c.toml" \
       --set "run.dir=\"$work/$name\"" --set "train.batch=$((64 * world))" --set "admin.bind=\"127.0.0.1:$((port + 1 + rank))\"" \
       >"$work/$name-$rank.log" 2>&1 & ids+=($!)
   done
@@ -69,5 +70,6 @@ for r in range(1, rounds + 1):
     steps = metric(name, "splitmask_train_step_duration_seconds_count")
     wall = metric(name, "splitmask_train_step_duration_seconds_sum")
     exchange, tick = metric(name, "splitmask_ranks_exchange_seconds_total"), metric(name, "splitmask_ranks_tick_seconds_total")
-    print(f"round {r}: step {1e3 * wall / steps:.1f} ms, waiting for gradients {100 * exchange / wall:.1f} %, tick {1e3 * tick / steps:.2f} ms (with waiting for batches)")
+    word = metric(name, "splitmask_ranks_tick_message_seconds_total") / metric(name, "splitmask_ranks_ticks_total")
+    print(f"round {r}: step {1e3 * wall / steps:.1f} ms, waiting for gradients {100 * exchange / wall:.1f} %, tick {1e3 * word:.2f} ms ({1e3 * tick / steps:.2f} ms with waiting for the other rank's batch)")
 PY

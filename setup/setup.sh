@@ -2,7 +2,7 @@
 # Makes a fresh Debian or Ubuntu machine able to build and test this repository. Idempotent: each step looks first.
 #   setup/setup.sh            system packages, libtorch (CPU part), the test servers
 #   setup/setup.sh build      only what building and the demo need
-#   setup/setup.sh STEP       one step: system | libtorch | servers | browser | lint | packaging | docs | tensorboard | resolve
+#   setup/setup.sh STEP       one step: system | libtorch | servers | browser | lint | packaging | docs | tensorboard | deploy | torchrun | resolve
 # Environment: CUDA=1 takes the whole libtorch with the CUDA libraries; LIBTORCH=DIR uses yours; SPLITMASK_CACHE=DIR
 # moves the download cache (default: ~/.cache/splitmask). Nothing outside the cache and `.libtorch` is written.
 set -euo pipefail
@@ -70,6 +70,14 @@ build_packages() { packages g++:g++ cmake:cmake nasm:nasm make:make pkg-config:p
 browser() { packages chromium:chromium; } # the test of the page draws it in a real browser (about 100 MB to fetch, 400 MB laid out)
 test_packages() { packages prometheus:prometheus prometheus:promtool systemd:systemd-analyze curl:curl openssl:openssl; }
 
+unpack_cpu_part() { # unpack_cpu_part FOLDER fetches the wheels and lays the CPU part of libtorch into FOLDER/torch
+  wheel "torch==$LIBTORCH_VERSION" "$TORCH_WHEEL" "$TORCH_SHA256"
+  wheel "nvidia-cuda-runtime==$CUDART_VERSION" "$CUDART_WHEEL" "$CUDART_SHA256"
+  wheel "nvidia-cuda-cupti==$CUPTI_VERSION" "$CUPTI_WHEEL" "$CUPTI_SHA256"
+  say "unpacking the CPU part of libtorch"
+  python3 setup/unpack_libtorch.py "$1/torch" "$cache/downloads/$TORCH_WHEEL" "$cache/downloads/$CUDART_WHEEL" "$cache/downloads/$CUPTI_WHEEL"
+}
+
 libtorch() {
   if [ -n "${LIBTORCH:-}" ]; then
     [ -e "$LIBTORCH/lib/libtorch_cpu.so" ] || die "LIBTORCH=$LIBTORCH holds no lib/libtorch_cpu.so; unset it to let setup fetch libtorch $LIBTORCH_VERSION"
@@ -89,11 +97,7 @@ libtorch() {
       python3 -m pip install --no-compile $(for_libtorch) \
         --disable-pip-version-check --progress-bar on --target "$dir.tmp" "torch==$LIBTORCH_VERSION" || die "pip could not fetch torch with its CUDA libraries"
     else
-      wheel "torch==$LIBTORCH_VERSION" "$TORCH_WHEEL" "$TORCH_SHA256"
-      wheel "nvidia-cuda-runtime==$CUDART_VERSION" "$CUDART_WHEEL" "$CUDART_SHA256"
-      wheel "nvidia-cuda-cupti==$CUPTI_VERSION" "$CUPTI_WHEEL" "$CUPTI_SHA256"
-      say "unpacking the CPU part of libtorch"
-      python3 setup/unpack_libtorch.py "$dir.tmp/torch" "$cache/downloads/$TORCH_WHEEL" "$cache/downloads/$CUDART_WHEEL" "$cache/downloads/$CUPTI_WHEEL"
+      unpack_cpu_part "$dir.tmp"
     fi
     touch "$dir.tmp/complete"; rm -rf "$dir"; mv "$dir.tmp" "$dir"
   fi
@@ -162,6 +166,24 @@ deploy_checks() { # PyYAML, by which the tests read the files of deploy/kubernet
   wheels_into deploy "$PYYAML_WHEEL"
 }
 
+torchrun() { # PyTorch's launcher, which starts the ranks of the tests: 85 MB beside libtorch's CPU part, without CUDA (setup/unpack_torchrun.py)
+  local folder="$cache/torchrun-$LIBTORCH_VERSION" cpu="$cache/libtorch-$LIBTORCH_VERSION-cpu"
+  if [ -x "$folder/bin/torchrun" ] && "$folder/bin/torchrun" --help >/dev/null 2>&1; then say "torchrun $LIBTORCH_VERSION: there"; return; fi
+  if ! python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+    say "torchrun $LIBTORCH_VERSION: left out, its wheel is for Python 3.11 and python3 is another; the tests with it will say so (TORCHRUN=FILE names one of yours)"; return
+  fi
+  packages binutils:readelf g++:gcc
+  wheels_into typing-extensions "$TYPING_EXTENSIONS_WHEEL"
+  if [ ! -e "$cpu/complete" ]; then
+    rm -rf "$cpu.tmp" "$cpu"; mkdir -p "$cpu.tmp"; unpack_cpu_part "$cpu.tmp"; touch "$cpu.tmp/complete"; mv "$cpu.tmp" "$cpu"
+  fi
+  wheel "torch==$LIBTORCH_VERSION" "$TORCH_WHEEL" "$TORCH_SHA256"
+  say "unpacking torchrun $LIBTORCH_VERSION"
+  rm -rf "$folder"
+  python3 setup/unpack_torchrun.py "$folder" "$cache/downloads/$TORCH_WHEEL" "$cpu/torch" "$cache/typing-extensions/typing_extensions.py" \
+    || { rm -rf "$folder"; die "torchrun could not be unpacked"; }
+}
+
 s3_server() {
   if [ -x "$cache/bin/s3s-fs" ] && [ "$(cat "$cache/bin/s3s-fs.version" 2>/dev/null)" = "$S3S_FS_VERSION" ]; then say "s3s-fs: there"; return; fi
   say "building s3s-fs $S3S_FS_VERSION (the S3 server of the tests)"
@@ -180,7 +202,8 @@ case "${1:-all}" in
   docs) docs_tools ;;
   tensorboard) tensorboard ;;
   deploy) deploy_checks ;;
+  torchrun) build_packages; torchrun ;;
   resolve) resolve ;;
-  all) build_packages; libtorch; test_packages; packaging_tools; tensorboard; deploy_checks; browser; servers ;;
-  *) die "unknown step '$1'; one of: system libtorch servers browser lint packaging docs tensorboard deploy resolve build all" ;;
+  all) build_packages; libtorch; test_packages; packaging_tools; tensorboard; deploy_checks; torchrun; browser; servers ;;
+  *) die "unknown step '$1'; one of: system libtorch servers browser lint packaging docs tensorboard deploy torchrun resolve build all" ;;
 esac

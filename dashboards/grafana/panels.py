@@ -98,7 +98,7 @@ LEARNING = [
 TIME = [
     lines(
         "Where the time goes",
-        "Share of the trainer's wall time by phase; the phases sum to 100 %. data_wait is the pipeline's or the store's fault, the rest is the model's.",
+        "Share of the trainer's wall time by phase; the phases sum to 100 %. data_wait is the pipeline's or the store's fault, ranks is waiting for other ranks between two steps, the rest is the model's.",
         "percentunit",
         (f"{rate(PHASES, 'phase')} / scalar(sum(rate({PHASES}{{$S}}[$I])))", "{{phase}}"),
         size=HALF,
@@ -200,6 +200,7 @@ RANKS = [
     stat("Slowest over median", "Own work in a step of the slowest rank over the median of all: all wait for it. 1 = all alike.", "short", "max by (job) (splitmask_ranks_own_step_seconds{$S}) / quantile by (job) (0.5, splitmask_ranks_own_step_seconds{$S})", decimals=2, steps=[(None, "green"), (1.2, "orange"), (1.5, "red")]),
     lines("Step time by rank", "Each rank's own work in a step, until its last gradients are on their way. Backward ends at the same time on all, so this tells who is slow.", "s", ("splitmask_ranks_own_step_seconds{$S}", "rank {{rank}} {{instance}}"), size=HALF, min=0),
     lines("Waiting for other ranks", "Share of the time that each rank only waits: in steps for gradients, between steps for the word of all (also while one of them has no batch, writes or evaluates). The slowest rank waits least.", "percentunit", ("rate(splitmask_ranks_exchange_seconds_total{$S}[$I])", "in steps, rank {{rank}} {{instance}}"), ("rate(splitmask_ranks_tick_seconds_total{$S}[$I])", "between steps, rank {{rank}} {{instance}}"), size=HALF, min=0),
+    lines("Word between steps", "What the word that all ranks exchange before a step takes by itself, without waiting for whoever comes last. Wished for: below 0.5 ms.", "s", ("rate(splitmask_ranks_tick_message_seconds_total{$S}[$I]) / rate(splitmask_ranks_ticks_total{$S}[$I])", "rank {{rank}} {{instance}}"), size=HALF, min=0),
     lines("Stragglers", "1 while a rank's own work takes over 1.2 times the median. The log of rank 0 names it with its host.", "none", ("splitmask_ranks_straggling{$S}", "rank {{rank}} {{instance}}"), size=HALF, min=0, max=1),
     lines("Data wait by rank", "Share of each rank's time spent waiting for its own batches. No rank enters a step before all have one, so the hungriest sets the pace.", "percentunit", (share_of_wall("data_wait").replace("by (instance)", "by (instance, rank)"), "rank {{rank}} {{instance}}"), size=HALF, min=0),
 ]

@@ -113,6 +113,8 @@ settings! {
         Rebuild endpoint: String = String::new(),
         /// Samples shuffled among each other; a change holds from the next window on.
         Rebuild shuffle_window: u32 = 2048,
+        /// Equal parts of an epoch, of which ranks read their own ones alone, so that all of them read the shards once: a multiple of the ranks that will ever train it.
+        Frozen stripes: u32 = 1,
         /// Class-balanced share of the samples to train on, 0 to 1; evaluations use all.
         Rebuild fraction: f64 = 1.0,
         /// Share of the last 10,000 samples that may fail, 0 to 1.
@@ -223,6 +225,20 @@ impl DataConfig {
             "data.shuffle_window",
             self.shuffle_window,
             "1 to 1000000 samples",
+        );
+        found.need((1..=4096).contains(&self.stripes), "data.stripes", self.stripes, "1 to 4096");
+        // What a stripe holds is known by the manifest's counts, which are those of all samples of one place.
+        found.need(
+            self.stripes <= 1 || self.sources.is_empty(),
+            "data.stripes",
+            self.stripes,
+            "1 where data.sources is set",
+        );
+        found.need(
+            self.stripes <= 1 || self.fraction >= 1.0,
+            "data.stripes",
+            self.stripes,
+            "1 where data.fraction is below 1",
         );
         found.need(
             self.fraction > 0.0 && self.fraction <= 1.0,

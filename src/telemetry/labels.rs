@@ -65,6 +65,8 @@ closed_label! {
         Eval = "eval",
         /// Applying a changed config.
         Reload = "reload",
+        /// Waiting, between two steps, for the word of the other ranks.
+        Ranks = "ranks",
         /// Logging, commands, the rest.
         Other = "other",
     }

@@ -27,6 +27,11 @@ impl PhaseClock {
         self.switch_at(phase, Instant::now())
     }
 
+    /// The phase under way turns out to be another one: the time since the last switch is booked on it.
+    pub fn rename(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
     /// As [`PhaseClock::switch`], for a moment that has passed; not before the last one.
     pub fn switch_at(&mut self, phase: Phase, now: Instant) -> (Phase, f64) {
         let seconds = now.duration_since(self.since).as_secs_f64();

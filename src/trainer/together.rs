@@ -72,6 +72,7 @@ impl Trainer {
             self.out.clock.switch(Phase::DataWait);
             let done = self.state.step >= self.setup.spec.optim.total_steps;
             let fetched = if done { Ok(true) } else { self.feed.fetch(PATIENCE) };
+            self.out.clock.switch(Phase::Ranks);
             let heard = Word {
                 no_batch: !matches!(fetched, Ok(true)),
                 stop: asked.stop,
@@ -81,6 +82,10 @@ impl Trainer {
                 unstable: None,
             }
             .exchange(peers)?;
+            if heard.no_batch {
+                // Some rank waits for data, so all do.
+                self.out.clock.rename(Phase::DataWait);
+            }
             self.out.clock.switch(Phase::Other);
             if heard.failed {
                 return Err(self.end_without_data(peers, fetched.err())?);

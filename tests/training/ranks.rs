@@ -1,6 +1,8 @@
 //! Several processes train one run on the CPU by gloo. Each test starts its own on the loopback interface and waits for their end.
 
 mod company;
+mod stripes;
+mod torchrun;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ground::Ground;
-use company::{Company, close, free_port, progress, steps, with_objective};
+use company::{Company, close, free_port, images, progress, steps, with_objective};
 
 const STEPS: &str = "optim.total_steps=20";
 const EACH: &str = "log.every_steps=1";
@@ -199,12 +201,20 @@ fn a_killed_rank_ends_all_and_a_new_start_goes_on_bit_for_bit() {
     }
 }
 
-/// 4 → 2 → 4 → 1 ranks, each stopped by a signal at another rank: one checkpoint each time, and no image lost or doubled.
+/// 4 → 2 → 4 → 1 ranks, each stopped by a signal at another rank: one checkpoint each time, and no image lost or doubled: each step has the images that
+/// it has with one rank, in the same order.
 #[test]
 fn a_stop_at_any_rank_stops_all_at_one_step_and_another_number_goes_on() {
     let ground = Ground::new();
-    let sets = ["optim.total_steps=90", EACH, "checkpoint.every_steps=1000"];
+    let sets = [
+        "optim.total_steps=90",
+        EACH,
+        "checkpoint.every_steps=1000",
+        "log.filter=\"info,splitmask::images=trace\"",
+    ];
+    let logged = |run: &str| images(&std::fs::read_to_string(ground.path(&format!("{run}-0.log"))).unwrap());
     Company::start(&ground, "one", 1, &sets).finish();
+    let (want, mut have) = (logged("one"), BTreeMap::new());
     let mut stopped = 0;
     for (world, at, step) in [(4, 3, 10), (2, 1, 30), (4, 0, 50)] {
         let mut company = Company::start(&ground, "many", world, &sets);
@@ -215,10 +225,18 @@ fn a_stop_at_any_rank_stops_all_at_one_step_and_another_number_goes_on() {
             company.rank(at).until("the checkpoint", |_| written().is_some_and(|s| s > stopped));
         }
         company.rank(at).signal("TERM");
+        let mut of_ranks = Vec::new();
         for rank in 0..world {
             let (code, log) = company.end_of(rank);
             assert_eq!(code, Some(75), "rank {rank} of {world}: {log}");
             assert!(log.contains("after a checkpoint"), "{log}");
+            of_ranks.push(images(&log));
+        }
+        // Rank r has the images r, r + W, ….
+        for (step, first) in &of_ranks[0] {
+            let row = |n: usize| of_ranks.iter().map(move |of| of[step][n].clone());
+            let all: Vec<String> = (0..first.len()).flat_map(row).collect();
+            assert!(have.insert(*step, all).is_none(), "step {step} was taken twice");
         }
         let checkpoints = splitmask::checkpoint::steps(&ground.path("many/checkpoints"));
         let last = *checkpoints.last().unwrap();
@@ -226,6 +244,11 @@ fn a_stop_at_any_rank_stops_all_at_one_step_and_another_number_goes_on() {
         stopped = last;
     }
     Company::start(&ground, "many", 1, &sets).finish();
+    let rest = logged("many");
+    assert_eq!(rest.keys().next(), Some(&(stopped + 1)));
+    have.extend(rest);
+    assert!(want.len() == 90 && want.values().all(|images| images.len() == 16));
+    assert_eq!(have, want, "images were lost, doubled, or came in another order");
     // Rounding grows over 90 steps; that no image was lost or doubled is told by the words, to the last one.
     close(&ground.trace("one"), &ground.trace("many"), 1e-3);
     let (one, many) = (progress(&ground, "one"), progress(&ground, "many"));

@@ -1,6 +1,6 @@
-//! Under torchrun itself, where it is at hand: `TORCHRUN=…/bin/torchrun cargo test -p torch-ext --test ranks -- --ignored`. It comes only with the whole
-//! Python package of PyTorch (4.7 GB with its CUDA packages), so `make setup` does not bring it.
+//! Under torchrun itself: the one of TORCHRUN, else that of `make setup`, which needs Python 3.11.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::cluster::{Cluster, Process, SCENARIO};
@@ -8,7 +8,15 @@ use crate::cluster::{Cluster, Process, SCENARIO};
 fn torchrun(scenario: &str, ranks: usize, arguments: &[&str], env: &[(&str, &str)]) -> crate::cluster::Outcome {
     // A turn among the clusters.
     let _turn = Cluster::new(1);
-    let program = std::env::var("TORCHRUN").expect("TORCHRUN names the program");
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let cache = || folder("XDG_CACHE_HOME").unwrap_or_else(|| folder("HOME").unwrap().join(".cache")).join("splitmask");
+    let laid_out = || folder("SPLITMASK_CACHE").unwrap_or_else(cache).join("torchrun-2.11.0/bin/torchrun");
+    let program = folder("TORCHRUN").unwrap_or_else(laid_out);
+    assert!(
+        program.exists(),
+        "{} is missing; `setup/setup.sh torchrun` lays it there for Python 3.11, TORCHRUN=FILE names another",
+        program.display()
+    );
     let own = std::env::current_exe().unwrap();
     let mut command = Command::new(program);
     command
@@ -22,7 +30,6 @@ fn torchrun(scenario: &str, ranks: usize, arguments: &[&str], env: &[(&str, &str
 }
 
 #[test]
-#[ignore = "needs torchrun: TORCHRUN names it"]
 fn ranks_of_torchrun_meet_at_its_agents_store() {
     let o = torchrun("join", 2, &[], &[]);
     assert_eq!(o.code, Some(0), "{}", o.output);
@@ -32,7 +39,6 @@ fn ranks_of_torchrun_meet_at_its_agents_store() {
 }
 
 #[test]
-#[ignore = "needs torchrun: TORCHRUN names it"]
 fn torchrun_starts_the_ranks_again_and_they_meet_beside_the_keys_of_the_last_attempt() {
     // Rank 1 dies once and then again; at the third attempt all stay.
     let o = torchrun("mortal", 3, &["--max-restarts=2", "--monitor-interval=0.1"], &[]);

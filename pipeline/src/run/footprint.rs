@@ -40,7 +40,9 @@ impl Footprint {
     /// Of batches of `batch` samples of this request.
     #[must_use]
     pub fn of(data: &DataConfig, pipeline: &PipelineConfig, request: &SampleRequest, batch: usize, images: Images) -> Self {
-        let readers = pipeline.readers as f64;
+        // Each stripe has readers of its own.
+        let stripes = data.stripes as usize;
+        let readers = (pipeline.readers.div_ceil(stripes) * stripes) as f64;
         let threads = pipeline.worker_threads() as f64;
         let made = request.sample_bytes() as f64;
         let ahead = if pipeline.fetch_ahead == 0 {

@@ -26,6 +26,7 @@ use crate::error::PipelineError;
 use crate::metrics::{PipelineMetrics, Scheme};
 use crate::setting::Findings;
 use crate::shard::mixture::{MixedStream, Source};
+use crate::shard::striped::StripedStream;
 pub use crate::shard::window::Order;
 use crate::shard::window::{Positioned, PositionedStream, WindowOptions};
 use crate::stage::Stop;
@@ -46,6 +47,7 @@ pub struct Dataset {
 #[expect(clippy::large_enum_variant, reason = "one for each stream")]
 enum Items {
     One(PositionedStream),
+    Striped(StripedStream),
     Mixed(MixedStream),
 }
 
@@ -53,6 +55,7 @@ impl Items {
     fn stopper(&self) -> Stop {
         match self {
             Self::One(stream) => stream.stopper(),
+            Self::Striped(stream) => stream.stopper(),
             Self::Mixed(stream) => stream.stopper(),
         }
     }
@@ -64,6 +67,7 @@ impl Iterator for Items {
     fn next(&mut self) -> Option<Self::Item> {
         match self {
             Self::One(stream) => stream.next(),
+            Self::Striped(stream) => stream.next(),
             Self::Mixed(stream) => stream.next(),
         }
     }
@@ -172,7 +176,8 @@ impl Dataset {
         all
     }
 
-    /// Hex SHA-256 over the shards of all sources in their unshuffled order: their names without the folders above them, and their sizes where known.
+    /// Hex SHA-256 over the shards of all sources in their unshuffled order: their names without the folders above them, and their sizes and
+    /// numbers of samples where known.
     /// Two processes with the same one read the same samples in the same order, as far as a list can tell.
     #[must_use]
     pub fn digest(&self) -> String {
@@ -182,7 +187,7 @@ impl Dataset {
         for bucket in std::iter::once(&self.bucket).chain(rest) {
             for shard in &bucket.shards {
                 let name = shard.path.rsplit('/').next().unwrap_or_default();
-                digest.update(format!("{name} {:?}\n", shard.bytes));
+                digest.update(format!("{name} {:?} {:?}\n", shard.bytes, shard.samples));
             }
             digest.update("\n");
         }
@@ -259,7 +264,10 @@ impl Dataset {
             max_member_bytes: self.data.max_member_bytes,
             stop_on_shard_error: self.data.on_shard_error == OnShardError::Stop,
         };
-        if self.mixture.is_empty() {
+        let striped = self.data.stripes > 1 && matches!(order, Order::Shuffled { .. });
+        if striped {
+            StripedStream::start(Arc::clone(&self.bucket), &options, self.data.stripes, Stop::default()).map(Items::Striped)
+        } else if self.mixture.is_empty() {
             PositionedStream::start(Arc::clone(&self.bucket), &options, Stop::default()).map(Items::One)
         } else {
             MixedStream::start(&self.mixture, &options, Stop::default()).map(Items::Mixed)

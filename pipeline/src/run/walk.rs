@@ -43,6 +43,7 @@ impl Dataset {
             fraction: self.data.fraction,
             images: self.data.image.extensions(),
             max_member_bytes: self.data.max_member_bytes,
+            stripe: None,
             portion: 1,
         };
         Sequence::new(Arc::clone(bucket), options, 0, 0, 0, Stop::default()).map(|sequence| Walk(Some(sequence)))

@@ -41,7 +41,7 @@ pub(super) struct Filler {
 /// What the tars held, and what the log knows of it already.
 #[derive(Default)]
 pub(super) struct Entries {
-    epoch: Tally,
+    pub(super) epoch: Tally,
     /// Reasons that were named with an example.
     named: [bool; PassedOver::ALL.len()],
     /// The last epoch's sum, which the next one may repeat.
@@ -49,7 +49,7 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    fn add(&mut self, tally: Tally) {
+    pub(super) fn add(&mut self, tally: Tally) {
         for (reason, _, example) in tally.passed_over() {
             if !std::mem::replace(&mut self.named[reason.index()], true) {
                 match reason.is_usual() {
@@ -62,7 +62,7 @@ impl Entries {
     }
 
     /// Says once what an epoch passed over, unless the one before did the same.
-    fn end_epoch(&mut self, epoch: u32) -> Tally {
+    pub(super) fn end_epoch(&mut self, epoch: u32) -> Tally {
         let tally = std::mem::take(&mut self.epoch);
         let sum = tally.counts();
         if sum != self.summed {
@@ -128,14 +128,7 @@ impl Filler {
                     false
                 }
                 Step::ShardFailed(error) => {
-                    self.bucket.metrics().shard_error(&error);
-                    tracing::warn!(reason = error.reason(), "{}", error.to_string().escape_debug());
-                    // Refused credentials concern the whole place: going on would pass over the data of the rest of the run.
-                    let denied = matches!(error, ShardError::Denied { .. }) && self.bucket.scheme != Scheme::File;
-                    if self.stop_on_shard_error || denied {
-                        return Err(error.into());
-                    }
-                    last_error = Some(error);
+                    last_error = Some(passed_over(&self.bucket, error, self.stop_on_shard_error)?);
                     continue;
                 }
                 Step::EpochEnd(epoch) => {
@@ -171,6 +164,21 @@ impl Filler {
             recv(self.stop.receiver()) -> _ => false,
         }
     }
+}
+
+/// Counts and tells a shard that cannot be read to its end, and gives it back where the stream goes on without.
+///
+/// # Errors
+/// The shard's, where the policy is to stop.
+pub(super) fn passed_over(bucket: &Bucket, error: ShardError, stop: bool) -> Result<ShardError, PipelineError> {
+    bucket.metrics().shard_error(&error);
+    tracing::warn!(reason = error.reason(), "{}", error.to_string().escape_debug());
+    // Refused credentials concern the whole place: going on would pass over the data of the rest of the run.
+    let denied = matches!(error, ShardError::Denied { .. }) && bucket.scheme != Scheme::File;
+    if stop || denied {
+        return Err(error.into());
+    }
+    Ok(error)
 }
 
 /// A pass over all shards of a place gave no sample; another would not either.

@@ -11,6 +11,8 @@ mod ranks;
 pub mod reader;
 pub mod samples;
 pub mod sequence;
+pub mod striped;
+pub mod stripes;
 pub mod subset;
 pub mod tally;
 pub mod tar;

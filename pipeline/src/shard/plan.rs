@@ -36,10 +36,9 @@ impl ShardPlan {
         self.0.is_empty()
     }
 
-    /// Shard at a place of the plan.
-    #[must_use]
-    pub fn shard(&self, position: u32) -> Option<u32> {
-        self.0.get(position as usize).copied()
+    /// The shards in their order.
+    pub fn shards(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().copied()
     }
 }
 

@@ -83,9 +83,13 @@ fn read(bucket: &Bucket, options: SampleOptions, portion: usize, cancelled: watc
             // Counts by label say something about the set where every sample of a shard was read, and could be.
             let whole = options.skip == 0 && options.fraction >= 1.0 && !shard.replaced;
             let mut labels = whole.then(BTreeMap::<u32, u64>::new);
-            let mut images = 0;
+            let (mut images, until) = (0, options.until.unwrap_or(u32::MAX));
             let mut all = Samples::new(input, options);
             let end = loop {
+                // What lies behind belongs to another stripe, and is not read.
+                if all.complete() >= until {
+                    break Ok(());
+                }
                 match all.next() {
                     None => {
                         bucket.differences.shard_ended(shard, all.complete());
@@ -95,6 +99,8 @@ fn read(bucket: &Bucket, options: SampleOptions, portion: usize, cancelled: watc
                         break Ok(());
                     }
                     Some(Err(error)) => break Err(error),
+                    // Keys without an image came between the last sample and the end.
+                    Some(Ok(_)) if all.complete() > until => break Ok(()),
                     Some(Ok(mut sample)) => {
                         images += u32::from(sample.is_ok());
                         if let Ok(sample) = &mut sample {

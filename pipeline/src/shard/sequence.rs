@@ -8,6 +8,7 @@ use crossbeam_channel::select;
 use super::plan::ShardPlan;
 use super::reader::{OpenShard, Portion};
 use super::samples::{Grouped, SampleOptions};
+use super::stripes::{Part, Stripes};
 use super::subset::Balance;
 use super::tally::Tally;
 use crate::bucket::Bucket;
@@ -27,6 +28,8 @@ pub struct SequenceOptions {
     pub images: Arc<[String]>,
     /// Bytes above which an image is refused.
     pub max_member_bytes: u64,
+    /// One stripe of the epoch alone; `None` = all of it.
+    pub stripe: Option<(Arc<Stripes>, u32)>,
     /// Samples that a reader hands over together. With 1, each is preceded by exactly its own [`Step::Entries`].
     pub portion: usize,
 }
@@ -64,8 +67,9 @@ pub struct Sequence {
     /// Classes of the manifest, if it names any.
     classes: Option<u32>,
     stop: Stop,
-    plan: ShardPlan,
-    /// Next shard to open; `skip` samples of it are passed over.
+    /// What this epoch reads, in order.
+    parts: Vec<Part>,
+    /// Next one to open; the first `skip` samples of its shard are passed over.
     epoch: u32,
     position: u32,
     skip: u32,
@@ -86,15 +90,17 @@ impl Sequence {
         skip: u32,
         stop: Stop,
     ) -> Result<Self, PipelineError> {
-        let shards = bucket.shards.len() as u32;
-        if position >= shards {
+        let parts = parts(&options, epoch, bucket.shards.len() as u32);
+        if position as usize >= parts.len() {
             return Err(PipelineError::BadSetting {
                 key: "cursor.plan_position".into(),
                 value: position.to_string(),
-                detail: format!("the place has {shards} shards; it is not the one this position was taken from"),
+                detail: format!(
+                    "the place has {} shards; it is not the one this position was taken from",
+                    bucket.shards.len()
+                ),
             });
         }
-        let plan = plan(options.seed, epoch, shards);
         let balance = bucket.manifest.as_ref().filter(|_| options.fraction < 1.0);
         let balance = balance.map(|m| Arc::new(Balance::new(options.fraction, &m.label_counts, m.samples())));
         let classes = bucket.manifest.as_ref().map(|m| m.classes.len() as u32).filter(|n| *n > 0);
@@ -104,7 +110,7 @@ impl Sequence {
             bucket,
             options,
             stop,
-            plan,
+            parts,
             epoch,
             position,
             skip,
@@ -160,14 +166,13 @@ impl Sequence {
 
     fn open_ahead(&mut self) -> Result<(), PipelineError> {
         while self.open.len() < self.options.readers && !self.exhausted && !self.stop.is_triggered() {
-            let Some(index) = self.plan.shard(self.position) else {
-                unreachable!("position stays below the plan's length");
-            };
+            let Part { shard: index, from, until } = self.parts[self.position as usize];
             let options = SampleOptions {
                 epoch: self.epoch,
                 shard: index,
                 path: Arc::clone(&self.bucket.shards[index as usize].path),
-                skip: std::mem::take(&mut self.skip),
+                skip: std::mem::take(&mut self.skip).max(from),
+                until,
                 fraction: self.options.fraction,
                 balance: self.balance.clone(),
                 images: Arc::clone(&self.options.images),
@@ -178,7 +183,7 @@ impl Sequence {
                 path: "reader thread".into(),
                 source,
             })?;
-            let last_of_epoch = self.position as usize + 1 == self.plan.len();
+            let last_of_epoch = self.position as usize + 1 == self.parts.len();
             self.open.push_back(Ahead {
                 epoch: self.epoch,
                 position: self.position,
@@ -192,13 +197,19 @@ impl Sequence {
                 self.exhausted = self.options.seed.is_none();
                 self.epoch += 1;
                 self.position = 0;
-                self.plan = plan(self.options.seed, self.epoch, self.bucket.shards.len() as u32);
+                self.parts = parts(&self.options, self.epoch, self.bucket.shards.len() as u32);
             }
         }
         Ok(())
     }
 }
 
-fn plan(seed: Option<u64>, epoch: u32, shards: u32) -> ShardPlan {
-    seed.map_or_else(|| ShardPlan::sequential(shards), |seed| ShardPlan::shuffled(seed, epoch, shards))
+fn parts(options: &SequenceOptions, epoch: u32, shards: u32) -> Vec<Part> {
+    let plan = options
+        .seed
+        .map_or_else(|| ShardPlan::sequential(shards), |seed| ShardPlan::shuffled(seed, epoch, shards));
+    match &options.stripe {
+        Some((stripes, number)) => stripes.parts(&plan, *number),
+        None => plan.shards().map(Part::whole).collect(),
+    }
 }

@@ -114,6 +114,7 @@ impl PositionedStream {
             fraction: options.fraction,
             images: Arc::clone(&options.images),
             max_member_bytes: options.max_member_bytes,
+            stripe: None,
             portion: PORTION_SAMPLES,
         };
         let sequence = Sequence::new(

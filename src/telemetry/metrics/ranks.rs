@@ -15,6 +15,10 @@ pub struct RankMetrics {
     pub exchange: Counter,
     /// `splitmask_ranks_tick_seconds_total`.
     pub tick: Counter,
+    /// `splitmask_ranks_tick_message_seconds_total`.
+    pub tick_message: Counter,
+    /// `splitmask_ranks_ticks_total`.
+    pub ticks: Counter,
     /// `splitmask_ranks_straggling`.
     pub straggling: Gauge,
     /// `splitmask_ranks_restarts`.
@@ -23,7 +27,7 @@ pub struct RankMetrics {
 
 impl RankMetrics {
     pub(super) fn new(r: &Registry) -> prometheus::Result<Self> {
-        let seconds = |name: &str, help: &str| register(r, Counter::with_opts(Opts::new(name, help))?);
+        let counter = |name: &str, help: &str| register(r, Counter::with_opts(Opts::new(name, help))?);
         let metrics = Self {
             world: gauge(
                 r,
@@ -35,13 +39,21 @@ impl RankMetrics {
                 "splitmask_ranks_own_step_seconds",
                 "This rank's own work in a step, from the first forward pass until its last gradients are on their way, in seconds: the mean over the last log interval. 0 = alone.",
             )?,
-            exchange: seconds(
+            exchange: counter(
                 "splitmask_ranks_exchange_seconds_total",
                 "Time in steps that this rank only waited for the other ranks or the network, in seconds.",
             )?,
-            tick: seconds(
+            tick: counter(
                 "splitmask_ranks_tick_seconds_total",
                 "Time between steps that this rank waited for the word of the others, for a rank without a batch too, in seconds.",
+            )?,
+            tick_message: counter(
+                "splitmask_ranks_tick_message_seconds_total",
+                "What the words between steps took by themselves, in seconds: for each, the time of the rank that came last, which waited for nobody.",
+            )?,
+            ticks: counter(
+                "splitmask_ranks_ticks_total",
+                "Words that the ranks exchanged between steps; the two times above are of these.",
             )?,
             straggling: gauge(
                 r,

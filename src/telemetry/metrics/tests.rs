@@ -209,6 +209,17 @@ fn phases_sum_to_wall_time() {
 }
 
 #[test]
+fn a_phase_that_turns_out_to_be_another_is_booked_there() {
+    let (_, metrics) = fresh();
+    let mut clock = PhaseClock::start(metrics.clone(), Phase::Ranks);
+    std::thread::sleep(Duration::from_millis(2));
+    clock.rename(Phase::DataWait);
+    clock.switch(Phase::Other);
+    assert!(metrics.phase(Phase::DataWait).get() >= 0.002);
+    assert_eq!(metrics.phase(Phase::Ranks).get(), 0.0);
+}
+
+#[test]
 fn one_build_info_series_even_after_a_change() {
     let (registry, metrics) = fresh();
     metrics.set_build_info("2.11.0", "cuda:0");

@@ -62,6 +62,8 @@ impl Log {
         m.ranks.own_step.set(pace.own_step());
         m.ranks.exchange.inc_by(pace.exchange.as_secs_f64());
         m.ranks.tick.inc_by(pace.tick.as_secs_f64());
+        m.ranks.tick_message.inc_by(pace.tick_message.as_secs_f64());
+        m.ranks.ticks.inc_by(pace.ticks.into());
         let paces = peers.paces(pace.own_step())?;
         let (slow, median) = stragglers(&paces);
         m.ranks.straggling.set(f64::from(u8::from(slow.contains(&peers.rank()))));

@@ -203,6 +203,19 @@ fn check(spec: &TrainerSpec, world: usize) -> Result<(), TrainError> {
             &format!("these numbers of ranks can: {}", worlds.join(", ")),
         ));
     }
+    let stripes = spec.data.stripes as usize;
+    if stripes > 1 && !stripes.is_multiple_of(world) {
+        let worlds: Vec<String> = (1..=stripes)
+            .filter(|w| stripes.is_multiple_of(*w) && batch.is_multiple_of(w * parts))
+            .map(|w| w.to_string())
+            .collect();
+        return Err(wrong(
+            "data.stripes",
+            stripes.to_string(),
+            format!("the parts of an epoch, of which each rank reads its own; {world} ranks cannot share them equally"),
+            &format!("these numbers of ranks can: {}", worlds.join(", ")),
+        ));
+    }
     Ok(())
 }
 
@@ -216,6 +229,17 @@ mod tests {
         let mut spec = crate::trainer::step::pass::tests::spec(objective);
         (spec.train.batch, spec.train.accumulate) = (batch, accumulate);
         check(&spec, world).err().map(|e| format!("{e}; {}", e.hint().unwrap_or_default()))
+    }
+
+    #[test]
+    fn ranks_that_do_not_divide_the_stripes_are_refused_by_name() {
+        let objective = ObjectiveConfig::default_of(crate::objective::kind("mae").unwrap());
+        let mut spec = crate::trainer::step::pass::tests::spec(objective);
+        (spec.train.batch, spec.train.accumulate, spec.data.stripes) = (24, 1, 4);
+        assert!(check(&spec, 2).is_ok() && check(&spec, 4).is_ok());
+        let error = check(&spec, 3).unwrap_err();
+        let text = format!("{error}; {}", error.hint().unwrap_or_default());
+        assert!(text.starts_with("data.stripes = 4") && text.ends_with("can: 1, 2, 4"), "{text}");
     }
 
     #[test]

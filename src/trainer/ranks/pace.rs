@@ -16,6 +16,10 @@ pub(in crate::trainer) struct Pace {
     pub(in crate::trainer) exchange: Duration,
     /// Waited between steps.
     pub(in crate::trainer) tick: Duration,
+    /// What the words between steps took by themselves.
+    pub(in crate::trainer) tick_message: Duration,
+    /// How many words these times are of.
+    pub(in crate::trainer) ticks: u32,
 }
 
 impl Pace {
@@ -30,6 +34,13 @@ impl Pace {
         self.steps += 1;
         self.own += (backward.duration_since(began) + last).saturating_sub(self.waited);
         self.exchange += whole.saturating_sub(last) + self.waited;
+    }
+
+    /// A word between two steps took so long here; the one before took `least` where it was shortest, 0 where there was none before.
+    pub(super) fn ticked(&mut self, whole: Duration, least: Duration) {
+        self.tick += whole;
+        self.tick_message += least;
+        self.ticks += 1;
     }
 
     /// Seconds of own work in a step; 0 without one.

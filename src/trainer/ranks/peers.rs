@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tch::{Kind, Tensor};
 use torch_ext::ranks::{BUCKET_BYTES, Part, Ranks, Reduce, Reducer};
@@ -23,6 +23,8 @@ pub(in crate::trainer) struct Peers {
     /// Steps done when parameters are trained that the reducer does not know yet.
     more_at: Cell<Option<u64>>,
     pace: RefCell<Pace>,
+    /// How long the last word between two steps took here, nanoseconds.
+    last_tick: Cell<i64>,
     ranks: Ranks,
     reread: Arc<Reread>,
 }
@@ -33,6 +35,7 @@ impl Peers {
             reducer: RefCell::new(None),
             more_at: Cell::new(None),
             pace: RefCell::default(),
+            last_tick: Cell::new(0),
             ranks,
             reread,
         }
@@ -202,12 +205,21 @@ impl Peers {
 
     /// The largest of each number over all ranks.
     ///
+    /// Every rank adds how long the word before this one took it. The shortest of these times is that of the rank that came last and waited for nobody,
+    /// so it is what the word takes by itself.
+    ///
     /// # Errors
     /// A lost rank.
     pub(in crate::trainer) fn tick(&self, word: &[i64]) -> Result<Vec<i64>, TrainError> {
         let began = Instant::now();
-        let heard = self.ranks.tick(word)?;
-        self.pace.borrow_mut().tick += began.elapsed();
+        let mut said = word.to_vec();
+        // The largest of the negative is the smallest.
+        said.push(-self.last_tick.get());
+        let mut heard = self.ranks.tick(&said)?;
+        let least = heard.pop().map_or(0, |longest| -longest);
+        let whole = began.elapsed();
+        self.last_tick.set(whole.as_nanos() as i64);
+        self.pace.borrow_mut().ticked(whole, Duration::from_nanos(least.unsigned_abs()));
         Ok(heard)
     }
 

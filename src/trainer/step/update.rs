@@ -76,6 +76,12 @@ fn advance(state: &mut RunState, setup: &Setup, staged: &Staged, counted: bool, 
     let epochs = u64::from(batch.cursor.epoch.saturating_sub(state.cursor.epoch));
     state.cursor = batch.cursor;
     state.step += 1;
+    tracing::trace!(
+        target: "splitmask::images",
+        step = state.step,
+        images = ?batch.ids.iter().map(|id| (id.epoch, id.shard, id.member)).collect::<Vec<_>>(),
+        "epoch, shard and place in it of this rank's images"
+    );
     let m = &out.telemetry.train;
     m.steps.inc();
     m.images.inc_by(batch.len as u64);

@@ -1,5 +1,6 @@
 //! Processes that are the ranks of one run, and what is read from it.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -153,6 +154,17 @@ pub(crate) fn progress(ground: &Ground, run: &str) -> Value {
     let last = splitmask::checkpoint::steps(&root).pop().unwrap();
     let text = std::fs::read_to_string(root.join(format!("step-{last:08}/progress.json"))).unwrap();
     serde_json::from_str(&text).unwrap()
+}
+
+/// What a log with `splitmask::images=trace` tells: the images of each step, in their order.
+pub(crate) fn images(log: &str) -> BTreeMap<u64, Vec<String>> {
+    let of = |line: &str| {
+        let (_, told) = line.split_once(" step=")?;
+        let (step, told) = told.split_once(" images=[(")?;
+        let (images, _) = told.split_once(")]")?;
+        Some((step.parse().ok()?, images.split("), (").map(str::to_owned).collect()))
+    };
+    log.lines().filter_map(of).collect()
 }
 
 /// Numbers that count which of several outputs is the largest: rounding may turn a tie.

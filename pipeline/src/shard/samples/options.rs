@@ -15,6 +15,8 @@ pub struct SampleOptions {
     pub path: Arc<str>,
     /// Keys at the start that are passed over, counting all of them.
     pub skip: u32,
+    /// Key, counted as they are, at which it ends; `None` = the end of the shard.
+    pub until: Option<u32>,
     /// Share of the samples to keep, by hash of the key.
     pub fraction: f64,
     /// Exact shares of each class, for samples that know their rank in it.

@@ -21,6 +21,7 @@ fn options() -> SampleOptions {
         shard: 5,
         path: "t.tar".into(),
         skip: 0,
+        until: None,
         fraction: 1.0,
         balance: None,
         images: Arc::default(),
