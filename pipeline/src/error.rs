@@ -61,11 +61,37 @@ pub enum SampleError {
         /// What was measured.
         detail: String,
     },
+    /// A label map was asked for, and there is none under its key.
+    #[error("no label map: no member {member:?} beside the image (data.map names it)")]
+    NoMap {
+        /// The extension that it would have.
+        member: String,
+    },
+    /// Not a map of classes.
+    #[error("label map: {detail}")]
+    BadMap {
+        /// What it is instead.
+        detail: String,
+    },
+    /// A label map whose pixels do not belong to those of the picture.
+    #[error("label map of {map_width}×{map_height} pixels for a picture of {width}×{height}{detail}")]
+    MapSize {
+        /// Columns of the map.
+        map_width: u32,
+        /// Rows of the map.
+        map_height: u32,
+        /// Columns of the picture as it is seen upright.
+        width: u32,
+        /// Rows of the picture as it is seen upright.
+        height: u32,
+        /// More about it, beginning with its own punctuation; or nothing.
+        detail: String,
+    },
 }
 
 impl SampleError {
     /// All values of [`SampleError::reason`], for counters that start at 0.
-    pub const REASONS: [&'static str; 7] = [
+    pub const REASONS: [&'static str; 10] = [
         "two_images",
         "not_an_image",
         "too_large",
@@ -73,6 +99,9 @@ impl SampleError {
         "corrupt",
         "unsupported",
         "too_expensive",
+        "no_map",
+        "bad_map",
+        "map_size",
     ];
 
     /// Closed label for metrics.
@@ -86,6 +115,9 @@ impl SampleError {
             Self::Corrupt { .. } => "corrupt",
             Self::Unsupported { .. } => "unsupported",
             Self::TooExpensive { .. } => "too_expensive",
+            Self::NoMap { .. } => "no_map",
+            Self::BadMap { .. } => "bad_map",
+            Self::MapSize { .. } => "map_size",
         }
     }
 }

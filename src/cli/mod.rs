@@ -19,6 +19,7 @@ mod png;
 mod predict;
 mod replay;
 mod report;
+mod scenes;
 mod train;
 
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ enum Verb {
     Export(export::ExportArgs),
     Import(import::ImportArgs),
     Replay(replay::ReplayArgs),
+    Scenes(scenes::ScenesArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
         Verb::Export(args) => export::run(&args),
         Verb::Import(args) => import::run(&args),
         Verb::Replay(args) => replay::run(&args),
+        Verb::Scenes(args) => scenes::run(&args),
         Verb::Completions(args) => completions::run(&args, Cli::command()),
         Verb::Man(args) => man::run(&args, Cli::command()),
     };

@@ -1,4 +1,6 @@
-//! `splitmask predict`: the classes of somebody's own images.
+//! `splitmask predict`: the classes of somebody's own images, or of their pixels.
+
+mod maps;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,21 +21,24 @@ use super::answer::{say, warn};
 use super::eval::{Network, checkpoint_folder, config_of, need_classes, take_averages};
 use crate::config::Config;
 use crate::exit::CliError;
+use crate::objective::ClassesOf;
 use crate::tensor::step_input;
 
 const LONG_ABOUT: &str = "\
 Names the likeliest classes of your own image files, with their probabilities, by a run that learnt classes (objective.kind = \"classify\" or
-\"supervised\"). Images are seen as evaluations see them: shorter side resized, centre crop. A file that cannot be read is named and counted, the others
-are answered, and the exit code is 64.";
+\"supervised\"). Images are seen as evaluations see them: shorter side resized, centre crop. By a run that learnt classes of pixels (segment) each
+image gets a map in the folder --out: NAME.png, a PNG with a palette whose indices are the classes, and NAME.overlay.png to look at. A file that cannot
+be read is named and counted, the others are answered, and the exit code is 64.";
 
 const EXAMPLES: &str = "\
 Examples:
   splitmask predict runs/finetune-demo cat.jpg dog.png
   splitmask predict runs/finetune-demo/checkpoints/best ~/Pictures/new --top 1
   splitmask predict runs/finetune-demo ~/Pictures/new --json > classes.json
+  splitmask predict runs/segment-scenes ~/Pictures/new --out maps
 A probability says how sure the network is among the classes that it learnt; it knows no others, and an image of none of them gets one all the same.";
 
-/// Name the classes of your own images, by a run that learnt classes.
+/// Name the classes of your own images or of their pixels, by a run that learnt them.
 #[derive(Args)]
 #[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
 pub(crate) struct PredictArgs {
@@ -45,6 +50,12 @@ pub(crate) struct PredictArgs {
     /// Classes that are told of each image, the likeliest first.
     #[arg(long, value_name = "N", default_value_t = 3)]
     top: usize,
+    /// Folder for the maps, of a run that learnt classes of pixels; files of the same names are replaced.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// See images by windows of the model's size (of a run that learnt classes of pixels); default: eval.slide of the run.
+    #[arg(long)]
+    slide: bool,
     /// Take the averaged weights (needs a run with ema.decay); default: eval.weights of the run's config.
     #[arg(long)]
     ema: bool,
@@ -169,6 +180,7 @@ impl Eye {
             image: bytes.into(),
             extension: String::new(),
             label: None,
+            map: None,
         };
         let seen = self.maker.make(&raw, &mut self.sample).map_err(|e| e.to_string())?;
         if seen.truncated {
@@ -220,9 +232,21 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
     }
     let folder = checkpoint_folder(&args.run)?;
     let mut config = config_of(&folder)?;
-    need_classes(&folder, &config)?;
+    let of_pixels = config.objective.classes_of() == ClassesOf::Pixels;
+    if !of_pixels {
+        need_classes(&folder, &config)?;
+    }
     if args.ema {
         take_averages(&mut config, &folder)?;
+    }
+    if of_pixels {
+        return maps::run(args, &folder, &config);
+    }
+    if args.out.is_some() || args.slide {
+        return Err(CliError::usage(
+            "--out, --slide: of a run that learnt classes of pixels; this one names whole images",
+            None,
+        ));
     }
     let (files, mut unreadable) = files(&args.images)?;
     let network = Network::of(&config, Some(&folder))?;
@@ -261,11 +285,16 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
         }
         unreadable.iter().for_each(|bad| warn(&format!("{}: {}", bad.file, bad.reason)));
     }
-    match unreadable.len() {
+    refuse_unreadable(unreadable.len(), named, args.json)
+}
+
+/// The end of a verb that has answered all but `bad` of `named` files.
+fn refuse_unreadable(bad: usize, named: usize, json: bool) -> Result<(), CliError> {
+    match bad {
         0 => Ok(()),
         bad => Err(CliError::usage(
             format!("{bad} of {named} files could not be read as images"),
-            (!args.json).then(|| "they are named above; the others were answered".to_owned()),
+            (!json).then(|| "they are named above; the others were answered".to_owned()),
         )),
     }
 }

@@ -1,5 +1,7 @@
 //! The classes of the training set, for objectives that learn labels: read at a start and at a rebuild, and refused where there is nothing to learn.
 
+mod pixels;
+
 use splitmask_pipeline::bucket::location::redact;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::{Dataset, Order};
@@ -8,6 +10,7 @@ use super::error::TrainError;
 use super::feed::Supply;
 use super::labels::TrainingLabels;
 use super::spec::TrainerSpec;
+use crate::objective::ClassesOf;
 
 /// Samples of a set without manifest among which one must have a label.
 const PROBED: usize = 256;
@@ -28,6 +31,9 @@ pub(super) fn labels_of(spec: &TrainerSpec, supply: &Supply) -> Result<TrainingL
         detail,
         hint: Some(hint.into()),
     };
+    if spec.objective.classes_of() == ClassesOf::Pixels {
+        return pixels::labels_of(spec, &set, wanted);
+    }
     let Some(manifest) = set.manifest() else {
         if wanted == 0 {
             return Err(bad_count(

@@ -7,7 +7,7 @@ use crossbeam_channel::select;
 
 use super::plan::ShardPlan;
 use super::reader::{OpenShard, Portion};
-use super::samples::{Grouped, SampleOptions};
+use super::samples::{Grouped, MapMember, SampleOptions};
 use super::subset::Balance;
 use super::tally::Tally;
 use crate::bucket::Bucket;
@@ -25,6 +25,8 @@ pub struct SequenceOptions {
     pub fraction: f64,
     /// Extensions of the image, in order of preference; empty = the only picture of a key.
     pub images: Arc<[String]>,
+    /// The label map beside the image.
+    pub map: MapMember,
     /// Bytes above which an image is refused.
     pub max_member_bytes: u64,
     /// Samples that a reader hands over together. With 1, each is preceded by exactly its own [`Step::Entries`].
@@ -171,6 +173,7 @@ impl Sequence {
                 fraction: self.options.fraction,
                 balance: self.balance.clone(),
                 images: Arc::clone(&self.options.images),
+                map: self.options.map.clone(),
                 classes: self.classes,
                 max_member_bytes: self.options.max_member_bytes,
             };

@@ -123,6 +123,7 @@ fn samples_of_hostile_archives() {
             images: [].into(),
             classes: Some(3),
             max_member_bytes: 600,
+            map: splitmask_pipeline::shard::samples::MapMember::unread(""),
         };
         let (mut held, mut next, mut ended, mut tally) = (0, 0, false, Tally::default());
         let mut samples = Samples::new(bytes, options);

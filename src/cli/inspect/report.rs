@@ -115,6 +115,7 @@ pub(super) fn describe(url: &str, manifest: Option<&Manifest>, shards: usize, se
     if !seen.entries.by_extension().is_empty() {
         lines.push(format!("  members by extension: {}", seen.entries.seen()));
     }
+    lines.extend(seen.maps.describe(manifest.and_then(|m| m.maps.as_ref()), seen.complete));
     lines.extend(sentences(differences).into_iter().map(|line| format!("  beware: {line}")));
     for (what, reasons) in left_out(seen) {
         for (reason, (n, example)) in reasons {
@@ -200,6 +201,7 @@ pub(super) fn json(
             "width": spread(&seen.widths), "height": spread(&seen.heights), "first_keys": seen.keys,
             "members": seen.entries.by_extension().into_iter().collect::<BTreeMap<_, _>>(),
         },
+        "maps": seen.maps.json(manifest.and_then(|m| m.maps.as_ref()), seen.complete),
         "differences": differences,
         "left_out": numbers,
         "left_out_examples": examples,
