@@ -2,6 +2,7 @@
 
 mod kept;
 mod maps;
+mod reasons;
 mod report;
 mod seen;
 mod sheet;
@@ -102,10 +103,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     }
     let mut seen = Seen {
         kept: Kept::new(args.contact_sheet.as_ref().map_or(0, |_| args.thumbnails as usize)),
-        maps: Maps::read_by(MapReading {
-            ignore: dataset.map_classes().map_or(data.map_ignore, |maps| maps.ignore),
-            ..dataset.map_reading()
-        }),
+        maps: Maps::read_by(dataset.map_reading()),
         decoder: args.decode.then(|| Decoder::new(Limits::default())),
         ..Seen::default()
     };

@@ -41,7 +41,6 @@ struct Cli {
 
 // In the order in which a newcomer meets them.
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one is made, once")]
 enum Verb {
     Doctor(doctor::DoctorArgs),
     Configs(configs::ConfigsArgs),

@@ -1,13 +1,16 @@
 //! `splitmask pack`: folders of images → tar shards.
 
+mod maps;
+
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use splitmask_pipeline::bucket::manifest::Manifest;
-use splitmask_pipeline::pack::{ClassFrom, Encoding, MapOptions, PackError, PackOptions, PackProgress, PackReport, REFUSED_NAME, pack};
+use splitmask_pipeline::pack::{ClassFrom, Encoding, PackError, PackOptions, PackProgress, PackReport, REFUSED_NAME, pack};
 
+use self::maps::MapArgs;
 use crate::cli::amount;
 use crate::cli::answer::answer;
 use crate::exit::{CliError, ExitCode};
@@ -61,18 +64,8 @@ pub(crate) struct PackArgs {
     /// Folder of validation images, with class folders as in INPUT, for val/.
     #[arg(long, value_name = "FOLDER", conflicts_with = "val_share")]
     val: Option<PathBuf>,
-    /// Folder of label maps, to be packed beside the images: that of INPUT/a/b.jpg is FOLDER/a/b.png, a PNG of class numbers.
-    #[arg(long, value_name = "FOLDER")]
-    maps: Option<PathBuf>,
-    /// Folder of the label maps of the folder given by --val.
-    #[arg(long, value_name = "FOLDER", requires_all = ["val", "maps"])]
-    val_maps: Option<PathBuf>,
-    /// File with the names of the maps' classes, one a line, in the order of their numbers; without it they are called `class 0` and so on.
-    #[arg(long, value_name = "FILE", requires = "maps")]
-    map_classes: Option<PathBuf>,
-    /// Number in label maps that means nothing is said about the pixel.
-    #[arg(long, value_name = "NUMBER", default_value_t = 255, requires = "maps")]
-    map_ignore: u32,
+    #[command(flatten)]
+    maps: MapArgs,
     /// Which folder of an image's path is its class; default: path. Where it is not given, an INPUT that holds train/ and val/ with the same
     /// classes becomes these two sets.
     #[arg(long, value_enum)]
@@ -172,32 +165,10 @@ impl From<PackError> for CliError {
     }
 }
 
-/// Names of classes, one a line.
-fn class_names(file: &Path) -> Result<Vec<String>, CliError> {
-    let text = std::fs::read_to_string(file).map_err(|e| CliError::usage(format!("--map-classes {}: {e}", file.display()), None))?;
-    let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
-    match names.iter().position(String::is_empty) {
-        Some(line) => Err(CliError::usage(
-            format!("--map-classes {}: line {} is empty", file.display(), line + 1),
-            "one name a line, in the order of the numbers".to_owned(),
-        )),
-        None => Ok(names),
-    }
-}
-
 /// Packs, with a progress bar on a terminal, and prints the summary.
 pub(crate) fn run(args: PackArgs) -> Result<(), CliError> {
-    let maps = match args.maps {
-        Some(folder) => Some(MapOptions {
-            folder,
-            val_folder: args.val_maps,
-            classes: args.map_classes.as_deref().map(class_names).transpose()?.unwrap_or_default(),
-            ignore: args.map_ignore,
-        }),
-        None => None,
-    };
     let options = PackOptions {
-        maps,
+        maps: args.maps.options()?,
         force: args.force,
         shard_bytes: args.shard_size,
         longest_side: args.longest_side,
@@ -293,14 +264,7 @@ fn summary(report: &PackReport, options: &PackOptions) -> String {
         ));
     }
     lines.push(classes(report, options));
-    if let Some(maps) = &report.train.maps {
-        let pixels = maps.pixels.iter().sum::<u64>() + maps.ignored + maps.beyond.values().sum::<u64>();
-        lines.push(format!(
-            "label maps of {} classes; nothing is said about {:.1} % of the pixels of train",
-            maps.classes.len(),
-            100.0 * maps.ignored as f64 / pixels.max(1) as f64
-        ));
-    }
+    lines.extend(report.train.maps.as_ref().map(maps::told));
     if report.resized > 0 {
         lines.push(format!("{} images were shrunk", report.resized));
     }

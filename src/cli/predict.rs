@@ -1,5 +1,6 @@
 //! `splitmask predict`: the classes of somebody's own images, or of their pixels.
 
+mod files;
 mod maps;
 
 use std::path::{Path, PathBuf};
@@ -9,14 +10,13 @@ use clap::Args;
 use serde::Serialize;
 use splitmask_pipeline::batch::{BatchPool, Batcher};
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::decode::{EXTENSIONS, Limits};
-use splitmask_pipeline::name::shown;
+use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::types::{Batch, RawSample, Sample, SampleId};
 use tch::Kind;
-use walkdir::WalkDir;
 
+use self::files::{Unreadable, files, readable, refuse_unreadable};
 use super::answer::{say, warn};
 use super::eval::{Network, checkpoint_folder, config_of, need_classes, take_averages};
 use crate::config::Config;
@@ -81,51 +81,6 @@ struct Answer {
     classes: Vec<Guess>,
 }
 
-/// A file that could not be read.
-#[derive(Debug, Serialize)]
-struct Unreadable {
-    file: String,
-    reason: String,
-}
-
-/// The files that are meant, those of a folder in the order of their names, and what cannot be looked at.
-fn files(named: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<Unreadable>), CliError> {
-    let is_image = |path: &Path| {
-        path.extension()
-            .is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
-    };
-    let (mut found, mut unreadable) = (vec![], vec![]);
-    for path in named {
-        if !path.is_dir() {
-            found.push(path.clone());
-            continue;
-        }
-        let before = found.len() + unreadable.len();
-        for entry in WalkDir::new(path).sort_by_file_name() {
-            match entry {
-                Ok(entry) if entry.file_type().is_file() && is_image(entry.path()) => found.push(entry.into_path()),
-                Ok(_) => {}
-                Err(e) => unreadable.push(Unreadable {
-                    file: readable(e.path().unwrap_or(path)),
-                    reason: e.into_io_error().map_or_else(|| "not readable".into(), |e| e.to_string()),
-                }),
-            }
-        }
-        if found.len() + unreadable.len() == before {
-            return Err(CliError::usage(
-                format!("{}: no image file in this folder", readable(path)),
-                format!("image files are those that end in {}", EXTENSIONS.join(", ")),
-            ));
-        }
-    }
-    Ok((found, unreadable))
-}
-
-/// A file's name as one line of text, whatever its bytes are.
-fn readable(file: &Path) -> String {
-    shown(file.as_os_str().as_encoded_bytes())
-}
-
 /// Makes the pictures that the network sees of files.
 struct Eye {
     maker: SampleMaker,
@@ -156,18 +111,7 @@ impl Eye {
 
     /// Takes a file in; gives a batch when that is full, or says why the file is left out.
     fn see(&mut self, file: &Path, number: u32) -> Result<Option<Batch>, String> {
-        let meta = std::fs::metadata(file).map_err(|e| e.to_string())?;
-        if !meta.is_file() {
-            return Err("is no file but a pipe, device or socket".into());
-        }
-        if meta.len() > self.largest {
-            return Err(format!(
-                "has {} bytes, more than data.max_member_bytes = {}",
-                meta.len(),
-                self.largest
-            ));
-        }
-        let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
+        let bytes = files::read(file, self.largest)?;
         let id = SampleId {
             epoch: 0,
             shard: 0,
@@ -183,12 +127,7 @@ impl Eye {
             map: None,
         };
         let seen = self.maker.make(&raw, &mut self.sample).map_err(|e| e.to_string())?;
-        if seen.truncated {
-            warn(&format!(
-                "{}: the file ends early; what is there of the image was looked at",
-                readable(file)
-            ));
-        }
+        files::warn_if_truncated(file, seen.truncated);
         self.batcher.push(&self.sample, id, Cursor::default())
     }
 }
@@ -240,7 +179,14 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
         take_averages(&mut config, &folder)?;
     }
     if of_pixels {
-        return maps::run(args, &folder, &config);
+        let asked = maps::Asked {
+            images: &args.images,
+            out: args.out.as_deref(),
+            slide: args.slide,
+            top: args.top,
+            json: args.json,
+        };
+        return maps::run(&asked, &folder, &config);
     }
     if args.out.is_some() || args.slide {
         return Err(CliError::usage(
@@ -286,17 +232,6 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
         unreadable.iter().for_each(|bad| warn(&format!("{}: {}", bad.file, bad.reason)));
     }
     refuse_unreadable(unreadable.len(), named, args.json)
-}
-
-/// The end of a verb that has answered all but `bad` of `named` files.
-fn refuse_unreadable(bad: usize, named: usize, json: bool) -> Result<(), CliError> {
-    match bad {
-        0 => Ok(()),
-        bad => Err(CliError::usage(
-            format!("{bad} of {named} files could not be read as images"),
-            (!json).then(|| "they are named above; the others were answered".to_owned()),
-        )),
-    }
 }
 
 /// Files, classes and probabilities in columns; a file's name stands once.

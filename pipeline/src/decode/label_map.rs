@@ -175,7 +175,7 @@ impl LabelMap {
         }
     }
 
-    /// Class of the pixel in that column and row of the upright picture, given what [`LabelMap::lies`] answered.
+    /// The map turned upright, by what [`LabelMap::lies`] answered.
     #[must_use]
     pub fn upright(&self, orientation: Orientation) -> Self {
         let (width, height) = orientation.size(self.width, self.height);

@@ -71,7 +71,8 @@ pub fn pack(options: &PackOptions, mut progress: impl FnMut(PackProgress)) -> Re
         }
         None => options,
     };
-    for input in std::iter::once(&options.input).chain(&options.val) {
+    let maps = options.maps.iter().flat_map(MapOptions::folders);
+    for input in std::iter::once(&options.input).chain(&options.val).chain(maps) {
         check_input(input)?;
         output::check(input, &options.output, options.force)?;
     }
@@ -261,7 +262,7 @@ impl<'a> Run<'a> {
             .options
             .maps
             .as_ref()
-            .map_or_else(Default::default, |options| maps::without_image(options, &self.scan.images));
+            .map_or_else(Default::default, |options| maps::unused::without_image(options, &self.scan.images));
         let val = if self.val.is_empty() {
             self.val.discard()?;
             None

@@ -9,7 +9,7 @@ use image::ImageEncoder;
 use sha2::{Digest, Sha256};
 
 use super::found::Found;
-use super::maps::{self, Became, PreparedMap};
+use super::maps::prepared::{self, Became, PreparedMap};
 use super::options::{Encoding, PackOptions};
 use super::report::Refusal;
 use crate::augment::shrink;
@@ -98,6 +98,7 @@ pub(super) struct Prepared {
 /// Scratch memory and settings of one worker.
 pub(super) struct Preparer {
     options: Arc<PackOptions>,
+    limits: Limits,
     decoder: Decoder,
     resizer: Resizer,
     image: Image,
@@ -114,6 +115,7 @@ impl Preparer {
             ..Limits::default()
         };
         Self {
+            limits,
             decoder: Decoder::new(limits).over(options.background),
             resizer: Resizer::new(),
             image: Image::default(),
@@ -174,7 +176,7 @@ impl Preparer {
                     square: squared.then_some(self.image.width),
                     as_it_was: encoding.is_none(),
                 };
-                Some(maps::prepare(path, &self.options, of, &head, &became)?)
+                Some(prepared::prepare(path, self.limits, of, &head, &became)?)
             }
             None => None,
         };

@@ -233,7 +233,7 @@ impl PackReport {
             ));
         }
         let of_val = self.val.as_ref().and_then(|val| val.maps.as_ref());
-        notes.extend(super::maps::notes([self.train.maps.as_ref(), of_val], &self.unused_maps));
+        notes.extend(super::maps::counts::notes([self.train.maps.as_ref(), of_val], &self.unused_maps));
         notes
     }
 

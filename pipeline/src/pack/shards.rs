@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use super::PackError;
-use super::maps::{self, MapCounts};
+use super::maps::MEMBER;
+use super::maps::counts::MapCounts;
 use super::prepare::{PixelSums, Prepared};
 use crate::bucket::manifest::{ImageStatistics, MANIFEST_NAME, Manifest, MapClasses, ShardEntry};
 use crate::file;
@@ -97,7 +98,7 @@ impl SetWriter {
             members.push((format!("{key}.cls"), label.as_bytes()));
         }
         if let Some(map) = &image.map {
-            members.push((format!("{key}.{}", maps::MEMBER), map.bytes.as_slice()));
+            members.push((format!("{key}.{MEMBER}"), map.bytes.as_slice()));
         }
         let about = about.to_string();
         members.push((format!("{key}.json"), about.as_bytes()));
@@ -129,7 +130,7 @@ impl SetWriter {
         self.open = Some(shard);
         *self.of_class(class) += 1;
         self.sums.add(&image.sums);
-        image.map.iter().for_each(|map| self.maps.add(map));
+        image.map.iter().for_each(|map| self.maps.add(&map.counts));
         Ok(())
     }
 

@@ -28,12 +28,12 @@ pub struct Making<'a> {
 }
 
 impl Dataset {
-    /// How its label maps are read.
+    /// How its label maps are read: what says nothing about a pixel is the number that its manifest names, without one that of `data.map_ignore`.
     #[must_use]
     pub fn map_reading(&self) -> MapReading {
         MapReading {
             member: self.data.map.as_str().into(),
-            ignore: self.data.map_ignore,
+            ignore: self.map_classes().map_or(self.data.map_ignore, |maps| maps.ignore),
             reduce_zero: self.data.map_reduce_zero,
         }
     }

@@ -6,7 +6,7 @@ use splitmask_pipeline::bucket::manifest::MapClasses;
 use splitmask_pipeline::decode::{Header, LabelMap, Limits, MapReading};
 use splitmask_pipeline::types::{Image, RawSample, UNLABELLED};
 
-use super::seen::{Reasons, count};
+use super::reasons::{Reasons, count};
 use crate::picture::lay_over;
 
 /// Classes that are listed from either end.
@@ -108,12 +108,6 @@ impl Maps {
             told.push(format!("{number} samples cannot be segmented, {reason}: {example}"));
         }
         let Some(listed) = listed else { return told };
-        if listed.ignore != self.reading.ignore {
-            told.push(format!(
-                "manifest.json says that {} stands for nothing in the maps, they were read with {}",
-                listed.ignore, self.reading.ignore
-            ));
-        }
         let beyond = self
             .classes()
             .into_iter()

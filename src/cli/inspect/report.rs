@@ -7,7 +7,8 @@ use splitmask_pipeline::bucket::differences::{Difference, sentences};
 use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::error::ShardError;
 
-use super::seen::{Reasons, Seen};
+use super::reasons::Reasons;
+use super::seen::Seen;
 use crate::cli::amount;
 
 /// Samples per class, largest first: from the samples where all were read, else from the manifest.

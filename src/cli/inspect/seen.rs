@@ -9,12 +9,10 @@ use splitmask_pipeline::types::{Image, RawSample};
 
 use super::kept::Kept;
 use super::maps::Maps;
+use super::reasons::{Reasons, count};
 
 /// Keys that are shown.
 const FIRST_KEYS: usize = 5;
-
-/// By reason: how often, and the first of it.
-pub(super) type Reasons = BTreeMap<&'static str, (u64, String)>;
 
 /// What reading samples showed.
 #[derive(Default)]
@@ -46,11 +44,6 @@ pub(super) struct Seen {
     pub(super) maps: Maps,
     /// Samples for the sheet.
     pub(super) kept: Kept,
-}
-
-/// Counts one more of a reason; `example` describes the first.
-pub(super) fn count(reasons: &mut Reasons, reason: &'static str, example: impl FnOnce() -> String) {
-    reasons.entry(reason).or_insert_with(|| (0, example())).0 += 1;
 }
 
 impl Seen {

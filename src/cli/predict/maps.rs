@@ -8,7 +8,7 @@ use splitmask_pipeline::decode::{Decoder, LabelMap, Limits};
 use splitmask_pipeline::file;
 use splitmask_pipeline::types::Image;
 
-use super::{PredictArgs, Unreadable, files};
+use super::files::{self, Unreadable, readable, refuse_unreadable};
 use crate::cli::answer::{say, warn};
 use crate::cli::eval::Network;
 use crate::cli::png::write_png;
@@ -55,14 +55,29 @@ fn stem(file: &Path, taken: &mut HashSet<String>) -> String {
     free
 }
 
-pub(super) fn run(args: &PredictArgs, folder: &Path, config: &Config) -> Result<(), CliError> {
-    let Some(out) = &args.out else {
+/// What is asked for.
+pub(super) struct Asked<'a> {
+    /// Files and folders.
+    pub(super) images: &'a [PathBuf],
+    /// Folder for the maps.
+    pub(super) out: Option<&'a Path>,
+    /// Whether to see images by windows, also where the run does not.
+    pub(super) slide: bool,
+    /// Classes that are told of each image.
+    pub(super) top: usize,
+    /// Whether the answer is JSON.
+    pub(super) json: bool,
+}
+
+/// Writes a map of each file, and says what it holds.
+pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<(), CliError> {
+    let Some(out) = args.out else {
         return Err(CliError::usage(
             "--out: a run that learnt classes of pixels answers with maps, which need a folder",
             "name one: --out maps".to_owned(),
         ));
     };
-    let (files, mut unreadable) = files(&args.images)?;
+    let (files, mut unreadable) = files::files(args.images)?;
     let named = files.len() + unreadable.len();
     std::fs::create_dir_all(out).map_err(|e| CliError::io(format!("{}: {e}", out.display())))?;
     let network = Network::of(config, Some(folder))?;
@@ -86,13 +101,13 @@ pub(super) fn run(args: &PredictArgs, folder: &Path, config: &Config) -> Result<
     let _guard = tch::no_grad_guard();
     for file in &files {
         let mut picture = Image::default();
-        let read = std::fs::read(file).map_err(|e| e.to_string());
-        if let Err(reason) = read.and_then(|bytes| decoder.decode(&bytes, &mut picture).map_err(|e| e.to_string())) {
-            unreadable.push(Unreadable {
-                file: file.display().to_string(),
-                reason,
-            });
-            continue;
+        match opened(file, &mut decoder, config.data.max_member_bytes, &mut picture) {
+            Ok(truncated) => files::warn_if_truncated(file, truncated),
+            Err(reason) => {
+                let file = readable(file);
+                unreadable.push(Unreadable { file, reason });
+                continue;
+            }
         }
         let logits = seer.see(&picture)?.expect("a run that learns classes of pixels has logits");
         if logits.isfinite().all().int64_value(&[]) == 0 {
@@ -118,7 +133,15 @@ pub(super) fn run(args: &PredictArgs, folder: &Path, config: &Config) -> Result<
         }
         unreadable.iter().for_each(|bad| warn(&format!("{}: {}", bad.file, bad.reason)));
     }
-    super::refuse_unreadable(unreadable.len(), named, args.json)
+    refuse_unreadable(unreadable.len(), named, args.json)
+}
+
+/// Decodes a file upright; says whether it ends before its image does, or why it cannot be read.
+fn opened(file: &Path, decoder: &mut Decoder, largest: u64, picture: &mut Image) -> Result<bool, String> {
+    let bytes = files::read(file, largest)?;
+    let header = decoder.header(&bytes).map_err(|e| e.to_string())?;
+    decoder.decode(&bytes, picture).map_err(|e| e.to_string())?;
+    Ok(header.truncated())
 }
 
 /// Writes map and overlay of one image.
@@ -142,9 +165,9 @@ fn write(file: &Path, out: &Path, stem: &str, mut picture: Image, classes: Vec<i
         .collect();
     classes.sort_by_key(|part| std::cmp::Reverse(part.pixels));
     Ok(Answer {
-        file: file.display().to_string(),
-        map: map.display().to_string(),
-        overlay: overlay.display().to_string(),
+        file: readable(file),
+        map: readable(&map),
+        overlay: readable(&overlay),
         width,
         height,
         classes,

@@ -155,8 +155,7 @@ fn fit(path: &Path) -> Option<RgbaImage> {
     let (width, height) = picture.dimensions();
     let opaque = |pixel: &image::Rgba<u8>| pixel.0[3] >= OPAQUE;
     let (mut left, mut top, mut right, mut bottom, mut covered) = (width, height, 0, 0, 0u64);
-    for (x, y, pixel) in picture.enumerate_pixels().filter(|(_, _, pixel)| opaque(pixel)) {
-        let _ = pixel;
+    for (x, y, _) in picture.enumerate_pixels().filter(|(_, _, pixel)| opaque(pixel)) {
         (left, top) = (left.min(x), top.min(y));
         (right, bottom) = (right.max(x + 1), bottom.max(y + 1));
         covered += 1;

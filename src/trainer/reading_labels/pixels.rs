@@ -1,11 +1,10 @@
 //! The classes of the label maps of the training set, for objectives that learn them.
 
-use splitmask_pipeline::bucket::location::redact;
 use splitmask_pipeline::bucket::manifest::MapClasses;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::{Dataset, Order};
 
-use super::{PROBED, place};
+use super::refused::{PROBED, bad_count, place};
 use crate::trainer::error::TrainError;
 use crate::trainer::labels::TrainingLabels;
 use crate::trainer::spec::TrainerSpec;
@@ -32,6 +31,7 @@ pub(super) fn labels_of(spec: &TrainerSpec, set: &Dataset, wanted: u32) -> Resul
         }
         for sample in set.samples_with_maps(Order::Sequential)?.take(PROBED) {
             if sample?.map.is_some() {
+                same_in_all_sources(spec, &[])?;
                 return Ok(TrainingLabels {
                     names: vec![],
                     counts: vec![0; wanted as usize],
@@ -61,10 +61,19 @@ pub(super) fn labels_of(spec: &TrainerSpec, set: &Dataset, wanted: u32) -> Resul
     if counts.iter().all(|pixels| *pixels == 0) {
         return Err(without_maps(spec, "its manifest.json counts no pixel of any class"));
     }
+    same_in_all_sources(spec, names)?;
+    Ok(TrainingLabels {
+        names: names.to_vec(),
+        counts: counts.to_vec(),
+    })
+}
+
+/// Maps hold numbers: those of several sources must mean the same.
+fn same_in_all_sources(spec: &TrainerSpec, first: &[String]) -> Result<(), TrainError> {
     for source in spec.data.sources.iter().skip(1) {
         let other = Dataset::open(&source.url, &spec.data, &spec.pipeline, PipelineMetrics::default())?;
         let theirs = other.map_classes().map(|maps| learnt(spec, maps)).transpose()?;
-        if theirs.is_none_or(|(theirs, _)| theirs != names) {
+        if theirs.map_or(&[][..], |(theirs, _)| theirs) != first {
             return Err(TrainError::BadSetting {
                 key: "data.sources".into(),
                 value: format!("{:?}", source.name),
@@ -76,10 +85,7 @@ pub(super) fn labels_of(spec: &TrainerSpec, set: &Dataset, wanted: u32) -> Resul
             });
         }
     }
-    Ok(TrainingLabels {
-        names: names.to_vec(),
-        counts: counts.to_vec(),
-    })
+    Ok(())
 }
 
 /// Names and pixels of the classes of maps as `[data]` reads them.
@@ -111,19 +117,10 @@ fn learnt<'a>(spec: &TrainerSpec, maps: &'a MapClasses) -> Result<(&'a [String],
     Ok(maps.learnt(spec.data.map_reduce_zero))
 }
 
-fn bad_count(wanted: u32, detail: String, hint: &str) -> TrainError {
-    TrainError::BadSetting {
-        key: "objective.classes".into(),
-        value: wanted.to_string(),
-        detail,
-        hint: Some(hint.into()),
-    }
-}
-
 fn without_maps(spec: &TrainerSpec, found: &str) -> TrainError {
     TrainError::BadSetting {
         key: "data.train".into(),
-        value: redact(spec.data.first_place()),
+        value: place(spec),
         detail: format!(
             "has no label maps, and objective.kind = \"{}\" learns them: {found}",
             spec.objective.kind().name
