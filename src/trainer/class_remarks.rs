@@ -54,13 +54,13 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
     let (Some(manifest), Some(_)) = (val.manifest(), spec.objective.classes()) else {
         return Ok(vec![]);
     };
-    let nothing_here: (&[String], &[u64]) = (&[], &[]);
-    let (watched, (classes, counts)) = match spec.objective.classes_of() {
-        ClassesOf::Images => (Watched::Classify, (&*manifest.classes, &*manifest.label_counts)),
+    let of = spec.objective.classes_of();
+    let (watched, counted, (classes, counts)) = match of {
+        ClassesOf::Images => (Watched::Classify, "images", (&*manifest.classes, &*manifest.label_counts)),
         ClassesOf::Pixels => {
             let maps = manifest.maps.as_ref();
-            let learnt = maps.map_or(nothing_here, |maps| maps.learnt(spec.data.map_reduce_zero));
-            (Watched::Segment, learnt)
+            let learnt = maps.map(|maps| maps.learnt(spec.data.map_reduce_zero));
+            (Watched::Segment, "pixels", learnt.unwrap_or_default())
         }
     };
     let judged_by_it = spec.eval.watch == watched && spec.eval.every_steps > 0;
@@ -70,15 +70,23 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
             key: "data.val".into(),
             value: redact(&spec.data.val),
             detail: format!("{detail}, and eval.watch = \"{}\" judges by it", watched.evaluation().name()),
-            hint: Some(
-                "classes are matched by folder name: pack one tree with --val-share, or two with the same folder names; or set eval.watch = \"loss\"".into(),
-            ),
+            hint: Some(match of {
+                ClassesOf::Images => {
+                    "classes are matched by folder name: pack one tree with --val-share, or two with the same folder names; or set eval.watch = \"loss\"".into()
+                }
+                ClassesOf::Pixels => {
+                    "classes of label maps are matched by name: pack both sets with --maps and the same --map-classes (docs/segment.md); or set eval.watch = \"loss\"".into()
+                }
+            }),
         }),
         false => Ok(vec![detail]),
     }
     };
     if counts.iter().all(|images| *images == 0) {
-        return nothing("has no labels".into());
+        return nothing(match of {
+            ClassesOf::Images => "has no labels".into(),
+            ClassesOf::Pixels => "has no label maps, or none with a class".into(),
+        });
     }
     let names = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
     let (theirs, ours) = (names(classes), names(&spec.labels.names));
@@ -103,14 +111,17 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
     if !strange.is_empty() {
         let number = strange.len();
         told.push(format!(
-            "{number} of its classes are not in data.train, and their images are not judged: {}",
+            "{number} of its classes are not in data.train, and their {counted} are not judged: {}",
             listed(strange.into_iter())
         ));
     }
     let missing = spec.labels.names.iter().filter(|name| !with_images(name));
     let number = missing.clone().count();
     if number > 0 {
-        told.push(format!("it has no image of {number} classes that are learnt: {}", listed(missing)));
+        told.push(format!(
+            "it has no {counted} of {number} classes that are learnt: {}",
+            listed(missing)
+        ));
     }
     Ok(told)
 }

@@ -176,6 +176,6 @@ fn what_cannot_be_segmented_is_refused_with_file_key_and_value() {
     refused(
         config(&ground, OBJECTIVE, WATCH),
         &[&at("train")],
-        &["data.val", "has no labels", "eval.watch = \"segment\""],
+        &["data.val", "has no label maps", "eval.watch = \"segment\"", "--map-classes"],
     );
 }

@@ -135,8 +135,9 @@ impl Tally {
             } else {
                 Why::NotLearnt
             },
-            class: format!("{} of {pixels} pixels", number(theirs, *class as usize)),
-            images: self.images,
+            class: number(theirs, *class as usize),
+            number: *pixels,
+            counted: "pixels",
         });
         Ok(Overlap {
             mean_iou: mean(classes.iter().map(|class| class.iou)),
@@ -247,11 +248,11 @@ mod tests {
         assert_eq!(found.unlabelled_pixels, 2);
         let told = found.remarks.lines().join("\n");
         assert!(
-            told.contains("beyond the class list") && told.contains("class 4 of 1 pixels"),
+            told.contains("beyond the class list") && told.contains("class 4 (1 pixels)"),
             "{told}"
         );
         assert!(
-            told.contains("not among the learnt classes") && told.contains("moon of 1 pixels"),
+            told.contains("not among the learnt classes") && told.contains("moon (1 pixels)"),
             "{told}"
         );
         assert!(table(&found).iter().any(|line| line.contains("3 samples, no_map: s: k: none")));

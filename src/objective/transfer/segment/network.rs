@@ -3,7 +3,7 @@
 use splitmask_pipeline::request::IMAGE;
 use tch::nn::Path;
 use tch::{Kind, Reduction, Tensor};
-use torch_ext::ranks::{Ranks, RanksError};
+use torch_ext::ranks::{Ranks, RanksError, Reduce};
 
 use super::{KIND, SegmentConfig};
 use crate::head::DeconvHead;
@@ -103,7 +103,13 @@ impl Objective for Segmenter {
         look(|| "head".into(), &logits);
         let usable = self.usable(maps);
         let share = |these: &Tensor| these.to_kind(Kind::Float).mean(Kind::Float);
-        let labelled = usable.sum(Kind::Float).clamp_min(1.0);
+        // On several ranks the labelled pixels of one share on the mean: then the mean over the ranks of these quotients is that over all labelled pixels.
+        let labelled = usable.sum(Kind::Float);
+        if let Some(ranks) = ctx.training() {
+            ranks.all_reduce(&[(&labelled, Reduce::Mean)])?;
+        }
+        // Without any the sums are 0, and so are the quotients.
+        let labelled = labelled.clamp_min(1e-6);
         let targets = maps.where_scalarother(&usable, -1);
         let summed = |log_shares: &Tensor| log_shares.nll_loss_nd::<Tensor>(&targets, None, Reduction::Sum, -1);
         let loss = summed(&logits.log_softmax(1, Kind::Float)) / &labelled;
