@@ -1,5 +1,5 @@
 # The front door. Every line is also a plain command you can type.
-.PHONY: help setup demo demo-finetune gpu-check wheel dist docs test lint advisories bench results clean-demo
+.PHONY: help setup demo demo-finetune scenes demo-segment gpu-check wheel dist docs test lint advisories bench results clean-demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -12,6 +12,12 @@ demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on 
 
 demo-finetune: ## fine-tune the demo's encoder with labels in a few minutes, and name three pictures (makes the demo first if it is not there)
 	@setup/finetune.sh
+
+scenes: ## scenes with label maps, composed of clip art: data/scenes, the test bed of segmentation
+	@setup/scenes.sh
+
+demo-segment: ## teach the demo's encoder to outline objects in scenes, in some ten minutes (makes demo and scenes first if they are not there)
+	@setup/segment.sh
 
 gpu-check: ## what this machine's GPU makes of the program, in 6 minutes (docs/gpu.md)
 	@setup/gpu_check.sh
@@ -50,5 +56,5 @@ results: ## a table of docs/results.md (TABLE=objectives|tokenizers|fractions|al
 	cargo build --quiet
 	@setup/results.py "$(TABLE)" $(if $(SET),--set "$(SET)") $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(SEEDS),--seeds "$(SEEDS)")
 
-clean-demo: ## removes what the demos made (data/clipart, runs/demo, runs/demo-OBJECTIVE, runs/finetune-demo)
-	rm -rf data/clipart runs/demo runs/demo-* runs/finetune-demo
+clean-demo: ## removes what the demos made (data/clipart, data/scenes, runs/demo, runs/demo-OBJECTIVE, runs/finetune-demo, runs/segment-scenes)
+	rm -rf data/clipart data/scenes data/scenes-files runs/demo runs/demo-* runs/finetune-demo runs/segment-scenes

@@ -106,6 +106,7 @@ fn random_input(case: &Case, n: i64, device: Device) -> StepInput {
             not_a: b,
             not_b: a,
         }),
+        maps: None,
         labels: Tensor::zeros([case.batch], (Kind::Int64, device)),
     }
 }

@@ -99,11 +99,20 @@ def check_transformers(folder: Path, truth: dict, config: dict) -> None:
         print(f"  save_pretrained writes {'the same' if same else 'other'} {len(saved)} names and shapes")
 
 
+def check_segmenter(folder: Path, truth: dict) -> None:
+    sys.path.insert(0, str(folder))
+    from load_segmenter import load
+
+    model, about = load(folder)
+    print(f"load_segmenter.load: {len(about['classes'])} classes, from {about['classes'][0]!r}")
+    near("logits of pixels", model(truth["pixels"]), truth["map_logits"])
+
+
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     folder = Path(sys.argv[1])
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else {}
     file = folder / "verify.safetensors"
     if not file.exists():
         sys.exit(f"{file} is not there: export with --verify")
@@ -114,7 +123,10 @@ def main() -> None:
     truth = load_file(file)
     torch.manual_seed(0)
     with torch.no_grad():
-        (check_timm if "architecture" in config else check_transformers)(folder, truth, config)
+        if (folder / "segment.json").exists():
+            check_segmenter(folder, truth)
+        else:
+            (check_timm if "architecture" in config else check_transformers)(folder, truth, config)
     print("verified")
 
 

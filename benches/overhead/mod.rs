@@ -74,6 +74,7 @@ fn batch(case: &Case, model: &VitConfig, seed: u64) -> Batch {
         words: (0..len * patches).map(|_| (next() % case.vocabulary as u64) as u32).collect(),
         sets,
         hidden: vec![],
+        maps: vec![],
         labels: vec![-1; len],
         ids: vec![
             SampleId {

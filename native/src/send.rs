@@ -12,6 +12,9 @@ mod sealed {
     impl Sealed for u8 {
         const KIND: std::ffi::c_int = 0;
     }
+    impl Sealed for i16 {
+        const KIND: std::ffi::c_int = 2;
+    }
     impl Sealed for i64 {
         const KIND: std::ffi::c_int = 4;
     }
@@ -20,9 +23,10 @@ mod sealed {
     }
 }
 
-/// Types that [`send`] takes: `u8`, `i64`, `f32`.
+/// Types that [`send`] takes: `u8`, `i16`, `i64`, `f32`.
 pub trait Plain: sealed::Sealed + Copy {}
 impl Plain for u8 {}
+impl Plain for i16 {}
 impl Plain for i64 {}
 impl Plain for f32 {}
 

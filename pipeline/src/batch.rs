@@ -91,6 +91,7 @@ impl Batcher {
         batch.words.extend_from_slice(&sample.words);
         batch.sets.extend_from_slice(&sample.sets);
         batch.hidden.extend_from_slice(&sample.hidden);
+        batch.maps.extend_from_slice(&sample.map);
         batch.labels.push(sample.label);
         batch.ids.push(id);
         batch.len += 1;
@@ -120,6 +121,7 @@ impl Batcher {
             batch.words.clear();
             batch.sets.clear();
             batch.hidden.clear();
+            batch.maps.clear();
             batch.labels.clear();
             batch.ids.clear();
             batch.len = 0;
@@ -138,6 +140,7 @@ impl Batcher {
             words: Vec::with_capacity(if request.words.is_some() { n } else { 0 }),
             sets: Vec::with_capacity(if request.mask.is_some() { n } else { 0 }),
             hidden: Vec::with_capacity(request.patches_that_may_hide() * self.capacity),
+            maps: Vec::with_capacity(request.map_pixels() * self.capacity),
             labels: Vec::with_capacity(self.capacity),
             ids: Vec::with_capacity(self.capacity),
             cursor: Cursor::default(),
@@ -162,7 +165,8 @@ impl Batcher {
         )?;
         same("words", sample.words.len(), if request.words.is_some() { n } else { 0 })?;
         same("patches in sets", sample.sets.len(), if request.mask.is_some() { n } else { 0 })?;
-        same("patches that may hide", sample.hidden.len(), request.patches_that_may_hide())
+        same("patches that may hide", sample.hidden.len(), request.patches_that_may_hide())?;
+        same("pixels of a map", sample.map.len(), request.map_pixels())
     }
 }
 
@@ -187,6 +191,7 @@ mod tests {
                 probability: 0.5,
                 ratio: [0.1, 0.5],
             }),
+            map: None,
         })
     }
 
@@ -203,6 +208,7 @@ mod tests {
             words: vec![u32::from(n); 4],
             sets: vec![PatchSet::A; 4],
             hidden: vec![PatchSet::A; 4],
+            map: vec![],
             label: i64::from(n),
         };
         let cursor = Cursor {

@@ -127,6 +127,12 @@ settings! {
         Rebuild on_shard_error: OnShardError = OnShardError::Skip,
         /// Extension of the image where a sample holds several pictures, as `input.png`, or a list in order of preference; empty = its only picture.
         Rebuild image: ImageExtensions = ImageExtensions::default(),
+        /// Extension of the member that holds a sample's label map, a PNG of class numbers; empty = none is one.
+        Rebuild map: String = "seg.png".into(),
+        /// Number in label maps that means nothing is said about the pixel.
+        Rebuild map_ignore: u32 = 255,
+        /// Whether 0 in label maps means that too, and the classes count from 1, as in ADE20K.
+        Rebuild map_reduce_zero: bool = false,
         /// Pixels (width × height) above which an image is refused.
         Rebuild max_pixels: u64 = 64_000_000,
         /// Bytes above which a member of a shard is refused.
@@ -253,14 +259,23 @@ impl DataConfig {
             self.max_pixels,
             "1 to 2000000000",
         );
+        let written_as_extension = |extension: &str| !(extension.is_empty() || extension.starts_with('.') || extension.contains('/'));
+        let allowed = "what follows the first dot of a file name, without that dot: png, input.png";
         for extension in &*self.image.extensions() {
-            found.need(
-                !(extension.is_empty() || extension.starts_with('.') || extension.contains('/')),
-                "data.image",
-                extension,
-                "what follows the first dot of a file name, without that dot: png, input.png",
-            );
+            found.need(written_as_extension(extension), "data.image", extension, allowed);
         }
+        found.need(
+            self.map.is_empty() || written_as_extension(&self.map),
+            "data.map",
+            &self.map,
+            "what follows the first dot of a file name, without that dot: seg.png",
+        );
+        found.need(
+            self.map_ignore <= 65_535,
+            "data.map_ignore",
+            self.map_ignore,
+            "0 to 65535, what a pixel of a PNG can hold",
+        );
         found.need(
             (1..=4 << 30).contains(&self.max_member_bytes),
             "data.max_member_bytes",

@@ -1,94 +1,11 @@
 //! Errors by failure scope: one sample, one shard, the run. Each carries its identity and, where there is one, a hint.
 
+mod sample;
+
 use thiserror::Error;
 
+pub use self::sample::SampleError;
 use crate::setting::Violation;
-
-/// Why one sample was dropped. The pipeline skips it, counts it by [`SampleError::reason`] and goes on within the failure budget.
-#[derive(Debug, Error, Clone, PartialEq, Eq)]
-pub enum SampleError {
-    /// Several pictures under its key, and nothing that says which of them is the image.
-    #[error("two images under one key ({}): data.image says which one to use", images.join(", "))]
-    TwoImages {
-        /// Their extensions.
-        images: Vec<String>,
-    },
-    /// Zero bytes, or bytes of no known image format.
-    #[error("not an image: {detail}")]
-    NotAnImage {
-        /// What was seen.
-        detail: String,
-    },
-    /// The header promises more pixels or bytes than the limits allow; refused before allocation.
-    #[error("{width}×{height} pixels exceed the limit of {limit}")]
-    TooLarge {
-        /// Columns.
-        width: u32,
-        /// Rows.
-        height: u32,
-        /// Which limit and its value.
-        limit: String,
-    },
-    /// A member with more bytes than the limit; refused before it is read.
-    #[error("{bytes} bytes exceed the limit of {limit} (data.max_member_bytes)")]
-    TooManyBytes {
-        /// Its size.
-        bytes: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// The file ends early.
-    #[error("truncated: {detail}")]
-    Truncated {
-        /// Decoder's words.
-        detail: String,
-    },
-    /// The decoder gave up.
-    #[error("corrupt: {detail}")]
-    Corrupt {
-        /// Decoder's words.
-        detail: String,
-    },
-    /// A known format in a flavour that is not decoded (for example arithmetic 12-bit JPEG).
-    #[error("unsupported: {detail}")]
-    Unsupported {
-        /// What it is.
-        detail: String,
-    },
-    /// Too slow to decode (too many progressive scans).
-    #[error("too expensive: {detail}")]
-    TooExpensive {
-        /// What was measured.
-        detail: String,
-    },
-}
-
-impl SampleError {
-    /// All values of [`SampleError::reason`], for counters that start at 0.
-    pub const REASONS: [&'static str; 7] = [
-        "two_images",
-        "not_an_image",
-        "too_large",
-        "truncated",
-        "corrupt",
-        "unsupported",
-        "too_expensive",
-    ];
-
-    /// Closed label for metrics.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::TwoImages { .. } => "two_images",
-            Self::NotAnImage { .. } => "not_an_image",
-            Self::TooLarge { .. } | Self::TooManyBytes { .. } => "too_large",
-            Self::Truncated { .. } => "truncated",
-            Self::Corrupt { .. } => "corrupt",
-            Self::Unsupported { .. } => "unsupported",
-            Self::TooExpensive { .. } => "too_expensive",
-        }
-    }
-}
 
 /// Why one shard could not be read to its end.
 #[derive(Debug, Error)]

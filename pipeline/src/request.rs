@@ -173,6 +173,13 @@ pub struct TargetRequest {
     pub size: u32,
 }
 
+/// The label map of a sample, cut by the crop and flip of a view, one class for each of its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapRequest {
+    /// Name of the view; the first one of that name. Nothing else may move its pixels.
+    pub view: &'static str,
+}
+
 /// A division of a grid of patches into sets.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MaskRequest {
@@ -260,6 +267,8 @@ pub struct SampleRequest {
     pub mask: Option<MaskRequest>,
     /// Patches to hide in some views.
     pub hidden: Option<HiddenRequest>,
+    /// The label map of a view.
+    pub map: Option<MapRequest>,
 }
 
 impl SampleRequest {
@@ -272,6 +281,7 @@ impl SampleRequest {
             target: None,
             mask: None,
             hidden: None,
+            map: None,
         }
     }
 
@@ -294,6 +304,13 @@ impl SampleRequest {
         self.views.iter().position(|view| view.name == name)
     }
 
+    /// Pixels of a sample's label map (0 where none is asked for).
+    #[must_use]
+    pub fn map_pixels(&self) -> usize {
+        let view = self.map.and_then(|map| self.views.get(self.place(map.view)?));
+        view.map_or(0, |view| (view.size as usize).pow(2))
+    }
+
     /// Patches of an image (0 without words and mask).
     #[must_use]
     pub fn patches(&self) -> usize {
@@ -312,7 +329,8 @@ impl SampleRequest {
         let sizes = self.views.iter().map(|view| view.size).chain(self.target.map(|target| target.size));
         let pixels: usize = sizes.map(picture_bytes).sum();
         let n = self.patches();
-        pixels + n * 4 * usize::from(self.words.is_some()) + n * usize::from(self.mask.is_some()) + self.patches_that_may_hide() + 8
+        let of_patches = n * 4 * usize::from(self.words.is_some()) + n * usize::from(self.mask.is_some());
+        pixels + of_patches + self.patches_that_may_hide() + 2 * self.map_pixels() + 8
     }
 }
 

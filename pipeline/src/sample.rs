@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::augment::{ColourDraw, CropDraw, Painter, RandAugmentDraw, RandAugmenter, Resampler, half_size};
-use crate::decode::{Decoder, Limits, Rect};
+use crate::augment::{ColourDraw, CropDraw, Painter, RandAugmentDraw, RandAugmenter, Resampler, half_size, label_view};
+use crate::decode::{Decoder, LabelMap, Limits, MapReading, Rect};
 use crate::error::{PipelineError, SampleError};
 use crate::mask;
 use crate::request::{SampleRequest, ViewRequest};
@@ -36,6 +36,9 @@ pub struct SampleMaker {
     /// Places of the views whose words and whose target are wanted; the first view where none are.
     word_view: usize,
     target_view: usize,
+    map_view: usize,
+    limits: Limits,
+    maps: MapReading,
     mode: ViewMode,
     seed: u64,
     decoder: Decoder,
@@ -91,6 +94,9 @@ impl SampleMaker {
         Ok(Self {
             word_view: place(request.words.map(|words| words.view)),
             target_view: place(request.target.map(|target| target.view)),
+            map_view: place(request.map.map(|map| map.view)),
+            limits,
+            maps: MapReading::default(),
             request,
             mode,
             seed,
@@ -107,6 +113,13 @@ impl SampleMaker {
         })
     }
 
+    /// The same, that reads label maps in another way than by default.
+    #[must_use]
+    pub fn reading_maps(mut self, maps: MapReading) -> Self {
+        self.maps = maps;
+        self
+    }
+
     /// Makes one sample into `out`, whatever that held before.
     ///
     /// Only the part of the picture that the views need is decoded, and a JPEG at the smallest DCT scale that leaves every crop at least
@@ -120,6 +133,11 @@ impl SampleMaker {
         let header = self.decoder.header(&raw.image)?;
         times.truncated = header.truncated();
         let (width, height) = header.upright();
+        // Before the picture is decoded: a map that does not fit drops the sample.
+        let map = match self.request.map {
+            Some(_) => Some(LabelMap::of_sample(raw, &header, &self.maps, self.limits)?),
+            None => None,
+        };
         self.draws.clear();
         let mut need: Option<Rect> = None;
         let mut reduction = 8;
@@ -163,6 +181,11 @@ impl SampleMaker {
             let (crop, ..) = &self.draws[self.target_view];
             self.resampler
                 .target(&window, header.orientation, crop, target.size, &mut out.target);
+        }
+        out.map.clear();
+        if let Some((map, orientation)) = &map {
+            let (crop, ..) = &self.draws[self.map_view];
+            label_view(map, *orientation, crop, self.request.views[self.map_view].size, &mut out.map);
         }
         out.sets.clear();
         if let Some(mask) = &self.request.mask {
@@ -219,6 +242,16 @@ fn check_request(request: &SampleRequest) -> Result<(), PipelineError> {
     if let Some(target) = request.target {
         require("target.view", target.view, of(target.view).is_some(), "the name of a view")?;
         require("target.size", target.size, SIZES.contains(&target.size), "1 to 4096 pixels")?;
+    }
+    if let Some(map) = request.map {
+        require("map.view", map.view, of(map.view).is_some(), "the name of a view")?;
+        let moved = request.place(map.view).and_then(|place| request.views[place].rand_augment);
+        require(
+            "rand_augment",
+            moved,
+            moved.is_none(),
+            "none where the view's label map is asked for: it moves pixels of the picture and not those of the map",
+        )?;
     }
     if let Some(words) = request.words {
         let size = of(words.view).map_or(0, |view| view.size);
@@ -277,5 +310,7 @@ fn first(found: Findings) -> Result<(), PipelineError> {
     found.found().into_iter().next().map_or(Ok(()), |v| Err(v.into()))
 }
 
+#[cfg(test)]
+mod map_tests;
 #[cfg(test)]
 mod tests;

@@ -40,6 +40,8 @@ pub struct RawSample {
     pub extension: String,
     /// Class index from a `.cls` member, if there is one.
     pub label: Option<u32>,
+    /// Bytes of its label map, where maps were asked for and it has one.
+    pub map: Option<Bytes>,
 }
 
 /// RGB picture, 8 bits, row-major H×W×3 without padding.
@@ -90,9 +92,14 @@ pub struct Sample {
     pub sets: Vec<PatchSet>,
     /// A where a patch is hidden, view after view of those that the request asks for, row-major; empty if it asks for none.
     pub hidden: Vec<PatchSet>,
+    /// Class of each pixel of the view whose map the request asks for, row-major, [`UNLABELLED`] where nothing is said; empty if it asks for none.
+    pub map: Vec<i16>,
     /// Class index, −1 if unknown.
     pub label: i64,
 }
+
+/// The class of a pixel of a label map about which nothing is said.
+pub const UNLABELLED: i16 = -1;
 
 /// How long the stages of one sample took, and what was noticed on the way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -153,6 +160,8 @@ pub struct Batch {
     pub sets: Vec<PatchSet>,
     /// Hidden patches B×views×n, or empty.
     pub hidden: Vec<PatchSet>,
+    /// Classes of the pixels of the view whose map the request asks for: B×S×S, [`UNLABELLED`] where nothing is said; or empty.
+    pub maps: Vec<i16>,
     /// Class index per sample, −1 if unknown.
     pub labels: Vec<i64>,
     /// Identity of each sample.
@@ -172,6 +181,6 @@ impl Batch {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let pixels: usize = self.views.iter().chain(&self.target).map(|view| view.pixels.len()).sum();
-        pixels + self.words.len() * 4 + self.sets.len() + self.hidden.len() + self.labels.len() * 8
+        pixels + self.words.len() * 4 + self.sets.len() + self.hidden.len() + self.maps.len() * 2 + self.labels.len() * 8
     }
 }

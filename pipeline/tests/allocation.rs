@@ -97,6 +97,7 @@ fn in_steady_state_only_the_resizers_tables_are_allocated() {
         image: jpeg(member, 300 + member % 7 * 60, 280 + member % 5 * 70),
         extension: "jpg".into(),
         label: None,
+        map: None,
     };
     let raws: Vec<RawSample> = (0..70).map(raw).collect();
     let mut sample = Sample::default();

@@ -30,6 +30,7 @@ fn raw(bytes: Vec<u8>, member: u32) -> RawSample {
         image: bytes.into(),
         extension: "jpg".into(),
         label: None,
+        map: None,
     }
 }
 

@@ -44,6 +44,7 @@ fn set() -> (Vec<(String, Vec<u8>)>, Manifest) {
         classes: (0..CLASSES).map(|n| format!("class {n}")).collect(),
         label_counts: vec![3, 3, 3, 3, 3, 2, 1],
         statistics: ImageStatistics::default(),
+        maps: None,
         provenance: String::new(),
     };
     (shards, manifest)

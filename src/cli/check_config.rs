@@ -21,6 +21,7 @@ use crate::cli::answer::{answer, say};
 use crate::config::diff::strongest;
 use crate::config::{Config, ConfigError, Loaded, Place, Problem, Source, diff, explain};
 use crate::exit::CliError;
+use crate::objective::ClassesOf;
 use crate::trainer::batch_exceeds;
 
 /// Explain a config file: what differs from the defaults, what follows from it, what is wrong. Reads only, writes nothing.
@@ -121,7 +122,13 @@ fn known(config: &Config, first: &Named) -> Known {
     Known {
         // A mixture has no epochs of one place.
         samples: manifest.filter(|_| config.data.sources.is_empty()).map(samples),
-        classes: manifest.and_then(Manifest::class_names).map_or(0, <[_]>::len),
+        classes: match config.objective.classes_of() {
+            ClassesOf::Images => manifest.and_then(Manifest::class_names).map_or(0, <[_]>::len),
+            ClassesOf::Pixels => {
+                let maps = manifest.and_then(|m| m.maps.as_ref());
+                maps.map_or(0, |maps| maps.learnt(config.data.map_reduce_zero).0.len())
+            }
+        },
     }
 }
 

@@ -21,8 +21,10 @@ use crate::eval::classify::Classify;
 use crate::eval::knn::Knn;
 use crate::eval::linear::Linear;
 use crate::eval::loss::ValidationLoss;
+use crate::eval::segment::Segment;
 use crate::eval::spread::Spread;
 use crate::exit::CliError;
+use crate::objective::ClassesOf;
 
 pub(super) use network::{Network, take_averages};
 pub(super) use subject::{checkpoint_folder, config_of, judge, warn_of_training_images};
@@ -44,6 +46,8 @@ enum Task {
     Loss(LossArgs),
     #[command(about = Classify.doc())]
     Classify(ClassifyArgs),
+    #[command(about = Segment.doc())]
+    Segment(SegmentArgs),
     #[command(about = Spread.doc())]
     Spread(SpreadArgs),
     #[command(about = "Judge detections by COCO's rules: average precision and recall of boxes or masks")]
@@ -89,6 +93,23 @@ struct ClassifyArgs {
     picture: Option<PathBuf>,
 }
 
+/// Label maps of data.val, whose classes are matched with those that the run learnt by name, at the maps' own size. Pixels of other classes and without a
+/// label are left out, and told. --json has every class.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  splitmask eval segment runs/segment-scenes\n  splitmask eval segment runs/segment-scenes --slide --json\n  splitmask eval segment runs/segment-scenes/checkpoints/best --val data/other/val"
+)]
+struct SegmentArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// See images by windows of the model's size, the shorter side resized to it, instead of squeezed into one square; default: eval.slide of the run.
+    #[arg(long)]
+    slide: bool,
+    /// Pixels from one window to the next; 0 = two thirds of it. Default: eval.slide_stride of the run.
+    #[arg(long, value_name = "PIXELS", requires = "slide")]
+    stride: Option<u32>,
+}
+
 /// A collapsed encoder answers the same for every image: rank 1, cosine 1, deviation 0. Compare with --random-init, the same encoder before any
 /// training, and with earlier checkpoints of the run; across objectives and widths the numbers are not comparable.
 #[derive(Args)]
@@ -103,7 +124,7 @@ struct SpreadArgs {
 
 /// Refuses a run that learns no classes, and says what to do.
 pub(super) fn need_classes(folder: &Path, config: &Config) -> Result<(), CliError> {
-    if config.objective.classes().is_some() {
+    if config.objective.classes().is_some() && config.objective.classes_of() == ClassesOf::Images {
         return Ok(());
     }
     let run = folder.parent().and_then(Path::parent).unwrap_or(folder).display();
@@ -117,6 +138,22 @@ pub(super) fn need_classes(folder: &Path, config: &Config) -> Result<(), CliErro
             "fine-tune it on labelled images: splitmask train --config configs/finetune-small.toml --set run.init_from={run} (docs/finetune.md); its features are \
              measured by `splitmask eval knn {run}`"
         ),
+    ))
+}
+
+/// Refuses a run that learns no classes of pixels, and says what to do.
+pub(super) fn need_pixel_classes(folder: &Path, config: &Config) -> Result<(), CliError> {
+    if config.objective.classes().is_some() && config.objective.classes_of() == ClassesOf::Pixels {
+        return Ok(());
+    }
+    let run = folder.parent().and_then(Path::parent).unwrap_or(folder).display();
+    Err(CliError::usage(
+        format!(
+            "{}: this run learnt no classes of pixels (objective.kind = \"{}\")",
+            folder.display(),
+            config.objective.kind().name
+        ),
+        format!("fine-tune it on label maps: splitmask train --config configs/segment.toml --set run.init_from={run} (docs/segment.md)"),
     ))
 }
 
@@ -160,6 +197,15 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
                 )?;
             }
             subject.tell(&folder, &Classify, score, json!({}))
+        }
+        Task::Segment(SegmentArgs { subject, slide, stride }) => {
+            let (folder, mut config) = subject.open()?;
+            need_pixel_classes(&folder, &config)?;
+            config.eval.slide |= slide;
+            config.eval.slide_stride = stride.unwrap_or(config.eval.slide_stride);
+            let measured = Measured::of(&config, subject.weights(&folder))?;
+            let seen = json!({ "slide": config.eval.slide, "stride": config.eval.slide_stride });
+            subject.tell(&folder, &Segment, measured.score(&Segment, Vec::new())?, seen)
         }
         Task::Knn(KnnArgs { subject, k, pool }) => {
             let (folder, mut config) = subject.open()?;

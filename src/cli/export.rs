@@ -5,20 +5,21 @@ use std::process::{Command, Stdio};
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
+use tch::Tensor;
 
-use super::eval::{checkpoint_folder, config_of};
+use super::eval::{Network, checkpoint_folder, config_of};
 use crate::checkpoint::{self, Progress};
 use crate::cli::answer::say;
 use crate::config::Config;
 use crate::exit::{CliError, ExitCode};
 use crate::export::{self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Verified, Weights};
-use crate::objective::{Kind, Pool};
+use crate::objective::{ClassesOf, Kind, Pool};
 use crate::signals;
 use crate::trainer::metrics_log::MetricsLog;
 
 const LONG_ABOUT: &str = "\
 Writes the encoder of a checkpoint into a folder that timm or transformers load: weights (safetensors), config, a model card that says
-how it was trained and how to load it. Decoder and heads go to a file of their own. A run that learnt classes (classify, supervised) is written with its
+how it was trained and how to load it. Decoder and heads go to a file of their own; a segmentation gets a loader beside it with --format safetensors. A run that learnt classes (classify, supervised) is written with its
 head and the names of its classes, for timm, ViTForImageClassification or BeitForImageClassification.";
 
 const EXAMPLES: &str = "\
@@ -143,6 +144,9 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
     say!(
         "verified: {tensors} tensors, {values} values, names and shapes as the format asks; what it answers differs by {difference:.1e} at most"
     );
+    if config.objective.classes_of() == ClassesOf::Pixels {
+        leave_logits(&args.out, &folder, &config)?;
+    }
     match &args.python {
         Some(python) => check_with(python, &args.out),
         None if args.format.0.library().is_some() => {
@@ -151,6 +155,25 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
         }
         None => Ok(()),
     }
+}
+
+/// Puts the logits of pixels of a checkpoint beside the pictures of a verification: `map_logits`, f32 B×K×h×w.
+fn leave_logits(out: &Path, folder: &Path, config: &Config) -> Result<(), CliError> {
+    let failed = |e: &dyn std::fmt::Display| CliError::usage(format!("libtorch: {e}"), None);
+    let path = out.join(export::VERIFICATION);
+    let mut tensors = Tensor::read_safetensors(&path).map_err(|e| failed(&e))?;
+    let network = Network::of(config, Some(folder))?;
+    let _guard = tch::no_grad_guard();
+    let pixels = tensors
+        .iter()
+        .find(|(name, _)| name == "pixels")
+        .map(|(_, pixels)| pixels.to_device(network.device));
+    let logits = pixels.and_then(|pixels| network.objective.pixel_logits(&pixels));
+    if let Some(logits) = logits {
+        tensors.push(("map_logits".into(), logits.to_device(tch::Device::Cpu).contiguous()));
+        Tensor::write_safetensors(&tensors, &path).map_err(|e| failed(&e))?;
+    }
+    Ok(())
 }
 
 /// Whether there is a library whose strict loading `--python` could check; asked before anything is written.
@@ -215,9 +238,17 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
         mean: config.train.mean,
         std: config.train.std,
         crop_ratio: config.eval.crop_ratio,
+        pixel_classes: (config.objective.classes_of() == ClassesOf::Pixels).then(|| pixel_classes(config, progress)),
         measured: measured(run, progress.step, kind),
         version: concat!(env!("CARGO_PKG_VERSION"), " (", env!("SPLITMASK_REVISION"), ")").to_owned(),
     }
+}
+
+/// Names of the classes of pixels that a run learnt.
+fn pixel_classes(config: &Config, progress: &Progress) -> Vec<String> {
+    let outputs = config.objective.classes().unwrap_or(0).max(progress.classes.len() as u32);
+    let name = |class: usize| progress.classes.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
+    (0..outputs as usize).map(name).collect()
 }
 
 /// The last losses and accuracies that the run's journal holds up to `step`.
@@ -254,6 +285,8 @@ fn measured(run: &Path, step: u64, kind: &Kind) -> Vec<Measured> {
     found.extend(last("knn_accuracy", "k-NN accuracy on the validation set".into()));
     found.extend(last("top1_accuracy", "top-1 accuracy on the validation set".into()));
     found.extend(last("top5_accuracy", "top-5 accuracy on the validation set".into()));
+    found.extend(last("mean_iou", "mean IoU on the label maps of the validation set".into()));
+    found.extend(last("object_mean_iou", "the same without the first class".into()));
     found.extend(last("linear_accuracy", "accuracy of a linear probe on the validation set".into()));
     found
 }

@@ -1,6 +1,8 @@
 //! `splitmask inspect`: what a bucket of shards holds, as numbers and as a picture.
 
 mod kept;
+mod maps;
+mod reasons;
 mod report;
 mod seen;
 mod sheet;
@@ -8,16 +10,16 @@ mod vocabulary;
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use clap::Args;
 use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::config::{DataConfig, ImageExtensions, PipelineConfig};
-use splitmask_pipeline::decode::{Decoder, Limits};
+use splitmask_pipeline::decode::{Decoder, Limits, MapReading, header};
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::Dataset;
-use splitmask_pipeline::types::Image;
+use splitmask_pipeline::types::{Image, RawSample};
 
 use self::kept::Kept;
+use self::maps::Maps;
 use self::seen::Seen;
 use crate::cli::answer::answer;
 use crate::cli::png::{check_picture_path, write_png};
@@ -26,7 +28,7 @@ use crate::exit::CliError;
 const LONG_ABOUT: &str = "\
 Says what a folder or bucket of shards holds: shards, samples, bytes, classes and their balance, statistics of the pixels.
 Reads the first samples (--read) as training would, for image sizes and formats, counts by reason what training leaves out (members, samples,
-shards), and draws a contact sheet. Of images the headers are looked at; --decode decodes them too. However bad the data is, it is shown; exit code 74 if no shard could be read.
+shards), counts the pixels of each class in label maps, and draws a contact sheet with the maps laid over the pictures. Of images the headers are looked at; --decode decodes them too. However bad the data is, it is shown; exit code 74 if no shard could be read.
 Of a codebook's file: its kind, size, origin and use.";
 
 const EXAMPLES: &str = "\
@@ -57,6 +59,9 @@ pub(crate) struct InspectArgs {
     /// Extension of the images, where a sample holds several pictures, as data.image; several with commas, in order of preference.
     #[arg(long, value_name = "EXTENSION", value_delimiter = ',')]
     extension: Vec<String>,
+    /// Extension of the members that hold label maps, as data.map.
+    #[arg(long, value_name = "EXTENSION", default_value = "seg.png")]
+    map: String,
     /// Object store endpoint to use instead of the provider's.
     #[arg(long, value_name = "URL", default_value = "")]
     endpoint: String,
@@ -89,6 +94,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
         train: args.url.clone(),
         endpoint: args.endpoint.clone(),
         image: ImageExtensions::of(&args.extension),
+        map: args.map.clone(),
         ..DataConfig::default()
     };
     let mut dataset = Dataset::open(&args.url, &data, &PipelineConfig::default(), PipelineMetrics::default())?;
@@ -97,6 +103,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     }
     let mut seen = Seen {
         kept: Kept::new(args.contact_sheet.as_ref().map_or(0, |_| args.thumbnails as usize)),
+        maps: Maps::read_by(dataset.map_reading()),
         decoder: args.decode.then(|| Decoder::new(Limits::default())),
         ..Seen::default()
     };
@@ -109,7 +116,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
         false => report::describe(&args.url, manifest, shards, &seen, &differences),
     })?;
     if let Some(file) = &args.contact_sheet {
-        let cells = cells(std::mem::take(&mut seen.kept), manifest, &data);
+        let cells = cells(std::mem::take(&mut seen.kept), manifest, &data, &seen.maps.reading);
         let count = cells.len();
         let picture = sheet::draw(cells);
         let picture = Image {
@@ -128,7 +135,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     }
 }
 
-fn cells(kept: Kept, manifest: Option<&Manifest>, data: &DataConfig) -> Vec<sheet::Cell> {
+fn cells(kept: Kept, manifest: Option<&Manifest>, data: &DataConfig, reading: &MapReading) -> Vec<sheet::Cell> {
     let mut decoder = Decoder::new(Limits {
         max_pixels: data.max_pixels,
         max_bytes: data.max_member_bytes,
@@ -140,12 +147,12 @@ fn cells(kept: Kept, manifest: Option<&Manifest>, data: &DataConfig) -> Vec<shee
             .cloned()
             .unwrap_or_else(|| format!("class {label}"))
     };
-    let cell = |(bytes, label, key): (Bytes, Option<u32>, String)| {
+    let cell = |sample: RawSample| {
         let mut image = Image::default();
-        let image = decoder.decode(&bytes, &mut image).ok().map(|()| image);
+        let decoded = decoder.decode(&sample.image, &mut image).and_then(|()| header(&sample.image));
         sheet::Cell {
-            image,
-            caption: label.map_or(key, class),
+            image: decoded.ok().map(|header| maps::drawn(image, &sample, &header, reading)),
+            caption: sample.label.map_or_else(|| sample.key.to_string(), class),
         }
     };
     kept.choose().into_iter().map(cell).collect()

@@ -19,6 +19,7 @@ mod png;
 mod predict;
 mod replay;
 mod report;
+mod scenes;
 mod train;
 
 use std::process::ExitCode;
@@ -40,7 +41,6 @@ struct Cli {
 
 // In the order in which a newcomer meets them.
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one is made, once")]
 enum Verb {
     Doctor(doctor::DoctorArgs),
     Configs(configs::ConfigsArgs),
@@ -56,6 +56,7 @@ enum Verb {
     Export(export::ExportArgs),
     Import(import::ImportArgs),
     Replay(replay::ReplayArgs),
+    Scenes(scenes::ScenesArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -106,6 +107,7 @@ pub fn main() -> ExitCode {
         Verb::Export(args) => export::run(&args),
         Verb::Import(args) => import::run(&args),
         Verb::Replay(args) => replay::run(&args),
+        Verb::Scenes(args) => scenes::run(&args),
         Verb::Completions(args) => completions::run(&args, Cli::command()),
         Verb::Man(args) => man::run(&args, Cli::command()),
     };

@@ -1,5 +1,7 @@
 //! `splitmask pack`: folders of images → tar shards.
 
+mod maps;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -8,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::pack::{ClassFrom, Encoding, PackError, PackOptions, PackProgress, PackReport, REFUSED_NAME, pack};
 
+use self::maps::MapArgs;
 use crate::cli::amount;
 use crate::cli::answer::answer;
 use crate::exit::{CliError, ExitCode};
@@ -61,6 +64,8 @@ pub(crate) struct PackArgs {
     /// Folder of validation images, with class folders as in INPUT, for val/.
     #[arg(long, value_name = "FOLDER", conflicts_with = "val_share")]
     val: Option<PathBuf>,
+    #[command(flatten)]
+    maps: MapArgs,
     /// Which folder of an image's path is its class; default: path. Where it is not given, an INPUT that holds train/ and val/ with the same
     /// classes becomes these two sets.
     #[arg(long, value_enum)]
@@ -163,6 +168,7 @@ impl From<PackError> for CliError {
 /// Packs, with a progress bar on a terminal, and prints the summary.
 pub(crate) fn run(args: PackArgs) -> Result<(), CliError> {
     let options = PackOptions {
+        maps: args.maps.options()?,
         force: args.force,
         shard_bytes: args.shard_size,
         longest_side: args.longest_side,
@@ -223,6 +229,7 @@ fn json(report: &PackReport) -> String {
         "found": report.found, "packed": report.packed(), "unlabelled": report.unlabelled, "resized": report.resized,
         "transparent": report.transparent,
         "source_bytes": report.source_bytes, "refused": report.refused, "duplicates": report.duplicates,
+        "maps": report.train.maps, "val_maps": report.val.as_ref().and_then(|val| val.maps.as_ref()), "unused_maps": report.unused_maps.0,
         "passed_over": report.passed_over, "other_files": report.other_files, "small_classes": report.small_classes,
         "in_root": report.in_root, "val_from": report.val_from, "resembled": report.resembled, "moved_to_train": report.moved_to_train, "notes": report.notes(),
         "seconds": report.seconds,
@@ -257,6 +264,7 @@ fn summary(report: &PackReport, options: &PackOptions) -> String {
         ));
     }
     lines.push(classes(report, options));
+    lines.extend(report.train.maps.as_ref().map(maps::told));
     if report.resized > 0 {
         lines.push(format!("{} images were shrunk", report.resized));
     }
@@ -361,6 +369,9 @@ fn advice(reason: &str) -> &'static str {
         "empty" => "zero bytes; copy them again from their source",
         "not_an_image" => "named like an image, but the bytes say otherwise",
         "unsupported" => "convert them to PNG or JPEG first",
+        "no_map" => "no label map lies at their path below --maps",
+        "bad_map" => "a label map is a PNG with a palette, or of grey values that are class numbers",
+        "map_size" => "the label map was made of a picture of another size or turn",
         "unreadable" => "check permissions and links",
         "not_encodable" => "too long for the format; use --encode png or --longest-side",
         "duplicate" => "left out as asked by --drop-duplicates",

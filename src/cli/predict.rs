@@ -1,4 +1,7 @@
-//! `splitmask predict`: the classes of somebody's own images.
+//! `splitmask predict`: the classes of somebody's own images, or of their pixels.
+
+mod files;
+mod maps;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,33 +10,35 @@ use clap::Args;
 use serde::Serialize;
 use splitmask_pipeline::batch::{BatchPool, Batcher};
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::decode::{EXTENSIONS, Limits};
-use splitmask_pipeline::name::shown;
+use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::types::{Batch, RawSample, Sample, SampleId};
 use tch::Kind;
-use walkdir::WalkDir;
 
+use self::files::{Unreadable, files, readable, refuse_unreadable};
 use super::answer::{say, warn};
 use super::eval::{Network, checkpoint_folder, config_of, need_classes, take_averages};
 use crate::config::Config;
 use crate::exit::CliError;
+use crate::objective::ClassesOf;
 use crate::tensor::step_input;
 
 const LONG_ABOUT: &str = "\
 Names the likeliest classes of your own image files, with their probabilities, by a run that learnt classes (objective.kind = \"classify\" or
-\"supervised\"). Images are seen as evaluations see them: shorter side resized, centre crop. A file that cannot be read is named and counted, the others
-are answered, and the exit code is 64.";
+\"supervised\"). Images are seen as evaluations see them: shorter side resized, centre crop. By a run that learnt classes of pixels (segment) each
+image gets a map in the folder --out: NAME.png, a PNG with a palette whose indices are the classes, and NAME.overlay.png to look at. A file that cannot
+be read is named and counted, the others are answered, and the exit code is 64.";
 
 const EXAMPLES: &str = "\
 Examples:
   splitmask predict runs/finetune-demo cat.jpg dog.png
   splitmask predict runs/finetune-demo/checkpoints/best ~/Pictures/new --top 1
   splitmask predict runs/finetune-demo ~/Pictures/new --json > classes.json
+  splitmask predict runs/segment-scenes ~/Pictures/new --out maps
 A probability says how sure the network is among the classes that it learnt; it knows no others, and an image of none of them gets one all the same.";
 
-/// Name the classes of your own images, by a run that learnt classes.
+/// Name the classes of your own images or of their pixels, by a run that learnt them.
 #[derive(Args)]
 #[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
 pub(crate) struct PredictArgs {
@@ -45,6 +50,12 @@ pub(crate) struct PredictArgs {
     /// Classes that are told of each image, the likeliest first.
     #[arg(long, value_name = "N", default_value_t = 3)]
     top: usize,
+    /// Folder for the maps, of a run that learnt classes of pixels; files of the same names are replaced.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// See images by windows of the model's size (of a run that learnt classes of pixels); default: eval.slide of the run.
+    #[arg(long)]
+    slide: bool,
     /// Take the averaged weights (needs a run with ema.decay); default: eval.weights of the run's config.
     #[arg(long)]
     ema: bool,
@@ -68,51 +79,6 @@ struct Guess {
 struct Answer {
     file: String,
     classes: Vec<Guess>,
-}
-
-/// A file that could not be read.
-#[derive(Debug, Serialize)]
-struct Unreadable {
-    file: String,
-    reason: String,
-}
-
-/// The files that are meant, those of a folder in the order of their names, and what cannot be looked at.
-fn files(named: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<Unreadable>), CliError> {
-    let is_image = |path: &Path| {
-        path.extension()
-            .is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
-    };
-    let (mut found, mut unreadable) = (vec![], vec![]);
-    for path in named {
-        if !path.is_dir() {
-            found.push(path.clone());
-            continue;
-        }
-        let before = found.len() + unreadable.len();
-        for entry in WalkDir::new(path).sort_by_file_name() {
-            match entry {
-                Ok(entry) if entry.file_type().is_file() && is_image(entry.path()) => found.push(entry.into_path()),
-                Ok(_) => {}
-                Err(e) => unreadable.push(Unreadable {
-                    file: readable(e.path().unwrap_or(path)),
-                    reason: e.into_io_error().map_or_else(|| "not readable".into(), |e| e.to_string()),
-                }),
-            }
-        }
-        if found.len() + unreadable.len() == before {
-            return Err(CliError::usage(
-                format!("{}: no image file in this folder", readable(path)),
-                format!("image files are those that end in {}", EXTENSIONS.join(", ")),
-            ));
-        }
-    }
-    Ok((found, unreadable))
-}
-
-/// A file's name as one line of text, whatever its bytes are.
-fn readable(file: &Path) -> String {
-    shown(file.as_os_str().as_encoded_bytes())
 }
 
 /// Makes the pictures that the network sees of files.
@@ -145,18 +111,7 @@ impl Eye {
 
     /// Takes a file in; gives a batch when that is full, or says why the file is left out.
     fn see(&mut self, file: &Path, number: u32) -> Result<Option<Batch>, String> {
-        let meta = std::fs::metadata(file).map_err(|e| e.to_string())?;
-        if !meta.is_file() {
-            return Err("is no file but a pipe, device or socket".into());
-        }
-        if meta.len() > self.largest {
-            return Err(format!(
-                "has {} bytes, more than data.max_member_bytes = {}",
-                meta.len(),
-                self.largest
-            ));
-        }
-        let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
+        let bytes = files::read(file, self.largest)?;
         let id = SampleId {
             epoch: 0,
             shard: 0,
@@ -169,14 +124,10 @@ impl Eye {
             image: bytes.into(),
             extension: String::new(),
             label: None,
+            map: None,
         };
         let seen = self.maker.make(&raw, &mut self.sample).map_err(|e| e.to_string())?;
-        if seen.truncated {
-            warn(&format!(
-                "{}: the file ends early; what is there of the image was looked at",
-                readable(file)
-            ));
-        }
+        files::warn_if_truncated(file, seen.truncated);
         self.batcher.push(&self.sample, id, Cursor::default())
     }
 }
@@ -220,9 +171,28 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
     }
     let folder = checkpoint_folder(&args.run)?;
     let mut config = config_of(&folder)?;
-    need_classes(&folder, &config)?;
+    let of_pixels = config.objective.classes_of() == ClassesOf::Pixels;
+    if !of_pixels {
+        need_classes(&folder, &config)?;
+    }
     if args.ema {
         take_averages(&mut config, &folder)?;
+    }
+    if of_pixels {
+        let asked = maps::Asked {
+            images: &args.images,
+            out: args.out.as_deref(),
+            slide: args.slide,
+            top: args.top,
+            json: args.json,
+        };
+        return maps::run(&asked, &folder, &config);
+    }
+    if args.out.is_some() || args.slide {
+        return Err(CliError::usage(
+            "--out, --slide: of a run that learnt classes of pixels; this one names whole images",
+            None,
+        ));
     }
     let (files, mut unreadable) = files(&args.images)?;
     let network = Network::of(&config, Some(&folder))?;
@@ -261,13 +231,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
         }
         unreadable.iter().for_each(|bad| warn(&format!("{}: {}", bad.file, bad.reason)));
     }
-    match unreadable.len() {
-        0 => Ok(()),
-        bad => Err(CliError::usage(
-            format!("{bad} of {named} files could not be read as images"),
-            (!args.json).then(|| "they are named above; the others were answered".to_owned()),
-        )),
-    }
+    refuse_unreadable(unreadable.len(), named, args.json)
 }
 
 /// Files, classes and probabilities in columns; a file's name stands once.

@@ -9,7 +9,7 @@ use splitmask_pipeline::bucket::secret::{hidden, hidden_in_text};
 use super::problem::shown;
 use super::{Config, Place, Problem, tree};
 use crate::eval::config::{Watched, Weights};
-use crate::objective::Start;
+use crate::objective::{ClassesOf, Start};
 use crate::setting::{self, Fitting};
 
 struct Findings<'a> {
@@ -216,13 +216,20 @@ fn evaluations(config: &Config, f: &mut Findings<'_>) {
             f.add(key, steps, "needs data.val, the shards that are evaluated on", Some(&hint));
         }
     }
-    if config.eval.watch == Watched::Classify && config.objective.classes().is_none() {
-        f.add(
-            "eval.watch",
-            "\"classify\"",
-            format!("objective.kind = \"{}\" learns no classes", config.objective.kind().name),
-            Some("set eval.watch = \"knn\" or \"loss\", or objective.kind = \"classify\" with run.init_from"),
-        );
+    let learns = |of: ClassesOf| config.objective.classes().is_some() && config.objective.classes_of() == of;
+    for (watched, kind, of, what) in [
+        (Watched::Classify, "classify", ClassesOf::Images, "classes"),
+        (Watched::Segment, "segment", ClassesOf::Pixels, "classes of pixels"),
+    ] {
+        if config.eval.watch == watched && !learns(of) {
+            let hint = format!("set eval.watch = \"knn\" or \"loss\", or objective.kind = \"{kind}\" with run.init_from");
+            f.add(
+                "eval.watch",
+                format!("\"{kind}\""),
+                format!("objective.kind = \"{}\" learns no {what}", config.objective.kind().name),
+                Some(&hint),
+            );
+        }
     }
     if config.eval.weights == Weights::Ema && config.ema.decay == 0.0 {
         f.add(

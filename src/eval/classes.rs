@@ -56,14 +56,22 @@ pub struct LeftOut {
     pub why: Why,
     /// Name, or number as text.
     pub class: String,
-    /// Images of it.
-    pub images: usize,
+    /// How many images or pixels of it there are.
+    pub number: u64,
+    /// What is counted: `images` or `pixels`.
+    pub counted: &'static str,
 }
 
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, why, class, images } = self;
-        write!(f, "{class} of {place} ({images} images: {})", why.text())
+        let Self {
+            place,
+            why,
+            class,
+            number,
+            counted,
+        } = self;
+        write!(f, "{class} of {place} ({number} {counted}: {})", why.text())
     }
 }
 
@@ -111,9 +119,16 @@ impl Remarks {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let mut groups: BTreeMap<(&str, Why), Vec<String>> = BTreeMap::new();
-        for LeftOut { place, why, class, images } in &self.left_out {
+        for LeftOut {
+            place,
+            why,
+            class,
+            number,
+            counted,
+        } in &self.left_out
+        {
             let group = groups.entry((place, *why)).or_default();
-            group.push(format!("{class} ({images} images)"));
+            group.push(format!("{class} ({number} {counted})"));
         }
         let left = groups
             .iter()
@@ -150,7 +165,8 @@ impl Labels {
             place: self.place.clone(),
             why,
             class: self.shown(label),
-            images,
+            number: images as u64,
+            counted: "images",
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum Watched {
     Loss,
     /// Accuracy of the classes that the objective learns, on `data.val`.
     Classify,
+    /// Mean intersection over union of the classes of pixels that the objective learns, on the label maps of `data.val`.
+    Segment,
 }
 
 /// Which weights of a run.
@@ -57,7 +59,7 @@ settings! {
         Live crop_ratio: f64 = 0.875,
         /// Classes with fewer labelled training images are left out.
         Live min_class: u32 = 1,
-        /// What an evaluation measures: `knn` (accuracy of the features, needs labels), `loss` (of the objective on data.val) or `classify` (accuracy of the classes that it learns).
+        /// What an evaluation measures: `knn` (accuracy of the features, needs labels), `loss` (of the objective on data.val), `classify` (accuracy of the classes that it learns) or `segment` (mean IoU of the classes of pixels that it learns).
         Live watch: Watched = Watched::Knn,
         /// Evaluations without a new best before the warning of over-fitting; 0 = never.
         Live patience: u32 = 3,
@@ -71,6 +73,10 @@ settings! {
         Live linear_budget_s: f64 = 60.0,
         /// What evaluations of features, and the picture of neighbours, see of an image: the `mean` of its patch tokens, its `cls` token, or `both`.
         Live pool: Pool = Pool::Mean,
+        /// Whether a segmentation sees an image by windows of the model's size, its shorter side resized to it, instead of squeezed into one square.
+        Live slide: bool = false,
+        /// Pixels from one such window to the next; 0 = two thirds of it.
+        Live slide_stride: u32 = 0,
         /// Which weights are evaluated: `raw` or `ema`.
         Live weights: Weights = Weights::Raw,
     }

@@ -104,6 +104,18 @@ impl<'a> Sets<'a> {
         self.images(SetName::Val, (0, 1))
     }
 
+    /// `data.val` by itself, all of it.
+    ///
+    /// # Errors
+    /// The place cannot be read.
+    pub fn val_set(&self) -> Result<Dataset, PipelineError> {
+        let data = DataConfig {
+            fraction: 1.0,
+            ..self.data.clone()
+        };
+        Dataset::open(&self.data.val, &data, self.pipeline, PipelineMetrics::default())
+    }
+
     /// The images of `data.val`, with all that `request` asks for, in batches of `batch`.
     ///
     /// # Errors

@@ -18,6 +18,14 @@ pub enum EvalError {
         /// The set.
         place: String,
     },
+    /// No sample has a label map that belongs to it.
+    #[error("{place}: no sample has a label map that fits; the first: {example}")]
+    NoMaps {
+        /// The set.
+        place: String,
+        /// What is wrong with the first one.
+        example: String,
+    },
     /// The run learns no classes.
     #[error("this run learns no classes: there is nothing to tell apart")]
     NoClasses,
@@ -137,6 +145,7 @@ impl EvalError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::NoLabels { .. }
+            | Self::NoMaps { .. }
             | Self::NoClasses
             | Self::NoneLearnt { .. }
             | Self::NoCommonClass { .. }
@@ -162,6 +171,7 @@ impl EvalError {
                 "classes are folders of the packed images: a tree with one folder has one class; lower eval.min_class if small classes were left out"
                     .into(),
             ),
+            Self::NoMaps { .. } => Some("`splitmask pack --maps` packs label maps beside the images (docs/segment.md); data.map names their extension".into()),
             Self::NoClasses => Some(
                 "fine-tune it on labelled images first (docs/finetune.md), or measure its features: `splitmask eval knn` or `eval linear`".into(),
             ),

@@ -1,5 +1,5 @@
 //! How good the features are: by what was learnt without labels (the loss), by how many directions they use (their spread), without training anything
-//! on them (k-NN) or hardly anything (a linear probe); and how often a run that learns classes names the right one. Each is a row in [`EVALUATIONS`].
+//! on them (k-NN) or hardly anything (a linear probe); how often a run that learns classes names the right one, and how well one that learns classes of pixels tells them. Each is a row in [`EVALUATIONS`].
 
 mod baseline;
 pub mod classes;
@@ -19,6 +19,7 @@ pub mod pool;
 pub mod probe;
 mod progress;
 pub mod registry;
+pub mod segment;
 pub mod sharing;
 pub mod spread;
 

@@ -257,7 +257,7 @@ mod tests {
         let got = probed(&references, &queries, true).unwrap();
         assert_eq!((got.baseline.queries, got.probes[1].top1), (45, 1.0), "{got:?}");
         assert_eq!(
-            (got.baseline.remarks.left_out.len(), got.baseline.remarks.left_out[0].images),
+            (got.baseline.remarks.left_out.len(), got.baseline.remarks.left_out[0].number),
             (1, 45),
             "{got:?}"
         );

@@ -7,10 +7,11 @@ use super::evaluation::Evaluation;
 use super::knn::Knn;
 use super::linear::Linear;
 use super::loss::ValidationLoss;
+use super::segment::Segment;
 use super::spread::Spread;
 
 /// All evaluations, in the order in which those that are due at one step are made.
-pub static EVALUATIONS: &[&dyn Evaluation] = &[&Knn, &ValidationLoss, &Classify, &Linear, &Spread];
+pub static EVALUATIONS: &[&dyn Evaluation] = &[&Knn, &ValidationLoss, &Classify, &Segment, &Linear, &Spread];
 
 /// The evaluation of a name.
 #[must_use]
@@ -26,6 +27,7 @@ impl Watched {
             Self::Knn => &Knn,
             Self::Loss => &ValidationLoss,
             Self::Classify => &Classify,
+            Self::Segment => &Segment,
         }
     }
 }
@@ -68,7 +70,7 @@ mod tests {
 
     #[test]
     fn one_evaluation_is_watched_at_a_time_and_none_without_an_interval() {
-        for watched in [Watched::Knn, Watched::Loss, Watched::Classify] {
+        for watched in [Watched::Knn, Watched::Loss, Watched::Classify, Watched::Segment] {
             let config = EvalConfig {
                 every_steps: 7,
                 watch: watched,

@@ -50,6 +50,8 @@ pub struct Card {
     pub std: [f64; 3],
     /// Share of the side that the centre crop of evaluations keeps.
     pub crop_ratio: f64,
+    /// Names of the classes of pixels that a head beside the encoder tells apart, where there is one.
+    pub pixel_classes: Option<Vec<String>>,
     /// Losses and accuracies that are known.
     pub measured: Vec<Measured>,
     /// Version and commit of this program.
@@ -86,6 +88,10 @@ impl Card {
             ));
         }
         let (what, ending) = match &encoder.head {
+            None if self.pixel_classes.is_some() => (
+                "a vision transformer that was fine-tuned for segmentation",
+                "The last norm is part of the encoder; the head that tells pixels apart stands beside it.".to_owned(),
+            ),
             None => (
                 "a vision transformer pre-trained without labels",
                 "The last norm is part of the encoder; it has no head.".to_owned(),
@@ -141,7 +147,10 @@ impl Card {
             }
         }
         let classifies = encoder.head.is_some();
-        line(format!("\n## Load it\n\n```python\n{}\n```\n", format.snippet(folder, classifies)));
+        line(format!(
+            "\n## Load it\n\n```python\n{}\n```\n",
+            self.snippet(format, encoder, folder)
+        ));
         line(match classifies {
             true => "`model.safetensors` holds the encoder and its head; the names of the classes are in `config.json`.".into(),
             false => {
@@ -150,5 +159,20 @@ impl Card {
             }
         });
         out
+    }
+
+    /// How to load the folder.
+    fn snippet(&self, format: &dyn Exporter, encoder: &Encoder, folder: &str) -> String {
+        let segments = self.pixel_classes.is_some() && format.library().is_none() && !encoder.model.relative_bias;
+        if !segments {
+            return format.snippet(folder, encoder.head.is_some());
+        }
+        format!(
+            "# load_segmenter.py of this folder: torch, timm and safetensors\n\
+             from load_segmenter import load\n\
+             model, about = load(\"{folder}\")          # about[\"classes\"] names the outputs, about[\"mean\"] and [\"std\"] are of pixels in 0..1\n\
+             logits = model(images)                   # normalised B×3×{side}×{side}; bilinear to the image's size, then argmax(1)",
+            side = encoder.model.image
+        )
     }
 }

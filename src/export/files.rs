@@ -18,7 +18,14 @@ pub const VERIFICATION: &str = "verify.safetensors";
 const REST: &str = "decoder.safetensors";
 const CARD: &str = "README.md";
 /// Names of the other files that any format writes ([`Exporter::settings`]).
-const SETTINGS: [&str; 4] = ["config.json", "config.toml", "preprocessor_config.json", "mask_rcnn.py"];
+const SETTINGS: [&str; 6] = [
+    "config.json",
+    "config.toml",
+    "preprocessor_config.json",
+    "segment.json",
+    "load_segmenter.py",
+    "mask_rcnn.py",
+];
 /// Longest header that is read: that of a model with some thousand tensors is below a MiB.
 const LONGEST_HEADER: u64 = 64 << 20;
 

@@ -2,7 +2,11 @@
 
 use super::timm::layout;
 use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Tensors};
+use crate::head::DeconvHead;
 use crate::model::QkvBias;
+
+/// Loads a segmentation with timm, which has no relative biases; also a file of the repository.
+const LOADER: &str = include_str!("../../setup/load_segmenter.py");
 
 /// `--format safetensors`.
 pub(super) struct Plain;
@@ -58,8 +62,20 @@ impl Exporter for Plain {
         })
     }
 
-    fn settings(&self, _encoder: &Encoder, card: &Card, _dtype: Dtype) -> Vec<(&'static str, String)> {
-        vec![("config.toml", card.config_toml.clone())]
+    fn settings(&self, encoder: &Encoder, card: &Card, _dtype: Dtype) -> Vec<(&'static str, String)> {
+        let mut files = vec![("config.toml", card.config_toml.clone())];
+        if let Some(classes) = &card.pixel_classes {
+            let m = &encoder.model;
+            let about = serde_json::json!({
+                "image": m.image, "patch": m.patch, "width": m.dim(), "depth": m.layers(), "heads": m.head_count(), "mlp_ratio": m.mlp_ratio,
+                "layer_scale": m.layer_scale, "doublings": DeconvHead::doublings(m.patch), "mean": card.mean, "std": card.std, "classes": classes,
+            });
+            files.push(("segment.json", format!("{about:#}\n")));
+            if !m.relative_bias {
+                files.push(("load_segmenter.py", LOADER.to_owned()));
+            }
+        }
+        files
     }
 
     fn snippet(&self, folder: &str, _classifies: bool) -> String {

@@ -82,6 +82,7 @@ fn card() -> Card {
         mean: [0.485, 0.456, 0.406],
         std: [0.229, 0.224, 0.225],
         crop_ratio: 0.875,
+        pixel_classes: None,
         measured: vec![Measured {
             what: "match loss".into(),
             value: 1.25,

@@ -25,9 +25,9 @@ pub enum Affine {
     Neither,
 }
 
-/// Batch normalisation of rows M×D (arXiv 1502.03167), in f32: in training by mean and variance of the rows themselves, elsewhere by running ones.
-/// Rows of several views of a batch may stand in one tensor and be normalised view by view. On several ranks the rows are those of all of them, and the
-/// running statistics are the same on each.
+/// Batch normalisation of rows M×D, or of maps B×D×h×w whose cells are rows (arXiv 1502.03167), in f32: in training by mean and variance of the rows
+/// themselves, elsewhere by running ones. Rows of several views of a batch may stand in one tensor and be normalised view by view. On several ranks the
+/// rows are those of all of them, and the running statistics are the same on each.
 ///
 /// The running ones are variables without gradient (`running_mean`, `running_var`), so checkpoint, average of weights and resume hold them like any
 /// other. Unlike PyTorch's they do not move in the forward pass: [`BatchNorm::after_step`] moves them, and leaves them where the step was skipped.
@@ -55,7 +55,7 @@ impl BatchNorm {
         }
     }
 
-    /// Rows M×D to rows of the same shape, f32. In `training` (by whom, see [`crate::objective::StepContext::training`]) they are `groups` groups of equal
+    /// Rows M×D, or maps B×D×h×w, to a tensor of the same shape, f32. In `training` (by whom, see [`crate::objective::StepContext::training`]) they are `groups` groups of equal
     /// size, at least 2 rows each over all ranks, one behind the other, and each is normalised by itself. Training passes are one a step and see the
     /// whole batch, or a rank's share of it.
     ///
@@ -73,11 +73,18 @@ impl BatchNorm {
             return Ok(normalise(&x, Some([&self.running_mean, &self.running_var])));
         };
         if ranks.world() > 1 {
-            return self.over_ranks(&x, groups, ranks);
+            let d = x.size()[1];
+            if x.dim() == 2 {
+                return self.over_ranks(&x, groups, ranks);
+            }
+            let cells = x.permute([0, 2, 3, 1]);
+            let rows = self.over_ranks(&cells.reshape([-1, d]), groups, ranks)?;
+            return Ok(rows.view_as(&cells).permute([0, 3, 1, 2]));
         }
         let groups = x.chunk(groups, 0);
         let statistics = |group: &Tensor| {
-            let (var, mean) = tch::no_grad(|| group.var_mean_dim([0i64].as_slice(), true, false));
+            let all_but_columns: &[i64] = if group.dim() == 4 { &[0, 2, 3] } else { &[0] };
+            let (var, mean) = tch::no_grad(|| group.var_mean_dim(all_but_columns, true, false));
             [mean, var]
         };
         self.latest.replace(groups.iter().map(statistics).collect());

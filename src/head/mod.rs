@@ -2,6 +2,7 @@
 
 mod batch_norm;
 mod decoder;
+mod deconv;
 mod projection;
 
 use tch::Tensor;
@@ -9,6 +10,7 @@ use tch::nn::{self, Path};
 
 pub use batch_norm::{Affine, BatchNorm};
 pub use decoder::{Decoder, DecoderConfig};
+pub use deconv::DeconvHead;
 pub use projection::{Projection, ProjectionConfig};
 
 use crate::loss::token_cross_entropy;

@@ -56,7 +56,7 @@ pub struct Scope<'a> {
     pub batch: u32,
     /// Visual words V; 0 where none are loaded, as when a config is checked.
     pub words: i64,
-    /// Images of each class of `data.train`, as its manifest counts them; empty where a plan asks for no classes or they are not known, as when a config
+    /// Images of each class of `data.train` (or pixels, where the classes are theirs), as its manifest counts them; empty where a plan asks for no classes or they are not known, as when a config
     /// is checked.
     pub label_counts: &'a [u64],
 }
@@ -157,6 +157,15 @@ pub enum Start {
     Pretrained(&'static str),
 }
 
+/// What the classes are of that a plan learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClassesOf {
+    /// Images: `.cls` members.
+    Images,
+    /// Pixels: label maps.
+    Pixels,
+}
+
 /// A kind with its settings.
 pub trait Plan: Any + Debug + Send + Sync {
     /// The row that it was read through.
@@ -194,6 +203,11 @@ pub trait Plan: Any + Debug + Send + Sync {
     /// labels, hands the counts of classes over in [`Scope::label_counts`], and keeps the names of the classes in checkpoints.
     fn classes(&self) -> Option<u32> {
         None
+    }
+
+    /// What those classes are of.
+    fn classes_of(&self) -> ClassesOf {
+        ClassesOf::Images
     }
 
     /// What its head of classes sees of an image, for a plan that learns them.
@@ -335,6 +349,13 @@ pub trait Objective: Debug + Send {
 
     /// Logits of the classes that it learns, f32 B×K, of normalised images B×3×S×S, as an evaluation sees them; `None` where it learns none.
     fn class_logits(&self, images: &Tensor) -> Option<Tensor> {
+        let _ = images;
+        None
+    }
+
+    /// Logits of the classes of pixels that it learns, f32 B×K×h×w, of normalised images B×3×S×S, as an evaluation sees them: to be resized to the image,
+    /// bilinearly. `None` where it learns none.
+    fn pixel_logits(&self, images: &Tensor) -> Option<Tensor> {
         let _ = images;
         None
     }

@@ -20,6 +20,8 @@ pub enum Column {
     Seen(&'static str, Tensor),
     /// A picture painted with visual words: i64 B×N.
     Words(Tensor),
+    /// Classes of pixels, in colours of their own; grey where there is none: i64 B×S×S.
+    Classes(Tensor),
     /// Pixels, normalised as views are: f32 B×3×S×S.
     Pixels(Tensor),
 }

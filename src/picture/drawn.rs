@@ -1,6 +1,6 @@
 //! The pictures that a run draws besides its curves.
 
-use crate::objective::Kind;
+use crate::objective::{ClassesOf, Kind};
 
 /// Those of every objective's encoder: (name, what its columns show from left to right, separated by " · ").
 const OF_ENCODER: &[(&str, &str)] = &[
@@ -25,7 +25,9 @@ const OF_CLASSES: &[(&str, &str)] = &[(
 )];
 
 fn of_classes(kind: &Kind) -> &'static [(&'static str, &'static str)] {
-    let learns = (kind.variants)().iter().any(|plan| plan.classes().is_some());
+    let learns = (kind.variants)()
+        .iter()
+        .any(|plan| plan.classes().is_some() && plan.classes_of() == ClassesOf::Images);
     if learns { OF_CLASSES } else { &[] }
 }
 

@@ -117,6 +117,12 @@ closed_label! {
         ClassifyTop5 = "classify_top5",
         /// The likeliest one, as the mean over the classes.
         ClassifyByClass = "classify_by_class",
+        /// Mean intersection over union of the classes of pixels that are learnt.
+        Segment = "segment",
+        /// The same without the first class.
+        SegmentObjects = "segment_objects",
+        /// The likeliest class of each pixel.
+        SegmentPixels = "segment_pixels",
     }
 }
 
@@ -131,6 +137,8 @@ closed_label! {
         Loss = "loss",
         /// Accuracy of the classes that are learnt.
         Classify = "classify",
+        /// Overlap of the classes of pixels that are learnt.
+        Segment = "segment",
         /// Spread of the features of the validation set.
         Spread = "spread",
         /// Pictures of what the objective makes of some images.

@@ -42,6 +42,8 @@ pub struct SentBatch {
     largest_word: u32,
     sets: Option<PatchSets>,
     hidden: Option<SentHidden>,
+    /// i16 B×S×S.
+    maps: Option<Tensor>,
     /// i64 B.
     labels: Tensor,
 }
@@ -87,6 +89,16 @@ impl SentBatch {
             let hidden = rows(&batch.hidden, batch.len, n, &range, || format!("hidden ({}×{n})", batch.len))?;
             Some(SentHidden::send(hidden, n, device)?)
         };
+        let maps = if batch.maps.is_empty() {
+            None
+        } else {
+            let n = batch.maps.len() / batch.len;
+            let side = n.isqrt();
+            let maps = rows(&batch.maps, batch.len, side * side, &range, || {
+                format!("maps ({}×{side}×{side})", batch.len)
+            })?;
+            Some(send(maps, &[int(len), int(side), int(side)], device)?)
+        };
         let labels = rows(&batch.labels, batch.len, 1, &range, || "labels".into())?;
         Ok(Self {
             len,
@@ -96,6 +108,7 @@ impl SentBatch {
             sets,
             hidden,
             target,
+            maps,
             labels: send(labels, &[int(len)], device)?,
         })
     }
@@ -115,6 +128,7 @@ impl SentBatch {
             largest_word: 0,
             sets: None,
             hidden: None,
+            maps: None,
             labels: theirs(&self.labels)?,
         })
     }
@@ -151,6 +165,7 @@ impl SentBatch {
             .chain(&self.words)
             .chain(sets)
             .chain(self.hidden.iter().map(SentHidden::rows))
+            .chain(&self.maps)
             .chain([&self.labels])
             .collect()
     }
@@ -180,6 +195,7 @@ impl SentBatch {
                 not_b: part_of(&sets.not_b, &range),
             }),
             hidden: self.hidden.as_ref().map(|hidden| hidden.part(&range)),
+            maps: self.maps.as_ref().map(|maps| part_of(maps, &range).to_kind(Kind::Int64)),
             labels: part_of(&self.labels, &range),
         })
     }

@@ -120,6 +120,8 @@ pub struct StepInput {
     pub sets: Option<PatchSets>,
     /// Which patches of the views that the request names are hidden.
     pub hidden: Option<HiddenPatches>,
+    /// i64 B×S×S: class of each pixel of the view whose map the request asks for, −1 where nothing is said.
+    pub maps: Option<Tensor>,
     /// i64 B: class index, −1 if unknown.
     pub labels: Tensor,
 }

@@ -6,7 +6,7 @@ use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::types::{Batch, PatchSet, SampleId, TARGET, View};
 use tch::{Kind, TchError, Tensor};
 
-/// Writes views (u8, `view.INDEX.NAME`), target, words, sets, hidden patches, labels and sample ids (epoch, shard, member). The cursor is not among them.
+/// Writes views (u8, `view.INDEX.NAME`), target, words, sets, hidden patches, label maps, labels and sample ids (epoch, shard, member). The cursor is not among them.
 ///
 /// # Errors
 /// What libtorch said.
@@ -28,6 +28,10 @@ pub fn save_batch(batch: &Batch, path: &Path) -> Result<(), TchError> {
     for (name, sets) in [("sets", &batch.sets), ("hidden", &batch.hidden)] {
         let sets: Vec<u8> = sets.iter().map(|set| *set as u8).collect();
         named.push((name.into(), Tensor::from_slice(&sets).f_view([b, sets.len() as i64 / b])?));
+    }
+    if !batch.maps.is_empty() {
+        let side = ((batch.maps.len() / batch.len) as i64).isqrt();
+        named.push(("maps".into(), Tensor::from_slice(&batch.maps).f_view([b, side, side])?));
     }
     named.push(("labels".into(), Tensor::from_slice(&batch.labels)));
     let ids: Vec<i64> = batch
@@ -89,6 +93,7 @@ pub fn load_batch(path: &Path) -> Result<Batch, TchError> {
         sets: sets(find("sets")?)?,
         // Files of earlier versions lack them.
         hidden: find("hidden").ok().map_or(Ok(vec![]), sets)?,
+        maps: find("maps").ok().map_or(Ok(vec![]), |maps| Vec::try_from(maps.f_view([-1])?))?,
         labels: whole("labels")?,
         ids,
         cursor: Cursor::default(),
@@ -113,6 +118,7 @@ mod tests {
             words: vec![1, 2, 3, 4, 5, 6, 7, 8],
             sets: [1u8, 2, 2, 1, 0, 1, 1, 2].map(|n| PatchSet::try_from(n).unwrap()).to_vec(),
             hidden: [0u8, 1, 1, 0].map(|n| PatchSet::try_from(n).unwrap()).to_vec(),
+            maps: vec![0, -1, 7, 300, 1, 1, 2, -1],
             labels: vec![3, -1],
             ids: [(0, 1, 2), (0, 3, 4)]
                 .map(|(epoch, shard, member)| SampleId { epoch, shard, member })

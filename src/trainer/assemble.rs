@@ -78,7 +78,7 @@ pub(super) fn assemble(
     let words = Rc::new(spec.load_words(device)?);
     peers.map(|peers| peers.agree("codebook", &words.id())).transpose()?;
     spec.take_labels(labels_of(&spec, &supply)?);
-    for told in class_remarks::of_training(&spec.labels) {
+    for told in class_remarks::of_training(&spec.labels, spec.objective.classes_of()) {
         tracing::warn!("data.train = {}: {told}", redact(spec.data.first_place()));
     }
     let mut state = RunState::new(&spec, device, &words);

@@ -8,6 +8,7 @@ use super::error::TrainError;
 use super::labels::TrainingLabels;
 use super::spec::TrainerSpec;
 use crate::eval::config::Watched;
+use crate::objective::ClassesOf;
 
 /// Classes named in one line at most.
 const LISTED: usize = 6;
@@ -22,7 +23,7 @@ fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
 }
 
 /// Classes of the training set from which hardly anything can be learnt, as sentences.
-pub(super) fn of_training(labels: &TrainingLabels) -> Vec<String> {
+pub(super) fn of_training(labels: &TrainingLabels, of: ClassesOf) -> Vec<String> {
     let with = |images: u64| {
         let classes = labels.names.iter().zip(&labels.counts);
         classes.filter(move |(_, count)| **count == images).map(|(name, _)| name)
@@ -32,10 +33,14 @@ pub(super) fn of_training(labels: &TrainingLabels) -> Vec<String> {
         let of = labels.names.len();
         (number > 0).then(|| format!("{number} of its {of} classes have {what}: {}", listed(with(images))))
     };
-    [
-        told(0, "no image, and cannot be learnt"),
-        told(1, "a single image, and will hardly be learnt"),
-    ]
+    match of {
+        // Without a manifest nobody has counted pixels.
+        ClassesOf::Pixels => vec![told(0, "no pixel, and cannot be learnt").filter(|_| !labels.names.is_empty())],
+        ClassesOf::Images => vec![
+            told(0, "no image, and cannot be learnt"),
+            told(1, "a single image, and will hardly be learnt"),
+        ],
+    }
     .into_iter()
     .flatten()
     .collect()
@@ -49,32 +54,49 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
     let (Some(manifest), Some(_)) = (val.manifest(), spec.objective.classes()) else {
         return Ok(vec![]);
     };
-    let judged_by_it = spec.eval.watch == Watched::Classify && spec.eval.every_steps > 0;
+    let of = spec.objective.classes_of();
+    let (watched, counted, (classes, counts)) = match of {
+        ClassesOf::Images => (Watched::Classify, "images", (&*manifest.classes, &*manifest.label_counts)),
+        ClassesOf::Pixels => {
+            let maps = manifest.maps.as_ref();
+            let learnt = maps.map(|maps| maps.learnt(spec.data.map_reduce_zero));
+            (Watched::Segment, "pixels", learnt.unwrap_or_default())
+        }
+    };
+    let judged_by_it = spec.eval.watch == watched && spec.eval.every_steps > 0;
     let nothing = |detail: String| {
         match judged_by_it {
         true => Err(TrainError::BadSetting {
             key: "data.val".into(),
             value: redact(&spec.data.val),
-            detail: format!("{detail}, and eval.watch = \"classify\" judges by it"),
-            hint: Some(
-                "classes are matched by folder name: pack one tree with --val-share, or two with the same folder names; or set eval.watch = \"loss\"".into(),
-            ),
+            detail: format!("{detail}, and eval.watch = \"{}\" judges by it", watched.evaluation().name()),
+            hint: Some(match of {
+                ClassesOf::Images => {
+                    "classes are matched by folder name: pack one tree with --val-share, or two with the same folder names; or set eval.watch = \"loss\"".into()
+                }
+                ClassesOf::Pixels => {
+                    "classes of label maps are matched by name: pack both sets with --maps and the same --map-classes (docs/segment.md); or set eval.watch = \"loss\"".into()
+                }
+            }),
         }),
         false => Ok(vec![detail]),
     }
     };
-    if manifest.label_counts.iter().all(|images| *images == 0) {
-        return nothing("has no labels".into());
+    if counts.iter().all(|images| *images == 0) {
+        return nothing(match of {
+            ClassesOf::Images => "has no labels".into(),
+            ClassesOf::Pixels => "has no label maps, or none with a class".into(),
+        });
     }
     let names = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
-    let (theirs, ours) = (names(&manifest.classes), names(&spec.labels.names));
+    let (theirs, ours) = (names(classes), names(&spec.labels.names));
     let map = ClassMap::new(theirs.as_deref(), ours.as_deref());
     if !map.is_by_name() {
         return Ok(vec![]);
     }
     let with_images = |name: &&String| {
-        let of = manifest.classes.iter().zip(&manifest.label_counts);
-        of.clone().any(|(class, images)| class == *name && *images > 0)
+        let mut of = classes.iter().zip(counts);
+        of.any(|(class, images)| class == *name && *images > 0)
     };
     let learnt_and_there = spec.labels.names.iter().filter(with_images).count();
     let strange: Vec<&String> = map.left_out().iter().filter(with_images).collect();
@@ -89,14 +111,17 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
     if !strange.is_empty() {
         let number = strange.len();
         told.push(format!(
-            "{number} of its classes are not in data.train, and their images are not judged: {}",
+            "{number} of its classes are not in data.train, and their {counted} are not judged: {}",
             listed(strange.into_iter())
         ));
     }
     let missing = spec.labels.names.iter().filter(|name| !with_images(name));
     let number = missing.clone().count();
     if number > 0 {
-        told.push(format!("it has no image of {number} classes that are learnt: {}", listed(missing)));
+        told.push(format!(
+            "it has no {counted} of {number} classes that are learnt: {}",
+            listed(missing)
+        ));
     }
     Ok(told)
 }
@@ -111,8 +136,8 @@ mod tests {
             names: (0..counts.len()).map(|n| format!("class{n}")).collect(),
             counts: counts.to_vec(),
         };
-        assert_eq!(of_training(&labels(&[5, 2])), [""; 0]);
-        let told = of_training(&labels(&[5, 1, 0, 1]));
+        assert_eq!(of_training(&labels(&[5, 2]), ClassesOf::Images), [""; 0]);
+        let told = of_training(&labels(&[5, 1, 0, 1]), ClassesOf::Images);
         assert_eq!(
             told,
             [
@@ -120,7 +145,7 @@ mod tests {
                 "2 of its 4 classes have a single image, and will hardly be learnt: class1, class3"
             ]
         );
-        let many = of_training(&labels(&[1; 9]));
+        let many = of_training(&labels(&[1; 9]), ClassesOf::Images);
         assert!(many[0].ends_with("class4, class5 and 3 more"), "{many:?}");
     }
 }

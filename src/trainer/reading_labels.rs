@@ -1,16 +1,17 @@
 //! The classes of the training set, for objectives that learn labels: read at a start and at a rebuild, and refused where there is nothing to learn.
 
-use splitmask_pipeline::bucket::location::redact;
+mod pixels;
+mod refused;
+
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::{Dataset, Order};
 
+use self::refused::{PROBED, bad_count, place};
 use super::error::TrainError;
 use super::feed::Supply;
 use super::labels::TrainingLabels;
 use super::spec::TrainerSpec;
-
-/// Samples of a set without manifest among which one must have a label.
-const PROBED: usize = 256;
+use crate::objective::ClassesOf;
 
 /// The classes of the training set, if the objective of `spec` learns labels. Batches that were made before bring none.
 ///
@@ -22,12 +23,10 @@ pub(super) fn labels_of(spec: &TrainerSpec, supply: &Supply) -> Result<TrainingL
     };
     let set = Dataset::open_training(&spec.data, &spec.pipeline, &PipelineMetrics::default())?;
     let place = place(spec);
-    let bad_count = |detail: String, hint: &str| TrainError::BadSetting {
-        key: "objective.classes".into(),
-        value: wanted.to_string(),
-        detail,
-        hint: Some(hint.into()),
-    };
+    let bad_count = |detail: String, hint: &str| bad_count(wanted, detail, hint);
+    if spec.objective.classes_of() == ClassesOf::Pixels {
+        return pixels::labels_of(spec, &set, wanted);
+    }
     let Some(manifest) = set.manifest() else {
         if wanted == 0 {
             return Err(bad_count(
@@ -84,10 +83,6 @@ pub(super) fn still_labels_of(spec: &TrainerSpec, learnt: &TrainingLabels, suppl
         detail: format!("has other classes ({is}) than those that the run learns ({was}), or the same in another order"),
         hint: Some("keep to sets of the same classes, or start another run (another run.dir) from these weights: run.init_from".into()),
     })
-}
-
-fn place(spec: &TrainerSpec) -> String {
-    redact(spec.data.first_place())
 }
 
 /// Labels are numbers: those of several sources must mean the same.

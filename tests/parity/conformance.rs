@@ -244,6 +244,7 @@ fn pictures_have_a_cell_for_every_image() {
                         assert_eq!((words.size(), words.kind()), (vec![BATCH, 16], Kind::Int64));
                         assert!(words.max().int64_value(&[]) < VOCABULARY);
                     }
+                    Column::Classes(classes) => assert_eq!((classes.size(), classes.kind()), (vec![BATCH, 16, 16], Kind::Int64)),
                     Column::Pixels(pixels) => assert_eq!(pixels.size(), [BATCH, 3, 16, 16]),
                 }
             }

@@ -58,6 +58,7 @@ fn two_steps_follow_pytorch() {
         largest_word: 0,
         hidden: None,
         sets: None,
+        maps: None,
         labels: Tensor::full([4], -1, (Kind::Int64, device())),
     };
     let named: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();

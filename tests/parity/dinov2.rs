@@ -53,6 +53,7 @@ fn input(fixture: &Fixture, name: &str) -> StepInput {
             patches: 32,
             rows: hidden.flatten(0, -1).nonzero().squeeze_dim(1),
         }),
+        maps: None,
         labels: Tensor::full([IMAGES], -1, (Kind::Int64, device())),
     }
 }

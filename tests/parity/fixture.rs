@@ -106,6 +106,7 @@ impl Fixture {
             words: words.unwrap_or_default().into_iter().map(|w| w as u32).collect(),
             sets: sets.map(bytes).unwrap_or_default().into_iter().map(set).collect(),
             hidden: vec![],
+            maps: vec![],
             labels: vec![-1; len],
             ids: vec![
                 SampleId {

@@ -13,6 +13,7 @@ mod mae;
 mod moco_v3;
 #[allow(unreachable_pub, reason = "it is written as it stands in the tree")]
 mod rotation;
+mod segment;
 mod simclr;
 mod splitmask_objective;
 mod subjects;

@@ -129,6 +129,12 @@ pub(crate) fn input(config: &ObjectiveConfig) -> StepInput {
         largest_word: VOCABULARY as u32 - 1,
         sets,
         hidden,
+        maps: request.map_pixels().gt(&0).then(|| {
+            let side = i64::from(request.views[0].size);
+            let classes = config.classes().map_or(2, i64::from);
+            // Some pixels are of no class.
+            Tensor::randint_low(-1, classes, [BATCH, side, side], (Kind::Int64, Device::Cpu))
+        }),
         labels: match config.classes() {
             Some(classes) => Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)).remainder(i64::from(classes)),
             None => Tensor::full([BATCH], -1, (Kind::Int64, Device::Cpu)),

@@ -11,25 +11,25 @@ use tch::Tensor;
 use crate::ground::{Ground, splitmask};
 
 /// The ground's config with another objective and further tables.
-fn config(ground: &Ground, objective: &str, more: &str) -> String {
+pub(crate) fn config(ground: &Ground, objective: &str, more: &str) -> String {
     let text = ground.config_text();
     let (before, rest) = text.split_once("[objective]").unwrap();
     let (_, after) = rest.split_once("[optim]").unwrap();
     format!("{before}[objective]\n{objective}\n{more}\n[optim]{after}")
 }
 
-fn said(output: &Output) -> (Option<i32>, String, String) {
+pub(crate) fn said(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-fn ask(arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn ask(arguments: &[&str]) -> (Option<i32>, String, String) {
     said(&splitmask().args(arguments).output().unwrap())
 }
 
 /// Trains into the folder `run`, and answers the log.
 #[track_caller]
-fn train(ground: &Ground, run: &str, sets: &[&str]) -> String {
+pub(crate) fn train(ground: &Ground, run: &str, sets: &[&str]) -> String {
     let dir = ground.path(run).display().to_string();
     let mut arguments = vec!["--run-dir", &dir];
     arguments.extend(sets.iter().flat_map(|set| ["--set", *set]));
@@ -38,14 +38,14 @@ fn train(ground: &Ground, run: &str, sets: &[&str]) -> String {
     err
 }
 
-fn weights(checkpoint: &Path) -> BTreeMap<String, Tensor> {
+pub(crate) fn weights(checkpoint: &Path) -> BTreeMap<String, Tensor> {
     Tensor::read_safetensors(checkpoint.join("model.safetensors"))
         .unwrap()
         .into_iter()
         .collect()
 }
 
-const SHORT: &str = "optim.total_steps=12";
+pub(crate) const SHORT: &str = "optim.total_steps=12";
 
 #[test]
 fn a_pretrained_encoder_learns_classes_names_pictures_and_is_exported() {

@@ -63,6 +63,31 @@ impl Ground {
         ground
     }
 
+    /// The same, packed with label maps: 0 = ground, then what is drawn by class.
+    pub(crate) fn with_maps() -> Self {
+        let ground = Self::new();
+        for class in 0..4u32 {
+            let folder = ground.path("maps").join(format!("class{class}"));
+            fs::create_dir_all(&folder).unwrap();
+            for n in 0..40u32 {
+                let map = image::GrayImage::from_fn(64, 64, |x, y| {
+                    image::Luma([if is_drawn(class, n, x, y) { class as u8 + 1 } else { 0 }])
+                });
+                map.save(folder.join(format!("{n:02}.png"))).unwrap();
+            }
+        }
+        fs::write(ground.path("classes.txt"), "ground\ndisc\nsquare\nstripes\ncross\n").unwrap();
+        run(splitmask()
+            .arg("pack")
+            .arg(ground.path("images"))
+            .arg(ground.path("data"))
+            .args(["--val-share", "0.2", "--shard-size", "100KiB", "--force", "--maps"])
+            .arg(ground.path("maps"))
+            .arg("--map-classes")
+            .arg(ground.path("classes.txt")));
+        ground
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -145,17 +170,22 @@ bind = ""
     }
 }
 
+/// Whether a pixel belongs to a disc, square, stripe or cross.
+fn is_drawn(class: u32, n: u32, x: u32, y: u32) -> bool {
+    let (cx, cy, r) = (20 + (n * 7) % 24, 20 + (n * 11) % 24, 8 + n % 9);
+    let (dx, dy) = (x.abs_diff(cx), y.abs_diff(cy));
+    match class {
+        0 => dx * dx + dy * dy < r * r,
+        1 => dx < r && dy < r,
+        2 => (x + y + n) % 16 < 6,
+        _ => dx < 3 || dy < 3,
+    }
+}
+
 /// A disc, square, stripe or cross on a tinted ground; no two alike.
 fn draw(class: u32, n: u32) -> image::RgbImage {
-    let (cx, cy, r) = (20 + (n * 7) % 24, 20 + (n * 11) % 24, 8 + n % 9);
     image::RgbImage::from_fn(64, 64, |x, y| {
-        let (dx, dy) = (x.abs_diff(cx), y.abs_diff(cy));
-        let inside = match class {
-            0 => dx * dx + dy * dy < r * r,
-            1 => dx < r && dy < r,
-            2 => (x + y + n) % 16 < 6,
-            _ => dx < 3 || dy < 3,
-        };
+        let inside = is_drawn(class, n, x, y);
         let tint = [(n * 5 % 90) as u8, (n * 13 % 90) as u8, (x + y) as u8];
         image::Rgb(if inside {
             [250 - tint[0], 60 + tint[1], 40]

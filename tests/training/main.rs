@@ -28,6 +28,7 @@ mod ranks;
 mod reload_storm;
 mod resume;
 mod secrets;
+mod segment;
 #[path = "../../pipeline/tests/stream_support/servers.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod servers;

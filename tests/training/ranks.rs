@@ -92,6 +92,22 @@ fn what_looks_at_several_images_looks_at_those_of_all_ranks() {
     }
 }
 
+/// Segmentation's loss is the mean over labelled pixels, of which each rank has another number: here those of things, without the ground.
+#[test]
+fn a_mean_over_labelled_pixels_is_that_of_all_ranks() {
+    let ground = Ground::with_maps();
+    std::fs::write(ground.config(), with_objective(&ground, "segment", "width = 16\ndrop_path = 0.0\n")).unwrap();
+    let of = |world: usize| trace(&ground, &format!("segment-{world}"), world, &["data.map_reduce_zero=true"]);
+    let (want, have) = (of(1), of(2));
+    assert!(
+        want.iter().all(|step| step["unlabelled_pixels"].as_f64() > Some(0.3)),
+        "{:?}",
+        want[0]
+    );
+    close(&want[..3], &have[..3], 1e-5);
+    close(&want, &have, 1e-3);
+}
+
 /// k-NN, probes and the spread of the features: each rank makes those of its share of the images, also where only the first images of a set count.
 #[test]
 fn evaluations_are_made_by_all_ranks_and_have_one_ranks_numbers() {

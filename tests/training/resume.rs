@@ -74,7 +74,7 @@ fn config_of(ground: &Ground, kind: &splitmask::objective::Kind, more: &str) -> 
 /// What an objective keeps besides weights (a teacher, the running statistics of BatchNorm) must come back too.
 #[test]
 fn a_killed_run_of_each_objective_goes_on_bit_for_bit() {
-    let ground = Ground::new();
+    let ground = Ground::with_maps();
     let kinds = splitmask::objective::OBJECTIVES.iter().map(|kind| (kind.name, *kind, ""));
     let variants = VARIANTS.map(|(name, kind, more)| (name, splitmask::objective::kind(kind).unwrap(), more));
     for (name, kind, more) in kinds.chain(variants) {

@@ -94,6 +94,7 @@ pub(crate) fn jpegs() -> Vec<RawSample> {
             image: Bytes::from(bytes),
             extension: "jpg".into(),
             label: None,
+            map: None,
         })
         .collect()
 }

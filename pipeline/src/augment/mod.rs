@@ -4,6 +4,7 @@ mod blur;
 mod colour;
 mod crop;
 mod half;
+mod label_view;
 mod rand_augment;
 mod resample;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use crate::types::Image;
 pub use colour::{ColourDraw, JitterDraw, Painter};
 pub use crop::CropDraw;
 pub use half::half_size;
+pub use label_view::label_view;
 pub use rand_augment::{RandAugmentDraw, RandAugmenter};
 pub use resample::{Resampler, shrink};
 

@@ -1,6 +1,6 @@
 //! `manifest.json`: what a folder of shards holds, written by `pack`, read by the stream. Optional: a bucket without one is listed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,47 @@ pub struct ImageStatistics {
     pub mean_height: f64,
 }
 
+/// What the label maps of a set hold, in the numbers that stand in them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapClasses {
+    /// Extension of the member that holds a sample's map.
+    pub member: String,
+    /// Class names; a pixel of a map holds an index into this list.
+    pub classes: Vec<String>,
+    /// Pixels of each class, one number for each of `classes`.
+    pub pixels: Vec<u64>,
+    /// Pixels about which nothing is said.
+    pub ignored: u64,
+    /// The number that stands for those.
+    pub ignore: u32,
+    /// Pixels of numbers beyond the list of classes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub beyond: BTreeMap<String, u64>,
+}
+
+impl MapClasses {
+    fn check(&self) -> Result<(), String> {
+        let (classes, counts) = (self.classes.len(), self.pixels.len());
+        if classes != counts {
+            return Err(format!("maps: pixels has {counts} numbers for {classes} classes"));
+        }
+        let mut names = HashSet::new();
+        match self.classes.iter().find(|class| !names.insert(class.as_str())) {
+            Some(class) => Err(format!(
+                "maps: classes: {class:?} stands twice, and sets are matched by the names of their classes"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Names and pixel counts of the classes as they are learnt: without the first one where 0 means nothing (`data.map_reduce_zero`).
+    #[must_use]
+    pub fn learnt(&self, reduce_zero: bool) -> (&[String], &[u64]) {
+        let from = usize::from(reduce_zero && !self.classes.is_empty());
+        (&self.classes[from..], self.pixels.get(from..).unwrap_or_default())
+    }
+}
+
 /// A dataset: shards in order, classes, counts, statistics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -50,6 +91,9 @@ pub struct Manifest {
     pub label_counts: Vec<u64>,
     /// What the pixels are like.
     pub statistics: ImageStatistics,
+    /// What its label maps hold; none where it has no maps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maps: Option<MapClasses>,
     /// Free text: how it was made (tool version and options).
     pub provenance: String,
 }
@@ -139,6 +183,9 @@ impl Manifest {
                 manifest.samples()
             )));
         }
+        if let Some(maps) = &manifest.maps {
+            maps.check().map_err(bad)?;
+        }
         drop((paths, names));
         Ok(manifest)
     }
@@ -160,6 +207,7 @@ mod tests {
             classes: vec!["cat".into(), "dog".into()],
             label_counts: vec![2, 1],
             statistics: ImageStatistics::default(),
+            maps: None,
             provenance: String::new(),
         };
         serde_json::to_vec(&manifest).unwrap()

@@ -20,6 +20,8 @@ pub(super) struct Found {
     pub(super) split: u64,
     /// Index into [`super::scan::Scan::classes`].
     pub(super) class: Option<u32>,
+    /// Where its label map is, if maps are packed.
+    pub(super) map: Option<PathBuf>,
     /// Whether it goes to the validation set.
     pub(super) val: bool,
 }

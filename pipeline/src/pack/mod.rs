@@ -4,10 +4,12 @@
 //! INPUT ─scan→ images in hash order ─prepare (threads)→ bytes ─shards→ OUT/{train,val}/{000000.tar…, manifest.json}, OUT/refused.tsv
 //! ```
 //! The output depends on the files and options only: byte-identical at any number of threads. A sample is `KEY.png` (or jpg, webp,
-//! gif, bmp, tiff), `KEY.cls` (class index as text, if the image has a label) and `KEY.json` (its path and sizes), in this order.
+//! gif, bmp, tiff), `KEY.cls` (class index as text, if the image has a label), `KEY.seg.png` (its label map, where maps are packed) and `KEY.json` (its path
+//! and sizes), in this order.
 
 mod error;
 mod found;
+mod maps;
 mod options;
 mod output;
 mod prepare;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use error::PackError;
+pub use maps::MapOptions;
 pub use options::{ClassFrom, Encoding, PackOptions};
 pub use output::REFUSED_NAME;
 pub use report::{Duplicates, PackProgress, PackReport, PassedOver, Refusal, RefusedCount, ValFrom};
@@ -68,7 +71,8 @@ pub fn pack(options: &PackOptions, mut progress: impl FnMut(PackProgress)) -> Re
         }
         None => options,
     };
-    for input in std::iter::once(&options.input).chain(&options.val) {
+    let maps = options.maps.iter().flat_map(MapOptions::folders);
+    for input in std::iter::once(&options.input).chain(&options.val).chain(maps) {
         check_input(input)?;
         output::check(input, &options.output, options.force)?;
     }
@@ -252,18 +256,28 @@ impl<'a> Run<'a> {
             self.val.trade_places_with(&mut self.train)?;
         }
         let (classes, provenance) = (&self.scan.classes, self.options.provenance(self.floor.is_none()));
+        let of_maps = self.train.maps.classes().max(self.val.maps.classes());
+        let maps = |set: &SetWriter| self.options.maps.as_ref().map(|options| set.maps.finish(options, of_maps));
+        let unused_maps = self
+            .options
+            .maps
+            .as_ref()
+            .map_or_else(Default::default, |options| maps::unused::without_image(options, &self.scan.images));
         let val = if self.val.is_empty() {
             self.val.discard()?;
             None
         } else {
-            Some(self.val.finish(classes, provenance.clone())?)
+            let maps = maps(&self.val);
+            Some(self.val.finish(classes, maps, provenance.clone())?)
         };
+        let train_maps = maps(&self.train);
         Ok(PackReport {
             output: self.options.output.clone(),
-            train: self.train.finish(classes, provenance)?,
+            train: self.train.finish(classes, train_maps, provenance)?,
             val,
             val_from,
             resembled: self.scan.resembled.clone(),
+            unused_maps,
             found: (self.scan.images.len()
                 + self
                     .scan

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::PackError;
+use super::{MapOptions, PackError};
 use crate::decode::Background;
 
 /// Which part of an image's folder path is its class.
@@ -62,6 +62,8 @@ pub struct PackOptions {
     pub val: Option<PathBuf>,
     /// Take an input that holds `train/` and `val/` with the same classes for what it is, instead of classes `train/…` and `val/…`.
     pub recognise_sets: bool,
+    /// Where label maps lie, if they are packed too.
+    pub maps: Option<MapOptions>,
     /// Where labels come from.
     pub class: ClassFrom,
     /// Classes with fewer image files keep their images but give no label.
@@ -94,6 +96,7 @@ impl PackOptions {
             val_share: 0.0,
             val: None,
             recognise_sets: true,
+            maps: None,
             class: ClassFrom::default(),
             min_class: 1,
             max_pixels: 64_000_000,
@@ -135,6 +138,9 @@ impl PackOptions {
                 false,
                 "0 where a folder of validation images is named: one or the other",
             )?;
+        }
+        if let Some(maps) = &self.maps {
+            maps.validate(self.val.as_deref())?;
         }
         check(
             "max pixels",
@@ -182,6 +188,9 @@ impl PackOptions {
             "class": class, "min_class": min_class, "max_pixels": max_pixels, "max_bytes": max_bytes,
             "drop_duplicates": drop_duplicates, "follow_links": follow_links,
         });
+        if let Some(maps) = &self.maps {
+            options["maps"] = serde_json::json!(maps);
+        }
         if by_folders {
             options["sets"] = "folders".into();
         }

@@ -9,6 +9,7 @@ use image::ImageEncoder;
 use sha2::{Digest, Sha256};
 
 use super::found::Found;
+use super::maps::prepared::{self, Became, PreparedMap};
 use super::options::{Encoding, PackOptions};
 use super::report::Refusal;
 use crate::augment::shrink;
@@ -89,6 +90,7 @@ pub(super) struct Prepared {
     pub(super) resized: bool,
     pub(super) transparent: bool,
     pub(super) sums: PixelSums,
+    pub(super) map: Option<PreparedMap>,
     /// Start of the file's SHA-256, to find equal files.
     pub(super) content: u128,
 }
@@ -96,6 +98,7 @@ pub(super) struct Prepared {
 /// Scratch memory and settings of one worker.
 pub(super) struct Preparer {
     options: Arc<PackOptions>,
+    limits: Limits,
     decoder: Decoder,
     resizer: Resizer,
     image: Image,
@@ -112,6 +115,7 @@ impl Preparer {
             ..Limits::default()
         };
         Self {
+            limits,
             decoder: Decoder::new(limits).over(options.background),
             resizer: Resizer::new(),
             image: Image::default(),
@@ -156,6 +160,7 @@ impl Preparer {
         let transparent = self.decoder.saw_transparency();
         let (source_width, source_height) = (self.image.width, self.image.height);
         let resized = self.shrink();
+        let shrunk = (self.image.width, self.image.height);
         let squared = self.options.square && self.letterbox();
         let composited = transparent && self.options.background.is_some();
         let encoding = match (self.options.encode, resized || squared || composited) {
@@ -163,6 +168,17 @@ impl Preparer {
             (Encoding::Keep, true) if head.format == Format::Jpeg => Some(Encoding::Jpeg(KEEP_QUALITY)),
             (Encoding::Keep, true) => Some(Encoding::Png),
             (other, _) => Some(other),
+        };
+        let map = match found.map.as_ref().zip(self.options.maps.as_ref()) {
+            Some((path, of)) => {
+                let became = Became {
+                    shrunk,
+                    square: squared.then_some(self.image.width),
+                    as_it_was: encoding.is_none(),
+                };
+                Some(prepared::prepare(path, self.limits, of, &head, &became)?)
+            }
+            None => None,
         };
         let content = u128::from_le_bytes(std::array::from_fn({
             let digest = Sha256::digest(&bytes);
@@ -184,6 +200,7 @@ impl Preparer {
             resized,
             transparent,
             sums: PixelSums::of(&self.image),
+            map,
             content,
         })
     }

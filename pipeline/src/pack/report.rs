@@ -51,6 +51,12 @@ pub enum Refusal {
     /// The decoder refused it.
     #[error(transparent)]
     Sample(#[from] SampleError),
+    /// Its label map is not there, and maps are packed.
+    #[error("no label map {path}")]
+    NoMap {
+        /// Where it would be.
+        path: String,
+    },
     /// The encoder cannot hold it.
     #[error("cannot be stored: {detail}")]
     Encode {
@@ -75,6 +81,7 @@ impl Refusal {
             Self::TooManyBytes { .. } => "too_large",
             Self::Foreign { .. } => "unsupported",
             Self::Sample(e) => e.reason(),
+            Self::NoMap { .. } => "no_map",
             Self::Encode { .. } => "not_encodable",
             Self::Duplicate { .. } => "duplicate",
         }
@@ -128,6 +135,8 @@ pub struct PackReport {
     pub val_from: ValFrom,
     /// Folders that look like a training and a validation set, but were taken for classes.
     pub resembled: Option<Resembled>,
+    /// Label maps that belong to no image: how many, and the paths of the first few.
+    pub unused_maps: (u64, Vec<String>),
     /// Image files found.
     pub found: u64,
     /// Bytes of the packed source files.
@@ -223,6 +232,8 @@ impl PackReport {
                 self.in_root
             ));
         }
+        let of_val = self.val.as_ref().and_then(|val| val.maps.as_ref());
+        notes.extend(super::maps::counts::notes([self.train.maps.as_ref(), of_val], &self.unused_maps));
         notes
     }
 

@@ -127,6 +127,16 @@ pub(super) fn scan(options: &PackOptions, progress: &mut dyn FnMut(PackProgress)
     rest.refused.sort_by(|(a, _), (b, _)| a.cmp(b));
     let (classes, small_classes) = label(&mut images, options);
     let in_root = images.iter().filter(|i| !i.relative.contains(&b'/')).count() as u64;
+    if let Some(maps) = &options.maps {
+        for found in &mut images {
+            let set = match &division {
+                Division::Folders(sets) if found.val => Some(sets.val.as_slice()),
+                Division::Folders(sets) => Some(sets.train.as_slice()),
+                Division::Share(_) | Division::ValFolder => None,
+            };
+            found.map = Some(maps.path(found, set));
+        }
+    }
     if matches!(division, Division::Share(_)) {
         split::by_share(&mut images, options.val_share, classes.len());
     }
@@ -184,6 +194,7 @@ fn ordered(files: Vec<ImageFile>, prefix: &str, val: bool) -> Vec<(u64, Found)> 
             bytes: file.bytes,
             split,
             class: None,
+            map: None,
             val,
         };
         (order, found)

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use super::PackError;
+use super::maps::MEMBER;
+use super::maps::counts::MapCounts;
 use super::prepare::{PixelSums, Prepared};
-use crate::bucket::manifest::{ImageStatistics, MANIFEST_NAME, Manifest, ShardEntry};
+use crate::bucket::manifest::{ImageStatistics, MANIFEST_NAME, Manifest, MapClasses, ShardEntry};
 use crate::file;
 
 /// Tar's unit, bytes: headers take one, contents are padded to it.
@@ -52,6 +54,8 @@ pub(super) struct SetWriter {
     label_counts: Vec<u64>,
     unlabelled: u64,
     sums: PixelSums,
+    /// What its label maps hold.
+    pub(super) maps: MapCounts,
 }
 
 /// A key that is unique by its index, holds no dot, and still tells a reader which file it was.
@@ -75,10 +79,11 @@ impl SetWriter {
             label_counts: vec![0; classes],
             unlabelled: 0,
             sums: PixelSums::default(),
+            maps: MapCounts::default(),
         })
     }
 
-    /// Appends one sample as three members: image, class (if it has one), and where it came from.
+    /// Appends one sample as members: image, class and label map (if it has them), and where it came from.
     pub(super) fn append(&mut self, index: usize, relative: &str, class: Option<u32>, image: &Prepared) -> Result<(), PackError> {
         let key = key(index, relative);
         // Its number among those of its class, in the order of packing, which is that of a hash: `data.fraction` keeps the first ones.
@@ -91,6 +96,9 @@ impl SetWriter {
         let label = class.map(|c| c.to_string());
         if let Some(label) = &label {
             members.push((format!("{key}.cls"), label.as_bytes()));
+        }
+        if let Some(map) = &image.map {
+            members.push((format!("{key}.{MEMBER}"), map.bytes.as_slice()));
         }
         let about = about.to_string();
         members.push((format!("{key}.json"), about.as_bytes()));
@@ -122,6 +130,7 @@ impl SetWriter {
         self.open = Some(shard);
         *self.of_class(class) += 1;
         self.sums.add(&image.sums);
+        image.map.iter().for_each(|map| self.maps.add(&map.counts));
         Ok(())
     }
 
@@ -197,7 +206,7 @@ impl SetWriter {
     }
 
     /// Closes the last shard and writes the manifest.
-    pub(super) fn finish(mut self, classes: &[String], provenance: String) -> Result<Manifest, PackError> {
+    pub(super) fn finish(mut self, classes: &[String], maps: Option<MapClasses>, provenance: String) -> Result<Manifest, PackError> {
         self.close()?;
         let manifest = Manifest {
             format: Manifest::FORMAT.into(),
@@ -205,6 +214,7 @@ impl SetWriter {
             classes: classes.to_vec(),
             label_counts: self.label_counts,
             statistics: self.sums.statistics(),
+            maps,
             provenance,
         };
         let path = self.dir.join(MANIFEST_NAME);

@@ -84,7 +84,7 @@ impl BatchStream {
             });
         }
         let metrics = dataset.metrics.clone();
-        let items = dataset.positioned(spec.order)?;
+        let items = dataset.positioned(spec.order, spec.request.map.is_some())?;
         let stop = items.stopper();
         let threads = dataset.pipeline.worker_threads();
         let (spare_sender, spare) = unbounded::<Sample>();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{BatchSpec, BatchStream, Dataset, Order};
 use crate::config::Truncated;
-use crate::decode::Limits;
+use crate::decode::{Limits, MapReading};
 use crate::error::PipelineError;
 use crate::request::SampleRequest;
 use crate::sample::{SampleMaker, ViewMode};
@@ -28,6 +28,16 @@ pub struct Making<'a> {
 }
 
 impl Dataset {
+    /// How its label maps are read: what says nothing about a pixel is the number that its manifest names, without one that of `data.map_ignore`.
+    #[must_use]
+    pub fn map_reading(&self) -> MapReading {
+        MapReading {
+            member: self.data.map.as_str().into(),
+            ignore: self.map_classes().map_or(self.data.map_ignore, |maps| maps.ignore),
+            reduce_zero: self.data.map_reduce_zero,
+        }
+    }
+
     /// Starts a stream of batches whose samples are made as `making` says, within the limits of `[data]`.
     ///
     /// # Errors
@@ -40,7 +50,11 @@ impl Dataset {
         };
         let Making { mode, seed, .. } = making;
         let (request, words) = (Arc::clone(making.request), making.tokenizer.cloned());
-        let make = move || SampleMaker::new(Arc::clone(&request), mode, seed, limits, request.words.and(words.clone()));
+        let reading = self.map_reading();
+        let make = move || {
+            let maker = SampleMaker::new(Arc::clone(&request), mode, seed, limits, request.words.and(words.clone()))?;
+            Ok::<_, PipelineError>(maker.reading_maps(reading.clone()))
+        };
         // Errors surface here rather than in a worker thread.
         make()?;
         let worker = move || {

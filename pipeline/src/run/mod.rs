@@ -17,7 +17,7 @@ use self::footprint::Images;
 pub use self::making::Making;
 use crate::bucket::cache::ShardCache;
 use crate::bucket::differences::Difference;
-use crate::bucket::manifest::Manifest;
+use crate::bucket::manifest::{Manifest, MapClasses};
 use crate::bucket::object::FetchOptions;
 use crate::bucket::{Bucket, Shard};
 use crate::config::{DataConfig, OnShardError, PipelineConfig};
@@ -26,6 +26,7 @@ use crate::error::PipelineError;
 use crate::metrics::{PipelineMetrics, Scheme};
 use crate::setting::Findings;
 use crate::shard::mixture::{MixedStream, Source};
+use crate::shard::samples::MapMember;
 use crate::shard::striped::StripedStream;
 pub use crate::shard::window::Order;
 use crate::shard::window::{Positioned, PositionedStream, WindowOptions};
@@ -197,6 +198,12 @@ impl Dataset {
             .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
     }
 
+    /// What its label maps hold, if its manifest tells.
+    #[must_use]
+    pub fn map_classes(&self) -> Option<&MapClasses> {
+        self.manifest()?.maps.as_ref()
+    }
+
     /// Shards in their unshuffled order.
     #[must_use]
     pub fn shards(&self) -> &[Shard] {
@@ -232,8 +239,20 @@ impl Dataset {
     /// # Errors
     /// [`PipelineError::BadSetting`] for a cursor or rank that does not fit.
     pub fn samples(&self, order: Order) -> Result<SampleStream, PipelineError> {
+        self.samples_of(order, false)
+    }
+
+    /// As [`Dataset::samples`], each with the bytes of its label map if it has one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn samples_with_maps(&self, order: Order) -> Result<SampleStream, PipelineError> {
+        self.samples_of(order, true)
+    }
+
+    fn samples_of(&self, order: Order, maps: bool) -> Result<SampleStream, PipelineError> {
         Ok(SampleStream {
-            items: self.positioned(order)?,
+            items: self.positioned(order, maps)?,
             budget: Some(FailureBudget::new(self.data.failure_budget, self.metrics.clone())),
             cursor: match order {
                 Order::Sequential | Order::EveryOther { .. } => Cursor::default(),
@@ -250,13 +269,21 @@ impl Dataset {
         BatchStream::start(self, spec, make_worker)
     }
 
-    fn positioned(&self, order: Order) -> Result<Items, PipelineError> {
+    fn map_member(&self, read: bool) -> MapMember {
+        MapMember {
+            extension: self.data.map.as_str().into(),
+            read,
+        }
+    }
+
+    fn positioned(&self, order: Order, maps: bool) -> Result<Items, PipelineError> {
         let options = WindowOptions {
             order,
             window: self.data.shuffle_window,
             readers: self.pipeline.readers,
             fraction: self.data.fraction,
             images: self.data.image.extensions(),
+            map: self.map_member(maps),
             refuse_two_images: match order {
                 Order::Sequential | Order::EveryOther { .. } => true,
                 Order::Shuffled { start, .. } => start.samples() == 0,

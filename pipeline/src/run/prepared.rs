@@ -48,6 +48,7 @@ impl BatchStream {
                 copy.words.clone_from(&batch.words);
                 copy.sets.clone_from(&batch.sets);
                 copy.hidden.clone_from(&batch.hidden);
+                copy.maps.clone_from(&batch.maps);
                 copy.labels.clone_from(&batch.labels);
                 copy.ids.clone_from(&batch.ids);
                 before += batch.len as u64;
@@ -91,6 +92,7 @@ mod tests {
             words: vec![u32::from(value); 2],
             sets: vec![],
             hidden: vec![],
+            maps: vec![],
             labels: vec![-1; 2],
             ids: vec![
                 SampleId {

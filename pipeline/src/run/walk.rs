@@ -28,20 +28,22 @@ impl Iterator for Walk {
 }
 
 impl Dataset {
-    /// Reads the shards once, in order, each sample right behind the [`Step::Entries`] that count its members. Of a mixture, the first source.
+    /// Reads the shards once, in order, each sample with its label map, right behind the [`Step::Entries`] that count its members. Of a mixture, the first
+    /// source.
     ///
     /// # Errors
     /// [`PipelineError::Io`] for threads.
     pub fn walk(&self) -> Result<Walk, PipelineError> {
-        self.walk_of(&self.bucket)
+        self.walk_of(&self.bucket, true)
     }
 
-    fn walk_of(&self, bucket: &Arc<Bucket>) -> Result<Walk, PipelineError> {
+    fn walk_of(&self, bucket: &Arc<Bucket>, maps: bool) -> Result<Walk, PipelineError> {
         let options = SequenceOptions {
             seed: None,
             readers: self.pipeline.readers,
             fraction: self.data.fraction,
             images: self.data.image.extensions(),
+            map: self.map_member(maps),
             max_member_bytes: self.data.max_member_bytes,
             stripe: None,
             portion: 1,
@@ -59,7 +61,7 @@ impl Dataset {
         let others = self.mixture.iter().skip(1).map(|source| &source.bucket);
         for bucket in std::iter::once(&self.bucket).chain(others) {
             let (mut here, mut seen, mut last) = (Tally::default(), 0, None);
-            for step in self.walk_of(bucket)? {
+            for step in self.walk_of(bucket, false)? {
                 match step? {
                     Step::Entries(tally) => here.add(tally),
                     Step::Sample(_, sample) => {

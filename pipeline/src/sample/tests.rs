@@ -15,7 +15,7 @@ fn view(size: u32) -> ViewRequest {
     ViewRequest::new(IMAGE, size)
 }
 
-fn raw(bytes: Vec<u8>, member: u32) -> RawSample {
+pub(super) fn raw(bytes: Vec<u8>, member: u32) -> RawSample {
     RawSample {
         id: SampleId {
             epoch: 0,
@@ -27,6 +27,7 @@ fn raw(bytes: Vec<u8>, member: u32) -> RawSample {
         image: Bytes::from(bytes),
         extension: "jpg".into(),
         label: None,
+        map: None,
     }
 }
 

@@ -44,6 +44,8 @@ pub enum Role {
     Image(usize),
     /// A picture that is not what `data.image` asks for.
     OtherImage,
+    /// The classes of its pixels, as a picture of numbers.
+    Map,
     /// The index of its class, as text.
     Label,
     /// What `splitmask pack` knows about it, as JSON.
@@ -54,13 +56,16 @@ pub enum Role {
 
 impl Role {
     /// By extension. `images` are the extensions of `data.image` in order of preference; without any, every picture may be the image, told by
-    /// what is behind the last dot.
+    /// what is behind the last dot, but for one of the extension `map` (`data.map`), which is never the image unless `images` names it.
     #[must_use]
-    pub fn of(extension: &[u8], images: &[String]) -> Self {
+    pub fn of(extension: &[u8], images: &[String], map: &str) -> Self {
         let extension = extension.to_ascii_lowercase();
         let chosen = |image: &String| image.as_bytes().eq_ignore_ascii_case(&extension);
         if let Some(place) = images.iter().position(chosen) {
             return Self::Image(place);
+        }
+        if map.as_bytes().eq_ignore_ascii_case(&extension) {
+            return Self::Map;
         }
         let last = extension.rsplit(|b| *b == b'.').next().unwrap_or_default();
         if IMAGE_EXTENSIONS.iter().any(|e| e.as_bytes() == last) {
@@ -124,13 +129,19 @@ mod tests {
             ("fine.cls", Role::Other, Role::Other),
             ("json", Role::About, Role::About),
             ("heic", Role::Other, Role::Other),
+            ("Seg.png", Role::Map, Role::Map),
         ] {
             assert_eq!(
-                (Role::of(extension.as_bytes(), &[]), Role::of(extension.as_bytes(), &chosen)),
+                (
+                    Role::of(extension.as_bytes(), &[], "seg.png"),
+                    Role::of(extension.as_bytes(), &chosen, "seg.png")
+                ),
                 (any, of_chosen),
                 "{extension}"
             );
         }
-        assert_eq!(Role::of(b"heic", &["heic".to_owned()]), Role::Image(0));
+        assert_eq!(Role::of(b"heic", &["heic".to_owned()], ""), Role::Image(0));
+        assert_eq!(Role::of(b"seg.png", &["seg.png".to_owned()], "seg.png"), Role::Image(0));
+        assert_eq!(Role::of(b"seg.png", &[], "mask.png"), Role::Image(0));
     }
 }

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use self::group::{Group, Outcome};
-pub use self::options::SampleOptions;
+pub use self::options::{MapMember, SampleOptions};
 use super::byte_reader::shard_error;
 use super::key::{MemberName, Role};
 use super::subset::in_subset;
@@ -140,7 +140,10 @@ impl<R: Read> Samples<R> {
                 return None;
             }
         };
-        let (role, length) = (Role::of(extension, &self.options.images), extension.len());
+        let (role, length) = (
+            Role::of(extension, &self.options.images, &self.options.map.extension),
+            extension.len(),
+        );
         let mut finished = None;
         if self.group.as_ref().is_none_or(|g| g.key() != key) {
             finished = self.finish();
@@ -185,6 +188,7 @@ impl<R: Read> Samples<R> {
                 image,
                 extension,
                 label,
+                map,
             } => Ok(RawSample {
                 id,
                 shard,
@@ -192,6 +196,7 @@ impl<R: Read> Samples<R> {
                 image,
                 extension,
                 label,
+                map,
             }),
             Outcome::Rejected { key, error } => Err(Rejected { id, shard, key, error }),
         })

@@ -7,7 +7,7 @@ use crossbeam_channel::select;
 
 use super::plan::ShardPlan;
 use super::reader::{OpenShard, Portion};
-use super::samples::{Grouped, SampleOptions};
+use super::samples::{Grouped, MapMember, SampleOptions};
 use super::stripes::{Part, Stripes};
 use super::subset::Balance;
 use super::tally::Tally;
@@ -26,6 +26,8 @@ pub struct SequenceOptions {
     pub fraction: f64,
     /// Extensions of the image, in order of preference; empty = the only picture of a key.
     pub images: Arc<[String]>,
+    /// The label map beside the image.
+    pub map: MapMember,
     /// Bytes above which an image is refused.
     pub max_member_bytes: u64,
     /// One stripe of the epoch alone; `None` = all of it.
@@ -176,6 +178,7 @@ impl Sequence {
                 fraction: self.options.fraction,
                 balance: self.balance.clone(),
                 images: Arc::clone(&self.options.images),
+                map: self.options.map.clone(),
                 classes: self.classes,
                 max_member_bytes: self.options.max_member_bytes,
             };

@@ -118,11 +118,13 @@ fn samples_of_hostile_archives() {
             shard: 0,
             path: "s.tar".into(),
             skip: 0,
+            until: None,
             fraction: 1.0,
             balance: None,
             images: [].into(),
             classes: Some(3),
             max_member_bytes: 600,
+            map: splitmask_pipeline::shard::samples::MapMember::unread(""),
         };
         let (mut held, mut next, mut ended, mut tally) = (0, 0, false, Tally::default());
         let mut samples = Samples::new(bytes, options);

@@ -2,6 +2,7 @@
 
 mod found;
 mod fraction;
+mod maps;
 mod safety;
 mod shares;
 

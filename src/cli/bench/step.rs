@@ -13,9 +13,9 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use splitmask_pipeline::config::DataConfig;
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::decode::Limits;
+use splitmask_pipeline::decode::{LabelMap, Limits};
 use splitmask_pipeline::metrics::PipelineMetrics;
-use splitmask_pipeline::pack::{PackOptions, pack};
+use splitmask_pipeline::pack::{MapOptions, PackOptions, pack};
 use splitmask_pipeline::run::{BatchSpec, Dataset, Order};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::tokenize::{BookSpec, PixelSpace, build_random_projection};
@@ -241,9 +241,14 @@ fn peak_memory_mb(device: Device) -> Result<f64, CliError> {
 
 /// Shards of noise in `folder`.
 fn noise(folder: &Path, side: u32) -> Result<String, CliError> {
-    let (pictures, shards) = (folder.join("pictures"), folder.join("shards"));
+    let (pictures, maps, shards) = (folder.join("pictures"), folder.join("maps"), folder.join("shards"));
     let unwritable = |e: &dyn std::fmt::Display| CliError::io(format!("{}: {e}", folder.display()));
-    std::fs::create_dir(&pictures).map_err(|e| unwritable(&e))?;
+    for folder in [&pictures, &maps] {
+        std::fs::create_dir(folder).map_err(|e| unwritable(&e))?;
+    }
+    // For an objective that learns classes of pixels: two, by columns.
+    let classes = (0..side * side).map(|pixel| (pixel % side / 8 % 2) as i16).collect();
+    let map = LabelMap::new(side, side, classes).to_png(255);
     for n in 0..PICTURES {
         // Any numbers without a pattern will do (a linear congruential generator, Knuth's constants).
         let mut state = n + 1;
@@ -254,8 +259,18 @@ fn noise(folder: &Path, side: u32) -> Result<String, CliError> {
             image::Rgb([40, 48, 56].map(|shift| (state >> shift) as u8))
         });
         picture.save(pictures.join(format!("{n}.png"))).map_err(|e| unwritable(&e))?;
+        std::fs::write(maps.join(format!("{n}.png")), &map).map_err(|e| unwritable(&e))?;
     }
-    pack(&PackOptions::new(pictures, shards.clone()), |_| {})?;
+    let options = PackOptions {
+        maps: Some(MapOptions {
+            folder: maps,
+            val_folder: None,
+            classes: vec![],
+            ignore: 255,
+        }),
+        ..PackOptions::new(pictures, shards.clone())
+    };
+    pack(&options, |_| {})?;
     Ok(shards.join("train").display().to_string())
 }
 

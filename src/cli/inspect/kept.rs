@@ -8,7 +8,7 @@ use splitmask_pipeline::types::RawSample;
 pub(super) struct Kept {
     want: usize,
     stride: u64,
-    items: Vec<(Bytes, Option<u32>, String)>,
+    items: Vec<RawSample>,
 }
 
 impl Kept {
@@ -22,8 +22,11 @@ impl Kept {
             return;
         }
         // Copied, for a slice would keep its whole network buffer alive.
-        self.items
-            .push((Bytes::copy_from_slice(&sample.image), sample.label, sample.key.to_string()));
+        self.items.push(RawSample {
+            image: Bytes::copy_from_slice(&sample.image),
+            map: sample.map.as_deref().map(Bytes::copy_from_slice),
+            ..sample.clone()
+        });
         if self.items.len() == 2 * self.want {
             let mut index = 0;
             self.items.retain(|_| {
@@ -35,7 +38,7 @@ impl Kept {
     }
 
     /// `want` of the kept, evenly spaced.
-    pub(super) fn choose(self) -> Vec<(Bytes, Option<u32>, String)> {
+    pub(super) fn choose(self) -> Vec<RawSample> {
         let (have, want) = (self.items.len(), self.want.min(self.items.len()));
         let chosen: Vec<usize> = (0..want).map(|i| i * have / want).collect();
         self.items
@@ -65,6 +68,7 @@ mod tests {
             image: Bytes::new(),
             extension: "png".into(),
             label: None,
+            map: None,
         }
     }
 
@@ -74,7 +78,11 @@ mod tests {
         for length in [3u64, 10, 19, 20, 21, 1000, 4321] {
             let mut kept = Kept::new(10);
             (0..length).for_each(|i| kept.offer(i, &sample(i)));
-            let chosen: Vec<u64> = kept.choose().into_iter().map(|(_, _, key)| key.parse().unwrap()).collect();
+            let chosen: Vec<u64> = kept
+                .choose()
+                .into_iter()
+                .map(|sample| sample.key.to_string().parse().unwrap())
+                .collect();
             assert_eq!(chosen.len() as u64, length.min(10));
             let gaps: Vec<u64> = chosen
                 .windows(2)

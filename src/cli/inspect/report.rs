@@ -7,7 +7,8 @@ use splitmask_pipeline::bucket::differences::{Difference, sentences};
 use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::error::ShardError;
 
-use super::seen::{Reasons, Seen};
+use super::reasons::Reasons;
+use super::seen::Seen;
 use crate::cli::amount;
 
 /// Samples per class, largest first: from the samples where all were read, else from the manifest.
@@ -115,6 +116,7 @@ pub(super) fn describe(url: &str, manifest: Option<&Manifest>, shards: usize, se
     if !seen.entries.by_extension().is_empty() {
         lines.push(format!("  members by extension: {}", seen.entries.seen()));
     }
+    lines.extend(seen.maps.describe(manifest.and_then(|m| m.maps.as_ref()), seen.complete));
     lines.extend(sentences(differences).into_iter().map(|line| format!("  beware: {line}")));
     for (what, reasons) in left_out(seen) {
         for (reason, (n, example)) in reasons {
@@ -200,6 +202,7 @@ pub(super) fn json(
             "width": spread(&seen.widths), "height": spread(&seen.heights), "first_keys": seen.keys,
             "members": seen.entries.by_extension().into_iter().collect::<BTreeMap<_, _>>(),
         },
+        "maps": seen.maps.json(manifest.and_then(|m| m.maps.as_ref()), seen.complete),
         "differences": differences,
         "left_out": numbers,
         "left_out_examples": examples,

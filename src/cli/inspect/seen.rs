@@ -8,12 +8,11 @@ use splitmask_pipeline::run::walk::{Rejected, Step, Tally, Walk};
 use splitmask_pipeline::types::{Image, RawSample};
 
 use super::kept::Kept;
+use super::maps::Maps;
+use super::reasons::{Reasons, count};
 
 /// Keys that are shown.
 const FIRST_KEYS: usize = 5;
-
-/// By reason: how often, and the first of it.
-pub(super) type Reasons = BTreeMap<&'static str, (u64, String)>;
 
 /// What reading samples showed.
 #[derive(Default)]
@@ -41,12 +40,10 @@ pub(super) struct Seen {
     pub(super) complete: bool,
     /// Decodes every image, if that was asked for.
     pub(super) decoder: Option<Decoder>,
+    /// What the label maps hold.
+    pub(super) maps: Maps,
     /// Samples for the sheet.
     pub(super) kept: Kept,
-}
-
-fn count(reasons: &mut Reasons, reason: &'static str, example: impl FnOnce() -> String) {
-    reasons.entry(reason).or_insert_with(|| (0, example())).0 += 1;
 }
 
 impl Seen {
@@ -97,6 +94,7 @@ impl Seen {
                 self.widths.push(width);
                 self.heights.push(height);
                 *self.formats.entry(format!("{:?}", head.format)).or_default() += 1;
+                self.maps.offer(sample, &head);
             }
             Err(error) => return self.lost(&sample.shard, &sample.key, &error),
         }

@@ -144,7 +144,8 @@ impl Tally {
                 Why::NotLearnt
             },
             class: name(theirs, *label as usize),
-            images: *images,
+            number: *images as u64,
+            counted: "images",
         });
         Ok(Accuracy {
             top1: share(counts.iter().map(|(_, right)| right).sum(), self.images),

@@ -29,6 +29,7 @@ fn batch(len: usize) -> Batch {
         words: (0..len as u32 * 16).map(|i| i * 7919 % 32).collect(),
         sets: (0..len).flat_map(sets).collect(),
         hidden: vec![],
+        maps: vec![],
         labels: vec![-1; len],
         ids: vec![
             SampleId {

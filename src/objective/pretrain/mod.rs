@@ -10,7 +10,7 @@ pub mod splitmask;
 pub mod supervised;
 
 use super::Kind;
-use super::transfer::classify;
+use super::transfer::{classify, segment};
 
 /// All objectives; the first one is the default.
 pub static OBJECTIVES: &[&Kind] = &[
@@ -22,4 +22,5 @@ pub static OBJECTIVES: &[&Kind] = &[
     &moco_v3::KIND,
     &supervised::KIND,
     &classify::KIND,
+    &segment::KIND,
 ];

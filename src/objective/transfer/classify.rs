@@ -1,15 +1,17 @@
 //! Classify: a pre-trained encoder and a new head learn the classes of labelled images, as BEiT is fine-tuned (arXiv 2106.08254 §2.6, appendix H). The
 //! measure of arXiv 2112.10740 (§4, Table 9).
 
-use serde::{Deserialize, Serialize};
 use splitmask_pipeline::request::SampleRequest;
 use tch::nn::Path;
 use toml::Table;
 
+use super::freeze::FORWARD_ONLY;
 use crate::objective::classes::{self, Classifier, Parts, Recipe};
 use crate::objective::two_views::Pool;
 use crate::objective::{Kind, Objective, Plan, Scope, Start, read, settings as settings_of, table};
 use crate::setting::{Findings, Fitting, Violation, settings};
+
+pub use super::freeze::Freeze;
 
 /// The row of the registry.
 pub static KIND: Kind = Kind {
@@ -23,17 +25,6 @@ pub static KIND: Kind = Kind {
     variants: || vec![Box::new(ClassifyConfig::default())],
     read: read::<ClassifyConfig>,
 };
-
-/// What keeps the weights that it starts from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "kebab-case")]
-pub enum Freeze {
-    /// Nothing: all of the network learns.
-    #[default]
-    None,
-    /// The encoder: only the head learns, without drop path.
-    Encoder,
-}
 
 settings! {
     /// Fine-tuning's settings (arXiv 2112.10740 table 9; arXiv 2106.08254 appendix H). The encoder is that of `run.init_from`; learning rates by layer are
@@ -68,8 +59,6 @@ settings! {
 
 /// Deviation of the head's weights at the start: 0.02, all of it times 0.001, as in BEiT's code.
 const HEAD_DEVIATION: f64 = 0.02 * 0.001;
-/// A step takes the operations of a forward pass three times, backwards twice of them; a frozen encoder goes forward only.
-const FORWARD_ONLY: f64 = 1.0 / 3.0;
 
 impl ClassifyConfig {
     fn recipe(&self) -> Recipe {

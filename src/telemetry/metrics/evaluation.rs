@@ -38,7 +38,7 @@ impl EvalMetrics {
             accuracy: gauge_per(
                 r,
                 "splitmask_eval_accuracy_ratio",
-                "Accuracy on the validation set at the last evaluation, 0 to 1: of the frozen encoder (knn, linear), or of the classes that the run learns.",
+                "Accuracy on the validation set at the last evaluation, 0 to 1: of the frozen encoder (knn, linear), or of the classes that the run learns; for segment and segment_objects the mean intersection over union.",
             )?,
             layers: register(
                 r,

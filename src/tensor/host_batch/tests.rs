@@ -27,6 +27,7 @@ fn batch() -> Batch {
         words: vec![1, 2, 3, 4, 5, 6, 7, 8],
         sets: vec![A, B, B, A, Neither, A, A, B],
         hidden: vec![Neither, A, A, Neither],
+        maps: vec![],
         labels: vec![3, -1],
         ids: vec![
             SampleId {

@@ -110,6 +110,12 @@ fn draw_sheet(sheet: &Sheet, batch: &Batch, step: u64, setup: &Setup) -> Result<
                     row.push(picture::Cell::Words(words.to_vec()));
                 }
             }
+            Column::Classes(classes) => {
+                let classes = whole(classes)?;
+                for (row, classes) in rows.iter_mut().zip(classes.chunks_exact(classes.len() / batch.len)) {
+                    row.push(picture::Cell::Pixels(picture::planes_of_classes(classes)));
+                }
+            }
             Column::Pixels(pixels) => {
                 let bytes = whole(&setup.spec.train.normalise().undone(pixels).to_kind(Kind::Int64))?;
                 let one = bytes.len() / batch.len;

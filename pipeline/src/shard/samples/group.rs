@@ -50,6 +50,7 @@ pub(super) enum Outcome {
         image: Bytes,
         extension: String,
         label: Option<u32>,
+        map: Option<Bytes>,
     },
     /// A sample that cannot be used.
     Rejected { key: Name, error: SampleError },
@@ -65,6 +66,9 @@ pub(super) struct Group {
     /// Pictures that may be the image, by extension.
     pictures: Vec<String>,
     image: Option<Candidate>,
+    /// Its label map, if maps are read.
+    map: Option<Result<Bytes, SampleError>>,
+    has_map: bool,
     /// The class index that its `.cls` member holds, known or not.
     label: Option<u32>,
     /// Whether the manifest knows no such class.
@@ -87,6 +91,8 @@ impl Group {
             apart,
             pictures: vec![],
             image: None,
+            map: None,
+            has_map: false,
             label: None,
             unknown_class: false,
             has_label: false,
@@ -117,8 +123,9 @@ impl Group {
         if !self.wanted {
             return Ok(());
         }
-        let second_label = role == Role::Label && self.has_label;
+        let second_label = role == Role::Label && self.has_label || role == Role::Map && self.has_map;
         self.has_label |= role == Role::Label;
+        self.has_map |= role == Role::Map;
         let reason = match role {
             _ if !first || second_label => Some(PassedOver::Duplicate),
             _ if self.apart => Some(PassedOver::Scattered),
@@ -136,6 +143,7 @@ impl Group {
                 return self.picture(place, name, size, extension, options, entries);
             }
             Role::Label => self.read_label(size, options, entries),
+            Role::Map => self.read_map(size, options, entries),
             _ if options.balance.is_some() => self.read_about(size, entries),
             _ => Ok(None),
         };
@@ -211,6 +219,22 @@ impl Group {
         Ok(self.unknown_class.then(|| (PassedOver::UnknownClass, label.to_string())))
     }
 
+    fn read_map<R: Read>(
+        &mut self,
+        size: u64,
+        options: &SampleOptions,
+        entries: &mut Entries<R>,
+    ) -> Result<Option<(PassedOver, String)>, TarError> {
+        let limit = options.max_member_bytes;
+        if options.map.read {
+            self.map = Some(match size > limit {
+                true => Err(SampleError::TooManyBytes { bytes: size, limit }),
+                false => Ok(entries.read()?.into()),
+            });
+        }
+        Ok(None)
+    }
+
     fn read_about<R: Read>(&mut self, size: u64, entries: &mut Entries<R>) -> Result<Option<(PassedOver, String)>, TarError> {
         if size > MAX_ABOUT_BYTES {
             return Ok(Some((PassedOver::BadJson, format!("{size} bytes"))));
@@ -254,12 +278,17 @@ impl Group {
             let error = SampleError::TwoImages { images: self.pictures };
             return Some(Outcome::Rejected { key, error });
         }
+        let map = match self.map.transpose() {
+            Ok(map) => map,
+            Err(error) => return Some(Outcome::Rejected { key, error }),
+        };
         Some(match image.content {
             Ok(bytes) => Outcome::Sample {
                 key,
                 image: bytes,
                 extension: image.extension,
                 label: self.label.filter(|_| !self.unknown_class),
+                map,
             },
             Err(error) => Outcome::Rejected { key, error },
         })

@@ -4,6 +4,26 @@ use std::sync::Arc;
 
 use crate::shard::subset::Balance;
 
+/// The member that holds a sample's label map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapMember {
+    /// Its extension; empty = there is none.
+    pub extension: Arc<str>,
+    /// Whether it is read; else it only counts as one of its sample's members.
+    pub read: bool,
+}
+
+impl MapMember {
+    /// A member of that extension that nobody reads.
+    #[must_use]
+    pub fn unread(extension: &str) -> Self {
+        Self {
+            extension: extension.into(),
+            read: false,
+        }
+    }
+}
+
 /// Which samples of a shard are wanted.
 #[derive(Debug, Clone)]
 pub struct SampleOptions {
@@ -23,6 +43,8 @@ pub struct SampleOptions {
     pub balance: Option<Arc<Balance>>,
     /// Extensions of the image, in order of preference; empty = the only picture of a key.
     pub images: Arc<[String]>,
+    /// The label map beside it.
+    pub map: MapMember,
     /// Classes that labels may name; `None` = not known.
     pub classes: Option<u32>,
     /// Bytes above which an image is refused unread.

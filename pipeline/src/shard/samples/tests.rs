@@ -27,6 +27,7 @@ fn options() -> SampleOptions {
         images: Arc::default(),
         classes: None,
         max_member_bytes: 100,
+        map: super::MapMember::unread(""),
     }
 }
 

@@ -101,6 +101,7 @@ mod tests {
                 patches: 8,
                 rows: Tensor::from_slice(&rows),
             }),
+            maps: None,
             labels: Tensor::from_slice(&[-1i64; 3]),
         }
     }

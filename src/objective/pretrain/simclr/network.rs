@@ -133,6 +133,7 @@ mod tests {
             largest_word: 0,
             hidden: None,
             sets: None,
+            maps: None,
             labels: Tensor::full([images], -1, (tch::Kind::Int64, Device::Cpu)),
         }
     }

@@ -44,6 +44,7 @@ fn input(labels: &[i64]) -> StepInput {
         largest_word: 0,
         hidden: None,
         sets: None,
+        maps: None,
         labels: Tensor::from_slice(labels),
     }
 }
@@ -158,6 +159,7 @@ fn images_without_a_usable_label_change_neither_loss_nor_gradients() {
             name: IMAGE.into(),
             pixels: some.views[0].pixels.index_select(0, &rows),
         }],
+        maps: None,
         labels: some.labels.index_select(0, &rows),
         ..input(&[0])
     };

@@ -54,6 +54,7 @@ fn input() -> StepInput {
         largest_word: 0,
         hidden: None,
         sets: None,
+        maps: None,
         labels: Tensor::arange(8, (Dtype::Int64, Device::Cpu)).remainder(5),
     }
 }

@@ -74,6 +74,7 @@ fn batch() -> Batch {
         sets: (0..IMAGES).flat_map(sets).collect(),
         // A crop hides none of its 16 patches, or up to 7.
         hidden: (0..2 * IMAGES).flat_map(hidden).collect(),
+        maps: vec![],
         // One image has none.
         labels: (0..IMAGES as i64).map(|i| i * 5 % 9 - 1).collect(),
         ids: vec![

@@ -81,6 +81,7 @@ fn input(start: i64, len: i64) -> StepInput {
         largest_word: 0,
         sets: None,
         hidden: Some(hidden(start, len)),
+        maps: None,
         labels: Tensor::full([len], -1, (Kind::Int64, Device::Cpu)),
     }
 }

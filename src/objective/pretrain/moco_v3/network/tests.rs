@@ -50,6 +50,7 @@ fn noise(images: i64) -> StepInput {
         largest_word: 0,
         hidden: None,
         sets: None,
+        maps: None,
         labels: Tensor::full([images], -1, (Kind::Int64, Device::Cpu)),
     }
 }

@@ -1,0 +1,185 @@
+//! How well a run that learns classes of pixels tells them, on the label maps of `data.val`: intersection over union, class by class, at the maps' own size.
+
+mod inference;
+mod overlap;
+
+use std::collections::BTreeMap;
+
+use prometheus::Gauge;
+use splitmask_pipeline::bucket::classes::ClassMap;
+use splitmask_pipeline::decode::{Decoder, LabelMap, Limits, MapReading};
+use splitmask_pipeline::error::SampleError;
+use splitmask_pipeline::types::{Image, RawSample, UNLABELLED};
+use tch::{Kind, Tensor};
+use torch_ext::Autocast;
+
+pub use self::inference::{Seer, Windows, stitched};
+pub use self::overlap::{OfClass, Overlap};
+use self::overlap::{Tally, table};
+use super::config::{EvalConfig, Watched};
+use super::error::EvalError;
+use super::evaluation::{BesideNumber, Evaluation, Score, Subject};
+use super::progress::{GoOn, Progress};
+use crate::objective::{Better, Panel};
+use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
+
+/// Mean intersection over union of the classes of pixels that the objective learns, classes of the set matched by name.
+pub struct Segment;
+
+impl Evaluation for Segment {
+    fn name(&self) -> &'static str {
+        "segment"
+    }
+
+    fn doc(&self) -> &'static str {
+        "Intersection over union of the classes of pixels that a run learnt (segment), class by class, on the label maps of data.val."
+    }
+
+    fn number(&self) -> &'static str {
+        "mean_iou"
+    }
+
+    fn better(&self) -> Better {
+        Better::Higher
+    }
+
+    fn panel(&self) -> Option<Panel> {
+        Some(Panel::Shares)
+    }
+
+    fn beside(&self) -> &'static [BesideNumber] {
+        &[
+            BesideNumber {
+                name: "object_mean_iou",
+                panel: Some(Panel::Shares),
+                gauge: |metrics| metrics.eval.accuracy.of(EvalTask::SegmentObjects),
+            },
+            BesideNumber {
+                name: "val_pixel_accuracy",
+                panel: None,
+                gauge: |metrics| metrics.eval.accuracy.of(EvalTask::SegmentPixels),
+            },
+        ]
+    }
+
+    fn task(&self) -> SideTask {
+        SideTask::Segment
+    }
+
+    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
+        metrics.eval.accuracy.of(EvalTask::Segment)
+    }
+
+    fn every(&self, config: &EvalConfig) -> u64 {
+        if config.watch == Watched::Segment { config.every_steps } else { 0 }
+    }
+
+    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
+        let found = measure(subject, go_on)?;
+        Ok(Score {
+            value: found.mean_iou,
+            line: format!(
+                "mean IoU {:.4}, without the first class {:.4}, pixel accuracy {:.4} (always the commonest class: {:.4})",
+                found.mean_iou, found.object_mean_iou, found.pixel_accuracy, found.chance
+            ),
+            table: table(&found),
+            details: serde_json::json!(found),
+            layers: Vec::new(),
+            beside: vec![found.object_mean_iou, found.pixel_accuracy],
+            picture: None,
+            remarks: found.remarks,
+        })
+    }
+}
+
+/// A sample's picture and the learnt class of each of its pixels, both upright.
+fn opened(raw: &RawSample, reading: &MapReading, decoder: &mut Decoder, limits: Limits) -> Result<(Image, LabelMap), SampleError> {
+    let header = decoder.header(&raw.image)?;
+    let (map, orientation) = LabelMap::of_sample(raw, &header, reading, limits)?;
+    let mut picture = Image::default();
+    decoder.decode(&raw.image, &mut picture)?;
+    Ok((picture, map.upright(orientation)))
+}
+
+/// Overlap on `data.val`, of `eval.max_queries` images at most. Images are decoded one after the other on this thread.
+///
+/// # Errors
+/// [`EvalError::NoClasses`], [`EvalError::NoMaps`], [`EvalError::NoneLearnt`], the stream's error, [`EvalError::OutOfTime`] or libtorch's.
+pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Overlap, EvalError> {
+    let _guard = tch::no_grad_guard();
+    let _autocast = subject.bf16.then(|| Autocast::bf16(subject.device)).transpose()?;
+    let learnt = subject.training.classes.ok_or(EvalError::NoClasses)?;
+    let data = subject.sets.data;
+    let set = subject.sets.val_set()?;
+    let theirs: Vec<String> = set
+        .map_classes()
+        .map(|maps| maps.learnt(data.map_reduce_zero).0.to_vec())
+        .unwrap_or_default();
+    let named = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
+    let by_name = ClassMap::new(named(&theirs).as_deref(), named(learnt).as_deref());
+    let limits = Limits {
+        max_pixels: data.max_pixels,
+        max_bytes: data.max_member_bytes,
+        ..Limits::default()
+    };
+    let reading = set.map_reading();
+    let mut decoder = Decoder::new(limits);
+    let mut seer = Seer::new(
+        subject.objective,
+        subject.device,
+        subject.normalise,
+        subject.sets.image,
+        Windows::of(subject.eval),
+    );
+    let mut tally = Tally::default();
+    let mut dropped: BTreeMap<&'static str, (usize, String)> = BTreeMap::new();
+    let most = subject.eval.max_queries as usize;
+    for raw in set.samples_with_maps(splitmask_pipeline::run::Order::Sequential)? {
+        let raw = raw?;
+        let (picture, map) = match opened(&raw, &reading, &mut decoder, limits) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let example = || format!("{}: {}: {error}", raw.shard, raw.key);
+                dropped.entry(error.reason()).or_insert_with(|| (0, example())).0 += 1;
+                continue;
+            }
+        };
+        let logits = seer.see(&picture)?.ok_or(EvalError::NoClasses)?;
+        if logits.isfinite().all().int64_value(&[]) == 0 {
+            return Err(EvalError::Torch(
+                "the network's answers are not finite: its weights are broken".into(),
+            ));
+        }
+        let classes = logits.size()[0];
+        tally.outputs = classes as usize;
+        let truth: Vec<i64> = map
+            .classes
+            .iter()
+            .map(|class| match by_name.label((*class).into()) {
+                known if (0..classes).contains(&known) => known,
+                _ => {
+                    tally.left_out(*class);
+                    UNLABELLED.into()
+                }
+            })
+            .collect();
+        let truth = Tensor::from_slice(&truth).to_device(subject.device);
+        let said = logits.argmax(0, false).flatten(0, -1);
+        let pairs = (&truth * classes + said).masked_select(&truth.ge(0));
+        let counts = pairs.bincount::<Tensor>(None, classes * classes).to_kind(Kind::Int64);
+        tally.add(&Vec::<i64>::try_from(counts)?);
+        if !go_on(Progress::Images("val", tally.images)) {
+            return Err(EvalError::OutOfTime);
+        }
+        if most > 0 && tally.images >= most {
+            break;
+        }
+    }
+    let warning = (!by_name.is_by_name()).then(|| {
+        let where_missing = if theirs.is_empty() { data.val.as_str() } else { "the run's checkpoint" };
+        format!(
+            "classes were matched by number, because their names (manifest.json) are missing in {where_missing}: the same number may mean another class"
+        )
+    });
+    tally.answer(&data.val, &theirs, learnt, dropped, warning)
+}

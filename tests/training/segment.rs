@@ -1,0 +1,181 @@
+//! Segmentation with label maps: from pictures with maps to maps of somebody's own pictures, and what is refused on the way.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::finetune::{SHORT, ask, config, said, train, weights};
+use crate::ground::Ground;
+
+const OBJECTIVE: &str = "kind = \"segment\"\nwidth = 32\ndrop_path = 0.0";
+const WATCH: &str = "[eval]\nwatch = \"segment\"\nevery_steps = 60";
+
+#[test]
+fn a_pretrained_encoder_learns_the_classes_of_pixels_and_draws_maps() {
+    let ground = Ground::with_maps();
+    train(&ground, "pretrained", &[SHORT]);
+    let data = ground.path("data/train").display().to_string();
+    let sheet = ground.path("sheet.png").display().to_string();
+    let (code, out, err) = ask(&["inspect", &data, "--read", "all", "--contact-sheet", &sheet]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        out.contains("label maps (seg.png): of") && out.contains("5 classes") && out.contains("largest: ground"),
+        "{out}"
+    );
+    assert!(!out.contains("beware"), "{out}");
+
+    fs::write(ground.config(), config(&ground, OBJECTIVE, WATCH)).unwrap();
+    let from = format!("run.init_from={}", ground.path("pretrained").display());
+    let log = train(&ground, "segmented", &[&from, "optim.total_steps=120", "optim.lr=3e-3"]);
+    assert!(log.contains("initialised from weights") && log.contains("mean IoU"), "{log}");
+    let trace = ground.trace("segmented");
+    let told: Vec<&Value> = trace.iter().filter(|line| line["mean_iou"].is_f64()).collect();
+    assert_eq!(
+        told.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [60, 120]
+    );
+    let last = told[1];
+    assert!(
+        last["mean_iou"].as_f64().unwrap() > 0.5,
+        "shapes of four kinds in flat colours: {last}"
+    );
+    assert!(
+        last["object_mean_iou"].is_f64() && last["val_pixel_accuracy"].as_f64().unwrap() > 0.7,
+        "{last}"
+    );
+    let step = trace.iter().rev().find(|line| line["segmentation"].is_f64()).unwrap();
+    assert!(step["segmentation"].as_f64() < step["frequency_guess"].as_f64(), "{step}");
+    assert_eq!(
+        (step["unlabelled_pixels"].as_f64(), step["unknown_class_pixels"].as_f64()),
+        (Some(0.0), Some(0.0))
+    );
+    assert!(image::open(ground.path("segmented/segments.png")).unwrap().width() > 300);
+
+    let run = ground.path("segmented").display().to_string();
+    let (code, out, err) = ask(&["eval", "segment", &run, "--json"]);
+    assert_eq!(code, Some(0), "{err}");
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        found["segment"]["mean_iou"], last["mean_iou"],
+        "the command finds what the run found: {out}"
+    );
+    let classes: Vec<&str> = found["segment"]["classes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["class"].as_str().unwrap())
+        .collect();
+    assert_eq!(classes, ["ground", "disc", "square", "stripes", "cross"]);
+    let (code, out, err) = ask(&["eval", "segment", &run, "--slide", "--stride", "16"]);
+    assert!(
+        code == Some(0) && out.contains("mean IoU") && out.contains("worst classes"),
+        "{err}"
+    );
+
+    predictions(&ground, &run);
+    export(&ground, &run);
+}
+
+/// Maps of a user's own pictures, one of them broken.
+fn predictions(ground: &Ground, run: &str) {
+    let mine = ground.path("mine");
+    fs::create_dir(&mine).unwrap();
+    fs::copy(ground.path("images/class1/03.png"), mine.join("a.png")).unwrap();
+    fs::write(mine.join("broken.png"), "no picture").unwrap();
+    let (folder, out) = (mine.display().to_string(), ground.path("answers"));
+    let (code, _, err) = ask(&["predict", run, &folder]);
+    assert!(code == Some(64) && err.contains("--out"), "{err}");
+    let (code, told, err) = ask(&["predict", run, &folder, "--out", &out.display().to_string(), "--json"]);
+    assert!(code == Some(64) && err.contains("1 of 2 files could not be read"), "{err}");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let answer = &told["images"][0];
+    let classes = answer["classes"].as_array().unwrap();
+    let shares: f64 = classes.iter().map(|class| class["share"].as_f64().unwrap()).sum();
+    assert!((shares - 1.0).abs() < 1e-9 && classes[0]["name"] == "ground", "{answer}");
+    // The map is one that can be trained on.
+    let bytes = fs::read(out.join("a.png")).unwrap();
+    let reading = splitmask_pipeline::decode::MapReading::default();
+    let map = splitmask_pipeline::decode::LabelMap::read(&bytes, &reading, splitmask_pipeline::decode::Limits::default()).unwrap();
+    assert_eq!((map.width, map.height), (64, 64));
+    let ground_pixels = map.classes.iter().filter(|class| **class == 0).count() as u64;
+    assert_eq!(Some(ground_pixels), classes[0]["pixels"].as_u64());
+    assert!(out.join("a.overlay.png").exists());
+}
+
+fn export(ground: &Ground, run: &str) {
+    let out = ground.path("exported");
+    let (code, told, err) = ask(&[
+        "export",
+        run,
+        "--format",
+        "safetensors",
+        "--out",
+        &out.display().to_string(),
+        "--verify",
+    ]);
+    assert!(code == Some(0) && told.contains("verified"), "{err}");
+    let about: Value = serde_json::from_str(&fs::read_to_string(out.join("segment.json")).unwrap()).unwrap();
+    assert_eq!((&about["classes"][4], &about["doublings"]), (&"cross".into(), &1.into()));
+    let card = fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(
+        card.contains("fine-tuned for segmentation") && card.contains("from load_segmenter import load"),
+        "{card}"
+    );
+    let loader = fs::read_to_string(out.join("load_segmenter.py")).unwrap();
+    assert!(loader.lines().filter(|line| !line.trim().is_empty()).count() <= 50);
+    let rest: std::collections::BTreeMap<String, tch::Tensor> = tch::Tensor::read_safetensors(out.join("decoder.safetensors"))
+        .unwrap()
+        .into_iter()
+        .collect();
+    let trained = weights(&ground.path("segmented/checkpoints/step-00000120"));
+    for name in ["head.deconv.0.weight", "head.deconv.0.norm.running_var", "head.classifier.bias"] {
+        assert_eq!(rest[name], trained[name], "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_segmented_is_refused_with_file_key_and_value() {
+    let ground = Ground::new();
+    let refused = |text: String, sets: &[&str], told: &[&str]| {
+        fs::write(ground.config(), text).unwrap();
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+        let (code, _, err) = said(&ground.train(&sets).output().unwrap());
+        assert_eq!(code, Some(64), "{err}");
+        for words in told {
+            assert!(err.contains(words), "{words:?} is not in {err}");
+        }
+        assert!(!ground.path("run/checkpoints").exists());
+    };
+    refused(
+        config(&ground, OBJECTIVE, ""),
+        &[],
+        &["data.train", "has no label maps", "manifest.json tells of none", "--maps"],
+    );
+    refused(
+        config(&ground, "kind = \"mae\"", WATCH),
+        &[],
+        &["eval.watch", "\"segment\"", "\"mae\" learns no classes of pixels"],
+    );
+    refused(
+        config(&ground, OBJECTIVE, ""),
+        &["model.patch=14", "model.image=28"],
+        &["model.patch", "14", "4, 8, 16, 32"],
+    );
+    let with_maps = Ground::with_maps();
+    let at = |set: &str| format!("data.train={}/{set}", with_maps.path("data").display());
+    refused(
+        config(&ground, OBJECTIVE, ""),
+        &[&at("train"), "data.map_ignore=0"],
+        &["data.map_ignore", "says that 255 stands for nothing", "hint: "],
+    );
+    refused(
+        config(&ground, OBJECTIVE, ""),
+        &[&at("train"), "objective.classes=7"],
+        &["objective.classes", "7", "names 5 classes of label maps"],
+    );
+    refused(
+        config(&ground, OBJECTIVE, WATCH),
+        &[&at("train")],
+        &["data.val", "has no label maps", "eval.watch = \"segment\"", "--map-classes"],
+    );
+}
