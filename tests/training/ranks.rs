@@ -97,7 +97,11 @@ fn a_mean_over_labelled_pixels_is_that_of_all_ranks() {
     std::fs::write(ground.config(), with_objective(&ground, "segment", "width = 16\ndrop_path = 0.0\n")).unwrap();
     let of = |world: usize| trace(&ground, &format!("segment-{world}"), world, &["data.map_reduce_zero=true"]);
     let (want, have) = (of(1), of(2));
-    assert!(want.iter().all(|step| step["unlabelled_pixels"].as_f64() > Some(0.3)), "{:?}", want[0]);
+    assert!(
+        want.iter().all(|step| step["unlabelled_pixels"].as_f64() > Some(0.3)),
+        "{:?}",
+        want[0]
+    );
     close(&want[..3], &have[..3], 1e-5);
     close(&want, &have, 1e-3);
 }
