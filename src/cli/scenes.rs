@@ -115,3 +115,74 @@ fn write(scene: &Scene, side: u32, path: &dyn Fn(&str, &str) -> PathBuf) -> Resu
         .collect();
     put("objects", "json", json!({ "annotations": objects }).to_string().into_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::drawings::GROUPS;
+    use super::*;
+
+    const SIDE: u32 = 64;
+    /// What the drawings of a group are painted with; no ground has it, for those are bright.
+    const INK: [u8; 3] = [20, 30, 40];
+
+    /// Discs of one colour on transparent ground, so large that they are reduced twice, for each group and set.
+    fn drawn() -> tempfile::TempDir {
+        let tree = tempfile::tempdir().unwrap();
+        for (group, (folder, _)) in GROUPS.iter().enumerate() {
+            let folder = tree.path().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            for n in 0..24u32 {
+                let (side, r) = (300 + n, 130 + n as i32);
+                let disc = image::RgbaImage::from_fn(side, side, |x, y| {
+                    let (dx, dy) = (x as i32 - side as i32 / 2, y as i32 - side as i32 / 2);
+                    let inside = dx * dx + dy * dy < r * r;
+                    // Transparent pixels hold another colour, which must not bleed in; no two files are alike.
+                    if inside {
+                        image::Rgba([INK[0], INK[1], INK[2], 255])
+                    } else {
+                        image::Rgba([255, group as u8, n as u8, 0])
+                    }
+                });
+                disc.save(folder.join(format!("{group}-{n}.png"))).unwrap();
+            }
+        }
+        tree
+    }
+
+    #[test]
+    fn maps_show_what_is_drawn_and_the_same_drawings_give_the_same_scenes() {
+        let tree = drawn();
+        let drawings = Drawings::find(tree.path()).unwrap();
+        let mut covered = 0;
+        for number in 0..20 {
+            let scene = compose(&drawings, number % 2 == 1, SIDE, 5, number).unwrap();
+            let again = compose(&drawings, number % 2 == 1, SIDE, 5, number).unwrap();
+            assert!(scene.picture == again.picture && scene.classes == again.classes, "scene {number}");
+            assert_ne!(scene.classes, compose(&drawings, number % 2 == 1, SIDE, 6, number).unwrap().classes);
+            let mut by_class = BTreeMap::<i16, u32>::new();
+            for (pixel, class) in scene.picture.pixels().zip(&scene.classes).filter(|(_, class)| **class > 0) {
+                *by_class.entry(*class).or_default() += 1;
+                covered += 1;
+                // At its edge a drawing is half as strong as the ground at least.
+                assert!(pixel.0.iter().zip(INK).all(|(value, ink)| value.abs_diff(ink) <= 120), "{pixel:?}");
+            }
+            let mut of_objects = BTreeMap::<i16, u32>::new();
+            for object in &scene.objects {
+                *of_objects.entry(object.class).or_default() += object.pixels;
+                let [left, top, width, height] = object.area;
+                assert!(left + width <= SIDE && top + height <= SIDE && object.pixels <= width * height);
+            }
+            assert_eq!(by_class, of_objects, "scene {number}");
+        }
+        assert!(covered > 20 * SIDE * SIDE / 20, "{covered} pixels of 20 scenes belong to objects");
+    }
+
+    #[test]
+    fn a_folder_without_the_groups_is_refused_by_name() {
+        let tree = tempfile::tempdir().unwrap();
+        let refused = Drawings::find(tree.path()).err().expect("nothing is there").message;
+        assert!(refused.contains("too few drawings of mammals among its 0 PNG files"), "{refused}");
+    }
+}

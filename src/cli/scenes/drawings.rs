@@ -26,7 +26,7 @@ pub(super) const CLASSES: [&str; 12] = [
 ];
 
 /// Folders of openclipart, and the group of each.
-const GROUPS: [(&str, usize); 19] = [
+pub(super) const GROUPS: [(&str, usize); 19] = [
     ("animals/mammals", 0),
     ("animals/birds", 1),
     ("animals/bugs", 2),
@@ -179,14 +179,16 @@ pub(super) fn resized(drawing: &RgbaImage, side: u32) -> RgbaImage {
     }
     let scaled = |length: u32| (u64::from(length) * u64::from(side)).div_ceil(u64::from(longer)).max(2) as u32;
     let weighted = image::ImageBuffer::from_fn(width, height, |x, y| {
-        let [r, g, b, a] = drawing.get_pixel(x, y).0.map(f32::from);
-        image::Rgba([r * a / 255.0, g * a / 255.0, b * a / 255.0, a])
+        // The crate's resize takes floats for shares and cuts them at 1.
+        let [r, g, b, a] = drawing.get_pixel(x, y).0.map(|value| f32::from(value) / 255.0);
+        image::Rgba([r * a, g * a, b * a, a])
     });
     let small: image::ImageBuffer<image::Rgba<f32>, Vec<f32>> =
         image::imageops::resize(&weighted, scaled(width), scaled(height), image::imageops::FilterType::Triangle);
     RgbaImage::from_fn(small.width(), small.height(), |x, y| {
         let [r, g, b, a] = small.get_pixel(x, y).0;
-        let colour = |value: f32| (value * 255.0 / a.max(1e-3)).round().clamp(0.0, 255.0) as u8;
-        image::Rgba([colour(r), colour(g), colour(b), a.round().clamp(0.0, 255.0) as u8])
+        let byte = |share: f32| (share * 255.0).round().clamp(0.0, 255.0) as u8;
+        let [red, green, blue] = [r, g, b].map(|value| byte(value / a.max(1e-3)));
+        image::Rgba([red, green, blue, byte(a)])
     })
 }
