@@ -84,7 +84,9 @@ fn any_number_of_ranks_has_one_order_and_goes_on_from_any_others_place() {
         }
         for world in [2, 4] {
             let each = count / world as usize;
-            let ranks: Vec<_> = (0..world).map(|rank| take(&dataset, Cursor::default(), rank, world, each)).collect();
+            let ranks: Vec<_> = (0..world)
+                .map(|rank| take(&dataset, Cursor::default(), rank, world, each))
+                .collect();
             let joined: Vec<SampleId> = (0..each).flat_map(|n| ranks.iter().map(move |r| r[n].0)).collect();
             assert_eq!(joined, global, "{world} ranks, window {window}");
             for n in [0, 3, 40, each / 2, each - 25] {
@@ -95,7 +97,11 @@ fn any_number_of_ranks_has_one_order_and_goes_on_from_any_others_place() {
                     let rest: Vec<_> = (0..then).map(|rank| take(&dataset, at, rank, then, 6)).collect();
                     let rest: Vec<SampleId> = (0..6).flat_map(|n| rest.iter().map(move |r| r[n].0)).collect();
                     let want = &global[done..];
-                    assert_eq!(rest[..want.len().min(rest.len())], want[..rest.len().min(want.len())], "{world} to {then} behind {done}");
+                    assert_eq!(
+                        rest[..want.len().min(rest.len())],
+                        want[..rest.len().min(want.len())],
+                        "{world} to {then} behind {done}"
+                    );
                 }
             }
         }
@@ -112,8 +118,14 @@ fn the_order_is_shuffled_over_all_shards() {
     let dataset = open(folder.path().to_str().unwrap(), &striped(4, 64), &pipeline(1, 2));
     let ids: Vec<SampleId> = take(&dataset, Cursor::default(), 0, 1, 320).into_iter().map(|s| s.0).collect();
     let shards = |ids: &[SampleId]| ids.iter().map(|id| id.shard).collect::<BTreeSet<_>>().len();
-    assert!(ids.chunks(32).all(|batch| shards(batch) >= 4), "a batch has images of four places at least");
-    let followed = ids.windows(5).filter(|w| w[0].shard == w[4].shard && w[4].member == w[0].member + 1).count();
+    assert!(
+        ids.chunks(32).all(|batch| shards(batch) >= 4),
+        "a batch has images of four places at least"
+    );
+    let followed = ids
+        .windows(5)
+        .filter(|w| w[0].shard == w[4].shard && w[4].member == w[0].member + 1)
+        .count();
     assert!(followed < 60, "{followed} samples of a stripe follow each other as in their shard");
 }
 
@@ -135,7 +147,10 @@ fn all_ranks_together_read_the_shards_about_once() {
     };
     let (whole, cut) = (opened(1), opened(4));
     assert!(whole.iter().all(|n| *n >= 60), "without stripes each opens all: {whole:?}");
-    assert!(cut.iter().all(|n| (15..=20).contains(n)), "with them each opens a quarter, and looks ahead: {cut:?}");
+    assert!(
+        cut.iter().all(|n| (15..=20).contains(n)),
+        "with them each opens a quarter, and looks ahead: {cut:?}"
+    );
 }
 
 #[test]
@@ -151,7 +166,11 @@ fn a_shard_that_ends_early_or_is_missing_costs_its_samples_alone() {
     let end = half.len() - 1024;
     cut[end..].fill(0);
     fs::write(folder.path().join("s-005.tar"), &cut).unwrap();
-    fs::write(folder.path().join("s-002.tar"), vec![7; fs::metadata(folder.path().join("s-002.tar")).unwrap().len() as usize]).unwrap();
+    fs::write(
+        folder.path().join("s-002.tar"),
+        vec![7; fs::metadata(folder.path().join("s-002.tar")).unwrap().len() as usize],
+    )
+    .unwrap();
     let lost = |id: &SampleId| id.shard == 2 || (id.shard == 5 && id.member >= 10);
     let want: Vec<SampleId> = whole.iter().map(|s| s.0).filter(|id| !lost(id)).collect();
     let dataset = open(url, &striped(4, 40), &pipeline(1, 2));
@@ -161,7 +180,11 @@ fn a_shard_that_ends_early_or_is_missing_costs_its_samples_alone() {
     let rest: Vec<SampleId> = take(&dataset, whole[99].1, 0, 1, 20).into_iter().map(|s| s.0).collect();
     let after: Vec<SampleId> = whole[100..].iter().map(|s| s.0).filter(|id| !lost(id)).take(20).collect();
     assert_eq!(rest, after);
-    assert!(dataset.differences().iter().any(|d| d.to_string().contains("s-005.tar")), "{:?}", dataset.differences());
+    assert!(
+        dataset.differences().iter().any(|d| d.to_string().contains("s-005.tar")),
+        "{:?}",
+        dataset.differences()
+    );
 }
 
 #[test]
@@ -172,7 +195,10 @@ fn what_cannot_be_cut_is_refused_by_key_and_value() {
     let dataset = open(url, &striped(4, 32), &pipeline(1, 1));
     let refused = |dataset: &Dataset, start, world| stream(dataset, start, 0, world).err().unwrap().to_string();
     let text = refused(&dataset, Cursor::default(), 3);
-    assert!(text.contains("data.stripes = 4") && text.contains("3 ranks") && text.contains("1, 2, 4"), "{text}");
+    assert!(
+        text.contains("data.stripes = 4") && text.contains("3 ranks") && text.contains("1, 2, 4"),
+        "{text}"
+    );
     let place = take(&dataset, Cursor::default(), 0, 1, 5)[4].1;
     let text = refused(&open(url, &striped(4, 48), &pipeline(1, 1)), place, 1);
     assert!(text.contains("data.shuffle_window = 48") && text.contains("= 32"), "{text}");

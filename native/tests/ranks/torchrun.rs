@@ -9,7 +9,11 @@ fn torchrun(scenario: &str, ranks: usize, arguments: &[&str], env: &[(&str, &str
     // A turn among the clusters.
     let _turn = Cluster::new(1);
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let cache = || folder("XDG_CACHE_HOME").unwrap_or_else(|| folder("HOME").unwrap().join(".cache")).join("splitmask");
+    let cache = || {
+        folder("XDG_CACHE_HOME")
+            .unwrap_or_else(|| folder("HOME").unwrap().join(".cache"))
+            .join("splitmask")
+    };
     let laid_out = || folder("SPLITMASK_CACHE").unwrap_or_else(cache).join("torchrun-2.11.0/bin/torchrun");
     let program = folder("TORCHRUN").unwrap_or_else(laid_out);
     assert!(

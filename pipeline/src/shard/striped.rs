@@ -70,7 +70,9 @@ impl StripedStream {
         };
         let counts = bucket.shards.iter().map(|shard| shard.samples.ok_or(&shard.path));
         let counts = counts.collect::<Result<Vec<u32>, _>>().map_err(|shard| {
-            let detail = format!("stripes are cut by the counts of manifest.json, and {shard} has none: `splitmask pack` writes it, and 1 needs none");
+            let detail = format!(
+                "stripes are cut by the counts of manifest.json, and {shard} has none: `splitmask pack` writes it, and 1 needs none"
+            );
             wrong("data.stripes", number.to_string(), detail)
         })?;
         if !number.is_multiple_of(world) {
@@ -127,7 +129,11 @@ impl StripedStream {
                 },
                 recv(self.stop.receiver()) -> _ => return None,
             };
-            debug_assert_eq!((window.epoch, window.number), (place.epoch, place.window), "windows come in their order");
+            debug_assert_eq!(
+                (window.epoch, window.number),
+                (place.epoch, place.window),
+                "windows come in their order"
+            );
             let own = derive(self.seed, Purpose::WindowOrder, u64::from(number), 1, 0);
             let mut random = rng(own, Purpose::WindowOrder, u64::from(window.epoch), window.number);
             let order = permutation(window.samples.len() as u32, &mut random);
@@ -224,7 +230,10 @@ impl Iterator for StripedStream {
                 }
                 Some(Ok(sample)) => sample,
             };
-            let end = self.ranks.row_end(self.position).expect("every world-th position is this process's");
+            let end = self
+                .ranks
+                .row_end(self.position)
+                .expect("every world-th position is this process's");
             self.position += self.world;
             let Some(sample) = sample else {
                 continue;

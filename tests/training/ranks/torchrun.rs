@@ -15,7 +15,12 @@ use crate::servers::installed;
 /// torchrun: the one of TORCHRUN, else that of `make setup`, which needs Python 3.11.
 fn torchrun() -> PathBuf {
     std::env::var_os("TORCHRUN").map_or_else(
-        || installed("torchrun-2.11.0/bin/torchrun", "PyTorch's launcher (for Python 3.11; TORCHRUN=FILE names another)"),
+        || {
+            installed(
+                "torchrun-2.11.0/bin/torchrun",
+                "PyTorch's launcher (for Python 3.11; TORCHRUN=FILE names another)",
+            )
+        },
         PathBuf::from,
     )
 }
@@ -33,7 +38,13 @@ impl Agent {
         let train = ground.train(&["--set", &format!("run.dir=\"{}\"", ground.path(run).display())]);
         let mut command = Command::new(torchrun());
         command
-            .args(["--standalone", "--no-python", "--nproc-per-node=2", "--max-restarts=40", "--monitor-interval=0.1"])
+            .args([
+                "--standalone",
+                "--no-python",
+                "--nproc-per-node=2",
+                "--max-restarts=40",
+                "--monitor-interval=0.1",
+            ])
             .arg(train.get_program())
             .args(train.get_args());
         for set in sets {
