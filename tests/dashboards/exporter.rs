@@ -118,12 +118,14 @@ fn advance_trainer(train: &TrainMetrics, step: u64) {
     train.images.inc_by(16);
     train.ranks.exchange.inc_by(0.002);
     train.ranks.tick.inc_by(0.001);
+    train.ranks.tick_message.inc_by(0.0003);
+    train.ranks.ticks.inc();
     train.step_duration.observe(0.09 + 0.02 * (t * 0.7).sin());
     train.last_step_timestamp.set(unix_seconds());
     for (index, phase) in Phase::ALL.iter().enumerate() {
         train
             .phase(*phase)
-            .inc_by(0.1 * [0.03, 0.02, 0.3, 0.5, 0.1, 0.01, 0.02, 0.01, 0.01][index]);
+            .inc_by(0.1 * [0.03, 0.02, 0.3, 0.5, 0.1, 0.01, 0.02, 0.01, 0.01, 0.01][index]);
     }
     let inpaint = 5.0 + 4.0 * (-t / 200.0).exp();
     let means = [

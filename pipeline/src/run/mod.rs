@@ -293,7 +293,7 @@ impl Dataset {
         };
         let striped = self.data.stripes > 1 && matches!(order, Order::Shuffled { .. });
         if striped {
-            StripedStream::start(Arc::clone(&self.bucket), &options, self.data.stripes, Stop::default()).map(Items::Striped)
+            StripedStream::start(&self.bucket, &options, self.data.stripes, Stop::default()).map(Items::Striped)
         } else if self.mixture.is_empty() {
             PositionedStream::start(Arc::clone(&self.bucket), &options, Stop::default()).map(Items::One)
         } else {

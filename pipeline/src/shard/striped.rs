@@ -59,7 +59,7 @@ impl StripedStream {
     /// # Errors
     /// [`PipelineError::BadSetting`] for a place without a manifest, processes that do not divide the stripes, another `data.shuffle_window` than the
     /// one that the run began with; [`PipelineError::Io`] for threads.
-    pub fn start(bucket: Arc<Bucket>, options: &WindowOptions, number: u32, stop: Stop) -> Result<Self, PipelineError> {
+    pub fn start(bucket: &Arc<Bucket>, options: &WindowOptions, number: u32, stop: Stop) -> Result<Self, PipelineError> {
         let wrong = |key: &str, value: String, detail: String| PipelineError::BadSetting {
             key: key.into(),
             value,
@@ -96,7 +96,7 @@ impl StripedStream {
         let readers = options.readers.div_ceil(mine.len()).max(1);
         let own = mine
             .into_iter()
-            .map(|stripe| Stripe::start(&bucket, options, (&stripes, stripe), readers, (seed, position), &stop))
+            .map(|stripe| Stripe::start(bucket, options, (&stripes, stripe), readers, (seed, position), &stop))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             stripes,
@@ -339,10 +339,9 @@ impl Filler {
                     }
                     window.samples[(offset % size) as usize] = Some(sample);
                     // The last one of a window; those of an epoch's last window are followed by its end.
-                    if offset % size + 1 == window.samples.len() as u64 && window.number + 1 < windows {
-                        if !self.send_on(&mut window, windows) {
-                            return Ok(());
-                        }
+                    let full = offset % size + 1 == window.samples.len() as u64 && window.number + 1 < windows;
+                    if full && !self.send_on(&mut window, windows) {
+                        return Ok(());
                     }
                 }
                 Step::ShardFailed(error) => last_error = Some(passed_over(&self.bucket, error, self.stop_on_shard_error)?),

@@ -118,7 +118,7 @@ fn killed(kills: u64, seed: u64) {
     let sets = [total.as_str(), "log.every_steps=1", "checkpoint.every_steps=10"];
     Company::start(&ground, "undisturbed", 2, &sets).finish();
 
-    println!("moments of seed {seed}");
+    let mut moments = format!("moments of seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut agent = Agent::start(&ground, "killed", &sets);
     let mut last = None;
@@ -133,7 +133,7 @@ fn killed(kills: u64, seed: u64) {
             agent.until("the step of the kill", |_| (step(&ground, "killed") >= at).then_some(()));
             std::thread::sleep(Duration::from_millis(random.random_range(0..20)));
         }
-        println!("kill {kill}: rank {rank} behind step {}", step(&ground, "killed"));
+        moments += &format!("; rank {rank} behind step {}", step(&ground, "killed"));
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim as i32), nix::sys::signal::Signal::SIGKILL)
             .unwrap_or_else(|e| panic!("rank {rank} cannot be killed ({e}):\n{}", agent.log()));
         last = Some(victim);
@@ -146,19 +146,19 @@ fn killed(kills: u64, seed: u64) {
         assert!(began.elapsed() < Duration::from_secs(180), "it does not end:\n{}", agent.log());
         std::thread::sleep(Duration::from_millis(50));
     };
-    assert!(status.success(), "{status}: {}", agent.log());
+    assert!(status.success(), "{moments}: {status}: {}", agent.log());
 
     let (want, have) = (ground.trace("undisturbed"), ground.trace("killed"));
     assert_eq!(want.len(), have.len());
     for (want, have) in want.iter().zip(&have) {
-        assert_eq!(want, have, "the resumed run differs at step {}", want["step"]);
+        assert_eq!(want, have, "{moments}: the resumed run differs at step {}", want["step"]);
     }
     let weights = |run: &str| {
         let root = ground.path(run).join("checkpoints");
         let last = splitmask::checkpoint::steps(&root).pop().unwrap();
         fs::read(root.join(format!("step-{last:08}/model.safetensors"))).unwrap()
     };
-    assert!(weights("undisturbed") == weights("killed"), "other weights");
+    assert!(weights("undisturbed") == weights("killed"), "{moments}: other weights");
     let (want, have) = (progress(&ground, "undisturbed"), progress(&ground, "killed"));
     assert_eq!(want["cursors"], have["cursors"]);
     assert_eq!(want["word_counts"], have["word_counts"]);
