@@ -12,7 +12,8 @@ use crate::types::{Image, UNLABELLED};
 
 /// Side of the patches of one class, pixels.
 const PATCH: u32 = 8;
-const COLOURS: [[u8; 3]; 5] = [[250, 10, 10], [10, 250, 10], [10, 10, 250], [250, 250, 10], [130, 130, 130]];
+/// Corners of the cube of colours: a pixel that blends others is never one of them.
+const COLOURS: [[u8; 3]; 5] = [[250, 10, 10], [10, 250, 10], [10, 10, 250], [250, 250, 10], [10, 10, 10]];
 
 /// A picture of flat patches, each in the colour of its class, and its map.
 fn painted(width: u32, height: u32, seed: u32) -> (Image, Vec<i16>) {
