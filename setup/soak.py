@@ -217,6 +217,15 @@ class Soak:
         beside.rename(self.config)
 
 
+def lives(process: subprocess.Popen) -> bool:
+    """Whether it is no process that a kill is ending: its connections break a moment before it is gone."""
+    try:
+        process.wait(1)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
 def ask_around(runs: list[Run], enough: threading.Event):
     """A scraper and a browser; now and then a client that asks two hundred times and never reads."""
     deaf: list[socket.socket] = []
@@ -229,7 +238,7 @@ def ask_around(runs: list[Run], enough: threading.Event):
                 if run.ask(path) is not None:
                     run.scrapes += 1
                 # One that was killed, or has not begun to listen, owes no answer.
-                elif listened and run.listens and run.process is process:
+                elif listened and run.listens and run.process is process and lives(process):
                     run.unanswered.append(f"{path}: {run.trouble}")
             if n % 5 == 0:
                 try:

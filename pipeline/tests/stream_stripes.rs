@@ -41,6 +41,7 @@ fn write(folder: &Path, counts: &[u32]) {
         shards: counts.iter().enumerate().map(entry).collect(),
         classes: vec![],
         label_counts: vec![],
+        maps: None,
         statistics: ImageStatistics::default(),
         provenance: String::new(),
     };
