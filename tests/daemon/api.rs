@@ -111,18 +111,24 @@ fn the_history_goes_on_over_restarts_and_events_with_it() {
     assert_eq!(daemon.end(), 75);
     let mut file = fs::OpenOptions::new().append(true).open(ground.path("run/metrics.jsonl")).unwrap();
     std::io::Write::write_all(&mut file, line(5001).as_bytes()).unwrap();
-    let daemon = ground.daemon(&["admin.watch=false", "optim.lr=1e-3"]).ready();
+    let mut daemon = ground.daemon(&["admin.watch=false", "optim.lr=1e-3"]).ready();
     let (_, history) = daemon.json("GET", "/api/v1/history");
     assert_eq!(history["last_step"], 5001);
-    let (_, events) = daemon.json("GET", "/api/v1/events");
-    let kinds: Vec<&str> = events["events"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|e| e["event"].as_str().unwrap())
-        .collect();
-    assert_eq!(kinds.iter().filter(|k| **k == "start").count(), 2, "{kinds:?}");
-    assert!(kinds.contains(&"stop") && kinds.contains(&"checkpoint"), "{kinds:?}");
+    let kinds = |events: &Value| -> Vec<String> {
+        let all = events["events"].as_array().unwrap();
+        all.iter().map(|e| e["event"].as_str().unwrap().to_owned()).collect()
+    };
+    // The journal is written by a thread of its own.
+    let mut events = Value::Null;
+    daemon.until("the second start is among the events", |d| {
+        events = d.json("GET", "/api/v1/events").1;
+        kinds(&events).iter().filter(|kind| *kind == "start").count() == 2
+    });
+    let kinds = kinds(&events);
+    assert!(
+        kinds.contains(&"stop".to_owned()) && kinds.contains(&"checkpoint".to_owned()),
+        "{kinds:?}"
+    );
     let second = events["events"]
         .as_array()
         .unwrap()

@@ -49,11 +49,14 @@ fn a_run_whose_bucket_is_away_waits_in_good_health_and_goes_on() {
     assert_eq!(daemon.ask("POST", "/-/checkpoint").unwrap().0, 503);
     daemon.until("it tries again by itself", |d| d.log().matches("is tried again").count() >= 2);
     away_until(&ground, true);
-    let daemon = daemon.ready();
+    let mut daemon = daemon.ready();
     assert_eq!(daemon.metric("splitmask_train_bucket_away"), 0.0);
     assert!(daemon.json("GET", "/api/v1/status").1["waiting"].is_null());
-    let events: Vec<String> = ground.journal().iter().map(|e| e["event"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(events, ["start", "stop", "waiting", "start"]);
+    // The journal is written by a thread of its own.
+    daemon.until("the start is in the journal", |_| {
+        let events: Vec<String> = ground.journal().iter().map(|e| e["event"].as_str().unwrap().to_owned()).collect();
+        events == ["start", "stop", "waiting", "start"]
+    });
     daemon.signal("TERM");
     assert_eq!(daemon.end(), 75);
 }
