@@ -362,6 +362,10 @@ impl<T: Train> Supervisor<T> {
             if failure.away && self.draining.is_some() {
                 return self.stopped();
             }
+            // The trainer and this thread count the same time: whichever sees its end first, the words are the same.
+            if end == End::Disk && self.draining.is_some() && self.status().unsaved.is_some() {
+                return self.grace_over();
+            }
             self.built_with.located(failure)
         }));
         if let Some(Err(e)) = &self.last {
