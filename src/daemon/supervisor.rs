@@ -358,16 +358,7 @@ impl<T: Train> Supervisor<T> {
             Err(failure) if failure.error.code == ExitCode::Io => End::Disk,
             Err(_) => End::Failed,
         };
-        self.last = Some(result.map_err(|failure| {
-            if failure.away && self.draining.is_some() {
-                return self.stopped();
-            }
-            // The trainer and this thread count the same time: whichever sees its end first, the words are the same.
-            if end == End::Disk && self.draining.is_some() && self.status().unsaved.is_some() {
-                return self.grace_over();
-            }
-            self.built_with.located(failure)
-        }));
+        self.last = Some(result.map_err(|failure| self.why_it_ended(failure)));
         if let Some(Err(e)) = &self.last {
             let why = e.message.clone();
             if end == End::Away {

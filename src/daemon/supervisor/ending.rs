@@ -10,6 +10,7 @@ use crate::daemon::train::Train;
 use crate::daemon::{start, transaction};
 use crate::exit::{CliError, ExitCode};
 use crate::signals::{Signal, Stop, StopRequests};
+use crate::trainer::control::Failure;
 
 impl<T: Train> Supervisor<T> {
     /// Lets whoever scrapes at intervals read that the run is finished, so that its end is not taken for a crash.
@@ -53,6 +54,19 @@ impl<T: Train> Supervisor<T> {
                 "admin.grace_s = {grace} ran out before the last checkpoint {why}; the run goes on from the one before, or begins anew if there is none"
             ),
             hint: Some(hint.into()),
+        }
+    }
+
+    /// What a trainer that failed is told as.
+    pub(super) fn why_it_ended(&self, failure: Failure) -> CliError {
+        let disk = failure.error.code == ExitCode::Io;
+        if failure.away && self.draining.is_some() {
+            self.stopped()
+        } else if disk && self.draining.is_some() && self.status().unsaved.is_some() {
+            // The trainer and this thread count the same time for the last checkpoint: whichever sees its end first, the words are the same.
+            self.grace_over()
+        } else {
+            self.built_with.located(failure)
         }
     }
 
