@@ -132,8 +132,9 @@ pub(crate) fn input(config: &ObjectiveConfig) -> StepInput {
         maps: request.map_pixels().gt(&0).then(|| {
             let side = i64::from(request.views[0].size);
             let classes = config.classes().map_or(2, i64::from);
-            // Some pixels are of no class.
-            Tensor::randint_low(-1, classes, [BATCH, side, side], (Kind::Int64, Device::Cpu))
+            // Squares of a quarter of the side, for no head tells single pixels apart; some are of no class.
+            let squares = Tensor::randint_low(-1, classes, [BATCH, 4, 1, 4, 1], (Kind::Int64, Device::Cpu));
+            squares.expand([BATCH, 4, side / 4, 4, side / 4], false).reshape([BATCH, side, side])
         }),
         labels: match config.classes() {
             Some(classes) => Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)).remainder(i64::from(classes)),

@@ -152,7 +152,7 @@ fn samples_without_a_fitting_map_are_dropped_by_reason() {
     let other = sample(png(&image), &LabelMap::new(30, 40, classes), 0);
     let picture = RawSample {
         map: Some(whole.image.clone()),
-        ..whole.clone()
+        ..whole
     };
     let crop = CropConfig::default();
     for (raw, reason, words) in [
