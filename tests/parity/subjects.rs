@@ -134,7 +134,9 @@ pub(crate) fn input(config: &ObjectiveConfig) -> StepInput {
             let classes = config.classes().map_or(2, i64::from);
             // Squares of a quarter of the side, for no head tells single pixels apart; some are of no class.
             let squares = Tensor::randint_low(-1, classes, [BATCH, 4, 1, 4, 1], (Kind::Int64, Device::Cpu));
-            squares.expand([BATCH, 4, side / 4, 4, side / 4], false).reshape([BATCH, side, side])
+            squares
+                .expand([BATCH, 4, side / 4, 4, side / 4], false)
+                .reshape([BATCH, side, side])
         }),
         labels: match config.classes() {
             Some(classes) => Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)).remainder(i64::from(classes)),

@@ -221,13 +221,7 @@ fn repeated_images_are_learnt_from_as_if_each_view_were_an_image() {
         ..input(&[0, 3, -1, 1, 0, 3, -1, 1, 0, 3, -1, 1])
     };
     let (have, gradient_have) = gradient(&config, &repeated);
-    let (want, gradient_want) = gradient(
-        &SupervisedConfig {
-            repeats: 1,
-            ..config.clone()
-        },
-        &apart,
-    );
+    let (want, gradient_want) = gradient(&SupervisedConfig { repeats: 1, ..config }, &apart);
     for name in ["classification", "class_accuracy", "frequency_guess", "unlabelled"] {
         let (have, want) = (number(&have, name).unwrap(), number(&want, name).unwrap());
         assert!((have - want).abs() < 1e-6, "{name}: {have} {want}");
