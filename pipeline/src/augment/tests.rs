@@ -330,3 +330,34 @@ fn the_same_stream_gives_the_same_view() {
     assert_eq!(views[0], views[2]);
     assert_ne!(views[0], views[1]);
 }
+
+#[test]
+fn a_box_that_begins_exactly_on_a_pixel_reads_no_memory_beside_it() {
+    let pixels = (0..64 * 64)
+        .flat_map(|at| [(at % 64) * 4, (at / 64) * 4, 90].map(|v| v as u8))
+        .collect();
+    let picture = Image {
+        width: 64,
+        height: 64,
+        pixels,
+    };
+    let seen = |x: f64, y: f64, flip: bool| {
+        let area = Rect {
+            x,
+            y,
+            width: 32.0,
+            height: 32.0,
+        };
+        let draw = CropDraw { area, flip, margin: 3.0 };
+        let mut out = vec![];
+        Resampler::new().view(&Window::whole(&picture), Orientation::default(), &draw, 64, &mut out);
+        out
+    };
+    // Half a pixel a step: with a quarter in front the first one lies on a pixel, with three quarters the last one.
+    for (x, y) in [(10.25, 10.25), (10.75, 10.75), (0.25, 31.75), (31.75, 0.25)] {
+        for flip in [false, true] {
+            let (on, beside) = (seen(x, y, flip), seen(x + 1e-4, y - 1e-4, flip));
+            assert!(on.iter().zip(&beside).all(|(a, b)| a.abs_diff(*b) <= 1), "{x} {y}");
+        }
+    }
+}
