@@ -35,9 +35,8 @@ import urllib.request
 from pathlib import Path
 
 from bad_store import Store, damage, draw
+from small_run import TIMING
 
-# Fields of metrics.jsonl that tell time, as src/trainer/metrics_log.rs has them.
-TIMING = ("time", "images_per_second", "data_wait_ratio", "seconds")
 CHECKPOINT_EVERY = 50
 
 

@@ -181,19 +181,13 @@ pub(super) const NUMBERS: &[Number] = &[
     },
 ];
 
-/// Share of the loss of a guess by frequency above which nothing was learnt.
-const LEARNT_NOTHING: f64 = 0.98;
-
 /// The ways in which learning classes may learn nothing.
 pub(super) const COLLAPSE: &[CollapseRule] = &[
     CollapseRule {
         name: "classification_by_frequency",
         help: "the classification loss is above 98 % of that of a guess by how frequent each class is: nothing is seen in the images",
         remedy: "lower `optim.lr`, lengthen `optim.warmup_steps`; labels that do not belong to their images do it too",
-        holds: |at| {
-            let guess = at.mean("frequency_guess").filter(|guess| *guess > 0.0);
-            guess.is_some_and(|guess| at.mean("classification").is_some_and(|loss| loss > LEARNT_NOTHING * guess))
-        },
+        holds: |at| at.is_a_guess("classification", "frequency_guess"),
     },
     CollapseRule {
         name: "images_without_label",

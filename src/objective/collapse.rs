@@ -17,7 +17,16 @@ impl Judged<'_> {
     pub fn mean(&self, name: &str) -> Option<f64> {
         self.means.get(name).copied()
     }
+
+    /// Whether the loss `term` is hardly below what a guess pays that sees no image, the number `guess`: nothing is learnt.
+    pub(super) fn is_a_guess(&self, term: &str, guess: &str) -> bool {
+        let guess = self.mean(guess).filter(|guess| *guess > 0.0);
+        guess.is_some_and(|guess| self.mean(term).is_some_and(|loss| loss > LEARNT_NOTHING * guess))
+    }
 }
+
+/// Share of a guess's loss above which nothing was learnt.
+const LEARNT_NOTHING: f64 = 0.98;
 
 /// One way to collapse. Log intervals in a row that it holds for, after the warm-up, are the gauge `splitmask_train_collapsed_intervals{rule="NAME"}`.
 #[derive(Clone, Copy)]

@@ -7,6 +7,7 @@
 mod classes;
 mod collapse;
 mod error;
+mod frequencies;
 mod input;
 mod kind;
 mod masked;

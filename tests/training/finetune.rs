@@ -244,29 +244,19 @@ fn a_frozen_encoder_is_bit_for_bit_what_it_started_from() {
 #[test]
 fn what_cannot_be_fine_tuned_is_refused_with_file_key_and_value() {
     let ground = Ground::new();
-    let refused = |text: String, sets: &[&str], told: &[&str]| {
-        fs::write(ground.config(), text).unwrap();
-        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
-        let (code, _, err) = said(&ground.train(&sets).output().unwrap());
-        assert_eq!(code, Some(64), "{err}");
-        for words in told {
-            assert!(err.contains(words), "{words:?} is not in {err}");
-        }
-        assert!(!ground.path("run/checkpoints").exists());
-    };
     let classify = |more: &str, eval: &str| config(&ground, &format!("kind = \"classify\"\n{more}"), eval);
-    refused(
-        classify("freeze = \"neck\"", ""),
+    ground.refuses(
+        &classify("freeze = \"neck\"", ""),
         &[],
         &["config.toml", "objective.freeze", "\"neck\"", "encoder"],
     );
-    refused(
-        classify("freeze = \"encoder\"", ""),
+    ground.refuses(
+        &classify("freeze = \"encoder\"", ""),
         &[],
         &["run.init_from", "required", "objective.freeze = \"encoder\""],
     );
-    refused(
-        config(&ground, "kind = \"mae\"", "[eval]\nwatch = \"classify\""),
+    ground.refuses(
+        &config(&ground, "kind = \"mae\"", "[eval]\nwatch = \"classify\""),
         &[],
         &["eval.watch", "\"classify\"", "\"mae\" learns no classes"],
     );
@@ -288,10 +278,6 @@ fn what_cannot_be_fine_tuned_is_refused_with_file_key_and_value() {
         let (code, _, err) = ask(&["pack", &ground.path(images).display().to_string(), &place.display().to_string()]);
         assert_eq!(code, Some(0), "{err}");
         let val = format!("data.val={}/train", place.display());
-        refused(
-            judged.clone(),
-            &[&val],
-            &["data.val = ", told, "eval.watch = \"classify\"", "hint: "],
-        );
+        ground.refuses(&judged, &[&val], &["data.val = ", told, "eval.watch = \"classify\"", "hint: "]);
     }
 }

@@ -157,6 +157,20 @@ bind = ""
         command
     }
 
+    /// Fails unless a start with this config, and `sets` over it, is refused as bad input (64) in words that have all of `told`, and leaves no checkpoints.
+    #[track_caller]
+    pub(crate) fn refuses(&self, text: &str, sets: &[&str], told: &[&str]) {
+        fs::write(self.config(), text).unwrap();
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+        let output = self.train(&sets).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{err}");
+        for words in told {
+            assert!(err.contains(words), "{words:?} is not in {err}");
+        }
+        assert!(!self.path("run/checkpoints").exists());
+    }
+
     /// Lines of a run's `metrics.jsonl` without the fields that tell time.
     pub(crate) fn trace(&self, run: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::finetune::{SHORT, ask, config, said, train, weights};
+use crate::finetune::{SHORT, ask, config, train, weights};
 use crate::ground::Ground;
 
 const OBJECTIVE: &str = "kind = \"segment\"\nwidth = 32\ndrop_path = 0.0";
@@ -136,45 +136,35 @@ fn export(ground: &Ground, run: &str) {
 #[test]
 fn what_cannot_be_segmented_is_refused_with_file_key_and_value() {
     let ground = Ground::new();
-    let refused = |text: String, sets: &[&str], told: &[&str]| {
-        fs::write(ground.config(), text).unwrap();
-        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
-        let (code, _, err) = said(&ground.train(&sets).output().unwrap());
-        assert_eq!(code, Some(64), "{err}");
-        for words in told {
-            assert!(err.contains(words), "{words:?} is not in {err}");
-        }
-        assert!(!ground.path("run/checkpoints").exists());
-    };
-    refused(
-        config(&ground, OBJECTIVE, ""),
+    ground.refuses(
+        &config(&ground, OBJECTIVE, ""),
         &[],
         &["data.train", "has no label maps", "manifest.json tells of none", "--maps"],
     );
-    refused(
-        config(&ground, "kind = \"mae\"", WATCH),
+    ground.refuses(
+        &config(&ground, "kind = \"mae\"", WATCH),
         &[],
         &["eval.watch", "\"segment\"", "\"mae\" learns no classes of pixels"],
     );
-    refused(
-        config(&ground, OBJECTIVE, ""),
+    ground.refuses(
+        &config(&ground, OBJECTIVE, ""),
         &["model.patch=14", "model.image=28"],
         &["model.patch", "14", "4, 8, 16, 32"],
     );
     let with_maps = Ground::with_maps();
     let at = |set: &str| format!("data.train={}/{set}", with_maps.path("data").display());
-    refused(
-        config(&ground, OBJECTIVE, ""),
+    ground.refuses(
+        &config(&ground, OBJECTIVE, ""),
         &[&at("train"), "data.map_ignore=0"],
         &["data.map_ignore", "says that 255 stands for nothing", "hint: "],
     );
-    refused(
-        config(&ground, OBJECTIVE, ""),
+    ground.refuses(
+        &config(&ground, OBJECTIVE, ""),
         &[&at("train"), "objective.classes=7"],
         &["objective.classes", "7", "names 5 classes of label maps"],
     );
-    refused(
-        config(&ground, OBJECTIVE, WATCH),
+    ground.refuses(
+        &config(&ground, OBJECTIVE, WATCH),
         &[&at("train")],
         &["data.val", "has no label maps", "eval.watch = \"segment\"", "--map-classes"],
     );

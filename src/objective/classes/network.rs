@@ -10,6 +10,7 @@ use super::Recipe;
 use super::erasing::erased;
 use super::mixing::Mix;
 use crate::model::{Init, Vit, layer_norm, linear, through};
+use crate::objective::frequencies::Frequencies;
 use crate::objective::input::shape;
 use crate::objective::two_views::Pool;
 use crate::objective::{Losses, MixedImages, Objective, ObjectiveError, Plan, Scope, StepContext, image};
@@ -44,10 +45,7 @@ pub(in crate::objective) struct Classifier {
     head: nn::Linear,
     classes: i64,
     parts: Parts,
-    /// f32 K: logarithms of how frequent the classes are; all alike where that is not known.
-    frequencies: Tensor,
-    /// The commonest class, where that is known.
-    commonest: Option<i64>,
+    frequencies: Frequencies,
 }
 
 impl Classifier {
@@ -63,19 +61,6 @@ impl Classifier {
             // Nothing that is learnt from goes through it.
             vit.freeze_norm();
         }
-        let counts: Vec<u64> = if at.label_counts.len() == classes {
-            at.label_counts.to_vec()
-        } else {
-            vec![0; classes]
-        };
-        let total: u64 = counts.iter().sum();
-        // One image more of each, so that no class is impossible.
-        let share = |count: u64| (((count + 1) as f64) / (total as f64 + classes as f64)).ln() as f32;
-        let frequencies: Vec<f32> = counts.iter().map(|count| share(*count)).collect();
-        let commonest = (0..)
-            .zip(&counts)
-            .max_by_key(|(class, count)| (**count, -*class))
-            .map(|(class, _)| class);
         let init = Init::Normal { std: parts.head_deviation };
         Self {
             head: linear(&(vs / "head"), vit.dim(), classes as i64, true, init),
@@ -83,8 +68,7 @@ impl Classifier {
             vit,
             classes: classes as i64,
             parts,
-            frequencies: Tensor::from_slice(&frequencies).to_device(vs.device()),
-            commonest: commonest.filter(|_| total > 0),
+            frequencies: Frequencies::new(at.label_counts, classes, vs.device()),
         }
     }
 
@@ -187,7 +171,7 @@ impl Classifier {
         let class = if share >= 0.5 { x.labels.shallow_clone() } else { partner_labels };
         let usable = self.usable(&class);
         let told = logits.argmax(-1, false).eq_tensor(&class).logical_and(&usable);
-        let guess = mean(-(&targets * &self.frequencies).sum(Kind::Float));
+        let guess = mean(-(&targets * &self.frequencies.logarithms).sum(Kind::Float));
         let mut stats = vec![
             ("class_accuracy", mean_of_views(told.sum(Kind::Float))),
             ("frequency_guess", guess),
@@ -197,7 +181,7 @@ impl Classifier {
             ),
         ];
         let commonest = |commonest: i64| mean(class.eq(commonest).logical_and(&usable).sum(Kind::Float));
-        stats.extend(self.commonest.map(|class| ("commonest_class", commonest(class))));
+        stats.extend(self.frequencies.commonest.map(|class| ("commonest_class", commonest(class))));
         Ok(Losses {
             stats,
             ..Losses::of_term("classification", loss)

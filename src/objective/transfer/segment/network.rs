@@ -8,6 +8,7 @@ use torch_ext::ranks::{Ranks, RanksError, Reduce};
 use super::{KIND, SegmentConfig};
 use crate::head::DeconvHead;
 use crate::model::Vit;
+use crate::objective::frequencies::Frequencies;
 use crate::objective::input::shape;
 use crate::objective::{Column, Losses, Objective, ObjectiveError, Plan, Scope, Sheet, StepContext, image, settings};
 use crate::tensor::{StepInput, look};
@@ -19,10 +20,8 @@ pub(super) struct Segmenter {
     head: DeconvHead,
     classes: i64,
     frozen: bool,
-    /// f32 K: logarithms of how frequent the classes are among the pixels; all alike where that is not known.
-    frequencies: Tensor,
-    /// The commonest class, where that is known.
-    commonest: Option<i64>,
+    /// Of the classes among the pixels.
+    frequencies: Frequencies,
 }
 
 impl Segmenter {
@@ -34,26 +33,13 @@ impl Segmenter {
         if config.is_frozen() {
             vit.freeze();
         }
-        let counts: Vec<u64> = match at.label_counts.len() == classes {
-            true => at.label_counts.to_vec(),
-            false => vec![0; classes],
-        };
-        let total: f64 = counts.iter().map(|count| *count as f64).sum();
-        // One pixel more of each, so that no class is impossible.
-        let share = |count: &u64| ((*count as f64 + 1.0) / (total + classes as f64)).ln() as f32;
-        let frequencies: Vec<f32> = counts.iter().map(share).collect();
-        let commonest = (0..)
-            .zip(&counts)
-            .max_by_key(|(class, count)| (**count, -*class))
-            .map(|(class, _)| class);
         let doublings = DeconvHead::doublings(at.model.patch).expect("a patch that was checked");
         Self {
             head: DeconvHead::new(&(vs / "head"), vit.dim(), doublings, config.width.into(), classes as i64),
             vit,
             classes: classes as i64,
             frozen: config.is_frozen(),
-            frequencies: Tensor::from_slice(&frequencies).to_device(vs.device()),
-            commonest: commonest.filter(|_| total > 0.0),
+            frequencies: Frequencies::new(at.label_counts, classes, vs.device()),
         }
     }
 
@@ -116,14 +102,18 @@ impl Objective for Segmenter {
         let among = |these: Tensor| these.logical_and(&usable).sum(Kind::Float) / &labelled;
         // A guess by frequency costs the same at each pixel of a class.
         let class = targets.clamp(0, self.classes - 1).flatten(0, -1);
-        let of_frequency = self.frequencies.index_select(0, &class).view_as(&targets) * usable.to_kind(Kind::Float);
+        let of_frequency = self.frequencies.logarithms.index_select(0, &class).view_as(&targets) * usable.to_kind(Kind::Float);
         let mut stats = vec![
             ("pixel_accuracy", among(logits.argmax(1, false).eq_tensor(maps))),
             ("frequency_guess", -of_frequency.sum(Kind::Float) / &labelled),
             ("unlabelled_pixels", share(&maps.lt(0))),
             ("unknown_class_pixels", share(&maps.ge(self.classes))),
         ];
-        stats.extend(self.commonest.map(|commonest| ("commonest_class", among(maps.eq(commonest)))));
+        stats.extend(
+            self.frequencies
+                .commonest
+                .map(|commonest| ("commonest_class", among(maps.eq(commonest)))),
+        );
         Ok(Losses {
             stats,
             ..Losses::of_term("segmentation", loss)

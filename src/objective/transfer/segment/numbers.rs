@@ -60,19 +60,13 @@ pub(super) const NUMBERS: &[Number] = &[
     },
 ];
 
-/// Share of the loss of a guess by frequency above which nothing was learnt.
-const LEARNT_NOTHING: f64 = 0.98;
-
 /// The ways in which segmentation may learn nothing.
 pub(super) const COLLAPSE: &[CollapseRule] = &[
     CollapseRule {
         name: "segmentation_by_frequency",
         help: "the segmentation loss is above 98 % of that of a guess by how many pixels each class has: nothing is seen in the images",
         remedy: "lower `optim.lr`, lengthen `optim.warmup_steps`; maps that do not belong to their images do it too (`splitmask inspect --contact-sheet`)",
-        holds: |at| {
-            let guess = at.mean("frequency_guess").filter(|guess| *guess > 0.0);
-            guess.is_some_and(|guess| at.mean("segmentation").is_some_and(|loss| loss > LEARNT_NOTHING * guess))
-        },
+        holds: |at| at.is_a_guess("segmentation", "frequency_guess"),
     },
     CollapseRule {
         name: "pixels_of_unknown_classes",
