@@ -79,6 +79,7 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
     };
     let (files, mut unreadable) = files::files(args.images)?;
     let named = files.len() + unreadable.len();
+    keep_apart(&files, out)?;
     std::fs::create_dir_all(out).map_err(|e| CliError::io(format!("{}: {e}", out.display())))?;
     let network = Network::of(config, Some(folder))?;
     let mut eval = config.eval.clone();
@@ -136,6 +137,32 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
     refuse_unreadable(unreadable.len(), named, args.json)
 }
 
+/// Refuses a folder for maps in which there are images that are looked at: a map has the name of its image, and would take its place.
+fn keep_apart(files: &[PathBuf], out: &Path) -> Result<(), CliError> {
+    let Ok(folder) = out.canonicalize() else {
+        return Ok(());
+    };
+    // A link in the folder is replaced, not what it leads to; so the folders that the names stand in count.
+    let within = |file: &&PathBuf| {
+        let place = file
+            .parent()
+            .filter(|place| !place.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        place.canonicalize().is_ok_and(|place| place == folder)
+    };
+    match files.iter().find(within) {
+        None => Ok(()),
+        Some(file) => Err(CliError::usage(
+            format!(
+                "--out = {}: {} lies in this folder, and maps with the names of their images would take their places",
+                readable(out),
+                readable(file)
+            ),
+            "name another folder for the maps: it is made if it is not there".to_owned(),
+        )),
+    }
+}
+
 /// Decodes a file upright; says whether it ends before its image does, or why it cannot be read.
 fn opened(file: &Path, decoder: &mut Decoder, largest: u64, picture: &mut Image) -> Result<bool, String> {
     let bytes = files::read(file, largest)?;
@@ -177,6 +204,24 @@ fn write(file: &Path, out: &Path, stem: &str, mut picture: Image, classes: Vec<i
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_with_images_that_are_looked_at_takes_no_maps() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, maps) = (dir.path().join("here"), dir.path().join("maps"));
+        std::fs::create_dir(&here).unwrap();
+        let files = [here.join("x.png")];
+        std::fs::write(&files[0], "").unwrap();
+        let refused = |out: &Path| keep_apart(&files, out).err().map(|e| e.message);
+        assert_eq!(refused(&maps), None, "not there yet");
+        std::fs::create_dir(&maps).unwrap();
+        assert_eq!(refused(&maps), None);
+        std::os::unix::fs::symlink(&here, dir.path().join("link")).unwrap();
+        for out in [here.clone(), maps.join("../here"), dir.path().join("link")] {
+            let told = refused(&out).unwrap();
+            assert!(told.starts_with("--out = ") && told.contains("x.png lies in this folder"), "{told}");
+        }
+    }
 
     #[test]
     fn files_of_one_name_get_a_number() {
