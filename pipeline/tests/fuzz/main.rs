@@ -10,14 +10,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mutate::fuzz;
+use png::{BitDepth, ColorType};
 use splitmask_pipeline::bucket::manifest::Manifest;
-use splitmask_pipeline::decode::{Decoder, Limits};
+use splitmask_pipeline::decode::{Decoder, LabelMap, Limits, MapReading};
 use splitmask_pipeline::metrics::PassedOver;
 use splitmask_pipeline::shard::samples::{SampleOptions, Samples};
 use splitmask_pipeline::shard::tally::Tally;
 use splitmask_pipeline::shard::tar::{Entries, EntryKind, TarError};
-use splitmask_pipeline::types::Image;
-use stream_support::bad_files::{KINDS, jpeg, png, spoil};
+use splitmask_pipeline::types::{Image, UNLABELLED};
+use stream_support::bad_files::{self, KINDS, jpeg, spoil};
 
 /// Archives with every kind of header that writers use.
 fn archives() -> Vec<Vec<u8>> {
@@ -231,9 +232,54 @@ fn hostile_jpegs() {
 
 #[test]
 fn hostile_pngs() {
-    let mut seeds: Vec<Vec<u8>> = (0..4).map(png).collect();
+    let mut seeds: Vec<Vec<u8>> = (0..4).map(bad_files::png).collect();
     seeds.extend(["png bomb", "png body"].map(|k| spoil(k, 5).1));
     pictures("png", &seeds, 4_000);
+}
+
+/// A label map of 13 × 7 pixels whose numbers take `depth` bits.
+fn label_map(depth: BitDepth, colour: ColorType) -> Vec<u8> {
+    let mut bytes = vec![];
+    let mut encoder = png::Encoder::new(&mut bytes, 13, 7);
+    encoder.set_depth(depth);
+    encoder.set_color(colour);
+    if colour == ColorType::Indexed {
+        encoder.set_palette((0..3 << (depth as usize).min(8)).map(|n| n as u8).collect::<Vec<u8>>());
+    }
+    let rows: Vec<u8> = (0..7 * (13 * depth as usize).div_ceil(8)).map(|n| (n * 29) as u8).collect();
+    encoder.write_header().unwrap().write_image_data(&rows).unwrap();
+    bytes
+}
+
+#[test]
+fn hostile_label_maps() {
+    let depths = [BitDepth::One, BitDepth::Two, BitDepth::Four, BitDepth::Eight, BitDepth::Sixteen];
+    let grey = depths.map(|depth| label_map(depth, ColorType::Grayscale));
+    let indexed = depths[..4].iter().map(|depth| label_map(*depth, ColorType::Indexed));
+    let seeds: Vec<Vec<u8>> = grey.into_iter().chain(indexed).collect();
+    let limits = Limits {
+        max_pixels: 1 << 22,
+        max_bytes: 64 << 20,
+        ..Limits::default()
+    };
+    for reduce_zero in [false, true] {
+        let reading = MapReading {
+            reduce_zero,
+            ..MapReading::default()
+        };
+        let mut good = 0;
+        fuzz("label-map", &seeds, 4_000, |bytes| {
+            let start = Instant::now();
+            if let Ok(map) = LabelMap::read(bytes, &reading, limits) {
+                good += 1;
+                assert!(u64::from(map.width) * u64::from(map.height) <= limits.max_pixels);
+                assert_eq!(map.classes.len(), map.width as usize * map.height as usize);
+                assert!(map.classes.iter().all(|class| *class >= UNLABELLED));
+            }
+            assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        });
+        assert!(good > 0, "nothing was accepted");
+    }
 }
 
 /// Those of `tests/zoo` that are neither JPEG nor PNG: TIFF, GIF, BMP and WebP in all their flavours.
