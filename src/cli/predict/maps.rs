@@ -217,7 +217,7 @@ mod tests {
         std::fs::create_dir(&maps).unwrap();
         assert_eq!(refused(&maps), None);
         std::os::unix::fs::symlink(&here, dir.path().join("link")).unwrap();
-        for out in [here.clone(), maps.join("../here"), dir.path().join("link")] {
+        for out in [here, maps.join("../here"), dir.path().join("link")] {
             let told = refused(&out).unwrap();
             assert!(told.starts_with("--out = ") && told.contains("x.png lies in this folder"), "{told}");
         }
