@@ -1,23 +1,15 @@
 //! Stores that refuse (rows 20 and 21 of the fault matrix): refused everywhere the credentials are no good, refused alone a shard is missing.
 
-#[path = "stream_support/fault_server.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod fault_server;
-#[path = "stream_support/remote.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod remote;
-mod stream_support;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fault_server::{Fault, FaultServer, Request};
-use remote::*;
+use crate::fault_server::{Fault, FaultServer, Request};
+use crate::remote::*;
+use crate::stream_support::*;
 use splitmask_pipeline::config::OnShardError;
 use splitmask_pipeline::error::{PipelineError, ShardError};
 use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason, Scheme};
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::types::SampleId;
-use stream_support::*;
 
 #[test]
 fn credentials_refused_everywhere_are_tried_twice_and_then_named() {

@@ -1,15 +1,13 @@
 //! `data.shuffle_window` changed by a reload, also in the middle of a window: each sample of an epoch still comes exactly once.
 
-mod stream_support;
-
 use std::collections::BTreeSet;
 
+use crate::stream_support::*;
 use splitmask_pipeline::config::SourceConfig;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::types::SampleId;
-use stream_support::*;
 
 const SIZES: [u32; 6] = [30, 7, 1, 44, 20, 31];
 const BATCH: usize = 5;

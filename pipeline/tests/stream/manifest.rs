@@ -1,15 +1,11 @@
 //! A manifest is compared with what is there: at the listing and while shards are read. What differs is told by name, and the order of what
 //! does not stays as it was.
 
-#[path = "stream_support/fault_server.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod fault_server;
-mod stream_support;
-
 use std::fs;
 use std::path::Path;
 
-use fault_server::{Ability, Fault, FaultServer};
+use crate::fault_server::{Ability, Fault, FaultServer};
+use crate::stream_support::*;
 use splitmask_pipeline::bucket::differences::{Difference, sentences};
 use splitmask_pipeline::bucket::manifest::{ImageStatistics, Manifest, ShardEntry};
 use splitmask_pipeline::config::{DataConfig, OnShardError};
@@ -19,7 +15,6 @@ use splitmask_pipeline::file::sha256;
 use splitmask_pipeline::metrics::{ManifestDifference, PipelineMetrics};
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::types::RawSample;
-use stream_support::*;
 
 const COUNTS: [u32; 3] = [5, 6, 7];
 /// Labels of the shards are 0 to 6.

@@ -2,19 +2,14 @@
 //!
 //! The store is what limits, not this machine: as a large one does, it takes 30 ms to answer, with a refusal too, and then 120 ms for a part.
 //! Parts are a sixteenth of the default 8 MiB, and shards of 32 of them stand for such of 256 MiB.
-#![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
-
-#[path = "stream_support/fault_server.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod fault_server;
-mod stream_support;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fault_server::{Fault, FaultServer, Request};
+use crate::fault_server::{Fault, FaultServer, Request};
+use crate::stream_support::*;
 use splitmask_pipeline::bucket::Bucket;
 use splitmask_pipeline::bucket::object::FetchOptions;
 use splitmask_pipeline::bucket::pace::MOST_AHEAD;
@@ -25,7 +20,6 @@ use splitmask_pipeline::shard::samples::MapMember;
 use splitmask_pipeline::shard::window::{PositionedStream, WindowOptions};
 use splitmask_pipeline::stage::Stop;
 use splitmask_pipeline::types::SampleId;
-use stream_support::*;
 
 const LATENCY: Duration = Duration::from_millis(30);
 const STORE: Fault = Fault::Far {
@@ -39,9 +33,6 @@ const BYTES: usize = 128 << 10;
 const STRIDE: usize = 512 + BYTES + 1024;
 const PART: u64 = 512 << 10;
 const READERS: usize = 4;
-
-/// The tests measure time, so they take turns.
-static TURN: Mutex<()> = Mutex::new(());
 
 fn window() -> WindowOptions {
     WindowOptions {
@@ -123,7 +114,7 @@ impl Reader {
 
 #[test]
 fn three_refusals_in_ten_leave_two_thirds_of_the_speed_which_comes_back_at_once() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = crate::turn();
     let (throttling, served) = (Arc::new(AtomicBool::new(false)), AtomicU64::new(0));
     let now = Arc::clone(&throttling);
     let mut reader = Reader::start(move |r| {
@@ -159,7 +150,7 @@ fn three_refusals_in_ten_leave_two_thirds_of_the_speed_which_comes_back_at_once(
 
 #[test]
 fn no_request_comes_back_before_the_time_that_the_store_named() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = crate::turn();
     let served = AtomicU64::new(0);
     let refused: Mutex<BTreeMap<(String, u64), Instant>> = Mutex::default();
     let shortest = Arc::new(Mutex::new(Duration::MAX));

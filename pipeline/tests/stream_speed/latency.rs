@@ -1,16 +1,11 @@
 //! A store 50 ms away at 200 MB/s against the local disk. Takes time and wants the machine for itself:
-//! `cargo test -p splitmask-pipeline --test stream_latency -- --ignored --nocapture`
-#![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
-
-#[path = "stream_support/fault_server.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod fault_server;
-mod stream_support;
+//! `cargo test --workspace --test stream_speed latency -- --ignored --nocapture`
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use fault_server::{Fault, FaultServer};
+use crate::fault_server::{Fault, FaultServer};
+use crate::stream_support::*;
 use image::{ExtendedColorType, ImageEncoder};
 use splitmask_pipeline::config::PipelineConfig;
 use splitmask_pipeline::cursor::Cursor;
@@ -20,7 +15,6 @@ use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::run::{BatchSpec, Dataset, Worker};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::seed::mix;
-use stream_support::*;
 
 const SHARDS: u32 = 16;
 const IMAGES: u32 = 250;
@@ -88,6 +82,7 @@ fn speed(url: &str, workers: usize) -> f64 {
 #[test]
 #[ignore = "a measurement: it wants the machine for itself"]
 fn fifty_milliseconds_away_costs_less_than_a_tenth() {
+    let _turn = crate::turn();
     let photos: Vec<Vec<u8>> = (0..40).map(photo).collect();
     let bytes = photos.iter().map(Vec::len).sum::<usize>() / photos.len();
     let folder = tempfile::tempdir().unwrap();

@@ -1,25 +1,18 @@
 //! The stream from Google's and Azure's object stores, as their own test servers speak, through `data.endpoint`.
 
-#[path = "stream_support/alone.rs"]
-mod alone;
-#[path = "stream_support/servers.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod servers;
-mod stream_support;
-
 use std::path::Path;
 
-use alone::alone;
+use crate::alone::alone;
+use crate::servers::{ACCOUNT, ACCOUNT_KEY, Server};
+use crate::stream_support::*;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::{ObjectStoreExt, PutPayload};
-use servers::{ACCOUNT, ACCOUNT_KEY, Server};
 use splitmask_pipeline::config::DataConfig;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
 use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::types::Batch;
-use stream_support::*;
 
 fn bucket() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
@@ -62,7 +55,7 @@ fn serves_as_the_folder_does(root: &Path, endpoint: &str, scheme: Scheme, addres
 
 #[test]
 fn google_cloud_storage_gives_the_stream_of_the_local_folder() {
-    let name = "google_cloud_storage_gives_the_stream_of_the_local_folder";
+    let name = "clouds::google_cloud_storage_gives_the_stream_of_the_local_folder";
     if !alone(name, &[("GOOGLE_SKIP_SIGNATURE", "true")], &[]) {
         return;
     }
@@ -90,7 +83,7 @@ fn upload(root: &Path, endpoint: &str) {
 
 #[test]
 fn azure_blob_storage_gives_the_stream_of_the_local_folder() {
-    let name = "azure_blob_storage_gives_the_stream_of_the_local_folder";
+    let name = "clouds::azure_blob_storage_gives_the_stream_of_the_local_folder";
     let environment = [("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT), ("AZURE_STORAGE_ACCOUNT_KEY", ACCOUNT_KEY)];
     if !alone(name, &environment, &[ACCOUNT_KEY]) {
         return;

@@ -1,16 +1,12 @@
 //! One epoch as a hash: the same for any threads, for kills at any place, for any ranks; and its middle is near.
 #![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
 
-#[path = "stream_support/fault_server.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod fault_server;
-mod stream_support;
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fault_server::{Fault, FaultServer};
+use crate::fault_server::{Fault, FaultServer};
+use crate::stream_support::*;
 use sha2::{Digest, Sha256};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::Limits;
@@ -20,7 +16,6 @@ use splitmask_pipeline::run::{BatchSpec, Dataset, Order, Worker};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::seed::mix;
 use splitmask_pipeline::types::{Batch, RawSample, Sample, SampleId};
-use stream_support::*;
 
 const SIZES: [u32; 7] = [31, 90, 2, 57, 64, 33, 43];
 const BATCH: usize = 8;

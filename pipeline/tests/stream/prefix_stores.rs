@@ -1,14 +1,8 @@
 //! A prefix that is written to, on real stores: s3s-fs and azurite. fake-gcs-server takes no objects by the XML interface that `object_store` speaks; the
 //! mirror's own test writes to it through a door (tests/training/mirror_clouds.rs).
 
-#[path = "stream_support/alone.rs"]
-mod alone;
-#[path = "stream_support/servers.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod servers;
-
-use alone::alone;
-use servers::{ACCOUNT, ACCOUNT_KEY, Server};
+use crate::alone::alone;
+use crate::servers::{ACCOUNT, ACCOUNT_KEY, Server};
 use splitmask_pipeline::bucket::prefix::{Expected, Prefix, PrefixFailure};
 use splitmask_pipeline::file::sha256;
 
@@ -60,7 +54,7 @@ fn a_prefix_on_s3_is_written_to() {
         ("AWS_SECRET_ACCESS_KEY", "SKEXAMPLE"),
         ("AWS_REGION", "us-east-1"),
     ];
-    if !alone("a_prefix_on_s3_is_written_to", &environment, &["SKEXAMPLE"]) {
+    if !alone("prefix_stores::a_prefix_on_s3_is_written_to", &environment, &["SKEXAMPLE"]) {
         return;
     }
     let root = tempfile::tempdir().unwrap();
@@ -73,7 +67,11 @@ fn a_prefix_on_s3_is_written_to() {
 #[test]
 fn a_prefix_on_azure_blob_storage_is_written_to() {
     let environment = [("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT), ("AZURE_STORAGE_ACCOUNT_KEY", ACCOUNT_KEY)];
-    if !alone("a_prefix_on_azure_blob_storage_is_written_to", &environment, &[ACCOUNT_KEY]) {
+    if !alone(
+        "prefix_stores::a_prefix_on_azure_blob_storage_is_written_to",
+        &environment,
+        &[ACCOUNT_KEY],
+    ) {
         return;
     }
     let state = tempfile::tempdir().unwrap();

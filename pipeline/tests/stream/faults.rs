@@ -1,17 +1,10 @@
 //! Object stores that misbehave (rows 12-16, 18 and 21 of the fault matrix): the stream must equal an undisturbed one, or say what is wrong.
 
-#[path = "stream_support/fault_server.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod fault_server;
-#[path = "stream_support/remote.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod remote;
-mod stream_support;
-
 use std::time::{Duration, Instant};
 
-use fault_server::{Ability, Fault, FaultServer, Request};
-use remote::*;
+use crate::fault_server::{Ability, Fault, FaultServer, Request};
+use crate::remote::*;
+use crate::stream_support::*;
 use splitmask_pipeline::config::{OnShardError, PipelineConfig};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::{PipelineError, ShardError};
@@ -19,7 +12,6 @@ use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason, Scheme};
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::seed::mix;
 use splitmask_pipeline::types::SampleId;
-use stream_support::*;
 
 #[test]
 fn throttling_of_a_third_of_the_requests_changes_nothing() {

@@ -1,14 +1,12 @@
 //! Samples, shards and places that are broken: replaced, counted, named, and never an endless loop.
 
-mod stream_support;
-
+use crate::stream_support::*;
 use splitmask_pipeline::config::OnShardError;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::{PipelineError, ShardError};
 use splitmask_pipeline::metrics::{PipelineMetrics, Progress, Scheme};
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::types::{Batch, SampleId};
-use stream_support::*;
 
 fn batches(dataset: &Dataset, order: Order, batch: usize, count: usize) -> Vec<Batch> {
     let mut stream = dataset.batches(spec(order, batch), hashing).unwrap();

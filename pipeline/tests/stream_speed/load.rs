@@ -1,22 +1,16 @@
 //! Stores that throttle or are slow in places (rows 12 and 17 of the fault matrix): the stream stays the same, and nearly as fast.
-#![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
-
-#[path = "stream_support/fault_server.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod fault_server;
-mod stream_support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fault_server::{Fault, FaultServer, Request};
+use crate::fault_server::{Fault, FaultServer, Request};
+use crate::stream_support::*;
 use splitmask_pipeline::config::PipelineConfig;
 use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason};
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::seed::mix;
 use splitmask_pipeline::types::Batch;
-use stream_support::*;
 
 const SHARDS: u32 = 12;
 /// 60 samples of 100 KiB: six ranged reads of 1 MiB.
@@ -32,9 +26,6 @@ fn objects() -> Vec<(String, Vec<u8>)> {
 
 /// What the trainer takes for a batch: about half of what the undisturbed store could deliver in that time.
 const STEP: Duration = Duration::from_millis(60);
-
-/// The tests measure time, so they take turns.
-static TURN: Mutex<()> = Mutex::new(());
 
 fn machine() -> PipelineConfig {
     PipelineConfig {
@@ -65,7 +56,7 @@ fn timed(
 
 #[test]
 fn a_throttling_store_gives_the_same_stream_at_two_thirds_of_the_speed_and_recovers() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = crate::turn();
     let (clean, clean_s) = timed(&machine(), &PipelineMetrics::default(), |_| Fault::Trickle(PIECE));
     let metrics = PipelineMetrics::default();
     let lowest = Arc::new(AtomicU64::new(u64::MAX));
@@ -102,7 +93,7 @@ fn a_throttling_store_gives_the_same_stream_at_two_thirds_of_the_speed_and_recov
 
 #[test]
 fn a_store_that_is_overwhelmed_is_asked_for_less() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = crate::turn();
     // Refuses whatever comes while two requests are under way, as a rate limit would.
     let flying = Arc::new(AtomicU64::new(0));
     let metrics = PipelineMetrics::default();
@@ -130,7 +121,7 @@ fn a_store_that_is_overwhelmed_is_asked_for_less() {
 
 #[test]
 fn reads_that_crawl_are_asked_for_a_second_time() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = crate::turn();
     let machine = PipelineConfig { hedge_s: 0.2, ..machine() };
     let (clean, clean_s) = timed(&machine, &PipelineMetrics::default(), |_| Fault::Trickle(PIECE));
     let metrics = PipelineMetrics::default();

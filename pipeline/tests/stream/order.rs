@@ -1,20 +1,16 @@
 //! Promises of the stream on local shards: order, resume, split over ranks, back-pressure, clean ends.
 
-#[path = "stream_support/alone.rs"]
-mod alone;
-mod stream_support;
-
 use std::collections::BTreeSet;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use alone::alone;
+use crate::alone::alone;
+use crate::stream_support::*;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::seed::mix;
 use splitmask_pipeline::types::{Batch, SampleId};
-use stream_support::*;
 
 const SIZES: [u32; 6] = [30, 7, 1, 44, 20, 31];
 
@@ -61,7 +57,7 @@ fn two_epochs_come_out_the_same_for_any_number_of_workers_and_readers() {
         assert_eq!(label, i64::from(id.member % 7));
         assert_eq!(
             hash,
-            stream_support::hash(&content(&format!("{:03}-{:04}", id.shard, id.member), 300))
+            crate::stream_support::hash(&content(&format!("{:03}-{:04}", id.shard, id.member), 300))
         );
     }
 }
@@ -236,7 +232,7 @@ fn the_queue_holds_what_it_may_and_a_pause_of_the_consumer_loses_nothing() {
 #[test]
 fn stopping_is_prompt_and_leaves_no_thread() {
     // Threads are counted in a process of its own, where no other test starts any.
-    if !alone("stopping_is_prompt_and_leaves_no_thread", &[], &[]) {
+    if !alone("order::stopping_is_prompt_and_leaves_no_thread", &[], &[]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

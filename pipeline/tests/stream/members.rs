@@ -1,16 +1,14 @@
 //! What tars hold beside samples, through the whole stream: counted by reason, and never a picture that nobody chose.
 
-mod stream_support;
-
 use std::path::Path;
 
+use crate::stream_support::*;
 use splitmask_pipeline::config::{DataConfig, ImageExtensions};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::{PassedOver, PipelineMetrics};
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::types::Batch;
-use stream_support::*;
 
 fn add(builder: &mut tar::Builder<Vec<u8>>, kind: tar::EntryType, name: &str, data: &[u8]) {
     let mut header = tar::Header::new_gnu();

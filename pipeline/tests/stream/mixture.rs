@@ -1,17 +1,15 @@
 //! Several datasets mixed by weight: exact shares, exact resume, sources that end begin again.
 
-mod stream_support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use crate::stream_support::*;
 use splitmask_pipeline::config::{DataConfig, SourceConfig};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::seed::mix;
 use splitmask_pipeline::types::{Batch, SampleId};
-use stream_support::*;
 
 /// Shards of `a`; those of `b` have the numbers behind them.
 const A: [u32; 3] = [40, 25, 60];

@@ -1,24 +1,16 @@
 //! Web servers that are made for pages: no ranges, no lengths, no HEAD, other addresses. The stream equals that of a full-grown store.
 
-#[path = "stream_support/fault_server.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod fault_server;
-#[path = "stream_support/remote.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod remote;
-mod stream_support;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fault_server::{Ability, Fault, FaultServer};
-use remote::*;
+use crate::fault_server::{Ability, Fault, FaultServer};
+use crate::remote::*;
+use crate::stream_support::*;
 use splitmask_pipeline::config::OnShardError;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::{PipelineError, ShardError};
 use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason};
 use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::types::Batch;
-use stream_support::*;
 
 #[test]
 fn shards_of_a_server_without_ranges_are_read_whole() {

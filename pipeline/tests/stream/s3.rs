@@ -1,20 +1,13 @@
 //! The stream from a real S3 server (s3s-fs, which checks signatures as the real one does), through `data.endpoint`.
 
-#[path = "stream_support/alone.rs"]
-mod alone;
-#[path = "stream_support/servers.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod servers;
-mod stream_support;
-
-use alone::alone;
-use servers::Server;
+use crate::alone::alone;
+use crate::servers::Server;
+use crate::stream_support::*;
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
 use splitmask_pipeline::run::Dataset;
-use stream_support::*;
 
 const KEY: &str = "splitmask-test";
 const SECRET: &str = "canary-secret-8c1f";
@@ -44,7 +37,7 @@ fn bucket(sizes: &[u32]) -> tempfile::TempDir {
 
 #[test]
 fn a_prefix_a_glob_a_range_and_a_key_give_the_stream_of_the_local_folder() {
-    if !with_credentials("a_prefix_a_glob_a_range_and_a_key_give_the_stream_of_the_local_folder", SECRET) {
+    if !with_credentials("s3::a_prefix_a_glob_a_range_and_a_key_give_the_stream_of_the_local_folder", SECRET) {
         return;
     }
     let root = bucket(&[40, 50, 60]);
@@ -77,7 +70,7 @@ fn a_prefix_a_glob_a_range_and_a_key_give_the_stream_of_the_local_folder() {
 
 #[test]
 fn a_resume_in_the_middle_goes_on_the_same() {
-    if !with_credentials("a_resume_in_the_middle_goes_on_the_same", SECRET) {
+    if !with_credentials("s3::a_resume_in_the_middle_goes_on_the_same", SECRET) {
         return;
     }
     let root = bucket(&[40, 50, 60]);
@@ -93,7 +86,7 @@ fn a_resume_in_the_middle_goes_on_the_same() {
 
 #[test]
 fn wrong_credentials_are_named_as_such() {
-    if !with_credentials("wrong_credentials_are_named_as_such", "wrong-secret-55aa") {
+    if !with_credentials("s3::wrong_credentials_are_named_as_such", "wrong-secret-55aa") {
         return;
     }
     let root = bucket(&[3]);
@@ -108,7 +101,7 @@ fn wrong_credentials_are_named_as_such() {
 
 #[test]
 fn an_empty_prefix_says_what_was_looked_for() {
-    if !with_credentials("an_empty_prefix_says_what_was_looked_for", SECRET) {
+    if !with_credentials("s3::an_empty_prefix_says_what_was_looked_for", SECRET) {
         return;
     }
     let root = bucket(&[3]);
@@ -122,7 +115,7 @@ fn an_empty_prefix_says_what_was_looked_for() {
 
 #[test]
 fn a_manifest_in_a_bucket_is_compared_with_its_listing() {
-    if !with_credentials("a_manifest_in_a_bucket_is_compared_with_its_listing", SECRET) {
+    if !with_credentials("s3::a_manifest_in_a_bucket_is_compared_with_its_listing", SECRET) {
         return;
     }
     let root = bucket(&[3, 4, 5]);

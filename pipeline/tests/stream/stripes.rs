@@ -1,11 +1,10 @@
 //! `data.stripes`: each of several processes reads a part of the shards, and all of them together have the order that one process has.
 
-mod stream_support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::stream_support::*;
 use splitmask_pipeline::bucket::manifest::{ImageStatistics, Manifest, ShardEntry};
 use splitmask_pipeline::config::{DataConfig, SourceConfig};
 use splitmask_pipeline::cursor::Cursor;
@@ -15,7 +14,6 @@ use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
 use splitmask_pipeline::run::{Dataset, Order, SampleStream};
 use splitmask_pipeline::setting::Findings;
 use splitmask_pipeline::types::SampleId;
-use stream_support::*;
 
 const COUNTS: [u32; 7] = [30, 7, 1, 44, 20, 31, 12];
 const STRIPES: u32 = 4;

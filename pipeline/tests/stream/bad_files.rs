@@ -1,18 +1,16 @@
 //! Bad files among good ones (rows 1-3, 5 and 6 of the fault matrix), through the real decoder: each is dropped for its reason, none is missed.
 
-mod stream_support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::stream_support::bad_files::{KINDS, good, spoil};
+use crate::stream_support::*;
 use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::error::SampleError;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::run::{BatchSpec, Dataset, Order, Worker};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
-use stream_support::bad_files::{KINDS, good, spoil};
-use stream_support::*;
 
 const PER_KIND: usize = 20;
 

@@ -1,20 +1,12 @@
 //! Shards described by a manifest on a plain web server, and local copies of them.
 
-#[path = "stream_support/fault_server.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod fault_server;
-#[path = "stream_support/remote.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod remote;
-mod stream_support;
-
-use fault_server::{Fault, FaultServer, Request};
-use remote::*;
+use crate::fault_server::{Fault, FaultServer, Request};
+use crate::remote::*;
+use crate::stream_support::*;
 use sha2::Digest;
 use splitmask_pipeline::config::PipelineConfig;
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::types::Batch;
-use stream_support::*;
 
 fn pass(dataset: &Dataset) -> Vec<Batch> {
     let mut stream = dataset.batches(spec(Order::Sequential, 10), hashing).unwrap();

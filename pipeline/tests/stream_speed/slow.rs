@@ -2,24 +2,18 @@
 //!
 //! Times are those of a small machine: steps of 40 ms, and `pipeline.hedge_s` of 0.2 s where the default is 1 s; the 10 KB/s are not scaled.
 //! As behind a balancer, the second request for the same bytes reaches another server; where all of them crawl, no reader can help.
-#![expect(clippy::print_stdout, reason = "a measurement that is read with --nocapture")]
-
-#[path = "stream_support/fault_server.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
-mod fault_server;
-mod stream_support;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use fault_server::{Fault, FaultServer, Request};
+use crate::fault_server::{Fault, FaultServer, Request};
+use crate::stream_support::*;
 use splitmask_pipeline::config::PipelineConfig;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason};
 use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::types::SampleId;
-use stream_support::*;
 
 const SHARDS: u32 = 20;
 /// 96 samples of 64 KiB: six ranged reads of 1 MiB.
@@ -72,6 +66,7 @@ fn p99(times: &[f64]) -> f64 {
 
 #[test]
 fn a_shard_in_twenty_that_crawls_does_not_double_the_slowest_steps() {
+    let _turn = crate::turn();
     let objects: Vec<_> = (0..SHARDS)
         .map(|n| (format!("d/s-{n:03}.tar"), tar(n, SAMPLES, 64 << 10)))
         .collect();
