@@ -42,7 +42,8 @@ lint: ## formatting, clippy (warnings are errors), licences and sources of depen
 	cargo fmt --all --check
 	.lint/cargo-shear
 	.lint/cargo-deny --log-level error --offline check bans licenses sources
-	cargo clippy --workspace --all-targets -- -D warnings
+	@# By the profile of the tests: the C++ that was compiled for them is not compiled again.
+	cargo clippy --workspace --all-targets --profile test -- -D warnings
 
 advisories: ## known vulnerabilities of dependencies, by RustSec's database, which it fetches
 	@setup/setup.sh lint
