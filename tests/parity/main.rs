@@ -10,6 +10,7 @@ mod dvae;
 mod extending;
 mod fixture;
 mod mae;
+mod mask_rcnn;
 mod moco_v3;
 #[allow(unreachable_pub, reason = "it is written as it stands in the tree")]
 mod rotation;
