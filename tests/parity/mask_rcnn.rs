@@ -77,9 +77,8 @@ fn a_bitmap_in_its_box_gives_what_it_gives_on_the_canvas() {
     let maps = Tensor::from_slice(&all).view([1, 1, canvas as i64, canvas as i64]).to_device(device());
     let regions: Vec<Region> = boxes.iter().map(|&corners| Region { picture: 0, corners }).collect();
     let want = align.pooled(&[Level { maps: &maps, scale: 1.0 }], &regions, &[0; 4]).squeeze_dim(1);
-    let empty = Bitmap { pixels: &[], width: 0, height: 0, ..bitmap };
-    let regions: Vec<(usize, Corners)> = boxes.iter().map(|&corners| (1, corners)).collect();
-    let got = align.of_bitmaps(&[empty, bitmap], canvas, &regions, device());
+    let regions: Vec<(Bitmap<'_>, Corners)> = boxes.iter().map(|&corners| (bitmap, corners)).collect();
+    let got = align.of_bitmaps(&regions, canvas, device());
     assert_near("bitmap", &got, &want, 1e-6);
     assert!(want.get(3).abs().max().double_value(&[]) == 0.0 && want.get(0).abs().max().double_value(&[]) > 0.5);
 }
@@ -273,20 +272,20 @@ impl Truth {
         let of_picture = |(row, &count): (usize, &usize)| {
             let own = first..first + count;
             first += count;
-            let bitmap = |([left, top, width, height], pixels): &'_ ([u32; 4], Vec<u8>)| (*left, *top, *width, *height, pixels.len());
-            let _ = bitmap;
             Objects {
                 row: row as u64,
                 boxes: &self.boxes[own.clone()],
                 labels: &self.labels[own.clone()],
                 masks: self.masks[own]
                     .iter()
-                    .map(|([left, top, width, height], pixels)| Bitmap {
-                        left: *left,
-                        top: *top,
-                        width: *width,
-                        height: *height,
-                        pixels,
+                    .map(|([left, top, width, height], pixels)| {
+                        Some(Bitmap {
+                            left: *left,
+                            top: *top,
+                            width: *width,
+                            height: *height,
+                            pixels,
+                        })
                     })
                     .collect(),
             }

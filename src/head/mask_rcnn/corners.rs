@@ -9,19 +9,62 @@ pub fn area([left, top, right, bottom]: Corners) -> f32 {
     (right - left) * (bottom - top)
 }
 
-/// Intersection over union of two boxes whose areas are known.
-#[inline]
-pub(super) fn overlap_with_areas(a: Corners, b: Corners, area_a: f32, area_b: f32) -> f32 {
-    let width = (a[2].min(b[2]) - a[0].max(b[0])).max(0.0);
-    let height = (a[3].min(b[3]) - a[1].max(b[1])).max(0.0);
-    let common = width * height;
-    common / (area_a + area_b - common)
-}
-
 /// Intersection over union.
 #[must_use]
 pub fn overlap(a: Corners, b: Corners) -> f32 {
-    overlap_with_areas(a, b, area(a), area(b))
+    let mut overlaps = [0.0];
+    Columns::new(&[b]).overlaps(a, &mut overlaps);
+    overlaps[0]
+}
+
+/// Boxes side by side, so that one is compared with many at a time.
+#[derive(Debug, Default)]
+pub(super) struct Columns {
+    left: Vec<f32>,
+    top: Vec<f32>,
+    right: Vec<f32>,
+    bottom: Vec<f32>,
+    area: Vec<f32>,
+}
+
+impl Columns {
+    /// Of these boxes, in their order.
+    pub(super) fn new(boxes: &[Corners]) -> Self {
+        let mut columns = Self::default();
+        boxes.iter().for_each(|&corners| columns.push(corners));
+        columns
+    }
+
+    /// One more box.
+    pub(super) fn push(&mut self, corners: Corners) {
+        let [left, top, right, bottom] = corners;
+        self.left.push(left);
+        self.top.push(top);
+        self.right.push(right);
+        self.bottom.push(bottom);
+        self.area.push(area(corners));
+    }
+
+    /// The box of that number.
+    pub(super) fn get(&self, n: usize) -> Corners {
+        [self.left[n], self.top[n], self.right[n], self.bottom[n]]
+    }
+
+    /// Intersection over union of `with` and each of the last `overlaps.len()` boxes.
+    pub(super) fn overlaps(&self, with: Corners, overlaps: &mut [f32]) {
+        let [left, top, right, bottom] = with;
+        let own = area(with);
+        let rest = self.left.len() - overlaps.len()..;
+        let starts = self.left[rest.clone()].iter().zip(&self.top[rest.clone()]);
+        let ends = self.right[rest.clone()].iter().zip(&self.bottom[rest.clone()]);
+        let columns = starts.zip(ends).zip(&self.area[rest]);
+        for (overlap, (((l, t), (r, b)), area)) in overlaps.iter_mut().zip(columns) {
+            let width = (right.min(*r) - left.max(*l)).max(0.0);
+            let height = (bottom.min(*b) - top.max(*t)).max(0.0);
+            let common = width * height;
+            *overlap = common / (own + area - common);
+        }
+    }
 }
 
 /// What of a box lies in a picture of `size` (width, height in pixels).

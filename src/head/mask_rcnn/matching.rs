@@ -1,6 +1,6 @@
 //! Which object a box is to find, by torchvision's rules (arXiv 1506.01497 §3.1.2, arXiv 1504.08083 §2.3).
 
-use super::corners::{Corners, area, overlap_with_areas};
+use super::corners::{Columns, Corners};
 
 /// What a candidate stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,41 +31,35 @@ pub fn matched(objects: &[Corners], candidates: &[Corners], thresholds: Threshol
     if objects.is_empty() {
         return vec![Match::Background; candidates.len()];
     }
-    let areas: Vec<f32> = candidates.iter().map(|&candidate| area(candidate)).collect();
-    let mut best = vec![(f32::NEG_INFINITY, 0usize); candidates.len()];
-    let overlaps_of = |object: Corners, overlaps: &mut Vec<f32>| {
-        let own = area(object);
-        let of = candidates.iter().zip(&areas);
-        overlaps.clear();
-        overlaps.extend(of.map(|(&candidate, &area)| overlap_with_areas(object, candidate, own, area)));
-    };
-    let mut overlaps = Vec::with_capacity(candidates.len());
+    let columns = Columns::new(candidates);
+    let (mut best, mut whose) = (vec![f32::NEG_INFINITY; candidates.len()], vec![0u32; candidates.len()]);
+    let mut overlaps = vec![0f32; candidates.len()];
     let mut highest = Vec::with_capacity(objects.len());
     for (number, &object) in objects.iter().enumerate() {
-        overlaps_of(object, &mut overlaps);
-        for (best, &overlap) in best.iter_mut().zip(&overlaps) {
-            if overlap > best.0 {
-                *best = (overlap, number);
-            }
+        columns.overlaps(object, &mut overlaps);
+        for ((best, whose), &overlap) in best.iter_mut().zip(&mut whose).zip(&overlaps) {
+            let better = overlap > *best;
+            *best = if better { overlap } else { *best };
+            *whose = if better { number as u32 } else { *whose };
         }
-        highest.push(overlaps.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        highest.push(overlaps.iter().copied().fold(f32::NEG_INFINITY, |most, overlap| if overlap > most { overlap } else { most }));
     }
-    let by_threshold = |&(overlap, number): &(f32, usize)| {
+    let by_threshold = |(&overlap, &number): (&f32, &u32)| {
         if overlap >= thresholds.object {
-            Match::Object(number)
+            Match::Object(number as usize)
         } else if overlap < thresholds.background {
             Match::Background
         } else {
             Match::Unclear
         }
     };
-    let mut matches: Vec<Match> = best.iter().map(by_threshold).collect();
+    let mut matches: Vec<Match> = best.iter().zip(&whose).map(by_threshold).collect();
     if thresholds.best_of_each {
         for (&object, &highest) in objects.iter().zip(&highest) {
-            overlaps_of(object, &mut overlaps);
-            for ((found, best), &overlap) in matches.iter_mut().zip(&best).zip(&overlaps) {
+            columns.overlaps(object, &mut overlaps);
+            for ((found, &whose), &overlap) in matches.iter_mut().zip(&whose).zip(&overlaps) {
                 if overlap == highest {
-                    *found = Match::Object(best.1);
+                    *found = Match::Object(whose as usize);
                 }
             }
         }

@@ -224,11 +224,11 @@ impl MaskRcnn {
         let regions = RegionTargets::new(proposals, objects, &rules.regions, sampling);
         let (logits, steps) = self.box_head.forward(&self.pooled(&maps, &regions.regions, self.config.box_side));
         let (class, region_box, right) = regions.box_losses(&logits, &steps, objects);
-        let positives = regions.positives();
-        let masks = self.mask_head.forward(&self.pooled(&maps, &positives, self.config.mask_side));
+        let masked = regions.masked();
+        let masks = self.mask_head.forward(&self.pooled(&maps, &masked, self.config.mask_side));
         let mask = regions.mask_loss(&masks, objects, self.image as usize);
         let cells = masks.size()[2] * masks.size()[3];
-        let numbers = [anchors.count(), regions.regions.len(), positives.len() * cells as usize].map(|n| n as f32);
+        let numbers = [anchors.count(), regions.regions.len(), masked.len() * cells as usize].map(|n| n as f32);
         let over = sent(&numbers, &[3], masks.device());
         // Each rank divides its sums by the mean of all ranks' numbers: the mean of these quotients is the quotient of all sums.
         if let Some(ranks) = training {
@@ -244,7 +244,7 @@ impl MaskRcnn {
             mask: mask / cell,
             class_accuracy: right / region,
             anchors: [anchors.count(), anchors.objects()],
-            regions: [regions.regions.len(), positives.len()],
+            regions: [regions.regions.len(), regions.positives()],
         })
     }
 

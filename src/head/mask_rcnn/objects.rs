@@ -12,6 +12,6 @@ pub struct Objects<'a> {
     pub boxes: &'a [Corners],
     /// Their classes, from 1.
     pub labels: &'a [i64],
-    /// Their masks.
-    pub masks: Vec<Bitmap<'a>>,
+    /// Their masks, where they are known; one without teaches its class and box alone.
+    pub masks: Vec<Option<Bitmap<'a>>>,
 }

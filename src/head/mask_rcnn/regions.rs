@@ -1,6 +1,6 @@
 //! What regions are to learn, and how far they are from it.
 
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 use super::coder::BoxCoder;
 use super::corners::Corners;
@@ -23,6 +23,7 @@ struct Positive {
     region: usize,
     /// Picture and number of the object.
     object: (usize, usize),
+    has_mask: bool,
 }
 
 /// Sampled regions of a batch.
@@ -64,6 +65,7 @@ impl RegionTargets {
                         targets.positives.push(Positive {
                             region: targets.regions.len(),
                             object: (picture, object),
+                            has_mask: objects.masks[object].is_some(),
                         });
                         objects.labels[object]
                     }
@@ -76,9 +78,15 @@ impl RegionTargets {
         targets
     }
 
-    /// Regions that stand for objects.
-    pub(super) fn positives(&self) -> Vec<Region> {
-        self.positives.iter().map(|positive| self.regions[positive.region]).collect()
+    /// How many regions stand for objects.
+    pub(super) fn positives(&self) -> usize {
+        self.positives.len()
+    }
+
+    /// Those whose objects have masks.
+    pub(super) fn masked(&self) -> Vec<Region> {
+        let masked = self.positives.iter().filter(|positive| positive.has_mask);
+        masked.map(|positive| self.regions[positive.region]).collect()
     }
 
     /// Sums over the regions: cross-entropy of their classes in nats, and the loss of the boxes of those that stand for objects. `logits` R×K,
@@ -95,35 +103,29 @@ impl RegionTargets {
         let own = steps.reshape([-1, 4]).index_select(0, &sent(&rows, &[found], device));
         let of = |corners: Vec<Corners>| sent(corners.as_flattened(), &[found, 4], device);
         let boxes = self.positives.iter().map(|p| objects[p.object.0].boxes[p.object.1]).collect();
-        let references = self.positives().into_iter().map(|region| region.corners).collect();
+        let references = self.positives.iter().map(|p| self.regions[p.region].corners).collect();
         let wanted = CODER.encode(&of(boxes), &of(references));
         (classes, own.smooth_l1_loss(&wanted, Reduction::Sum, BETA), right)
     }
 
-    /// Sum over the cells of the masks of regions that stand for objects, in nats; of each the mask of its object's class counts. `logits` P×K×M×M.
+    /// Sum over the cells of the masks of regions whose objects have some, in nats; of each the mask of its object's class counts. `logits` P×K×M×M.
     pub(super) fn mask_loss(&self, logits: &Tensor, objects: &[Objects<'_>], canvas: usize) -> Tensor {
         let device = logits.device();
         let (found, outputs, side, _) = logits.size4().expect("logits are P×K×M×M");
-        let row = |(n, positive): (usize, &Positive)| n as i64 * outputs + self.labels[positive.region];
-        let rows: Vec<i64> = self.positives.iter().enumerate().map(row).collect();
+        let masked: Vec<&Positive> = self.positives.iter().filter(|positive| positive.has_mask).collect();
+        let row = |(n, positive): (usize, &&Positive)| n as i64 * outputs + self.labels[positive.region];
+        let rows: Vec<i64> = masked.iter().enumerate().map(row).collect();
         let own = logits.reshape([-1, side, side]).index_select(0, &sent(&rows, &[found], device));
-        let wanted = self.mask_targets(objects, canvas, side as usize, device);
-        own.binary_cross_entropy_with_logits::<Tensor>(&wanted, None, None, Reduction::Sum)
-    }
-
-    fn mask_targets(&self, objects: &[Objects<'_>], canvas: usize, side: usize, device: Device) -> Tensor {
-        let first: Vec<usize> = objects
-            .iter()
-            .scan(0, |next, objects| Some(std::mem::replace(next, *next + objects.masks.len())))
-            .collect();
-        let bitmaps: Vec<Bitmap<'_>> = objects.iter().flat_map(|objects| objects.masks.iter().copied()).collect();
-        let region = |p: &Positive| (first[p.object.0] + p.object.1, self.regions[p.region].corners);
-        let regions: Vec<(usize, Corners)> = self.positives.iter().map(region).collect();
+        let bitmap = |p: &&Positive| -> (Bitmap<'_>, Corners) {
+            let bitmap = objects[p.object.0].masks[p.object.1];
+            (bitmap.expect("a mask is there"), self.regions[p.region].corners)
+        };
         let align = RoiAlign {
-            side,
+            side: side as usize,
             samples: None,
             aligned: false,
         };
-        align.of_bitmaps(&bitmaps, canvas, &regions, device)
+        let wanted = align.of_bitmaps(&masked.iter().map(bitmap).collect::<Vec<_>>(), canvas, device);
+        own.binary_cross_entropy_with_logits::<Tensor>(&wanted, None, None, Reduction::Sum)
     }
 }

@@ -183,18 +183,29 @@ impl RoiAlign {
         Tensor::cat(&products, 0).index_select(0, &sent(&place, &[place.len() as i64], device))
     }
 
-    /// What `bitmaps` on a square canvas of `canvas` pixels show in regions of it, each `(which bitmap, corners)`: R×side×side, f32, 0 to 1.
+    /// What bitmaps on a square canvas of `canvas` pixels show in regions of it, each in its own: R×side×side, f32, 0 to 1.
     #[must_use]
-    pub fn of_bitmaps(&self, bitmaps: &[Bitmap<'_>], canvas: usize, regions: &[(usize, Corners)], device: Device) -> Tensor {
+    pub fn of_bitmaps(&self, regions: &[(Bitmap<'_>, Corners)], canvas: usize, device: Device) -> Tensor {
         let _f32 = Autocast::off(device).expect("switching autocast off needs no device");
-        let mut by_bitmap: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        // The same pixels are the same bitmap: it goes to the device once.
+        let mut by_bitmap: BTreeMap<(*const u8, [u32; 4]), Vec<usize>> = BTreeMap::new();
         for (number, (bitmap, _)) in regions.iter().enumerate() {
-            by_bitmap.entry(*bitmap).or_default().push(number);
+            let place = [bitmap.left, bitmap.top, bitmap.width, bitmap.height];
+            by_bitmap.entry((bitmap.pixels.as_ptr(), place)).or_default().push(number);
         }
+        let mut in_order: Vec<Vec<usize>> = by_bitmap.into_values().collect();
+        // By the regions, not by where memory lies.
+        in_order.sort_unstable();
         let (mut weights, mut pixels) = (Weights::default(), Vec::new());
         let mut groups: Vec<(i64, Group)> = Vec::new();
-        for (bitmap, numbers) in by_bitmap {
-            let Bitmap { left, top, width, height, .. } = bitmaps[bitmap];
+        for numbers in in_order {
+            let Bitmap {
+                left,
+                top,
+                width,
+                height,
+                pixels: own,
+            } = regions[numbers[0]].0;
             let start = weights.0.len();
             for (axis, first, cells) in [(1, top as usize, height as usize), (0, left as usize, width as usize)] {
                 for &number in &numbers {
@@ -209,7 +220,7 @@ impl RoiAlign {
                 start,
             };
             groups.push((pixels.len() as i64, group));
-            pixels.extend_from_slice(bitmaps[bitmap].pixels);
+            pixels.extend_from_slice(own);
         }
         let weights = sent(&weights.0, &[weights.0.len() as i64], device);
         let pixels = sent(&pixels, &[pixels.len() as i64], device);

@@ -1,47 +1,28 @@
 //! Of boxes that overlap, the best one stays (greedy non-maximum suppression), within groups: levels of the pyramid, or classes.
 
-use super::corners::{Corners, area};
+use super::corners::{Columns, Corners};
 
-/// Boxes of one group in falling order of their scores, side by side, so that one is compared with many at a time.
+/// Boxes of one group in falling order of their scores.
 #[derive(Default)]
-struct Columns {
-    left: Vec<f32>,
-    top: Vec<f32>,
-    right: Vec<f32>,
-    bottom: Vec<f32>,
-    area: Vec<f32>,
-    /// 1 = a better one overlaps it.
-    dropped: Vec<u8>,
+struct Group {
+    boxes: Columns,
+    /// Whether a better one overlaps it.
+    dropped: Vec<bool>,
 }
 
-impl Columns {
-    fn push(&mut self, corners: Corners) {
-        let [left, top, right, bottom] = corners;
-        self.left.push(left);
-        self.top.push(top);
-        self.right.push(right);
-        self.bottom.push(bottom);
-        self.area.push(area(corners));
-        self.dropped.push(0);
-    }
-
+impl Group {
     /// Drops what overlaps a better one by more than `most`.
     fn suppress(&mut self, most: f32) {
         let n = self.dropped.len();
+        let mut overlaps = vec![0.0; n];
         for best in 0..n {
-            if self.dropped[best] != 0 {
+            if self.dropped[best] {
                 continue;
             }
-            let (left, top) = (self.left[best], self.top[best]);
-            let (right, bottom, area) = (self.right[best], self.bottom[best], self.area[best]);
-            let rest = best + 1..n;
-            let sides = self.left[rest.clone()].iter().zip(&self.top[rest.clone()]);
-            let others = self.right[rest.clone()].iter().zip(&self.bottom[rest.clone()]).zip(&self.area[rest.clone()]);
-            for ((dropped, (l, t)), ((r, b), other)) in self.dropped[rest].iter_mut().zip(sides).zip(others) {
-                let width = (right.min(*r) - left.max(*l)).max(0.0);
-                let height = (bottom.min(*b) - top.max(*t)).max(0.0);
-                let common = width * height;
-                *dropped |= u8::from(common / (area + other - common) > most);
+            let overlaps = &mut overlaps[best + 1..];
+            self.boxes.overlaps(self.boxes.get(best), overlaps);
+            for (dropped, overlap) in self.dropped[best + 1..].iter_mut().zip(overlaps) {
+                *dropped |= *overlap > most;
             }
         }
     }
@@ -58,20 +39,21 @@ pub fn suppressed(boxes: &[Corners], scores: &[f32], groups: &[usize], most: f64
     }
     let mut order: Vec<usize> = (0..boxes.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
-    let mut columns: Vec<Columns> = Vec::new();
+    let mut by_group: Vec<Group> = Vec::new();
     for &number in &order {
         let group = groups[number];
-        if columns.len() <= group {
-            columns.resize_with(group + 1, Columns::default);
+        if by_group.len() <= group {
+            by_group.resize_with(group + 1, Group::default);
         }
-        columns[group].push(boxes[number]);
+        by_group[group].boxes.push(boxes[number]);
+        by_group[group].dropped.push(false);
     }
-    columns.iter_mut().for_each(|group| group.suppress(limit));
-    let mut next = vec![0; columns.len()];
+    by_group.iter_mut().for_each(|group| group.suppress(limit));
+    let mut next = vec![0; by_group.len()];
     order.retain(|&number| {
         let place = &mut next[groups[number]];
         *place += 1;
-        columns[groups[number]].dropped[*place - 1] == 0
+        !by_group[groups[number]].dropped[*place - 1]
     });
     order
 }
