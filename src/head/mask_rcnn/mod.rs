@@ -149,8 +149,12 @@ impl MaskRcnn {
         let (grid, outputs) = (image / patch, config.classes + 1);
         // A cell of the last map stands for every second one of the map before, rounded up.
         let sides = [4 * grid, 2 * grid, grid, grid / 2, (grid / 2 + 1) / 2];
-        let mut size = config.anchor * patch as f64;
-        let levels = sides.map(|side| (side, std::mem::replace(&mut size, size * 2.0) as f32));
+        let finest = config.anchor * patch as f64;
+        let mut times = 0.5;
+        let levels = sides.map(|side| {
+            times *= 2.0;
+            (side, (finest * times) as f32)
+        });
         Self {
             neck: Neck::new(vs, dim, config.channels),
             proposal_head: ProposalHead::new(vs, config.channels, image, &levels),

@@ -98,8 +98,10 @@ impl ProposalHead {
             background: rules.background as f32,
             best_of_each: true,
         };
+        // Threads may not share tensors.
+        let candidates = &self.anchors.boxes;
         let taken = by_picture(objects.len(), |n| {
-            let matches = matched(objects[n].boxes, &self.anchors.boxes, thresholds);
+            let matches = matched(objects[n].boxes, candidates, thresholds);
             let taken = sampling.take(&matches, rules.quota, objects[n].row, STAGE);
             let object = |&anchor: &usize| match matches[anchor] {
                 Match::Object(object) => objects[n].boxes[object],
