@@ -14,7 +14,7 @@ use png::{BitDepth, ColorType};
 use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::decode::{Decoder, LabelMap, Limits, MapReading};
 use splitmask_pipeline::metrics::PassedOver;
-use splitmask_pipeline::shard::samples::{SampleOptions, Samples};
+use splitmask_pipeline::shard::samples::{LabelMember, SampleOptions, Samples};
 use splitmask_pipeline::shard::tally::Tally;
 use splitmask_pipeline::shard::tar::{Entries, EntryKind, TarError};
 use splitmask_pipeline::types::{Image, UNLABELLED};
@@ -125,7 +125,11 @@ fn samples_of_hostile_archives() {
             images: [].into(),
             classes: Some(3),
             max_member_bytes: 600,
-            map: splitmask_pipeline::shard::samples::MapMember::unread(""),
+            map: LabelMember::unread(""),
+            objects: LabelMember {
+                extension: "json".into(),
+                read: true,
+            },
         };
         let (mut held, mut next, mut ended, mut tally) = (0, 0, false, Tally::default());
         let mut samples = Samples::new(bytes, options);

@@ -69,6 +69,7 @@ mod tests {
             extension: "png".into(),
             label: None,
             map: None,
+            objects: None,
         }
     }
 
