@@ -129,6 +129,31 @@ impl RunLength {
         mask
     }
 
+    /// From the pixels of a part of the picture, row by row: `width` × `height` from column `left` and row `top` on. The rest is background.
+    ///
+    /// # Panics
+    /// The part reaches beyond the picture, or has other pixels.
+    #[must_use]
+    pub fn of_part(whole_height: u32, whole_width: u32, [left, top, width, height]: [u32; 4], pixels: &[u8]) -> Self {
+        assert!(left + width <= whole_width && top + height <= whole_height, "a part of the picture");
+        assert_eq!(pixels.len(), width as usize * height as usize, "pixels of the part");
+        let mut changes = vec![];
+        for column in 0..width {
+            let mut set = false;
+            let first = (left + column) * whole_height + top;
+            for row in 0..height {
+                if (pixels[(row * width + column) as usize] != 0) != set {
+                    changes.push(first + row);
+                    set = !set;
+                }
+            }
+            if set {
+                changes.push(first + height);
+            }
+        }
+        Self::of_changes(whole_height, whole_width, changes)
+    }
+
     /// No runs yet.
     fn of_starts(height: u32, width: u32) -> Self {
         Self {
@@ -311,7 +336,11 @@ mod tests {
                 .flat_map(|y| (left..left + columns).map(move |x| (x, y)))
                 .map(|(x, y)| all[(y * width + x) as usize])
                 .collect();
-            prop_assert_eq!(within, expected);
+            prop_assert_eq!(&within, &expected);
+            let part = RunLength::of_part(height, width, [left, top, columns, rows], &within);
+            prop_assert_eq!(part.pixels_within([left, top, columns, rows]), expected);
+            prop_assert_eq!(part.area(), within.iter().map(|p| u64::from(*p)).sum::<u64>());
+            prop_assert_eq!(&part, &RunLength::of_pixels(height, width, &part.pixels()));
         }
     }
 

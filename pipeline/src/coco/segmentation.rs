@@ -37,6 +37,21 @@ pub enum Counts {
 }
 
 impl Segmentation {
+    /// Runs of a mask, compressed.
+    #[must_use]
+    pub fn of(mask: &RunLength) -> Self {
+        Self::Runs {
+            size: [mask.height(), mask.width()],
+            counts: Counts::Text(mask.text()),
+        }
+    }
+
+    /// Whether it is an empty list, by which files of boxes alone say that there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Polygons(none) if none.is_empty())
+    }
+
     /// The mask in a picture of `height` × `width`.
     ///
     /// # Errors

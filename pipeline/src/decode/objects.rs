@@ -182,7 +182,7 @@ fn marked(annotation: &MemberObject, reading: &ObjectReading, (width, height): (
     if annotation.iscrowd > 1 {
         return Err(format!("iscrowd {}: 0 or 1", annotation.iscrowd));
     }
-    let mask = annotation.segmentation.as_ref().map(|s| s.mask(height, width)).transpose()?;
+    let mask = annotation.segmentation.as_ref().filter(|s| !s.is_empty()).map(|s| s.mask(height, width)).transpose()?;
     let [x, y, width, height] = match (annotation.bbox, &mask) {
         (None, Some(mask)) => mask.bounds(),
         (bbox, _) => box_of(bbox)?,
