@@ -341,4 +341,6 @@ fn first(found: Findings) -> Result<(), PipelineError> {
 #[cfg(test)]
 mod map_tests;
 #[cfg(test)]
+mod object_tests;
+#[cfg(test)]
 mod tests;

@@ -64,7 +64,9 @@ impl Mover<'_> {
         let (left, right) = ((upright.x - crop.x) * x, (upright.x + upright.width - crop.x) * x);
         let (left, right) = if self.draw.flip { (side - right, side - left) } else { (left, right) };
         let (top, bottom) = ((upright.y - crop.y) * y, (upright.y + upright.height - crop.y) * y);
-        let cut = [left, top, right, bottom].map(|edge| edge.clamp(0.0, side));
+        // Edges that should be whole numbers may miss them by rounding.
+        let whole = |edge: f64| if (edge - edge.round()).abs() < 1e-6 { edge.round() } else { edge };
+        let cut = [left, top, right, bottom].map(|edge| whole(edge).clamp(0.0, side));
         let (columns, rows) = (cut[2] - cut[0], cut[3] - cut[1]);
         if columns <= 0.0 || rows <= 0.0 {
             return Err(LeftOut::Outside);

@@ -3,10 +3,9 @@
 use image::{Rgb, RgbImage, RgbaImage, imageops};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-use super::drawings::{CLASSES, Drawings, resized};
 use splitmask_pipeline::coco::RunLength;
 
+use super::drawings::{CLASSES, Drawings, resized};
 use crate::exit::CliError;
 
 /// Objects of a scene, at most.
