@@ -275,7 +275,7 @@ fn check_request(request: &SampleRequest) -> Result<(), PipelineError> {
             "rand_augment",
             moved,
             moved.is_none(),
-            &format!("none where the view's {what} are asked for: it moves pixels of the picture and not those of its {what}"),
+            &format!("none where labels of the view's pixels are asked for ({what}): it moves pixels of the picture and not of those"),
         )?;
     }
     if let Some(words) = request.words {

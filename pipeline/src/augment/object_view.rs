@@ -87,19 +87,18 @@ impl Mover<'_> {
 
     /// The mask in the smallest whole pixels around the box `cut` of the view; `area` is the box in the picture.
     fn mask(&self, mask: &crate::coco::RunLength, area: Rect, cut: [f64; 4]) -> Result<ObjectMask, LeftOut> {
-        let around = |from: f64, to: f64| from.floor() as u32..(to.ceil() as u32).max(from.floor() as u32 + 1);
-        let (across, down) = (around(area.x, area.x + area.width), around(area.y, area.y + area.height));
-        let (width, height) = (across.len() as u32, down.len() as u32);
-        let bitmap = mask.pixels_within([across.start, down.start, width, height]);
+        let [left, top, width, height] = area.whole_pixels(self.stored.0, self.stored.1);
+        let bitmap = mask.pixels_within([left, top, width, height]);
         let whole = Rect {
-            x: across.start.into(),
-            y: down.start.into(),
+            x: left.into(),
+            y: top.into(),
             width: width.into(),
             height: height.into(),
         };
         // The same rectangle of the upright picture, and how its pixels lie in the bitmap.
         let upright = self.orientation.upright(whole, self.stored.0, self.stored.1);
         let (start, step_x, step_y) = self.orientation.walk(width as usize, height as usize);
+        let around = |from: f64, to: f64| from.floor() as u32..to.ceil() as u32;
         let (columns, rows) = (around(cut[0], cut[2]), around(cut[1], cut[3]));
         let (crop, side) = (self.draw.area, f64::from(self.size));
         let source = |i: u32, from: f64, length: f64, edge: f64, limit: f64| {

@@ -292,7 +292,7 @@ fn hostile_objects() {
     let seeds: Vec<Vec<u8>> = [
         r#"{"width":13,"height":7,"annotations":[{"category":1,"bbox":[1,2,5,4],"segmentation":[[1,2,6,2,6,6,1,6]],"area":20,"iscrowd":0}]}"#,
         r#"{"annotations":[{"category_id":7,"bbox":[0.5,-2,9e3,4.25],"segmentation":{"size":[7,13],"counts":[40,3,4,3,41]},"iscrowd":1},{"category":0,"bbox":[3,3,1,1]}]}"#,
-        r#"{"width":13,"height":7,"image_id":3,"annotations":[{"category":2,"segmentation":{"size":[7,13],"counts":"X1334Q1"}},{"category":2,"segmentation":[[1,1,4,1,4,3],[5,5,9,5,9,7,5,7]]}]}"#,
+        r#"{"width":13,"height":7,"image_id":3,"annotations":[{"category":2,"segmentation":{"size":[7,13],"counts":"[134000k0"}},{"category":2,"segmentation":[[1,1,4,1,4,3],[5,5,9,5,9,7,5,7]]}]}"#,
     ]
     .iter()
     .map(|text| text.as_bytes().to_vec())

@@ -62,8 +62,8 @@ pub(in crate::pack) fn prepare(picture: &Annotated, head: &Header, became: &Beca
                 prepared.masks_cut += u64::from(object.mask_cut);
                 if object.mask.is_some() {
                     prepared.masks += 1;
-                    let [.., width, height] = around(object.area);
-                    prepared.mask_pixels += u64::from(width) * u64::from(height);
+                    let [.., columns, rows] = object.area.whole_pixels(width, height);
+                    prepared.mask_pixels += u64::from(columns) * u64::from(rows);
                 }
                 let crowd = annotation.iscrowd;
                 prepared.classes.entry(*class).or_default()[usize::from(crowd)] += 1;
@@ -91,16 +91,6 @@ struct Changed {
     pixels: f64,
     clipped: bool,
     mask_cut: bool,
-}
-
-/// Left, top, columns and rows of the smallest rectangle of whole pixels around a box.
-fn around(area: Rect) -> [u32; 4] {
-    let range = |from: f64, length: f64| {
-        let first = from.floor();
-        (first as u32, ((from + length).ceil() - first).max(1.0) as u32)
-    };
-    let ((left, width), (top, height)) = (range(area.x, area.width), range(area.y, area.height));
-    [left, top, width, height]
 }
 
 /// From the picture that was annotated to the one that is packed.
@@ -156,7 +146,7 @@ impl Change<'_> {
         // Boxes are often written with a digit or two: what is less than a hundredth of a pixel is no difference.
         let clipped = whole.width - area.width > 0.01 || whole.height - area.height > 0.01;
         let all = mask.as_ref().map_or(0, RunLength::area);
-        let cut = mask.map(|mask| (mask.pixels_within(around(area)), area));
+        let cut = mask.map(|mask| (mask.pixels_within(area.whole_pixels(width, height)), area));
         let inside = cut.as_ref().map_or(0, |(pixels, _)| pixels.iter().map(|p| u64::from(*p)).sum());
         if cut.is_some() && inside == 0 {
             return Err(("empty_mask", format!("no pixel of its mask lies in its box; {told}")));
@@ -200,7 +190,7 @@ impl Change<'_> {
     /// The mask in the packed picture, of the pixels around the box `area` and where that box lies now: each pixel is that in which its middle lies, as with
     /// label maps.
     fn mask(&self, pixels: &[u8], area: Rect, changed: Rect) -> RunLength {
-        let part = around(area);
+        let part = area.whole_pixels(self.stored.0, self.stored.1);
         if self.became.as_it_was {
             return RunLength::of_part(self.stored.1, self.stored.0, part, pixels);
         }
@@ -219,9 +209,8 @@ impl Change<'_> {
             let at = (u64::from(2 * at + 1) * u64::from(from) / u64::from(2 * to)) as f64 - first;
             (at >= 0.0 && at < limit).then_some(at as isize)
         };
-        let target = around(changed);
         let (width, height) = self.size();
-        let target = [target[0], target[1], target[2].min(width - target[0]), target[3].min(height - target[1])];
+        let target = changed.whole_pixels(width, height);
         let mut out = Vec::with_capacity(target[2] as usize * target[3] as usize);
         for y in target[1]..target[1] + target[3] {
             let row = source(y, top, size.1, shrunk.1, upright.y, upright.height);
