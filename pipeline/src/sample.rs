@@ -267,7 +267,10 @@ fn check_request(request: &SampleRequest) -> Result<(), PipelineError> {
         require("target.view", target.view, of(target.view).is_some(), "the name of a view")?;
         require("target.size", target.size, SIZES.contains(&target.size), "1 to 4096 pixels")?;
     }
-    let labels = [("map", request.map.map(|map| map.view)), ("objects", request.objects.map(|objects| objects.view))];
+    let labels = [
+        ("map", request.map.map(|map| map.view)),
+        ("objects", request.objects.map(|objects| objects.view)),
+    ];
     for (what, view) in labels.into_iter().filter_map(|(what, view)| Some((what, view?))) {
         require(&format!("{what}.view"), view, of(view).is_some(), "the name of a view")?;
         let moved = of(view).and_then(|view| view.rand_augment);

@@ -123,7 +123,12 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
         false => report::describe(&args.url, manifest, shards, &seen, &differences),
     })?;
     if let Some(file) = &args.contact_sheet {
-        let cells = cells(std::mem::take(&mut seen.kept), manifest, &data, (&seen.maps.reading, &seen.objects.reading));
+        let cells = cells(
+            std::mem::take(&mut seen.kept),
+            manifest,
+            &data,
+            (&seen.maps.reading, &seen.objects.reading),
+        );
         let count = cells.len();
         let picture = sheet::draw(cells);
         let picture = Image {

@@ -73,7 +73,10 @@ mod tests {
         lay_object(&mut picture, &object);
         frame_object(&mut picture, &object);
         let at = |x: usize, y: usize| &picture.pixels[3 * (y * 5 + x)..][..3];
-        assert_eq!((at(0, 1), at(1, 1), at(2, 0), at(4, 3)), (&[100; 3][..], &[128, 0, 0][..], &[128, 0, 0][..], &[128, 0, 0][..]));
+        assert_eq!(
+            (at(0, 1), at(1, 1), at(2, 0), at(4, 3)),
+            (&[100; 3][..], &[128, 0, 0][..], &[128, 0, 0][..], &[128, 0, 0][..])
+        );
         assert_eq!((at(2, 1), at(3, 2)), (&[114, 50, 50][..], &[100; 3][..]));
     }
 }

@@ -70,13 +70,7 @@ impl CropDraw {
     /// The whole picture with its aspect, its longer side as long as the view's and its corner in the view's upper left one, on a ground of one colour.
     #[must_use]
     pub fn whole(width: u32, height: u32, size: u32, ground: [u8; 3]) -> Self {
-        Self::placed(
-            (width, height),
-            resized(width, height, size.into()),
-            size,
-            (0.0, 0.0),
-            ground,
-        )
+        Self::placed((width, height), resized(width, height, size.into()), size, (0.0, 0.0), ground)
     }
 
     /// A picture resized to `to` columns and rows, seen from `left` and `top` of them on.
@@ -239,6 +233,46 @@ mod tests {
         assert!((share - 0.4328).abs() < 0.005, "{share}");
         assert!((aspect - 0.0307).abs() < 0.004, "{aspect}");
         assert!((f64::from(flips) / f64::from(n) - 0.5).abs() < 0.02);
+    }
+
+    #[test]
+    fn jitter_scales_the_longer_side_and_keeps_the_aspect_and_the_places_are_whole_pixels() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let jitter = ScaleJitter::default();
+        let (n, mut scales, mut flips, mut beyond) = (20_000, 0.0, 0, 0);
+        for _ in 0..n {
+            let draw = CropDraw::jittered(640, 427, 128, &jitter, 0.5, &mut rng);
+            // Columns of the resized picture, and of the view that the picture's edge is away from its own.
+            let (columns, start) = (640.0 / draw.area.width * 128.0, draw.area.x / draw.area.width * 128.0);
+            assert!((columns - columns.round()).abs() < 1e-6 && (start - start.round()).abs() < 1e-6);
+            assert!(if columns > 128.0 {
+                start >= 0.0 && start + 128.0 <= columns + 1e-6
+            } else {
+                start <= 0.0 && columns - start <= 128.0 + 1e-6
+            });
+            let rows = 427.0 / draw.area.height * 128.0;
+            assert!((rows - columns * 427.0 / 640.0).abs() <= 0.85, "{columns} × {rows}");
+            let inside = draw.inside(640, 427, 128);
+            assert_eq!(inside.columns.len(), columns.min(128.0).round() as usize);
+            assert_eq!(inside.rows.len(), rows.min(128.0).round() as usize);
+            scales += columns / 128.0 / f64::from(n);
+            flips += u32::from(draw.flip);
+            beyond += u32::from(columns > 128.0);
+        }
+        // Uniform in 0.1 to 2: mean 1.05, a share of 1 ÷ 1.9 above 1.
+        assert!((scales - 1.05).abs() < 0.01, "{scales}");
+        assert!((f64::from(beyond) / f64::from(n) - 1.0 / 1.9).abs() < 0.015, "{beyond}");
+        assert!((f64::from(flips) / f64::from(n) - 0.5).abs() < 0.02);
+        let whole = CropDraw::whole(640, 427, 128, [1, 2, 3]);
+        assert_eq!(
+            (whole.inside(640, 427, 128).columns, whole.inside(640, 427, 128).rows),
+            (0..128, 0..85)
+        );
+        assert_eq!(
+            CropDraw::whole(5000, 3, 64, [0; 3]).inside(5000, 3, 64).rows,
+            0..1,
+            "a strip keeps a row"
+        );
     }
 
     #[test]

@@ -62,11 +62,16 @@ impl Mover<'_> {
         let (crop, side) = (self.draw.area, f64::from(self.size));
         let (x, y) = (side / crop.width, side / crop.height);
         let (left, right) = ((upright.x - crop.x) * x, (upright.x + upright.width - crop.x) * x);
-        let (left, right) = if self.draw.flip { (side - right, side - left) } else { (left, right) };
+        let (left, right) = if self.draw.flip {
+            (side - right, side - left)
+        } else {
+            (left, right)
+        };
         let (top, bottom) = ((upright.y - crop.y) * y, (upright.y + upright.height - crop.y) * y);
         // Edges that should be whole numbers may miss them by rounding.
-        let whole = |edge: f64| if (edge - edge.round()).abs() < 1e-6 { edge.round() } else { edge };
-        let cut = [left, top, right, bottom].map(|edge| whole(edge).clamp(0.0, side));
+        let whole = |edge: f64| if (edge - edge.round()).abs() < 1e-4 { edge.round() } else { edge };
+        let corners = [left, top, right, bottom].map(|edge| whole(edge).clamp(0.0, side) as f32);
+        let cut = corners.map(f64::from);
         let (columns, rows) = (cut[2] - cut[0], cut[3] - cut[1]);
         if columns <= 0.0 || rows <= 0.0 {
             return Err(LeftOut::Outside);
@@ -79,7 +84,7 @@ impl Mover<'_> {
         }
         Ok(Object {
             class: marked.class,
-            corners: cut.map(|edge| edge as f32),
+            corners,
             crowd: marked.crowd,
             mask: marked.mask.as_ref().map(|mask| self.mask(mask, area, cut)).transpose()?,
         })

@@ -102,7 +102,11 @@ pub struct ObjectClasses {
 impl ObjectClasses {
     fn check(&self) -> Result<(), String> {
         let classes = self.classes.len();
-        for (list, length) in [("ids", self.ids.len()), ("objects", self.objects.len()), ("crowds", self.crowds.len())] {
+        for (list, length) in [
+            ("ids", self.ids.len()),
+            ("objects", self.objects.len()),
+            ("crowds", self.crowds.len()),
+        ] {
             if length != classes {
                 return Err(format!("objects: {list} has {length} numbers for {classes} classes"));
             }

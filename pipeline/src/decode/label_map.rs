@@ -158,7 +158,9 @@ impl LabelMap {
         let alike = self.orientation == header.orientation;
         match header.lies(size) {
             Lies::OtherSize => refused(""),
-            _ if header.orientation.is_upright() && !alike => refused(": the map's file says that it is turned (EXIF), the picture's does not"),
+            _ if header.orientation.is_upright() && !alike => {
+                refused(": the map's file says that it is turned (EXIF), the picture's does not")
+            }
             _ if alike && size == stored => Ok(header.orientation),
             Lies::By(orientation) => Ok(orientation),
             Lies::Unknown => refused(

@@ -182,7 +182,12 @@ fn marked(annotation: &MemberObject, reading: &ObjectReading, (width, height): (
     if annotation.iscrowd > 1 {
         return Err(format!("iscrowd {}: 0 or 1", annotation.iscrowd));
     }
-    let mask = annotation.segmentation.as_ref().filter(|s| !s.is_empty()).map(|s| s.mask(height, width)).transpose()?;
+    let mask = annotation
+        .segmentation
+        .as_ref()
+        .filter(|s| !s.is_empty())
+        .map(|s| s.mask(height, width))
+        .transpose()?;
     let [x, y, width, height] = match (annotation.bbox, &mask) {
         (None, Some(mask)) => mask.bounds(),
         (bbox, _) => box_of(bbox)?,
@@ -213,7 +218,8 @@ mod tests {
 
     #[test]
     fn boxes_outlines_and_runs_are_read_and_classes_by_index_or_number() {
-        let by_index = read(json!({ "category": 2, "bbox": [1, 1, 3, 2], "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]], "iscrowd": 1 })).unwrap();
+        let by_index =
+            read(json!({ "category": 2, "bbox": [1, 1, 3, 2], "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]], "iscrowd": 1 })).unwrap();
         let by_number = read(json!({ "category_id": 90, "segmentation": { "size": [4, 6], "counts": [5, 2, 2, 2, 2, 2, 9] } })).unwrap();
         assert_eq!((by_index.class, by_index.crowd), (2, true));
         assert_eq!((by_number.class, by_number.crowd), (2, false));
@@ -225,21 +231,42 @@ mod tests {
     #[test]
     fn what_is_no_object_is_refused_with_place_and_value() {
         for (annotation, words) in [
-            (json!({ "category": 3, "bbox": [0, 0, 1, 1] }), "annotations[0]: category 3, where there are 3 classes"),
-            (json!({ "category_id": 1, "bbox": [0, 0, 1, 1] }), "category_id 1 is none of manifest.json"),
+            (
+                json!({ "category": 3, "bbox": [0, 0, 1, 1] }),
+                "annotations[0]: category 3, where there are 3 classes",
+            ),
+            (
+                json!({ "category_id": 1, "bbox": [0, 0, 1, 1] }),
+                "category_id 1 is none of manifest.json",
+            ),
             (json!({ "bbox": [0, 0, 1, 1] }), "category is missing"),
             (json!({ "category": 0 }), "bbox is missing"),
             (json!({ "category": 0, "bbox": [0, 0, -1, 1] }), "bbox [0.0, 0.0, -1.0, 1.0]"),
             (json!({ "category": 0, "bbox": [0, 0, 1] }), "invalid length 3"),
             (json!({ "category": 0, "bbox": [0, 0, 1, 1], "iscrowd": 2 }), "iscrowd 2"),
             (json!({ "category": 0, "segmentation": [[0, 0, 1, 1]] }), "three corners"),
-            (json!({ "category": 0, "segmentation": [[0, 0, 1e9, 0, 3, 3]] }), "in or near the picture"),
-            (json!({ "category": 0, "segmentation": { "size": [6, 4], "counts": [24] } }), "the picture has [4, 6]"),
-            (json!({ "category": 0, "segmentation": { "size": [4, 6], "counts": [23] } }), "runs of 23 pixels"),
-            (json!({ "category": 0, "segmentation": "mask.png" }), "\"mask.png\" is neither polygons"),
+            (
+                json!({ "category": 0, "segmentation": [[0, 0, 1e9, 0, 3, 3]] }),
+                "in or near the picture",
+            ),
+            (
+                json!({ "category": 0, "segmentation": { "size": [6, 4], "counts": [24] } }),
+                "the picture has [4, 6]",
+            ),
+            (
+                json!({ "category": 0, "segmentation": { "size": [4, 6], "counts": [23] } }),
+                "runs of 23 pixels",
+            ),
+            (
+                json!({ "category": 0, "segmentation": "mask.png" }),
+                "\"mask.png\" is neither polygons",
+            ),
         ] {
             let error = read(annotation).unwrap_err();
-            assert!(error.reason() == "bad_objects" && error.to_string().contains(words), "{words}: {error}");
+            assert!(
+                error.reason() == "bad_objects" && error.to_string().contains(words),
+                "{words}: {error}"
+            );
         }
         let reading = ObjectReading::default();
         let no_list = Objects::read(br#"{"caption": "a dog", "width": 3}"#, &reading, None).unwrap_err();

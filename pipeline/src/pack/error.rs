@@ -150,7 +150,9 @@ impl PackError {
             Self::AllRefused { .. } => {
                 Some("`too_large` can be raised with --max-pixels and --max-bytes; what is `unsupported` is converted to PNG or JPEG first")
             }
-            Self::Objects(_) => Some("the file is COCO's: images with id, file_name, width, height; annotations with image_id, category_id, bbox; categories with id, name"),
+            Self::Objects(_) => Some(
+                "the file is COCO's: images with id, file_name, width, height; annotations with image_id, category_id, bbox; categories with id, name",
+            ),
             Self::NoObjects { .. } => Some("put the annotations right, or pack without --coco"),
             Self::OutputNotEmpty { .. } => Some("choose another folder, or replace an earlier pack with --force"),
             Self::OutputForeign { .. } => Some("choose another folder; --force only replaces what an earlier pack wrote"),

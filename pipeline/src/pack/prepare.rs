@@ -8,8 +8,8 @@ use fast_image_resize::Resizer;
 use image::ImageEncoder;
 use sha2::{Digest, Sha256};
 
-use super::found::Found;
 use super::became::Became;
+use super::found::Found;
 use super::maps::prepared::{self as prepared_map, PreparedMap};
 use super::objects::prepared::{self as prepared_objects, PreparedObjects};
 use super::options::{Encoding, PackOptions};
@@ -143,7 +143,8 @@ impl Preparer {
         if self.largest > LARGE_PIXELS {
             *self = Self::new(Arc::clone(&self.options)); // one huge file must not hold its memory until the end
         }
-        let labels = |p: &Prepared| p.map.as_ref().map_or(0, |map| map.bytes.len()) + p.objects.as_ref().map_or(0, |objects| objects.bytes.len());
+        let labels =
+            |p: &Prepared| p.map.as_ref().map_or(0, |map| map.bytes.len()) + p.objects.as_ref().map_or(0, |objects| objects.bytes.len());
         claim.set(result.as_ref().map_or(0, |p| (p.bytes.len() + labels(p)) as u64));
         result
     }
@@ -184,7 +185,11 @@ impl Preparer {
         };
         let objects = match (&found.objects, &self.options.objects) {
             (Some(picture), Some(_)) => Some(prepared_objects::prepare(picture, &head, &became, &found.shown())?),
-            (None, Some(options)) => return Err(Refusal::NoObjects { file: options.file_of(found.val).display().to_string() }),
+            (None, Some(options)) => {
+                return Err(Refusal::NoObjects {
+                    file: options.file_of(found.val).display().to_string(),
+                });
+            }
             (_, None) => None,
         };
         let content = u128::from_le_bytes(std::array::from_fn({

@@ -67,7 +67,11 @@ fn class_of(relative: &[u8], from: ClassFrom) -> Option<&[u8]> {
 ///
 /// # Errors
 /// [`PackError::NoImages`], [`PackError::AllRefused`], [`PackError::NoTraining`], [`PackError::NoValidation`].
-pub(super) fn scan(options: &PackOptions, annotations: Option<&Annotations>, progress: &mut dyn FnMut(PackProgress)) -> Result<Scan, PackError> {
+pub(super) fn scan(
+    options: &PackOptions,
+    annotations: Option<&Annotations>,
+    progress: &mut dyn FnMut(PackProgress),
+) -> Result<Scan, PackError> {
     let mut rest = Rest::default();
     let mut without: Vec<PathBuf> = options.output.canonicalize().into_iter().collect();
     without.extend(options.val.as_ref().and_then(|v| v.canonicalize().ok()));

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{Dataset, Labels};
 use super::budget::FailureBudget;
+use super::{Dataset, Labels};
 use crate::batch::{BatchPool, Batcher};
 use crate::config::PipelineConfig;
 use crate::cursor::Cursor;

@@ -5,8 +5,8 @@ use std::fmt;
 use crate::bucket::pace::MOST_AHEAD_THROTTLED;
 use crate::config::{DataConfig, PipelineConfig};
 use crate::request::SampleRequest;
-use crate::types::Object;
 use crate::shard::reader::{PORTION_BYTES, PORTIONS};
+use crate::types::Object;
 
 /// What the images of a place are like.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -265,7 +265,13 @@ impl Dataset {
     /// # Errors
     /// As there.
     pub fn samples_with_maps(&self, order: Order) -> Result<SampleStream, PipelineError> {
-        self.samples_of(order, Labels { maps: true, objects: false })
+        self.samples_of(
+            order,
+            Labels {
+                maps: true,
+                objects: false,
+            },
+        )
     }
 
     /// As [`Dataset::samples`], each with the bytes of the member that tells of its objects if it has one.
@@ -273,7 +279,13 @@ impl Dataset {
     /// # Errors
     /// As there.
     pub fn samples_with_objects(&self, order: Order) -> Result<SampleStream, PipelineError> {
-        self.samples_of(order, Labels { maps: false, objects: true })
+        self.samples_of(
+            order,
+            Labels {
+                maps: false,
+                objects: true,
+            },
+        )
     }
 
     fn samples_of(&self, order: Order, labels: Labels) -> Result<SampleStream, PipelineError> {

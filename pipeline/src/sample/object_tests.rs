@@ -99,12 +99,22 @@ fn check_box(object: &Object, size: u32, step: f32) {
     let [left, top, right, bottom] = object.corners;
     let mask = object.mask.as_ref().unwrap();
     assert!(left >= 0.0 && top >= 0.0 && right <= size as f32 && bottom <= size as f32 && right - left >= 1.0 && bottom - top >= 1.0);
-    assert_eq!((mask.left, mask.top), (left.floor() as u32, top.floor() as u32), "{:?}", object.corners);
-    assert_eq!((mask.left + mask.width, mask.top + mask.height), (right.ceil() as u32, bottom.ceil() as u32));
+    assert_eq!(
+        (mask.left, mask.top),
+        (left.floor() as u32, top.floor() as u32),
+        "{:?}",
+        object.corners
+    );
+    assert_eq!(
+        (mask.left + mask.width, mask.top + mask.height),
+        (right.ceil() as u32, bottom.ceil() as u32)
+    );
     assert_eq!(mask.pixels.len(), (mask.width * mask.height) as usize);
     let whole = left > 0.0 && top > 0.0 && right < size as f32 && bottom < size as f32;
     if whole {
-        let [x, y, width, height] = RunLength::of_pixels(mask.height, mask.width, &mask.pixels).bounds().map(|v| v as f32);
+        let [x, y, width, height] = RunLength::of_pixels(mask.height, mask.width, &mask.pixels)
+            .bounds()
+            .map(|v| v as f32);
         let (x, y) = (x + mask.left as f32, y + mask.top as f32);
         for (edge, of_mask) in [(left, x), (top, y), (right, x + width), (bottom, y + height)] {
             assert!((edge - of_mask).abs() <= 1.0 + step, "{:?}: {edge} and {of_mask}", object.corners);
@@ -136,7 +146,9 @@ fn picture_and_mask_stay_alike_through_crop_jitter_flip_and_resize() {
             assert_eq!(counts.kept + counts.outside + counts.small + counts.hidden, 1);
             let view = &sample.views[0];
             let plane = (size * size) as usize;
-            let ground = (0..plane).filter(|at| (0..3).all(|c| view[c * plane + at] == ScaleJitter::default().ground[c])).count();
+            let ground = (0..plane)
+                .filter(|at| (0..3).all(|c| view[c * plane + at] == ScaleJitter::default().ground[c]))
+                .count();
             grounds += usize::from(ground > 0);
             let Some(object) = sample.objects.first() else {
                 dropped += 1;
@@ -152,7 +164,10 @@ fn picture_and_mask_stay_alike_through_crop_jitter_flip_and_resize() {
             flat += seen;
         }
     }
-    assert!(flat > 160 * 2000 && kept > 450 && dropped > 10 && grounds > 150, "{flat} {kept} {dropped} {grounds}");
+    assert!(
+        flat > 160 * 2000 && kept > 450 && dropped > 10 && grounds > 150,
+        "{flat} {kept} {dropped} {grounds}"
+    );
 }
 
 #[test]
@@ -180,7 +195,10 @@ fn mirrored_twice_is_nothing() {
         let (mut straight, mut mirrored) = (vec![], vec![]);
         let counts = object_view(&objects(runs.clone(), x), Orientation::default(), &draw, size, &mut straight);
         let flipped = CropDraw { flip: true, ..draw };
-        assert_eq!(object_view(&objects(runs, x), Orientation::default(), &flipped, size, &mut mirrored), counts);
+        assert_eq!(
+            object_view(&objects(runs, x), Orientation::default(), &flipped, size, &mut mirrored),
+            counts
+        );
         for object in &mut mirrored {
             let [left, top, right, bottom] = object.corners;
             object.corners = [size as f32 - right, top, size as f32 - left, bottom];
@@ -193,7 +211,10 @@ fn mirrored_twice_is_nothing() {
             assert!(a.corners.iter().zip(b.corners).all(|(a, b)| (a - b).abs() < 1e-4), "{a:?} {b:?}");
         }
         // Marked in the mirrored picture, which its file turns back.
-        let turned: Vec<u8> = mask.chunks_exact(width as usize).flat_map(|row| row.iter().rev().copied()).collect();
+        let turned: Vec<u8> = mask
+            .chunks_exact(width as usize)
+            .flat_map(|row| row.iter().rev().copied())
+            .collect();
         let turned = objects(RunLength::of_pixels(height, width, &turned), f64::from(width) - x - w);
         let mirror = Orientation {
             mirror_x: true,
@@ -235,7 +256,10 @@ fn objects_of_turned_pictures_lie_on_them_however_they_were_marked() {
                 } else {
                     // Both have one size: nothing tells in which of them the objects were marked.
                     let error = made.unwrap_err();
-                    assert!(error.reason() == "objects_size" && error.to_string().contains("EXIF"), "tag {tag}, {how}: {error}");
+                    assert!(
+                        error.reason() == "objects_size" && error.to_string().contains("EXIF"),
+                        "tag {tag}, {how}: {error}"
+                    );
                 }
             }
         }
@@ -253,9 +277,17 @@ fn samples_without_fitting_objects_are_dropped_by_reason() {
     let other = member(30, 40, &mask);
     for (objects, reason, words) in [
         (None, "no_objects", "no member \"objects.json\" beside the image"),
-        (Some(other.as_str()), "objects_size", "objects of a picture of 30×40 pixels, where the picture has 40×30"),
+        (
+            Some(other.as_str()),
+            "objects_size",
+            "objects of a picture of 30×40 pixels, where the picture has 40×30",
+        ),
         (Some("[]"), "bad_objects", "objects: invalid"),
-        (Some("{\"annotations\": [{\"category\": 0}]}"), "bad_objects", "annotations[0]: bbox is missing"),
+        (
+            Some("{\"annotations\": [{\"category\": 0}]}"),
+            "bad_objects",
+            "annotations[0]: bbox is missing",
+        ),
     ] {
         let raw = with(objects);
         let error = made(request(16, 0.5, None), ViewMode::Train, &raw).unwrap_err();
@@ -266,7 +298,10 @@ fn samples_without_fitting_objects_are_dropped_by_reason() {
         assert!(made(plain, ViewMode::Train, &raw).unwrap().0.objects.is_empty());
     }
     let (none, counts) = made(request(16, 0.5, None), ViewMode::Train, &with(Some("{\"annotations\": []}"))).unwrap();
-    assert!(none.objects.is_empty() && counts == ObjectCounts::default(), "a picture without objects is no fault");
+    assert!(
+        none.objects.is_empty() && counts == ObjectCounts::default(),
+        "a picture without objects is no fault"
+    );
 }
 
 #[test]
@@ -315,7 +350,13 @@ fn boxes_move_by_the_draw_and_what_is_hardly_seen_is_left_out() {
     object_view(&objects, Orientation::default(), &CropDraw { flip: true, ..draw }, 80, &mut out);
     assert_eq!(out[0].corners, [40.0, 20.0, 60.0, 30.0]);
     // The whole picture in a corner of the view, so that boxes are mapped back by one number.
-    object_view(&objects, Orientation::default(), &CropDraw::whole(100, 50, 80, [0; 3]), 80, &mut out);
+    object_view(
+        &objects,
+        Orientation::default(),
+        &CropDraw::whole(100, 50, 80, [0; 3]),
+        80,
+        &mut out,
+    );
     assert_eq!(out[0].corners, [16.0, 8.0, 24.0, 12.0]);
 }
 
@@ -326,7 +367,12 @@ fn nothing_may_move_the_pixels_of_a_view_whose_objects_are_asked_for() {
         magnitude: 9.0,
         deviation: 0.5,
     });
-    let refused = |request| SampleMaker::new(Arc::new(request), ViewMode::Train, 1, Limits::default(), None).err().unwrap().to_string();
+    let refused = |request| {
+        SampleMaker::new(Arc::new(request), ViewMode::Train, 1, Limits::default(), None)
+            .err()
+            .unwrap()
+            .to_string()
+    };
     assert!(refused(wrong).contains("moves pixels of the picture"));
     let scale = ScaleJitter {
         scale: [2.0, 1.0],

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use mutate::fuzz;
 use png::{BitDepth, ColorType};
-use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::augment::{CropDraw, object_view};
+use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::decode::{Decoder, LabelMap, Limits, MapReading, ObjectReading, Objects, Orientation};
 use splitmask_pipeline::metrics::PassedOver;
 use splitmask_pipeline::shard::samples::{LabelMember, SampleOptions, Samples};

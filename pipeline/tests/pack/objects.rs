@@ -43,7 +43,8 @@ fn coco(names: &[&str], annotations: Vec<Value>) -> Value {
             annotation
         })
         .collect();
-    let categories = json!([{ "id": 7, "name": "tree" }, { "id": 0, "name": "cat", "supercategory": "animal" }, { "id": 3, "name": "dog" }]);
+    let categories =
+        json!([{ "id": 7, "name": "tree" }, { "id": 0, "name": "cat", "supercategory": "animal" }, { "id": 3, "name": "dog" }]);
     json!({ "info": {}, "images": images, "annotations": annotations, "categories": categories })
 }
 
@@ -121,8 +122,17 @@ fn annotations_are_matched_by_path_counted_and_left_out_by_reason() {
     let report = run(&options(dir.path())).unwrap();
     let refused: Vec<(&str, u64)> = report.refused.iter().map(|(reason, count)| (*reason, count.files)).collect();
     assert_eq!((report.packed(), refused), (3, vec![("no_objects", 1), ("objects_size", 1)]));
-    assert!(report.refused["objects_size"].examples[0].1.contains("of 40×20 pixels, where the picture has 41×20"));
-    let dropped: Vec<(&str, u64)> = report.objects.dropped.iter().map(|(reason, (number, _))| (*reason, *number)).collect();
+    assert!(
+        report.refused["objects_size"].examples[0]
+            .1
+            .contains("of 40×20 pixels, where the picture has 41×20")
+    );
+    let dropped: Vec<(&str, u64)> = report
+        .objects
+        .dropped
+        .iter()
+        .map(|(reason, (number, _))| (*reason, *number))
+        .collect();
     let expected = [
         ("bad_box", 1),
         ("bad_crowd", 1),
@@ -134,7 +144,11 @@ fn annotations_are_matched_by_path_counted_and_left_out_by_reason() {
         ("zero_area", 1),
     ];
     assert_eq!(dropped, expected);
-    assert!(report.objects.dropped["outside"].1.contains("a/1.png: annotation 7: bbox [40.0, 1.0, 2.0, 2.0] in a picture of 40×20 pixels"));
+    assert!(
+        report.objects.dropped["outside"]
+            .1
+            .contains("a/1.png: annotation 7: bbox [40.0, 1.0, 2.0, 2.0] in a picture of 40×20 pixels")
+    );
     let counted = &report.objects;
     assert_eq!((counted.clipped, counted.masks_cut, counted.emptied), (1, 1, 0));
     assert_eq!(counted.missing, (1, vec!["gone.png".to_owned()]));
@@ -152,7 +166,10 @@ fn annotations_are_matched_by_path_counted_and_left_out_by_reason() {
     // Classes in the order of their ids; those are no indices, and 0 is one of them.
     let objects = report.train.objects.as_ref().unwrap();
     assert_eq!(objects.classes, ["cat", "dog", "tree"]);
-    assert_eq!((&*objects.ids, &*objects.objects, &*objects.crowds), (&[0, 3, 7][..], &[3, 1, 0][..], &[0, 1, 0][..]));
+    assert_eq!(
+        (&*objects.ids, &*objects.objects, &*objects.crowds),
+        (&[0, 3, 7][..], &[3, 1, 0][..], &[0, 1, 0][..])
+    );
     assert_eq!((objects.masks, objects.mask_pixels, objects.negatives), (3, 60 + 800 + 30, 1));
     let read = Manifest::parse(&fs::read(dir.path().join("out/train/manifest.json")).unwrap(), "m").unwrap();
     assert_eq!(read.objects.as_ref(), Some(objects));
@@ -161,7 +178,10 @@ fn annotations_are_matched_by_path_counted_and_left_out_by_reason() {
     let first = &packed["0"];
     assert_eq!((first.width, first.height, first.image_id), (Some(40), Some(20), Some(0)));
     assert_eq!(first.annotations[1].bbox, Some([30.0, 0.0, 10.0, 10.0]), "cut to the picture");
-    assert_eq!((first.annotations[1].category, first.annotations[1].category_id), (Some(1), Some(3)));
+    assert_eq!(
+        (first.annotations[1].category, first.annotations[1].category_id),
+        (Some(1), Some(3))
+    );
     assert_eq!((first.annotations[0].area, first.annotations[2].iscrowd), (Some(60.0), 1));
 }
 
@@ -213,8 +233,16 @@ fn objects_of_a_photograph_that_its_file_turns_are_turned_with_it() {
     put(dir.path(), "objects.json", file.to_string().as_bytes());
     // Packed as they are, objects stay as they were marked; encoded anew, all lie on the upright picture.
     for (encode, sizes, boxes) in [
-        (Encoding::Keep, [(40, 20), (20, 40)], [[30.0, 2.0, 4.0, 3.0], [15.0, 30.0, 3.0, 4.0]]),
-        (Encoding::Png, [(20, 40), (20, 40)], [[15.0, 30.0, 3.0, 4.0], [15.0, 30.0, 3.0, 4.0]]),
+        (
+            Encoding::Keep,
+            [(40, 20), (20, 40)],
+            [[30.0, 2.0, 4.0, 3.0], [15.0, 30.0, 3.0, 4.0]],
+        ),
+        (
+            Encoding::Png,
+            [(20, 40), (20, 40)],
+            [[15.0, 30.0, 3.0, 4.0], [15.0, 30.0, 3.0, 4.0]],
+        ),
     ] {
         let options = PackOptions {
             encode,
@@ -227,7 +255,11 @@ fn objects_of_a_photograph_that_its_file_turns_are_turned_with_it() {
             let member = &packed[name];
             assert_eq!((member.width, member.height), (Some(width), Some(height)), "{name} {encode:?}");
             let mask = member.annotations[0].segmentation.as_ref().unwrap().mask(height, width).unwrap();
-            assert_eq!((member.annotations[0].bbox, mask.bounds(), mask.area()), (Some(bounds), bounds, 12), "{name} {encode:?}");
+            assert_eq!(
+                (member.annotations[0].bbox, mask.bounds(), mask.area()),
+                (Some(bounds), bounds, 12),
+                "{name} {encode:?}"
+            );
         }
     }
 }
@@ -273,20 +305,35 @@ fn files_of_other_images_or_without_a_usable_object_are_refused_with_place_and_v
         error.to_string()
     };
     let table: [(&dyn Fn(&mut Value), &str); 10] = [
-        (&|f| f["images"][0]["file_name"] = "0.png".into(), "none of its 1 pictures is among the images; the first is called \"0.png\""),
-        (&|f| f["images"] = json!([{ "id": 0, "width": 1, "height": 1 }]), "images[0] (id 0): file_name is missing"),
-        (&|f| f["images"] = json!([f["images"][0], { "id": 1, "file_name": "./a/0.png", "width": 1, "height": 1 }]), "\"a/0.png\" was there before"),
+        (
+            &|f| f["images"][0]["file_name"] = "0.png".into(),
+            "none of its 1 pictures is among the images; the first is called \"0.png\"",
+        ),
+        (
+            &|f| f["images"] = json!([{ "id": 0, "width": 1, "height": 1 }]),
+            "images[0] (id 0): file_name is missing",
+        ),
+        (
+            &|f| f["images"] = json!([f["images"][0], { "id": 1, "file_name": "./a/0.png", "width": 1, "height": 1 }]),
+            "\"a/0.png\" was there before",
+        ),
         (&|f| f["categories"] = json!([]), "categories: there is none"),
         (&|f| f["categories"][0]["name"] = "cat".into(), "categories: \"cat\" stands twice"),
         (&|f| f["categories"][0]["id"] = 3.into(), "categories[2]: id 3 was there before"),
         (&|f| f["annotations"] = json!([]), "none of its 0 annotations can be packed"),
-        (&|f| f["annotations"][0]["bbox"][2] = 0.into(), "none of its 1 annotations can be packed; 1 zero_area: a/0.png: annotation 0: bbox"),
+        (
+            &|f| f["annotations"][0]["bbox"][2] = 0.into(),
+            "none of its 1 annotations can be packed; 1 zero_area: a/0.png: annotation 0: bbox",
+        ),
         (&|f| f["annotations"][0]["bbox"] = "?".into(), "line 1, column"),
         (&|f| *f = json!([]), "line 1, column"),
     ];
     for (edit, words) in table {
         let told = edited(edit);
-        assert!(told.contains("objects.json: ") && told.contains(words), "{words:?} is not in {told}");
+        assert!(
+            told.contains("objects.json: ") && told.contains(words),
+            "{words:?} is not in {told}"
+        );
     }
     fs::remove_file(dir.path().join("objects.json")).unwrap();
     assert!(run(&options(dir.path())).unwrap_err().to_string().contains("it cannot be read"));
@@ -298,7 +345,11 @@ fn packed() -> TempDir {
     let names: Vec<String> = (0..60).map(|n| format!("{n}.png")).collect();
     let mut annotations = vec![];
     for (n, name) in names.iter().enumerate() {
-        put(dir.path(), &format!("images/{name}"), &bytes(&picture(40, 20, n as u32), ImageFormat::Png));
+        put(
+            dir.path(),
+            &format!("images/{name}"),
+            &bytes(&picture(40, 20, n as u32), ImageFormat::Png),
+        );
         for k in 0..n % 4 {
             let (x, y) = ((n * 7 + k * 11) % 30, (n * 5 + k * 3) % 12);
             let [left, top, right, bottom] = [x, y, x + 9, y + 7];
@@ -346,7 +397,10 @@ fn batches_hold_the_same_objects_at_any_number_of_workers_and_after_any_batch() 
         let metrics = PipelineMetrics::default();
         let dataset = Dataset::open(&url, &data, &pipeline, metrics.clone()).unwrap();
         let images = dataset.images().unwrap();
-        assert!((images.objects - 1.5).abs() < 1e-9 && (images.masked - 1.5 * 63.0 / 800.0).abs() < 1e-9, "{images:?}");
+        assert!(
+            (images.objects - 1.5).abs() < 1e-9 && (images.masked - 1.5 * 63.0 / 800.0).abs() < 1e-9,
+            "{images:?}"
+        );
         let making = Making {
             order: Order::Shuffled {
                 seed: 5,
@@ -415,7 +469,10 @@ fn a_stream_reads_objects_where_they_are_asked_for_and_counts_what_has_none() {
     let batch = first("out", &plain, "objects.json").unwrap();
     assert_eq!((batch.len, batch.objects.len(), batch.object_offsets.len()), (60, 0, 0));
     let error = first("plain", &request(), "objects.json").unwrap_err().to_string();
-    assert!(error.contains("60 of the last 60 samples failed") && error.contains("no_objects"), "{error}");
+    assert!(
+        error.contains("60 of the last 60 samples failed") && error.contains("no_objects"),
+        "{error}"
+    );
     // What `pack` writes about a sample is no list of objects.
     let error = first("plain", &request(), "json").unwrap_err().to_string();
     assert!(error.contains("bad_objects"), "{error}");

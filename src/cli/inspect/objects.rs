@@ -119,7 +119,8 @@ impl Objects {
             self.negatives,
             self.classes.len()
         )];
-        let each = |(class, [objects, _, samples]): &(u32, [u64; 3])| format!("{} {objects} in {samples} samples", Self::name(listed, *class));
+        let each =
+            |(class, [objects, _, samples]): &(u32, [u64; 3])| format!("{} {objects} in {samples} samples", Self::name(listed, *class));
         let classes = self.by_size();
         let largest: Vec<String> = classes.iter().take(LISTED).map(each).collect();
         if !largest.is_empty() {
@@ -147,7 +148,9 @@ impl Objects {
             for (class, (name, promised)) in (0u32..).zip(listed.classes.iter().zip(&listed.objects)) {
                 let found = self.classes.get(&class).map_or(0, |numbers| numbers[0]);
                 if found != *promised {
-                    told.push(format!("manifest.json counts {promised} objects of {name}, the members hold {found}"));
+                    told.push(format!(
+                        "manifest.json counts {promised} objects of {name}, the members hold {found}"
+                    ));
                 }
             }
             if listed.negatives != self.negatives {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::MapOptions;
-use crate::pack::became::Became;
 use crate::decode::{Header, LabelMap, Limits};
+use crate::pack::became::Became;
 use crate::pack::report::Refusal;
 use crate::types::UNLABELLED;
 

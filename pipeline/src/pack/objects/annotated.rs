@@ -89,7 +89,9 @@ impl Annotations {
             let (id, image, category) = (annotation.id, annotation.image_id, annotation.category_id);
             let told = |what: String| format!("{}: annotation {id}: {what}", file.display());
             match (places.get(&image), class.get(&category)) {
-                (None, _) => drop_one(&mut self.dropped, "unknown_picture", || told(format!("image_id {image} is none of images"))),
+                (None, _) => drop_one(&mut self.dropped, "unknown_picture", || {
+                    told(format!("image_id {image} is none of images"))
+                }),
                 (_, None) => drop_one(&mut self.dropped, "unknown_category", || {
                     told(format!("category_id {category} is none of categories"))
                 }),
@@ -104,10 +106,18 @@ impl Annotations {
             let path = listed.file_name.strip_prefix("./").unwrap_or(&listed.file_name).to_owned();
             let place = || format!("images[{n}] (id {})", listed.id);
             if path.is_empty() {
-                return Err(refused(file, &place(), "file_name is missing: the path below the folder of the images".into()));
+                return Err(refused(
+                    file,
+                    &place(),
+                    "file_name is missing: the path below the folder of the images".into(),
+                ));
             }
             if found.by_path.insert(path.clone().into(), Arc::new(picture)).is_some() {
-                return Err(refused(file, &place(), format!("file_name {path:?} was there before: an image is one picture")));
+                return Err(refused(
+                    file,
+                    &place(),
+                    format!("file_name {path:?} was there before: an image is one picture"),
+                ));
             }
             found.paths.push(path);
         }
@@ -132,14 +142,21 @@ impl Annotations {
     pub(in crate::pack) fn missing(&self, images: &[Found], options: &ObjectOptions) -> Result<(u64, Vec<String>), PackError> {
         let used: std::collections::HashSet<*const Annotated> = images.iter().filter_map(|f| f.objects.as_ref().map(Arc::as_ptr)).collect();
         let (mut number, mut first) = (0, vec![]);
-        for (pictures, file) in self.files.iter().flatten().zip(std::iter::once(&options.file).chain(&options.val_file)) {
+        for (pictures, file) in self
+            .files
+            .iter()
+            .flatten()
+            .zip(std::iter::once(&options.file).chain(&options.val_file))
+        {
             let missing: Vec<&String> = pictures
                 .paths
                 .iter()
                 .filter(|path| !used.contains(&Arc::as_ptr(&pictures.by_path[path.as_bytes()])))
                 .collect();
             if missing.len() == pictures.paths.len() {
-                let example = missing.first().map_or("it lists none".into(), |path| format!("the first is called {path:?}"));
+                let example = missing
+                    .first()
+                    .map_or("it lists none".into(), |path| format!("the first is called {path:?}"));
                 return Err(refused(
                     file,
                     "images",

@@ -43,9 +43,15 @@ impl Marked {
         };
         sets.iter().for_each(|set| set.objects.tell(&mut report));
         if sets.iter().all(|set| set.objects.finish(&self.classes).number() == 0) {
-            let each = report.dropped.iter().map(|(reason, (number, first))| format!("; {number} {reason}: {first}"));
+            let each = report
+                .dropped
+                .iter()
+                .map(|(reason, (number, first))| format!("; {number} {reason}: {first}"));
             return Err(PackError::NoObjects {
-                file: options.objects.as_ref().map_or(String::new(), |files| files.file.display().to_string()),
+                file: options
+                    .objects
+                    .as_ref()
+                    .map_or(String::new(), |files| files.file.display().to_string()),
                 annotations: self.annotations,
                 reasons: each.collect(),
             });

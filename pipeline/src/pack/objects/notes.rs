@@ -26,7 +26,10 @@ pub(in crate::pack) fn notes(sets: [Option<&ObjectClasses>; 2], report: &ObjectR
     }
     let (missing, first) = &report.missing;
     if *missing > 0 {
-        notes.push(format!("{missing} pictures of the objects' file are no images here, such as {}", first.join(", ")));
+        notes.push(format!(
+            "{missing} pictures of the objects' file are no images here, such as {}",
+            first.join(", ")
+        ));
     }
     let [train, val] = sets;
     if let Some(train) = train {

@@ -77,7 +77,9 @@ pub(in crate::pack) fn prepare(picture: &Annotated, head: &Header, became: &Beca
                     iscrowd: crowd,
                 });
             }
-            Err((reason, detail)) => drop_one(&mut prepared.dropped, reason, || format!("{name}: annotation {}: {detail}", annotation.id)),
+            Err((reason, detail)) => drop_one(&mut prepared.dropped, reason, || {
+                format!("{name}: annotation {}: {detail}", annotation.id)
+            }),
         }
     }
     prepared.bytes = serde_json::to_vec(&member).expect("plain data serialises");
@@ -161,7 +163,10 @@ impl Change<'_> {
         Ok(Changed {
             area: changed,
             mask,
-            pixels: annotation.area.filter(|area| area.is_finite() && *area >= 0.0).map_or(of_shape, |area| area * scale),
+            pixels: annotation
+                .area
+                .filter(|area| area.is_finite() && *area >= 0.0)
+                .map_or(of_shape, |area| area * scale),
             clipped,
             mask_cut: inside < all,
         })
@@ -216,7 +221,9 @@ impl Change<'_> {
             let row = source(y, top, size.1, shrunk.1, upright.y, upright.height);
             out.extend((target[0]..target[0] + target[2]).map(|x| {
                 let column = source(x, left, size.0, shrunk.0, upright.x, upright.width);
-                column.zip(row).map_or(0, |(x, y)| pixels[(start + x * step_x + y * step_y) as usize])
+                column
+                    .zip(row)
+                    .map_or(0, |(x, y)| pixels[(start + x * step_x + y * step_y) as usize])
             }));
         }
         RunLength::of_part(height, width, target, &out)
