@@ -210,3 +210,54 @@ fn planar_any(square: &[u8], side: usize, orientation: Orientation, out: &mut [u
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Rect;
+    use crate::types::Image;
+
+    #[test]
+    fn a_picture_on_a_ground_is_copied_to_its_place_however_it_is_stored() {
+        let image = Image {
+            width: 30,
+            height: 20,
+            pixels: (0..1800u32).map(|at| (at * 37 % 251) as u8).collect(),
+        };
+        let whole = CropDraw::whole(30, 20, 30, [9, 99, 200]);
+        let lower = CropDraw {
+            area: Rect {
+                x: -4.0,
+                y: -13.0,
+                ..whole.area
+            },
+            ..whole
+        };
+        let mut resampler = Resampler::new();
+        for (draw, left, top, flip) in [(whole, 0, 0, false), (lower, 4, 13, false), (lower, 4, 13, true)] {
+            for mirror in [false, true] {
+                // The picture of a file whose rows run backwards, which is turned back.
+                let mut stored = image.clone();
+                if mirror {
+                    stored.pixels = stored.pixels.chunks_exact(90).rev().flatten().copied().collect();
+                }
+                let orientation = Orientation {
+                    mirror_y: mirror,
+                    ..Orientation::default()
+                };
+                let mut out = vec![];
+                resampler.view(&Window::whole(&stored), orientation, &CropDraw { flip, ..draw }, 30, &mut out);
+                for (c, ground) in draw.ground.into_iter().enumerate() {
+                    for y in 0..30usize {
+                        for x in 0..30usize {
+                            let column = if flip { 29 - x } else { x };
+                            let source = column.checked_sub(left).zip(y.checked_sub(top)).filter(|(u, v)| *u < 30 && *v < 20);
+                            let wanted = source.map_or(ground, |(u, v)| image.pixels[(v * 30 + u) * 3 + c]);
+                            assert_eq!(out[c * 900 + y * 30 + x], wanted, "{x} {y} {flip} {mirror}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
