@@ -125,6 +125,7 @@ impl Eye {
             extension: String::new(),
             label: None,
             map: None,
+            objects: None,
         };
         let seen = self.maker.make(&raw, &mut self.sample).map_err(|e| e.to_string())?;
         files::warn_if_truncated(file, seen.truncated);

@@ -9,6 +9,7 @@ mod hidden;
 mod host_batch;
 mod rows;
 mod stored_batch;
+mod stored_objects;
 
 use std::borrow::Cow;
 

@@ -179,6 +179,8 @@ impl<'a> Seer<'a> {
             sets: vec![],
             hidden: vec![],
             maps: vec![],
+            objects: vec![],
+            object_offsets: vec![],
             labels: vec![-1; rects.len()],
             ids: vec![],
             cursor: Cursor::default(),
