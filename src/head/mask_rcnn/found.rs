@@ -1,5 +1,6 @@
 //! What is found in a picture, and its masks at the size of the picture.
 
+use splitmask_pipeline::types::{Object, ObjectMask};
 use tch::{Kind, Tensor};
 
 use super::corners::{Corners, clipped, is_at_least};
@@ -33,6 +34,26 @@ impl Found {
     pub fn mask(&self, object: usize) -> &[f32] {
         let cells = self.side * self.side;
         &self.masks[object * cells..(object + 1) * cells]
+    }
+
+    /// One object in a picture of `size` (columns, rows) whose pixels are `times` as many as the canvas's: its mask where its probability is above a half.
+    #[must_use]
+    pub fn object(&self, object: usize, times: [f32; 2], size: [u32; 2]) -> Object {
+        let [left, top, right, bottom] = self.boxes[object];
+        let corners = [left * times[0], top * times[1], right * times[0], bottom * times[1]];
+        let part = pasted(self.mask(object), self.side, corners, size.map(|side| side as usize));
+        Object {
+            class: (self.labels[object] - 1) as u32,
+            corners,
+            crowd: false,
+            mask: Some(ObjectMask {
+                left: part.left as u32,
+                top: part.top as u32,
+                width: part.width as u32,
+                height: part.height as u32,
+                pixels: part.cells.iter().map(|&share| u8::from(share > 0.5)).collect(),
+            }),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use tch::{Kind, Tensor};
 use torch_ext::ranks::{Ranks, RanksError, Reduce};
 
 pub use anchors::Anchors;
+use anchors::ANCHORS;
 pub use coder::BoxCoder;
 pub use corners::{Corners, area, clipped, overlap};
 pub use found::{Found, Pasted, pasted};
@@ -272,6 +273,25 @@ impl MaskRcnn {
             found::put_masks(&mut found, &masks.to_kind(Kind::Float));
             found
         })
+    }
+
+    /// Floating point operations of a forward pass over one picture of `grid` × `grid` patches of `dim` columns, with `[regions, those with masks]`.
+    #[must_use]
+    pub fn flops(dim: i64, grid: i64, config: &MaskRcnnConfig, regions: [f64; 2]) -> f64 {
+        let (d, c) = (dim as f64, config.channels as f64);
+        let cells = [16.0, 4.0, 1.0, 0.25].map(|times| times * (grid * grid) as f64);
+        // Doublings of the neck: three, of which one is half as fine.
+        let neck = 2.0 * d * d * (2.0 * cells[1] + cells[0]);
+        let all: f64 = cells.iter().sum();
+        let pyramid = 2.0 * all * (d * c + 9.0 * c * c);
+        let proposals = 2.0 * (all + cells[3] / 4.0) * (9.0 * c * c + 5.0 * ANCHORS as f64 * c);
+        let outputs = (config.classes + 1) as f64;
+        let (width, side) = (config.box_width as f64, (config.box_side * config.box_side) as f64);
+        let boxes = 2.0 * regions[0] * (side * c * width + width * width + 5.0 * width * outputs);
+        let (width, side) = (config.mask_width as f64, (config.mask_side * config.mask_side) as f64);
+        let convolutions = 9.0 * width * (c + (config.mask_depth as f64 - 1.0) * width);
+        let masks = 2.0 * regions[1] * side * (convolutions + 4.0 * width * width + 4.0 * width * outputs);
+        neck + pyramid + proposals + boxes + masks
     }
 
     /// Moves the running statistics, unless the step was skipped.
