@@ -18,7 +18,7 @@ pub use confusion::confusion;
 pub use curves::{Point, curves, plot};
 pub use drawn::drawn;
 pub use neighbours::{frame, nearest};
-pub use objects::{frame_object, lay_object};
+pub use objects::{frame_object, lay_object, planes_with_objects};
 pub use paint::{framed, heat, patches, smaller};
 pub use palette::{class_colour, lay_over, planes_of_classes};
 pub use principal::principal_colours;

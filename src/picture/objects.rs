@@ -45,6 +45,22 @@ pub fn frame_object(picture: &mut Image, object: &Object) {
     }
 }
 
+/// A square of `size` pixels, planes 3×size×size, with masks and boxes of objects on it, in planes again.
+#[must_use]
+pub fn planes_with_objects(planes: &[u8], size: u32, objects: &[Object]) -> Vec<u8> {
+    let plane = size as usize * size as usize;
+    let mut picture = Image {
+        width: size,
+        height: size,
+        pixels: (0..plane).flat_map(|at| [0, 1, 2].map(|channel| planes[channel * plane + at])).collect(),
+    };
+    objects.iter().for_each(|object| lay_object(&mut picture, object));
+    objects.iter().for_each(|object| frame_object(&mut picture, object));
+    (0..3)
+        .flat_map(|channel| picture.pixels.iter().skip(channel).step_by(3).copied())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use splitmask_pipeline::types::ObjectMask;

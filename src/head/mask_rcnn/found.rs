@@ -24,6 +24,8 @@ pub struct Found {
     pub scores: Vec<f32>,
     /// Side M of a mask in cells.
     pub side: usize,
+    /// Whether the network's answers were numbers.
+    pub is_finite: bool,
     /// M×M probabilities of each object's cells, row by row, one object behind the other.
     pub masks: Vec<f32>,
 }
@@ -69,11 +71,16 @@ pub(super) fn found_boxes(logits: &Tensor, steps: &Tensor, regions: &[Region], s
     by_picture(sizes.len(), |picture| {
         let (mut boxes, mut scores, mut labels) = (vec![], vec![], vec![]);
         let own = regions.iter().enumerate().filter(|(_, region)| region.picture == picture);
+        // Some anchors always lie in a picture: without any region its proposals were no numbers.
+        let mut some = false;
+        let mut numbers = true;
         for (number, _) in own {
+            some = true;
             // Class 0 is the background.
             for label in 1..outputs {
                 let [left, top, right, bottom, score] = rows[number * outputs + label];
                 let corners = clipped([left, top, right, bottom], sizes[picture]);
+                numbers &= score.is_finite();
                 if score > rules.score as f32 && is_at_least(corners, SHORTEST) {
                     boxes.push(corners);
                     scores.push(score);
@@ -87,6 +94,7 @@ pub(super) fn found_boxes(logits: &Tensor, steps: &Tensor, regions: &[Region], s
             boxes: stay.iter().map(|&n| boxes[n]).collect(),
             labels: stay.iter().map(|&n| labels[n] as i64).collect(),
             scores: stay.iter().map(|&n| scores[n]).collect(),
+            is_finite: some && numbers,
             ..Found::default()
         }
     })
