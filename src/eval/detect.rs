@@ -1,12 +1,12 @@
 //! How well a run that learns to find objects does so, on the objects of `data.val`: COCO's average precision of boxes and masks, in the pictures' own size.
 
 mod finder;
+mod precision;
 mod truth;
 
 use std::collections::BTreeMap;
 
 use prometheus::Gauge;
-use serde::Serialize;
 use splitmask_pipeline::bucket::classes::ClassMap;
 use splitmask_pipeline::decode::{Decoder, Limits, ObjectReading, Objects, Orientation};
 use splitmask_pipeline::error::SampleError;
@@ -14,13 +14,12 @@ use splitmask_pipeline::types::{Image, RawSample};
 use torch_ext::Autocast;
 
 pub use self::finder::{Finder, Sure};
+pub use self::precision::Precision;
 use self::truth::Judged;
-use super::classes::Remarks;
 use super::config::{EvalConfig, Watched};
 use super::error::EvalError;
 use super::evaluation::{BesideNumber, Evaluation, Score, Subject};
 use super::progress::{GoOn, Progress};
-use crate::detection::Averages;
 use crate::objective::{Better, Panel};
 use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
 
@@ -101,58 +100,6 @@ impl Evaluation for Detect {
             picture: None,
             remarks: found.remarks,
         })
-    }
-}
-
-/// Outcome of an evaluation of found objects.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Precision {
-    /// Of boxes.
-    pub boxes: Averages,
-    /// Of masks; `None` where objects have none.
-    pub masks: Option<Averages>,
-    /// Pictures that were judged.
-    pub images: usize,
-    /// Objects in them, crowds left out.
-    pub objects: usize,
-    /// Crowds.
-    pub crowds: usize,
-    /// What was found.
-    pub found: usize,
-    /// Samples that could not be judged, by reason, with the first of each.
-    pub dropped: BTreeMap<&'static str, (usize, String)>,
-    /// What was left out.
-    #[serde(flatten)]
-    pub remarks: Remarks,
-}
-
-impl Precision {
-    fn table(&self) -> Vec<String> {
-        let none = Averages::default();
-        let masks = self.masks.as_ref().unwrap_or(&none);
-        let row = |name: &str, of: fn(&Averages) -> Option<f64>| {
-            let cell = |averages: &Averages| of(averages).map_or_else(|| "     -".to_owned(), |share| format!("{share:.4}"));
-            format!("{name:<24} {}   {}", cell(&self.boxes), cell(masks))
-        };
-        let mut lines = vec![
-            format!("{:<24} boxes    masks   ({} images, {} objects)", "", self.images, self.objects),
-            row("average precision", |of| of.precision),
-            row("at an overlap of 0.5", |of| of.precision_50),
-            row("at an overlap of 0.75", |of| of.precision_75),
-            row("up to 32 × 32 pixels", |of| of.precision_small),
-            row("up to 96 × 96 pixels", |of| of.precision_medium),
-            row("larger", |of| of.precision_large),
-            row("recall of 100", |of| of.recall_100),
-        ];
-        for class in &self.boxes.classes {
-            let of_masks = masks.classes.iter().find(|other| other.name == class.name);
-            let of_masks = of_masks.map_or_else(|| "     -".to_owned(), |of| format!("{:.4}", of.precision));
-            lines.push(format!("  {:<22} {:.4}   {of_masks}   ({} objects)", class.name, class.precision, class.objects));
-        }
-        for (reason, (number, example)) in &self.dropped {
-            lines.push(format!("{number} samples were not judged, {reason}; the first: {example}"));
-        }
-        lines
     }
 }
 

@@ -247,7 +247,7 @@ impl Vit {
     #[must_use]
     pub fn features_behind(&self, x: &Tensor, blocks: &[usize], train: bool) -> Vec<Tensor> {
         let mut all = Vec::with_capacity(self.blocks.len());
-        self.through_blocks(&self.embed(x), None, train, |x| all.push(x.shallow_clone()));
+        let _ = self.through_blocks(&self.embed(x), None, train, |x| all.push(x.shallow_clone()));
         blocks.iter().map(|&n| all[n].shallow_clone()).collect()
     }
 

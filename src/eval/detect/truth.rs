@@ -7,8 +7,8 @@ use splitmask_pipeline::coco::RunLength;
 use splitmask_pipeline::decode::{MarkedObject, Objects, Orientation};
 use splitmask_pipeline::types::Image;
 
-use super::Precision;
 use super::finder::Sure;
+use super::precision::Precision;
 use crate::detection::{Annotated, Category, Detection, Detections, Object, Shape, Truth, evaluate};
 use crate::eval::classes::{LeftOut, Remarks, Why, listed};
 use crate::eval::error::EvalError;

@@ -6,7 +6,7 @@ use super::corners::Corners;
 const RATIOS: [f32; 3] = [0.5, 1.0, 2.0];
 
 /// Anchors of a place.
-pub const ANCHORS: i64 = RATIOS.len() as i64;
+pub(super) const ANCHORS: i64 = RATIOS.len() as i64;
 
 /// Anchors of all levels in the order of levels, rows, columns, ratios.
 #[derive(Debug, Clone, PartialEq)]

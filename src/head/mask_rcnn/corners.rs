@@ -77,6 +77,6 @@ pub fn clipped([left, top, right, bottom]: Corners, [width, height]: [f32; 2]) -
 
 /// Whether both sides are at least that long; false for what is no number.
 #[must_use]
-pub fn is_at_least([left, top, right, bottom]: Corners, side: f32) -> bool {
+pub(super) fn is_at_least([left, top, right, bottom]: Corners, side: f32) -> bool {
     right - left >= side && bottom - top >= side
 }
