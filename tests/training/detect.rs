@@ -9,22 +9,24 @@ use crate::ground::Ground;
 
 const OBJECTIVE: &str = "kind = \"detect\"\nchannels = 16\nbox_width = 32\nmask_depth = 1\nmask_width = 16\ncanonical = 112.0\nscale = [0.9, 1.2]\n\
                          drop_path = 0.0\nanchors = 32\ncandidates = 64\nproposals = 32\neval_candidates = 64\neval_proposals = 32\nregions = 24\nfound = 10";
-const WATCH: &str = "[eval]\nwatch = \"detect\"\nevery_steps = 150";
+const WATCH: &str = "[eval]\nwatch = \"detect\"\nevery_steps = 90";
 
 #[test]
 fn a_pretrained_encoder_learns_to_find_objects_and_names_those_of_other_pictures() {
     let ground = Ground::with_objects();
     train(&ground, "pretrained", &[SHORT]);
+    refusals(&ground);
     fs::write(ground.config(), config(&ground, OBJECTIVE, WATCH)).unwrap();
     let from = format!("run.init_from={}", ground.path("pretrained").display());
-    let sets = [&from, "optim.total_steps=300", "optim.lr=5e-3", "train.batch=8", "optim.clip=5.0"];
+    let [set, val] = ["train", "val"].map(|set| format!("data.{set}={}/{set}", ground.path("objects").display()));
+    let sets = [&from, &set, &val, "optim.total_steps=180", "optim.lr=5e-3", "train.batch=8", "optim.clip=5.0"];
     let log = train(&ground, "detected", &sets);
     assert!(log.contains("initialised from weights") && log.contains("average precision of boxes"), "{log}");
     let trace = ground.trace("detected");
     let told: Vec<&Value> = trace.iter().filter(|line| line["box_average_precision"].is_f64()).collect();
     assert_eq!(
         told.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(),
-        [150, 300]
+        [90, 180]
     );
     let last = told[1];
     for (number, least) in [
@@ -77,7 +79,7 @@ fn predictions(ground: &Ground, run: &str) {
     let told: Value = serde_json::from_str(&told).unwrap();
     let surest = &told["images"][0]["objects"][0];
     assert_eq!((&surest["name"], &surest["number"]), (&"square".into(), &1.into()), "{told}");
-    assert!(surest["probability"].as_f64().unwrap() > 0.5, "{told}");
+    assert!(surest["probability"].as_f64().unwrap() > 0.3, "{told}");
     let (code, _, err) = ask(&["predict", run, &folder, "--slide"]);
     assert!(code == Some(64) && err.contains("--slide"), "{err}");
 
@@ -93,49 +95,47 @@ fn predictions(ground: &Ground, run: &str) {
     assert!(judged.contains("precision"), "{judged}");
 }
 
-#[test]
-fn what_cannot_be_detected_is_refused_with_file_key_and_value() {
-    let ground = Ground::new();
+/// By file, key and value.
+fn refusals(ground: &Ground) {
     ground.refuses(
-        &config(&ground, OBJECTIVE, ""),
+        &config(ground, OBJECTIVE, ""),
         &[],
         &["data.train", "has no marked objects", "manifest.json tells of none", "--coco"],
     );
     ground.refuses(
-        &config(&ground, "kind = \"mae\"", WATCH),
+        &config(ground, "kind = \"mae\"", WATCH),
         &[],
         &["eval.watch", "\"detect\"", "\"mae\" learns no classes of objects"],
     );
     ground.refuses(
-        &config(&ground, OBJECTIVE, ""),
+        &config(ground, OBJECTIVE, ""),
         &["model.patch=14", "model.image=28"],
         &["model.patch", "14", "4, 8, 16, 32 or 64"],
     );
     ground.refuses(
-        &config(&ground, OBJECTIVE, ""),
+        &config(ground, OBJECTIVE, ""),
         &["model.image=40"],
         &["model.image", "40", "a multiple of 16"],
     );
     ground.refuses(
-        &config(&ground, OBJECTIVE, ""),
+        &config(ground, OBJECTIVE, ""),
         &["objective.anchor_background=0.8"],
         &["objective.anchor_background", "0.8", "at most objective.anchor_object = 0.7"],
     );
-    let with_objects = Ground::with_objects();
-    let at = |set: &str| format!("data.train={}/{set}", with_objects.path("data").display());
+    let train = format!("data.train={}/train", ground.path("objects").display());
     ground.refuses(
-        &config(&ground, OBJECTIVE, ""),
-        &[&at("train"), "objective.classes=7"],
+        &config(ground, OBJECTIVE, ""),
+        &[&train, "objective.classes=7"],
         &["objective.classes", "7", "names 2 classes of objects"],
     );
     ground.refuses(
-        &config(&ground, OBJECTIVE, ""),
-        &[&at("train"), "data.objects=boxes.json"],
+        &config(ground, OBJECTIVE, ""),
+        &[&train, "data.objects=boxes.json"],
         &["data.objects", "boxes.json", "are .objects.json members"],
     );
     ground.refuses(
-        &config(&ground, OBJECTIVE, WATCH),
-        &[&at("train")],
+        &config(ground, OBJECTIVE, WATCH),
+        &[&train],
         &["data.val", "has no marked objects", "eval.watch = \"detect\"", "--coco"],
     );
 }

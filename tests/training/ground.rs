@@ -88,8 +88,8 @@ impl Ground {
         ground
     }
 
-    /// The same, packed with objects: each disc and square is one, with its mask; pictures of stripes and crosses show none. The file in COCO's form stays as
-    /// `objects.json`.
+    /// The same, packed once more with objects, as `objects`: each disc and square is one, with its mask; pictures of stripes and crosses show none. The file
+    /// in COCO's form stays as `objects.json`.
     pub(crate) fn with_objects() -> Self {
         let ground = Self::new();
         let (mut images, mut annotations) = (vec![], vec![]);
@@ -125,8 +125,8 @@ impl Ground {
         run(splitmask()
             .arg("pack")
             .arg(ground.path("images"))
-            .arg(ground.path("data"))
-            .args(["--val-share", "0.2", "--shard-size", "100KiB", "--force", "--coco"])
+            .arg(ground.path("objects"))
+            .args(["--val-share", "0.2", "--shard-size", "100KiB", "--coco"])
             .arg(ground.path("objects.json")));
         ground
     }
