@@ -288,8 +288,14 @@ fn measured(run: &Path, step: u64, kind: &Kind) -> Vec<Measured> {
     found.extend(last("top5_accuracy", "top-5 accuracy on the validation set".into()));
     found.extend(last("mean_iou", "mean IoU on the label maps of the validation set".into()));
     found.extend(last("object_mean_iou", "the same without the first class".into()));
-    found.extend(last("box_average_precision", "average precision of boxes on the validation set".into()));
-    found.extend(last("mask_average_precision", "average precision of masks on the validation set".into()));
+    found.extend(last(
+        "box_average_precision",
+        "average precision of boxes on the validation set".into(),
+    ));
+    found.extend(last(
+        "mask_average_precision",
+        "average precision of masks on the validation set".into(),
+    ));
     found.extend(last("linear_accuracy", "accuracy of a linear probe on the validation set".into()));
     found
 }

@@ -196,7 +196,10 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
             json: args.json,
         };
         if args.coco.is_some() {
-            return Err(CliError::usage("--coco: of a run that learnt to find objects; this one makes maps", None));
+            return Err(CliError::usage(
+                "--coco: of a run that learnt to find objects; this one makes maps",
+                None,
+            ));
         }
         return maps::run(&asked, &folder, &config);
     }

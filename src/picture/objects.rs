@@ -52,7 +52,9 @@ pub fn planes_with_objects(planes: &[u8], size: u32, objects: &[Object]) -> Vec<
     let mut picture = Image {
         width: size,
         height: size,
-        pixels: (0..plane).flat_map(|at| [0, 1, 2].map(|channel| planes[channel * plane + at])).collect(),
+        pixels: (0..plane)
+            .flat_map(|at| [0, 1, 2].map(|channel| planes[channel * plane + at]))
+            .collect(),
     };
     objects.iter().for_each(|object| lay_object(&mut picture, object));
     objects.iter().for_each(|object| frame_object(&mut picture, object));

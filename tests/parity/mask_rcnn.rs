@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use splitmask::head::mask_rcnn::{
-    Anchors, Bitmap, BoxCoder, Corners, Found, Level, MaskRcnn, MaskRcnnConfig, Match, Objects, ProposalRules, Quota, Region, RoiAlign, Rules,
-    Sampling, Thresholds, blocks_taken, level_of, matched, overlap, pasted, suppressed,
+    Anchors, Bitmap, BoxCoder, Corners, Found, Level, MaskRcnn, MaskRcnnConfig, Match, Objects, ProposalRules, Quota, Region, RoiAlign,
+    Rules, Sampling, Thresholds, blocks_taken, level_of, matched, overlap, pasted, suppressed,
 };
 use splitmask::model::Vit;
 use splitmask::model::config::VitConfig;
@@ -73,10 +73,27 @@ fn a_bitmap_in_its_box_gives_what_it_gives_on_the_canvas() {
         let (row, column) = (n as u32 / width + top, n as u32 % width + left);
         all[row as usize * canvas + column as usize] = f32::from(pixel);
     }
-    let bitmap = Bitmap { left, top, width, height, pixels: &pixels };
-    let boxes = [[10.5, -3.0, 20.0, 11.2], [13.0, 2.0, 13.4, 2.1], [0.0, 0.0, 20.0, 20.0], [0.0, 12.0, 5.0, 20.0]];
-    let align = RoiAlign { side: 6, samples: None, aligned: false };
-    let maps = Tensor::from_slice(&all).view([1, 1, canvas as i64, canvas as i64]).to_device(device());
+    let bitmap = Bitmap {
+        left,
+        top,
+        width,
+        height,
+        pixels: &pixels,
+    };
+    let boxes = [
+        [10.5, -3.0, 20.0, 11.2],
+        [13.0, 2.0, 13.4, 2.1],
+        [0.0, 0.0, 20.0, 20.0],
+        [0.0, 12.0, 5.0, 20.0],
+    ];
+    let align = RoiAlign {
+        side: 6,
+        samples: None,
+        aligned: false,
+    };
+    let maps = Tensor::from_slice(&all)
+        .view([1, 1, canvas as i64, canvas as i64])
+        .to_device(device());
     let regions: Vec<Region> = boxes.iter().map(|&corners| Region { picture: 0, corners }).collect();
     let want = align.pooled(&[Level { maps: &maps, scale: 1.0 }], &regions, &[0; 4]).squeeze_dim(1);
     let regions: Vec<(Bitmap<'_>, Corners)> = boxes.iter().map(|&corners| (bitmap, corners)).collect();
@@ -100,7 +117,12 @@ fn anchors_and_coded_boxes_are_torchvisions() {
     let get = |name: &str| fixture.get(&format!("coder.{name}"));
     for (name, weights) in [("rpn", [1.0; 4]), ("box", [10.0, 10.0, 5.0, 5.0])] {
         let coder = BoxCoder(weights);
-        assert_near(name, &coder.encode(get("some"), get("other")), get(&format!("{name}.encoded")), 1e-6);
+        assert_near(
+            name,
+            &coder.encode(get("some"), get("other")),
+            get(&format!("{name}.encoded")),
+            1e-6,
+        );
         let decoded = coder.decode(&get("codes").view([20, 3, 4]), get("other")).view([20, 12]);
         assert_near(name, &decoded, get(&format!("{name}.decoded")), 1e-6);
     }
@@ -110,7 +132,10 @@ fn anchors_and_coded_boxes_are_torchvisions() {
 fn matches_are_torchvisions_ties_too() {
     let fixture = Fixture::read("mask_rcnn");
     let (candidates, objects) = (corners(fixture.get("matcher.candidates")), corners(fixture.get("matcher.objects")));
-    let overlaps: Vec<f32> = objects.iter().flat_map(|&o| candidates.iter().map(move |&c| overlap(o, c))).collect();
+    let overlaps: Vec<f32> = objects
+        .iter()
+        .flat_map(|&o| candidates.iter().map(move |&c| overlap(o, c)))
+        .collect();
     assert_eq!(overlaps, floats(fixture.get("matcher.overlaps")), "to the bit");
     let number = |found: Match| match found {
         Match::Object(n) => n as i64,
@@ -118,7 +143,11 @@ fn matches_are_torchvisions_ties_too() {
         Match::Unclear => -2,
     };
     for (name, object, background, best_of_each) in [("rpn", 0.7, 0.3, true), ("box", 0.5, 0.5, false)] {
-        let thresholds = Thresholds { object, background, best_of_each };
+        let thresholds = Thresholds {
+            object,
+            background,
+            best_of_each,
+        };
         let got: Vec<i64> = matched(&objects, &candidates, thresholds).into_iter().map(number).collect();
         let want = whole(fixture.get(&format!("matcher.{name}")));
         assert_eq!(got, want, "{name}");
@@ -164,7 +193,11 @@ fn masks_are_pasted_as_by_torchvision() {
     let (masks, want) = (floats(fixture.get("paste.masks")), floats(fixture.get("paste.pasted")));
     for (n, place) in corners(fixture.get("paste.boxes")).into_iter().enumerate() {
         let got = on_picture(&masks[n * 49..(n + 1) * 49], 7, place, [18, 22]);
-        let far = got.iter().zip(&want[n * got.len()..]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let far = got
+            .iter()
+            .zip(&want[n * got.len()..])
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
         assert!(far < 1e-6, "mask {n}: {far}");
         assert!(n == 5 || got.iter().any(|p| *p > 0.0), "mask {n}");
     }
@@ -253,13 +286,18 @@ struct Truth {
 impl Truth {
     fn read(fixture: &Fixture) -> Self {
         let packed = whole(fixture.get("objects.masks"));
-        let bits: Vec<u8> = packed.iter().flat_map(|byte| (0..8).map(move |bit| (byte >> (7 - bit) & 1) as u8)).collect();
+        let bits: Vec<u8> = packed
+            .iter()
+            .flat_map(|byte| (0..8).map(move |bit| (byte >> (7 - bit) & 1) as u8))
+            .collect();
         let side = SIDE as usize;
         let cut = |canvas: &[u8]| {
             let set: Vec<(usize, usize)> = (0..side * side).filter(|n| canvas[*n] == 1).map(|n| (n % side, n / side)).collect();
             let [left, right] = [set.iter().map(|p| p.0).min().unwrap(), set.iter().map(|p| p.0).max().unwrap()];
             let [top, bottom] = [set.iter().map(|p| p.1).min().unwrap(), set.iter().map(|p| p.1).max().unwrap()];
-            let pixels = (top..=bottom).flat_map(|y| canvas[y * side + left..=y * side + right].to_vec()).collect();
+            let pixels = (top..=bottom)
+                .flat_map(|y| canvas[y * side + left..=y * side + right].to_vec())
+                .collect();
             ([left, top, right + 1 - left, bottom + 1 - top].map(|n| n as u32), pixels)
         };
         Self {
@@ -315,7 +353,11 @@ fn losses_and_gradients_are_torchvisions() {
     for (name, loss) in losses.terms() {
         assert_near(name, loss, fixture.get(&format!("loss.{name}")), 1e-4);
     }
-    let total = losses.terms().into_iter().map(|(_, loss)| loss.shallow_clone()).reduce(|a, b| a + b);
+    let total = losses
+        .terms()
+        .into_iter()
+        .map(|(_, loss)| loss.shallow_clone())
+        .reduce(|a, b| a + b);
     total.unwrap().backward();
     // Batch normalisation takes away what a bias before it adds: its gradient is nothing but rounding, in PyTorch too.
     let mut gradients = fixture.under("grad");
@@ -384,7 +426,10 @@ fn parameters_start_as_torchvisions() {
         }
         // The size of n drawn values is off by a share of about 1/√(2n).
         let allowed = 5.0 / (2.0 * values as f64).sqrt();
-        assert!((size / want_size - 1.0).abs() < allowed, "{name}: {size}, torchvision's {want_size}");
+        assert!(
+            (size / want_size - 1.0).abs() < allowed,
+            "{name}: {size}, torchvision's {want_size}"
+        );
         // A uniform distribution reaches √3 times that far, a normal one farther.
         let reaches = [largest / size, want_largest / want_size].map(|reach| reach > 2.1);
         assert_eq!(reaches[0], reaches[1], "{name}: {largest}, torchvision's {want_largest}");
@@ -410,7 +455,9 @@ fn drawn_samples_follow_the_seed_and_pictures_without_objects_train() {
     };
     let losses = |objects: &[Objects<'_>], seed: u64| {
         let blocks = vit.features_behind(&x.views[0].pixels, &blocks_taken(3), true);
-        detector.losses(&blocks, objects, &few, Sampling::Drawn { seed }, Some(&ranks)).unwrap()
+        detector
+            .losses(&blocks, objects, &few, Sampling::Drawn { seed }, Some(&ranks))
+            .unwrap()
     };
     let values = |seed: u64| losses(&truth.objects(), seed).terms().map(|(_, loss)| loss.double_value(&[]));
     assert_eq!(values(5), values(5), "to the bit");
@@ -427,11 +474,18 @@ fn drawn_samples_follow_the_seed_and_pictures_without_objects_train() {
         assert!(value.is_finite(), "{name}");
         assert_eq!(value == 0.0, ["rpn_box_reg", "box_reg", "mask"].contains(&name), "{name}: {value}");
     }
-    let total = background.terms().into_iter().map(|(_, loss)| loss.shallow_clone()).reduce(|a, b| a + b);
+    let total = background
+        .terms()
+        .into_iter()
+        .map(|(_, loss)| loss.shallow_clone())
+        .reduce(|a, b| a + b);
     total.unwrap().backward();
     for (name, variable) in vs.variables() {
         if variable.requires_grad() {
-            assert!(variable.grad().defined() && !variable.grad().isnan().any().int64_value(&[]).eq(&1), "{name}");
+            assert!(
+                variable.grad().defined() && !variable.grad().isnan().any().int64_value(&[]).eq(&1),
+                "{name}"
+            );
         }
     }
 }

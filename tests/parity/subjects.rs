@@ -175,7 +175,10 @@ fn objects(config: &ObjectiveConfig, side: u32) -> Vec<Vec<Object>> {
         n => {
             let first = square(n, n % 4, side / 2 - 1, false);
             let crowd = (n == 0).then(|| square(n, side / 2, side / 4, true));
-            [first, square(n + 1, side / 2 + n % 3, side / 4, false)].into_iter().chain(crowd).collect()
+            [first, square(n + 1, side / 2 + n % 3, side / 4, false)]
+                .into_iter()
+                .chain(crowd)
+                .collect()
         }
     };
     (0..BATCH as u32).map(of).collect()

@@ -19,9 +19,20 @@ fn a_pretrained_encoder_learns_to_find_objects_and_names_those_of_other_pictures
     fs::write(ground.config(), config(&ground, OBJECTIVE, WATCH)).unwrap();
     let from = format!("run.init_from={}", ground.path("pretrained").display());
     let [set, val] = ["train", "val"].map(|set| format!("data.{set}={}/{set}", ground.path("objects").display()));
-    let sets = [&from, &set, &val, "optim.total_steps=180", "optim.lr=5e-3", "train.batch=8", "optim.clip=5.0"];
+    let sets = [
+        &from,
+        &set,
+        &val,
+        "optim.total_steps=180",
+        "optim.lr=5e-3",
+        "train.batch=8",
+        "optim.clip=5.0",
+    ];
     let log = train(&ground, "detected", &sets);
-    assert!(log.contains("initialised from weights") && log.contains("average precision of boxes"), "{log}");
+    assert!(
+        log.contains("initialised from weights") && log.contains("average precision of boxes"),
+        "{log}"
+    );
     let trace = ground.trace("detected");
     let told: Vec<&Value> = trace.iter().filter(|line| line["box_average_precision"].is_f64()).collect();
     assert_eq!(

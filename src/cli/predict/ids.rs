@@ -31,7 +31,8 @@ impl Ids {
         let refused = |what: String| {
             CliError::usage(
                 format!("--coco = {}: {what}", path.display()),
-                "name the file that the run's data.val was packed with, or leave --coco out: then images and classes are numbered from 1".to_owned(),
+                "name the file that the run's data.val was packed with, or leave --coco out: then images and classes are numbered from 1"
+                    .to_owned(),
             )
         };
         if learnt.is_empty() {
@@ -89,7 +90,10 @@ mod tests {
         let ids = Ids::of(Some(&file), &names(&["dog", "cat"])).unwrap();
         assert_eq!([0, 1].map(|class| ids.category(class)), [1, 3]);
         let image = |path: &str| ids.image(Path::new(path), 1);
-        assert_eq!(["p/a/x.jpg", "b/x.jpg", "x.jpg", "c.jpg"].map(image), [Some(7), Some(9), None, None]);
+        assert_eq!(
+            ["p/a/x.jpg", "b/x.jpg", "x.jpg", "c.jpg"].map(image),
+            [Some(7), Some(9), None, None]
+        );
         let refused = Ids::of(Some(&file), &names(&["owl"])).err().unwrap();
         assert!(refused.message.contains("none of its categories is \"owl\""), "{}", refused.message);
         assert_eq!((Ids::Own.image(Path::new("x"), 4), Ids::Own.category(0)), (Some(4), 1));

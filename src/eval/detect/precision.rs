@@ -51,7 +51,10 @@ impl Precision {
         for class in &self.boxes.classes {
             let of_masks = masks.classes.iter().find(|other| other.name == class.name);
             let of_masks = of_masks.map_or_else(|| "     -".to_owned(), |of| format!("{:.4}", of.precision));
-            lines.push(format!("  {:<22} {:.4}   {of_masks}   ({} objects)", class.name, class.precision, class.objects));
+            lines.push(format!(
+                "  {:<22} {:.4}   {of_masks}   ({} objects)",
+                class.name, class.precision, class.objects
+            ));
         }
         for (reason, (number, example)) in &self.dropped {
             lines.push(format!("{number} samples were not judged, {reason}; the first: {example}"));

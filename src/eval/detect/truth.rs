@@ -125,7 +125,9 @@ impl Judged {
                     score: f64::from(*probability),
                 };
                 let [left, top, right, bottom] = object.corners.map(f64::from);
-                self.boxes.found.push(detection(Shape::Box([left, top, right - left, bottom - top])));
+                self.boxes
+                    .found
+                    .push(detection(Shape::Box([left, top, right - left, bottom - top])));
                 if let Some(mask) = &object.mask {
                     let part = [mask.left, mask.top, mask.width, mask.height];
                     let runs = RunLength::of_part(picture.height, picture.width, part, &mask.pixels);
@@ -160,10 +162,19 @@ impl Judged {
                 place: place.to_owned(),
                 images: self.images(),
                 theirs: if theirs.is_empty() { "no object".into() } else { listed(&theirs) },
-                learnt: if learnt.is_empty() { "classes without names".into() } else { listed(learnt) },
+                learnt: if learnt.is_empty() {
+                    "classes without names".into()
+                } else {
+                    listed(learnt)
+                },
             });
         }
-        let used = self.boxes.marked.iter().flat_map(|picture| &picture.objects).map(|object| object.category);
+        let used = self
+            .boxes
+            .marked
+            .iter()
+            .flat_map(|picture| &picture.objects)
+            .map(|object| object.category);
         let called = self.boxes.found.iter().map(|found| found.category);
         let classes = used.chain(called).max().map_or(0, |last| last as usize + 1).max(learnt.len());
         let categories: Vec<Category> = (0..classes)
@@ -199,8 +210,8 @@ impl Judged {
                 self.objects
             )
         });
-        let some_crowds = (without == 0 && crowds > 0)
-            .then(|| format!("{crowds} crowds of {place} have no mask: masks found in them count as wrong"));
+        let some_crowds =
+            (without == 0 && crowds > 0).then(|| format!("{crowds} crowds of {place} have no mask: masks found in them count as wrong"));
         let warnings: Vec<String> = [warning, no_masks, some_crowds].into_iter().flatten().collect();
         let (images, found) = (self.images(), self.boxes.found.len());
         Ok(Precision {

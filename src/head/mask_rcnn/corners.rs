@@ -71,8 +71,21 @@ impl Columns {
 #[must_use]
 pub fn clipped([left, top, right, bottom]: Corners, [width, height]: [f32; 2]) -> Corners {
     // NaN stays NaN, so that `is_at_least` refuses it.
-    let within = |value: f32, most: f32| if value < 0.0 { 0.0 } else if value > most { most } else { value };
-    [within(left, width), within(top, height), within(right, width), within(bottom, height)]
+    let within = |value: f32, most: f32| {
+        if value < 0.0 {
+            0.0
+        } else if value > most {
+            most
+        } else {
+            value
+        }
+    };
+    [
+        within(left, width),
+        within(top, height),
+        within(right, width),
+        within(bottom, height),
+    ]
 }
 
 /// Whether both sides are at least that long; false for what is no number.

@@ -42,7 +42,12 @@ pub fn matched(objects: &[Corners], candidates: &[Corners], thresholds: Threshol
             *best = if better { overlap } else { *best };
             *whose = if better { number as u32 } else { *whose };
         }
-        highest.push(overlaps.iter().copied().fold(f32::NEG_INFINITY, |most, overlap| if overlap > most { overlap } else { most }));
+        highest.push(
+            overlaps
+                .iter()
+                .copied()
+                .fold(f32::NEG_INFINITY, |most, overlap| if overlap > most { overlap } else { most }),
+        );
     }
     let by_threshold = |(&overlap, &number): (&f32, &u32)| {
         if overlap >= thresholds.object {

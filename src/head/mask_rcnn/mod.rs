@@ -25,8 +25,8 @@ use tch::nn::Path;
 use tch::{Kind, Tensor};
 use torch_ext::ranks::{Ranks, RanksError, Reduce};
 
-pub use anchors::Anchors;
 use anchors::ANCHORS;
+pub use anchors::Anchors;
 pub use coder::BoxCoder;
 pub use corners::{Corners, area, clipped, overlap};
 pub use found::{Found, Pasted, pasted};
@@ -217,7 +217,11 @@ impl MaskRcnn {
     ) -> Result<MaskRcnnLosses, RanksError> {
         assert_eq!(blocks[0].size()[0] as usize, objects.len(), "objects of every picture");
         for picture in objects {
-            assert_eq!([picture.labels.len(), picture.masks.len()], [picture.boxes.len(); 2], "labels and masks of every box");
+            assert_eq!(
+                [picture.labels.len(), picture.masks.len()],
+                [picture.boxes.len(); 2],
+                "labels and masks of every box"
+            );
         }
         let maps = self.maps(blocks, training)?;
         let said = self.proposal_head.forward(&maps);

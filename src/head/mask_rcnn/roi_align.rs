@@ -226,11 +226,15 @@ impl RoiAlign {
         let pixels = sent(&pixels, &[pixels.len() as i64], device);
         let of_group = |(first, group): &(i64, Group)| {
             let [height, width] = group.size;
-            let map = pixels.narrow(0, *first, height * width).view([1, height, width]).to_kind(Kind::Float);
+            let map = pixels
+                .narrow(0, *first, height * width)
+                .view([1, height, width])
+                .to_kind(Kind::Float);
             self.product(group, &map, &weights)
         };
         let products = groups.iter().map(of_group).collect();
-        self.in_order(products, groups.iter().map(|(_, group)| group), 1, device).squeeze_dim(1)
+        self.in_order(products, groups.iter().map(|(_, group)| group), 1, device)
+            .squeeze_dim(1)
     }
 }
 

@@ -26,7 +26,10 @@ pub static KIND: Kind = Kind {
     keys: &[DetectConfig::KEYS],
     numbers: numbers::NUMBERS,
     collapse: numbers::COLLAPSE,
-    sheets: &[("objects", "image · its objects · what the network finds with a probability of a half or more")],
+    sheets: &[(
+        "objects",
+        "image · its objects · what the network finds with a probability of a half or more",
+    )],
     variants: || vec![Box::new(DetectConfig::default())],
     read: read::<DetectConfig>,
 };
@@ -172,7 +175,10 @@ impl Plan for DetectConfig {
             !(patch >= 4 && patch.is_power_of_two()) || MaskRcnn::fits(at.model.image, patch),
             "model.image",
             at.model.image,
-            format!("a multiple of {}, two patches: the coarsest map halves that of the patches", 2 * patch),
+            format!(
+                "a multiple of {}, two patches: the coarsest map halves that of the patches",
+                2 * patch
+            ),
         );
         found.found()
     }

@@ -112,7 +112,11 @@ fn draw_sheet(sheet: &Sheet, batch: &Batch, step: u64, setup: &Setup) -> Result<
             }
             Column::Objects(name, objects) => {
                 for (i, row) in rows.iter_mut().enumerate() {
-                    row.push(picture::Cell::Pixels(picture::planes_with_objects(&view(name, i)?, size, &objects[i])));
+                    row.push(picture::Cell::Pixels(picture::planes_with_objects(
+                        &view(name, i)?,
+                        size,
+                        &objects[i],
+                    )));
                 }
             }
             Column::Classes(classes) => {

@@ -41,7 +41,11 @@ pub(super) fn labels_of(spec: &TrainerSpec, set: &Dataset, wanted: u32) -> Resul
         return Err(TrainError::BadSetting {
             key: "data.objects".into(),
             value: format!("{:?}", spec.data.objects),
-            detail: format!("manifest.json of {} says that its objects are .{} members", place(spec), objects.member),
+            detail: format!(
+                "manifest.json of {} says that its objects are .{} members",
+                place(spec),
+                objects.member
+            ),
             hint: Some(format!("set data.objects = {:?}", objects.member)),
         });
     }

@@ -38,10 +38,7 @@ pub(super) fn noise(folder: &Path, side: u32) -> Result<String, CliError> {
     let file = folder.join("objects.json");
     std::fs::write(&file, objects(side).to_string()).map_err(|e| unwritable(&e))?;
     let options = PackOptions {
-        objects: Some(ObjectOptions {
-            file,
-            val_file: None,
-        }),
+        objects: Some(ObjectOptions { file, val_file: None }),
         maps: Some(MapOptions {
             folder: maps,
             val_folder: None,

@@ -78,7 +78,10 @@ impl Detector {
     /// The objects of a step, of each image.
     fn marked<'a>(&self, x: &'a StepInput) -> Result<&'a [Vec<Object>], ObjectiveError> {
         let objective = KIND.name;
-        let objects = x.objects.as_ref().ok_or(ObjectiveError::Lacks { objective, what: "objects" })?;
+        let objects = x.objects.as_ref().ok_or(ObjectiveError::Lacks {
+            objective,
+            what: "objects",
+        })?;
         if objects.len() as i64 != x.len {
             return Err(ObjectiveError::Shape {
                 objective,

@@ -26,7 +26,10 @@ impl DetectConfig {
             self.mask_depth,
             "1 to 16 convolutions",
         );
-        for (key, side, most) in [("objective.anchor", self.anchor, 64.0), ("objective.canonical", self.canonical, 8192.0)] {
+        for (key, side, most) in [
+            ("objective.anchor", self.anchor, 64.0),
+            ("objective.canonical", self.canonical, 8192.0),
+        ] {
             found.need(side > 0.0 && side <= most, key, side, format!("above 0, at most {most}"));
         }
         for (key, share) in [
