@@ -20,7 +20,6 @@ fn centres(boxes: &Tensor) -> [Tensor; 4] {
 
 impl BoxCoder {
     /// Steps R×4 from `references` R×4 to `boxes` R×4, corners both.
-    #[must_use]
     pub fn encode(self, boxes: &Tensor, references: &Tensor) -> Tensor {
         let [to_x, to_y, to_width, to_height] = centres(boxes);
         let [x, y, width, height] = centres(references);
@@ -35,7 +34,6 @@ impl BoxCoder {
     }
 
     /// Corners …×K×4 that `steps` …×K×4 lead to from `references` …×4.
-    #[must_use]
     pub fn decode(self, steps: &Tensor, references: &Tensor) -> Tensor {
         let [x, y, width, height] = centres(&references.unsqueeze(-2));
         let step = |n: usize| steps.narrow(-1, n as i64, 1) / self.0[n];

@@ -111,7 +111,6 @@ pub struct MaskRcnnLosses {
 
 impl MaskRcnnLosses {
     /// The five losses by torchvision's names.
-    #[must_use]
     pub fn terms(&self) -> [(&'static str, &Tensor); 5] {
         [
             ("objectness", &self.objectness),
@@ -230,7 +229,7 @@ impl MaskRcnn {
         let (objectness, proposal_box) = self.proposal_head.losses(&said, &anchors);
         let sizes = vec![[self.image as f32; 2]; objects.len()];
         let proposals = self.proposal_head.proposals(&said, &rules.proposals, true, &sizes);
-        let regions = RegionTargets::new(proposals, objects, &rules.regions, sampling);
+        let regions = RegionTargets::new(&proposals, objects, &rules.regions, sampling);
         let (logits, steps) = self.box_head.forward(&self.pooled(&maps, &regions.regions, self.config.box_side));
         let (class, region_box, right) = regions.box_losses(&logits, &steps, objects);
         let masked = regions.masked();

@@ -78,7 +78,7 @@ impl Neck {
             let mut inner = self.lateral[n].forward(&scaled[n]);
             if let Some(above) = above {
                 let size = inner.size();
-                inner = inner + above.upsample_nearest2d(&size[2..], None, None);
+                inner += above.upsample_nearest2d(&size[2..], None, None);
             }
             maps.push(self.output[n].forward(&inner));
             above = Some(inner);

@@ -37,7 +37,7 @@ pub(super) struct RegionTargets {
 
 impl RegionTargets {
     /// Matches and samples `proposals`, which the objects themselves join, on the host.
-    pub(super) fn new(proposals: Vec<Vec<Corners>>, objects: &[Objects<'_>], rules: &RegionRules, sampling: Sampling) -> Self {
+    pub(super) fn new(proposals: &[Vec<Corners>], objects: &[Objects<'_>], rules: &RegionRules, sampling: Sampling) -> Self {
         let thresholds = Thresholds {
             object: rules.object as f32,
             background: rules.object as f32,

@@ -128,7 +128,6 @@ impl RoiAlign {
     }
 
     /// `regions` off the level that `level_of` names for each: R×C×side×side, f32, with the gradient of the maps. Nothing waits for the device.
-    #[must_use]
     pub fn pooled(&self, levels: &[Level<'_>], regions: &[Region], level_of: &[usize]) -> Tensor {
         let device = levels[0].maps.device();
         let _f32 = Autocast::off(device).expect("switching autocast off needs no device");
@@ -161,16 +160,16 @@ impl RoiAlign {
         }
         let weights = sent(&weights.0, &[weights.0.len() as i64], device);
         let maps = |level: usize, picture: usize| levels[level].maps.get(picture as i64).to_kind(Kind::Float);
-        let products = groups
+        let products: Vec<Tensor> = groups
             .iter()
             .map(|(level, picture, group)| self.product(group, &maps(*level, *picture), &weights))
             .collect();
         let channels = levels[0].maps.size()[1];
-        self.in_order(products, groups.iter().map(|(.., group)| group), channels, device)
+        self.in_order(&products, groups.iter().map(|(.., group)| group), channels, device)
     }
 
     /// What products of groups give, in the order of the regions.
-    fn in_order<'a>(&self, products: Vec<Tensor>, groups: impl Iterator<Item = &'a Group>, channels: i64, device: Device) -> Tensor {
+    fn in_order<'a>(&self, products: &[Tensor], groups: impl Iterator<Item = &'a Group>, channels: i64, device: Device) -> Tensor {
         let side = self.side as i64;
         if products.is_empty() {
             return Tensor::zeros([0, channels, side, side], (Kind::Float, device));
@@ -180,11 +179,10 @@ impl RoiAlign {
         for (at, number) in numbers.into_iter().enumerate() {
             place[number] = at as i64;
         }
-        Tensor::cat(&products, 0).index_select(0, &sent(&place, &[place.len() as i64], device))
+        Tensor::cat(products, 0).index_select(0, &sent(&place, &[place.len() as i64], device))
     }
 
     /// What bitmaps on a square canvas of `canvas` pixels show in regions of it, each in its own: R×side×side, f32, 0 to 1.
-    #[must_use]
     pub fn of_bitmaps(&self, regions: &[(Bitmap<'_>, Corners)], canvas: usize, device: Device) -> Tensor {
         let _f32 = Autocast::off(device).expect("switching autocast off needs no device");
         // The same pixels are the same bitmap: it goes to the device once.
@@ -232,8 +230,8 @@ impl RoiAlign {
                 .to_kind(Kind::Float);
             self.product(group, &map, &weights)
         };
-        let products = groups.iter().map(of_group).collect();
-        self.in_order(products, groups.iter().map(|(_, group)| group), 1, device)
+        let products: Vec<Tensor> = groups.iter().map(of_group).collect();
+        self.in_order(&products, groups.iter().map(|(_, group)| group), 1, device)
             .squeeze_dim(1)
     }
 }
