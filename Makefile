@@ -13,7 +13,7 @@ demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on 
 demo-finetune: ## fine-tune the demo's encoder with labels in a few minutes, and name three pictures (makes the demo first if it is not there)
 	@setup/finetune.sh
 
-scenes: ## scenes with label maps, composed of clip art: data/scenes, the test bed of segmentation
+scenes: ## scenes with label maps and objects, composed of clip art: data/scenes, the test bed of segmentation and detection
 	@setup/scenes.sh
 
 demo-segment: ## teach the demo's encoder to outline objects in scenes, in some ten minutes (makes demo and scenes first if they are not there)

@@ -107,6 +107,7 @@ fn random_input(case: &Case, n: i64, device: Device) -> StepInput {
             not_b: a,
         }),
         maps: None,
+        objects: None,
         labels: Tensor::zeros([case.batch], (Kind::Int64, device)),
     }
 }

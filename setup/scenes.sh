@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Scenes with label maps, composed of Debian's openclipart-png and packed into shards: the test bed of segmentation.
+# Scenes with label maps and objects, composed of Debian's openclipart-png and packed into shards: the test bed of segmentation and detection.
 #   setup/scenes.sh [FOLDER] [SIDE]    default: data/scenes, 96 pixels; the files themselves end up in FOLDER-files
 # Idempotent: scenes that are packed are left as they are.
 set -euo pipefail
@@ -19,5 +19,6 @@ rm -rf "$files"
 say "composing scenes of $side pixels (a minute)"
 splitmask scenes data/openclipart/usr/share/openclipart/png "$files" --size "$side"
 splitmask pack "$files/images/train" "$data" --val "$files/images/val" --class none --shard-size 8MiB \
-  --maps "$files/maps/train" --val-maps "$files/maps/val" --map-classes "$files/classes.txt"
+  --maps "$files/maps/train" --val-maps "$files/maps/val" --map-classes "$files/classes.txt" \
+  --coco "$files/objects/train.json" --val-coco "$files/objects/val.json"
 splitmask inspect "$data/train" --contact-sheet "$data/sheet.png"

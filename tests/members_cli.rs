@@ -281,3 +281,63 @@ fn a_contact_sheet_is_written_whole_or_not_at_all() {
     assert_eq!(fs::read(dir.path().join("sheet.png")).unwrap(), before);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside it");
 }
+
+#[test]
+fn objects_are_packed_from_cocos_form_counted_and_drawn() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("in")).unwrap();
+    for n in 0..4u8 {
+        fs::write(dir.path().join(format!("in/{n}.png")), png(n)).unwrap();
+    }
+    let outline = json!([[4, 4, 36, 4, 36, 36, 4, 36]]);
+    let object = |id: u64, image: u64, category: u64| json!({ "id": id, "image_id": image, "category_id": category, "bbox": [4, 4, 32, 32], "segmentation": outline, "iscrowd": 0 });
+    let mut file = json!({
+        "images": (0..4).map(|n| json!({ "id": n, "file_name": format!("{n}.png"), "width": 40, "height": 40 })).collect::<Vec<_>>(),
+        "annotations": [object(0, 0, 5), object(1, 0, 5), object(2, 1, 0), object(3, 2, 8)],
+        "categories": [{ "id": 0, "name": "cat" }, { "id": 5, "name": "dog" }],
+    });
+    let pack = |file: &Value| {
+        fs::write(dir.path().join("objects.json"), file.to_string()).unwrap();
+        splitmask(&["pack", "in", "out", "--coco", "objects.json", "--force"], dir.path())
+    };
+    let output = pack(&file);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    for told in [
+        "objects of train: 3 and 0 crowds of 2 classes, 3 with masks; 2 images have none; the largest classes: dog 2, cat 1",
+        "1 annotations left out, unknown_category",
+        "1 images lost all of their annotations",
+    ] {
+        assert!(text(&output).contains(told), "{told:?} is not in {}", text(&output));
+    }
+    let inspect = |more: &[&str]| splitmask(&[&["inspect", "out/train", "--read", "all"], more].concat(), dir.path());
+    let output = inspect(&["--contact-sheet", "sheet.png", "--thumbnails", "4"]);
+    let line = "objects (objects.json): 3 and 0 crowds, 3 with masks, in 4 samples, 2 of them without any; 2 classes";
+    assert!(
+        text(&output).contains(line) && !text(&output).contains("beware"),
+        "{}",
+        text(&output)
+    );
+    let sheet = image::open(dir.path().join("sheet.png")).unwrap().to_rgb8();
+    // The frames of dogs, the second of the classes, are of the second colour.
+    let green = |pixel: &Rgb<u8>| pixel.0[0] <= 40 && pixel.0[1] >= 105 && pixel.0[2] <= 40;
+    assert!(sheet.pixels().filter(|pixel| green(pixel)).count() > 50);
+    let told: Value = serde_json::from_slice(&inspect(&["--json"]).stdout).unwrap();
+    let dog = json!({ "class": "dog", "number": 1, "objects": 2, "crowds": 0, "samples": 1 });
+    assert_eq!((&told["objects"]["classes"][0], &told["objects"]["negatives"]), (&dog, &2.into()));
+    // Asked for another member: what `pack` writes about samples is no list of objects.
+    let output = inspect(&["--objects", "json"]);
+    assert!(
+        text(&output).contains("4 samples cannot be learnt from by a detector, bad_objects"),
+        "{}",
+        text(&output)
+    );
+    file["images"][0]["file_name"] = "nowhere.png".into();
+    file["annotations"] = json!([]);
+    let output = pack(&file);
+    assert_eq!(output.status.code(), Some(64), "{}", text(&output));
+    assert!(
+        text(&output).contains("objects.json: annotations: none of its 0 annotations"),
+        "{}",
+        text(&output)
+    );
+}

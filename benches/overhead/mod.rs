@@ -75,6 +75,8 @@ fn batch(case: &Case, model: &VitConfig, seed: u64) -> Batch {
         sets,
         hidden: vec![],
         maps: vec![],
+        objects: vec![],
+        object_offsets: vec![],
         labels: vec![-1; len],
         ids: vec![
             SampleId {

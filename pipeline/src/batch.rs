@@ -92,6 +92,10 @@ impl Batcher {
         batch.sets.extend_from_slice(&sample.sets);
         batch.hidden.extend_from_slice(&sample.hidden);
         batch.maps.extend_from_slice(&sample.map);
+        if self.request.objects.is_some() {
+            batch.objects.extend_from_slice(&sample.objects);
+            batch.object_offsets.push(batch.objects.len() as u32);
+        }
         batch.labels.push(sample.label);
         batch.ids.push(id);
         batch.len += 1;
@@ -122,6 +126,9 @@ impl Batcher {
             batch.sets.clear();
             batch.hidden.clear();
             batch.maps.clear();
+            batch.objects.clear();
+            batch.object_offsets.clear();
+            batch.object_offsets.extend(request.objects.map(|_| 0));
             batch.labels.clear();
             batch.ids.clear();
             batch.len = 0;
@@ -141,6 +148,8 @@ impl Batcher {
             sets: Vec::with_capacity(if request.mask.is_some() { n } else { 0 }),
             hidden: Vec::with_capacity(request.patches_that_may_hide() * self.capacity),
             maps: Vec::with_capacity(request.map_pixels() * self.capacity),
+            objects: vec![],
+            object_offsets: request.objects.map(|_| 0).into_iter().collect(),
             labels: Vec::with_capacity(self.capacity),
             ids: Vec::with_capacity(self.capacity),
             cursor: Cursor::default(),
@@ -166,7 +175,11 @@ impl Batcher {
         same("words", sample.words.len(), if request.words.is_some() { n } else { 0 })?;
         same("patches in sets", sample.sets.len(), if request.mask.is_some() { n } else { 0 })?;
         same("patches that may hide", sample.hidden.len(), request.patches_that_may_hide())?;
-        same("pixels of a map", sample.map.len(), request.map_pixels())
+        same("pixels of a map", sample.map.len(), request.map_pixels())?;
+        match request.objects {
+            Some(_) => Ok(()),
+            None => same("objects", sample.objects.len(), 0),
+        }
     }
 }
 
@@ -192,6 +205,7 @@ mod tests {
                 ratio: [0.1, 0.5],
             }),
             map: None,
+            objects: None,
         })
     }
 
@@ -209,6 +223,7 @@ mod tests {
             sets: vec![PatchSet::A; 4],
             hidden: vec![PatchSet::A; 4],
             map: vec![],
+            objects: vec![],
             label: i64::from(n),
         };
         let cursor = Cursor {

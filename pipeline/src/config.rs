@@ -133,6 +133,8 @@ settings! {
         Rebuild map_ignore: u32 = 255,
         /// Whether 0 in label maps means that too, and the classes count from 1, as in ADE20K.
         Rebuild map_reduce_zero: bool = false,
+        /// Extension of the member that holds a sample's objects, JSON with annotations in COCO's form; empty = none does.
+        Rebuild objects: String = "objects.json".into(),
         /// Pixels (width × height) above which an image is refused.
         Rebuild max_pixels: u64 = 64_000_000,
         /// Bytes above which a member of a shard is refused.
@@ -269,6 +271,12 @@ impl DataConfig {
             "data.map",
             &self.map,
             "what follows the first dot of a file name, without that dot: seg.png",
+        );
+        found.need(
+            self.objects.is_empty() || written_as_extension(&self.objects) && !self.objects.eq_ignore_ascii_case(&self.map),
+            "data.objects",
+            &self.objects,
+            "what follows the first dot of a file name, without that dot, and not that of data.map: objects.json",
         );
         found.need(
             self.map_ignore <= 65_535,

@@ -6,12 +6,13 @@
 //!    ─augment(SampleRequest)→ views ─tokenize→ visual words ─mask→ sets ─batch→ Batch ─queue→ consumer
 //! ```
 //! A module imports only from the floors below it:
-//! `types request error seed cursor file printable name setting` → `metrics` → `decode tokenize mask` (pure: no tokio, no object_store) and `stage` (execution only) →
+//! `types request error seed cursor file printable name setting coco` → `metrics` → `decode tokenize mask` (pure: no tokio, no object_store) and `stage` (execution only) →
 //! `augment` (of what `decode` made) and `bucket` → `sample` → `config` → `shard` → `batch` → `run` and `pack`. A test holds this.
 
 pub mod augment;
 pub mod batch;
 pub mod bucket;
+pub mod coco;
 pub mod config;
 pub mod cursor;
 pub mod decode;

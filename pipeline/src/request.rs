@@ -119,6 +119,39 @@ impl RandAugment {
     }
 }
 
+/// Large-scale jitter (arXiv 2012.07177 §3; arXiv 2203.16527 §3 trains detectors with it): the longer side of the picture becomes a random multiple of the
+/// view's side, and the picture is cropped to the view, or laid on a ground of one colour, at a random place. In an evaluation it becomes the view's side,
+/// with the ground on the right or below.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScaleJitter {
+    /// Range of the multiple, drawn uniformly.
+    pub scale: [f32; 2],
+    /// Colour of the ground: the mean that normalising subtracts, so that the model sees 0 there.
+    pub ground: [u8; 3],
+}
+
+impl Default for ScaleJitter {
+    /// 0.1 to 2, on the mean of ImageNet's pixels.
+    fn default() -> Self {
+        Self {
+            scale: [0.1, 2.0],
+            ground: [124, 116, 104],
+        }
+    }
+}
+
+impl ScaleJitter {
+    /// Checks that scales can be drawn; `key` is that of the range.
+    pub fn check(&self, key: &str, found: &mut Findings) {
+        found.need(
+            ordered(self.scale, 0.01, 10.0),
+            key,
+            format!("{:?}", self.scale),
+            "[low, high] with 0.01 ≤ low ≤ high ≤ 10 (0.1 to 2 in the paper)",
+        );
+    }
+}
+
 /// The name of the view where there is one only.
 pub const IMAGE: &str = "image";
 
@@ -134,6 +167,8 @@ pub struct ViewRequest {
     pub size: u32,
     /// How its crop is drawn.
     pub crop: CropConfig,
+    /// How the picture is laid on the view instead, mirrored as `crop` says.
+    pub jitter: Option<ScaleJitter>,
     /// What is done between crop and colours.
     pub rand_augment: Option<RandAugment>,
     /// How its colours are changed.
@@ -148,6 +183,7 @@ impl ViewRequest {
             name,
             size,
             crop: CropConfig::default(),
+            jitter: None,
             rand_augment: None,
             colour: ColourConfig::default(),
         }
@@ -176,6 +212,13 @@ pub struct TargetRequest {
 /// The label map of a sample, cut by the crop and flip of a view, one class for each of its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapRequest {
+    /// Name of the view; the first one of that name. Nothing else may move its pixels.
+    pub view: &'static str,
+}
+
+/// The objects of a sample, moved by the crop and flip of a view and cut to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectRequest {
     /// Name of the view; the first one of that name. Nothing else may move its pixels.
     pub view: &'static str,
 }
@@ -269,6 +312,8 @@ pub struct SampleRequest {
     pub hidden: Option<HiddenRequest>,
     /// The label map of a view.
     pub map: Option<MapRequest>,
+    /// The objects of a view.
+    pub objects: Option<ObjectRequest>,
 }
 
 impl SampleRequest {
@@ -282,6 +327,7 @@ impl SampleRequest {
             mask: None,
             hidden: None,
             map: None,
+            objects: None,
         }
     }
 
@@ -323,7 +369,14 @@ impl SampleRequest {
         (side.unwrap_or(0) as usize).pow(2)
     }
 
-    /// Bytes of one sample in a batch.
+    /// Pixels of the view whose objects are asked for (0 where none are).
+    #[must_use]
+    pub fn object_pixels(&self) -> usize {
+        let view = self.objects.and_then(|objects| self.views.get(self.place(objects.view)?));
+        view.map_or(0, |view| (view.size as usize).pow(2))
+    }
+
+    /// Bytes of one sample in a batch, without its objects.
     #[must_use]
     pub fn sample_bytes(&self) -> usize {
         let sizes = self.views.iter().map(|view| view.size).chain(self.target.map(|target| target.size));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::augment::{ColourDraw, CropDraw, Painter, RandAugmentDraw, RandAugmenter, Resampler, half_size, label_view};
-use crate::decode::{Decoder, LabelMap, Limits, MapReading, Rect};
+use crate::augment::{ColourDraw, CropDraw, Painter, RandAugmentDraw, RandAugmenter, Resampler, half_size, label_view, object_view};
+use crate::decode::{Decoder, LabelMap, Limits, MapReading, ObjectReading, Objects, Rect};
 use crate::error::{PipelineError, SampleError};
 use crate::mask;
 use crate::request::{SampleRequest, ViewRequest};
@@ -18,7 +18,7 @@ use crate::types::{RawSample, Sample, StageTimes};
 pub enum ViewMode {
     /// As the request says, at random.
     Train,
-    /// Shorter side to `size ÷ crop_ratio`, centre crop, no flip, no colour.
+    /// Shorter side to `size ÷ crop_ratio`, centre crop, no flip, no colour; views with large-scale jitter show the whole picture on its ground.
     Eval {
         /// Share of the shorter side that the crop keeps (0.875 for 224 of 256).
         crop_ratio: f32,
@@ -37,8 +37,10 @@ pub struct SampleMaker {
     word_view: usize,
     target_view: usize,
     map_view: usize,
+    object_view: usize,
     limits: Limits,
     maps: MapReading,
+    objects: ObjectReading,
     mode: ViewMode,
     seed: u64,
     decoder: Decoder,
@@ -95,8 +97,10 @@ impl SampleMaker {
             word_view: place(request.words.map(|words| words.view)),
             target_view: place(request.target.map(|target| target.view)),
             map_view: place(request.map.map(|map| map.view)),
+            object_view: place(request.objects.map(|objects| objects.view)),
             limits,
             maps: MapReading::default(),
+            objects: ObjectReading::default(),
             request,
             mode,
             seed,
@@ -120,6 +124,13 @@ impl SampleMaker {
         self
     }
 
+    /// The same, that reads objects in another way than by default.
+    #[must_use]
+    pub fn reading_objects(mut self, objects: ObjectReading) -> Self {
+        self.objects = objects;
+        self
+    }
+
     /// Makes one sample into `out`, whatever that held before.
     ///
     /// Only the part of the picture that the views need is decoded, and a JPEG at the smallest DCT scale that leaves every crop at least
@@ -133,9 +144,13 @@ impl SampleMaker {
         let header = self.decoder.header(&raw.image)?;
         times.truncated = header.truncated();
         let (width, height) = header.upright();
-        // Before the picture is decoded: a map that does not fit drops the sample.
+        // Before the picture is decoded: a map or objects that do not fit drop the sample.
         let map = match self.request.map {
             Some(_) => Some(LabelMap::of_sample(raw, &header, &self.maps, self.limits)?),
+            None => None,
+        };
+        let objects = match self.request.objects {
+            Some(_) => Some(Objects::of_sample(raw, &header, &self.objects)?),
             None => None,
         };
         self.draws.clear();
@@ -145,12 +160,15 @@ impl SampleMaker {
             let (crop, colour, strong) = match self.mode {
                 ViewMode::Train => {
                     let mut rng = sample_rng(self.seed, raw.id, Purpose::View, i as u32);
-                    let crop = CropDraw::random(width, height, &view.crop, &mut rng);
+                    let crop = CropDraw::of_view(width, height, view, &mut rng);
                     let colour = ColourDraw::random(&view.colour, &mut rng);
                     (crop, colour, RandAugmentDraw::random(view.rand_augment.as_ref(), &mut rng))
                 }
                 ViewMode::Eval { crop_ratio } => {
-                    let crop = CropDraw::centre(width, height, view.size, crop_ratio);
+                    let crop = match view.jitter {
+                        Some(jitter) => CropDraw::whole(width, height, view.size, jitter.ground),
+                        None => CropDraw::centre(width, height, view.size, crop_ratio),
+                    };
                     (crop, ColourDraw::default(), RandAugmentDraw::default())
                 }
             };
@@ -186,6 +204,12 @@ impl SampleMaker {
         if let Some((map, orientation)) = &map {
             let (crop, ..) = &self.draws[self.map_view];
             label_view(map, *orientation, crop, self.request.views[self.map_view].size, &mut out.map);
+        }
+        out.objects.clear();
+        if let Some((objects, orientation)) = &objects {
+            let (crop, ..) = &self.draws[self.object_view];
+            let size = self.request.views[self.object_view].size;
+            times.objects = object_view(objects, *orientation, crop, size, &mut out.objects);
         }
         out.sets.clear();
         if let Some(mask) = &self.request.mask {
@@ -243,14 +267,18 @@ fn check_request(request: &SampleRequest) -> Result<(), PipelineError> {
         require("target.view", target.view, of(target.view).is_some(), "the name of a view")?;
         require("target.size", target.size, SIZES.contains(&target.size), "1 to 4096 pixels")?;
     }
-    if let Some(map) = request.map {
-        require("map.view", map.view, of(map.view).is_some(), "the name of a view")?;
-        let moved = request.place(map.view).and_then(|place| request.views[place].rand_augment);
+    let labels = [
+        ("map", request.map.map(|map| map.view)),
+        ("objects", request.objects.map(|objects| objects.view)),
+    ];
+    for (what, view) in labels.into_iter().filter_map(|(what, view)| Some((what, view?))) {
+        require(&format!("{what}.view"), view, of(view).is_some(), "the name of a view")?;
+        let moved = of(view).and_then(|view| view.rand_augment);
         require(
             "rand_augment",
             moved,
             moved.is_none(),
-            "none where the view's label map is asked for: it moves pixels of the picture and not those of the map",
+            &format!("none where labels of the view's pixels are asked for ({what}): it moves pixels of the picture and not of those"),
         )?;
     }
     if let Some(words) = request.words {
@@ -299,6 +327,9 @@ fn check_view(view: &ViewRequest) -> Result<(), PipelineError> {
     let mut found = Findings::default();
     view.crop.check("crop", &mut found);
     view.colour.check("colour", &mut found);
+    if let Some(jitter) = view.jitter {
+        jitter.check("jitter.scale", &mut found);
+    }
     if let Some(strong) = view.rand_augment {
         strong.check("rand_augment", &mut found);
     }
@@ -312,5 +343,7 @@ fn first(found: Findings) -> Result<(), PipelineError> {
 
 #[cfg(test)]
 mod map_tests;
+#[cfg(test)]
+mod object_tests;
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,8 @@ pub enum Purpose {
     Mixing = 9,
     /// What of an image is erased in a training step.
     Erasing = 10,
+    /// Which anchors and regions of a picture a detector learns from in a training step.
+    Sampling = 11,
 }
 
 /// SplitMix64's finaliser: a bijection on u64 with full avalanche.

@@ -42,6 +42,8 @@ pub struct RawSample {
     pub label: Option<u32>,
     /// Bytes of its label map, where maps were asked for and it has one.
     pub map: Option<Bytes>,
+    /// Bytes of the member with its objects, where objects were asked for and it has one.
+    pub objects: Option<Bytes>,
 }
 
 /// RGB picture, 8 bits, row-major H×W×3 without padding.
@@ -77,8 +79,57 @@ impl TryFrom<u8> for PatchSet {
     }
 }
 
+/// An object in a view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// Index of its class, from 0.
+    pub class: u32,
+    /// Left, upper, right and lower edge of its box in pixels of the view, within the view.
+    pub corners: [f32; 4],
+    /// Whether it stands for many, so that none of them is to be found or missed.
+    pub crowd: bool,
+    /// Its pixels, where they are known.
+    pub mask: Option<ObjectMask>,
+}
+
+/// Pixels of an object, in the smallest rectangle of whole pixels around its box.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMask {
+    /// First column.
+    pub left: u32,
+    /// First row.
+    pub top: u32,
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// 1 where a pixel belongs to the object, else 0; row-major.
+    pub pixels: Vec<u8>,
+}
+
+impl Object {
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.mask.as_ref().map_or(0, |mask| mask.pixels.len())
+    }
+}
+
+/// What became of the objects of a picture in a view of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ObjectCounts {
+    /// In the view.
+    pub kept: u32,
+    /// Outside of it, or of the picture.
+    pub outside: u32,
+    /// Left out: less than a pixel wide or high there.
+    pub small: u32,
+    /// Left out: less than a tenth of its box, or no pixel of its mask, is there.
+    pub hidden: u32,
+}
+
 /// One sample ready for a batch. Buffers are recycled.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
     /// Where it came from.
     pub id: Option<SampleId>,
@@ -94,6 +145,8 @@ pub struct Sample {
     pub hidden: Vec<PatchSet>,
     /// Class of each pixel of the view whose map the request asks for, row-major, [`UNLABELLED`] where nothing is said; empty if it asks for none.
     pub map: Vec<i16>,
+    /// Objects in the view that the request asks for; empty if it asks for none.
+    pub objects: Vec<Object>,
     /// Class index, −1 if unknown.
     pub label: i64,
 }
@@ -112,6 +165,8 @@ pub struct StageTimes {
     pub tokenize: Duration,
     /// The file ended early and was kept.
     pub truncated: bool,
+    /// What became of its objects, where they were asked for.
+    pub objects: ObjectCounts,
 }
 
 /// The name of a batch's target among its pictures.
@@ -146,7 +201,7 @@ impl View {
 }
 
 /// B samples as flat buffers and the cursor behind them. No tensor type.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Samples B.
     pub len: usize,
@@ -162,6 +217,10 @@ pub struct Batch {
     pub hidden: Vec<PatchSet>,
     /// Classes of the pixels of the view whose map the request asks for: B×S×S, [`UNLABELLED`] where nothing is said; or empty.
     pub maps: Vec<i16>,
+    /// Objects in the view whose objects the request asks for, those of one sample behind those of the other; or empty.
+    pub objects: Vec<Object>,
+    /// Where the objects of each sample begin in `objects`, and behind the last one where they end: B + 1 numbers; or empty if none are asked for.
+    pub object_offsets: Vec<u32>,
     /// Class index per sample, −1 if unknown.
     pub labels: Vec<i64>,
     /// Identity of each sample.
@@ -177,10 +236,23 @@ impl Batch {
         self.views.iter().find(|view| view.name == name)
     }
 
+    /// The objects of one sample; none where none were asked for.
+    ///
+    /// # Panics
+    /// For a sample that the batch does not have.
+    #[must_use]
+    pub fn objects_of(&self, sample: usize) -> &[Object] {
+        match self.object_offsets.as_slice() {
+            [] => &[],
+            offsets => &self.objects[offsets[sample] as usize..offsets[sample + 1] as usize],
+        }
+    }
+
     /// Bytes held, as the queue's byte bound counts them.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let pixels: usize = self.views.iter().chain(&self.target).map(|view| view.pixels.len()).sum();
-        pixels + self.words.len() * 4 + self.sets.len() + self.hidden.len() + self.maps.len() * 2 + self.labels.len() * 8
+        let objects = self.objects.iter().map(Object::bytes).sum::<usize>() + self.object_offsets.len() * 4;
+        pixels + objects + self.words.len() * 4 + self.sets.len() + self.hidden.len() + self.maps.len() * 2 + self.labels.len() * 8
     }
 }

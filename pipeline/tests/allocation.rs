@@ -98,6 +98,7 @@ fn in_steady_state_only_the_resizers_tables_are_allocated() {
         extension: "jpg".into(),
         label: None,
         map: None,
+        objects: None,
     };
     let raws: Vec<RawSample> = (0..70).map(raw).collect();
     let mut sample = Sample::default();

@@ -31,6 +31,7 @@ fn raw(bytes: Vec<u8>, member: u32) -> RawSample {
         extension: "jpg".into(),
         label: None,
         map: None,
+        objects: None,
     }
 }
 

@@ -128,6 +128,7 @@ fn known(config: &Config, first: &Named) -> Known {
                 let maps = manifest.and_then(|m| m.maps.as_ref());
                 maps.map_or(0, |maps| maps.learnt(config.data.map_reduce_zero).0.len())
             }
+            ClassesOf::Objects => manifest.and_then(|m| m.objects.as_ref()).map_or(0, |objects| objects.classes.len()),
         },
     }
 }

@@ -18,6 +18,7 @@ use super::png::{check_picture_path, write_png};
 use crate::config::Config;
 use crate::eval::Evaluation;
 use crate::eval::classify::Classify;
+use crate::eval::detect::Detect;
 use crate::eval::knn::Knn;
 use crate::eval::linear::Linear;
 use crate::eval::loss::ValidationLoss;
@@ -48,6 +49,8 @@ enum Task {
     Classify(ClassifyArgs),
     #[command(about = Segment.doc())]
     Segment(SegmentArgs),
+    #[command(about = Detect.doc())]
+    Detect(DetectArgs),
     #[command(about = Spread.doc())]
     Spread(SpreadArgs),
     #[command(about = "Judge detections by COCO's rules: average precision and recall of boxes or masks")]
@@ -110,6 +113,17 @@ struct SegmentArgs {
     stride: Option<u32>,
 }
 
+/// Marked objects of data.val, whose classes are matched with those that the run learnt by name, in the pictures' own size. Objects of other classes are
+/// left out, and told. --json has every class.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  splitmask eval detect runs/detect-scenes\n  splitmask eval detect runs/detect-scenes/checkpoints/best --val data/other/val --json"
+)]
+struct DetectArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+}
+
 /// A collapsed encoder answers the same for every image: rank 1, cosine 1, deviation 0. Compare with --random-init, the same encoder before any
 /// training, and with earlier checkpoints of the run; across objectives and widths the numbers are not comparable.
 #[derive(Args)]
@@ -154,6 +168,22 @@ pub(super) fn need_pixel_classes(folder: &Path, config: &Config) -> Result<(), C
             config.objective.kind().name
         ),
         format!("fine-tune it on label maps: splitmask train --config configs/segment.toml --set run.init_from={run} (docs/segment.md)"),
+    ))
+}
+
+/// Refuses a run that learns to find no objects, and says what to do.
+pub(super) fn need_objects(folder: &Path, config: &Config) -> Result<(), CliError> {
+    if config.objective.classes().is_some() && config.objective.classes_of() == ClassesOf::Objects {
+        return Ok(());
+    }
+    let run = folder.parent().and_then(Path::parent).unwrap_or(folder).display();
+    Err(CliError::usage(
+        format!(
+            "{}: this run learnt to find no objects (objective.kind = \"{}\")",
+            folder.display(),
+            config.objective.kind().name
+        ),
+        format!("fine-tune it on marked objects: splitmask train --config configs/detect.toml --set run.init_from={run} (docs/detect.md)"),
     ))
 }
 
@@ -206,6 +236,12 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             let measured = Measured::of(&config, subject.weights(&folder))?;
             let seen = json!({ "slide": config.eval.slide, "stride": config.eval.slide_stride });
             subject.tell(&folder, &Segment, measured.score(&Segment, Vec::new())?, seen)
+        }
+        Task::Detect(DetectArgs { subject }) => {
+            let (folder, config) = subject.open()?;
+            need_objects(&folder, &config)?;
+            let measured = Measured::of(&config, subject.weights(&folder))?;
+            subject.tell(&folder, &Detect, measured.score(&Detect, Vec::new())?, json!({}))
         }
         Task::Knn(KnnArgs { subject, k, pool }) => {
             let (folder, mut config) = subject.open()?;

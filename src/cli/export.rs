@@ -239,6 +239,7 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
         std: config.train.std,
         crop_ratio: config.eval.crop_ratio,
         pixel_classes: (config.objective.classes_of() == ClassesOf::Pixels).then(|| pixel_classes(config, progress)),
+        finds_objects: config.objective.classes().is_some() && config.objective.classes_of() == ClassesOf::Objects,
         measured: measured(run, progress.step, kind),
         version: concat!(env!("CARGO_PKG_VERSION"), " (", env!("SPLITMASK_REVISION"), ")").to_owned(),
     }
@@ -287,6 +288,14 @@ fn measured(run: &Path, step: u64, kind: &Kind) -> Vec<Measured> {
     found.extend(last("top5_accuracy", "top-5 accuracy on the validation set".into()));
     found.extend(last("mean_iou", "mean IoU on the label maps of the validation set".into()));
     found.extend(last("object_mean_iou", "the same without the first class".into()));
+    found.extend(last(
+        "box_average_precision",
+        "average precision of boxes on the validation set".into(),
+    ));
+    found.extend(last(
+        "mask_average_precision",
+        "average precision of masks on the validation set".into(),
+    ));
     found.extend(last("linear_accuracy", "accuracy of a linear probe on the validation set".into()));
     found
 }

@@ -2,6 +2,7 @@
 
 mod kept;
 mod maps;
+mod objects;
 mod reasons;
 mod report;
 mod seen;
@@ -13,13 +14,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::config::{DataConfig, ImageExtensions, PipelineConfig};
-use splitmask_pipeline::decode::{Decoder, Limits, MapReading, header};
+use splitmask_pipeline::decode::{Decoder, Limits, MapReading, ObjectReading, header};
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::types::{Image, RawSample};
 
 use self::kept::Kept;
 use self::maps::Maps;
+use self::objects::Objects;
 use self::seen::Seen;
 use crate::cli::answer::answer;
 use crate::cli::png::{check_picture_path, write_png};
@@ -28,7 +30,7 @@ use crate::exit::CliError;
 const LONG_ABOUT: &str = "\
 Says what a folder or bucket of shards holds: shards, samples, bytes, classes and their balance, statistics of the pixels.
 Reads the first samples (--read) as training would, for image sizes and formats, counts by reason what training leaves out (members, samples,
-shards), counts the pixels of each class in label maps, and draws a contact sheet with the maps laid over the pictures. Of images the headers are looked at; --decode decodes them too. However bad the data is, it is shown; exit code 74 if no shard could be read.
+shards), counts the pixels of each class in label maps and the objects of each class, and draws a contact sheet with maps, masks and boxes on the pictures. Of images the headers are looked at; --decode decodes them too. However bad the data is, it is shown; exit code 74 if no shard could be read.
 Of a codebook's file: its kind, size, origin and use.";
 
 const EXAMPLES: &str = "\
@@ -62,6 +64,9 @@ pub(crate) struct InspectArgs {
     /// Extension of the members that hold label maps, as data.map.
     #[arg(long, value_name = "EXTENSION", default_value = "seg.png")]
     map: String,
+    /// Extension of the members that hold objects, as data.objects.
+    #[arg(long, value_name = "EXTENSION", default_value = "objects.json")]
+    objects: String,
     /// Object store endpoint to use instead of the provider's.
     #[arg(long, value_name = "URL", default_value = "")]
     endpoint: String,
@@ -95,6 +100,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
         endpoint: args.endpoint.clone(),
         image: ImageExtensions::of(&args.extension),
         map: args.map.clone(),
+        objects: args.objects.clone(),
         ..DataConfig::default()
     };
     let mut dataset = Dataset::open(&args.url, &data, &PipelineConfig::default(), PipelineMetrics::default())?;
@@ -104,6 +110,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     let mut seen = Seen {
         kept: Kept::new(args.contact_sheet.as_ref().map_or(0, |_| args.thumbnails as usize)),
         maps: Maps::read_by(dataset.map_reading()),
+        objects: Objects::read_by(dataset.object_reading()),
         decoder: args.decode.then(|| Decoder::new(Limits::default())),
         ..Seen::default()
     };
@@ -116,7 +123,12 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
         false => report::describe(&args.url, manifest, shards, &seen, &differences),
     })?;
     if let Some(file) = &args.contact_sheet {
-        let cells = cells(std::mem::take(&mut seen.kept), manifest, &data, &seen.maps.reading);
+        let cells = cells(
+            std::mem::take(&mut seen.kept),
+            manifest,
+            &data,
+            (&seen.maps.reading, &seen.objects.reading),
+        );
         let count = cells.len();
         let picture = sheet::draw(cells);
         let picture = Image {
@@ -135,7 +147,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     }
 }
 
-fn cells(kept: Kept, manifest: Option<&Manifest>, data: &DataConfig, reading: &MapReading) -> Vec<sheet::Cell> {
+fn cells(kept: Kept, manifest: Option<&Manifest>, data: &DataConfig, (maps, objects): (&MapReading, &ObjectReading)) -> Vec<sheet::Cell> {
     let mut decoder = Decoder::new(Limits {
         max_pixels: data.max_pixels,
         max_bytes: data.max_member_bytes,
@@ -151,7 +163,10 @@ fn cells(kept: Kept, manifest: Option<&Manifest>, data: &DataConfig, reading: &M
         let mut image = Image::default();
         let decoded = decoder.decode(&sample.image, &mut image).and_then(|()| header(&sample.image));
         sheet::Cell {
-            image: decoded.ok().map(|header| maps::drawn(image, &sample, &header, reading)),
+            image: decoded.ok().map(|header| {
+                let mapped = maps::drawn(image, &sample, &header, maps);
+                objects::drawn(mapped, &sample, &header, objects)
+            }),
             caption: sample.label.map_or_else(|| sample.key.to_string(), class),
         }
     };

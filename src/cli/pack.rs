@@ -1,6 +1,7 @@
 //! `splitmask pack`: folders of images → tar shards.
 
 mod maps;
+mod objects;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::pack::{ClassFrom, Encoding, PackError, PackOptions, PackProgress, PackReport, REFUSED_NAME, pack};
 
 use self::maps::MapArgs;
+use self::objects::ObjectArgs;
 use crate::cli::amount;
 use crate::cli::answer::answer;
 use crate::exit::{CliError, ExitCode};
@@ -31,6 +33,7 @@ Examples:
   splitmask pack photos data/photos --longest-side 512 --encode jpeg:90 --val-share 0.1
   splitmask pack clipart data/clipart --longest-side 128 --background white --square --val-share 0.2 --min-class 20
   splitmask pack birds/train data/birds --val birds/val
+  splitmask pack photos data/street --coco objects.json --val-share 0.1
 Then:
   splitmask inspect data/photos/train --contact-sheet sheet.png
   splitmask train --config configs/tiny.toml --set data.train=data/photos/train";
@@ -66,6 +69,8 @@ pub(crate) struct PackArgs {
     val: Option<PathBuf>,
     #[command(flatten)]
     maps: MapArgs,
+    #[command(flatten)]
+    objects: ObjectArgs,
     /// Which folder of an image's path is its class; default: path. Where it is not given, an INPUT that holds train/ and val/ with the same
     /// classes becomes these two sets.
     #[arg(long, value_enum)]
@@ -169,6 +174,7 @@ impl From<PackError> for CliError {
 pub(crate) fn run(args: PackArgs) -> Result<(), CliError> {
     let options = PackOptions {
         maps: args.maps.options()?,
+        objects: args.objects.options(),
         force: args.force,
         shard_bytes: args.shard_size,
         longest_side: args.longest_side,
@@ -230,6 +236,7 @@ fn json(report: &PackReport) -> String {
         "transparent": report.transparent,
         "source_bytes": report.source_bytes, "refused": report.refused, "duplicates": report.duplicates,
         "maps": report.train.maps, "val_maps": report.val.as_ref().and_then(|val| val.maps.as_ref()), "unused_maps": report.unused_maps.0,
+        "objects": report.train.objects, "val_objects": report.val.as_ref().and_then(|val| val.objects.as_ref()), "annotations": report.objects,
         "passed_over": report.passed_over, "other_files": report.other_files, "small_classes": report.small_classes,
         "in_root": report.in_root, "val_from": report.val_from, "resembled": report.resembled, "moved_to_train": report.moved_to_train, "notes": report.notes(),
         "seconds": report.seconds,
@@ -265,6 +272,9 @@ fn summary(report: &PackReport, options: &PackOptions) -> String {
     }
     lines.push(classes(report, options));
     lines.extend(report.train.maps.as_ref().map(maps::told));
+    for (name, set) in [("train", Some(&report.train)), ("val", report.val.as_ref())] {
+        lines.extend(set.and_then(|set| set.objects.as_ref()).map(|found| objects::told(name, found)));
+    }
     if report.resized > 0 {
         lines.push(format!("{} images were shrunk", report.resized));
     }
@@ -372,6 +382,8 @@ fn advice(reason: &str) -> &'static str {
         "no_map" => "no label map lies at their path below --maps",
         "bad_map" => "a label map is a PNG with a palette, or of grey values that are class numbers",
         "map_size" => "the label map was made of a picture of another size or turn",
+        "no_objects" => "the file of --coco does not name them; an image without objects is listed there among its images",
+        "objects_size" => "width and height in the file of --coco are those of another picture",
         "unreadable" => "check permissions and links",
         "not_encodable" => "too long for the format; use --encode png or --longest-side",
         "duplicate" => "left out as asked by --drop-duplicates",

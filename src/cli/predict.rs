@@ -1,7 +1,9 @@
-//! `splitmask predict`: the classes of somebody's own images, or of their pixels.
+//! `splitmask predict`: the classes of somebody's own images, of their pixels, or the objects in them.
 
 mod files;
+mod ids;
 mod maps;
+mod objects;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +29,9 @@ use crate::tensor::step_input;
 const LONG_ABOUT: &str = "\
 Names the likeliest classes of your own image files, with their probabilities, by a run that learnt classes (objective.kind = \"classify\" or
 \"supervised\"). Images are seen as evaluations see them: shorter side resized, centre crop. By a run that learnt classes of pixels (segment) each
-image gets a map in the folder --out: NAME.png, a PNG with a palette whose indices are the classes, and NAME.overlay.png to look at. A file that cannot
-be read is named and counted, the others are answered, and the exit code is 64.";
+image gets a map in the folder --out: NAME.png, a PNG with a palette whose indices are the classes, and NAME.overlay.png to look at. By a run that
+learnt to find objects (detect) the objects of each image are told, with boxes; the folder --out gets results.json, COCO's form of results with masks, and
+NAME.overlay.png with what is likelier than not. A file that cannot be read is named and counted, the others are answered, and the exit code is 64.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,9 +39,10 @@ Examples:
   splitmask predict runs/finetune-demo/checkpoints/best ~/Pictures/new --top 1
   splitmask predict runs/finetune-demo ~/Pictures/new --json > classes.json
   splitmask predict runs/segment-scenes ~/Pictures/new --out maps
+  splitmask predict runs/detect-scenes photos --out found --coco val.json && splitmask eval detections val.json found/results.json
 A probability says how sure the network is among the classes that it learnt; it knows no others, and an image of none of them gets one all the same.";
 
-/// Name the classes of your own images or of their pixels, by a run that learnt them.
+/// Name the classes of your own images or of their pixels, or find objects in them, by a run that learnt it.
 #[derive(Args)]
 #[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
 pub(crate) struct PredictArgs {
@@ -47,12 +51,15 @@ pub(crate) struct PredictArgs {
     /// Image files, and folders whose image files are taken, those of their sub-folders too.
     #[arg(required = true, value_name = "IMAGES")]
     images: Vec<PathBuf>,
-    /// Classes that are told of each image, the likeliest first.
+    /// Classes or objects that are told of each image, the likeliest first.
     #[arg(long, value_name = "N", default_value_t = 3)]
     top: usize,
-    /// Folder for the maps, of a run that learnt classes of pixels; files of the same names are replaced.
+    /// Folder for the maps, or for found objects; files of the same names are replaced.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// File in COCO's form by whose numbers results.json calls images and classes (of a run that learnt to find objects); default: from 1, in order.
+    #[arg(long, value_name = "FILE", requires = "out")]
+    coco: Option<PathBuf>,
     /// See images by windows of the model's size (of a run that learnt classes of pixels); default: eval.slide of the run.
     #[arg(long)]
     slide: bool,
@@ -125,6 +132,7 @@ impl Eye {
             extension: String::new(),
             label: None,
             map: None,
+            objects: None,
         };
         let seen = self.maker.make(&raw, &mut self.sample).map_err(|e| e.to_string())?;
         files::warn_if_truncated(file, seen.truncated);
@@ -171,8 +179,9 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
     }
     let folder = checkpoint_folder(&args.run)?;
     let mut config = config_of(&folder)?;
-    let of_pixels = config.objective.classes_of() == ClassesOf::Pixels;
-    if !of_pixels {
+    let of = config.objective.classes().map(|_| config.objective.classes_of());
+    let (of_pixels, of_objects) = (of == Some(ClassesOf::Pixels), of == Some(ClassesOf::Objects));
+    if !of_pixels && !of_objects {
         need_classes(&folder, &config)?;
     }
     if args.ema {
@@ -186,11 +195,30 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
             top: args.top,
             json: args.json,
         };
+        if args.coco.is_some() {
+            return Err(CliError::usage(
+                "--coco: of a run that learnt to find objects; this one makes maps",
+                None,
+            ));
+        }
         return maps::run(&asked, &folder, &config);
     }
-    if args.out.is_some() || args.slide {
+    if args.slide {
+        return Err(CliError::usage("--slide: of a run that learnt classes of pixels", None));
+    }
+    if of_objects {
+        let asked = objects::Asked {
+            images: &args.images,
+            out: args.out.as_deref(),
+            coco: args.coco.as_deref(),
+            top: args.top,
+            json: args.json,
+        };
+        return objects::run(&asked, &folder, &config);
+    }
+    if args.out.is_some() {
         return Err(CliError::usage(
-            "--out, --slide: of a run that learnt classes of pixels; this one names whole images",
+            "--out: of a run that learnt classes of pixels or objects; this one names whole images",
             None,
         ));
     }

@@ -1,5 +1,7 @@
-//! `splitmask scenes`: small scenes composed of drawings, with a label map for each: a test bed of segmentation that needs no annotators.
+//! `splitmask scenes`: small scenes composed of drawings, with a label map and the objects of each: a test bed of segmentation and detection that needs no
+//! annotators.
 
+mod annotations;
 mod compose;
 mod drawings;
 
@@ -7,10 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
 use splitmask_pipeline::decode::LabelMap;
 use splitmask_pipeline::file;
 
+use self::annotations::Annotations;
 use self::compose::{Scene, compose};
 use self::drawings::{CLASSES, Drawings};
 use crate::cli::answer::say;
@@ -22,7 +24,7 @@ Composes scenes of drawings on transparent ground: one to four objects of twelve
 count as background. DRAWINGS is a tree of PNG files as Debian's openclipart-png has them (`setup/openclipart.sh` fetches it). OUTPUT gets
   images/train, images/val    the scenes
   maps/train, maps/val        their label maps: PNGs with a palette, 0 = background
-  objects/train, objects/val  boxes of the visible parts of the objects, as JSON
+  objects/train.json, objects/val.json   the visible parts of the objects, boxes and masks, in COCO's form
   classes.txt                 names of the classes in the order of their numbers
 No drawing is in scenes of both sets. The same drawings and options give the same scenes.";
 
@@ -30,9 +32,10 @@ const EXAMPLES: &str = "\
 Example:
   splitmask scenes data/openclipart/usr/share/openclipart/png data/scenes-files
   splitmask pack data/scenes-files/images/train data/scenes --val data/scenes-files/images/val --class none \\
-    --maps data/scenes-files/maps/train --val-maps data/scenes-files/maps/val --map-classes data/scenes-files/classes.txt";
+    --maps data/scenes-files/maps/train --val-maps data/scenes-files/maps/val --map-classes data/scenes-files/classes.txt \\
+    --coco data/scenes-files/objects/train.json --val-coco data/scenes-files/objects/val.json";
 
-/// Compose scenes with label maps from drawings, to try segmentation on.
+/// Compose scenes with label maps and objects from drawings, to try segmentation and detection on.
 #[derive(Args)]
 #[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
 pub(crate) struct ScenesArgs {
@@ -69,15 +72,20 @@ pub(crate) fn run(args: &ScenesArgs) -> Result<(), CliError> {
     let drawings = Drawings::find(&args.drawings)?;
     for (set, scenes, val) in [("train", args.train, false), ("val", args.val, true)] {
         let folder = |kind: &str| args.output.join(kind).join(set);
-        for kind in ["images", "maps", "objects"] {
+        for kind in ["images", "maps"] {
             fs::create_dir_all(folder(kind)).map_err(failed(&folder(kind)))?;
         }
+        let mut objects = Annotations::new(args.size);
         for number in 0..scenes {
             let scene = compose(&drawings, val, args.size, args.seed, number)?;
             write(&scene, args.size, &|kind, extension| {
                 folder(kind).join(format!("{number:06}.{extension}"))
             })?;
+            objects.add(number, &format!("{number:06}.png"), &scene);
         }
+        let path = folder("objects").with_extension("json");
+        fs::create_dir_all(args.output.join("objects")).map_err(failed(&path))?;
+        file::write(&path, objects.json().to_string()).map_err(failed(&path))?;
     }
     let classes = args.output.join("classes.txt");
     let names = std::iter::once("background").chain(CLASSES).collect::<Vec<_>>().join("\n") + "\n";
@@ -94,7 +102,7 @@ pub(crate) fn run(args: &ScenesArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Writes picture, map and objects of a scene to the places that `path` (kind, extension) gives.
+/// Writes picture and map of a scene to the places that `path` (kind, extension) gives.
 fn write(scene: &Scene, side: u32, path: &dyn Fn(&str, &str) -> PathBuf) -> Result<(), CliError> {
     let put = |kind: &str, extension: &str, bytes: Vec<u8>| {
         let path = path(kind, extension);
@@ -107,13 +115,7 @@ fn write(scene: &Scene, side: u32, path: &dyn Fn(&str, &str) -> PathBuf) -> Resu
         .map_err(|e| CliError::io(e.to_string()))?;
     put("images", "png", png.into_inner())?;
     let map = LabelMap::new(side, side, scene.classes.clone());
-    put("maps", "png", map.to_coloured_png(255, class_colour))?;
-    let objects: Vec<serde_json::Value> = scene
-        .objects
-        .iter()
-        .map(|object| json!({ "category_id": object.class, "bbox": object.area, "area": object.pixels, "iscrowd": 0 }))
-        .collect();
-    put("objects", "json", json!({ "annotations": objects }).to_string().into_bytes())
+    put("maps", "png", map.to_coloured_png(255, class_colour))
 }
 
 #[cfg(test)]
@@ -172,6 +174,8 @@ mod tests {
             for object in &scene.objects {
                 *of_objects.entry(object.class).or_default() += object.pixels;
                 let [left, top, width, height] = object.area;
+                assert_eq!(object.mask.area(), u64::from(object.pixels));
+                assert_eq!(object.mask.bounds(), object.area.map(f64::from));
                 assert!(left + width <= SIDE && top + height <= SIDE && object.pixels <= width * height);
             }
             assert_eq!(by_class, of_objects, "scene {number}");

@@ -220,6 +220,7 @@ fn evaluations(config: &Config, f: &mut Findings<'_>) {
     for (watched, kind, of, what) in [
         (Watched::Classify, "classify", ClassesOf::Images, "classes"),
         (Watched::Segment, "segment", ClassesOf::Pixels, "classes of pixels"),
+        (Watched::Detect, "detect", ClassesOf::Objects, "classes of objects"),
     ] {
         if config.eval.watch == watched && !learns(of) {
             let hint = format!("set eval.watch = \"knn\" or \"loss\", or objective.kind = \"{kind}\" with run.init_from");

@@ -1,6 +1,6 @@
 //! How much two objects overlap.
 
-use super::run_length::RunLength;
+use splitmask_pipeline::coco::RunLength;
 
 /// What of objects is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::Value;
+use splitmask_pipeline::coco::{CocoError, Segmentation, read_json};
 
-use super::DetectionError;
-use super::annotations::{Truth, box_of, mask_of, read_json};
+use super::annotations::{Truth, box_of, mask_of};
 use super::overlap::{Shape, ShapeKind};
 
 /// An object that was found, or taken for one.
@@ -36,7 +35,7 @@ struct Row {
     image_id: u64,
     category_id: u64,
     bbox: Option<[f64; 4]>,
-    segmentation: Option<Value>,
+    segmentation: Option<Segmentation>,
     score: f64,
 }
 
@@ -44,12 +43,12 @@ struct Row {
 ///
 /// # Errors
 /// No such file; a place in it with a picture or class that `truth` does not know, no number as score, a shape that is none.
-pub fn read_detections(path: &Path, truth: &Truth, kind: ShapeKind) -> Result<Detections, DetectionError> {
+pub fn read_detections(path: &Path, truth: &Truth, kind: ShapeKind) -> Result<Detections, CocoError> {
     let rows: Vec<Row> = read_json(path)?;
     let pictures: BTreeMap<u64, (u32, u32)> = truth.pictures.iter().map(|i| (i.id, (i.height, i.width))).collect();
     let categories: BTreeSet<u64> = truth.categories.iter().map(|c| c.id).collect();
     let found = rows.into_iter().enumerate().map(|(n, row)| {
-        let fail = |detail: String| DetectionError {
+        let fail = |detail: String| CocoError {
             file: path.display().to_string(),
             place: format!("[{n}]"),
             detail,

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use splitmask_pipeline::coco::{RunLength, rasterise};
 
 use super::*;
 

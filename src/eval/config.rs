@@ -18,6 +18,8 @@ pub enum Watched {
     Classify,
     /// Mean intersection over union of the classes of pixels that the objective learns, on the label maps of `data.val`.
     Segment,
+    /// COCO's average precision of the objects that the objective finds, on those of `data.val`.
+    Detect,
 }
 
 /// Which weights of a run.
@@ -59,7 +61,7 @@ settings! {
         Live crop_ratio: f64 = 0.875,
         /// Classes with fewer labelled training images are left out.
         Live min_class: u32 = 1,
-        /// What an evaluation measures: `knn` (accuracy of the features, needs labels), `loss` (of the objective on data.val), `classify` (accuracy of the classes that it learns) or `segment` (mean IoU of the classes of pixels that it learns).
+        /// What an evaluation measures: `knn` (accuracy of the features, needs labels), `loss` (of the objective on data.val), `classify` (accuracy of the classes that it learns), `segment` (mean IoU of the classes of pixels that it learns) or `detect` (average precision of the objects that it finds).
         Live watch: Watched = Watched::Knn,
         /// Evaluations without a new best before the warning of over-fitting; 0 = never.
         Live patience: u32 = 3,

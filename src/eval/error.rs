@@ -26,6 +26,14 @@ pub enum EvalError {
         /// What is wrong with the first one.
         example: String,
     },
+    /// No sample has objects that belong to it.
+    #[error("{place}: no sample has objects that fit; the first: {example}")]
+    NoObjects {
+        /// The set.
+        place: String,
+        /// What is wrong with the first one.
+        example: String,
+    },
     /// The run learns no classes.
     #[error("this run learns no classes: there is nothing to tell apart")]
     NoClasses,
@@ -146,6 +154,7 @@ impl EvalError {
         match self {
             Self::NoLabels { .. }
             | Self::NoMaps { .. }
+            | Self::NoObjects { .. }
             | Self::NoClasses
             | Self::NoneLearnt { .. }
             | Self::NoCommonClass { .. }
@@ -172,6 +181,7 @@ impl EvalError {
                     .into(),
             ),
             Self::NoMaps { .. } => Some("`splitmask pack --maps` packs label maps beside the images (docs/segment.md); data.map names their extension".into()),
+            Self::NoObjects { .. } => Some("`splitmask pack --coco` packs marked objects beside the images (docs/detect.md); data.objects names their extension".into()),
             Self::NoClasses => Some(
                 "fine-tune it on labelled images first (docs/finetune.md), or measure its features: `splitmask eval knn` or `eval linear`".into(),
             ),

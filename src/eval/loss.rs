@@ -67,6 +67,16 @@ impl Evaluation for ValidationLoss {
             .training
             .classes
             .map(|learnt| ClassMap::new(named(&set.names), named(learnt)));
+        // What is learnt of objects is marked in members of their own.
+        let learns_objects = subject.training.request.objects.is_some();
+        let objects = match subject.training.classes.filter(|_| learns_objects) {
+            Some(learnt) => {
+                let set = subject.sets.val_set()?;
+                let theirs = set.object_classes().map_or(&[][..], |objects| &objects.classes);
+                Some(ClassMap::new(named(theirs), named(learnt)))
+            }
+            None => None,
+        };
         let (mut sum, mut batches, mut images, mut warning) = (0.0, 0usize, 0usize, None);
         let (mut labelled, mut left) = (0, String::new());
         while batches < most {
@@ -85,6 +95,11 @@ impl Evaluation for ValidationLoss {
                 batch.labels.iter_mut().for_each(|label| *label = classes.label(*label));
                 labelled += batch.labels.iter().filter(|label| **label >= 0).count();
             }
+            if let Some(classes) = &objects {
+                // An unknown class lies beyond all that are learnt: it is left out of the loss, and counted.
+                let label = |class: u32| u32::try_from(classes.label(class.into())).unwrap_or(u32::MAX);
+                batch.objects.iter_mut().for_each(|object| object.class = label(object.class));
+            }
             sum += batch_loss(subject, &batch)?;
             batches += 1;
             images += batch.len;
@@ -96,7 +111,7 @@ impl Evaluation for ValidationLoss {
         if batches == 0 {
             return Err(EvalError::Empty { place: set.place });
         }
-        if classes.is_some() && labelled == 0 {
+        if classes.is_some() && !learns_objects && labelled == 0 {
             return Err(EvalError::NoLabels { place: set.place });
         }
         let asked = subject.eval.max_queries;

@@ -6,6 +6,7 @@ pub mod classes;
 pub mod classify;
 pub mod config;
 pub mod data;
+pub mod detect;
 mod error;
 mod evaluation;
 pub mod extract;

@@ -3,6 +3,7 @@
 
 use super::classify::Classify;
 use super::config::Watched;
+use super::detect::Detect;
 use super::evaluation::Evaluation;
 use super::knn::Knn;
 use super::linear::Linear;
@@ -11,7 +12,7 @@ use super::segment::Segment;
 use super::spread::Spread;
 
 /// All evaluations, in the order in which those that are due at one step are made.
-pub static EVALUATIONS: &[&dyn Evaluation] = &[&Knn, &ValidationLoss, &Classify, &Segment, &Linear, &Spread];
+pub static EVALUATIONS: &[&dyn Evaluation] = &[&Knn, &ValidationLoss, &Classify, &Segment, &Detect, &Linear, &Spread];
 
 /// The evaluation of a name.
 #[must_use]
@@ -28,6 +29,7 @@ impl Watched {
             Self::Loss => &ValidationLoss,
             Self::Classify => &Classify,
             Self::Segment => &Segment,
+            Self::Detect => &Detect,
         }
     }
 }
@@ -70,7 +72,7 @@ mod tests {
 
     #[test]
     fn one_evaluation_is_watched_at_a_time_and_none_without_an_interval() {
-        for watched in [Watched::Knn, Watched::Loss, Watched::Classify, Watched::Segment] {
+        for watched in [Watched::Knn, Watched::Loss, Watched::Classify, Watched::Segment, Watched::Detect] {
             let config = EvalConfig {
                 every_steps: 7,
                 watch: watched,

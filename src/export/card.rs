@@ -52,6 +52,8 @@ pub struct Card {
     pub crop_ratio: f64,
     /// Names of the classes of pixels that a head beside the encoder tells apart, where there is one.
     pub pixel_classes: Option<Vec<String>>,
+    /// Whether it was fine-tuned to find objects.
+    pub finds_objects: bool,
     /// Losses and accuracies that are known.
     pub measured: Vec<Measured>,
     /// Version and commit of this program.
@@ -91,6 +93,10 @@ impl Card {
             None if self.pixel_classes.is_some() => (
                 "a vision transformer that was fine-tuned for segmentation",
                 "The last norm is part of the encoder; the head that tells pixels apart stands beside it.".to_owned(),
+            ),
+            None if self.finds_objects => (
+                "a vision transformer that was fine-tuned to find objects",
+                "The last norm is part of the encoder, and was not trained; neck, pyramid and heads of Mask R-CNN stand beside it, by torchvision's names.".to_owned(),
             ),
             None => (
                 "a vision transformer pre-trained without labels",

@@ -83,6 +83,7 @@ fn card() -> Card {
         std: [0.229, 0.224, 0.225],
         crop_ratio: 0.875,
         pixel_classes: None,
+        finds_objects: false,
         measured: vec![Measured {
             what: "match loss".into(),
             value: 1.25,

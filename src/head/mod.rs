@@ -3,6 +3,7 @@
 mod batch_norm;
 mod decoder;
 mod deconv;
+pub mod mask_rcnn;
 mod projection;
 
 use tch::Tensor;

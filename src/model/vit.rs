@@ -205,17 +205,18 @@ impl Vit {
     /// Embedded patches B×K×D, preceded by the class token, through all blocks and the last norm: B×(1+K)×D. `seen_bk` says which
     /// patches they are, if not all in order (needed for the relative bias only).
     pub fn encode(&self, tokens: &Tensor, seen_bk: Option<&Tensor>, train: bool) -> Tensor {
-        let x = self.norm.forward(&self.through_blocks(tokens, seen_bk, train));
+        let x = self.norm.forward(&self.through_blocks(tokens, seen_bk, train, |_| ()));
         look(|| "norm".into(), &x);
         x
     }
 
-    fn through_blocks(&self, tokens: &Tensor, seen_bk: Option<&Tensor>, train: bool) -> Tensor {
+    fn through_blocks(&self, tokens: &Tensor, seen_bk: Option<&Tensor>, train: bool, mut behind: impl FnMut(&Tensor)) -> Tensor {
         let (mut x, bias) = self.start(tokens, seen_bk);
         look(|| "encoder input".into(), &x);
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward_t(&x, bias.as_ref(), train);
             look(|| format!("blocks.{i}"), &x);
+            behind(&x);
         }
         x
     }
@@ -233,19 +234,21 @@ impl Vit {
 
     /// As [`Vit::forward_features`], without the last norm: for a head that has a norm of its own.
     pub fn unnormed_features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.through_blocks(&self.embed(x), None, train)
+        self.through_blocks(&self.embed(x), None, train, |_| ())
     }
 
     /// Output of each block (not normalised), B×(1+N)×D each: for probes by layer (arXiv 2112.10740 Fig. 5).
     #[must_use]
     pub fn layer_features(&self, x: &Tensor) -> Vec<Tensor> {
-        let (mut x, bias) = self.start(&self.embed(x), None);
-        let mut out = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            x = block.forward_t(&x, bias.as_ref(), false);
-            out.push(x.shallow_clone());
-        }
-        out
+        self.features_behind(x, &(0..self.blocks.len()).collect::<Vec<_>>(), false)
+    }
+
+    /// Outputs (not normalised) of the blocks of these numbers, from 0, B×(1+N)×D each; a number may come twice.
+    #[must_use]
+    pub fn features_behind(&self, x: &Tensor, blocks: &[usize], train: bool) -> Vec<Tensor> {
+        let mut all = Vec::with_capacity(self.blocks.len());
+        let _ = self.through_blocks(&self.embed(x), None, train, |x| all.push(x.shallow_clone()));
+        blocks.iter().map(|&n| all[n].shallow_clone()).collect()
     }
 
     /// Attention of the last block for images B×3×S×S: B×H×(1+N)×(1+N), f32. Row 0 is the class token's, and each row sums to 1.

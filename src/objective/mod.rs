@@ -38,6 +38,7 @@ pub use registry::{ObjectiveConfig, kind};
 pub use sheet::{Column, Sheet};
 pub use two_views::Pool;
 
+use crate::head::mask_rcnn::Found;
 use crate::model::config::VitConfig;
 use crate::model::{BatchRows, Vit};
 use crate::optim::ParamRule;
@@ -165,6 +166,8 @@ pub enum ClassesOf {
     Images,
     /// Pixels: label maps.
     Pixels,
+    /// Objects: boxes and masks.
+    Objects,
 }
 
 /// A kind with its settings.
@@ -358,6 +361,13 @@ pub trait Objective: Debug + Send {
     /// bilinearly. `None` where it learns none.
     fn pixel_logits(&self, images: &Tensor) -> Option<Tensor> {
         let _ = images;
+        None
+    }
+
+    /// Objects that it finds in normalised canvases B×3×S×S, as an evaluation sees them; `sizes`: what of its canvas, from the left and the top, each
+    /// picture fills, width and height in pixels. `None` where it finds none.
+    fn objects(&self, images: &Tensor, sizes: &[[f32; 2]]) -> Option<Vec<Found>> {
+        let _ = (images, sizes);
         None
     }
 

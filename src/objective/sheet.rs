@@ -1,5 +1,6 @@
 //! A picture of what an objective makes of a few images, as tensors: the trainer draws it.
 
+use splitmask_pipeline::types::Object;
 use tch::Tensor;
 
 /// One row for each image, columns from left to right.
@@ -22,6 +23,8 @@ pub enum Column {
     Words(Tensor),
     /// Classes of pixels, in colours of their own; grey where there is none: i64 B×S×S.
     Classes(Tensor),
+    /// The first view of that name with objects on it, those of each image.
+    Objects(&'static str, Vec<Vec<Object>>),
     /// Pixels, normalised as views are: f32 B×3×S×S.
     Pixels(Tensor),
 }

@@ -123,6 +123,12 @@ closed_label! {
         SegmentObjects = "segment_objects",
         /// The likeliest class of each pixel.
         SegmentPixels = "segment_pixels",
+        /// Average precision of the boxes of objects that are found.
+        Detect = "detect",
+        /// That of their masks; no number where objects have none.
+        DetectMasks = "detect_masks",
+        /// That of their boxes at an overlap of a half.
+        DetectHalf = "detect_half",
     }
 }
 
@@ -139,6 +145,8 @@ closed_label! {
         Classify = "classify",
         /// Overlap of the classes of pixels that are learnt.
         Segment = "segment",
+        /// Average precision of the objects that are found.
+        Detect = "detect",
         /// Spread of the features of the validation set.
         Spread = "spread",
         /// Pictures of what the objective makes of some images.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use splitmask_pipeline::types::{Batch, PatchSet, View};
+use splitmask_pipeline::types::{Batch, Object, PatchSet, View};
 use tch::{Device, Kind, Tensor};
 use torch_ext::send;
 
@@ -44,6 +44,8 @@ pub struct SentBatch {
     hidden: Option<SentHidden>,
     /// i16 B×S×S.
     maps: Option<Tensor>,
+    /// Of each sample; they stay on the host.
+    objects: Option<Vec<Vec<Object>>>,
     /// i64 B.
     labels: Tensor,
 }
@@ -99,9 +101,21 @@ impl SentBatch {
             })?;
             Some(send(maps, &[int(len), int(side), int(side)], device)?)
         };
+        let objects = match batch.object_offsets.len() {
+            0 => None,
+            offsets if offsets == batch.len + 1 => Some(range.clone().map(|sample| batch.objects_of(sample).to_vec()).collect()),
+            offsets => {
+                return Err(TensorError::BadBuffer {
+                    what: "object_offsets".into(),
+                    got: offsets,
+                    want: batch.len + 1,
+                });
+            }
+        };
         let labels = rows(&batch.labels, batch.len, 1, &range, || "labels".into())?;
         Ok(Self {
             len,
+            objects,
             views,
             words,
             largest_word,
@@ -129,6 +143,7 @@ impl SentBatch {
             sets: None,
             hidden: None,
             maps: None,
+            objects: None,
             labels: theirs(&self.labels)?,
         })
     }
@@ -196,6 +211,7 @@ impl SentBatch {
             }),
             hidden: self.hidden.as_ref().map(|hidden| hidden.part(&range)),
             maps: self.maps.as_ref().map(|maps| part_of(maps, &range).to_kind(Kind::Int64)),
+            objects: self.objects.as_ref().map(|objects| objects[range.clone()].to_vec()),
             labels: part_of(&self.labels, &range),
         })
     }

@@ -9,12 +9,13 @@ mod hidden;
 mod host_batch;
 mod rows;
 mod stored_batch;
+mod stored_objects;
 
 use std::borrow::Cow;
 
 use tch::Tensor;
 
-use splitmask_pipeline::types::PatchSet;
+use splitmask_pipeline::types::{Object, PatchSet};
 
 pub use device::{choose_device, multiplies_bf16, parse_device};
 pub use finite::{Look, is_finite, look, watched};
@@ -122,6 +123,8 @@ pub struct StepInput {
     pub hidden: Option<HiddenPatches>,
     /// i64 B×S×S: class of each pixel of the view whose map the request asks for, −1 where nothing is said.
     pub maps: Option<Tensor>,
+    /// Objects in the view whose objects the request asks for, of each image, on the host: what they are matched with is matched there.
+    pub objects: Option<Vec<Vec<Object>>>,
     /// i64 B: class index, −1 if unknown.
     pub labels: Tensor,
 }

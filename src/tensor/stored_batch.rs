@@ -6,7 +6,9 @@ use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::types::{Batch, PatchSet, SampleId, TARGET, View};
 use tch::{Kind, TchError, Tensor};
 
-/// Writes views (u8, `view.INDEX.NAME`), target, words, sets, hidden patches, label maps, labels and sample ids (epoch, shard, member). The cursor is not among them.
+use super::stored_objects;
+
+/// Writes views (u8, `view.INDEX.NAME`), target, words, sets, hidden patches, label maps, objects, labels and sample ids (epoch, shard, member). The cursor is not among them.
 ///
 /// # Errors
 /// What libtorch said.
@@ -32,6 +34,9 @@ pub fn save_batch(batch: &Batch, path: &Path) -> Result<(), TchError> {
     if !batch.maps.is_empty() {
         let side = ((batch.maps.len() / batch.len) as i64).isqrt();
         named.push(("maps".into(), Tensor::from_slice(&batch.maps).f_view([b, side, side])?));
+    }
+    if !batch.object_offsets.is_empty() {
+        named.extend(stored_objects::tensors(batch)?);
     }
     named.push(("labels".into(), Tensor::from_slice(&batch.labels)));
     let ids: Vec<i64> = batch
@@ -85,6 +90,10 @@ pub fn load_batch(path: &Path) -> Result<Batch, TchError> {
             .map(|set| PatchSet::try_from(set).map_err(|number| wrong(format!("there is no set {number}"))))
             .collect::<Result<Vec<_>, TchError>>()
     };
+    let (objects, object_offsets) = match find("object_offsets") {
+        Ok(_) => stored_objects::read(&|name| Ok(find(name)?.shallow_clone()))?,
+        Err(_) => (vec![], vec![]),
+    };
     Ok(Batch {
         len: ids.len(),
         views,
@@ -94,6 +103,8 @@ pub fn load_batch(path: &Path) -> Result<Batch, TchError> {
         // Files of earlier versions lack them.
         hidden: find("hidden").ok().map_or(Ok(vec![]), sets)?,
         maps: find("maps").ok().map_or(Ok(vec![]), |maps| Vec::try_from(maps.f_view([-1])?))?,
+        objects,
+        object_offsets,
         labels: whole("labels")?,
         ids,
         cursor: Cursor::default(),
@@ -102,6 +113,8 @@ pub fn load_batch(path: &Path) -> Result<Batch, TchError> {
 
 #[cfg(test)]
 mod tests {
+    use splitmask_pipeline::types::{Object, ObjectMask};
+
     use super::*;
 
     #[test]
@@ -119,6 +132,27 @@ mod tests {
             sets: [1u8, 2, 2, 1, 0, 1, 1, 2].map(|n| PatchSet::try_from(n).unwrap()).to_vec(),
             hidden: [0u8, 1, 1, 0].map(|n| PatchSet::try_from(n).unwrap()).to_vec(),
             maps: vec![0, -1, 7, 300, 1, 1, 2, -1],
+            objects: vec![
+                Object {
+                    class: 3,
+                    corners: [0.25, 0.0, 1.75, 2.0],
+                    crowd: false,
+                    mask: Some(ObjectMask {
+                        left: 0,
+                        top: 0,
+                        width: 2,
+                        height: 2,
+                        pixels: vec![1, 0, 1, 1],
+                    }),
+                },
+                Object {
+                    class: 0,
+                    corners: [1.0, 1.0, 2.0, 2.0],
+                    crowd: true,
+                    mask: None,
+                },
+            ],
+            object_offsets: vec![0, 0, 2],
             labels: vec![3, -1],
             ids: [(0, 1, 2), (0, 3, 4)]
                 .map(|(epoch, shard, member)| SampleId { epoch, shard, member })

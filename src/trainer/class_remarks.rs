@@ -36,6 +36,8 @@ pub(super) fn of_training(labels: &TrainingLabels, of: ClassesOf) -> Vec<String>
     match of {
         // Without a manifest nobody has counted pixels.
         ClassesOf::Pixels => vec![told(0, "no pixel, and cannot be learnt").filter(|_| !labels.names.is_empty())],
+        // Nor objects.
+        ClassesOf::Objects => vec![told(0, "no object, and cannot be learnt").filter(|_| !labels.names.is_empty())],
         ClassesOf::Images => vec![
             told(0, "no image, and cannot be learnt"),
             told(1, "a single image, and will hardly be learnt"),
@@ -62,6 +64,11 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
             let learnt = maps.map(|maps| maps.learnt(spec.data.map_reduce_zero));
             (Watched::Segment, "pixels", learnt.unwrap_or_default())
         }
+        ClassesOf::Objects => {
+            let objects = manifest.objects.as_ref();
+            let learnt = objects.map(|objects| (&*objects.classes, &*objects.objects));
+            (Watched::Detect, "objects", learnt.unwrap_or_default())
+        }
     };
     let judged_by_it = spec.eval.watch == watched && spec.eval.every_steps > 0;
     let nothing = |detail: String| {
@@ -73,6 +80,9 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
             hint: Some(match of {
                 ClassesOf::Images => {
                     "classes are matched by folder name: pack one tree with --val-share, or two with the same folder names; or set eval.watch = \"loss\"".into()
+                }
+                ClassesOf::Objects => {
+                    "classes of objects are matched by name: pack both sets with --coco files of the same categories (docs/detect.md); or set eval.watch = \"loss\"".into()
                 }
                 ClassesOf::Pixels => {
                     "classes of label maps are matched by name: pack both sets with --maps and the same --map-classes (docs/segment.md); or set eval.watch = \"loss\"".into()
@@ -86,6 +96,7 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
         return nothing(match of {
             ClassesOf::Images => "has no labels".into(),
             ClassesOf::Pixels => "has no label maps, or none with a class".into(),
+            ClassesOf::Objects => "has no marked objects".into(),
         });
     }
     let names = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());

@@ -1,5 +1,6 @@
 //! The classes of the training set, for objectives that learn labels: read at a start and at a rebuild, and refused where there is nothing to learn.
 
+mod objects;
 mod pixels;
 mod refused;
 
@@ -24,8 +25,10 @@ pub(super) fn labels_of(spec: &TrainerSpec, supply: &Supply) -> Result<TrainingL
     let set = Dataset::open_training(&spec.data, &spec.pipeline, &PipelineMetrics::default())?;
     let place = place(spec);
     let bad_count = |detail: String, hint: &str| bad_count(wanted, detail, hint);
-    if spec.objective.classes_of() == ClassesOf::Pixels {
-        return pixels::labels_of(spec, &set, wanted);
+    match spec.objective.classes_of() {
+        ClassesOf::Pixels => return pixels::labels_of(spec, &set, wanted),
+        ClassesOf::Objects => return objects::labels_of(spec, &set, wanted),
+        ClassesOf::Images => {}
     }
     let Some(manifest) = set.manifest() else {
         if wanted == 0 {

@@ -219,6 +219,10 @@ fn batches_that_lack_something_are_refused_by_name() {
             names(&|i| i.hidden = None, "no hidden patches");
             names(&|i| i.hidden.as_mut().unwrap().patches = 15, "may be hidden is [15]");
         }
+        if request.objects.is_some() {
+            names(&|i| i.objects = None, "no objects");
+            names(&|i| i.objects = Some(vec![]), "the list of objects is [0]");
+        }
         if request.words.is_some() {
             names(&|i| i.words = None, "no visual words");
             names(&|i| i.largest_word = VOCABULARY as u32, "visual word 64");
@@ -239,6 +243,7 @@ fn pictures_have_a_cell_for_every_image() {
             for column in sheet.columns {
                 match column {
                     Column::View(name) => assert!(asked(name)),
+                    Column::Objects(name, objects) => assert!(asked(name) && objects.len() as i64 == BATCH),
                     Column::Seen(name, seen) => assert!(asked(name) && seen.size()[0] == BATCH && (1..16).contains(&seen.size()[1])),
                     Column::Words(words) => {
                         assert_eq!((words.size(), words.kind()), (vec![BATCH, 16], Kind::Int64));

@@ -59,6 +59,7 @@ fn two_steps_follow_pytorch() {
         hidden: None,
         sets: None,
         maps: None,
+        objects: None,
         labels: Tensor::full([4], -1, (Kind::Int64, device())),
     };
     let named: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();

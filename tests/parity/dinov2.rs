@@ -54,6 +54,7 @@ fn input(fixture: &Fixture, name: &str) -> StepInput {
             rows: hidden.flatten(0, -1).nonzero().squeeze_dim(1),
         }),
         maps: None,
+        objects: None,
         labels: Tensor::full([IMAGES], -1, (Kind::Int64, device())),
     }
 }

@@ -107,6 +107,8 @@ impl Fixture {
             sets: sets.map(bytes).unwrap_or_default().into_iter().map(set).collect(),
             hidden: vec![],
             maps: vec![],
+            objects: vec![],
+            object_offsets: vec![],
             labels: vec![-1; len],
             ids: vec![
                 SampleId {

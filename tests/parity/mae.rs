@@ -109,6 +109,7 @@ fn a_new_network_pays_its_own_variance_on_top_of_that_of_the_targets() {
             not_b: none,
         }),
         maps: None,
+        objects: None,
         labels: Tensor::full([64], -1, (Kind::Int64, device())),
     };
     let loss = objective.forward(&x, &evaluation()).unwrap().total.double_value(&[]);

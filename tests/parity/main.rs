@@ -10,6 +10,8 @@ mod dvae;
 mod extending;
 mod fixture;
 mod mae;
+mod mask_rcnn;
+mod mask_rcnn_parts;
 mod moco_v3;
 #[allow(unreachable_pub, reason = "it is written as it stands in the tree")]
 mod rotation;

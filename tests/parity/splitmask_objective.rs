@@ -78,6 +78,7 @@ fn patches_and_targets_stay_paired() {
             not_b: moved(&sets.not_b),
         }),
         maps: None,
+        objects: None,
         labels: original.labels.shallow_clone(),
     };
     assert!((total(objective.as_ref(), &moved) - before).abs() > 1e-6, "positions must matter");
@@ -131,6 +132,7 @@ fn half_of_an_odd_grid_is_learnt_from_too() {
             hidden: None,
             sets: Some(sets),
             maps: None,
+            objects: None,
             labels: Tensor::full([BATCH], -1, (Kind::Int64, Device::Cpu)),
         };
         let losses = objective.forward(&x, &training(0)).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use splitmask_pipeline::request::ViewRequest;
+use splitmask_pipeline::types::{Object, ObjectMask};
 use tch::{Device, Kind, Tensor, nn};
 use toml::Value;
 
@@ -34,7 +35,15 @@ pub(crate) fn scope(model: &VitConfig) -> Scope<'_> {
 }
 
 /// Sizes and waits of published recipes that a tiny model need not have, for whoever has a key of that name.
-const SMALL: [(&str, i64); 5] = [
+const SMALL: [(&str, i64); 13] = [
+    ("channels", 16),
+    ("box_width", 32),
+    ("mask_depth", 2),
+    ("mask_width", 16),
+    ("candidates", 64),
+    ("proposals", 32),
+    ("eval_proposals", 32),
+    ("regions", 24),
     ("prototypes", 64),
     ("hidden", 64),
     ("bottleneck", 32),
@@ -138,11 +147,41 @@ pub(crate) fn input(config: &ObjectiveConfig) -> StepInput {
                 .expand([BATCH, 4, side / 4, 4, side / 4], false)
                 .reshape([BATCH, side, side])
         }),
+        objects: request.objects.map(|_| objects(config, request.views[0].size)),
         labels: match config.classes() {
             Some(classes) => Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)).remainder(i64::from(classes)),
             None => Tensor::full([BATCH], -1, (Kind::Int64, Device::Cpu)),
         },
     }
+}
+
+/// Two objects with masks in each image but the last, which shows none; in the first a crowd as well.
+fn objects(config: &ObjectiveConfig, side: u32) -> Vec<Vec<Object>> {
+    let classes = config.classes().unwrap_or(1).max(1);
+    let square = |n: u32, left: u32, length: u32, crowd: bool| Object {
+        class: n % classes,
+        corners: [left, left / 2, left + length, left / 2 + length].map(|edge| edge as f32 + 0.25),
+        crowd,
+        mask: Some(ObjectMask {
+            left,
+            top: left / 2,
+            width: length + 1,
+            height: length + 1,
+            pixels: (0..(length + 1) * (length + 1)).map(|at| u8::from(at % 3 != 0)).collect(),
+        }),
+    };
+    let of = |n: u32| match n {
+        last if i64::from(last) == BATCH - 1 => vec![],
+        n => {
+            let first = square(n, n % 4, side / 2 - 1, false);
+            let crowd = (n == 0).then(|| square(n, side / 2, side / 4, true));
+            [first, square(n + 1, side / 2 + n % 3, side / 4, false)]
+                .into_iter()
+                .chain(crowd)
+                .collect()
+        }
+    };
+    (0..BATCH as u32).map(of).collect()
 }
 
 pub(crate) fn named(vs: &nn::VarStore) -> BTreeMap<String, Tensor> {
@@ -168,6 +207,7 @@ pub(crate) fn changed(config: &ObjectiveConfig, key: &str) -> ObjectiveConfig {
     }
     let value = match &at[last] {
         Value::Float(f) => Value::Float(0.5 * f),
+        Value::Integer(n) => Value::Integer((n / 2).max(1)),
         Value::Boolean(b) => Value::Boolean(!b),
         other => panic!("{key} = {other}: say how a live value of this type is changed"),
     };

@@ -37,6 +37,7 @@ fn built(erasing: f64, device: Device) -> (nn::VarStore, Box<dyn Objective>) {
 fn input(fixture: &Fixture) -> StepInput {
     StepInput {
         maps: None,
+        objects: None,
         labels: Tensor::from_slice(&[2i64, 0, -1, 6]).to_device(device()),
         ..fixture.input_of(&[(IMAGE, "pixels")], None, None)
     }

@@ -3,6 +3,7 @@
 mod bench_step;
 mod bit_flips;
 mod bucket_trouble;
+mod detect;
 mod disk_faults;
 mod evaluation;
 mod failed_reload;

@@ -95,6 +95,7 @@ pub(crate) fn jpegs() -> Vec<RawSample> {
             extension: "jpg".into(),
             label: None,
             map: None,
+            objects: None,
         })
         .collect()
 }

@@ -1,22 +1,108 @@
 //! Where a view is cut out of a picture.
 
+use std::ops::Range;
+
 use rand::Rng;
 
 use crate::decode::Rect;
-use crate::request::CropConfig;
+use crate::request::{CropConfig, ScaleJitter, ViewRequest};
 
 /// Crop and flip of one view, in coordinates of the upright picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CropDraw {
-    /// Whole pixels for a training crop, fractional for the evaluation crop.
+    /// Whole pixels for a training crop, fractional for the evaluation crop. It may reach beyond the picture.
     pub area: Rect,
     /// Mirrored left to right.
     pub flip: bool,
     /// Pixels around the area that the resampler may see: 0 cuts first and resizes then, as torchvision's training crop does.
     pub margin: f64,
+    /// Colour of what lies beyond the picture.
+    pub ground: [u8; 3],
+}
+
+/// Columns and rows of a view that show the picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inside {
+    /// Of a view that is not mirrored.
+    pub columns: Range<u32>,
+    /// From the top.
+    pub rows: Range<u32>,
+}
+
+impl Inside {
+    /// The columns in a view of `size` pixels that may be mirrored.
+    #[must_use]
+    pub fn columns(&self, flip: bool, size: u32) -> Range<u32> {
+        match flip {
+            true => size - self.columns.end..size - self.columns.start,
+            false => self.columns.clone(),
+        }
+    }
 }
 
 impl CropDraw {
+    /// As a view's recipe says, for training. Randomness: `rng`.
+    pub fn of_view(width: u32, height: u32, view: &ViewRequest, rng: &mut impl Rng) -> Self {
+        match &view.jitter {
+            Some(jitter) => Self::jittered(width, height, view.size, jitter, view.crop.flip, rng),
+            None => Self::random(width, height, &view.crop, rng),
+        }
+    }
+
+    /// Large-scale jitter: the longer side resized to a random multiple of `size`, and a view cut out or the picture laid on its ground at a random place,
+    /// whole pixels of the view apart. Randomness: `rng`: scale, column, row, flip with probability `flip`.
+    pub fn jittered(width: u32, height: u32, size: u32, jitter: &ScaleJitter, flip: f32, rng: &mut impl Rng) -> Self {
+        let [low, high] = jitter.scale.map(f64::from);
+        let longer = (low + (high - low) * rng.random::<f64>()) * f64::from(size);
+        let mut start = |resized: u32| {
+            let room = resized.abs_diff(size);
+            let at = f64::from(rng.random_range(0..=room));
+            if resized > size { at } else { -at }
+        };
+        let (columns, rows) = resized(width, height, longer);
+        let (left, top) = (start(columns), start(rows));
+        Self {
+            flip: rng.random::<f32>() < flip,
+            ..Self::placed((width, height), (columns, rows), size, (left, top), jitter.ground)
+        }
+    }
+
+    /// The whole picture with its aspect, its longer side as long as the view's and its corner in the view's upper left one, on a ground of one colour.
+    #[must_use]
+    pub fn whole(width: u32, height: u32, size: u32, ground: [u8; 3]) -> Self {
+        Self::placed((width, height), resized(width, height, size.into()), size, (0.0, 0.0), ground)
+    }
+
+    /// A picture resized to `to` columns and rows, seen from `left` and `top` of them on.
+    fn placed((width, height): (u32, u32), to: (u32, u32), size: u32, (left, top): (f64, f64), ground: [u8; 3]) -> Self {
+        let (x, y) = (f64::from(width) / f64::from(to.0), f64::from(height) / f64::from(to.1));
+        Self {
+            area: Rect {
+                x: left * x,
+                y: top * y,
+                width: f64::from(size) * x,
+                height: f64::from(size) * y,
+            },
+            flip: false,
+            margin: around(x, y),
+            ground,
+        }
+    }
+
+    /// Which pixels of a view of `size` show the picture of `width` × `height`; the rest shows the ground.
+    #[must_use]
+    pub fn inside(&self, width: u32, height: u32, size: u32) -> Inside {
+        let range = |from: f64, length: f64, limit: u32| {
+            let step = length / f64::from(size);
+            let place = |edge: f64| ((edge - from) / step).round().clamp(0.0, f64::from(size)) as u32;
+            place(0.0)..place(limit.into())
+        };
+        Inside {
+            columns: range(self.area.x, self.area.width, width),
+            rows: range(self.area.y, self.area.height, height),
+        }
+    }
+
     /// RandomResizedCrop and flip as torchvision draws them: ten tries of area (uniform) and aspect (log-uniform), then the largest
     /// centred crop of an allowed aspect. Randomness: `rng`, in this order.
     pub fn random(width: u32, height: u32, config: &CropConfig, rng: &mut impl Rng) -> Self {
@@ -25,6 +111,7 @@ impl CropDraw {
             area,
             flip: rng.random::<f32>() < config.flip,
             margin: 0.0,
+            ground: [0; 3],
         }
     }
 
@@ -47,8 +134,8 @@ impl CropDraw {
                 height: f64::from(size) * sy,
             },
             flip: false,
-            // Support of the bicubic kernel at this reduction.
-            margin: 2.0 * sx.max(sy).max(1.0) + 1.0,
+            margin: around(sx, sy),
+            ground: [0; 3],
         }
     }
 
@@ -57,6 +144,18 @@ impl CropDraw {
     pub fn seen(&self, width: u32, height: u32) -> Rect {
         self.area.grown(self.margin, width, height)
     }
+}
+
+/// Support of the bicubic kernel where a pixel of the view is `x` × `y` of the picture.
+fn around(x: f64, y: f64) -> f64 {
+    2.0 * x.max(y).max(1.0) + 1.0
+}
+
+/// Columns and rows of a picture whose longer side becomes `longer`.
+fn resized(width: u32, height: u32, longer: f64) -> (u32, u32) {
+    let scale = longer / f64::from(width.max(height));
+    let side = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
+    (side(width), side(height))
 }
 
 fn random_area(width: u32, height: u32, config: &CropConfig, rng: &mut impl Rng) -> Rect {
@@ -134,6 +233,46 @@ mod tests {
         assert!((share - 0.4328).abs() < 0.005, "{share}");
         assert!((aspect - 0.0307).abs() < 0.004, "{aspect}");
         assert!((f64::from(flips) / f64::from(n) - 0.5).abs() < 0.02);
+    }
+
+    #[test]
+    fn jitter_scales_the_longer_side_and_keeps_the_aspect_and_the_places_are_whole_pixels() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let jitter = ScaleJitter::default();
+        let (n, mut scales, mut flips, mut beyond) = (20_000, 0.0, 0, 0);
+        for _ in 0..n {
+            let draw = CropDraw::jittered(640, 427, 128, &jitter, 0.5, &mut rng);
+            // Columns of the resized picture, and of the view that the picture's edge is away from its own.
+            let (columns, start) = (640.0 / draw.area.width * 128.0, draw.area.x / draw.area.width * 128.0);
+            assert!((columns - columns.round()).abs() < 1e-6 && (start - start.round()).abs() < 1e-6);
+            assert!(if columns > 128.0 {
+                start >= 0.0 && start + 128.0 <= columns + 1e-6
+            } else {
+                start <= 0.0 && columns - start <= 128.0 + 1e-6
+            });
+            let rows = 427.0 / draw.area.height * 128.0;
+            assert!((rows - columns * 427.0 / 640.0).abs() <= 0.85, "{columns} × {rows}");
+            let inside = draw.inside(640, 427, 128);
+            assert_eq!(inside.columns.len(), columns.min(128.0).round() as usize);
+            assert_eq!(inside.rows.len(), rows.min(128.0).round() as usize);
+            scales += columns / 128.0 / f64::from(n);
+            flips += u32::from(draw.flip);
+            beyond += u32::from(columns > 128.0);
+        }
+        // Uniform in 0.1 to 2: mean 1.05, a share of 1 ÷ 1.9 above 1.
+        assert!((scales - 1.05).abs() < 0.01, "{scales}");
+        assert!((f64::from(beyond) / f64::from(n) - 1.0 / 1.9).abs() < 0.015, "{beyond}");
+        assert!((f64::from(flips) / f64::from(n) - 0.5).abs() < 0.02);
+        let whole = CropDraw::whole(640, 427, 128, [1, 2, 3]);
+        assert_eq!(
+            (whole.inside(640, 427, 128).columns, whole.inside(640, 427, 128).rows),
+            (0..128, 0..85)
+        );
+        assert_eq!(
+            CropDraw::whole(5000, 3, 64, [0; 3]).inside(5000, 3, 64).rows,
+            0..1,
+            "a strip keeps a row"
+        );
     }
 
     #[test]

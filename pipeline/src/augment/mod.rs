@@ -5,6 +5,7 @@ mod colour;
 mod crop;
 mod half;
 mod label_view;
+mod object_view;
 mod rand_augment;
 mod resample;
 #[cfg(test)]
@@ -17,9 +18,10 @@ use crate::request::ViewRequest;
 use crate::types::Image;
 
 pub use colour::{ColourDraw, JitterDraw, Painter};
-pub use crop::CropDraw;
+pub use crop::{CropDraw, Inside};
 pub use half::half_size;
 pub use label_view::label_view;
+pub use object_view::object_view;
 pub use rand_augment::{RandAugmentDraw, RandAugmenter};
 pub use resample::{Resampler, shrink};
 
@@ -43,7 +45,7 @@ impl Augmenter {
     /// A training view by its recipe as u8 planar 3×S×S. Randomness: all of it from `rng`, crop first, then flip, then colour, then RandAugment, which is
     /// applied before the colours.
     pub fn train_view(&mut self, image: &Image, spec: &ViewRequest, rng: &mut impl Rng, out: &mut Vec<u8>) {
-        let draw = CropDraw::random(image.width, image.height, &spec.crop, rng);
+        let draw = CropDraw::of_view(image.width, image.height, spec, rng);
         let colour = ColourDraw::random(&spec.colour, rng);
         let strong = RandAugmentDraw::random(spec.rand_augment.as_ref(), rng);
         self.resampler

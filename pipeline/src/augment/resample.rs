@@ -5,7 +5,7 @@ use fr::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 
 use crate::decode::{Orientation, Window};
 
-use super::crop::CropDraw;
+use super::crop::{CropDraw, Inside};
 
 /// Resizes windows into views, keeping its buffers. One per thread.
 pub struct Resampler {
@@ -57,7 +57,12 @@ impl Resampler {
     ) {
         let (stored_width, stored_height) = window.stored;
         let (width, height) = orientation.size(stored_width, stored_height);
-        let area = orientation.stored(draw.area, stored_width, stored_height);
+        let inside = draw.inside(width, height, size);
+        let whole = inside.columns == (0..size) && inside.rows == (0..size);
+        // What lies beyond the picture is not resized but filled.
+        let area = if whole { draw.area } else { draw.area.grown(0.0, width, height) };
+        let (columns, rows) = orientation.size(inside.columns.len() as u32, inside.rows.len() as u32);
+        let area = orientation.stored(area, stored_width, stored_height);
         let seen = orientation.stored(draw.seen(width, height), stored_width, stored_height);
         let seen = seen.pixels(window.denom, stored_width, stored_height);
         let placed = window.placed;
@@ -69,18 +74,28 @@ impl Resampler {
         let d = f64::from(window.denom);
         let (x, box_width) = within(area.x / d - f64::from(seen.left), area.width / d, seen.width);
         let (y, box_height) = within(area.y / d - f64::from(seen.top), area.height / d, seen.height);
-        let ((x, box_width), (y, box_height)) = (off_the_grid(x, box_width, size), off_the_grid(y, box_height, size));
+        let ((x, box_width), (y, box_height)) = (off_the_grid(x, box_width, columns), off_the_grid(y, box_height, rows));
         let options = fr::ResizeOptions::new()
             .resize_alg(fr::ResizeAlg::Convolution(filter))
             .crop(x, y, box_width, box_height);
 
         let side = size as usize;
-        self.square.resize(3 * side * side, 0);
-        resize(&mut self.resizer, &source, &mut self.square, (size, size), &options);
+        self.square.resize(3 * columns as usize * rows as usize, 0);
+        if columns > 0 && rows > 0 {
+            resize(&mut self.resizer, &source, &mut self.square, (columns, rows), &options);
+        }
 
         let orientation = if draw.flip { orientation.flipped() } else { orientation };
         out.resize(3 * side * side, 0);
-        planar(&self.square, side, orientation, out);
+        if whole {
+            planar(&self.square, side, orientation, out);
+        } else {
+            let place = Inside {
+                columns: inside.columns(draw.flip, size),
+                rows: inside.rows,
+            };
+            on_ground(&self.square, (columns, rows), orientation, out, &place, draw.ground);
+        }
     }
 }
 
@@ -136,6 +151,22 @@ fn off_the_grid(start: f64, length: f64, size: u32) -> (f64, f64) {
     }
 }
 
+/// Interleaved stored pixels of `stored` columns and rows → upright planes at their place on a ground of one colour.
+fn on_ground(pixels: &[u8], stored: (u32, u32), orientation: Orientation, out: &mut [u8], place: &Inside, ground: [u8; 3]) {
+    let plane = out.len() / 3;
+    let side = plane.isqrt();
+    let (start, step_x, step_y) = orientation.walk(stored.0 as usize, stored.1 as usize);
+    for (channel, plane) in out.chunks_exact_mut(plane).enumerate() {
+        plane.fill(ground[channel]);
+        for (y, row) in (0isize..).zip(place.rows.clone()) {
+            let row = &mut plane[row as usize * side..][place.columns.start as usize..place.columns.end as usize];
+            for (x, value) in (0isize..).zip(row) {
+                *value = pixels[3 * (start + x * step_x + y * step_y) as usize + channel];
+            }
+        }
+    }
+}
+
 /// Interleaved stored square → upright planes. Uses AVX2 where the CPU has it.
 fn planar(square: &[u8], side: usize, orientation: Orientation, out: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
@@ -176,6 +207,57 @@ fn planar_any(square: &[u8], side: usize, orientation: Orientation, out: &mut [u
         }
         if orientation.mirror_x {
             [r, g, b].into_iter().for_each(<[u8]>::reverse);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Rect;
+    use crate::types::Image;
+
+    #[test]
+    fn a_picture_on_a_ground_is_copied_to_its_place_however_it_is_stored() {
+        let image = Image {
+            width: 30,
+            height: 20,
+            pixels: (0..1800u32).map(|at| (at * 37 % 251) as u8).collect(),
+        };
+        let whole = CropDraw::whole(30, 20, 30, [9, 99, 200]);
+        let lower = CropDraw {
+            area: Rect {
+                x: -4.0,
+                y: -13.0,
+                ..whole.area
+            },
+            ..whole
+        };
+        let mut resampler = Resampler::new();
+        for (draw, left, top, flip) in [(whole, 0, 0, false), (lower, 4, 13, false), (lower, 4, 13, true)] {
+            for mirror in [false, true] {
+                // The picture of a file whose rows run backwards, which is turned back.
+                let mut stored = image.clone();
+                if mirror {
+                    stored.pixels = stored.pixels.chunks_exact(90).rev().flatten().copied().collect();
+                }
+                let orientation = Orientation {
+                    mirror_y: mirror,
+                    ..Orientation::default()
+                };
+                let mut out = vec![];
+                resampler.view(&Window::whole(&stored), orientation, &CropDraw { flip, ..draw }, 30, &mut out);
+                for (c, ground) in draw.ground.into_iter().enumerate() {
+                    for y in 0..30usize {
+                        for x in 0..30usize {
+                            let column = if flip { 29 - x } else { x };
+                            let source = column.checked_sub(left).zip(y.checked_sub(top)).filter(|(u, v)| *u < 30 && *v < 20);
+                            let wanted = source.map_or(ground, |(u, v)| image.pixels[(v * 30 + u) * 3 + c]);
+                            assert_eq!(out[c * 900 + y * 30 + x], wanted, "{x} {y} {flip} {mirror}");
+                        }
+                    }
+                }
+            }
         }
     }
 }

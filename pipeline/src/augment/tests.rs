@@ -37,6 +37,7 @@ fn a_crop_of_the_views_size_is_copied_and_flipped_exactly() {
         },
         flip: false,
         margin: 0.0,
+        ground: [0; 3],
     };
     let (mut resampler, mut out, mut flipped) = (Resampler::new(), vec![], vec![]);
     resampler.view(&Window::whole(&image), Orientation::default(), &draw, 16, &mut out);
@@ -100,6 +101,7 @@ fn the_resize_is_pillows_bicubic() {
         },
         flip: false,
         margin: 0.0,
+        ground: [0; 3],
     };
     let mut out = vec![];
     Resampler::new().view(&Window::whole(&image), Orientation::default(), &draw, 3, &mut out);

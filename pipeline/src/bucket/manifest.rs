@@ -78,6 +78,58 @@ impl MapClasses {
     }
 }
 
+/// The objects that are marked in the images of a set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectClasses {
+    /// Extension of the member that holds the objects of a sample.
+    pub member: String,
+    /// Class names; a `category` in a member is an index into this list.
+    pub classes: Vec<String>,
+    /// The number by which the file that the set was packed with called each of `classes`.
+    pub ids: Vec<u64>,
+    /// Objects of each class, crowds left out.
+    pub objects: Vec<u64>,
+    /// Annotations of each class that stand for many objects.
+    pub crowds: Vec<u64>,
+    /// Objects and crowds whose pixels are known.
+    pub masks: u64,
+    /// Pixels of the boxes around those, together.
+    pub mask_pixels: u64,
+    /// Images without any object.
+    pub negatives: u64,
+}
+
+impl ObjectClasses {
+    fn check(&self) -> Result<(), String> {
+        let classes = self.classes.len();
+        for (list, length) in [
+            ("ids", self.ids.len()),
+            ("objects", self.objects.len()),
+            ("crowds", self.crowds.len()),
+        ] {
+            if length != classes {
+                return Err(format!("objects: {list} has {length} numbers for {classes} classes"));
+            }
+        }
+        let (mut names, mut ids) = (HashSet::new(), HashSet::new());
+        if let Some(class) = self.classes.iter().find(|class| !names.insert(class.as_str())) {
+            return Err(format!(
+                "objects: classes: {class:?} stands twice, and sets are matched by the names of their classes"
+            ));
+        }
+        match self.ids.iter().find(|id| !ids.insert(**id)) {
+            Some(id) => Err(format!("objects: ids: {id} stands twice, and members may name classes by it")),
+            None => Ok(()),
+        }
+    }
+
+    /// Objects and crowds of all classes.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.objects.iter().chain(&self.crowds).fold(0, |sum, n| sum.saturating_add(*n))
+    }
+}
+
 /// A dataset: shards in order, classes, counts, statistics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -94,6 +146,9 @@ pub struct Manifest {
     /// What its label maps hold; none where it has no maps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maps: Option<MapClasses>,
+    /// Which objects are marked in it; none where none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<ObjectClasses>,
     /// Free text: how it was made (tool version and options).
     pub provenance: String,
 }
@@ -186,6 +241,9 @@ impl Manifest {
         if let Some(maps) = &manifest.maps {
             maps.check().map_err(bad)?;
         }
+        if let Some(objects) = &manifest.objects {
+            objects.check().map_err(bad)?;
+        }
         drop((paths, names));
         Ok(manifest)
     }
@@ -208,6 +266,7 @@ mod tests {
             label_counts: vec![2, 1],
             statistics: ImageStatistics::default(),
             maps: None,
+            objects: None,
             provenance: String::new(),
         };
         serde_json::to_vec(&manifest).unwrap()

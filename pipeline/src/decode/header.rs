@@ -32,6 +32,19 @@ impl Header {
         self.orientation.size(self.width, self.height)
     }
 
+    /// How something that was made of this picture, with `size` columns and rows, is turned so that it lies on the upright picture: it may have been made of the
+    /// picture as it is stored or as it is seen, and where rows and columns are exchanged and differ, the size tells which.
+    #[must_use]
+    pub fn lies(&self, size: (u32, u32)) -> Lies {
+        let (upright, stored) = (self.upright(), (self.width, self.height));
+        match (size == upright, size == stored) {
+            (false, false) => Lies::OtherSize,
+            (true, true) if !self.orientation.is_upright() => Lies::Unknown,
+            (true, _) => Lies::By(Orientation::default()),
+            (false, true) => Lies::By(self.orientation),
+        }
+    }
+
     /// Whether the file ends before its picture does.
     #[must_use]
     pub fn truncated(&self) -> bool {
@@ -77,6 +90,17 @@ impl Header {
         }
         Ok(())
     }
+}
+
+/// How something lies on a picture that it was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lies {
+    /// Turned so, it lies on the upright picture.
+    By(Orientation),
+    /// It is of another size than the picture.
+    OtherSize,
+    /// The picture's file turns it, and nothing says whether it was made before or after.
+    Unknown,
 }
 
 /// Reads format, size and orientation without decoding pixels; microseconds at any size of picture.

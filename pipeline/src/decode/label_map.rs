@@ -8,7 +8,7 @@ use ::png::{BitDepth, ColorType, Transformations};
 use crate::error::SampleError;
 use crate::types::{RawSample, UNLABELLED};
 
-use super::header::Header;
+use super::header::{Header, Lies};
 use super::limits::Limits;
 use super::orientation::Orientation;
 use super::png;
@@ -155,21 +155,15 @@ impl LabelMap {
                 detail: detail.into(),
             })
         };
-        if size != upright && size != stored {
-            return refused("");
-        }
-        if header.orientation.is_upright() {
-            return if self.orientation.is_upright() {
-                Ok(Orientation::default())
-            } else {
+        let alike = self.orientation == header.orientation;
+        match header.lies(size) {
+            Lies::OtherSize => refused(""),
+            _ if header.orientation.is_upright() && !alike => {
                 refused(": the map's file says that it is turned (EXIF), the picture's does not")
-            };
-        }
-        match (size == upright, size == stored) {
-            _ if self.orientation == header.orientation && size == stored => Ok(header.orientation),
-            (true, false) => Ok(Orientation::default()),
-            (false, true) => Ok(header.orientation),
-            _ => refused(
+            }
+            _ if alike && size == stored => Ok(header.orientation),
+            Lies::By(orientation) => Ok(orientation),
+            Lies::Unknown => refused(
                 ": the picture's file turns it (EXIF), and nothing says whether the map was made of the turned picture; store the picture upright, or give the map the same EXIF orientation",
             ),
         }

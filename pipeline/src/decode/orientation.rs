@@ -82,6 +82,27 @@ impl Orientation {
         r
     }
 
+    /// Where a rectangle of the stored picture of `width` × `height` lies in the upright one.
+    #[must_use]
+    pub fn upright(self, stored: Rect, width: u32, height: u32) -> Rect {
+        let mut r = stored;
+        if self.mirror_x {
+            r.x = f64::from(width) - r.x - r.width;
+        }
+        if self.mirror_y {
+            r.y = f64::from(height) - r.y - r.height;
+        }
+        if self.transpose {
+            r = Rect {
+                x: r.y,
+                y: r.x,
+                width: r.height,
+                height: r.width,
+            };
+        }
+        r
+    }
+
     /// Start and steps (in pixels) of a walk over the stored picture of `width` × `height` in upright row-major order: upright
     /// pixel (x, y) is stored at `start + x × step_x + y × step_y`.
     #[must_use]
@@ -152,6 +173,7 @@ mod tests {
                 }
             }
             assert_eq!(stored.width * stored.height, rect.width * rect.height);
+            assert_eq!(o.upright(stored, w, h), rect, "tag {tag}");
         }
     }
 

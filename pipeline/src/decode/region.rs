@@ -40,6 +40,13 @@ impl Rect {
         }
     }
 
+    /// Left, top, columns and rows of the whole pixels of a picture of `width` × `height` that it touches.
+    #[must_use]
+    pub fn whole_pixels(self, width: u32, height: u32) -> [u32; 4] {
+        let PixelRect { left, top, width, height } = self.pixels(1, width, height);
+        [left, top, width, height]
+    }
+
     /// The pixels of the picture reduced by `denom` that it touches.
     pub(crate) fn pixels(self, denom: u32, width: u32, height: u32) -> PixelRect {
         let d = f64::from(denom);

@@ -85,11 +85,37 @@ pub enum SampleError {
         /// More about it, beginning with its own punctuation; or nothing.
         detail: String,
     },
+    /// Objects were asked for, and there is no member that tells of them under its key.
+    #[error("no objects: no member {member:?} beside the image (data.objects names it)")]
+    NoObjects {
+        /// The extension that it would have.
+        member: String,
+    },
+    /// No list of objects in COCO's form.
+    #[error("objects: {detail}")]
+    BadObjects {
+        /// What is wrong, and where.
+        detail: String,
+    },
+    /// Objects of a picture of another size than this one.
+    #[error("objects of a picture of {objects_width}×{objects_height} pixels, where the picture has {width}×{height}{detail}")]
+    ObjectsSize {
+        /// Columns of the picture that the objects were marked in.
+        objects_width: u32,
+        /// Rows of it.
+        objects_height: u32,
+        /// Columns of the picture as it is seen upright.
+        width: u32,
+        /// Rows of the picture as it is seen upright.
+        height: u32,
+        /// More about it, beginning with its own punctuation; or nothing.
+        detail: &'static str,
+    },
 }
 
 impl SampleError {
     /// All values of [`SampleError::reason`], for counters that start at 0.
-    pub const REASONS: [&'static str; 10] = [
+    pub const REASONS: [&'static str; 13] = [
         "two_images",
         "not_an_image",
         "too_large",
@@ -100,6 +126,9 @@ impl SampleError {
         "no_map",
         "bad_map",
         "map_size",
+        "no_objects",
+        "bad_objects",
+        "objects_size",
     ];
 
     /// Closed label for metrics.
@@ -116,6 +145,9 @@ impl SampleError {
             Self::NoMap { .. } => "no_map",
             Self::BadMap { .. } => "bad_map",
             Self::MapSize { .. } => "map_size",
+            Self::NoObjects { .. } => "no_objects",
+            Self::BadObjects { .. } => "bad_objects",
+            Self::ObjectsSize { .. } => "objects_size",
         }
     }
 }

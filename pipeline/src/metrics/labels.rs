@@ -150,6 +150,19 @@ label!(
     }
 );
 label!(
+    /// What became of an object in a view.
+    ObjectFate {
+        /// It is in the batch.
+        Kept = "kept",
+        /// The crop, or its own box, lies elsewhere.
+        Outside = "outside",
+        /// Left out: less than a pixel wide or high.
+        Small = "small",
+        /// Left out: less than a tenth of its box, or no pixel of its mask, is seen.
+        Hidden = "hidden",
+    }
+);
+label!(
     /// Why an entry of a tar is no part of a sample.
     PassedOver {
         /// A folder.

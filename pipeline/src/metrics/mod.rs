@@ -11,8 +11,9 @@ use prometheus::{
     Counter, CounterVec, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, exponential_buckets,
 };
 
-pub use self::labels::{CodeClass, Label, ManifestDifference, PassedOver, Progress, RetryReason, Scheme, Stage, StoreOp};
+pub use self::labels::{CodeClass, Label, ManifestDifference, ObjectFate, PassedOver, Progress, RetryReason, Scheme, Stage, StoreOp};
 use crate::error::{SampleError, ShardError};
+use crate::types::ObjectCounts;
 
 /// A counter per value of a closed label.
 #[derive(Debug)]
@@ -93,6 +94,8 @@ pub struct Series {
     pub slow_samples: IntCounter,
     /// `splitmask_pipeline_truncated_kept_total`: truncated JPEGs that `data.truncated = "keep"` let through.
     pub truncated_kept: IntCounter,
+    /// `splitmask_pipeline_objects_total{fate}`: objects of the samples of batches.
+    pub objects: Counters<ObjectFate>,
 }
 
 impl Series {
@@ -108,6 +111,17 @@ impl Series {
     pub fn stage_time(&self, stage: Stage, time: Duration) {
         self.busy.add(stage, time);
         self.stage_duration.with_label_values(&[stage.text()]).observe(time.as_secs_f64());
+    }
+    /// Counts what became of the objects of a sample.
+    pub fn count_objects(&self, counts: ObjectCounts) {
+        for (fate, number) in [
+            (ObjectFate::Kept, counts.kept),
+            (ObjectFate::Outside, counts.outside),
+            (ObjectFate::Small, counts.small),
+            (ObjectFate::Hidden, counts.hidden),
+        ] {
+            self.objects.of(fate).inc_by(number.into());
+        }
     }
     /// Counts one request to a store.
     pub fn store_request(&self, op: StoreOp, code: CodeClass, time: Duration) {
@@ -224,6 +238,11 @@ impl PipelineMetrics {
             truncated_kept: m.counter(
                 "pipeline_truncated_kept_total",
                 "Truncated JPEGs kept by data.truncated = \"keep\".",
+            )?,
+            objects: m.counters(
+                "pipeline_objects_total",
+                "Objects of samples by what became of them in the view: kept in the batch, outside of the view, too small, hidden beyond its edge.",
+                "fate",
             )?,
         };
         Ok(Self(Arc::new(series)))

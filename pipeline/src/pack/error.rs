@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::coco::CocoError;
 use crate::error::PipelineError;
 
 /// Why nothing was packed. The output is left as it was.
@@ -91,6 +92,19 @@ pub enum PackError {
         /// As given.
         output: PathBuf,
     },
+    /// A file of objects cannot be used.
+    #[error(transparent)]
+    Objects(#[from] CocoError),
+    /// No object is left.
+    #[error("{file}: annotations: none of its {annotations} can be packed{reasons}")]
+    NoObjects {
+        /// The file.
+        file: String,
+        /// Annotations in it.
+        annotations: usize,
+        /// Counts by reason, with the first of each; or nothing.
+        reasons: String,
+    },
     /// A value out of range.
     #[error("{key} = {value}: allowed is {allowed}")]
     BadOption {
@@ -136,6 +150,10 @@ impl PackError {
             Self::AllRefused { .. } => {
                 Some("`too_large` can be raised with --max-pixels and --max-bytes; what is `unsupported` is converted to PNG or JPEG first")
             }
+            Self::Objects(_) => Some(
+                "the file is COCO's: images with id, file_name, width, height; annotations with image_id, category_id, bbox; categories with id, name",
+            ),
+            Self::NoObjects { .. } => Some("put the annotations right, or pack without --coco"),
             Self::OutputNotEmpty { .. } => Some("choose another folder, or replace an earlier pack with --force"),
             Self::OutputForeign { .. } => Some("choose another folder; --force only replaces what an earlier pack wrote"),
             Self::OutputDangling { .. } => Some("is its disk mounted? make the folder that it leads to, or choose another output"),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::objects::picture::Annotated;
 use crate::printable::printable;
 
 /// One image file.
@@ -22,6 +23,8 @@ pub(super) struct Found {
     pub(super) class: Option<u32>,
     /// Where its label map is, if maps are packed.
     pub(super) map: Option<PathBuf>,
+    /// What is marked in it, if objects are packed and it is named among them.
+    pub(super) objects: Option<Arc<Annotated>>,
     /// Whether it goes to the validation set.
     pub(super) val: bool,
 }

@@ -4,12 +4,14 @@
 //! INPUT ─scan→ images in hash order ─prepare (threads)→ bytes ─shards→ OUT/{train,val}/{000000.tar…, manifest.json}, OUT/refused.tsv
 //! ```
 //! The output depends on the files and options only: byte-identical at any number of threads. A sample is `KEY.png` (or jpg, webp,
-//! gif, bmp, tiff), `KEY.cls` (class index as text, if the image has a label), `KEY.seg.png` (its label map, where maps are packed) and `KEY.json` (its path
-//! and sizes), in this order.
+//! gif, bmp, tiff), `KEY.cls` (class index as text, if the image has a label), `KEY.seg.png` (its label map, where maps are packed), `KEY.objects.json` (its objects,
+//! where those are) and `KEY.json` (its path and sizes), in this order.
 
+mod became;
 mod error;
 mod found;
 mod maps;
+mod objects;
 mod options;
 mod output;
 mod prepare;
@@ -30,6 +32,7 @@ use std::time::Instant;
 
 pub use error::PackError;
 pub use maps::MapOptions;
+pub use objects::{ObjectOptions, ObjectReport};
 pub use options::{ClassFrom, Encoding, PackOptions};
 pub use output::REFUSED_NAME;
 pub use report::{Duplicates, PackProgress, PackReport, PassedOver, Refusal, RefusedCount, ValFrom};
@@ -38,6 +41,8 @@ pub use sets::Resembled;
 use crate::stage::Meter;
 use crate::stage::ordered_map::{Bounds, Claim, ordered_map};
 use found::Found;
+use objects::annotated::Annotations;
+use objects::marked::Marked;
 use prepare::{Prepared, Preparer};
 use report::EXAMPLES;
 use scan::{Division, Scan};
@@ -76,12 +81,17 @@ pub fn pack(options: &PackOptions, mut progress: impl FnMut(PackProgress)) -> Re
         check_input(input)?;
         output::check(input, &options.output, options.force)?;
     }
-    let scan = Arc::new(scan::scan(options, &mut progress)?);
+    let annotations = options.objects.as_ref().map(Annotations::read).transpose()?;
+    let scan = Arc::new(scan::scan(options, annotations.as_ref(), &mut progress)?);
+    let marked = match annotations.zip(options.objects.as_ref()) {
+        Some((annotations, files)) => Some(Marked::of(annotations, &scan.images, files)?),
+        None => None,
+    };
     if let Some(parent) = options.output.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(PackError::io(parent))?;
     }
     let staging = output::Staging::open(&options.output)?;
-    let mut run = Run::new(&staging.dir, options, &scan)?;
+    let mut run = Run::new(&staging.dir, options, &scan, marked)?;
     for (path, refusal) in &scan.rest.refused {
         run.refuse(path, refusal)?;
     }
@@ -133,6 +143,8 @@ fn check_input(input: &Path) -> Result<(), PackError> {
 struct Run<'a> {
     options: &'a PackOptions,
     scan: &'a Scan,
+    /// What is known of the objects, where they are packed.
+    marked: Option<Marked>,
     train: SetWriter,
     val: SetWriter,
     refused_path: PathBuf,
@@ -150,7 +162,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(dir: &Path, options: &'a PackOptions, scan: &'a Scan) -> Result<Self, PackError> {
+    fn new(dir: &Path, options: &'a PackOptions, scan: &'a Scan, marked: Option<Marked>) -> Result<Self, PackError> {
         let set = |name: &str| SetWriter::new(dir.join(name), options.shard_bytes, scan.classes.len());
         let refused_path = dir.join(REFUSED_NAME);
         let mut refused_list = File::create_new(&refused_path)
@@ -162,6 +174,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             options,
             scan,
+            marked,
             train: set("train")?,
             val: set("val")?,
             refused_path,
@@ -255,6 +268,11 @@ impl<'a> Run<'a> {
             self.floor.iter_mut().for_each(|floor| floor.moved += self.val.samples());
             self.val.trade_places_with(&mut self.train)?;
         }
+        let objects = match &self.marked {
+            Some(marked) => marked.report([&self.train, &self.val], self.options)?,
+            None => ObjectReport::default(),
+        };
+        let of_objects = |set: &SetWriter| self.marked.as_ref().map(|marked| set.objects.finish(&marked.classes));
         let (classes, provenance) = (&self.scan.classes, self.options.provenance(self.floor.is_none()));
         let of_maps = self.train.maps.classes().max(self.val.maps.classes());
         let maps = |set: &SetWriter| self.options.maps.as_ref().map(|options| set.maps.finish(options, of_maps));
@@ -267,17 +285,18 @@ impl<'a> Run<'a> {
             self.val.discard()?;
             None
         } else {
-            let maps = maps(&self.val);
-            Some(self.val.finish(classes, maps, provenance.clone())?)
+            let (maps, objects) = (maps(&self.val), of_objects(&self.val));
+            Some(self.val.finish(classes, maps, objects, provenance.clone())?)
         };
-        let train_maps = maps(&self.train);
+        let (train_maps, train_objects) = (maps(&self.train), of_objects(&self.train));
         Ok(PackReport {
             output: self.options.output.clone(),
-            train: self.train.finish(classes, train_maps, provenance)?,
+            train: self.train.finish(classes, train_maps, train_objects, provenance)?,
             val,
             val_from,
             resembled: self.scan.resembled.clone(),
             unused_maps,
+            objects,
             found: (self.scan.images.len()
                 + self
                     .scan

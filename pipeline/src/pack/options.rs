@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{MapOptions, PackError};
+use super::{MapOptions, ObjectOptions, PackError};
 use crate::decode::Background;
 
 /// Which part of an image's folder path is its class.
@@ -64,6 +64,8 @@ pub struct PackOptions {
     pub recognise_sets: bool,
     /// Where label maps lie, if they are packed too.
     pub maps: Option<MapOptions>,
+    /// Files with objects, if they are packed too.
+    pub objects: Option<ObjectOptions>,
     /// Where labels come from.
     pub class: ClassFrom,
     /// Classes with fewer image files keep their images but give no label.
@@ -97,6 +99,7 @@ impl PackOptions {
             val: None,
             recognise_sets: true,
             maps: None,
+            objects: None,
             class: ClassFrom::default(),
             min_class: 1,
             max_pixels: 64_000_000,
@@ -141,6 +144,9 @@ impl PackOptions {
         }
         if let Some(maps) = &self.maps {
             maps.validate(self.val.as_deref())?;
+        }
+        if let Some(objects) = &self.objects {
+            objects.validate(self.val.as_deref())?;
         }
         check(
             "max pixels",
@@ -190,6 +196,9 @@ impl PackOptions {
         });
         if let Some(maps) = &self.maps {
             options["maps"] = serde_json::json!(maps);
+        }
+        if self.objects.is_some() {
+            options["objects"] = "coco".into();
         }
         if by_folders {
             options["sets"] = "folders".into();

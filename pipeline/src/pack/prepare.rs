@@ -8,8 +8,10 @@ use fast_image_resize::Resizer;
 use image::ImageEncoder;
 use sha2::{Digest, Sha256};
 
+use super::became::Became;
 use super::found::Found;
-use super::maps::prepared::{self, Became, PreparedMap};
+use super::maps::prepared::{self as prepared_map, PreparedMap};
+use super::objects::prepared::{self as prepared_objects, PreparedObjects};
 use super::options::{Encoding, PackOptions};
 use super::report::Refusal;
 use crate::augment::shrink;
@@ -91,6 +93,7 @@ pub(super) struct Prepared {
     pub(super) transparent: bool,
     pub(super) sums: PixelSums,
     pub(super) map: Option<PreparedMap>,
+    pub(super) objects: Option<PreparedObjects>,
     /// Start of the file's SHA-256, to find equal files.
     pub(super) content: u128,
 }
@@ -140,7 +143,9 @@ impl Preparer {
         if self.largest > LARGE_PIXELS {
             *self = Self::new(Arc::clone(&self.options)); // one huge file must not hold its memory until the end
         }
-        claim.set(result.as_ref().map_or(0, |p| p.bytes.len() as u64));
+        let labels =
+            |p: &Prepared| p.map.as_ref().map_or(0, |map| map.bytes.len()) + p.objects.as_ref().map_or(0, |objects| objects.bytes.len());
+        claim.set(result.as_ref().map_or(0, |p| (p.bytes.len() + labels(p)) as u64));
         result
     }
 
@@ -169,16 +174,23 @@ impl Preparer {
             (Encoding::Keep, true) => Some(Encoding::Png),
             (other, _) => Some(other),
         };
+        let became = Became {
+            shrunk,
+            square: squared.then_some(self.image.width),
+            as_it_was: encoding.is_none(),
+        };
         let map = match found.map.as_ref().zip(self.options.maps.as_ref()) {
-            Some((path, of)) => {
-                let became = Became {
-                    shrunk,
-                    square: squared.then_some(self.image.width),
-                    as_it_was: encoding.is_none(),
-                };
-                Some(prepared::prepare(path, self.limits, of, &head, &became)?)
-            }
+            Some((path, of)) => Some(prepared_map::prepare(path, self.limits, of, &head, &became)?),
             None => None,
+        };
+        let objects = match (&found.objects, &self.options.objects) {
+            (Some(picture), Some(_)) => Some(prepared_objects::prepare(picture, &head, &became, &found.shown())?),
+            (None, Some(options)) => {
+                return Err(Refusal::NoObjects {
+                    file: options.file_of(found.val).display().to_string(),
+                });
+            }
+            (_, None) => None,
         };
         let content = u128::from_le_bytes(std::array::from_fn({
             let digest = Sha256::digest(&bytes);
@@ -201,6 +213,7 @@ impl Preparer {
             transparent,
             sums: PixelSums::of(&self.image),
             map,
+            objects,
             content,
         })
     }

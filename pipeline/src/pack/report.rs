@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use thiserror::Error;
 
+use super::objects::ObjectReport;
 use super::sets::Resembled;
 use crate::bucket::manifest::Manifest;
 use crate::error::SampleError;
@@ -57,6 +58,12 @@ pub enum Refusal {
         /// Where it would be.
         path: String,
     },
+    /// The file of objects names no such picture, and objects are packed.
+    #[error("no picture of this path in {file}")]
+    NoObjects {
+        /// The file.
+        file: String,
+    },
     /// The encoder cannot hold it.
     #[error("cannot be stored: {detail}")]
     Encode {
@@ -82,6 +89,7 @@ impl Refusal {
             Self::Foreign { .. } => "unsupported",
             Self::Sample(e) => e.reason(),
             Self::NoMap { .. } => "no_map",
+            Self::NoObjects { .. } => "no_objects",
             Self::Encode { .. } => "not_encodable",
             Self::Duplicate { .. } => "duplicate",
         }
@@ -137,6 +145,8 @@ pub struct PackReport {
     pub resembled: Option<Resembled>,
     /// Label maps that belong to no image: how many, and the paths of the first few.
     pub unused_maps: (u64, Vec<String>),
+    /// What became of the annotations, where objects are packed.
+    pub objects: ObjectReport,
     /// Image files found.
     pub found: u64,
     /// Bytes of the packed source files.
@@ -234,6 +244,8 @@ impl PackReport {
         }
         let of_val = self.val.as_ref().and_then(|val| val.maps.as_ref());
         notes.extend(super::maps::counts::notes([self.train.maps.as_ref(), of_val], &self.unused_maps));
+        let of_val = self.val.as_ref().and_then(|val| val.objects.as_ref());
+        notes.extend(super::objects::notes::notes([self.train.objects.as_ref(), of_val], &self.objects));
         notes
     }
 

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::PackError;
 use super::found::Found;
+use super::objects::annotated::Annotations;
 use super::options::{ClassFrom, PackOptions};
 use super::report::PackProgress;
 use super::sets::{self, Resembled, SetFolders};
@@ -66,7 +67,11 @@ fn class_of(relative: &[u8], from: ClassFrom) -> Option<&[u8]> {
 ///
 /// # Errors
 /// [`PackError::NoImages`], [`PackError::AllRefused`], [`PackError::NoTraining`], [`PackError::NoValidation`].
-pub(super) fn scan(options: &PackOptions, progress: &mut dyn FnMut(PackProgress)) -> Result<Scan, PackError> {
+pub(super) fn scan(
+    options: &PackOptions,
+    annotations: Option<&Annotations>,
+    progress: &mut dyn FnMut(PackProgress),
+) -> Result<Scan, PackError> {
     let mut rest = Rest::default();
     let mut without: Vec<PathBuf> = options.output.canonicalize().into_iter().collect();
     without.extend(options.val.as_ref().and_then(|v| v.canonicalize().ok()));
@@ -127,15 +132,14 @@ pub(super) fn scan(options: &PackOptions, progress: &mut dyn FnMut(PackProgress)
     rest.refused.sort_by(|(a, _), (b, _)| a.cmp(b));
     let (classes, small_classes) = label(&mut images, options);
     let in_root = images.iter().filter(|i| !i.relative.contains(&b'/')).count() as u64;
-    if let Some(maps) = &options.maps {
-        for found in &mut images {
-            let set = match &division {
-                Division::Folders(sets) if found.val => Some(sets.val.as_slice()),
-                Division::Folders(sets) => Some(sets.train.as_slice()),
-                Division::Share(_) | Division::ValFolder => None,
-            };
-            found.map = Some(maps.path(found, set));
-        }
+    for found in &mut images {
+        let set = match &division {
+            Division::Folders(sets) if found.val => Some(sets.val.as_slice()),
+            Division::Folders(sets) => Some(sets.train.as_slice()),
+            Division::Share(_) | Division::ValFolder => None,
+        };
+        found.map = options.maps.as_ref().map(|maps| maps.path(found, set));
+        found.objects = annotations.and_then(|annotations| annotations.of(found, set));
     }
     if matches!(division, Division::Share(_)) {
         split::by_share(&mut images, options.val_share, classes.len());
@@ -195,6 +199,7 @@ fn ordered(files: Vec<ImageFile>, prefix: &str, val: bool) -> Vec<(u64, Found)> 
             split,
             class: None,
             map: None,
+            objects: None,
             val,
         };
         (order, found)

@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 use super::PackError;
 use super::maps::MEMBER;
 use super::maps::counts::MapCounts;
+use super::objects::{self, counts::ObjectCounts};
 use super::prepare::{PixelSums, Prepared};
-use crate::bucket::manifest::{ImageStatistics, MANIFEST_NAME, Manifest, MapClasses, ShardEntry};
+use crate::bucket::manifest::{ImageStatistics, MANIFEST_NAME, Manifest, MapClasses, ObjectClasses, ShardEntry};
 use crate::file;
 
 /// Tar's unit, bytes: headers take one, contents are padded to it.
@@ -56,6 +57,8 @@ pub(super) struct SetWriter {
     sums: PixelSums,
     /// What its label maps hold.
     pub(super) maps: MapCounts,
+    /// Its objects.
+    pub(super) objects: ObjectCounts,
 }
 
 /// A key that is unique by its index, holds no dot, and still tells a reader which file it was.
@@ -80,10 +83,11 @@ impl SetWriter {
             unlabelled: 0,
             sums: PixelSums::default(),
             maps: MapCounts::default(),
+            objects: ObjectCounts::default(),
         })
     }
 
-    /// Appends one sample as members: image, class and label map (if it has them), and where it came from.
+    /// Appends one sample as members: image, class, label map and objects (if it has them), and where it came from.
     pub(super) fn append(&mut self, index: usize, relative: &str, class: Option<u32>, image: &Prepared) -> Result<(), PackError> {
         let key = key(index, relative);
         // Its number among those of its class, in the order of packing, which is that of a hash: `data.fraction` keeps the first ones.
@@ -99,6 +103,9 @@ impl SetWriter {
         }
         if let Some(map) = &image.map {
             members.push((format!("{key}.{MEMBER}"), map.bytes.as_slice()));
+        }
+        if let Some(found) = &image.objects {
+            members.push((format!("{key}.{}", objects::MEMBER), found.bytes.as_slice()));
         }
         let about = about.to_string();
         members.push((format!("{key}.json"), about.as_bytes()));
@@ -131,6 +138,7 @@ impl SetWriter {
         *self.of_class(class) += 1;
         self.sums.add(&image.sums);
         image.map.iter().for_each(|map| self.maps.add(&map.counts));
+        image.objects.iter().for_each(|objects| self.objects.add(objects));
         Ok(())
     }
 
@@ -206,7 +214,13 @@ impl SetWriter {
     }
 
     /// Closes the last shard and writes the manifest.
-    pub(super) fn finish(mut self, classes: &[String], maps: Option<MapClasses>, provenance: String) -> Result<Manifest, PackError> {
+    pub(super) fn finish(
+        mut self,
+        classes: &[String],
+        maps: Option<MapClasses>,
+        objects: Option<ObjectClasses>,
+        provenance: String,
+    ) -> Result<Manifest, PackError> {
         self.close()?;
         let manifest = Manifest {
             format: Manifest::FORMAT.into(),
@@ -215,6 +229,7 @@ impl SetWriter {
             label_counts: self.label_counts,
             statistics: self.sums.statistics(),
             maps,
+            objects,
             provenance,
         };
         let path = self.dir.join(MANIFEST_NAME);

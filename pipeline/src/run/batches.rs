@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::Dataset;
 use super::budget::FailureBudget;
+use super::{Dataset, Labels};
 use crate::batch::{BatchPool, Batcher};
 use crate::config::PipelineConfig;
 use crate::cursor::Cursor;
@@ -84,7 +84,13 @@ impl BatchStream {
             });
         }
         let metrics = dataset.metrics.clone();
-        let items = dataset.positioned(spec.order, spec.request.map.is_some())?;
+        let items = dataset.positioned(
+            spec.order,
+            Labels {
+                maps: spec.request.map.is_some(),
+                objects: spec.request.objects.is_some(),
+            },
+        )?;
         let stop = items.stopper();
         let threads = dataset.pipeline.worker_threads();
         let (spare_sender, spare) = unbounded::<Sample>();
@@ -305,6 +311,7 @@ impl Collector {
         m.stage_time(Stage::Decode, times.decode);
         m.truncated_kept.inc_by(u64::from(times.truncated));
         m.stage_time(Stage::Augment, times.augment);
+        m.count_objects(times.objects);
         let request = &self.spec.request;
         if request.words.is_some() || request.mask.is_some() || request.hidden.is_some() {
             m.samples.of(Progress::Tokenized).inc();

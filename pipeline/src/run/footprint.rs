@@ -6,6 +6,7 @@ use crate::bucket::pace::MOST_AHEAD_THROTTLED;
 use crate::config::{DataConfig, PipelineConfig};
 use crate::request::SampleRequest;
 use crate::shard::reader::{PORTION_BYTES, PORTIONS};
+use crate::types::Object;
 
 /// What the images of a place are like.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,6 +15,10 @@ pub struct Images {
     pub bytes: f64,
     /// Mean width × height.
     pub pixels: f64,
+    /// Mean number of objects that are marked in them.
+    pub objects: f64,
+    /// Mean pixels of the boxes around masks of objects, as a multiple of the picture's.
+    pub masked: f64,
     /// Whether they come over a network.
     pub remote: bool,
 }
@@ -44,7 +49,12 @@ impl Footprint {
         let stripes = data.stripes as usize;
         let readers = (pipeline.readers.div_ceil(stripes) * stripes) as f64;
         let threads = pipeline.worker_threads() as f64;
-        let made = request.sample_bytes() as f64;
+        // At a scale of 1: a view from far away has smaller masks, one from near fewer.
+        let objects = match request.object_pixels() {
+            0 => 0.0,
+            pixels => images.objects * size_of::<Object>() as f64 + images.masked * pixels as f64,
+        };
+        let made = request.sample_bytes() as f64 + objects;
         let ahead = if pipeline.fetch_ahead == 0 {
             MOST_AHEAD_THROTTLED
         } else {

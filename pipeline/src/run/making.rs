@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{BatchSpec, BatchStream, Dataset, Order};
 use crate::config::Truncated;
-use crate::decode::{Limits, MapReading};
+use crate::decode::{Limits, MapReading, ObjectReading};
 use crate::error::PipelineError;
 use crate::request::SampleRequest;
 use crate::sample::{SampleMaker, ViewMode};
@@ -38,6 +38,17 @@ impl Dataset {
         }
     }
 
+    /// How members with objects are read: classes are those of its manifest, without one what the members say.
+    #[must_use]
+    pub fn object_reading(&self) -> ObjectReading {
+        let listed = self.object_classes();
+        ObjectReading {
+            member: self.data.objects.as_str().into(),
+            classes: listed.map(|objects| objects.classes.len() as u32),
+            ids: listed.map_or_else(|| [].into(), |objects| objects.ids.as_slice().into()),
+        }
+    }
+
     /// Starts a stream of batches whose samples are made as `making` says, within the limits of `[data]`.
     ///
     /// # Errors
@@ -50,10 +61,10 @@ impl Dataset {
         };
         let Making { mode, seed, .. } = making;
         let (request, words) = (Arc::clone(making.request), making.tokenizer.cloned());
-        let reading = self.map_reading();
+        let (maps, objects) = (self.map_reading(), self.object_reading());
         let make = move || {
             let maker = SampleMaker::new(Arc::clone(&request), mode, seed, limits, request.words.and(words.clone()))?;
-            Ok::<_, PipelineError>(maker.reading_maps(reading.clone()))
+            Ok::<_, PipelineError>(maker.reading_maps(maps.clone()).reading_objects(objects.clone()))
         };
         // Errors surface here rather than in a worker thread.
         make()?;

@@ -17,7 +17,7 @@ use self::footprint::Images;
 pub use self::making::Making;
 use crate::bucket::cache::ShardCache;
 use crate::bucket::differences::Difference;
-use crate::bucket::manifest::{Manifest, MapClasses};
+use crate::bucket::manifest::{Manifest, MapClasses, ObjectClasses};
 use crate::bucket::object::FetchOptions;
 use crate::bucket::{Bucket, Shard};
 use crate::config::{DataConfig, OnShardError, PipelineConfig};
@@ -26,12 +26,19 @@ use crate::error::PipelineError;
 use crate::metrics::{PipelineMetrics, Scheme};
 use crate::setting::Findings;
 use crate::shard::mixture::{MixedStream, Source};
-use crate::shard::samples::MapMember;
+use crate::shard::samples::LabelMember;
 use crate::shard::striped::StripedStream;
 pub use crate::shard::window::Order;
 use crate::shard::window::{Positioned, PositionedStream, WindowOptions};
 use crate::stage::Stop;
 use crate::types::RawSample;
+
+/// Which labels are read beside the images.
+#[derive(Debug, Clone, Copy, Default)]
+struct Labels {
+    maps: bool,
+    objects: bool,
+}
 
 /// A place with shards and the settings to read them with. Cheap to clone; streams outlive it.
 #[derive(Debug, Clone)]
@@ -204,6 +211,12 @@ impl Dataset {
         self.manifest()?.maps.as_ref()
     }
 
+    /// Which objects are marked in it, if its manifest tells.
+    #[must_use]
+    pub fn object_classes(&self) -> Option<&ObjectClasses> {
+        self.manifest()?.objects.as_ref()
+    }
+
     /// Shards in their unshuffled order.
     #[must_use]
     pub fn shards(&self) -> &[Shard] {
@@ -215,9 +228,14 @@ impl Dataset {
     pub fn images(&self) -> Option<Images> {
         let manifest = self.manifest()?;
         let bytes: u64 = manifest.shards.iter().map(|s| s.bytes).sum();
+        let samples = manifest.samples().max(1) as f64;
+        let pixels = manifest.statistics.mean_width * manifest.statistics.mean_height;
+        let of_objects = |number: &dyn Fn(&ObjectClasses) -> u64| manifest.objects.as_ref().map_or(0.0, |objects| number(objects) as f64);
         Some(Images {
-            bytes: bytes as f64 / manifest.samples().max(1) as f64,
-            pixels: manifest.statistics.mean_width * manifest.statistics.mean_height,
+            bytes: bytes as f64 / samples,
+            pixels,
+            objects: of_objects(&ObjectClasses::number) / samples,
+            masked: of_objects(&|objects| objects.mask_pixels) / (samples * pixels.max(1.0)),
             remote: self.is_remote(),
         })
     }
@@ -239,7 +257,7 @@ impl Dataset {
     /// # Errors
     /// [`PipelineError::BadSetting`] for a cursor or rank that does not fit.
     pub fn samples(&self, order: Order) -> Result<SampleStream, PipelineError> {
-        self.samples_of(order, false)
+        self.samples_of(order, Labels::default())
     }
 
     /// As [`Dataset::samples`], each with the bytes of its label map if it has one.
@@ -247,12 +265,32 @@ impl Dataset {
     /// # Errors
     /// As there.
     pub fn samples_with_maps(&self, order: Order) -> Result<SampleStream, PipelineError> {
-        self.samples_of(order, true)
+        self.samples_of(
+            order,
+            Labels {
+                maps: true,
+                objects: false,
+            },
+        )
     }
 
-    fn samples_of(&self, order: Order, maps: bool) -> Result<SampleStream, PipelineError> {
+    /// As [`Dataset::samples`], each with the bytes of the member that tells of its objects if it has one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn samples_with_objects(&self, order: Order) -> Result<SampleStream, PipelineError> {
+        self.samples_of(
+            order,
+            Labels {
+                maps: false,
+                objects: true,
+            },
+        )
+    }
+
+    fn samples_of(&self, order: Order, labels: Labels) -> Result<SampleStream, PipelineError> {
         Ok(SampleStream {
-            items: self.positioned(order, maps)?,
+            items: self.positioned(order, labels)?,
             budget: Some(FailureBudget::new(self.data.failure_budget, self.metrics.clone())),
             cursor: match order {
                 Order::Sequential | Order::EveryOther { .. } => Cursor::default(),
@@ -269,21 +307,25 @@ impl Dataset {
         BatchStream::start(self, spec, make_worker)
     }
 
-    fn map_member(&self, read: bool) -> MapMember {
-        MapMember {
-            extension: self.data.map.as_str().into(),
+    /// The members that hold its label maps and its objects.
+    fn label_members(&self, read: Labels) -> (LabelMember, LabelMember) {
+        let member = |extension: &str, read| LabelMember {
+            extension: extension.into(),
             read,
-        }
+        };
+        (member(&self.data.map, read.maps), member(&self.data.objects, read.objects))
     }
 
-    fn positioned(&self, order: Order, maps: bool) -> Result<Items, PipelineError> {
+    fn positioned(&self, order: Order, labels: Labels) -> Result<Items, PipelineError> {
+        let (map, objects) = self.label_members(labels);
         let options = WindowOptions {
             order,
             window: self.data.shuffle_window,
             readers: self.pipeline.readers,
             fraction: self.data.fraction,
             images: self.data.image.extensions(),
-            map: self.map_member(maps),
+            map,
+            objects,
             refuse_two_images: match order {
                 Order::Sequential | Order::EveryOther { .. } => true,
                 Order::Shuffled { start, .. } => start.samples() == 0,

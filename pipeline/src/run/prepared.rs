@@ -49,6 +49,8 @@ impl BatchStream {
                 copy.sets.clone_from(&batch.sets);
                 copy.hidden.clone_from(&batch.hidden);
                 copy.maps.clone_from(&batch.maps);
+                copy.objects.clone_from(&batch.objects);
+                copy.object_offsets.clone_from(&batch.object_offsets);
                 copy.labels.clone_from(&batch.labels);
                 copy.ids.clone_from(&batch.ids);
                 before += batch.len as u64;
@@ -93,6 +95,8 @@ mod tests {
             sets: vec![],
             hidden: vec![],
             maps: vec![],
+            objects: vec![],
+            object_offsets: vec![],
             labels: vec![-1; 2],
             ids: vec![
                 SampleId {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Dataset;
+use super::{Dataset, Labels};
 use crate::bucket::Bucket;
 use crate::error::PipelineError;
 use crate::shard::filler::no_sample;
@@ -28,22 +28,24 @@ impl Iterator for Walk {
 }
 
 impl Dataset {
-    /// Reads the shards once, in order, each sample with its label map, right behind the [`Step::Entries`] that count its members. Of a mixture, the first
+    /// Reads the shards once, in order, each sample with its label map and objects, right behind the [`Step::Entries`] that count its members. Of a mixture, the first
     /// source.
     ///
     /// # Errors
     /// [`PipelineError::Io`] for threads.
     pub fn walk(&self) -> Result<Walk, PipelineError> {
-        self.walk_of(&self.bucket, true)
+        self.walk_of(&self.bucket, Labels { maps: true, objects: true })
     }
 
-    fn walk_of(&self, bucket: &Arc<Bucket>, maps: bool) -> Result<Walk, PipelineError> {
+    fn walk_of(&self, bucket: &Arc<Bucket>, labels: Labels) -> Result<Walk, PipelineError> {
+        let (map, objects) = self.label_members(labels);
         let options = SequenceOptions {
             seed: None,
             readers: self.pipeline.readers,
             fraction: self.data.fraction,
             images: self.data.image.extensions(),
-            map: self.map_member(maps),
+            map,
+            objects,
             max_member_bytes: self.data.max_member_bytes,
             stripe: None,
             portion: 1,
@@ -61,7 +63,7 @@ impl Dataset {
         let others = self.mixture.iter().skip(1).map(|source| &source.bucket);
         for bucket in std::iter::once(&self.bucket).chain(others) {
             let (mut here, mut seen, mut last) = (Tally::default(), 0, None);
-            for step in self.walk_of(bucket, false)? {
+            for step in self.walk_of(bucket, Labels::default())? {
                 match step? {
                     Step::Entries(tally) => here.add(tally),
                     Step::Sample(_, sample) => {

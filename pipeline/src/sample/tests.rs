@@ -28,6 +28,7 @@ pub(super) fn raw(bytes: Vec<u8>, member: u32) -> RawSample {
         extension: "jpg".into(),
         label: None,
         map: None,
+        objects: None,
     }
 }
 

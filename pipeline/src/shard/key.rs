@@ -46,6 +46,8 @@ pub enum Role {
     OtherImage,
     /// The classes of its pixels, as a picture of numbers.
     Map,
+    /// Its objects, as JSON.
+    Objects,
     /// The index of its class, as text.
     Label,
     /// What `splitmask pack` knows about it, as JSON.
@@ -56,9 +58,10 @@ pub enum Role {
 
 impl Role {
     /// By extension. `images` are the extensions of `data.image` in order of preference; without any, every picture may be the image, told by
-    /// what is behind the last dot, but for one of the extension `map` (`data.map`), which is never the image unless `images` names it.
+    /// what is behind the last dot, but for one of the extension `map` (`data.map`), which is never the image unless `images` names it. `objects` is the extension of
+    /// `data.objects`.
     #[must_use]
-    pub fn of(extension: &[u8], images: &[String], map: &str) -> Self {
+    pub fn of(extension: &[u8], images: &[String], map: &str, objects: &str) -> Self {
         let extension = extension.to_ascii_lowercase();
         let chosen = |image: &String| image.as_bytes().eq_ignore_ascii_case(&extension);
         if let Some(place) = images.iter().position(chosen) {
@@ -66,6 +69,9 @@ impl Role {
         }
         if map.as_bytes().eq_ignore_ascii_case(&extension) {
             return Self::Map;
+        }
+        if objects.as_bytes().eq_ignore_ascii_case(&extension) {
+            return Self::Objects;
         }
         let last = extension.rsplit(|b| *b == b'.').next().unwrap_or_default();
         if IMAGE_EXTENSIONS.iter().any(|e| e.as_bytes() == last) {
@@ -130,18 +136,21 @@ mod tests {
             ("json", Role::About, Role::About),
             ("heic", Role::Other, Role::Other),
             ("Seg.png", Role::Map, Role::Map),
+            ("objects.JSON", Role::Objects, Role::Objects),
         ] {
             assert_eq!(
                 (
-                    Role::of(extension.as_bytes(), &[], "seg.png"),
-                    Role::of(extension.as_bytes(), &chosen, "seg.png")
+                    Role::of(extension.as_bytes(), &[], "seg.png", "objects.json"),
+                    Role::of(extension.as_bytes(), &chosen, "seg.png", "objects.json")
                 ),
                 (any, of_chosen),
                 "{extension}"
             );
         }
-        assert_eq!(Role::of(b"heic", &["heic".to_owned()], ""), Role::Image(0));
-        assert_eq!(Role::of(b"seg.png", &["seg.png".to_owned()], "seg.png"), Role::Image(0));
-        assert_eq!(Role::of(b"seg.png", &[], "mask.png"), Role::Image(0));
+        assert_eq!(Role::of(b"heic", &["heic".to_owned()], "", ""), Role::Image(0));
+        assert_eq!(Role::of(b"seg.png", &["seg.png".to_owned()], "seg.png", ""), Role::Image(0));
+        assert_eq!(Role::of(b"json", &[], "", "json"), Role::Objects, "data.objects = \"json\"");
+        assert_eq!(Role::of(b"objects.json", &[], "", ""), Role::Other);
+        assert_eq!(Role::of(b"seg.png", &[], "mask.png", ""), Role::Image(0));
     }
 }

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use self::group::{Group, Outcome};
-pub use self::options::{MapMember, SampleOptions};
+pub use self::options::{LabelMember, SampleOptions};
 use super::byte_reader::shard_error;
 use super::key::{MemberName, Role};
 use super::subset::in_subset;
@@ -141,7 +141,12 @@ impl<R: Read> Samples<R> {
             }
         };
         let (role, length) = (
-            Role::of(extension, &self.options.images, &self.options.map.extension),
+            Role::of(
+                extension,
+                &self.options.images,
+                &self.options.map.extension,
+                &self.options.objects.extension,
+            ),
             extension.len(),
         );
         let mut finished = None;
@@ -189,6 +194,7 @@ impl<R: Read> Samples<R> {
                 extension,
                 label,
                 map,
+                objects,
             } => Ok(RawSample {
                 id,
                 shard,
@@ -197,6 +203,7 @@ impl<R: Read> Samples<R> {
                 extension,
                 label,
                 map,
+                objects,
             }),
             Outcome::Rejected { key, error } => Err(Rejected { id, shard, key, error }),
         })

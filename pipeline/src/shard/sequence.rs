@@ -7,7 +7,7 @@ use crossbeam_channel::select;
 
 use super::plan::ShardPlan;
 use super::reader::{OpenShard, Portion};
-use super::samples::{Grouped, MapMember, SampleOptions};
+use super::samples::{Grouped, LabelMember, SampleOptions};
 use super::stripes::{Part, Stripes};
 use super::subset::Balance;
 use super::tally::Tally;
@@ -27,7 +27,9 @@ pub struct SequenceOptions {
     /// Extensions of the image, in order of preference; empty = the only picture of a key.
     pub images: Arc<[String]>,
     /// The label map beside the image.
-    pub map: MapMember,
+    pub map: LabelMember,
+    /// The objects in it.
+    pub objects: LabelMember,
     /// Bytes above which an image is refused.
     pub max_member_bytes: u64,
     /// One stripe of the epoch alone; `None` = all of it.
@@ -179,6 +181,7 @@ impl Sequence {
                 balance: self.balance.clone(),
                 images: Arc::clone(&self.options.images),
                 map: self.options.map.clone(),
+                objects: self.options.objects.clone(),
                 classes: self.classes,
                 max_member_bytes: self.options.max_member_bytes,
             };

@@ -169,6 +169,7 @@ impl Stripe {
             fraction: options.fraction,
             images: Arc::clone(&options.images),
             map: options.map.clone(),
+            objects: options.objects.clone(),
             max_member_bytes: options.max_member_bytes,
             stripe: Some((Arc::clone(stripes), number)),
             portion: PORTION_SAMPLES,

@@ -9,7 +9,7 @@ use super::filler::{Entries, Filler, Window};
 use super::plan::permutation;
 use super::ranks::Ranks;
 use super::reader::PORTION_SAMPLES;
-use super::samples::{Grouped, MapMember};
+use super::samples::{Grouped, LabelMember};
 use super::sequence::{Sequence, SequenceOptions};
 use super::window_size::WindowSizes;
 use crate::bucket::Bucket;
@@ -58,7 +58,9 @@ pub struct WindowOptions {
     /// Extensions of the image, in order of preference; empty = the only picture of a key.
     pub images: Arc<[String]>,
     /// The label map beside the image.
-    pub map: MapMember,
+    pub map: LabelMember,
+    /// The objects in it.
+    pub objects: LabelMember,
     /// Whether two images under one key end the stream: everywhere in a single pass, else in the first window. Later such a sample is dropped
     /// as any bad one: a run that goes on well does not end for it.
     pub refuse_two_images: bool,
@@ -116,6 +118,7 @@ impl PositionedStream {
             fraction: options.fraction,
             images: Arc::clone(&options.images),
             map: options.map.clone(),
+            objects: options.objects.clone(),
             max_member_bytes: options.max_member_bytes,
             stripe: None,
             portion: PORTION_SAMPLES,

@@ -21,6 +21,7 @@ const PIPELINE: &[&[&str]] = &[
         "setting",
         "file",
         "printable",
+        "coco",
     ],
     &["metrics"],
     &["decode", "tokenize", "mask", "stage"],

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use mutate::fuzz;
 use png::{BitDepth, ColorType};
+use splitmask_pipeline::augment::{CropDraw, object_view};
 use splitmask_pipeline::bucket::manifest::Manifest;
-use splitmask_pipeline::decode::{Decoder, LabelMap, Limits, MapReading};
+use splitmask_pipeline::decode::{Decoder, LabelMap, Limits, MapReading, ObjectReading, Objects, Orientation};
 use splitmask_pipeline::metrics::PassedOver;
-use splitmask_pipeline::shard::samples::{SampleOptions, Samples};
+use splitmask_pipeline::shard::samples::{LabelMember, SampleOptions, Samples};
 use splitmask_pipeline::shard::tally::Tally;
 use splitmask_pipeline::shard::tar::{Entries, EntryKind, TarError};
 use splitmask_pipeline::types::{Image, UNLABELLED};
@@ -125,7 +126,11 @@ fn samples_of_hostile_archives() {
             images: [].into(),
             classes: Some(3),
             max_member_bytes: 600,
-            map: splitmask_pipeline::shard::samples::MapMember::unread(""),
+            map: LabelMember::unread(""),
+            objects: LabelMember {
+                extension: "json".into(),
+                read: true,
+            },
         };
         let (mut held, mut next, mut ended, mut tally) = (0, 0, false, Tally::default());
         let mut samples = Samples::new(bytes, options);
@@ -280,6 +285,48 @@ fn hostile_label_maps() {
         });
         assert!(good > 0, "nothing was accepted");
     }
+}
+
+#[test]
+fn hostile_objects() {
+    let seeds: Vec<Vec<u8>> = [
+        r#"{"width":13,"height":7,"annotations":[{"category":1,"bbox":[1,2,5,4],"segmentation":[[1,2,6,2,6,6,1,6]],"area":20,"iscrowd":0}]}"#,
+        r#"{"annotations":[{"category_id":7,"bbox":[0.5,-2,9e3,4.25],"segmentation":{"size":[7,13],"counts":[40,3,4,3,41]},"iscrowd":1},{"category":0,"bbox":[3,3,1,1]}]}"#,
+        r#"{"width":13,"height":7,"image_id":3,"annotations":[{"category":2,"segmentation":{"size":[7,13],"counts":"[134000k0"}},{"category":2,"segmentation":[[1,1,4,1,4,3],[5,5,9,5,9,7,5,7]]}]}"#,
+    ]
+    .iter()
+    .map(|text| text.as_bytes().to_vec())
+    .collect();
+    let reading = ObjectReading {
+        classes: Some(3),
+        ids: [0, 7, 90].into(),
+        ..ObjectReading::default()
+    };
+    let (mut good, mut seen, mut out) = (0, 0, vec![]);
+    fuzz("objects", &seeds, 10_000, |bytes| {
+        let start = Instant::now();
+        if let Ok(objects) = Objects::read(bytes, &reading, Some((13, 7))) {
+            good += 1;
+            assert!(objects.marked.iter().all(|object| object.class < 3));
+            if u64::from(objects.width) * u64::from(objects.height) <= 1 << 22 && objects.width > 0 && objects.height > 0 {
+                let draw = CropDraw::whole(objects.width, objects.height, 16, [0; 3]);
+                let counts = object_view(&objects, Orientation::default(), &draw, 16, &mut out);
+                assert_eq!(counts.kept as usize, out.len());
+                assert!((counts.kept + counts.outside + counts.small + counts.hidden) as usize == objects.marked.len());
+                for object in &out {
+                    seen += 1;
+                    let [left, top, right, bottom] = object.corners;
+                    assert!(0.0 <= left && left < right && right <= 16.0 && 0.0 <= top && top < bottom && bottom <= 16.0);
+                    if let Some(mask) = &object.mask {
+                        assert!(mask.left + mask.width <= 16 && mask.top + mask.height <= 16);
+                        assert_eq!(mask.pixels.len(), (mask.width * mask.height) as usize);
+                    }
+                }
+            }
+        }
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    });
+    assert!(good > 100 && seen > 100, "{good} {seen}");
 }
 
 /// Those of `tests/zoo` that are neither JPEG nor PNG: TIFF, GIF, BMP and WebP in all their flavours.

@@ -3,6 +3,7 @@
 mod found;
 mod fraction;
 mod maps;
+mod objects;
 mod safety;
 mod shares;
 

@@ -40,6 +40,7 @@ fn set() -> (Vec<(String, Vec<u8>)>, Manifest) {
         label_counts: vec![3, 3, 3, 3, 3, 2, 1],
         statistics: ImageStatistics::default(),
         maps: None,
+        objects: None,
         provenance: String::new(),
     };
     (shards, manifest)

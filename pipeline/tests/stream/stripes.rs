@@ -40,6 +40,7 @@ fn write(folder: &Path, counts: &[u32]) {
         classes: vec![],
         label_counts: vec![],
         maps: None,
+        objects: None,
         statistics: ImageStatistics::default(),
         provenance: String::new(),
     };

@@ -16,7 +16,7 @@ use splitmask_pipeline::bucket::pace::MOST_AHEAD;
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::metrics::{PipelineMetrics, RetryReason};
 use splitmask_pipeline::seed::mix;
-use splitmask_pipeline::shard::samples::MapMember;
+use splitmask_pipeline::shard::samples::LabelMember;
 use splitmask_pipeline::shard::window::{PositionedStream, WindowOptions};
 use splitmask_pipeline::stage::Stop;
 use splitmask_pipeline::types::SampleId;
@@ -41,7 +41,8 @@ fn window() -> WindowOptions {
         readers: READERS,
         fraction: 1.0,
         images: [].into(),
-        map: MapMember::unread(""),
+        map: LabelMember::unread(""),
+        objects: LabelMember::unread(""),
         refuse_two_images: true,
         max_member_bytes: 1 << 20,
         stop_on_shard_error: true,

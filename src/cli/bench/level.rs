@@ -274,6 +274,8 @@ impl Bench {
         let seen = Images {
             bytes: read / metrics.samples.of(Progress::Read).get().max(1) as f64,
             pixels: 1e6,
+            objects: 0.0,
+            masked: 0.0,
             remote: dataset.is_remote(),
         };
         let footprint = Footprint::of(&self.data, &self.pipeline, &shape, size, dataset.images().unwrap_or(seen));

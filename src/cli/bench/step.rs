@@ -3,6 +3,7 @@
 //! Each batch size is measured in a process of its own, so that its peak memory is its own, and one that does not fit costs only its row. There the
 //! trainer itself runs, on a few batches that the pipeline made of noise before: the numbers are those of a run that never waits for data.
 
+mod noise;
 mod training;
 
 use std::path::{Path, PathBuf};
@@ -13,15 +14,15 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use splitmask_pipeline::config::DataConfig;
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::decode::{LabelMap, Limits};
+use splitmask_pipeline::decode::Limits;
 use splitmask_pipeline::metrics::PipelineMetrics;
-use splitmask_pipeline::pack::{MapOptions, PackOptions, pack};
 use splitmask_pipeline::run::{BatchSpec, Dataset, Order};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::tokenize::{BookSpec, PixelSpace, build_random_projection};
 use splitmask_pipeline::types::Batch;
 use tch::Device;
 
+use self::noise::noise;
 use self::training::{Until, WARM_UP, train_for, undisturbed};
 use super::level::peak_rss_mb;
 use super::progress::bar;
@@ -38,8 +39,6 @@ use crate::words::Words;
 
 /// Different batches that take turns.
 const BATCHES: usize = 2;
-/// Pictures of noise that they are made of.
-const PICTURES: u64 = 24;
 /// Steps whose calls are counted.
 const COUNTED: u64 = 10;
 /// Words of the vocabulary that stands in where the config names no file.
@@ -237,41 +236,6 @@ fn peak_memory_mb(device: Device) -> Result<f64, CliError> {
         }
         _ => Ok(peak_rss_mb() as f64),
     }
-}
-
-/// Shards of noise in `folder`.
-fn noise(folder: &Path, side: u32) -> Result<String, CliError> {
-    let (pictures, maps, shards) = (folder.join("pictures"), folder.join("maps"), folder.join("shards"));
-    let unwritable = |e: &dyn std::fmt::Display| CliError::io(format!("{}: {e}", folder.display()));
-    for folder in [&pictures, &maps] {
-        std::fs::create_dir(folder).map_err(|e| unwritable(&e))?;
-    }
-    // For an objective that learns classes of pixels: two, by columns.
-    let classes = (0..side * side).map(|pixel| (pixel % side / 8 % 2) as i16).collect();
-    let map = LabelMap::new(side, side, classes).to_png(255);
-    for n in 0..PICTURES {
-        // Any numbers without a pattern will do (a linear congruential generator, Knuth's constants).
-        let mut state = n + 1;
-        let picture = image::RgbImage::from_fn(side, side, |_, _| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            image::Rgb([40, 48, 56].map(|shift| (state >> shift) as u8))
-        });
-        picture.save(pictures.join(format!("{n}.png"))).map_err(|e| unwritable(&e))?;
-        std::fs::write(maps.join(format!("{n}.png")), &map).map_err(|e| unwritable(&e))?;
-    }
-    let options = PackOptions {
-        maps: Some(MapOptions {
-            folder: maps,
-            val_folder: None,
-            classes: vec![],
-            ignore: 255,
-        }),
-        ..PackOptions::new(pictures, shards.clone())
-    };
-    pack(&options, |_| {})?;
-    Ok(shards.join("train").display().to_string())
 }
 
 /// A vocabulary of random words; answers its file.

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use splitmask_pipeline::coco::CocoError;
 
 use crate::cli::answer::{say, warn};
-use crate::detection::{Averages, DetectionError, ShapeKind, evaluate, read_detections, read_truth};
+use crate::detection::{Averages, ShapeKind, evaluate, read_detections, read_truth};
 use crate::exit::CliError;
 
 /// Average precision and recall of detections by COCO's rules, without Python: the twelve numbers of pycocotools to the last digit, and the classes one by
@@ -43,7 +44,7 @@ pub(super) fn run(args: &DetectionsArgs) -> Result<(), CliError> {
         Of::Boxes => ShapeKind::Box,
         Of::Masks => ShapeKind::Mask,
     };
-    let refused = |e: DetectionError| CliError::usage(e.to_string(), None);
+    let refused = |e: CocoError| CliError::usage(e.to_string(), None);
     let truth = read_truth(&args.truth, kind).map_err(refused)?;
     truth.remarks.iter().for_each(|remark| warn(remark));
     let found = read_detections(&args.results, &truth, kind).map_err(refused)?;

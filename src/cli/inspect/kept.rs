@@ -25,6 +25,7 @@ impl Kept {
         self.items.push(RawSample {
             image: Bytes::copy_from_slice(&sample.image),
             map: sample.map.as_deref().map(Bytes::copy_from_slice),
+            objects: sample.objects.as_deref().map(Bytes::copy_from_slice),
             ..sample.clone()
         });
         if self.items.len() == 2 * self.want {
@@ -69,6 +70,7 @@ mod tests {
             extension: "png".into(),
             label: None,
             map: None,
+            objects: None,
         }
     }
 

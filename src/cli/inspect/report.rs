@@ -117,6 +117,7 @@ pub(super) fn describe(url: &str, manifest: Option<&Manifest>, shards: usize, se
         lines.push(format!("  members by extension: {}", seen.entries.seen()));
     }
     lines.extend(seen.maps.describe(manifest.and_then(|m| m.maps.as_ref()), seen.complete));
+    lines.extend(seen.objects.describe(manifest.and_then(|m| m.objects.as_ref()), seen.complete));
     lines.extend(sentences(differences).into_iter().map(|line| format!("  beware: {line}")));
     for (what, reasons) in left_out(seen) {
         for (reason, (n, example)) in reasons {
@@ -203,6 +204,7 @@ pub(super) fn json(
             "members": seen.entries.by_extension().into_iter().collect::<BTreeMap<_, _>>(),
         },
         "maps": seen.maps.json(manifest.and_then(|m| m.maps.as_ref()), seen.complete),
+        "objects": seen.objects.json(manifest.and_then(|m| m.objects.as_ref()), seen.complete),
         "differences": differences,
         "left_out": numbers,
         "left_out_examples": examples,

@@ -9,6 +9,7 @@ use splitmask_pipeline::types::{Image, RawSample};
 
 use super::kept::Kept;
 use super::maps::Maps;
+use super::objects::Objects;
 use super::reasons::{Reasons, count};
 
 /// Keys that are shown.
@@ -42,6 +43,8 @@ pub(super) struct Seen {
     pub(super) decoder: Option<Decoder>,
     /// What the label maps hold.
     pub(super) maps: Maps,
+    /// Which objects are marked.
+    pub(super) objects: Objects,
     /// Samples for the sheet.
     pub(super) kept: Kept,
 }
@@ -95,6 +98,7 @@ impl Seen {
                 self.heights.push(height);
                 *self.formats.entry(format!("{:?}", head.format)).or_default() += 1;
                 self.maps.offer(sample, &head);
+                self.objects.offer(sample, &head);
             }
             Err(error) => return self.lost(&sample.shard, &sample.key, &error),
         }

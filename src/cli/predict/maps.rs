@@ -42,7 +42,7 @@ struct Answer {
 }
 
 /// Names of the files of one image: its own name without the ending, and a number where another one has it.
-fn stem(file: &Path, taken: &mut HashSet<String>) -> String {
+pub(super) fn stem(file: &Path, taken: &mut HashSet<String>) -> String {
     let name = file
         .file_stem()
         .map_or_else(|| "image".into(), |name| name.to_string_lossy().into_owned());
@@ -137,8 +137,8 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
     refuse_unreadable(unreadable.len(), named, args.json)
 }
 
-/// Refuses a folder for maps in which there are images that are looked at: a map has the name of its image, and would take its place.
-fn keep_apart(files: &[PathBuf], out: &Path) -> Result<(), CliError> {
+/// Refuses a folder for what is written in which there are images that are looked at: it has the names of the images, and would take their places.
+pub(super) fn keep_apart(files: &[PathBuf], out: &Path) -> Result<(), CliError> {
     let Ok(folder) = out.canonicalize() else {
         return Ok(());
     };
@@ -154,17 +154,17 @@ fn keep_apart(files: &[PathBuf], out: &Path) -> Result<(), CliError> {
         None => Ok(()),
         Some(file) => Err(CliError::usage(
             format!(
-                "--out = {}: {} lies in this folder, and maps with the names of their images would take their places",
+                "--out = {}: {} lies in this folder, and what is written there has the names of the images and would take their places",
                 readable(out),
                 readable(file)
             ),
-            "name another folder for the maps: it is made if it is not there".to_owned(),
+            "name another folder: it is made if it is not there".to_owned(),
         )),
     }
 }
 
 /// Decodes a file upright; says whether it ends before its image does, or why it cannot be read.
-fn opened(file: &Path, decoder: &mut Decoder, largest: u64, picture: &mut Image) -> Result<bool, String> {
+pub(super) fn opened(file: &Path, decoder: &mut Decoder, largest: u64, picture: &mut Image) -> Result<bool, String> {
     let bytes = files::read(file, largest)?;
     let header = decoder.header(&bytes).map_err(|e| e.to_string())?;
     decoder.decode(&bytes, picture).map_err(|e| e.to_string())?;

@@ -3,6 +3,7 @@
 use image::{Rgb, RgbImage, RgbaImage, imageops};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use splitmask_pipeline::coco::RunLength;
 
 use super::drawings::{CLASSES, Drawings, resized};
 use crate::exit::CliError;
@@ -26,6 +27,8 @@ pub(super) struct Object {
     pub(super) area: [u32; 4],
     /// Pixels of it that are seen.
     pub(super) pixels: u32,
+    /// Which those are.
+    pub(super) mask: RunLength,
 }
 
 /// A picture with what it shows.
@@ -124,12 +127,17 @@ fn seen(owner: &[usize], of_object: &[i16], side: u32) -> Vec<Object> {
         let (left, top, right, bottom, pixels) = boxes[*number];
         boxes[*number] = (left.min(x), top.min(y), right.max(x + 1), bottom.max(y + 1), pixels + 1);
     }
-    let visible = boxes.into_iter().zip(of_object).skip(1).filter(|((.., pixels), _)| *pixels > 0);
+    let each = boxes.into_iter().zip(of_object).enumerate().skip(1);
+    let visible = each.filter(|(_, ((.., pixels), _))| *pixels > 0);
     visible
-        .map(|((left, top, right, bottom, pixels), class)| Object {
-            class: *class,
-            area: [left, top, right - left, bottom - top],
-            pixels,
+        .map(|(number, ((left, top, right, bottom, pixels), class))| {
+            let own: Vec<u8> = owner.iter().map(|of| u8::from(*of == number)).collect();
+            Object {
+                class: *class,
+                area: [left, top, right - left, bottom - top],
+                pixels,
+                mask: RunLength::of_pixels(side, side, &own),
+            }
         })
         .collect()
 }

@@ -30,6 +30,8 @@ fn batch(len: usize) -> Batch {
         sets: (0..len).flat_map(sets).collect(),
         hidden: vec![],
         maps: vec![],
+        objects: vec![],
+        object_offsets: vec![],
         labels: vec![-1; len],
         ids: vec![
             SampleId {

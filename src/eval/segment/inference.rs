@@ -162,6 +162,7 @@ impl<'a> Seer<'a> {
                 flip: false,
                 // Support of the bicubic kernel at this reduction.
                 margin: 2.0 * reduction + 1.0,
+                ground: [0; 3],
             };
             self.resampler
                 .view(&Window::whole(picture), Orientation::default(), &draw, self.side, &mut square);
@@ -179,6 +180,8 @@ impl<'a> Seer<'a> {
             sets: vec![],
             hidden: vec![],
             maps: vec![],
+            objects: vec![],
+            object_offsets: vec![],
             labels: vec![-1; rects.len()],
             ids: vec![],
             cursor: Cursor::default(),

@@ -10,7 +10,7 @@ pub mod splitmask;
 pub mod supervised;
 
 use super::Kind;
-use super::transfer::{classify, segment};
+use super::transfer::{classify, detect, segment};
 
 /// All objectives; the first one is the default.
 pub static OBJECTIVES: &[&Kind] = &[
@@ -23,4 +23,5 @@ pub static OBJECTIVES: &[&Kind] = &[
     &supervised::KIND,
     &classify::KIND,
     &segment::KIND,
+    &detect::KIND,
 ];

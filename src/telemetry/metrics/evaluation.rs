@@ -38,7 +38,7 @@ impl EvalMetrics {
             accuracy: gauge_per(
                 r,
                 "splitmask_eval_accuracy_ratio",
-                "Accuracy on the validation set at the last evaluation, 0 to 1: of the frozen encoder (knn, linear), or of the classes that the run learns; for segment and segment_objects the mean intersection over union.",
+                "Accuracy on the validation set at the last evaluation, 0 to 1: of the frozen encoder (knn, linear), or of the classes that the run learns; for segment and segment_objects the mean intersection over union, for detect, detect_masks and detect_half COCO's average precision.",
             )?,
             layers: register(
                 r,

@@ -28,6 +28,8 @@ fn batch() -> Batch {
         sets: vec![A, B, B, A, Neither, A, A, B],
         hidden: vec![Neither, A, A, Neither],
         maps: vec![],
+        objects: vec![],
+        object_offsets: vec![],
         labels: vec![3, -1],
         ids: vec![
             SampleId {

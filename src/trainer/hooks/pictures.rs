@@ -110,6 +110,15 @@ fn draw_sheet(sheet: &Sheet, batch: &Batch, step: u64, setup: &Setup) -> Result<
                     row.push(picture::Cell::Words(words.to_vec()));
                 }
             }
+            Column::Objects(name, objects) => {
+                for (i, row) in rows.iter_mut().enumerate() {
+                    row.push(picture::Cell::Pixels(picture::planes_with_objects(
+                        &view(name, i)?,
+                        size,
+                        &objects[i],
+                    )));
+                }
+            }
             Column::Classes(classes) => {
                 let classes = whole(classes)?;
                 for (row, classes) in rows.iter_mut().zip(classes.chunks_exact(classes.len() / batch.len)) {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::MapOptions;
 use crate::decode::{Header, LabelMap, Limits};
+use crate::pack::became::Became;
 use crate::pack::report::Refusal;
 use crate::types::UNLABELLED;
 
@@ -14,16 +15,6 @@ pub(in crate::pack) struct PreparedMap {
     pub(in crate::pack) bytes: Vec<u8>,
     /// Pixels of each class that it holds.
     pub(in crate::pack) counts: BTreeMap<i16, u64>,
-}
-
-/// What became of the picture between its file and the shard.
-pub(in crate::pack) struct Became {
-    /// Columns and rows after it was shrunk.
-    pub(in crate::pack) shrunk: (u32, u32),
-    /// Side of the square that it was centred on.
-    pub(in crate::pack) square: Option<u32>,
-    /// Whether the file's own bytes are packed, which may be turned (EXIF).
-    pub(in crate::pack) as_it_was: bool,
 }
 
 /// Reads the map of an image with this header and changes it as the image was.

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use bytes::Bytes;
 
-use super::options::SampleOptions;
+use super::options::{LabelMember, SampleOptions};
 use crate::error::SampleError;
 use crate::metrics::PassedOver;
 use crate::name::{Name, shown};
@@ -51,6 +51,7 @@ pub(super) enum Outcome {
         extension: String,
         label: Option<u32>,
         map: Option<Bytes>,
+        objects: Option<Bytes>,
     },
     /// A sample that cannot be used.
     Rejected { key: Name, error: SampleError },
@@ -69,6 +70,9 @@ pub(super) struct Group {
     /// Its label map, if maps are read.
     map: Option<Result<Bytes, SampleError>>,
     has_map: bool,
+    /// Its objects, if they are read.
+    objects: Option<Result<Bytes, SampleError>>,
+    has_objects: bool,
     /// The class index that its `.cls` member holds, known or not.
     label: Option<u32>,
     /// Whether the manifest knows no such class.
@@ -93,6 +97,8 @@ impl Group {
             image: None,
             map: None,
             has_map: false,
+            objects: None,
+            has_objects: false,
             label: None,
             unknown_class: false,
             has_label: false,
@@ -123,9 +129,12 @@ impl Group {
         if !self.wanted {
             return Ok(());
         }
-        let second_label = role == Role::Label && self.has_label || role == Role::Map && self.has_map;
-        self.has_label |= role == Role::Label;
-        self.has_map |= role == Role::Map;
+        let second_label = match role {
+            Role::Label => std::mem::replace(&mut self.has_label, true),
+            Role::Map => std::mem::replace(&mut self.has_map, true),
+            Role::Objects => std::mem::replace(&mut self.has_objects, true),
+            _ => false,
+        };
         let reason = match role {
             _ if !first || second_label => Some(PassedOver::Duplicate),
             _ if self.apart => Some(PassedOver::Scattered),
@@ -143,7 +152,8 @@ impl Group {
                 return self.picture(place, name, size, extension, options, entries);
             }
             Role::Label => self.read_label(size, options, entries),
-            Role::Map => self.read_map(size, options, entries),
+            Role::Map => read_member(&options.map, &mut self.map, size, options, entries),
+            Role::Objects => read_member(&options.objects, &mut self.objects, size, options, entries),
             _ if options.balance.is_some() => self.read_about(size, entries),
             _ => Ok(None),
         };
@@ -219,22 +229,6 @@ impl Group {
         Ok(self.unknown_class.then(|| (PassedOver::UnknownClass, label.to_string())))
     }
 
-    fn read_map<R: Read>(
-        &mut self,
-        size: u64,
-        options: &SampleOptions,
-        entries: &mut Entries<R>,
-    ) -> Result<Option<(PassedOver, String)>, TarError> {
-        let limit = options.max_member_bytes;
-        if options.map.read {
-            self.map = Some(match size > limit {
-                true => Err(SampleError::TooManyBytes { bytes: size, limit }),
-                false => Ok(entries.read()?.into()),
-            });
-        }
-        Ok(None)
-    }
-
     fn read_about<R: Read>(&mut self, size: u64, entries: &mut Entries<R>) -> Result<Option<(PassedOver, String)>, TarError> {
         if size > MAX_ABOUT_BYTES {
             return Ok(Some((PassedOver::BadJson, format!("{size} bytes"))));
@@ -278,8 +272,8 @@ impl Group {
             let error = SampleError::TwoImages { images: self.pictures };
             return Some(Outcome::Rejected { key, error });
         }
-        let map = match self.map.transpose() {
-            Ok(map) => map,
+        let (map, objects) = match self.map.transpose().and_then(|map| Ok((map, self.objects.transpose()?))) {
+            Ok(both) => both,
             Err(error) => return Some(Outcome::Rejected { key, error }),
         };
         Some(match image.content {
@@ -289,6 +283,7 @@ impl Group {
                 extension: image.extension,
                 label: self.label.filter(|_| !self.unknown_class),
                 map,
+                objects,
             },
             Err(error) => Outcome::Rejected { key, error },
         })
@@ -301,4 +296,22 @@ impl Group {
         let kept = self.rank.and_then(|rank| balance.keeps(self.label, rank));
         !kept.unwrap_or_else(|| in_subset(self.key.as_bytes(), options.fraction))
     }
+}
+
+/// Reads a member into its place, if it is wanted.
+fn read_member<R: Read>(
+    member: &LabelMember,
+    place: &mut Option<Result<Bytes, SampleError>>,
+    size: u64,
+    options: &SampleOptions,
+    entries: &mut Entries<R>,
+) -> Result<Option<(PassedOver, String)>, TarError> {
+    let limit = options.max_member_bytes;
+    if member.read {
+        *place = Some(match size > limit {
+            true => Err(SampleError::TooManyBytes { bytes: size, limit }),
+            false => Ok(entries.read()?.into()),
+        });
+    }
+    Ok(None)
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use crate::shard::subset::Balance;
 
-/// The member that holds a sample's label map.
+/// A member that holds labels of a sample: its label map, or its objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MapMember {
+pub struct LabelMember {
     /// Its extension; empty = there is none.
     pub extension: Arc<str>,
     /// Whether it is read; else it only counts as one of its sample's members.
     pub read: bool,
 }
 
-impl MapMember {
+impl LabelMember {
     /// A member of that extension that nobody reads.
     #[must_use]
     pub fn unread(extension: &str) -> Self {
@@ -44,7 +44,9 @@ pub struct SampleOptions {
     /// Extensions of the image, in order of preference; empty = the only picture of a key.
     pub images: Arc<[String]>,
     /// The label map beside it.
-    pub map: MapMember,
+    pub map: LabelMember,
+    /// The objects in it.
+    pub objects: LabelMember,
     /// Classes that labels may name; `None` = not known.
     pub classes: Option<u32>,
     /// Bytes above which an image is refused unread.

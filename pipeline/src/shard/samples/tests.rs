@@ -27,7 +27,8 @@ fn options() -> SampleOptions {
         images: Arc::default(),
         classes: None,
         max_member_bytes: 100,
-        map: super::MapMember::unread(""),
+        map: super::LabelMember::unread(""),
+        objects: super::LabelMember::unread(""),
     }
 }
 

@@ -102,6 +102,7 @@ mod tests {
                 rows: Tensor::from_slice(&rows),
             }),
             maps: None,
+            objects: None,
             labels: Tensor::from_slice(&[-1i64; 3]),
         }
     }

@@ -134,6 +134,7 @@ mod tests {
             hidden: None,
             sets: None,
             maps: None,
+            objects: None,
             labels: Tensor::full([images], -1, (tch::Kind::Int64, Device::Cpu)),
         }
     }

@@ -45,6 +45,7 @@ fn input(labels: &[i64]) -> StepInput {
         hidden: None,
         sets: None,
         maps: None,
+        objects: None,
         labels: Tensor::from_slice(labels),
     }
 }
@@ -160,6 +161,7 @@ fn images_without_a_usable_label_change_neither_loss_nor_gradients() {
             pixels: some.views[0].pixels.index_select(0, &rows),
         }],
         maps: None,
+        objects: None,
         labels: some.labels.index_select(0, &rows),
         ..input(&[0])
     };

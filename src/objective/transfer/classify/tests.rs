@@ -55,6 +55,7 @@ fn input() -> StepInput {
         hidden: None,
         sets: None,
         maps: None,
+        objects: None,
         labels: Tensor::arange(8, (Dtype::Int64, Device::Cpu)).remainder(5),
     }
 }

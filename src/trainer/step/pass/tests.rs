@@ -75,6 +75,8 @@ fn batch() -> Batch {
         // A crop hides none of its 16 patches, or up to 7.
         hidden: (0..2 * IMAGES).flat_map(hidden).collect(),
         maps: vec![],
+        objects: vec![],
+        object_offsets: vec![],
         // One image has none.
         labels: (0..IMAGES as i64).map(|i| i * 5 % 9 - 1).collect(),
         ids: vec![

@@ -82,6 +82,7 @@ fn input(start: i64, len: i64) -> StepInput {
         sets: None,
         hidden: Some(hidden(start, len)),
         maps: None,
+        objects: None,
         labels: Tensor::full([len], -1, (Kind::Int64, Device::Cpu)),
     }
 }

@@ -51,6 +51,7 @@ fn noise(images: i64) -> StepInput {
         hidden: None,
         sets: None,
         maps: None,
+        objects: None,
         labels: Tensor::full([images], -1, (Kind::Int64, Device::Cpu)),
     }
 }

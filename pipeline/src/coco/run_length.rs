@@ -82,6 +82,29 @@ impl RunLength {
         Self::of_runs(height, width, runs)
     }
 
+    /// As COCO's compressed `counts`, which [`RunLength::of_text`] reads.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (n, &run) in self.runs.iter().enumerate() {
+            let mut value = i64::from(run);
+            if n > 2 {
+                value -= i64::from(self.runs[n - 2]);
+            }
+            loop {
+                let digit = (value & 31) as u8;
+                value >>= 5;
+                // The sixth bit says that more follows; the fifth one of the last digit is the sign.
+                let done = if digit & 16 == 0 { value == 0 } else { value == -1 };
+                text.push(char::from(48 + if done { digit } else { digit | 32 }));
+                if done {
+                    break;
+                }
+            }
+        }
+        text
+    }
+
     /// From pixels row by row, 0 = background.
     ///
     /// # Panics
@@ -104,6 +127,31 @@ impl RunLength {
         }
         mask.runs.push(run);
         mask
+    }
+
+    /// From the pixels of a part of the picture, row by row: `width` × `height` from column `left` and row `top` on. The rest is background.
+    ///
+    /// # Panics
+    /// The part reaches beyond the picture, or has other pixels.
+    #[must_use]
+    pub fn of_part(whole_height: u32, whole_width: u32, [left, top, width, height]: [u32; 4], pixels: &[u8]) -> Self {
+        assert!(left + width <= whole_width && top + height <= whole_height, "a part of the picture");
+        assert_eq!(pixels.len(), width as usize * height as usize, "pixels of the part");
+        let mut changes = vec![];
+        for column in 0..width {
+            let mut set = false;
+            let first = (left + column) * whole_height + top;
+            for row in 0..height {
+                if (pixels[(row * width + column) as usize] != 0) != set {
+                    changes.push(first + row);
+                    set = !set;
+                }
+            }
+            if set {
+                changes.push(first + height);
+            }
+        }
+        Self::of_changes(whole_height, whole_width, changes)
     }
 
     /// No runs yet.
@@ -229,6 +277,30 @@ impl RunLength {
         Self { runs, ..self.clone() }
     }
 
+    /// Those of the `width` × `height` pixels from column `left` and row `top` on, row by row, 1 = object.
+    ///
+    /// # Panics
+    /// If they reach beyond the picture.
+    #[must_use]
+    pub fn pixels_within(&self, [left, top, width, height]: [u32; 4]) -> Vec<u8> {
+        assert!(left + width <= self.width && top + height <= self.height, "pixels of the picture");
+        let [left, top, columns, rows] = [left, top, width, height].map(|side| side as usize);
+        let whole = self.height as usize;
+        let mut pixels = vec![0; columns * rows];
+        for (start, end) in self.objects() {
+            let (start, end) = (start as usize, end as usize);
+            let last = ((end - 1) / whole + 1).min(left + columns);
+            for column in (start / whole).max(left)..last {
+                let from = start.saturating_sub(column * whole).max(top);
+                let to = (end - column * whole).min(top + rows);
+                for row in from..to {
+                    pixels[(row - top) * columns + column - left] = 1;
+                }
+            }
+        }
+        pixels
+    }
+
     /// Pixels row by row, 1 = object.
     #[must_use]
     pub fn pixels(&self) -> Vec<u8> {
@@ -240,5 +312,45 @@ impl RunLength {
             }
         }
         pixels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn runs_come_back_from_their_text_and_parts_are_those_of_the_whole(
+            height in 1u32..14, width in 1u32..14, pixels in prop::collection::vec(0u8..2, 196), part in prop::array::uniform4(0u32..14),
+        ) {
+            let all = &pixels[..(height * width) as usize];
+            let mask = RunLength::of_pixels(height, width, all);
+            prop_assert_eq!(&RunLength::of_text(height, width, &mask.text()).unwrap(), &mask);
+            let (left, top) = (part[0] % width, part[1] % height);
+            let (columns, rows) = (part[2] % (width - left) + 1, part[3] % (height - top) + 1);
+            let within = mask.pixels_within([left, top, columns, rows]);
+            let expected: Vec<u8> = (top..top + rows)
+                .flat_map(|y| (left..left + columns).map(move |x| (x, y)))
+                .map(|(x, y)| all[(y * width + x) as usize])
+                .collect();
+            prop_assert_eq!(&within, &expected);
+            let part = RunLength::of_part(height, width, [left, top, columns, rows], &within);
+            prop_assert_eq!(part.pixels_within([left, top, columns, rows]), expected);
+            prop_assert_eq!(part.area(), within.iter().map(|p| u64::from(*p)).sum::<u64>());
+            prop_assert_eq!(&part, &RunLength::of_pixels(height, width, &part.pixels()));
+        }
+    }
+
+    #[test]
+    fn text_is_that_of_pycocotools() {
+        // pycocotools.mask.encode of a mask of 4 × 6 pixels whose rows 1 and 2 hold object in columns 2 to 4; and of 100 × 200 with columns 3 to 150.
+        let mut pixels = vec![0; 24];
+        [1, 2].into_iter().for_each(|y| pixels[y * 6 + 2..y * 6 + 5].fill(1));
+        assert_eq!(RunLength::of_pixels(4, 6, &pixels).text(), "9220003");
+        let wide = RunLength::of_runs(100, 200, vec![300, 14_800, 4900]).unwrap();
+        assert_eq!(wide.text(), r"\9`^>Ti4");
     }
 }

@@ -1,0 +1,182 @@
+//! How well a run that learns to find objects does so, on the objects of `data.val`: COCO's average precision of boxes and masks, in the pictures' own size.
+
+mod finder;
+mod precision;
+mod truth;
+
+use std::collections::BTreeMap;
+
+use prometheus::Gauge;
+use splitmask_pipeline::bucket::classes::ClassMap;
+use splitmask_pipeline::decode::{Decoder, Limits, ObjectReading, Objects, Orientation};
+use splitmask_pipeline::error::SampleError;
+use splitmask_pipeline::types::{Image, RawSample};
+use torch_ext::Autocast;
+
+pub use self::finder::{Finder, Sure};
+pub use self::precision::Precision;
+use self::truth::Judged;
+use super::config::{EvalConfig, Watched};
+use super::error::EvalError;
+use super::evaluation::{BesideNumber, Evaluation, Score, Subject};
+use super::progress::{GoOn, Progress};
+use crate::objective::{Better, Panel};
+use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
+
+/// Pictures that go through the network at once.
+const AT_ONCE: usize = 8;
+
+/// Average precision of the objects that the objective finds, classes of the set matched by name.
+pub struct Detect;
+
+impl Evaluation for Detect {
+    fn name(&self) -> &'static str {
+        "detect"
+    }
+
+    fn doc(&self) -> &'static str {
+        "COCO's average precision of the objects that a run learnt to find (detect), boxes and masks, on the objects of data.val."
+    }
+
+    fn number(&self) -> &'static str {
+        "box_average_precision"
+    }
+
+    fn better(&self) -> Better {
+        Better::Higher
+    }
+
+    fn panel(&self) -> Option<Panel> {
+        Some(Panel::Shares)
+    }
+
+    fn beside(&self) -> &'static [BesideNumber] {
+        &[
+            BesideNumber {
+                name: "mask_average_precision",
+                panel: Some(Panel::Shares),
+                gauge: |metrics| metrics.eval.accuracy.of(EvalTask::DetectMasks),
+            },
+            BesideNumber {
+                name: "box_average_precision_50",
+                panel: None,
+                gauge: |metrics| metrics.eval.accuracy.of(EvalTask::DetectHalf),
+            },
+        ]
+    }
+
+    fn task(&self) -> SideTask {
+        SideTask::Detect
+    }
+
+    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
+        metrics.eval.accuracy.of(EvalTask::Detect)
+    }
+
+    fn every(&self, config: &EvalConfig) -> u64 {
+        if config.watch == Watched::Detect { config.every_steps } else { 0 }
+    }
+
+    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
+        let found = measure(subject, go_on)?;
+        let share = |share: Option<f64>| share.map_or_else(|| "none".to_owned(), |share| format!("{share:.4}"));
+        let masks = found.masks.as_ref();
+        Ok(Score {
+            value: found.boxes.precision.unwrap_or(0.0),
+            line: format!(
+                "average precision of boxes {}, of masks {}, of boxes at an overlap of a half {}",
+                share(found.boxes.precision),
+                share(masks.and_then(|masks| masks.precision)),
+                share(found.boxes.precision_50)
+            ),
+            table: found.table(),
+            details: serde_json::json!(found),
+            layers: Vec::new(),
+            // Objects without masks have no precision of masks: that is no number, not 0.
+            beside: vec![
+                masks.and_then(|masks| masks.precision).unwrap_or(f64::NAN),
+                found.boxes.precision_50.unwrap_or(0.0),
+            ],
+            picture: None,
+            remarks: found.remarks,
+        })
+    }
+}
+
+/// A sample's picture, upright, its objects, and how they are turned to lie on it.
+fn opened(raw: &RawSample, reading: &ObjectReading, decoder: &mut Decoder) -> Result<(Image, Objects, Orientation), SampleError> {
+    let header = decoder.header(&raw.image)?;
+    let (objects, orientation) = Objects::of_sample(raw, &header, reading)?;
+    let mut picture = Image::default();
+    decoder.decode(&raw.image, &mut picture)?;
+    Ok((picture, objects, orientation))
+}
+
+/// Average precision on `data.val`, of `eval.max_queries` pictures at most. Pictures are decoded one after the other on this thread.
+///
+/// # Errors
+/// [`EvalError::NoClasses`], [`EvalError::NoObjects`], [`EvalError::NoneLearnt`], the stream's error, [`EvalError::OutOfTime`] or libtorch's.
+pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Precision, EvalError> {
+    let _guard = tch::no_grad_guard();
+    let _autocast = subject.bf16.then(|| Autocast::bf16(subject.device)).transpose()?;
+    let learnt = subject.training.classes.ok_or(EvalError::NoClasses)?;
+    let data = subject.sets.data;
+    let set = subject.sets.val_set()?;
+    let theirs = set.object_classes().map(|objects| objects.classes.clone()).unwrap_or_default();
+    let named = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
+    let by_name = ClassMap::new(named(&theirs).as_deref(), named(learnt).as_deref());
+    let mut decoder = Decoder::new(Limits {
+        max_pixels: data.max_pixels,
+        max_bytes: data.max_member_bytes,
+        ..Limits::default()
+    });
+    let reading = set.object_reading();
+    let mut finder = Finder::new(subject.objective, subject.device, subject.normalise, subject.sets.image);
+    let mut judged = Judged::new(by_name.clone());
+    let mut dropped: BTreeMap<&'static str, (usize, String)> = BTreeMap::new();
+    let most = match subject.eval.max_queries {
+        0 => usize::MAX,
+        most => most as usize,
+    };
+    let mut pictures = Vec::with_capacity(AT_ONCE);
+    let mut see = |pictures: &mut Vec<Image>, judged: &mut Judged| -> Result<(), EvalError> {
+        if !pictures.is_empty() {
+            let found = finder.find(pictures)?.ok_or(EvalError::NoClasses)?;
+            judged.found(&found, pictures);
+            pictures.clear();
+        }
+        Ok(())
+    };
+    for raw in set.samples_with_objects(splitmask_pipeline::run::Order::Sequential)? {
+        let raw = raw?;
+        match opened(&raw, &reading, &mut decoder) {
+            Ok((picture, objects, orientation)) => {
+                judged.marked(&objects, orientation, &picture);
+                pictures.push(picture);
+            }
+            Err(error) => {
+                let example = || format!("{}: {}: {error}", raw.shard, raw.key);
+                dropped.entry(error.reason()).or_insert_with(|| (0, example())).0 += 1;
+                continue;
+            }
+        }
+        let done = judged.images() >= most;
+        if pictures.len() == AT_ONCE || done {
+            see(&mut pictures, &mut judged)?;
+            if !go_on(Progress::Images("val", judged.images())) {
+                return Err(EvalError::OutOfTime);
+            }
+        }
+        if done {
+            break;
+        }
+    }
+    see(&mut pictures, &mut judged)?;
+    let warning = (!by_name.is_by_name()).then(|| {
+        let where_missing = if theirs.is_empty() { data.val.as_str() } else { "the run's checkpoint" };
+        format!(
+            "classes were matched by number, because their names (manifest.json) are missing in {where_missing}: the same number may mean another class"
+        )
+    });
+    judged.answer(&data.val, &theirs, learnt, dropped, warning)
+}
