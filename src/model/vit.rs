@@ -239,11 +239,18 @@ impl Vit {
     /// Output of each block (not normalised), B×(1+N)×D each: for probes by layer (arXiv 2112.10740 Fig. 5).
     #[must_use]
     pub fn layer_features(&self, x: &Tensor) -> Vec<Tensor> {
+        self.outputs_of(x, &(1..=self.depth()).collect::<Vec<_>>(), false)
+    }
+
+    /// Outputs of some blocks, counted from 1 and in ascending order, as [`Vit::layer_features`] has those of all.
+    #[must_use]
+    pub fn outputs_of(&self, x: &Tensor, blocks: &[usize], train: bool) -> Vec<Tensor> {
         let (mut x, bias) = self.start(&self.embed(x), None);
-        let mut out = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            x = block.forward_t(&x, bias.as_ref(), false);
-            out.push(x.shallow_clone());
+        let mut out = Vec::with_capacity(blocks.len());
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward_t(&x, bias.as_ref(), train);
+            look(|| format!("blocks.{i}"), &x);
+            out.extend(blocks.contains(&(i + 1)).then(|| x.shallow_clone()));
         }
         out
     }
