@@ -12,14 +12,15 @@ use crate::checkpoint::{self, Progress};
 use crate::cli::answer::say;
 use crate::config::Config;
 use crate::exit::{CliError, ExitCode};
-use crate::export::{self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Verified, Weights};
+use crate::export::{self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, PixelClasses, Verified, Weights};
 use crate::objective::{ClassesOf, Kind, Pool};
 use crate::signals;
 use crate::trainer::metrics_log::MetricsLog;
 
 const LONG_ABOUT: &str = "\
 Writes the encoder of a checkpoint into a folder that timm or transformers load: weights (safetensors), config, a model card that says
-how it was trained and how to load it. Decoder and heads go to a file of their own; a segmentation gets a loader beside it with --format safetensors. A run that learnt classes (classify, supervised) is written with its
+how it was trained and how to load it. Decoder and heads go to a file of their own; a segmentation gets a loader beside it with --format safetensors, and with
+objective.head = \"upernet\" it is one of UperNetForSemanticSegmentation (hf-upernet). A run that learnt classes (classify, supervised) is written with its
 head and the names of its classes, for timm, ViTForImageClassification or BeitForImageClassification.";
 
 const EXAMPLES: &str = "\
@@ -115,6 +116,13 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
     let (mut encoder, mut rest) = Parts::of(snapshot.model, weights, &folder)?.into_encoder(config.model.clone());
     if let Some(pool) = config.objective.class_pool().filter(|_| !args.encoder_only) {
         encoder.head = ClassHead::taken_from(&mut rest, pool == Pool::Class, &snapshot.progress.classes);
+    }
+    if let Some(PixelClasses {
+        names,
+        pyramid: Some(shape),
+    }) = card.pixel_classes.clone().filter(|_| !args.encoder_only)
+    {
+        encoder.head = Some(ClassHead::of_pixels(&mut rest, shape, names));
     }
     let what = Export {
         format: args.format.0,
@@ -238,7 +246,10 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
         mean: config.train.mean,
         std: config.train.std,
         crop_ratio: config.eval.crop_ratio,
-        pixel_classes: (config.objective.classes_of() == ClassesOf::Pixels).then(|| pixel_classes(config, progress)),
+        pixel_classes: (config.objective.classes_of() == ClassesOf::Pixels).then(|| PixelClasses {
+            names: pixel_classes(config, progress),
+            pyramid: config.objective.pyramid(&config.model),
+        }),
         measured: measured(run, progress.step, kind),
         version: concat!(env!("CARGO_PKG_VERSION"), " (", env!("SPLITMASK_REVISION"), ")").to_owned(),
     }
