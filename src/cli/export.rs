@@ -11,6 +11,7 @@ use super::eval::{Network, checkpoint_folder, config_of};
 use crate::checkpoint::{self, Progress};
 use crate::cli::answer::say;
 use crate::config::Config;
+use crate::eval;
 use crate::exit::{CliError, ExitCode};
 use crate::export::{self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, PixelClasses, Verified, Weights};
 use crate::objective::{ClassesOf, Kind, Pool};
@@ -153,7 +154,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
         "verified: {tensors} tensors, {values} values, names and shapes as the format asks; what it answers differs by {difference:.1e} at most"
     );
     if config.objective.classes_of() == ClassesOf::Pixels {
-        leave_logits(&args.out, &folder, &config)?;
+        leave_logits(&args.out, &folder, &config, weights)?;
     }
     match &args.python {
         Some(python) => check_with(python, &args.out),
@@ -166,11 +167,16 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
 }
 
 /// Puts the logits of pixels of a checkpoint beside the pictures of a verification: `map_logits`, f32 B×K×h×w.
-fn leave_logits(out: &Path, folder: &Path, config: &Config) -> Result<(), CliError> {
+fn leave_logits(out: &Path, folder: &Path, config: &Config, weights: Weights) -> Result<(), CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::usage(format!("libtorch: {e}"), None);
     let path = out.join(export::VERIFICATION);
     let mut tensors = Tensor::read_safetensors(&path).map_err(|e| failed(&e))?;
-    let network = Network::of(config, Some(folder))?;
+    let mut config = config.clone();
+    config.eval.weights = match weights {
+        Weights::Raw => eval::config::Weights::Raw,
+        Weights::Ema => eval::config::Weights::Ema,
+    };
+    let network = Network::of(&config, Some(folder))?;
     let _guard = tch::no_grad_guard();
     let pixels = tensors
         .iter()
