@@ -13,7 +13,9 @@ use crate::cli::answer::say;
 use crate::config::Config;
 use crate::eval;
 use crate::exit::{CliError, ExitCode};
-use crate::export::{self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, PixelClasses, Verified, Weights};
+use crate::export::{
+    self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, PixelClasses, Verified, Weights,
+};
 use crate::objective::{ClassesOf, Kind, Pool};
 use crate::signals;
 use crate::trainer::metrics_log::MetricsLog;

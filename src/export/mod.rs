@@ -135,7 +135,14 @@ pub trait Exporter: Sync {
 }
 
 /// All formats.
-pub static EXPORTERS: &[&dyn Exporter] = &[&timm::Timm, &vit::HfVit, &beit::HfBeit, &upernet::HfUperNet, &torchvision::MaskRcnn, &plain::Plain];
+pub static EXPORTERS: &[&dyn Exporter] = &[
+    &timm::Timm,
+    &vit::HfVit,
+    &beit::HfBeit,
+    &upernet::HfUperNet,
+    &torchvision::MaskRcnn,
+    &plain::Plain,
+];
 
 /// The format of a name.
 #[must_use]

@@ -29,7 +29,13 @@ const NORM: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
 fn convolutions(shape: &UperNetShape) -> Vec<(String, String, i64)> {
     let each = |n: usize, ours: &str, theirs: &str, kernel| -> Vec<(String, String, i64)> {
         (0..n)
-            .map(|i| (format!("{ours}.{i}"), format!("decode_head.{}", theirs.replace('N', &i.to_string())), kernel))
+            .map(|i| {
+                (
+                    format!("{ours}.{i}"),
+                    format!("decode_head.{}", theirs.replace('N', &i.to_string())),
+                    kernel,
+                )
+            })
             .collect()
     };
     let mut all = each(POOLS.len(), "pools", "psp_modules.N.1", 1);
@@ -73,8 +79,7 @@ fn pyramid(encoder: &Encoder) -> (&ClassHead, UperNetShape) {
     match &encoder.head {
         Some(
             head @ ClassHead {
-                seen: Seen::Blocks(shape),
-                ..
+                seen: Seen::Blocks(shape), ..
             },
         ) => (head, *shape),
         _ => unreachable!("refused by express"),
@@ -116,7 +121,8 @@ impl Exporter for HfUperNet {
         Err(ExportError::Cannot {
             format: self.name(),
             what,
-            hint: "objective.kind = \"segment\" with objective.head = \"upernet\" trains one; --format hf-beit takes an encoder alone".into(),
+            hint: "objective.kind = \"segment\" with objective.head = \"upernet\" trains one; --format hf-beit takes an encoder alone"
+                .into(),
         })
     }
 

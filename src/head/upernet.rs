@@ -46,10 +46,7 @@ impl UperNetShape {
         let map = |tokens: &Tensor| {
             let (images, tokens_n, dim) = tokens.size3().expect("tokens are B×(1+N)×D");
             let side = ((tokens_n - 1) as f64).sqrt() as i64;
-            tokens
-                .narrow(1, 1, side * side)
-                .transpose(1, 2)
-                .reshape([images, dim, side, side])
+            tokens.narrow(1, 1, side * side).transpose(1, 2).reshape([images, dim, side, side])
         };
         let maps: Vec<Tensor> = outputs.iter().map(map).collect();
         maps.try_into().expect("outputs of four blocks")
@@ -58,11 +55,15 @@ impl UperNetShape {
     /// Floating point operations of a forward pass over one image, as in training, of `side` × `side` patches of `dim` columns to `classes`.
     #[must_use]
     pub fn flops(&self, dim: i64, side: i64, classes: i64) -> f64 {
-        let conv = |side: i64, inputs: i64, outputs: i64, kernel: i64| 2.0 * (side * side * kernel * kernel) as f64 * (inputs * outputs) as f64;
+        let conv =
+            |side: i64, inputs: i64, outputs: i64, kernel: i64| 2.0 * (side * side * kernel * kernel) as f64 * (inputs * outputs) as f64;
         let (width, coarsest) = (self.width, side / 2);
         let pools: f64 = POOLS.iter().map(|pool| conv(*pool, dim, width, 1)).sum();
         let sides = [4 * side, 2 * side, side];
-        let levels: f64 = sides.iter().map(|side| conv(*side, dim, width, 1) + conv(*side, width, width, 3)).sum();
+        let levels: f64 = sides
+            .iter()
+            .map(|side| conv(*side, dim, width, 1) + conv(*side, width, width, 3))
+            .sum();
         let fused = conv(4 * side, 4 * width, width, 3) + conv(4 * side, width, classes, 1);
         let auxiliary = conv(side, dim, self.auxiliary_width, 3) + conv(side, self.auxiliary_width, classes, 1);
         let auxiliary = if self.auxiliary_weight > 0.0 { auxiliary } else { 0.0 };
@@ -202,7 +203,9 @@ impl UperNet {
     /// # Errors
     /// Ranks that are no longer together.
     pub fn auxiliary_logits(&self, maps: &[Tensor; 4], training: Option<&Ranks>) -> Result<Option<Tensor>, RanksError> {
-        let Some((conv, classifier)) = &self.auxiliary else { return Ok(None) };
+        let Some((conv, classifier)) = &self.auxiliary else {
+            return Ok(None);
+        };
         let seen = conv.forward(&maps[AUXILIARY_MAP], training)?;
         Ok(Some(classifier.forward(seen, training.is_some())))
     }

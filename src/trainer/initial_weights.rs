@@ -165,8 +165,15 @@ fn without_other_classes(source: &mut Source, run: &NewRun<'_>) -> Vec<String> {
 fn check_kind_of_head(source: &Source, run: &NewRun<'_>) -> Result<(), TrainError> {
     let variables = run.vars.variables();
     let ours = || variables.keys().filter(|name| (run.is_class_head)(name));
-    let theirs: Vec<&String> = source.tensors.iter().map(|(name, _)| name).filter(|name| (run.is_class_head)(name)).collect();
-    let (Some(first), Some(their_first)) = (ours().min(), theirs.iter().min()) else { return Ok(()) };
+    let theirs: Vec<&String> = source
+        .tensors
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| (run.is_class_head)(name))
+        .collect();
+    let (Some(first), Some(their_first)) = (ours().min(), theirs.iter().min()) else {
+        return Ok(());
+    };
     if theirs.iter().any(|name| variables.contains_key(*name)) {
         return Ok(());
     }
@@ -175,7 +182,10 @@ fn check_kind_of_head(source: &Source, run: &NewRun<'_>) -> Result<(), TrainErro
         run.classes.len()
     );
     if run.partial {
-        tracing::warn!("{}: {detail}: a new head, as run.init_partial = true allows", source.place.display());
+        tracing::warn!(
+            "{}: {detail}: a new head, as run.init_partial = true allows",
+            source.place.display()
+        );
         return Ok(());
     }
     Err(bad(

@@ -81,7 +81,11 @@ fn a_pretrained_encoder_learns_the_classes_of_pixels_and_draws_maps() {
 /// The other head, from the same door to the same door.
 fn pyramid(ground: &Ground, deconv: &str) {
     let objective = format!("{PYRAMID}\ndrop_path = 0.0");
-    let text = config(ground, &objective, "[ema]\ndecay = 0.9\n[eval]\nwatch = \"segment\"\nevery_steps = 60");
+    let text = config(
+        ground,
+        &objective,
+        "[ema]\ndecay = 0.9\n[eval]\nwatch = \"segment\"\nevery_steps = 60",
+    );
     let from = format!("run.init_from={deconv}");
     ground.refuses(
         &text,
@@ -91,16 +95,31 @@ fn pyramid(ground: &Ground, deconv: &str) {
     ground.refuses(
         &text,
         &["model.depth=4", &from],
-        &["run.init_from", "segmented", "same 5 classes", "of another kind", "objective.head", "run.init_partial"],
+        &[
+            "run.init_from",
+            "segmented",
+            "same 5 classes",
+            "of another kind",
+            "objective.head",
+            "run.init_partial",
+        ],
     );
-    let sets = ["model.depth=4", "optim.total_steps=60", "optim.lr=1e-2", "augment.crop.area=[0.7,1.0]"];
+    let sets = [
+        "model.depth=4",
+        "optim.total_steps=60",
+        "optim.lr=1e-2",
+        "augment.crop.area=[0.7,1.0]",
+    ];
     train(ground, "pyramid", &sets);
     let trace = ground.trace("pyramid");
     let step = trace.iter().rev().find(|line| line["segmentation"].is_f64()).unwrap();
     let loss = |name: &str| step[name].as_f64().unwrap();
     assert!(loss("segmentation") < loss("frequency_guess"), "{step}");
     assert!(loss("auxiliary") < 5f64.ln(), "{step}");
-    assert!((loss("segmentation") + 0.4 * loss("auxiliary") - loss("loss")).abs() < 1e-4, "{step}");
+    assert!(
+        (loss("segmentation") + 0.4 * loss("auxiliary") - loss("loss")).abs() < 1e-4,
+        "{step}"
+    );
     let told = trace.iter().find(|line| line["mean_iou"].is_f64()).unwrap();
     // Always saying "ground" is 0.16.
     assert!(told["mean_iou"].as_f64().unwrap() > 0.2, "{told}");
@@ -127,9 +146,14 @@ fn pyramid(ground: &Ground, deconv: &str) {
         assert!(code == Some(0) && told.contains("verified: 157 tensors"), "{told} {err}");
         let about: Value = serde_json::from_str(&fs::read_to_string(out.join("config.json")).unwrap()).unwrap();
         assert_eq!((&about["id2label"]["4"], &about["hidden_size"]), (&"cross".into(), &16.into()));
-        assert_eq!(about["backbone_config"]["out_features"], serde_json::json!(["stage1", "stage2", "stage3", "stage4"]));
-        let truth: std::collections::BTreeMap<String, tch::Tensor> =
-            tch::Tensor::read_safetensors(out.join("verify.safetensors")).unwrap().into_iter().collect();
+        assert_eq!(
+            about["backbone_config"]["out_features"],
+            serde_json::json!(["stage1", "stage2", "stage3", "stage4"])
+        );
+        let truth: std::collections::BTreeMap<String, tch::Tensor> = tch::Tensor::read_safetensors(out.join("verify.safetensors"))
+            .unwrap()
+            .into_iter()
+            .collect();
         let apart = (&truth["logits"] - &truth["map_logits"]).abs().max().double_value(&[]);
         assert!(apart < 1e-4, "{weights}: the export and the run's own network differ by {apart}");
         let card = fs::read_to_string(out.join("README.md")).unwrap();
@@ -139,7 +163,10 @@ fn pyramid(ground: &Ground, deconv: &str) {
         );
     }
     let (_, (code, _, err)) = exported("timm", "raw");
-    assert!(code == Some(64) && err.contains("upernet") && err.contains("--encoder-only"), "{err}");
+    assert!(
+        code == Some(64) && err.contains("upernet") && err.contains("--encoder-only"),
+        "{err}"
+    );
     let (out, (code, _, err)) = exported("safetensors", "raw");
     assert!(code == Some(0) && !out.join("load_segmenter.py").exists(), "{err}");
     assert!(fs::read_to_string(out.join("segment.json")).unwrap().contains("\"upernet\""));

@@ -131,7 +131,10 @@ impl SegmentConfig {
             at.model.grid() >= 2,
             "model.image",
             at.model.image,
-            format!("{} or more beside objective.head = \"upernet\": two patches a side, for it halves a map", 2 * at.model.patch),
+            format!(
+                "{} or more beside objective.head = \"upernet\": two patches a side, for it halves a map",
+                2 * at.model.patch
+            ),
         );
         found.need(
             at.batch >= 2,
@@ -168,7 +171,11 @@ impl SegmentConfig {
         found.need(self.blocks.is_empty(), "objective.blocks", format!("{:?}", self.blocks), none);
         for (key, value, default) in [
             ("objective.auxiliary_weight", self.auxiliary_weight, default.auxiliary_weight),
-            ("objective.auxiliary_width", self.auxiliary_width.into(), default.auxiliary_width.into()),
+            (
+                "objective.auxiliary_width",
+                self.auxiliary_width.into(),
+                default.auxiliary_width.into(),
+            ),
             ("objective.dropout", self.dropout, default.dropout),
         ] {
             found.need(value == default, key, value, none);
