@@ -71,9 +71,12 @@ def check_upernet(folder: Path, truth: dict) -> None:
     from transformers import AutoImageProcessor, UperNetForSemanticSegmentation
 
     model, info = UperNetForSemanticSegmentation.from_pretrained(folder, output_loading_info=True, torch_dtype=torch.float32)
+    # The encoder's last norm, through which nothing goes that the head sees: transformers 4 has no place for it.
+    unused = {f"backbone.beit.layernorm.{part}" for part in ("weight", "bias")}
+    info["unexpected_keys"] = set(info["unexpected_keys"]) - unused
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         assert not info[what], f"{what}: {info[what]}"
-    print("  UperNetForSemanticSegmentation.from_pretrained: nothing missing, unexpected or mismatched")
+    print("  UperNetForSemanticSegmentation.from_pretrained: nothing missing or mismatched, nothing unexpected but the last norm, which nothing is seen through")
     pixels = truth["pixels"]
     want = torch.nn.functional.interpolate(truth["map_logits"], size=pixels.shape[-2:], mode="bilinear", align_corners=False)
     near("logits of pixels", model.eval()(pixel_values=pixels).logits, want)

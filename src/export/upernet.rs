@@ -16,14 +16,22 @@ pub(super) struct HfUperNet;
 pub(super) const PREFIX: &str = "head.upernet.";
 /// Before the encoder's tensors.
 const BACKBONE: &str = "backbone.";
-/// Their last norm, which their backbone lacks: nothing that is seen goes through it.
+/// Of the encoder's tensors: the last norm, through which nothing goes that is seen.
 const LAST_NORM: &str = "layernorm.";
+/// Before that one: transformers 5 keeps it here, 4 has no place for it and passes it over.
+const ENCODER: &str = "backbone.beit.";
 /// A bias that theirs has and ours has not: batch normalisation takes away what is equal for a channel.
 const VOID_BIAS: &str = "backbone.fpn1.0.bias";
 /// Batches that a BatchNorm saw: a number that PyTorch keeps and does not read.
 const COUNT: &str = "num_batches_tracked";
 /// What each batch normalisation holds.
 const NORM: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+
+/// The name that one of `BeitModel`'s tensors has in their backbone.
+fn of_backbone(name: &str) -> String {
+    let prefix = if name.starts_with(LAST_NORM) { ENCODER } else { BACKBONE };
+    format!("{prefix}{name}")
+}
 
 /// (ours, theirs) of the convolutions with batch normalisation and the kernel of each, as far as the head has them.
 fn convolutions(shape: &UperNetShape) -> Vec<(String, String, i64)> {
@@ -128,8 +136,8 @@ impl Exporter for HfUperNet {
 
     fn tensors(&self, encoder: &Encoder) -> Tensors {
         let (head, shape) = pyramid(encoder);
-        let backbone = beit::backbone(encoder).into_iter().filter(|(name, _)| !name.starts_with(LAST_NORM));
-        let mut all: Tensors = backbone.map(|(name, t)| (format!("{BACKBONE}{name}"), t)).collect();
+        let backbone = beit::backbone(encoder).into_iter();
+        let mut all: Tensors = backbone.map(|(name, t)| (of_backbone(&name), t)).collect();
         for (ours, theirs) in pairs(&shape) {
             if let Some(t) = head.tensors.get(&format!("{PREFIX}{ours}")) {
                 if let Some(norm) = theirs.strip_suffix("running_var") {
@@ -146,10 +154,7 @@ impl Exporter for HfUperNet {
         let (head, shape) = pyramid(encoder);
         let (d, w, classes) = (encoder.model.dim(), shape.width, head.names.len() as i64);
         let backbone = beit::backbone_layout(&encoder.model).into_iter();
-        let mut all: Layout = backbone
-            .filter(|(name, _)| !name.starts_with(LAST_NORM))
-            .map(|(name, dims)| (format!("{BACKBONE}{name}"), dims))
-            .collect();
+        let mut all: Layout = backbone.map(|(name, dims)| (of_backbone(&name), dims)).collect();
         let norm = |all: &mut Layout, name: &str, columns: i64| {
             all.extend(NORM.map(|part| (format!("{name}.{part}"), vec![columns])));
             all.insert(format!("{name}.{COUNT}"), vec![]);
@@ -183,13 +188,15 @@ impl Exporter for HfUperNet {
 
     fn read(&self, tensors: &Tensors, like: &Encoder) -> Result<Encoder, ExportError> {
         let (head, shape) = pyramid(like);
-        let mut backbone: Tensors = tensors
+        let own = |name: &str| {
+            name.strip_prefix(ENCODER)
+                .or_else(|| name.strip_prefix(BACKBONE))
+                .map(str::to_owned)
+        };
+        let backbone: Tensors = tensors
             .iter()
-            .filter_map(|(name, t)| Some((name.strip_prefix(BACKBONE)?.to_owned(), t.shallow_clone())))
+            .filter_map(|(name, t)| Some((own(name)?, t.shallow_clone())))
             .collect();
-        for part in ["weight", "bias"] {
-            backbone.insert(format!("{LAST_NORM}{part}"), like.get(&format!("norm.{part}"))?.shallow_clone());
-        }
         let mut found = Tensors::new();
         for (ours, theirs) in pairs(&shape) {
             let t = tensors

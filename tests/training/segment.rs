@@ -143,7 +143,7 @@ fn pyramid(ground: &Ground, deconv: &str) {
     };
     for weights in ["raw", "ema"] {
         let (out, (code, told, err)) = exported("hf-upernet", weights);
-        assert!(code == Some(0) && told.contains("verified: 157 tensors"), "{told} {err}");
+        assert!(code == Some(0) && told.contains("verified: 159 tensors"), "{told} {err}");
         let about: Value = serde_json::from_str(&fs::read_to_string(out.join("config.json")).unwrap()).unwrap();
         assert_eq!((&about["id2label"]["4"], &about["hidden_size"]), (&"cross".into(), &16.into()));
         assert_eq!(
