@@ -60,7 +60,7 @@ fn convolutions(shape: &UperNetShape) -> Vec<(String, String, i64)> {
 /// (ours without prefix, theirs) of every tensor of the head.
 fn pairs(shape: &UperNetShape) -> Vec<(String, String)> {
     let mut all = vec![("neck.first.weight".into(), "backbone.fpn1.0.weight".into())];
-    let mut norm = |ours: &str, theirs: &str| -> Vec<(String, String)> {
+    let norm = |ours: &str, theirs: &str| -> Vec<(String, String)> {
         NORM.map(|part| (format!("{ours}.norm.{part}"), format!("{theirs}.{part}"))).into()
     };
     all.extend(norm("neck.first", "backbone.fpn1.1"));
@@ -98,10 +98,11 @@ fn pyramid(encoder: &Encoder) -> (&ClassHead, UperNetShape) {
 pub(super) fn logits(vit: &Vit, head: &ClassHead, shape: &UperNetShape, images: &Tensor) -> Result<Tensor, ExportError> {
     let vars = nn::VarStore::new(Device::Cpu);
     let net = UperNet::new(&(vars.root() / "head" / "upernet"), vit.dim(), shape, head.names.len() as i64);
-    for (name, variable) in vars.variables() {
+    let variables: Tensors = vars.variables().into_iter().collect();
+    for (name, variable) in &variables {
         let tensor = head
             .tensors
-            .get(&name)
+            .get(name)
             .filter(|tensor| tensor.size() == variable.size())
             .ok_or_else(|| ExportError::Tensors(format!("there is no {name} of shape {:?}", variable.size())))?;
         tch::no_grad(|| variable.shallow_clone().copy_(tensor));

@@ -148,7 +148,7 @@ impl UperNet {
         let levels = |name: &str, inputs: i64, kernel: i64| -> Vec<ConvNorm> {
             (0..3).map(|n| ConvNorm::new(&(vs / name / n), inputs, width, kernel)).collect()
         };
-        let pools = |n| ConvNorm::new(&(vs / "pools" / n), dim, width, 1);
+        let pools = |n: usize| ConvNorm::new(&(vs / "pools" / n), dim, width, 1);
         let auxiliary = || {
             let (vs, width) = (vs / "auxiliary", shape.auxiliary_width);
             let classifier = Classifier::new(&(&vs / "classifier"), width, classes, shape.dropout);

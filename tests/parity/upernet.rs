@@ -116,7 +116,7 @@ fn what_is_turned_off_is_not_there() {
     let losses = objective.forward(&x, &training(0)).unwrap();
     assert_eq!(losses.terms.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["segmentation"]);
     losses.total.backward();
-    for (name, t) in vs.variables() {
+    for (name, t) in crate::subjects::named(&vs) {
         let learns = name.starts_with("head.upernet.") && !name.contains("running_");
         assert!(!name.contains("auxiliary"), "{name}");
         assert_eq!(torch_ext::has_grad(&t), learns, "{name}");
@@ -136,30 +136,78 @@ fn what_does_not_fit_is_refused_by_key() {
     };
     assert_eq!(check(blocks(&[1, 2, 3, 4]), model(), 2), [""; 0]);
     for (config, model, batch, words) in [
-        (config(), VitConfig { depth: 3, ..model() }, 2, "model.depth = 3: expected 4 or more"),
-        (blocks(&[1, 2, 3]), model(), 2, "objective.blocks = [1, 2, 3]: expected none, or four"),
+        (
+            config(),
+            VitConfig { depth: 3, ..model() },
+            2,
+            "model.depth = 3: expected 4 or more",
+        ),
+        (
+            blocks(&[1, 2, 3]),
+            model(),
+            2,
+            "objective.blocks = [1, 2, 3]: expected none, or four",
+        ),
         (blocks(&[1, 3, 3, 4]), model(), 2, "objective.blocks"),
         (blocks(&[0, 1, 2, 4]), model(), 2, "objective.blocks"),
         (blocks(&[1, 2, 3, 5]), model(), 2, "objective.blocks"),
         (blocks(&[1, 2, 3, 4]), VitConfig { depth: 5, ..model() }, 2, "5 as the last one"),
-        (config(), VitConfig { image: 8, ..model() }, 2, "model.image = 8: expected 16 or more"),
+        (
+            config(),
+            VitConfig { image: 8, ..model() },
+            2,
+            "model.image = 8: expected 16 or more",
+        ),
         (config(), model(), 1, "train.batch = 1: expected 2 or more"),
         (SegmentConfig { dropout: 1.0, ..config() }, model(), 2, "objective.dropout = 1"),
-        (SegmentConfig { auxiliary_weight: -1.0, ..config() }, model(), 2, "objective.auxiliary_weight"),
-        (SegmentConfig { auxiliary_width: 0, ..config() }, model(), 2, "objective.auxiliary_width"),
+        (
+            SegmentConfig {
+                auxiliary_weight: -1.0,
+                ..config()
+            },
+            model(),
+            2,
+            "objective.auxiliary_weight",
+        ),
+        (
+            SegmentConfig {
+                auxiliary_width: 0,
+                ..config()
+            },
+            model(),
+            2,
+            "objective.auxiliary_width",
+        ),
     ] {
         let found = check(config, model, batch);
         assert!(found.len() == 1 && found[0].contains(words), "{words:?}: {found:?}");
     }
     // The other head has none of these, and does not pass over them.
-    let deconv = |config: SegmentConfig| SegmentConfig { head: Head::Deconv, ..config };
+    let deconv = |config: SegmentConfig| SegmentConfig {
+        head: Head::Deconv,
+        ..config
+    };
     let found = check(deconv(blocks(&[1, 2, 3, 4])), model(), 2);
     for key in ["objective.blocks", "objective.auxiliary_width", "objective.dropout"] {
         assert!(found.iter().any(|line| line.starts_with(key)), "{key}: {found:?}");
     }
     assert_eq!(found.len(), 3, "{found:?}");
     // Any patch will do for the pyramid.
-    let odd = VitConfig { patch: 14, image: 70, ..model() };
+    let odd = VitConfig {
+        patch: 14,
+        image: 70,
+        ..model()
+    };
     assert_eq!(check(config(), odd.clone(), 2), [""; 0]);
-    assert!(check(SegmentConfig { classes: 5, ..SegmentConfig::default() }, odd, 2)[0].contains("model.patch = 14"));
+    assert!(
+        check(
+            SegmentConfig {
+                classes: 5,
+                ..SegmentConfig::default()
+            },
+            odd,
+            2
+        )[0]
+        .contains("model.patch = 14")
+    );
 }
