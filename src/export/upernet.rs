@@ -20,8 +20,12 @@ const BACKBONE: &str = "backbone.";
 const LAST_NORM: &str = "layernorm.";
 /// Before that one: transformers 5 keeps it here, 4 has no place for it and passes it over.
 const ENCODER: &str = "backbone.beit.";
-/// A bias that theirs has and ours has not: batch normalisation takes away what is equal for a channel.
-const VOID_BIAS: &str = "backbone.fpn1.0.bias";
+/// Their doublings of maps, with (ours, theirs); theirs have biases, which change nothing.
+const DOUBLINGS: [(&str, &str); 3] = [
+    ("neck.first", "backbone.fpn1.0"),
+    ("neck.second", "backbone.fpn1.3"),
+    ("neck.single", "backbone.fpn2.0"),
+];
 /// Batches that a BatchNorm saw: a number that PyTorch keeps and does not read.
 const COUNT: &str = "num_batches_tracked";
 /// What each batch normalisation holds.
@@ -59,7 +63,8 @@ fn convolutions(shape: &UperNetShape) -> Vec<(String, String, i64)> {
 
 /// (ours without prefix, theirs) of every tensor of the head.
 fn pairs(shape: &UperNetShape) -> Vec<(String, String)> {
-    let mut all = vec![("neck.first.weight".into(), "backbone.fpn1.0.weight".into())];
+    let weight = |(ours, theirs): (&str, &str)| (format!("{ours}.weight"), format!("{theirs}.weight"));
+    let mut all: Vec<(String, String)> = DOUBLINGS.map(weight).into();
     let norm = |ours: &str, theirs: &str| -> Vec<(String, String)> {
         NORM.map(|part| (format!("{ours}.norm.{part}"), format!("{theirs}.{part}"))).into()
     };
@@ -68,11 +73,7 @@ fn pairs(shape: &UperNetShape) -> Vec<(String, String)> {
         all.push((format!("{ours}.weight"), format!("{theirs}.conv.weight")));
         all.extend(norm(&ours, &format!("{theirs}.batch_norm")));
     }
-    let mut linear = vec![
-        ("neck.second", "backbone.fpn1.3"),
-        ("neck.single", "backbone.fpn2.0"),
-        ("classifier", "decode_head.classifier"),
-    ];
+    let mut linear = vec![("classifier", "decode_head.classifier")];
     if shape.auxiliary_weight > 0.0 {
         linear.push(("auxiliary.classifier", "auxiliary_head.classifier"));
     }
@@ -147,7 +148,10 @@ impl Exporter for HfUperNet {
                 all.insert(theirs, t.shallow_clone());
             }
         }
-        all.insert(VOID_BIAS.into(), Tensor::zeros([encoder.model.dim()], (Kind::Float, Device::Cpu)));
+        for (_, theirs) in DOUBLINGS {
+            let none = Tensor::zeros([encoder.model.dim()], (Kind::Float, Device::Cpu));
+            all.insert(format!("{theirs}.bias"), none);
+        }
         all
     }
 
@@ -160,9 +164,9 @@ impl Exporter for HfUperNet {
             all.extend(NORM.map(|part| (format!("{name}.{part}"), vec![columns])));
             all.insert(format!("{name}.{COUNT}"), vec![]);
         };
-        for doubling in ["fpn1.0", "fpn1.3", "fpn2.0"] {
-            all.insert(format!("{BACKBONE}{doubling}.weight"), vec![d, d, 2, 2]);
-            all.insert(format!("{BACKBONE}{doubling}.bias"), vec![d]);
+        for (_, doubling) in DOUBLINGS {
+            all.insert(format!("{doubling}.weight"), vec![d, d, 2, 2]);
+            all.insert(format!("{doubling}.bias"), vec![d]);
         }
         norm(&mut all, "backbone.fpn1.1", d);
         for (ours, theirs, kernel) in convolutions(&shape) {

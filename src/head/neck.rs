@@ -7,25 +7,20 @@ use torch_ext::ranks::{Ranks, RanksError};
 use super::batch_norm::{Affine, BatchNorm};
 use crate::model::{Init, parameter};
 
-/// A transposed convolution whose kernel and stride are 2, so that it doubles the side of a map.
+/// A transposed convolution whose kernel and stride are 2, so that it doubles the side of a map. Without the bias that others give it: what is the same in
+/// all cells of a channel is taken away by the batch normalisation behind it, or behind the convolution that follows.
 #[derive(Debug)]
-struct Doubling {
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
+struct Doubling(Tensor);
 
 impl Doubling {
-    /// Of `dim` channels to as many. Starts as PyTorch's; the bias at 0.
-    fn new(vs: &Path<'_>, dim: i64, bias: bool) -> Self {
+    /// Of `dim` channels to as many. Starts as PyTorch's.
+    fn new(vs: &Path<'_>, dim: i64) -> Self {
         let bound = 1.0 / (4.0 * dim as f64).sqrt();
-        Self {
-            weight: parameter(vs, "weight", &[dim, dim, 2, 2], Init::Uniform { bound }),
-            bias: bias.then(|| parameter(vs, "bias", &[dim], Init::Const(0.0))),
-        }
+        Self(parameter(vs, "weight", &[dim, dim, 2, 2], Init::Uniform { bound }))
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        x.conv_transpose2d(&self.weight, self.bias.as_ref(), [2, 2], [0, 0], [0, 0], 1, [1, 1])
+        x.conv_transpose2d(&self.0, None::<&Tensor>, [2, 2], [0, 0], [0, 0], 1, [1, 1])
     }
 }
 
@@ -33,7 +28,6 @@ impl Doubling {
 /// the fourth is halved by its maxima. With patches of 16 pixels the cells are then 4, 8, 16 and 32 pixels wide.
 #[derive(Debug)]
 pub struct Neck {
-    /// Without the bias that others give it: what follows takes the mean away.
     first: Doubling,
     norm: BatchNorm,
     second: Doubling,
@@ -41,14 +35,14 @@ pub struct Neck {
 }
 
 impl Neck {
-    /// Of maps of `dim` channels, under `vs`: `first.weight`, `first.norm.*`, `second.*` (the first map's), `single.*` (the second map's).
+    /// Of maps of `dim` channels, under `vs`: `first.weight`, `first.norm.*`, `second.weight` (the first map's), `single.weight` (the second map's).
     #[must_use]
     pub fn new(vs: &Path<'_>, dim: i64) -> Self {
         Self {
-            first: Doubling::new(&(vs / "first"), dim, false),
+            first: Doubling::new(&(vs / "first"), dim),
             norm: BatchNorm::new(&(vs / "first" / "norm"), dim, Affine::ScaleAndShift),
-            second: Doubling::new(&(vs / "second"), dim, true),
-            single: Doubling::new(&(vs / "single"), dim, true),
+            second: Doubling::new(&(vs / "second"), dim),
+            single: Doubling::new(&(vs / "single"), dim),
         }
     }
 
