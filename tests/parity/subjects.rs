@@ -34,14 +34,13 @@ pub(crate) fn scope(model: &VitConfig) -> Scope<'_> {
 }
 
 /// Sizes and waits of published recipes that a tiny model need not have, for whoever has a key of that name.
-const SMALL: [(&str, i64); 7] = [
+const SMALL: [(&str, i64); 6] = [
     ("prototypes", 64),
     ("hidden", 64),
     ("bottleneck", 32),
     ("freeze_last_layer_steps", 0),
     ("classes", 10),
     ("width", 32),
-    ("auxiliary_width", 16),
 ];
 
 /// A config with some of its keys set, where it has them.
