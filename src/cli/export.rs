@@ -11,15 +11,19 @@ use super::eval::{Network, checkpoint_folder, config_of};
 use crate::checkpoint::{self, Progress};
 use crate::cli::answer::say;
 use crate::config::Config;
+use crate::eval;
 use crate::exit::{CliError, ExitCode};
-use crate::export::{self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Verified, Weights};
+use crate::export::{
+    self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, PixelClasses, Verified, Weights,
+};
 use crate::objective::{ClassesOf, Kind, Pool};
 use crate::signals;
 use crate::trainer::metrics_log::MetricsLog;
 
 const LONG_ABOUT: &str = "\
 Writes the encoder of a checkpoint into a folder that timm or transformers load: weights (safetensors), config, a model card that says
-how it was trained and how to load it. Decoder and heads go to a file of their own; a segmentation gets a loader beside it with --format safetensors. A run that learnt classes (classify, supervised) is written with its
+how it was trained and how to load it. Decoder and heads go to a file of their own; a segmentation gets a loader beside it with --format safetensors, and with
+objective.head = \"upernet\" it is one of UperNetForSemanticSegmentation (hf-upernet). A run that learnt classes (classify, supervised) is written with its
 head and the names of its classes, for timm, ViTForImageClassification or BeitForImageClassification.";
 
 const EXAMPLES: &str = "\
@@ -116,6 +120,13 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
     if let Some(pool) = config.objective.class_pool().filter(|_| !args.encoder_only) {
         encoder.head = ClassHead::taken_from(&mut rest, pool == Pool::Class, &snapshot.progress.classes);
     }
+    if let Some(PixelClasses {
+        names,
+        pyramid: Some(shape),
+    }) = card.pixel_classes.clone().filter(|_| !args.encoder_only)
+    {
+        encoder.head = Some(ClassHead::of_pixels(&mut rest, shape, names));
+    }
     let what = Export {
         format: args.format.0,
         encoder: &encoder,
@@ -145,7 +156,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
         "verified: {tensors} tensors, {values} values, names and shapes as the format asks; what it answers differs by {difference:.1e} at most"
     );
     if config.objective.classes_of() == ClassesOf::Pixels {
-        leave_logits(&args.out, &folder, &config)?;
+        leave_logits(&args.out, &folder, &config, weights)?;
     }
     match &args.python {
         Some(python) => check_with(python, &args.out),
@@ -158,11 +169,16 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
 }
 
 /// Puts the logits of pixels of a checkpoint beside the pictures of a verification: `map_logits`, f32 B×K×h×w.
-fn leave_logits(out: &Path, folder: &Path, config: &Config) -> Result<(), CliError> {
+fn leave_logits(out: &Path, folder: &Path, config: &Config, weights: Weights) -> Result<(), CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::usage(format!("libtorch: {e}"), None);
     let path = out.join(export::VERIFICATION);
     let mut tensors = Tensor::read_safetensors(&path).map_err(|e| failed(&e))?;
-    let network = Network::of(config, Some(folder))?;
+    let mut config = config.clone();
+    config.eval.weights = match weights {
+        Weights::Raw => eval::config::Weights::Raw,
+        Weights::Ema => eval::config::Weights::Ema,
+    };
+    let network = Network::of(&config, Some(folder))?;
     let _guard = tch::no_grad_guard();
     let pixels = tensors
         .iter()
@@ -238,7 +254,10 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
         mean: config.train.mean,
         std: config.train.std,
         crop_ratio: config.eval.crop_ratio,
-        pixel_classes: (config.objective.classes_of() == ClassesOf::Pixels).then(|| pixel_classes(config, progress)),
+        pixel_classes: (config.objective.classes_of() == ClassesOf::Pixels).then(|| PixelClasses {
+            names: pixel_classes(config, progress),
+            pyramid: config.objective.pyramid(&config.model),
+        }),
         finds_objects: config.objective.classes().is_some() && config.objective.classes_of() == ClassesOf::Objects,
         measured: measured(run, progress.step, kind),
         version: concat!(env!("CARGO_PKG_VERSION"), " (", env!("SPLITMASK_REVISION"), ")").to_owned(),

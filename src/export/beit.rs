@@ -9,6 +9,7 @@ use tch::Tensor;
 use super::head::Names;
 use super::names::{layout, renamed, restored};
 use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, classification_snippet, hidden, preprocessor};
+use crate::model::config::VitConfig;
 
 /// `--format hf-beit`.
 pub(super) struct HfBeit;
@@ -45,6 +46,76 @@ fn extras(encoder: &Encoder) -> Vec<(String, String)> {
     all
 }
 
+/// With one bias of query, key and value a layer, in which that of the key is 0: it has no place there and no effect, since softmax over the keys ignores
+/// what is equal for all of them.
+pub(super) fn without_key_bias(encoder: &Encoder) -> Result<Encoder, ExportError> {
+    let mut joined = encoder.with_joined_biases()?;
+    let width = joined.model.dim();
+    for i in 0..joined.model.layers() {
+        if let Some(bias) = joined.tensors.get_mut(&format!("blocks.{i}.attn.qkv.bias")) {
+            let thirds = bias.chunk(3, 0);
+            *bias = Tensor::cat(&[&thirds[0], &thirds[1].zeros_like(), &thirds[2]], 0).view([3 * width]);
+        }
+    }
+    Ok(joined)
+}
+
+/// The tensors of [`without_key_bias`] under the names of `BeitModel`.
+pub(super) fn backbone(encoder: &Encoder) -> Tensors {
+    let mut out = renamed(encoder, false);
+    for (ours, theirs) in extras(encoder) {
+        if let Some(t) = encoder.tensors.get(&ours) {
+            // A copy of its own: a file holds no memory twice under two names.
+            out.insert(theirs, t.copy());
+        }
+    }
+    out
+}
+
+/// Names and shapes of `BeitModel` without pooler.
+pub(super) fn backbone_layout(m: &VitConfig) -> Layout {
+    let mut all = layout(m, false);
+    for i in 0..m.layers() {
+        if m.layer_scale > 0.0 {
+            all.insert(format!("encoder.layer.{i}.lambda_1"), vec![m.dim()]);
+            all.insert(format!("encoder.layer.{i}.lambda_2"), vec![m.dim()]);
+        }
+        if m.relative_bias {
+            all.insert(relative(i), vec![(2 * m.grid() - 1).pow(2) + 3, m.head_count()]);
+        }
+    }
+    all
+}
+
+/// The inverse of [`backbone`]; `like` has the geometry.
+pub(super) fn read_backbone(tensors: &Tensors, like: &Encoder) -> Result<Tensors, ExportError> {
+    let mut out = restored(tensors, &like.model)?;
+    for (ours, theirs) in extras(like) {
+        let t = tensors
+            .get(&theirs)
+            .ok_or_else(|| ExportError::Tensors(format!("there is no {theirs}")))?;
+        if out.get(&ours).is_some_and(|first| first != t) {
+            return Err(ExportError::Tensors(format!(
+                "{theirs} differs from that of the first layer: ours has one for all"
+            )));
+        }
+        out.insert(ours, t.shallow_clone());
+    }
+    Ok(out)
+}
+
+/// `BeitConfig` of the same encoder.
+pub(super) fn config(m: &VitConfig) -> serde_json::Value {
+    json!({
+        "model_type": "beit", "hidden_size": m.dim(), "num_hidden_layers": m.layers(),
+        "num_attention_heads": m.head_count(), "intermediate_size": hidden(m), "layer_norm_eps": 1e-6, "image_size": m.image,
+        "patch_size": m.patch, "num_channels": 3, "hidden_act": "gelu", "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0, "drop_path_rate": 0.0, "use_mask_token": false, "use_absolute_position_embeddings": true,
+        "use_relative_position_bias": m.relative_bias, "use_shared_relative_position_bias": false,
+        "layer_scale_init_value": m.layer_scale, "use_mean_pooling": false,
+    })
+}
+
 impl Exporter for HfBeit {
     fn name(&self) -> &'static str {
         "hf-beit"
@@ -56,77 +127,30 @@ impl Exporter for HfBeit {
 
     fn express(&self, encoder: &Encoder) -> Result<Encoder, ExportError> {
         encoder.refuse_head(self.name(), &[Seen::ClassToken, Seen::Patches])?;
-        let mut joined = encoder.with_joined_biases()?;
-        // A key bias has no place and no effect: softmax over the keys ignores what is equal for all of them.
-        let width = joined.model.dim();
-        for i in 0..joined.model.layers() {
-            if let Some(bias) = joined.tensors.get_mut(&format!("blocks.{i}.attn.qkv.bias")) {
-                let thirds = bias.chunk(3, 0);
-                *bias = Tensor::cat(&[&thirds[0], &thirds[1].zeros_like(), &thirds[2]], 0).view([3 * width]);
-            }
-        }
-        Ok(joined)
+        without_key_bias(encoder)
     }
 
     fn tensors(&self, encoder: &Encoder) -> Tensors {
-        let mut out = renamed(encoder, false);
-        for (ours, theirs) in extras(encoder) {
-            if let Some(t) = encoder.tensors.get(&ours) {
-                // A copy of its own: a file holds no memory twice under two names.
-                out.insert(theirs, t.copy());
-            }
-        }
-        NAMES.joined(out, encoder)
+        NAMES.joined(backbone(encoder), encoder)
     }
 
     fn layout(&self, encoder: &Encoder) -> Layout {
-        let m = &encoder.model;
-        let mut all = layout(m, false);
-        if m.layer_scale > 0.0 {
-            for i in 0..m.layers() {
-                all.insert(format!("encoder.layer.{i}.lambda_1"), vec![m.dim()]);
-                all.insert(format!("encoder.layer.{i}.lambda_2"), vec![m.dim()]);
-            }
-        }
-        if m.relative_bias {
-            for i in 0..m.layers() {
-                all.insert(relative(i), vec![(2 * m.grid() - 1).pow(2) + 3, m.head_count()]);
-            }
-        }
-        NAMES.layout(all, encoder)
+        NAMES.layout(backbone_layout(&encoder.model), encoder)
     }
 
     fn read(&self, tensors: &Tensors, like: &Encoder) -> Result<Encoder, ExportError> {
         let (tensors, head) = NAMES.parted(tensors, like, "norm")?;
-        let mut out = restored(&tensors, &like.model)?;
-        for (ours, theirs) in extras(like) {
-            let t = tensors
-                .get(&theirs)
-                .ok_or_else(|| ExportError::Tensors(format!("there is no {theirs}")))?;
-            if out.get(&ours).is_some_and(|first| first != t) {
-                return Err(ExportError::Tensors(format!(
-                    "{theirs} differs from that of the first layer: ours has one for all"
-                )));
-            }
-            out.insert(ours, t.shallow_clone());
-        }
         Ok(Encoder {
             model: like.model.clone(),
-            tensors: out,
+            tensors: read_backbone(&tensors, like)?,
             head,
         })
     }
 
     fn settings(&self, encoder: &Encoder, card: &Card, dtype: Dtype) -> Vec<(&'static str, String)> {
-        let m = &encoder.model;
-        let mut config = json!({
-            "architectures": ["BeitModel"], "model_type": "beit", "hidden_size": m.dim(), "num_hidden_layers": m.layers(),
-            "num_attention_heads": m.head_count(), "intermediate_size": hidden(m), "layer_norm_eps": 1e-6, "image_size": m.image,
-            "patch_size": m.patch, "num_channels": 3, "hidden_act": "gelu", "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0, "drop_path_rate": 0.0, "use_mask_token": false, "use_absolute_position_embeddings": true,
-            "use_relative_position_bias": m.relative_bias, "use_shared_relative_position_bias": false,
-            "layer_scale_init_value": m.layer_scale, "use_mean_pooling": false, "torch_dtype": dtype.torch(),
-        });
+        let mut config = config(&encoder.model);
+        config["architectures"] = json!(["BeitModel"]);
+        config["torch_dtype"] = json!(dtype.torch());
         if let Some(head) = &encoder.head {
             config["architectures"] = json!(["BeitForImageClassification"]);
             config["use_mean_pooling"] = json!(head.seen == Seen::Patches);

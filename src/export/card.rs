@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Dtype, Encoder, Exporter, Weights, hidden};
+use super::{Dtype, Encoder, Exporter, Seen, Weights, hidden};
+use crate::head::UperNetShape;
 
 /// A number that was measured on the way.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +14,15 @@ pub struct Measured {
     pub value: f64,
     /// Step at which it was measured.
     pub step: u64,
+}
+
+/// Classes of pixels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PixelClasses {
+    /// Their names.
+    pub names: Vec<String>,
+    /// The UperNet that tells them apart; `None` = the head of transposed convolutions.
+    pub pyramid: Option<UperNetShape>,
 }
 
 /// How an encoder came to be.
@@ -50,8 +60,8 @@ pub struct Card {
     pub std: [f64; 3],
     /// Share of the side that the centre crop of evaluations keeps.
     pub crop_ratio: f64,
-    /// Names of the classes of pixels that a head beside the encoder tells apart, where there is one.
-    pub pixel_classes: Option<Vec<String>>,
+    /// The classes of pixels that a head beside the encoder tells apart, where there is one.
+    pub pixel_classes: Option<PixelClasses>,
     /// Whether it was fine-tuned to find objects.
     pub finds_objects: bool,
     /// Losses and accuracies that are known.
@@ -77,13 +87,14 @@ impl Card {
         let mut line = |text: String| {
             let _ = writeln!(out, "{text}");
         };
+        let pyramid = encoder.head.as_ref().is_some_and(|head| matches!(head.seen, Seen::Blocks(_)));
         if let Some(library) = format.library() {
             line(format!(
                 "---\nlibrary_name: {library}\npipeline_tag: {}\ntags:\n- {}{}\n---\n",
-                if encoder.head.is_some() {
-                    "image-classification"
-                } else {
-                    "image-feature-extraction"
+                match &encoder.head {
+                    Some(_) if pyramid => "image-segmentation",
+                    Some(_) => "image-classification",
+                    None => "image-feature-extraction",
                 },
                 if encoder.head.is_some() { "" } else { "self-supervised\n- " },
                 self.objective
@@ -101,6 +112,10 @@ impl Card {
             None => (
                 "a vision transformer pre-trained without labels",
                 "The last norm is part of the encoder; it has no head.".to_owned(),
+            ),
+            Some(head) if pyramid => (
+                "a vision transformer that tells the classes of pixels apart",
+                format!("A UperNet tells {} classes apart.", head.names.len()),
             ),
             Some(head) => (
                 "a vision transformer that tells classes apart",
@@ -167,10 +182,16 @@ impl Card {
         out
     }
 
+    /// Whether `load_segmenter.py` can load the encoder and its head: it knows no relative bias and no UperNet.
+    pub(super) fn loader(&self, encoder: &Encoder) -> bool {
+        let deconv = self.pixel_classes.as_ref().is_some_and(|classes| classes.pyramid.is_none());
+        deconv && !encoder.model.relative_bias
+    }
+
     /// How to load the folder.
     fn snippet(&self, format: &dyn Exporter, encoder: &Encoder, folder: &str) -> String {
-        let segments = self.pixel_classes.is_some() && format.library().is_none() && !encoder.model.relative_bias;
-        if !segments {
+        let loader = format.name() == "safetensors" && self.loader(encoder);
+        if !loader {
             return format.snippet(folder, encoder.head.is_some());
         }
         format!(

@@ -6,7 +6,7 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use super::{Card, Encoder, ExportError, Exporter, Tensors};
 
@@ -78,6 +78,7 @@ pub fn write_tensors(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String,
             Kind::Float => "F32",
             Kind::BFloat16 => "BF16",
             Kind::Uint8 => "U8",
+            Kind::Int64 => "I64",
             other => return Err(ExportError::Tensors(format!("{name} holds {other:?}, which is not exported"))),
         };
         header.insert(
@@ -155,7 +156,9 @@ impl Export<'_> {
 
     fn write_into(&self, folder: &Path, name: &str) -> Result<(), ExportError> {
         let expressed = self.format.express(self.encoder)?;
-        let cast = |tensors: Tensors| -> Tensors { tensors.into_iter().map(|(n, t)| (n, t.to_kind(self.dtype.kind()))).collect() };
+        // Counts stay whole numbers.
+        let kind = |t: &Tensor| if t.is_floating_point() { self.dtype.kind() } else { t.kind() };
+        let cast = |tensors: Tensors| -> Tensors { tensors.into_iter().map(|(n, t)| (n, t.to_kind(kind(&t)))).collect() };
         // A head that the format has no place for stands beside decoder and other heads.
         let left = self
             .encoder

@@ -2,11 +2,12 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Encoder, ExportError, Layout, Tensors};
+use super::{Encoder, ExportError, Layout, Tensors, upernet};
+use crate::head::UperNetShape;
 use crate::model::project;
 
 /// What a head sees of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Seen {
     /// The class token after the encoder's last norm.
     ClassToken,
@@ -14,16 +15,19 @@ pub enum Seen {
     NormedPatches,
     /// The mean of the patches before it, through a norm of the head's own (`fc_norm.*`).
     Patches,
+    /// The patches of four blocks, of which a UperNet makes a map of classes.
+    Blocks(UperNetShape),
 }
 
-/// A linear head that tells classes apart.
+/// A head that tells classes apart: a linear one, or a UperNet.
 #[derive(Debug)]
 pub struct ClassHead {
     /// What it sees.
     pub seen: Seen,
     /// Names of its outputs.
     pub names: Vec<String>,
-    /// `head.weight` K×D, `head.bias` K, and `fc_norm.weight`, `fc_norm.bias` where it has a norm of its own.
+    /// `head.weight` K×D, `head.bias` K, and `fc_norm.weight`, `fc_norm.bias` where it has a norm of its own; those of a UperNet under the names of
+    /// [`crate::head::UperNet::new`] behind `head.upernet.`.
     pub tensors: Tensors,
 }
 
@@ -52,6 +56,20 @@ impl ClassHead {
                 .collect(),
             tensors: taken,
         })
+    }
+
+    /// Takes a UperNet out of the tensors beside an encoder; `names` are those of its outputs.
+    #[must_use]
+    pub fn of_pixels(rest: &mut Tensors, shape: UperNetShape, names: Vec<String>) -> Self {
+        let (tensors, kept) = std::mem::take(rest)
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(upernet::PREFIX));
+        *rest = kept;
+        Self {
+            seen: Seen::Blocks(shape),
+            names,
+            tensors,
+        }
     }
 
     pub(super) fn shared(&self) -> Self {
@@ -185,7 +203,7 @@ impl Names {
 }
 
 impl Encoder {
-    /// Logits f32 B×K of normalised images B×3×S×S; `None` without a head.
+    /// Logits f32 B×K of normalised images B×3×S×S, B×K×h×w of a UperNet; `None` without a head.
     ///
     /// # Errors
     /// As [`Encoder::build`].
@@ -200,6 +218,7 @@ impl Encoder {
         };
         let images = images.to_kind(Kind::Float);
         let tokens = match head.seen {
+            Seen::Blocks(shape) => return upernet::logits(&vit, head, &shape, &images).map(Some),
             Seen::Patches => vit.unnormed_features(&images, false),
             Seen::ClassToken | Seen::NormedPatches => vit.forward_features(&images, false),
         };
@@ -209,7 +228,7 @@ impl Encoder {
         };
         let seen = match head.seen {
             Seen::ClassToken => tokens.select(1, 0),
-            Seen::NormedPatches => mean(),
+            Seen::NormedPatches | Seen::Blocks(_) => mean(),
             Seen::Patches => {
                 let (weight, bias) = (get("fc_norm.weight")?, get("fc_norm.bias")?);
                 mean().layer_norm([self.model.dim()], Some(weight), Some(bias), EPSILON, false)
@@ -229,6 +248,13 @@ impl Encoder {
                 "a head on the mean of the normed patches (objective.kind = \"supervised\", pool = \"mean\")"
             }
             Some(Seen::Patches) if !possible.contains(&Seen::Patches) => "a head on the mean of the patches (objective.pool = \"mean\")",
+            Some(Seen::Blocks(_)) => {
+                return Err(ExportError::Cannot {
+                    format,
+                    what: "a head on the outputs of four blocks (objective.head = \"upernet\")",
+                    hint: "--format hf-upernet has a place for it; or give --encoder-only".into(),
+                });
+            }
             _ => return Ok(()),
         };
         Err(ExportError::Cannot {

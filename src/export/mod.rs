@@ -15,6 +15,7 @@ mod plain;
 mod tests;
 mod timm;
 mod torchvision;
+mod upernet;
 mod verify;
 mod vit;
 
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 
 use tch::Tensor;
 
-pub use card::{Card, Measured};
+pub use card::{Card, Measured, PixelClasses};
 pub use encoder::{Encoder, Parts, Weights};
 pub use files::{Dtype, Export, MODEL, VERIFICATION, export, read_metadata, write_tensors};
 pub use head::{ClassHead, Seen};
@@ -134,7 +135,14 @@ pub trait Exporter: Sync {
 }
 
 /// All formats.
-pub static EXPORTERS: &[&dyn Exporter] = &[&timm::Timm, &vit::HfVit, &beit::HfBeit, &torchvision::MaskRcnn, &plain::Plain];
+pub static EXPORTERS: &[&dyn Exporter] = &[
+    &timm::Timm,
+    &vit::HfVit,
+    &beit::HfBeit,
+    &upernet::HfUperNet,
+    &torchvision::MaskRcnn,
+    &plain::Plain,
+];
 
 /// The format of a name.
 #[must_use]

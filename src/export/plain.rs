@@ -66,12 +66,16 @@ impl Exporter for Plain {
         let mut files = vec![("config.toml", card.config_toml.clone())];
         if let Some(classes) = &card.pixel_classes {
             let m = &encoder.model;
-            let about = serde_json::json!({
+            let mut about = serde_json::json!({
                 "image": m.image, "patch": m.patch, "width": m.dim(), "depth": m.layers(), "heads": m.head_count(), "mlp_ratio": m.mlp_ratio,
-                "layer_scale": m.layer_scale, "doublings": DeconvHead::doublings(m.patch), "mean": card.mean, "std": card.std, "classes": classes,
+                "layer_scale": m.layer_scale, "mean": card.mean, "std": card.std, "classes": classes.names,
             });
+            match classes.pyramid {
+                None => about["doublings"] = DeconvHead::doublings(m.patch).into(),
+                Some(shape) => about["upernet"] = serde_json::json!({ "blocks": shape.blocks, "width": shape.width }),
+            }
             files.push(("segment.json", format!("{about:#}\n")));
-            if !m.relative_bias {
+            if card.loader(encoder) {
                 files.push(("load_segmenter.py", LOADER.to_owned()));
             }
         }

@@ -63,6 +63,7 @@ impl Exporter for Timm {
     }
 
     fn express(&self, encoder: &Encoder) -> Result<Encoder, ExportError> {
+        encoder.refuse_head(self.name(), &[Seen::ClassToken, Seen::NormedPatches, Seen::Patches])?;
         encoder.refuse_relative_bias(self.name())?;
         encoder.with_joined_biases()
     }
@@ -91,7 +92,7 @@ impl Exporter for Timm {
         let m = &encoder.model;
         // The class token had no loss of its own; the mean of the patch tokens is the feature that was measured. A head says what it sees.
         let (pool, mut args) = match encoder.head.as_ref().map(|head| head.seen) {
-            None | Some(Seen::NormedPatches) => ("avg", json!({ "global_pool": "avg", "fc_norm": false })),
+            None | Some(Seen::NormedPatches | Seen::Blocks(_)) => ("avg", json!({ "global_pool": "avg", "fc_norm": false })),
             Some(Seen::Patches) => ("avg", json!({ "global_pool": "avg" })),
             Some(Seen::ClassToken) => ("token", json!({ "global_pool": "token" })),
         };

@@ -4,7 +4,9 @@ mod batch_norm;
 mod decoder;
 mod deconv;
 pub mod mask_rcnn;
+mod neck;
 mod projection;
+mod upernet;
 
 use tch::Tensor;
 use tch::nn::{self, Path};
@@ -12,7 +14,9 @@ use tch::nn::{self, Path};
 pub use batch_norm::{Affine, BatchNorm};
 pub use decoder::{Decoder, DecoderConfig};
 pub use deconv::DeconvHead;
+pub use neck::Neck;
 pub use projection::{Projection, ProjectionConfig};
+pub use upernet::{AUXILIARY_MAP, POOLS, UperNet, UperNetShape};
 
 use crate::loss::token_cross_entropy;
 use crate::model::{Init, linear, through};

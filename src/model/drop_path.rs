@@ -1,4 +1,4 @@
-//! Drop path: whole samples skip a branch (arXiv 1603.09382), drawn alike however a batch is divided.
+//! Drop path, by which whole samples skip a branch (arXiv 1603.09382), and dropout of whole channels, drawn alike however a batch is divided.
 
 use std::cell::Cell;
 
@@ -58,25 +58,39 @@ impl Drop for BatchRowsGuard {
     }
 }
 
-/// Zeroes whole samples of M×N×D with probability `rate` and scales the others by 1/(1 − rate). M may be a multiple of the images: branches
-/// one after the other.
+/// Factors of M samples × `columns`, in the kind and on the device of `like`: 0 with probability `rate`, else 1/(1 − rate). M may be a multiple of the
+/// images: branches one after the other.
+fn factors(like: &Tensor, columns: i64, rate: f64) -> Tensor {
+    let keep = 1.0 - rate;
+    let m = like.size()[0];
+    let draw = |n: i64| Tensor::empty([n, columns], (like.kind(), like.device())).bernoulli_float_(keep) / keep;
+    match BatchRows::current() {
+        Some(rows) if rows.len < rows.total && m % rows.len == 0 => {
+            let branches = m / rows.len;
+            let whole = draw(branches * rows.total).view([branches, rows.total, columns]);
+            let own = whole.slice(1, rows.start, rows.start + (rows.len - 1) * rows.stride + 1, rows.stride);
+            own.reshape([m, columns])
+        }
+        _ => draw(m),
+    }
+}
+
+/// Zeroes whole samples of M×N×D with probability `rate` and scales the others by 1/(1 − rate).
 pub(super) fn drop_path(y: Tensor, rate: f64) -> Tensor {
     if rate <= 0.0 {
         return y;
     }
-    let keep = 1.0 - rate;
-    let m = y.size()[0];
-    let draw = |n: i64| Tensor::empty([n, 1, 1], (y.kind(), y.device())).bernoulli_float_(keep) / keep;
-    let mask = match BatchRows::current() {
-        Some(rows) if rows.len < rows.total && m % rows.len == 0 => {
-            let branches = m / rows.len;
-            let whole = draw(branches * rows.total).view([branches, rows.total]);
-            let own = whole.slice(1, rows.start, rows.start + (rows.len - 1) * rows.stride + 1, rows.stride);
-            own.reshape([m, 1, 1])
-        }
-        _ => draw(m),
-    };
-    y * mask
+    let factors = factors(&y, 1, rate);
+    y * factors.unsqueeze(-1)
+}
+
+/// Zeroes whole channels of maps B×C×h×w, in each image others, with probability `rate`, and scales the others by 1/(1 − rate) (arXiv 1411.4280).
+pub fn drop_channels(y: Tensor, rate: f64) -> Tensor {
+    if rate <= 0.0 {
+        return y;
+    }
+    let factors = factors(&y, y.size()[1], rate);
+    y * factors.unsqueeze(-1).unsqueeze(-1)
 }
 
 #[cfg(test)]
@@ -94,6 +108,29 @@ mod tests {
         let mean = y.mean(Kind::Float).double_value(&[]);
         assert!((mean - 1.0).abs() < 0.03, "{mean}");
         assert_eq!(y.max().double_value(&[]) as f32, 1.0 / 0.75);
+    }
+
+    #[test]
+    fn drops_whole_channels_of_an_image_and_the_same_ones_in_any_part() {
+        let _turn = crate::tensor::alone();
+        let ones = |images: i64| Tensor::ones([images, 50, 3, 2], (Kind::Float, Device::Cpu));
+        tch::manual_seed(3);
+        let whole = drop_channels(ones(12), 0.25);
+        let of_channel = whole.view([600, 6]);
+        assert_eq!(of_channel.std_dim(1, true, false).max().double_value(&[]), 0.0);
+        assert!((whole.mean(Kind::Float).double_value(&[]) - 1.0).abs() < 0.1);
+        assert_ne!(whole.get(0), whole.get(1), "each image has its own");
+        let (start, stride) = (1, 3);
+        let _rows = BatchRows {
+            start,
+            len: 4,
+            total: 12,
+            stride,
+        }
+        .enter();
+        tch::manual_seed(3);
+        assert_eq!(drop_channels(ones(4), 0.25), whole.slice(0, start, 12, stride));
+        assert_eq!(drop_channels(ones(4), 0.0), ones(4));
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod vit;
 
 pub(crate) use block::layer_norm;
 pub use block::{Block, BlockOptions, QkvBias, linear_drop_path};
-pub use drop_path::{BatchRows, BatchRowsGuard};
+pub use drop_path::{BatchRows, BatchRowsGuard, drop_channels};
 pub use flops::{block_flops, encoder_flops, linear_flops};
 pub use init::{Init, linear, parameter, project, through, untrained};
 pub use positions::{

@@ -240,15 +240,15 @@ impl Vit {
     /// Output of each block (not normalised), B×(1+N)×D each: for probes by layer (arXiv 2112.10740 Fig. 5).
     #[must_use]
     pub fn layer_features(&self, x: &Tensor) -> Vec<Tensor> {
-        self.features_behind(x, &(0..self.blocks.len()).collect::<Vec<_>>(), false)
+        self.outputs_of(x, &(1..=self.depth()).collect::<Vec<_>>(), false)
     }
 
-    /// Outputs (not normalised) of the blocks of these numbers, from 0, B×(1+N)×D each; a number may come twice.
+    /// Outputs (not normalised) of the blocks of these numbers, counted from 1, B×(1+N)×D each; a number may come twice.
     #[must_use]
-    pub fn features_behind(&self, x: &Tensor, blocks: &[usize], train: bool) -> Vec<Tensor> {
+    pub fn outputs_of(&self, x: &Tensor, blocks: &[usize], train: bool) -> Vec<Tensor> {
         let mut all = Vec::with_capacity(self.blocks.len());
         let _ = self.through_blocks(&self.embed(x), None, train, |x| all.push(x.shallow_clone()));
-        blocks.iter().map(|&n| all[n].shallow_clone()).collect()
+        blocks.iter().map(|&n| all[n - 1].shallow_clone()).collect()
     }
 
     /// Attention of the last block for images B×3×S×S: B×H×(1+N)×(1+N), f32. Row 0 is the class token's, and each row sums to 1.

@@ -38,6 +38,7 @@ pub use registry::{ObjectiveConfig, kind};
 pub use sheet::{Column, Sheet};
 pub use two_views::Pool;
 
+use crate::head::UperNetShape;
 use crate::head::mask_rcnn::Found;
 use crate::model::config::VitConfig;
 use crate::model::{BatchRows, Vit};
@@ -216,6 +217,12 @@ pub trait Plan: Any + Debug + Send + Sync {
 
     /// What its head of classes sees of an image, for a plan that learns them.
     fn class_pool(&self) -> Option<Pool> {
+        None
+    }
+
+    /// The UperNet that its classes of pixels are told apart by, for a plan that has one: what an export must know of it.
+    fn pyramid(&self, model: &VitConfig) -> Option<UperNetShape> {
+        let _ = model;
         None
     }
 

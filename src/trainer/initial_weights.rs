@@ -160,6 +160,41 @@ fn without_other_classes(source: &mut Source, run: &NewRun<'_>) -> Vec<String> {
     out.into_iter().map(|(name, _)| name).collect()
 }
 
+/// Refuses a head of another kind that tells the same classes apart, unless `run.init_partial` allows a new one: somebody who names such weights thinks of
+/// that head.
+fn check_kind_of_head(source: &Source, run: &NewRun<'_>) -> Result<(), TrainError> {
+    let variables = run.vars.variables();
+    let ours = || variables.keys().filter(|name| (run.is_class_head)(name));
+    let theirs: Vec<&String> = source
+        .tensors
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| (run.is_class_head)(name))
+        .collect();
+    let (Some(first), Some(their_first)) = (ours().min(), theirs.iter().min()) else {
+        return Ok(());
+    };
+    if theirs.iter().any(|name| variables.contains_key(*name)) {
+        return Ok(());
+    }
+    let detail = format!(
+        "its head tells the same {} classes apart and is of another kind (it has {their_first}, this run {first})",
+        run.classes.len()
+    );
+    if run.partial {
+        tracing::warn!(
+            "{}: {detail}: a new head, as run.init_partial = true allows",
+            source.place.display()
+        );
+        return Ok(());
+    }
+    Err(bad(
+        &source.place,
+        detail,
+        "set objective.head to that of the weights; or set run.init_partial = true to take the encoder and begin with a new head",
+    ))
+}
+
 /// Puts the weights of a run's newest checkpoint, a checkpoint folder or a safetensors file in place of those that were drawn. With `run.partial` tensors
 /// of the encoder that do not fit stay at random, and are listed.
 ///
@@ -168,6 +203,7 @@ fn without_other_classes(source: &mut Source, run: &NewRun<'_>) -> Vec<String> {
 pub(super) fn load(from: &Path, run: &NewRun<'_>) -> Result<(), TrainError> {
     let mut source = open(from)?;
     let left_out = without_other_classes(&mut source, run);
+    check_kind_of_head(&source, run)?;
     let (model, partial, from) = (run.model, run.partial, source.place.as_path());
     let variables: BTreeMap<String, Tensor> = run.vars.variables().into_iter().collect();
     let (found, mut report) = fit(source.tensors, &variables);

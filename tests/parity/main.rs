@@ -20,6 +20,7 @@ mod simclr;
 mod splitmask_objective;
 mod subjects;
 mod supervised;
+mod upernet;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -136,7 +136,7 @@ fn losses_and_gradients_are_torchvisions() {
     set_params(&vs, &fixture.under("param"));
     let truth = Truth::read(&fixture);
     let x = fixture.input_of(&[(IMAGE, "pixels")], None, None);
-    let blocks = vit.features_behind(&x.views[0].pixels, &blocks_taken(3), true);
+    let blocks = vit.outputs_of(&x.views[0].pixels, &blocks_taken(3), true);
     let ranks = Ranks::alone();
     let losses = detector
         .losses(&blocks, &truth.objects(), &rules(), Sampling::All, Some(&ranks))
@@ -172,7 +172,7 @@ fn what_is_found_is_torchvisions() {
     let Built { vs, vit, detector } = built();
     set_params(&vs, &fixture.under("param"));
     let x = fixture.input_of(&[(IMAGE, "pixels")], None, None);
-    let blocks = tch::no_grad(|| vit.features_behind(&x.views[0].pixels, &blocks_taken(3), false));
+    let blocks = tch::no_grad(|| vit.outputs_of(&x.views[0].pixels, &blocks_taken(3), false));
     let found = detector.find(&blocks, &[[SIDE as f32; 2]; 3], &rules());
     let counts: Vec<i64> = found.iter().map(|f| f.boxes.len() as i64).collect();
     assert_eq!(counts, whole(fixture.get("found.counts")));
@@ -247,7 +247,7 @@ fn drawn_samples_follow_the_seed_and_pictures_without_objects_train() {
         ..rules()
     };
     let losses = |objects: &[Objects<'_>], seed: u64| {
-        let blocks = vit.features_behind(&x.views[0].pixels, &blocks_taken(3), true);
+        let blocks = vit.outputs_of(&x.views[0].pixels, &blocks_taken(3), true);
         detector
             .losses(&blocks, objects, &few, Sampling::Drawn { seed }, Some(&ranks))
             .unwrap()

@@ -27,6 +27,7 @@ fn built(fixture: &Fixture, freeze: Freeze) -> (nn::VarStore, Box<dyn Objective>
         width: 8,
         drop_path: 0.0,
         freeze,
+        ..SegmentConfig::default()
     };
     let vs = nn::VarStore::new(device());
     let objective = config.build(&vs.root(), &Scope::new(&model, 3, 0));

@@ -17,14 +17,14 @@ use crate::{evaluation, rotation};
 pub(crate) const VOCABULARY: i64 = 64;
 pub(crate) const BATCH: i64 = 8;
 
-/// 16 patches, so that the default masks of 224-pixel images must shrink.
+/// 16 patches, so that the default masks of 224-pixel images must shrink; four blocks, of which UperNet sees each.
 pub(crate) fn model() -> VitConfig {
     VitConfig {
         size: VitSize::Nano,
         image: 16,
         patch: 4,
         width: 32,
-        depth: 3,
+        depth: 4,
         heads: 2,
         ..VitConfig::default()
     }
@@ -49,6 +49,7 @@ const SMALL: [(&str, i64); 13] = [
     ("bottleneck", 32),
     ("freeze_last_layer_steps", 0),
     ("classes", 10),
+    ("width", 32),
 ];
 
 /// A config with some of its keys set, where it has them.

@@ -96,16 +96,25 @@ fn what_looks_at_several_images_looks_at_those_of_all_ranks() {
 #[test]
 fn a_mean_over_labelled_pixels_is_that_of_all_ranks() {
     let ground = Ground::with_maps();
-    std::fs::write(ground.config(), with_objective(&ground, "segment", "width = 16\ndrop_path = 0.0\n")).unwrap();
-    let of = |world: usize| trace(&ground, &format!("segment-{world}"), world, &["data.map_reduce_zero=true"]);
-    let (want, have) = (of(1), of(2));
-    assert!(
-        want.iter().all(|step| step["unlabelled_pixels"].as_f64() > Some(0.3)),
-        "{:?}",
-        want[0]
-    );
-    close(&want[..3], &have[..3], 1e-5);
-    close(&want, &have, 1e-3);
+    // UperNet drops channels too, each rank those of its own images.
+    for head in ["", "head = \"upernet\"\nauxiliary_width = 8\ndropout = 0.2\n"] {
+        let more = format!("width = 16\ndrop_path = 0.0\n{head}");
+        std::fs::write(ground.config(), with_objective(&ground, "segment", &more)).unwrap();
+        let name = if head.is_empty() { "deconv" } else { "upernet" };
+        let of = |world: usize| {
+            let sets = ["data.map_reduce_zero=true", "model.depth=4"];
+            trace(&ground, &format!("{name}-{world}"), world, &sets)
+        };
+        let (want, have) = (of(1), of(2));
+        assert!(
+            want.iter().all(|step| step["unlabelled_pixels"].as_f64() > Some(0.3)),
+            "{:?}",
+            want[0]
+        );
+        assert_eq!(want[0]["auxiliary"].is_f64(), name == "upernet");
+        close(&want[..3], &have[..3], 1e-5);
+        close(&want, &have, 1e-3);
+    }
 }
 
 /// k-NN, probes and the spread of the features: each rank makes those of its share of the images, also where only the first images of a set count.

@@ -48,13 +48,20 @@ const SMALL: [(&str, u32); 4] = [
     ("freeze_last_layer_steps", 10),
 ];
 
-/// An objective and further keys that make it keep other things.
-const VARIANTS: [(&str, &str, &str); 2] = [
-    ("iBOT", "dino", "ibot_weight = 1.0\n"),
+/// An objective with further keys that make it keep other things, and what else is set for that.
+const VARIANTS: [(&str, &str, &str, &[&str]); 3] = [
+    ("iBOT", "dino", "ibot_weight = 1.0\n", &[]),
     (
         "DINOv2",
         "dino",
         "ibot_weight = 1.0\nkoleo_weight = 0.1\ncentring = \"sinkhorn\"\nseparate_heads = true\nibot_prototypes = 32\n",
+        &[],
+    ),
+    (
+        "UperNet",
+        "segment",
+        "head = \"upernet\"\nwidth = 16\nauxiliary_width = 8\n",
+        &["--set", "model.depth=4"],
     ),
 ];
 
@@ -75,13 +82,14 @@ fn config_of(ground: &Ground, kind: &splitmask::objective::Kind, more: &str) -> 
 #[test]
 fn a_killed_run_of_each_objective_goes_on_bit_for_bit() {
     let ground = Ground::with_maps();
-    let kinds = splitmask::objective::OBJECTIVES.iter().map(|kind| (kind.name, *kind, ""));
-    let variants = VARIANTS.map(|(name, kind, more)| (name, splitmask::objective::kind(kind).unwrap(), more));
-    for (name, kind, more) in kinds.chain(variants) {
+    let kinds = splitmask::objective::OBJECTIVES.iter().map(|kind| (kind.name, *kind, "", &[][..]));
+    let variants = VARIANTS.map(|(name, kind, more, sets)| (name, splitmask::objective::kind(kind).unwrap(), more, sets));
+    for (name, kind, more, sets) in kinds.chain(variants) {
         std::fs::write(ground.config(), config_of(&ground, kind, more)).unwrap();
         let run = |folder: &str| {
             let set = format!("run.dir=\"{}\"", ground.path(folder).display());
-            ground.train(&["--set", "optim.total_steps=150", "--set", "log.every_steps=10", "--set", &set])
+            let always = ["--set", "optim.total_steps=150", "--set", "log.every_steps=10", "--set", &set];
+            ground.train(&[&always[..], sets].concat())
         };
         let finished = |folder: &str| {
             let output = run(folder).output().unwrap();

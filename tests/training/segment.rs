@@ -8,6 +8,7 @@ use crate::finetune::{SHORT, ask, config, train, weights};
 use crate::ground::Ground;
 
 const OBJECTIVE: &str = "kind = \"segment\"\nwidth = 32\ndrop_path = 0.0";
+const PYRAMID: &str = "kind = \"segment\"\nhead = \"upernet\"\nwidth = 16\nauxiliary_width = 8";
 const WATCH: &str = "[eval]\nwatch = \"segment\"\nevery_steps = 120";
 
 #[test]
@@ -72,17 +73,112 @@ fn a_pretrained_encoder_learns_the_classes_of_pixels_and_draws_maps() {
         "{err}"
     );
 
-    predictions(&ground, &run);
+    predictions(&ground, &run, "answers");
     export(&ground, &run);
+    pyramid(&ground, &run);
+}
+
+/// The other head, from the same door to the same door.
+fn pyramid(ground: &Ground, deconv: &str) {
+    let objective = format!("{PYRAMID}\ndrop_path = 0.0");
+    let text = config(
+        ground,
+        &objective,
+        "[ema]\ndecay = 0.9\n[eval]\nwatch = \"segment\"\nevery_steps = 60",
+    );
+    let from = format!("run.init_from={deconv}");
+    ground.refuses(
+        &text,
+        &["model.depth=2", &from],
+        &["model.depth", "2", "4 or more", "objective.head = \"upernet\""],
+    );
+    ground.refuses(
+        &text,
+        &["model.depth=4", &from],
+        &[
+            "run.init_from",
+            "segmented",
+            "same 5 classes",
+            "of another kind",
+            "objective.head",
+            "run.init_partial",
+        ],
+    );
+    let sets = [
+        "model.depth=4",
+        "optim.total_steps=60",
+        "optim.lr=1e-2",
+        "augment.crop.area=[0.7,1.0]",
+    ];
+    train(ground, "pyramid", &sets);
+    let trace = ground.trace("pyramid");
+    let step = trace.iter().rev().find(|line| line["segmentation"].is_f64()).unwrap();
+    let loss = |name: &str| step[name].as_f64().unwrap();
+    assert!(loss("segmentation") < loss("frequency_guess"), "{step}");
+    assert!(loss("auxiliary") < 5f64.ln(), "{step}");
+    assert!(
+        (loss("segmentation") + 0.4 * loss("auxiliary") - loss("loss")).abs() < 1e-4,
+        "{step}"
+    );
+    let told = trace.iter().find(|line| line["mean_iou"].is_f64()).unwrap();
+    // Always saying "ground" is 0.16.
+    assert!(told["mean_iou"].as_f64().unwrap() > 0.2, "{told}");
+    assert!(image::open(ground.path("pyramid/segments.png")).unwrap().width() > 300);
+
+    let run = ground.path("pyramid").display().to_string();
+    let (code, out, err) = ask(&["eval", "segment", &run, "--json"]);
+    assert_eq!(code, Some(0), "{err}");
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(found["segment"]["mean_iou"], told["mean_iou"], "{out}");
+    let (code, out, err) = ask(&["eval", "segment", &run, "--slide", "--stride", "16"]);
+    assert!(code == Some(0) && out.contains("mean IoU"), "{err}");
+    predictions(ground, &run, "pyramid-answers");
+
+    let exported = |format: &str, weights: &str| {
+        let out = ground.path(&format!("pyramid-{format}-{weights}"));
+        let arguments = ["--format", format, "--weights", weights, "--out"].map(str::to_owned);
+        let end = [out.display().to_string(), "--verify".into()];
+        let all: Vec<String> = ["export".to_owned(), run.clone()].into_iter().chain(arguments).chain(end).collect();
+        (out, ask(&all.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    for weights in ["raw", "ema"] {
+        let (out, (code, told, err)) = exported("hf-upernet", weights);
+        assert!(code == Some(0) && told.contains("verified: 159 tensors"), "{told} {err}");
+        let about: Value = serde_json::from_str(&fs::read_to_string(out.join("config.json")).unwrap()).unwrap();
+        assert_eq!((&about["id2label"]["4"], &about["hidden_size"]), (&"cross".into(), &16.into()));
+        assert_eq!(
+            about["backbone_config"]["out_features"],
+            serde_json::json!(["stage1", "stage2", "stage3", "stage4"])
+        );
+        let truth: std::collections::BTreeMap<String, tch::Tensor> = tch::Tensor::read_safetensors(out.join("verify.safetensors"))
+            .unwrap()
+            .into_iter()
+            .collect();
+        let apart = (&truth["logits"] - &truth["map_logits"]).abs().max().double_value(&[]);
+        assert!(apart < 1e-4, "{weights}: the export and the run's own network differ by {apart}");
+        let card = fs::read_to_string(out.join("README.md")).unwrap();
+        assert!(
+            card.contains("A UperNet tells 5 classes apart") && card.contains("UperNetForSemanticSegmentation.from_pretrained"),
+            "{card}"
+        );
+    }
+    let (_, (code, _, err)) = exported("timm", "raw");
+    assert!(
+        code == Some(64) && err.contains("upernet") && err.contains("--encoder-only"),
+        "{err}"
+    );
+    let (out, (code, _, err)) = exported("safetensors", "raw");
+    assert!(code == Some(0) && !out.join("load_segmenter.py").exists(), "{err}");
+    assert!(fs::read_to_string(out.join("segment.json")).unwrap().contains("\"upernet\""));
 }
 
 /// Maps of a user's own pictures, one of them broken.
-fn predictions(ground: &Ground, run: &str) {
+fn predictions(ground: &Ground, run: &str, answers: &str) {
     let mine = ground.path("mine");
-    fs::create_dir(&mine).unwrap();
+    fs::create_dir_all(&mine).unwrap();
     fs::copy(ground.path("images/class1/03.png"), mine.join("a.png")).unwrap();
     fs::write(mine.join("broken.png"), "no picture").unwrap();
-    let (folder, out) = (mine.display().to_string(), ground.path("answers"));
+    let (folder, out) = (mine.display().to_string(), ground.path(answers));
     let (code, _, err) = ask(&["predict", run, &folder]);
     assert!(code == Some(64) && err.contains("--out"), "{err}");
     let (code, told, err) = ask(&["predict", run, &folder, "--out", &out.display().to_string(), "--json"]);

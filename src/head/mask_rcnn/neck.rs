@@ -12,10 +12,10 @@ use crate::model::Init;
 /// Maps that the pyramid is made of. It adds one more, of every second cell of the last.
 pub const SCALES: usize = 4;
 
-/// Numbers, from 0, of the blocks whose outputs are taken: those at a third, half, two thirds and the end.
+/// Numbers, from 1, of the blocks whose outputs are taken: those at a third, half, two thirds and the end.
 #[must_use]
 pub fn blocks_taken(layers: i64) -> [usize; SCALES] {
-    [1.0 / 3.0, 1.0 / 2.0, 2.0 / 3.0, 1.0].map(|share| (layers as f64 * share).round_ties_even().max(1.0) as usize - 1)
+    [1.0 / 3.0, 1.0 / 2.0, 2.0 / 3.0, 1.0].map(|share| (layers as f64 * share).round_ties_even().max(1.0) as usize)
 }
 
 /// Makes the maps.

@@ -71,7 +71,7 @@ impl Detector {
 
     /// Tokens behind the blocks that are taken.
     fn blocks(&self, images: &Tensor, train: bool) -> Vec<Tensor> {
-        let blocks = || self.vit.features_behind(images, &self.taken, train);
+        let blocks = || self.vit.outputs_of(images, &self.taken, train);
         if self.config.is_frozen() { tch::no_grad(blocks) } else { blocks() }
     }
 

@@ -5,19 +5,21 @@ use tch::nn::Path;
 use tch::{Kind, Reduction, Tensor};
 use torch_ext::ranks::{Ranks, RanksError, Reduce};
 
+use super::heads::{Logits, PixelHead};
 use super::{KIND, SegmentConfig};
-use crate::head::DeconvHead;
 use crate::model::Vit;
 use crate::objective::frequencies::Frequencies;
 use crate::objective::input::shape;
 use crate::objective::{Column, Losses, Objective, ObjectiveError, Plan, Scope, Sheet, StepContext, image, settings};
 use crate::tensor::{StepInput, look};
 
-/// An encoder, and a head that tells the class of each pixel by the encoder's last map.
+/// An encoder, and a head that tells the class of each pixel.
 #[derive(Debug)]
 pub(super) struct Segmenter {
     vit: Vit,
-    head: DeconvHead,
+    head: PixelHead,
+    /// Of the loss of the head's auxiliary logits, where it has these.
+    auxiliary_weight: f64,
     classes: i64,
     frozen: bool,
     /// Of the classes among the pixels.
@@ -33,31 +35,26 @@ impl Segmenter {
         if config.is_frozen() {
             vit.freeze();
         }
-        let doublings = DeconvHead::doublings(at.model.patch).expect("a patch that was checked");
         Self {
-            head: DeconvHead::new(&(vs / "head"), vit.dim(), doublings, config.width.into(), classes as i64),
+            head: PixelHead::new(&(vs / "head"), config, &vit, at.model, classes as i64),
             vit,
+            auxiliary_weight: config.auxiliary_weight,
             classes: classes as i64,
             frozen: config.is_frozen(),
             frequencies: Frequencies::new(at.label_counts, classes, vs.device()),
         }
     }
 
-    /// Logits f32 B×K×h×w of normalised images B×3×S×S, one for each square of 4 pixels.
-    fn logits(&self, images: &Tensor, training: Option<&Ranks>) -> Result<Tensor, RanksError> {
-        let tokens = || self.vit.forward_features(images, training.is_some());
-        let tokens = if self.frozen { tch::no_grad(tokens) } else { tokens() };
-        let side = self.vit.image() / self.vit.patch();
-        // The class token, where there is one, stands before the patches.
-        let patches = tokens.narrow(1, tokens.size()[1] - side * side, side * side);
-        let map = patches.transpose(1, 2).reshape([-1, self.vit.dim(), side, side]);
-        Ok(self.head.forward(&map, training)?.to_kind(Kind::Float))
+    /// Logits of normalised images B×3×S×S.
+    fn logits(&self, images: &Tensor, training: Option<&Ranks>, auxiliary: bool) -> Result<Logits, RanksError> {
+        let seen = || self.head.see(&self.vit, images, training.is_some());
+        let seen = if self.frozen { tch::no_grad(seen) } else { seen() };
+        self.head.forward(&seen, training, auxiliary)
     }
 
-    /// The same for each of S × S pixels.
-    fn pixel_by_pixel(&self, images: &Tensor, training: Option<&Ranks>) -> Result<Tensor, RanksError> {
-        let size = [self.vit.image(), self.vit.image()];
-        Ok(self.logits(images, training)?.upsample_bilinear2d(size, false, None, None))
+    /// Logits of cells bilinearly to S × S pixels.
+    fn of_pixels(&self, cells: &Tensor) -> Tensor {
+        cells.upsample_bilinear2d([self.vit.image(), self.vit.image()], false, None, None)
     }
 
     /// Label maps of a step: i64 B×S×S.
@@ -85,7 +82,8 @@ impl Segmenter {
 impl Objective for Segmenter {
     fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
         let maps = self.maps(x)?;
-        let logits = self.pixel_by_pixel(image(KIND.name, x, &self.vit)?, ctx.training())?;
+        let cells = self.logits(image(KIND.name, x, &self.vit)?, ctx.training(), true)?;
+        let logits = self.of_pixels(&cells.classes);
         look(|| "head".into(), &logits);
         let usable = self.usable(maps);
         let share = |these: &Tensor| these.to_kind(Kind::Float).mean(Kind::Float);
@@ -98,7 +96,8 @@ impl Objective for Segmenter {
         let labelled = labelled.clamp_min(1e-6);
         let targets = maps.where_scalarother(&usable, -1);
         let summed = |log_shares: &Tensor| log_shares.nll_loss_nd::<Tensor>(&targets, None, Reduction::Sum, -1);
-        let loss = summed(&logits.log_softmax(1, Kind::Float)) / &labelled;
+        let loss_of = |logits: &Tensor| summed(&logits.log_softmax(1, Kind::Float)) / &labelled;
+        let loss = loss_of(&logits);
         let among = |these: Tensor| these.logical_and(&usable).sum(Kind::Float) / &labelled;
         // A guess by frequency costs the same at each pixel of a class.
         let class = targets.clamp(0, self.classes - 1).flatten(0, -1);
@@ -114,10 +113,16 @@ impl Objective for Segmenter {
                 .commonest
                 .map(|commonest| ("commonest_class", among(maps.eq(commonest)))),
         );
-        Ok(Losses {
+        let mut losses = Losses {
             stats,
             ..Losses::of_term("segmentation", loss)
-        })
+        };
+        if let Some(auxiliary) = &cells.auxiliary {
+            let loss = loss_of(&self.of_pixels(auxiliary));
+            losses.terms.push(("auxiliary", loss.detach()));
+            losses.total = losses.total + loss * self.auxiliary_weight;
+        }
+        Ok(losses)
     }
 
     fn encoder(&self) -> &Vit {
@@ -125,8 +130,8 @@ impl Objective for Segmenter {
     }
 
     fn take_live(&mut self, plan: &dyn Plan) -> Result<(), ObjectiveError> {
-        // None of its keys is live.
-        settings::<SegmentConfig>(plan, &KIND).map(|_| ())
+        self.auxiliary_weight = settings::<SegmentConfig>(plan, &KIND)?.auxiliary_weight;
+        Ok(())
     }
 
     fn after_step(&mut self, _: &StepContext, skipped: &Tensor) -> Result<(), ObjectiveError> {
@@ -135,7 +140,8 @@ impl Objective for Segmenter {
     }
 
     fn pixel_logits(&self, images: &Tensor) -> Option<Tensor> {
-        Some(self.logits(images, None).expect("an evaluation asks no other rank"))
+        let logits = self.logits(images, None, false);
+        Some(logits.expect("an evaluation asks no other rank").classes)
     }
 
     fn is_class_head(&self, name: &str) -> bool {
@@ -143,7 +149,8 @@ impl Objective for Segmenter {
     }
 
     fn pictures(&self, x: &StepInput) -> Result<Vec<Sheet>, ObjectiveError> {
-        let said = self.pixel_by_pixel(image(KIND.name, x, &self.vit)?, None)?.argmax(1, false);
+        let cells = self.logits(image(KIND.name, x, &self.vit)?, None, false)?;
+        let said = self.of_pixels(&cells.classes).argmax(1, false);
         Ok(vec![Sheet {
             name: KIND.sheets[0].0,
             columns: vec![

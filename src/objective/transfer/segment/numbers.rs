@@ -2,6 +2,11 @@
 
 use crate::objective::{Baseline, Better, CollapseRule, Number, Role, Unit};
 
+const BY_FREQUENCY: Baseline = Baseline {
+    number: "frequency_guess",
+    who: "a model that knows only how many pixels each class has",
+};
+
 /// The numbers of a step.
 pub(super) const NUMBERS: &[Number] = &[
     Number {
@@ -10,10 +15,15 @@ pub(super) const NUMBERS: &[Number] = &[
         role: Role::Term,
         unit: Unit::Nats,
         better: Better::Lower,
-        baseline: Some(Baseline {
-            number: "frequency_guess",
-            who: "a model that knows only how many pixels each class has",
-        }),
+        baseline: Some(BY_FREQUENCY),
+    },
+    Number {
+        name: "auxiliary",
+        help: "The same cross-entropy of UperNet's auxiliary head, in nats.",
+        role: Role::Term,
+        unit: Unit::Nats,
+        better: Better::Lower,
+        baseline: Some(BY_FREQUENCY),
     },
     Number {
         name: "pixel_accuracy",
