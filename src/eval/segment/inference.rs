@@ -162,6 +162,7 @@ impl<'a> Seer<'a> {
                 flip: false,
                 // Support of the bicubic kernel at this reduction.
                 margin: 2.0 * reduction + 1.0,
+                ground: [0; 3],
             };
             self.resampler
                 .view(&Window::whole(picture), Orientation::default(), &draw, self.side, &mut square);
