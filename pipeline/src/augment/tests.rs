@@ -350,7 +350,12 @@ fn a_box_that_begins_exactly_on_a_pixel_reads_no_memory_beside_it() {
             width: 32.0,
             height: 32.0,
         };
-        let draw = CropDraw { area, flip, margin: 3.0 };
+        let draw = CropDraw {
+            area,
+            flip,
+            margin: 3.0,
+            ground: [0; 3],
+        };
         let mut out = vec![];
         Resampler::new().view(&Window::whole(&picture), Orientation::default(), &draw, 64, &mut out);
         out

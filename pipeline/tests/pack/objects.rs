@@ -211,7 +211,7 @@ fn objects_of_a_photograph_that_its_file_turns_are_turned_with_it() {
     let dir = TempDir::new().unwrap();
     let turned = |name: &str| {
         let image = image::DynamicImage::ImageRgb8(picture(40, 20, 1));
-        let mut jpeg = Cursor::new(vec![]);
+        let mut jpeg = std::io::Cursor::new(vec![]);
         image.write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
         let mut jpeg = jpeg.into_inner();
         // Orientation 6: stored lying, seen upright, 20 columns of 40 rows.

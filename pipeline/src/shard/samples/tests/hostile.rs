@@ -160,7 +160,7 @@ proptest! {
             // At least the samples that WebDataset's package has whole: a key with one image by its rules.
             for (_, name, _) in entries.iter().filter(|e| e.0 == b'0' || e.0 == 0) {
                 if let MemberName::Of { key, extension } = MemberName::parse(name.as_bytes())
-                    && matches!(Role::of(extension, &options.images, ""), Role::Image(_))
+                    && matches!(Role::of(extension, &options.images, "", ""), Role::Image(_))
                 {
                     prop_assert!(distinct.contains(shown(key).as_str()), "{} is lost", name);
                 }
