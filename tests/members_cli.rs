@@ -336,7 +336,7 @@ fn objects_are_packed_from_cocos_form_counted_and_drawn() {
     let output = pack(&file);
     assert_eq!(output.status.code(), Some(64), "{}", text(&output));
     assert!(
-        text(&output).contains("objects.json: annotations: none of its 0 annotations"),
+        text(&output).contains("objects.json: annotations: none of its 0 can be packed"),
         "{}",
         text(&output)
     );

@@ -320,10 +320,10 @@ fn files_of_other_images_or_without_a_usable_object_are_refused_with_place_and_v
         (&|f| f["categories"] = json!([]), "categories: there is none"),
         (&|f| f["categories"][0]["name"] = "cat".into(), "categories: \"cat\" stands twice"),
         (&|f| f["categories"][0]["id"] = 3.into(), "categories[2]: id 3 was there before"),
-        (&|f| f["annotations"] = json!([]), "none of its 0 annotations can be packed"),
+        (&|f| f["annotations"] = json!([]), "none of its 0 can be packed"),
         (
             &|f| f["annotations"][0]["bbox"][2] = 0.into(),
-            "none of its 1 annotations can be packed; 1 zero_area: a/0.png: annotation 0: bbox",
+            "none of its 1 can be packed; 1 zero_area: a/0.png: annotation 0: bbox",
         ),
         (&|f| f["annotations"][0]["bbox"] = "?".into(), "line 1, column"),
         (&|f| *f = json!([]), "line 1, column"),

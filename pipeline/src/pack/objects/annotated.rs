@@ -82,6 +82,7 @@ impl Annotations {
                 id: picture.id,
                 width: picture.width,
                 height: picture.height,
+                lost: 0,
                 annotations: vec![],
             })
             .collect();
@@ -92,9 +93,12 @@ impl Annotations {
                 (None, _) => drop_one(&mut self.dropped, "unknown_picture", || {
                     told(format!("image_id {image} is none of images"))
                 }),
-                (_, None) => drop_one(&mut self.dropped, "unknown_category", || {
-                    told(format!("category_id {category} is none of categories"))
-                }),
+                (Some(place), None) => {
+                    pictures[*place].lost += 1;
+                    drop_one(&mut self.dropped, "unknown_category", || {
+                        told(format!("category_id {category} is none of categories"))
+                    });
+                }
                 (Some(place), Some(class)) => pictures[*place].annotations.push((*class, annotation)),
             }
         }

@@ -32,7 +32,7 @@ impl ObjectCounts {
         self.masks += objects.masks;
         self.mask_pixels += objects.mask_pixels;
         self.negatives += u64::from(objects.is_empty());
-        self.emptied += u64::from(objects.is_empty() && !objects.dropped.is_empty());
+        self.emptied += u64::from(objects.is_empty() && (objects.lost > 0 || !objects.dropped.is_empty()));
         self.clipped += objects.clipped;
         self.masks_cut += objects.masks_cut;
         drop_more(&mut self.dropped, &objects.dropped);

@@ -21,6 +21,8 @@ pub(in crate::pack) struct PreparedObjects {
     pub(in crate::pack) mask_pixels: u64,
     pub(in crate::pack) clipped: u64,
     pub(in crate::pack) masks_cut: u64,
+    /// Annotations of the image that were left out before.
+    pub(in crate::pack) lost: u64,
     pub(in crate::pack) dropped: Dropped,
 }
 
@@ -47,6 +49,7 @@ pub(in crate::pack) fn prepare(picture: &Annotated, head: &Header, became: &Beca
         mask_pixels: 0,
         clipped: 0,
         masks_cut: 0,
+        lost: picture.lost,
         dropped: Dropped::default(),
     };
     let mut member = ObjectMember {
