@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Encoder, ExportError, Layout, Tensors, upernet};
+use super::{Encoder, ExportError, Layout, Tensors, pyramid};
 use crate::head::UperNetShape;
 use crate::model::project;
 
@@ -63,7 +63,7 @@ impl ClassHead {
     pub fn of_pixels(rest: &mut Tensors, shape: UperNetShape, names: Vec<String>) -> Self {
         let (tensors, kept) = std::mem::take(rest)
             .into_iter()
-            .partition(|(name, _)| name.starts_with(upernet::PREFIX));
+            .partition(|(name, _)| name.starts_with(pyramid::PREFIX));
         *rest = kept;
         Self {
             seen: Seen::Blocks(shape),
@@ -218,7 +218,7 @@ impl Encoder {
         };
         let images = images.to_kind(Kind::Float);
         let tokens = match head.seen {
-            Seen::Blocks(shape) => return upernet::logits(&vit, head, &shape, &images).map(Some),
+            Seen::Blocks(shape) => return pyramid::logits(&vit, &head.tensors, &shape, head.names.len() as i64, &images).map(Some),
             Seen::Patches => vit.unnormed_features(&images, false),
             Seen::ClassToken | Seen::NormedPatches => vit.forward_features(&images, false),
         };

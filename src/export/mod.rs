@@ -11,6 +11,7 @@ mod head;
 mod import;
 mod names;
 mod plain;
+mod pyramid;
 #[cfg(test)]
 mod tests;
 mod timm;

@@ -3,17 +3,15 @@
 //! Not `BeitForSemanticSegmentation`, which cannot see the output of the last block.
 
 use serde_json::json;
-use tch::{Device, Kind, Tensor, nn};
+use tch::{Device, Kind, Tensor};
 
+use super::pyramid::PREFIX;
 use super::{Card, ClassHead, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, beit, preprocessor};
-use crate::head::{AUXILIARY_MAP, POOLS, UperNet, UperNetShape};
-use crate::model::Vit;
+use crate::head::{AUXILIARY_MAP, POOLS, UperNetShape};
 
 /// `--format hf-upernet`.
 pub(super) struct HfUperNet;
 
-/// Where the head's parameters stand in a checkpoint.
-pub(super) const PREFIX: &str = "head.upernet.";
 /// Before the encoder's tensors.
 const BACKBONE: &str = "backbone.";
 /// Of the encoder's tensors: the last norm, through which nothing goes that is seen.
@@ -93,24 +91,6 @@ fn pyramid(encoder: &Encoder) -> (&ClassHead, UperNetShape) {
         ) => (head, *shape),
         _ => unreachable!("refused by express"),
     }
-}
-
-/// Logits f32 B×K×h×w of a head on an encoder.
-pub(super) fn logits(vit: &Vit, head: &ClassHead, shape: &UperNetShape, images: &Tensor) -> Result<Tensor, ExportError> {
-    let vars = nn::VarStore::new(Device::Cpu);
-    let net = UperNet::new(&(vars.root() / "head" / "upernet"), vit.dim(), shape, head.names.len() as i64);
-    let variables: Tensors = vars.variables().into_iter().collect();
-    for (name, variable) in &variables {
-        let tensor = head
-            .tensors
-            .get(name)
-            .filter(|tensor| tensor.size() == variable.size())
-            .ok_or_else(|| ExportError::Tensors(format!("there is no {name} of shape {:?}", variable.size())))?;
-        tch::no_grad(|| variable.shallow_clone().copy_(tensor));
-    }
-    let maps = UperNetShape::maps(&vit.outputs_of(images, &shape.blocks, false));
-    let seen = net.necked(&maps, None).and_then(|maps| net.logits(&maps, None));
-    Ok(seen.expect("no other rank is asked").to_kind(Kind::Float))
 }
 
 impl Exporter for HfUperNet {

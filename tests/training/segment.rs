@@ -117,7 +117,7 @@ fn pyramid(ground: &Ground, deconv: &str) {
     assert!(loss("segmentation") < loss("frequency_guess"), "{step}");
     assert!(loss("auxiliary") < 5f64.ln(), "{step}");
     assert!(
-        (loss("segmentation") + 0.4 * loss("auxiliary") - loss("loss")).abs() < 1e-4,
+        (loss("segmentation") + 0.4 * loss("auxiliary") - loss("total")).abs() < 1e-4,
         "{step}"
     );
     let told = trace.iter().find(|line| line["mean_iou"].is_f64()).unwrap();
