@@ -92,6 +92,13 @@ impl Ground {
     /// in COCO's form stays as `objects.json`.
     pub(crate) fn with_objects() -> Self {
         let ground = Self::new();
+        ground.pack_objects();
+        ground
+    }
+
+    /// Packs the pictures with objects, see [`Ground::with_objects`].
+    pub(crate) fn pack_objects(&self) {
+        let ground = self;
         let (mut images, mut annotations) = (vec![], vec![]);
         for (class, n) in (0..4u32).flat_map(|class| (0..40u32).map(move |n| (class, n))) {
             let id = images.len() + 1;
@@ -128,7 +135,6 @@ impl Ground {
             .arg(ground.path("objects"))
             .args(["--val-share", "0.2", "--shard-size", "100KiB", "--coco"])
             .arg(ground.path("objects.json")));
-        ground
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -41,7 +41,13 @@ fn the_trace_after_five_kills_equals_the_undisturbed_one() {
 }
 
 /// Sizes and waits of published recipes that a short run on a CPU cannot afford, for whoever has a key of that name.
-const SMALL: [(&str, u32); 4] = [
+const SMALL: [(&str, u32); 10] = [
+    ("channels", 16),
+    ("box_width", 32),
+    ("mask_width", 16),
+    ("candidates", 64),
+    ("proposals", 32),
+    ("regions", 24),
     ("prototypes", 64),
     ("hidden", 64),
     ("bottleneck", 16),
@@ -72,6 +78,15 @@ fn config_of(ground: &Ground, kind: &splitmask::objective::Kind, more: &str) -> 
     let (_, after) = rest.split_once("[optim]").unwrap();
     let small = SMALL.iter().filter(|(key, _)| kind.keys().any(|k| k.name == *key));
     let small: String = small.map(|(key, size)| format!("{key} = {size}\n")).collect();
+    // Objects are packed by themselves.
+    let asked = (kind.variants)()[0].request(&splitmask::objective::Scope::new(&Default::default(), 8, 64));
+    let before = match asked.objects {
+        Some(_) => before.replace(
+            &ground.path("data").display().to_string(),
+            &ground.path("objects").display().to_string(),
+        ),
+        None => before.to_owned(),
+    };
     format!(
         "{before}[objective]\nkind = \"{}\"\n{small}{more}[ema]\ndecay = 0.9\n[optim]{after}",
         kind.name
@@ -82,6 +97,7 @@ fn config_of(ground: &Ground, kind: &splitmask::objective::Kind, more: &str) -> 
 #[test]
 fn a_killed_run_of_each_objective_goes_on_bit_for_bit() {
     let ground = Ground::with_maps();
+    ground.pack_objects();
     let kinds = splitmask::objective::OBJECTIVES.iter().map(|kind| (kind.name, *kind, "", &[][..]));
     let variants = VARIANTS.map(|(name, kind, more, sets)| (name, splitmask::objective::kind(kind).unwrap(), more, sets));
     for (name, kind, more, sets) in kinds.chain(variants) {

@@ -90,9 +90,9 @@ fn read(registry: &Registry) -> Counters {
         for metric in family.get_metric() {
             let label = metric.get_label().first().map_or("", |l| l.value());
             let value = if counts {
-                metric.get_counter().value()
+                metric.get_counter().get_value()
             } else {
-                metric.get_gauge().value()
+                metric.get_gauge().get_value()
             };
             found.insert((name.to_owned(), label.to_owned()), value);
         }
