@@ -27,7 +27,7 @@ use crate::trainer::batch_exceeds;
 /// Explain a config file: what differs from the defaults, what follows from it, what is wrong. Reads only, writes nothing.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  splitmask check-config configs/demo.toml\n  splitmask check-config configs/demo.toml --set train.batch=64\n  splitmask check-config new.toml --against runs/demo/last-good.toml\n  splitmask check-config configs/vit-s16.toml --measure      # how long it takes here, and how much memory"
+    after_help = "Examples:\n  splitmask check-config configs/demo.toml\n  splitmask check-config configs/demo.toml --set train.batch=64\n  splitmask check-config new.toml --against runs/demo/last-good.toml\n  splitmask check-config configs/vit-s16.toml --measure   # time and memory it takes here"
 )]
 pub(crate) struct CheckConfigArgs {
     /// Config file.

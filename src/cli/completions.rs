@@ -10,7 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   source <(splitmask completions bash)                                        # this shell only
   splitmask completions bash > ~/.local/share/bash-completion/completions/splitmask
-  splitmask completions zsh > ~/.zfunc/_splitmask                             # with fpath+=(~/.zfunc) before compinit
+  splitmask completions zsh > ~/.zfunc/_splitmask   # with fpath+=(~/.zfunc) before compinit
   splitmask completions fish > ~/.config/fish/completions/splitmask.fish
 A wheel or tarball has all three where these shells look for them.";
 

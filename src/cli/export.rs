@@ -31,7 +31,8 @@ Examples:
   splitmask export runs/demo --format timm --out exports/demo-timm
   splitmask export runs/demo --format hf-vit --out exports/demo-hf --verify
   splitmask export runs/finetune-demo --format timm --out exports/classifier --verify
-  splitmask export runs/demo/checkpoints/step-00000400 --format hf-beit --out exports/demo-beit --dtype bf16 --verify --python python3
+  splitmask export runs/demo/checkpoints/step-00000400 --format hf-beit \\
+    --out exports/demo-beit --dtype bf16 --verify --python python3
 Each format has its own config.json: use one folder for each.";
 
 /// Write a pre-trained encoder or a classifier as timm or transformers load it.
@@ -115,15 +116,20 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
         DtypeArg::Bf16 => Dtype::Bf16,
     };
     let snapshot = checkpoint::load(&folder)?;
-    let card = card(&folder, &config, &snapshot.progress, weights);
+    let mut card = card(&folder, &config, &snapshot.progress, weights);
     let (mut encoder, mut rest) = Parts::of(snapshot.model, weights, &folder)?.into_encoder(config.model.clone());
+    if args.encoder_only {
+        // What remains is what any encoder has beside it.
+        rest.retain(|name, _| name == "mask_token");
+        card.pixel_classes = None;
+    }
     if let Some(pool) = config.objective.class_pool().filter(|_| !args.encoder_only) {
         encoder.head = ClassHead::taken_from(&mut rest, pool == Pool::Class, &snapshot.progress.classes);
     }
     if let Some(PixelClasses {
         names,
         pyramid: Some(shape),
-    }) = card.pixel_classes.clone().filter(|_| !args.encoder_only)
+    }) = card.pixel_classes.clone()
     {
         encoder.head = Some(ClassHead::of_pixels(&mut rest, shape, names));
     }
@@ -155,8 +161,16 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
     say!(
         "verified: {tensors} tensors, {values} values, names and shapes as the format asks; what it answers differs by {difference:.1e} at most"
     );
-    if config.objective.classes_of() == ClassesOf::Pixels {
-        leave_logits(&args.out, &folder, &config, weights)?;
+    if card.pixel_classes.is_some() {
+        match dtype {
+            Dtype::F32 => leave_logits(&args.out, &folder, &config, weights)?,
+            Dtype::Bf16 => say!("logits of pixels are compared by setup/verify_export.py where --dtype is f32"),
+        }
+    }
+    if args.format.0.name() == "safetensors" && config.model.relative_bias && card.pixel_classes.is_some() {
+        say!(
+            "no load_segmenter.py: it loads the encoder with timm, whose class has no relative position bias; segment.json has the geometry"
+        );
     }
     match &args.python {
         Some(python) => check_with(python, &args.out),

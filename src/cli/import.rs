@@ -17,8 +17,10 @@ out. With --image or --config the position table is interpolated to that image s
 const EXAMPLES: &str = "\
 Examples:
   splitmask import vit_small.safetensors --format timm --out start.safetensors
-  splitmask import hf/model.safetensors --format hf-vit --image 112 --out start.safetensors
-  splitmask import deit.safetensors --format deit --config configs/small-data.toml --out start.safetensors
+  splitmask import hf/model.safetensors --format hf-vit --image 112 \\
+    --out start.safetensors
+  splitmask import deit.safetensors --format deit --config configs/small-data.toml \\
+    --out start.safetensors
 Then: splitmask train --config configs/small-data.toml --set run.init_from=start.safetensors";
 
 /// Take a vision transformer of timm, DeiT or transformers as a start.

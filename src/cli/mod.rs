@@ -129,3 +129,24 @@ pub fn main() -> ExitCode {
     }
     ExitCode::from(code as u8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples(command: &clap::Command, found: &mut Vec<String>) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        found.extend(help.lines().map(str::to_owned));
+        command.get_subcommands().for_each(|below| examples(below, found));
+    }
+
+    /// Help breaks longer lines where they no longer can be typed.
+    #[test]
+    fn examples_of_every_verb_fit_a_window_of_100_columns() {
+        let mut lines = vec![];
+        examples(&Cli::command(), &mut lines);
+        assert!(lines.iter().filter(|line| line.starts_with("  splitmask")).count() > 40);
+        let long: Vec<&String> = lines.iter().filter(|line| line.chars().count() > 98).collect();
+        assert!(long.is_empty(), "{long:#?}");
+    }
+}

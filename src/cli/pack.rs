@@ -31,7 +31,8 @@ const EXAMPLES: &str = "\
 Examples:
   splitmask pack ~/Pictures data/pictures
   splitmask pack photos data/photos --longest-side 512 --encode jpeg:90 --val-share 0.1
-  splitmask pack clipart data/clipart --longest-side 128 --background white --square --val-share 0.2 --min-class 20
+  splitmask pack clipart data/clipart --longest-side 128 --background white --square \\
+    --val-share 0.2 --min-class 20
   splitmask pack birds/train data/birds --val birds/val
   splitmask pack photos data/street --coco objects.json --val-share 0.1
 Then:

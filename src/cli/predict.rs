@@ -39,7 +39,8 @@ Examples:
   splitmask predict runs/finetune-demo/checkpoints/best ~/Pictures/new --top 1
   splitmask predict runs/finetune-demo ~/Pictures/new --json > classes.json
   splitmask predict runs/segment-scenes ~/Pictures/new --out maps
-  splitmask predict runs/detect-scenes photos --out found --coco val.json && splitmask eval detections val.json found/results.json
+  splitmask predict runs/detect-scenes photos --out found --coco val.json \\
+    && splitmask eval detections val.json found/results.json
 A probability says how sure the network is among the classes that it learnt; it knows no others, and an image of none of them gets one all the same.";
 
 /// Name the classes of your own images or of their pixels, or find objects in them, by a run that learnt it.

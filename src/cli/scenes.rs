@@ -31,9 +31,12 @@ No drawing is in scenes of both sets. The same drawings and options give the sam
 const EXAMPLES: &str = "\
 Example:
   splitmask scenes data/openclipart/usr/share/openclipart/png data/scenes-files
-  splitmask pack data/scenes-files/images/train data/scenes --val data/scenes-files/images/val --class none \\
-    --maps data/scenes-files/maps/train --val-maps data/scenes-files/maps/val --map-classes data/scenes-files/classes.txt \\
-    --coco data/scenes-files/objects/train.json --val-coco data/scenes-files/objects/val.json";
+  splitmask pack data/scenes-files/images/train data/scenes \\
+    --val data/scenes-files/images/val --class none \\
+    --maps data/scenes-files/maps/train --val-maps data/scenes-files/maps/val \\
+    --map-classes data/scenes-files/classes.txt \\
+    --coco data/scenes-files/objects/train.json \\
+    --val-coco data/scenes-files/objects/val.json";
 
 /// Compose scenes with label maps and objects from drawings, to try segmentation and detection on.
 #[derive(Args)]

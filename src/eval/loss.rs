@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use prometheus::Gauge;
 use splitmask_pipeline::bucket::classes::ClassMap;
-use splitmask_pipeline::types::Batch;
+use splitmask_pipeline::types::{Batch, UNLABELLED};
 use tch::Tensor;
 use torch_ext::Autocast;
 
@@ -27,7 +27,7 @@ impl Evaluation for ValidationLoss {
     }
 
     fn doc(&self) -> &'static str {
-        "Loss of the objective on data.val, on centre crops and without drop path: needs no labels."
+        "Loss of the objective on data.val, on centre crops and without drop path: needs the labels that the objective learns, if any."
     }
 
     fn number(&self) -> &'static str {
@@ -63,20 +63,22 @@ impl Evaluation for ValidationLoss {
         let mut set = subject
             .sets
             .val_as(subject.training.request, subject.training.words.tokenizer(), size)?;
-        let classes = subject
-            .training
-            .classes
-            .map(|learnt| ClassMap::new(named(&set.names), named(learnt)));
-        // What is learnt of objects is marked in members of their own.
-        let learns_objects = subject.training.request.objects.is_some();
-        let objects = match subject.training.classes.filter(|_| learns_objects) {
-            Some(learnt) => {
-                let set = subject.sets.val_set()?;
-                let theirs = set.object_classes().map_or(&[][..], |objects| &objects.classes);
-                Some(ClassMap::new(named(theirs), named(learnt)))
-            }
-            None => None,
+        // Classes by their numbers in the run: of images, or of what members of their own say of pixels and objects.
+        let learns = &subject.training.request;
+        let theirs = match (&learns.map, &learns.objects) {
+            (None, None) => set.names.clone(),
+            (Some(_), _) => subject
+                .sets
+                .val_set()?
+                .map_classes()
+                .map_or_else(Vec::new, |maps| maps.learnt(subject.sets.data.map_reduce_zero).0.to_vec()),
+            (None, Some(_)) => subject
+                .sets
+                .val_set()?
+                .object_classes()
+                .map_or_else(Vec::new, |objects| objects.classes.clone()),
         };
+        let classes = subject.training.classes.map(|learnt| ClassMap::new(named(&theirs), named(learnt)));
         let (mut sum, mut batches, mut images, mut warning) = (0.0, 0usize, 0usize, None);
         let (mut labelled, mut left) = (0, String::new());
         while batches < most {
@@ -94,11 +96,11 @@ impl Evaluation for ValidationLoss {
             if let Some(classes) = &classes {
                 batch.labels.iter_mut().for_each(|label| *label = classes.label(*label));
                 labelled += batch.labels.iter().filter(|label| **label >= 0).count();
-            }
-            if let Some(classes) = &objects {
+                let pixel = |class: i16| i16::try_from(classes.label(class.into())).unwrap_or(UNLABELLED);
+                batch.maps.iter_mut().for_each(|class| *class = pixel(*class));
                 // An unknown class lies beyond all that are learnt: it is left out of the loss, and counted.
-                let label = |class: u32| u32::try_from(classes.label(class.into())).unwrap_or(u32::MAX);
-                batch.objects.iter_mut().for_each(|object| object.class = label(object.class));
+                let object = |class: u32| u32::try_from(classes.label(class.into())).unwrap_or(u32::MAX);
+                batch.objects.iter_mut().for_each(|found| found.class = object(found.class));
             }
             sum += batch_loss(subject, &batch)?;
             batches += 1;
@@ -111,7 +113,7 @@ impl Evaluation for ValidationLoss {
         if batches == 0 {
             return Err(EvalError::Empty { place: set.place });
         }
-        if classes.is_some() && !learns_objects && labelled == 0 {
+        if classes.is_some() && learns.map.is_none() && learns.objects.is_none() && labelled == 0 {
             return Err(EvalError::NoLabels { place: set.place });
         }
         let asked = subject.eval.max_queries;

@@ -86,6 +86,14 @@ pub enum PackError {
         /// As given.
         output: PathBuf,
     },
+    /// A label map of one image is itself among the images.
+    #[error("{}: is the label map of {}, and among the images to pack", map.display(), image.display())]
+    MapIsImage {
+        /// The map.
+        map: PathBuf,
+        /// The image that it belongs to; it may be the map itself.
+        image: PathBuf,
+    },
     /// Another process packs to the same place.
     #[error("{}: another `splitmask pack` is writing there", output.display())]
     Busy {
@@ -159,6 +167,9 @@ impl PackError {
             Self::OutputDangling { .. } => Some("is its disk mounted? make the folder that it leads to, or choose another output"),
             Self::OutputMounted { .. } => Some("choose a folder in it"),
             Self::InputInOutput { .. } => Some("put the shards beside the images, not around them"),
+            Self::MapIsImage { .. } => {
+                Some("keep the maps in a folder that holds none of the images: the map of IMAGES/a/b.jpg is MAPS/a/b.png")
+            }
             Self::Busy { .. } => Some("wait for it, or choose another output"),
             Self::BadOption { .. } | Self::Worker(_) => None,
             Self::Io { source, .. } => match source.kind() {

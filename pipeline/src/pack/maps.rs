@@ -37,24 +37,30 @@ impl MapOptions {
     /// Checks that the folders go with those of the images, and that the names can be used.
     pub(super) fn validate(&self, val: Option<&Path>) -> Result<(), PackError> {
         let bad = |key, value: String, allowed| Err(PackError::BadOption { key, value, allowed });
-        if val.is_some() != self.val_folder.is_some() {
-            let value = self
-                .val_folder
-                .as_ref()
-                .map_or("none".into(), |folder| folder.display().to_string());
-            return bad(
-                "folder of validation maps",
-                value,
-                "one where a folder of validation images is named, and only there",
-            );
+        match (val, &self.val_folder) {
+            (Some(_), None) => {
+                return bad(
+                    "--val-maps",
+                    "none".into(),
+                    "the folder of the maps of the validation images that --val names",
+                );
+            }
+            (None, Some(folder)) => {
+                return bad(
+                    "--val-maps",
+                    folder.display().to_string(),
+                    "none without --val: the maps of all images are in --maps",
+                );
+            }
+            _ => {}
         }
         if self.ignore > 65_535 {
-            return bad("ignored number of maps", self.ignore.to_string(), "0 to 65535");
+            return bad("--map-ignore", self.ignore.to_string(), "0 to 65535");
         }
         let mut sorted = self.classes.clone();
         sorted.sort();
         match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(twice) => bad("classes of maps", twice[0].clone(), "names that differ: sets are matched by them"),
+            Some(twice) => bad("--map-classes", twice[0].clone(), "names that differ: sets are matched by them"),
             None => Ok(()),
         }
     }

@@ -36,13 +36,18 @@ impl ObjectOptions {
 
     /// Checks that the files go with the folders of the images.
     pub(super) fn validate(&self, val: Option<&Path>) -> Result<(), PackError> {
-        if val.is_some() == self.val_file.is_some() {
-            return Ok(());
-        }
+        let (value, allowed) = match (val, &self.val_file) {
+            (Some(_), None) => ("none".into(), "the file of the objects in the validation images that --val names"),
+            (None, Some(file)) => (
+                file.display().to_string(),
+                "none without --val: the objects of all images are in --coco",
+            ),
+            _ => return Ok(()),
+        };
         Err(PackError::BadOption {
-            key: "file of validation objects",
-            value: self.val_file.as_ref().map_or("none".into(), |file| file.display().to_string()),
-            allowed: "one where a folder of validation images is named, and only there",
+            key: "--val-coco",
+            value,
+            allowed,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What is to be packed: the images of the input in the order of packing, each with its class and its set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -141,6 +141,7 @@ pub(super) fn scan(
         found.map = options.maps.as_ref().map(|maps| maps.path(found, set));
         found.objects = annotations.and_then(|annotations| annotations.of(found, set));
     }
+    keep_maps_apart(&images)?;
     if matches!(division, Division::Share(_)) {
         split::by_share(&mut images, options.val_share, classes.len());
     }
@@ -153,6 +154,19 @@ pub(super) fn scan(
         resembled,
         rest,
     })
+}
+
+/// Refuses maps that would be packed as images as well, with themselves or nothing for their map.
+fn keep_maps_apart(images: &[Found]) -> Result<(), PackError> {
+    let paths: HashSet<&Path> = images.iter().map(|found| found.path.as_path()).collect();
+    let taken_twice = |found: &&Found| found.map.as_deref().is_some_and(|map| paths.contains(map));
+    match images.iter().find(taken_twice) {
+        Some(found) => Err(PackError::MapIsImage {
+            map: found.map.clone().unwrap_or_default(),
+            image: found.path.clone(),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn refuse_nothing(options: &PackOptions, train: &[ImageFile], val: &[ImageFile], rest: &Rest) -> Result<(), PackError> {

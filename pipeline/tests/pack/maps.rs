@@ -94,6 +94,18 @@ fn maps_are_found_by_path_counted_and_refused_by_reason() {
 }
 
 #[test]
+fn maps_that_lie_among_the_images_are_refused() {
+    let dir = tree();
+    put(dir.path(), "images/a/9.jpg", &bytes(&picture(40, 20, 9), ImageFormat::Jpeg));
+    put(dir.path(), "images/a/9.png", &halves(40, 20, 1));
+    let mut beside = options(dir.path());
+    beside.maps.as_mut().unwrap().folder = dir.path().join("images");
+    let error = run(&beside).unwrap_err();
+    assert!(matches!(error, PackError::MapIsImage { .. }), "{error}");
+    assert!(error.to_string().contains("among the images to pack"), "{error}");
+}
+
+#[test]
 fn what_changes_an_image_changes_its_map() {
     let dir = tree();
     let options = PackOptions {

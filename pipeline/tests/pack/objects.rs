@@ -284,7 +284,7 @@ fn a_folder_of_validation_images_has_a_file_of_its_own() {
     let val_file = Some(dir.path().join("val.json"));
     let report = both(val_file.clone()).unwrap();
     assert_eq!(report.val.unwrap().objects.unwrap().objects, [0, 0, 1]);
-    assert!(both(None).unwrap_err().to_string().starts_with("file of validation objects = none"));
+    assert!(both(None).unwrap_err().to_string().starts_with("--val-coco = none"));
     let mut other = coco(&["0.png"], vec![]);
     other["categories"][0]["name"] = "bush".into();
     of_val(&other);

@@ -30,12 +30,17 @@ its inpainting loss is below it. A perplexity under 50, or a commonest word abov
 
 const EXAMPLES: &str = "\
 Examples:
-  splitmask codebook data/photos/train --out data/photos/words.safetensors --picture words.png
-  splitmask codebook data/clipart/train --out words.safetensors --words 1024 --image 64 --patch 8 --pixels raw
-  splitmask codebook data/photos/train --out words.safetensors --kind k-means --samples 500000
+  splitmask codebook data/photos/train --out data/photos/words.safetensors \\
+    --picture words.png
+  splitmask codebook data/clipart/train --out words.safetensors --words 1024 --image 64 \\
+    --patch 8 --pixels raw
+  splitmask codebook data/photos/train --out words.safetensors --kind k-means \\
+    --samples 500000
   splitmask codebook --out words.safetensors --kind random-projection --range 0,1
-  splitmask codebook data/photos/train --out dvae.safetensors --kind dvae --steps 50000 --picture rebuilt.png
-  splitmask codebook data/photos/train --out dvae.safetensors --kind dvae --weights dall-e-encoder.safetensors
+  splitmask codebook data/photos/train --out dvae.safetensors --kind dvae --steps 50000 \\
+    --picture rebuilt.png
+  splitmask codebook data/photos/train --out dvae.safetensors --kind dvae \\
+    --weights dall-e-encoder.safetensors
 Then set codebook.path in the training config, with model.image and model.patch as --image and --patch here.";
 
 /// Make a vocabulary of visual words for a set of images.

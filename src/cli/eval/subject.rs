@@ -54,10 +54,6 @@ impl SubjectArgs {
         Ok((folder, config))
     }
 
-    pub(super) fn weights<'a>(&self, folder: &'a Path) -> Option<&'a Path> {
-        (!self.random_init).then_some(folder)
-    }
-
     /// Prints a score; `more` are further fields of the JSON.
     pub(super) fn tell(
         &self,
@@ -134,15 +130,21 @@ pub(super) struct Measured<'a> {
 }
 
 impl<'a> Measured<'a> {
-    /// A checkpoint's weights, or the random initialisation of its config.
-    pub(super) fn of(config: &'a Config, weights: Option<&Path>) -> Result<Self, CliError> {
+    /// The weights of the checkpoint in `folder`, or the random initialisation of its config; in both cases for the checkpoint's classes.
+    pub(super) fn of(config: &'a Config, folder: &Path, subject: &SubjectArgs) -> Result<Self, CliError> {
         if config.data.val.is_empty() {
             return Err(CliError::usage(
                 "data.val is empty: there is nothing to measure on",
                 "name shards: --val URL".to_owned(),
             ));
         }
-        let network = Network::of(config, weights)?;
+        let network = match subject.random_init {
+            true => Network {
+                classes: checkpoint::read(folder)?.progress.classes,
+                ..Network::of(config, None)?
+            },
+            false => Network::of(config, Some(folder))?,
+        };
         let asked = config.objective.request(&scope(config, network.words.len()));
         let request = Arc::new(network.words.request(asked));
         Ok(Self {

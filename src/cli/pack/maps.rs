@@ -41,7 +41,15 @@ impl MapArgs {
 /// Names of classes, one a line.
 fn class_names(file: &Path) -> Result<Vec<String>, CliError> {
     let text = std::fs::read_to_string(file).map_err(|e| CliError::usage(format!("--map-classes {}: {e}", file.display()), None))?;
+    // Some editors begin a file with a mark of its encoding.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    if names.is_empty() {
+        return Err(CliError::usage(
+            format!("--map-classes {}: names no class", file.display()),
+            "one name a line, in the order of the numbers; without --map-classes they are called class 0, class 1 …".to_owned(),
+        ));
+    }
     match names.iter().position(String::is_empty) {
         Some(line) => Err(CliError::usage(
             format!("--map-classes {}: line {} is empty", file.display(), line + 1),

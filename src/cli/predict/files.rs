@@ -83,7 +83,7 @@ pub(super) fn refuse_unreadable(bad: usize, named: usize, json: bool) -> Result<
         0 => Ok(()),
         bad => Err(CliError::usage(
             format!("{bad} of {named} files could not be read as images"),
-            (!json).then(|| "they are named above; the others were answered".to_owned()),
+            (!json && bad < named).then(|| "they are named above; the others were answered".to_owned()),
         )),
     }
 }

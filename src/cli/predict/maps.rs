@@ -41,17 +41,18 @@ struct Answer {
     classes: Vec<Part>,
 }
 
-/// Names of the files of one image: its own name without the ending, and a number where another one has it.
+/// What the files of one image are called, `NAME.png` and `NAME.overlay.png`: its own name without the ending, and a number where one of these is taken.
+/// `taken`: names without `.png`.
 pub(super) fn stem(file: &Path, taken: &mut HashSet<String>) -> String {
     let name = file
         .file_stem()
         .map_or_else(|| "image".into(), |name| name.to_string_lossy().into_owned());
-    let names = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}")));
+    let mut names = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}")));
+    let files = |name: &str| [name.to_owned(), format!("{name}.overlay")];
     let free = names
-        .into_iter()
-        .find(|name| !taken.contains(name))
+        .find(|name| files(name).iter().all(|file| !taken.contains(file)))
         .expect("there is a free number");
-    taken.insert(free.clone());
+    taken.extend(files(&free));
     free
 }
 
@@ -139,6 +140,12 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
 
 /// Refuses a folder for what is written in which there are images that are looked at: it has the names of the images, and would take their places.
 pub(super) fn keep_apart(files: &[PathBuf], out: &Path) -> Result<(), CliError> {
+    if out.exists() && !out.is_dir() {
+        return Err(CliError::usage(
+            format!("--out = {}: is a file, where a folder is asked for", readable(out)),
+            "name a folder: it is made if it is not there".to_owned(),
+        ));
+    }
     let Ok(folder) = out.canonicalize() else {
         return Ok(());
     };
@@ -226,7 +233,16 @@ mod tests {
     #[test]
     fn files_of_one_name_get_a_number() {
         let mut taken = HashSet::new();
-        let names = ["a/x.png", "b/x.jpg", "c/y.png", "x-2.png"].map(|file| stem(Path::new(file), &mut taken));
-        assert_eq!(names, ["x", "x-2", "y", "x-2-2"]);
+        let files = [
+            "a/x.png",
+            "b/x.jpg",
+            "c/y.png",
+            "x-2.png",
+            "x.overlay.png",
+            "z.overlay.png",
+            "z.png",
+        ];
+        let names = files.map(|file| stem(Path::new(file), &mut taken));
+        assert_eq!(names, ["x", "x-2", "y", "x-2-2", "x.overlay-2", "z.overlay", "z-2"]);
     }
 }
