@@ -193,14 +193,14 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
         Task::Detections(args) => detections::run(&args),
         Task::Loss(LossArgs { subject }) => {
             let (folder, config) = subject.open()?;
-            let measured = Measured::of(&config, &folder, &subject)?;
+            let measured = subject.model(&config, &folder)?;
             measured.need_its_words()?;
             subject.tell(&folder, &ValidationLoss, measured.score(&ValidationLoss, Vec::new())?, json!({}))
         }
         Task::Spread(SpreadArgs { subject, pool }) => {
             let (folder, mut config) = subject.open()?;
             config.eval.pool = pool.map_or(config.eval.pool, PoolArg::pool);
-            let measured = Measured::of(&config, &folder, &subject)?;
+            let measured = subject.model(&config, &folder)?;
             subject.tell(
                 &folder,
                 &Spread,
@@ -214,7 +214,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             }
             let (folder, config) = subject.open()?;
             need_classes(&folder, &config)?;
-            let measured = Measured::of(&config, &folder, &subject)?;
+            let measured = subject.model(&config, &folder)?;
             let score = measured.score(&Classify, Vec::new())?;
             if let (Some(file), Some((_, drawn))) = (&picture, &score.picture) {
                 write_png(
@@ -233,14 +233,14 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             need_pixel_classes(&folder, &config)?;
             config.eval.slide |= slide;
             config.eval.slide_stride = stride.unwrap_or(config.eval.slide_stride);
-            let measured = Measured::of(&config, &folder, &subject)?;
+            let measured = subject.model(&config, &folder)?;
             let seen = json!({ "slide": config.eval.slide, "stride": config.eval.slide_stride });
             subject.tell(&folder, &Segment, measured.score(&Segment, Vec::new())?, seen)
         }
         Task::Detect(DetectArgs { subject }) => {
             let (folder, config) = subject.open()?;
             need_objects(&folder, &config)?;
-            let measured = Measured::of(&config, &folder, &subject)?;
+            let measured = subject.model(&config, &folder)?;
             subject.tell(&folder, &Detect, measured.score(&Detect, Vec::new())?, json!({}))
         }
         Task::Knn(KnnArgs { subject, k, pool }) => {
@@ -252,7 +252,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
                 }
                 config.eval.k = k;
             }
-            let measured = Measured::of(&config, &folder, &subject)?;
+            let measured = subject.model(&config, &folder)?;
             subject.tell(
                 &folder,
                 &Knn,

@@ -77,7 +77,7 @@ pub(super) fn run(args: &LinearArgs) -> Result<(), CliError> {
         asked => asked.iter().map(|pool| pool.pool()).collect(),
     };
     let places = numbers.iter().flat_map(|layer| pools.iter().map(|pool| (*layer, *pool))).collect();
-    let measured = Measured::of(&config, &folder, &args.subject)?;
+    let measured = args.subject.model(&config, &folder)?;
     args.subject.tell(&folder, &Linear, measured.score(&Linear, places)?, json!({}))
 }
 

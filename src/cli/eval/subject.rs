@@ -54,6 +54,13 @@ impl SubjectArgs {
         Ok((folder, config))
     }
 
+    /// The model that the arguments say, which tells the checkpoint's classes apart also where it has other weights.
+    pub(super) fn model<'a>(&self, config: &'a Config, folder: &Path) -> Result<Measured<'a>, CliError> {
+        let mut measured = Measured::of(config, (!self.random_init).then_some(folder))?;
+        measured.network.classes = checkpoint::read(folder)?.progress.classes;
+        Ok(measured)
+    }
+
     /// Prints a score; `more` are further fields of the JSON.
     pub(super) fn tell(
         &self,
@@ -130,21 +137,15 @@ pub(super) struct Measured<'a> {
 }
 
 impl<'a> Measured<'a> {
-    /// The weights of the checkpoint in `folder`, or the random initialisation of its config; in both cases for the checkpoint's classes.
-    pub(super) fn of(config: &'a Config, folder: &Path, subject: &SubjectArgs) -> Result<Self, CliError> {
+    /// A checkpoint's weights, or the random initialisation of its config.
+    pub(super) fn of(config: &'a Config, weights: Option<&Path>) -> Result<Self, CliError> {
         if config.data.val.is_empty() {
             return Err(CliError::usage(
                 "data.val is empty: there is nothing to measure on",
                 "name shards: --val URL".to_owned(),
             ));
         }
-        let network = match subject.random_init {
-            true => Network {
-                classes: checkpoint::read(folder)?.progress.classes,
-                ..Network::of(config, None)?
-            },
-            false => Network::of(config, Some(folder))?,
-        };
+        let network = Network::of(config, weights)?;
         let asked = config.objective.request(&scope(config, network.words.len()));
         let request = Arc::new(network.words.request(asked));
         Ok(Self {
