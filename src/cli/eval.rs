@@ -13,7 +13,7 @@ use serde_json::json;
 use splitmask_pipeline::types::Image;
 
 use self::linear::PoolArg;
-use self::subject::{Measured, SubjectArgs};
+use self::subject::SubjectArgs;
 use super::png::{check_picture_path, write_png};
 use crate::config::Config;
 use crate::eval::Evaluation;

@@ -35,7 +35,7 @@ pub(crate) fn scope(model: &VitConfig) -> Scope<'_> {
 }
 
 /// Sizes and waits of published recipes that a tiny model need not have, for whoever has a key of that name.
-const SMALL: [(&str, i64); 13] = [
+const SMALL: [(&str, i64); 14] = [
     ("channels", 16),
     ("box_width", 32),
     ("mask_depth", 2),

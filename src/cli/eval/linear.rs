@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::subject::{Measured, SubjectArgs};
+use super::subject::SubjectArgs;
 use crate::eval::linear::Linear;
 use crate::eval::pool::Pool;
 use crate::exit::CliError;
