@@ -30,6 +30,8 @@ fn measured(folder: &Path, window: u32, settings: &PipelineConfig) -> (f64, f64)
     let images = Images {
         bytes: (BYTES + 2048) as f64,
         pixels: 0.0,
+        objects: 0.0,
+        masked: 0.0,
         remote: false,
     };
     let said = Footprint::of(&data(window), settings, &spec.request, BATCH, images).total();
