@@ -13,7 +13,7 @@ demo: ## pre-train on 8,000 clip-art images in about 6 minutes (DATA=folder: on 
 demo-finetune: ## fine-tune the demo's encoder with labels in a few minutes, and name three pictures (makes the demo first if it is not there)
 	@setup/finetune.sh
 
-scenes: ## scenes with label maps and objects, composed of clip art: data/scenes, the test bed of segmentation and detection
+scenes: ## scenes with label maps, composed of clip art: data/scenes, the test bed of segmentation
 	@setup/scenes.sh
 
 demo-segment: ## teach the demo's encoder to outline objects in scenes, in some ten minutes (makes demo and scenes first if they are not there)
@@ -42,8 +42,7 @@ lint: ## formatting, clippy (warnings are errors), licences and sources of depen
 	cargo fmt --all --check
 	.lint/cargo-shear
 	.lint/cargo-deny --log-level error --offline check bans licenses sources
-	@# By the profile of the tests: the C++ that was compiled for them is not compiled again.
-	cargo clippy --workspace --all-targets --profile test -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 
 advisories: ## known vulnerabilities of dependencies, by RustSec's database, which it fetches
 	@setup/setup.sh lint

@@ -41,7 +41,6 @@ impl UperNetShape {
     ///
     /// # Panics
     /// If these are not four.
-    #[must_use]
     pub fn maps(outputs: &[Tensor]) -> [Tensor; 4] {
         let map = |tokens: &Tensor| {
             let (images, tokens_n, dim) = tokens.size3().expect("tokens are B×(1+N)×D");

@@ -200,7 +200,7 @@ fn parameters_start_as_torchvisions() {
     let mut drawn = BTreeMap::<String, (f64, f64, usize)>::new();
     for seed in 0..draws {
         tch::manual_seed(seed);
-        for (name, value) in built().vs.variables() {
+        for (name, value) in built().vs.variables().into_iter().collect::<BTreeMap<_, _>>() {
             let of = drawn.entry(name).or_default();
             of.0 += value.square().mean(Kind::Double).double_value(&[]) / draws as f64;
             of.1 = of.1.max(value.abs().max().double_value(&[]));
@@ -273,7 +273,7 @@ fn drawn_samples_follow_the_seed_and_pictures_without_objects_train() {
         .map(|(_, loss)| loss.shallow_clone())
         .reduce(|a, b| a + b);
     total.unwrap().backward();
-    for (name, variable) in vs.variables() {
+    for (name, variable) in vs.variables().into_iter().collect::<BTreeMap<_, _>>() {
         if variable.requires_grad() {
             assert!(
                 variable.grad().defined() && !variable.grad().isnan().any().int64_value(&[]).eq(&1),

@@ -206,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    fn read(annotation: serde_json::Value) -> Result<MarkedObject, SampleError> {
+    fn read(annotation: &serde_json::Value) -> Result<MarkedObject, SampleError> {
         let reading = ObjectReading {
             classes: Some(3),
             ids: [0, 7, 90].into(),
@@ -219,13 +219,13 @@ mod tests {
     #[test]
     fn boxes_outlines_and_runs_are_read_and_classes_by_index_or_number() {
         let by_index =
-            read(json!({ "category": 2, "bbox": [1, 1, 3, 2], "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]], "iscrowd": 1 })).unwrap();
-        let by_number = read(json!({ "category_id": 90, "segmentation": { "size": [4, 6], "counts": [5, 2, 2, 2, 2, 2, 9] } })).unwrap();
+            read(&json!({ "category": 2, "bbox": [1, 1, 3, 2], "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]], "iscrowd": 1 })).unwrap();
+        let by_number = read(&json!({ "category_id": 90, "segmentation": { "size": [4, 6], "counts": [5, 2, 2, 2, 2, 2, 9] } })).unwrap();
         assert_eq!((by_index.class, by_index.crowd), (2, true));
         assert_eq!((by_number.class, by_number.crowd), (2, false));
         assert_eq!(by_index.mask, by_number.mask);
         assert_eq!(by_index.area, by_number.area, "a box that is not named is that of the mask");
-        assert_eq!(read(json!({ "category_id": 0, "bbox": [0, 0, 1, 1] })).unwrap().mask, None);
+        assert_eq!(read(&json!({ "category_id": 0, "bbox": [0, 0, 1, 1] })).unwrap().mask, None);
     }
 
     #[test]
@@ -262,7 +262,7 @@ mod tests {
                 "\"mask.png\" is neither polygons",
             ),
         ] {
-            let error = read(annotation).unwrap_err();
+            let error = read(&annotation).unwrap_err();
             assert!(
                 error.reason() == "bad_objects" && error.to_string().contains(words),
                 "{words}: {error}"

@@ -3,6 +3,7 @@
 #[path = "../stream_support/alone.rs"]
 mod alone;
 #[path = "../stream_support/fault_server.rs"]
+#[allow(dead_code, reason = "each test binary uses a part")]
 mod fault_server;
 #[path = "../stream_support/remote.rs"]
 mod remote;

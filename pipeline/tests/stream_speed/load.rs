@@ -1,7 +1,7 @@
 //! Stores that throttle or are slow in places (rows 12 and 17 of the fault matrix): the stream stays the same, and nearly as fast.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::fault_server::{Fault, FaultServer, Request};

@@ -17,8 +17,8 @@ fn pyramid(auxiliary_weight: f64) -> UperNetShape {
 }
 
 /// An encoder with such a head whose every value is random.
-fn segmenter(model: VitConfig, shape: UperNetShape) -> (Encoder, Tensors) {
-    let mut encoder = encoder(VitConfig { depth: 4, ..model }, QkvBias::Full);
+fn segmenter(model: &VitConfig, shape: UperNetShape) -> (Encoder, Tensors) {
+    let mut encoder = encoder(VitConfig { depth: 4, ..model.clone() }, QkvBias::Full);
     let vars = nn::VarStore::new(Device::Cpu);
     let _head = UperNet::new(&(vars.root() / "head" / "upernet"), encoder.model.dim(), &shape, 3);
     let mut rest: Tensors = vars.variables().into_iter().collect();
@@ -35,7 +35,7 @@ fn segmenter(model: VitConfig, shape: UperNetShape) -> (Encoder, Tensors) {
 /// An encoder with a head whose every value is random.
 fn classifier(seen: Seen, model: VitConfig) -> (Encoder, Tensors) {
     if let Seen::Blocks(shape) = seen {
-        return segmenter(model, shape);
+        return segmenter(&model, shape);
     }
     let mut encoder = encoder(model, QkvBias::Full);
     let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));

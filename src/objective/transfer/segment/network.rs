@@ -120,7 +120,9 @@ impl Objective for Segmenter {
         if let Some(auxiliary) = &cells.auxiliary {
             let loss = loss_of(&self.of_pixels(auxiliary));
             losses.terms.push(("auxiliary", loss.detach()));
-            losses.total = losses.total + loss * self.auxiliary_weight;
+            // A tensor of its own: the first term is told with the values that the total has now.
+            let total = &losses.total + loss * self.auxiliary_weight;
+            losses.total = total;
         }
         Ok(losses)
     }
