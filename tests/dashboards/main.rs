@@ -97,7 +97,8 @@ fn the_whole_exposition_stays_small_and_passes_promtool() {
     let (registry, ..) = inventories();
     let text = render(&registry).expect("encodes");
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
-    assert!(series < 500, "{series} series");
+    // Those of every objective and of pack together; a run shows its own.
+    assert!(series < 520, "{series} series");
     let trainers = TrainMetrics::names().expect("consistent").len();
     assert!(series_names(&registry).len() > trainers, "the pipeline's inventory is missing");
     let checked = promtool(&["check", "metrics"], Some(&text));
