@@ -34,7 +34,8 @@ Examples:
   splitmask bench pipeline configs/demo.toml
   splitmask bench pipeline configs/demo.toml --threads 1 --repeat 5 --json
   splitmask bench pipeline s3://bucket/photos/train --level batch
-  taskset -c 1 splitmask bench pipeline photos/ --level L2 --threads 1 \\\n    --images 1536 --json   # beside other loaders
+  taskset -c 1 splitmask bench pipeline photos/ --level L2 --threads 1 \\
+    --images 1536 --json   # beside other loaders
   splitmask bench pipeline configs/demo.toml --level batch --images 1000000 --memory soak.svg";
 
 /// Measure speed.
