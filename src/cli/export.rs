@@ -305,7 +305,8 @@ fn measured(run: &Path, step: u64, kind: &Kind) -> Vec<Measured> {
             unit => format!(",{unit}"),
         };
         found.extend(last(number.name, format!("{}{unit}", number.title())));
-        if let Some(baseline) = number.baseline {
+        let told = |key: &str| kind.numbers.iter().any(|n| n.name == key && n.panel().is_some());
+        if let Some(baseline) = number.baseline.filter(|baseline| !told(baseline.number)) {
             let what = format!(
                 "{}{unit}: the {} of {}",
                 baseline.number.replace('_', " "),

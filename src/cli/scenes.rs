@@ -72,6 +72,12 @@ pub(crate) fn run(args: &ScenesArgs) -> Result<(), CliError> {
             "name a new folder, or remove that one".to_owned(),
         ));
     }
+    if args.train + args.val == 0 {
+        return Err(CliError::usage(
+            "--train = 0 and --val = 0: no scene is asked for",
+            "ask for some: --train 1500 --val 300".to_owned(),
+        ));
+    }
     let drawings = Drawings::find(&args.drawings)?;
     for (set, scenes, val) in [("train", args.train, false), ("val", args.val, true)] {
         let folder = |kind: &str| args.output.join(kind).join(set);

@@ -200,7 +200,7 @@ pub fn refused(error: ConfigError, source: &Source) -> CliError {
     let mut error = CliError::from(error);
     if let Some(kept) = kept {
         error.hint = Some(format!(
-            "nothing was started; the config that was accepted last is {0}: mend the file, or go on with `splitmask train --config {0}`",
+            "nothing was started; the config that was accepted last is {0}: put right what is named above, in the file or behind --set, or go on with `splitmask train --config {0}`",
             kept.display()
         ));
     }

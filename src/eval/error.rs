@@ -186,7 +186,7 @@ impl EvalError {
                 "fine-tune it on labelled images first (docs/finetune.md), or measure its features: `splitmask eval knn` or `eval linear`".into(),
             ),
             Self::NoCommonClass { .. } | Self::NoneLearnt { .. } => {
-                Some("class names come from the manifest.json of each set; pack both sets with the same folder names".into())
+                Some("class names come from the manifest.json of each set; pack both sets with the same folder names (images), --map-classes (label maps) or categories (objects)".into())
             }
             Self::Pipeline(e) => e.hint(),
             _ => None,

@@ -151,7 +151,13 @@ impl Card {
             ("images seen", self.images.to_string()),
             ("seed", self.seed.to_string()),
             ("weights", format!("{weights}, {}", dtype.torch())),
-            ("codebook", format!("sha256 `{}`", self.codebook)),
+            (
+                "codebook",
+                match self.codebook.as_str() {
+                    "" => "none: the objective learns no words".to_owned(),
+                    sha => format!("sha256 `{sha}`"),
+                },
+            ),
             ("config", format!("sha256 `{}`", self.config_sha256)),
             ("program", format!("splitmask {}", self.version)),
             (

@@ -213,7 +213,7 @@ pub(super) fn load(from: &Path, run: &NewRun<'_>) -> Result<(), TrainError> {
         return Err(bad(
             from,
             format!("it holds no tensor of this encoder; {}", report.unfit.join("; ")),
-            READABLE,
+            format!("{READABLE}; `splitmask import` makes one of the weights of other libraries"),
         ));
     }
     if !report.unfit.is_empty() && !partial {
