@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cursor::Cursor;
 use crate::name::Name;
-use crate::request::picture_bytes;
+use crate::request::{IMAGE, picture_bytes};
 
 /// Identity of one sample in the stream; the seed of everything random about it.
 ///
@@ -230,6 +230,30 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Images alone, under the name [`IMAGE`]: B×size×size×3 bytes, B at least 1.
+    #[must_use]
+    pub fn of_images(size: u32, pixels: Vec<u8>) -> Self {
+        let len = pixels.len() / (3 * (size as usize).pow(2));
+        Self {
+            len,
+            views: vec![View {
+                name: IMAGE.into(),
+                size,
+                pixels,
+            }],
+            target: None,
+            words: vec![],
+            sets: vec![],
+            hidden: vec![],
+            maps: vec![],
+            objects: vec![],
+            object_offsets: vec![],
+            labels: vec![-1; len],
+            ids: vec![],
+            cursor: Cursor::default(),
+        }
+    }
+
     /// The first view of that name.
     #[must_use]
     pub fn view(&self, name: &str) -> Option<&View> {

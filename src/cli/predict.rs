@@ -22,6 +22,7 @@ use self::files::{Unreadable, files, readable, refuse_unreadable};
 use super::answer::{say, warn};
 use super::eval::{Network, checkpoint_folder, config_of, need_classes, take_averages};
 use crate::config::Config;
+use crate::eval::EvalError;
 use crate::exit::CliError;
 use crate::objective::ClassesOf;
 use crate::tensor::step_input;
@@ -149,10 +150,7 @@ fn guesses(network: &Network, config: &Config, batch: &Batch, top: usize) -> Res
     let logits = network.objective.class_logits(&input.views[0].pixels);
     let logits = logits.expect("a run that learns classes has logits");
     if logits.isfinite().all().int64_value(&[]) == 0 {
-        return Err(CliError::usage(
-            "the network's answers are not finite: its weights are broken".to_owned(),
-            "take an older checkpoint: RUN/checkpoints/step-…".to_owned(),
-        ));
+        return Err(EvalError::BrokenWeights.into());
     }
     let top = (top as i64).min(logits.size()[1]);
     let (shares, classes) = logits.softmax(-1, Kind::Float).topk(top, 1, true, true);

@@ -96,9 +96,7 @@ impl Evaluation for Classify {
 /// What the network says of some images: (its likeliest class, whether `class` is among the five likeliest) for each.
 fn judged(logits: &Tensor, classes: &[i64]) -> Result<Vec<(usize, bool)>, EvalError> {
     if logits.isfinite().all().int64_value(&[]) == 0 {
-        return Err(EvalError::Torch(
-            "the network's answers are not finite: its weights are broken".into(),
-        ));
+        return Err(EvalError::BrokenWeights);
     }
     let most = TOP.min(logits.size()[1]);
     let (_, likeliest) = logits.f_topk(most, 1, true, true)?;

@@ -4,10 +4,7 @@ mod finder;
 mod precision;
 mod truth;
 
-use std::collections::BTreeMap;
-
 use prometheus::Gauge;
-use splitmask_pipeline::bucket::classes::ClassMap;
 use splitmask_pipeline::decode::{Decoder, Limits, ObjectReading, Objects, Orientation};
 use splitmask_pipeline::error::SampleError;
 use splitmask_pipeline::types::{Image, RawSample};
@@ -19,6 +16,7 @@ use self::truth::Judged;
 use super::config::{EvalConfig, Watched};
 use super::error::EvalError;
 use super::evaluation::{BesideNumber, Evaluation, Score, Subject};
+use super::marks::{Dropped, Marks};
 use super::progress::{GoOn, Progress};
 use crate::objective::{Better, Panel};
 use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
@@ -122,9 +120,11 @@ pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Precision, Eval
     let learnt = subject.training.classes.ok_or(EvalError::NoClasses)?;
     let data = subject.sets.data;
     let set = subject.sets.val_set()?;
-    let theirs = set.object_classes().map(|objects| objects.classes.clone()).unwrap_or_default();
-    let named = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
-    let by_name = ClassMap::new(named(&theirs).as_deref(), named(learnt).as_deref());
+    let marks = Marks {
+        place: &data.val,
+        theirs: set.object_classes().map(|objects| objects.classes.clone()).unwrap_or_default(),
+        learnt,
+    };
     let mut decoder = Decoder::new(Limits {
         max_pixels: data.max_pixels,
         max_bytes: data.max_member_bytes,
@@ -132,8 +132,8 @@ pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Precision, Eval
     });
     let reading = set.object_reading();
     let mut finder = Finder::new(subject.objective, subject.device, subject.normalise, subject.sets.image);
-    let mut judged = Judged::new(by_name.clone());
-    let mut dropped: BTreeMap<&'static str, (usize, String)> = BTreeMap::new();
+    let mut judged = Judged::new(marks.by_name());
+    let mut dropped = Dropped::default();
     let most = match subject.eval.max_queries {
         0 => usize::MAX,
         most => most as usize,
@@ -155,8 +155,7 @@ pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Precision, Eval
                 pictures.push(picture);
             }
             Err(error) => {
-                let example = || format!("{}: {}: {error}", raw.shard, raw.key);
-                dropped.entry(error.reason()).or_insert_with(|| (0, example())).0 += 1;
+                dropped.add(&raw, &error);
                 continue;
             }
         }
@@ -172,11 +171,5 @@ pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Precision, Eval
         }
     }
     see(&mut pictures, &mut judged)?;
-    let warning = (!by_name.is_by_name()).then(|| {
-        let where_missing = if theirs.is_empty() { data.val.as_str() } else { "the run's checkpoint" };
-        format!(
-            "classes were matched by number, because their names (manifest.json) are missing in {where_missing}: the same number may mean another class"
-        )
-    });
-    judged.answer(&data.val, &theirs, learnt, dropped, warning)
+    judged.answer(&marks, dropped)
 }

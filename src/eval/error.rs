@@ -115,6 +115,9 @@ pub enum EvalError {
         /// All that were looked at.
         of: i64,
     },
+    /// The network's answers are NaN or infinite.
+    #[error("the network's answers are not finite: its weights are broken")]
+    BrokenWeights,
     /// The time for it was over.
     #[error("the time for the evaluation was over before it was done")]
     OutOfTime,
@@ -162,7 +165,8 @@ impl EvalError {
             | Self::OneClass { .. }
             | Self::Empty { .. }
             | Self::TooFewImages { .. }
-            | Self::NotFinite { .. } => ExitCode::Usage,
+            | Self::NotFinite { .. }
+            | Self::BrokenWeights => ExitCode::Usage,
             Self::Pipeline(e) => crate::exit::code_of_pipeline(e),
             Self::Picture(_) => ExitCode::Io,
             Self::Ranks(_) | Self::OtherRank(_) => ExitCode::Stopped,
@@ -175,6 +179,7 @@ impl EvalError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::TooFew { images, .. } => Some(format!("set eval.min_class to at most {images}")),
+            Self::BrokenWeights => Some("take an older checkpoint: RUN/checkpoints/step-…".into()),
             Self::OverBudget { .. } => Some("raise it, lower eval.max_reference, or set eval.probe_layers = \"last\"".into()),
             Self::OneClass { .. } => Some(
                 "classes are folders of the packed images: a tree with one folder has one class; lower eval.min_class if small classes were left out"

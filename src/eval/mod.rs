@@ -15,6 +15,7 @@ pub mod knn;
 pub mod lbfgs;
 pub mod linear;
 pub mod loss;
+mod marks;
 pub mod patience;
 pub mod pool;
 pub mod probe;

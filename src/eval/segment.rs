@@ -3,10 +3,7 @@
 mod inference;
 mod overlap;
 
-use std::collections::BTreeMap;
-
 use prometheus::Gauge;
-use splitmask_pipeline::bucket::classes::ClassMap;
 use splitmask_pipeline::decode::{Decoder, LabelMap, Limits, MapReading};
 use splitmask_pipeline::error::SampleError;
 use splitmask_pipeline::types::{Image, RawSample, UNLABELLED};
@@ -19,6 +16,7 @@ use self::overlap::{Tally, table};
 use super::config::{EvalConfig, Watched};
 use super::error::EvalError;
 use super::evaluation::{BesideNumber, Evaluation, Score, Subject};
+use super::marks::{Dropped, Marks};
 use super::progress::{GoOn, Progress};
 use crate::objective::{Better, Panel};
 use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
@@ -111,12 +109,15 @@ pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Overlap, EvalEr
     let learnt = subject.training.classes.ok_or(EvalError::NoClasses)?;
     let data = subject.sets.data;
     let set = subject.sets.val_set()?;
-    let theirs: Vec<String> = set
-        .map_classes()
-        .map(|maps| maps.learnt(data.map_reduce_zero).0.to_vec())
-        .unwrap_or_default();
-    let named = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
-    let by_name = ClassMap::new(named(&theirs).as_deref(), named(learnt).as_deref());
+    let marks = Marks {
+        place: &data.val,
+        theirs: set
+            .map_classes()
+            .map(|maps| maps.learnt(data.map_reduce_zero).0.to_vec())
+            .unwrap_or_default(),
+        learnt,
+    };
+    let by_name = marks.by_name();
     let limits = Limits {
         max_pixels: data.max_pixels,
         max_bytes: data.max_member_bytes,
@@ -132,23 +133,20 @@ pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Overlap, EvalEr
         Windows::of(subject.eval),
     );
     let mut tally = Tally::default();
-    let mut dropped: BTreeMap<&'static str, (usize, String)> = BTreeMap::new();
+    let mut dropped = Dropped::default();
     let most = subject.eval.max_queries as usize;
     for raw in set.samples_with_maps(splitmask_pipeline::run::Order::Sequential)? {
         let raw = raw?;
         let (picture, map) = match opened(&raw, &reading, &mut decoder, limits) {
             Ok(opened) => opened,
             Err(error) => {
-                let example = || format!("{}: {}: {error}", raw.shard, raw.key);
-                dropped.entry(error.reason()).or_insert_with(|| (0, example())).0 += 1;
+                dropped.add(&raw, &error);
                 continue;
             }
         };
         let logits = seer.see(&picture)?.ok_or(EvalError::NoClasses)?;
         if logits.isfinite().all().int64_value(&[]) == 0 {
-            return Err(EvalError::Torch(
-                "the network's answers are not finite: its weights are broken".into(),
-            ));
+            return Err(EvalError::BrokenWeights);
         }
         let classes = logits.size()[0];
         tally.outputs = classes as usize;
@@ -175,11 +173,5 @@ pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Overlap, EvalEr
             break;
         }
     }
-    let warning = (!by_name.is_by_name()).then(|| {
-        let where_missing = if theirs.is_empty() { data.val.as_str() } else { "the run's checkpoint" };
-        format!(
-            "classes were matched by number, because their names (manifest.json) are missing in {where_missing}: the same number may mean another class"
-        )
-    });
-    tally.answer(&data.val, &theirs, learnt, dropped, warning)
+    tally.answer(&marks, dropped)
 }

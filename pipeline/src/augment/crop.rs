@@ -139,6 +139,18 @@ impl CropDraw {
         }
     }
 
+    /// That part of a picture, squeezed into a square of `size` pixels.
+    #[must_use]
+    pub fn squeezed(area: Rect, size: u32) -> Self {
+        let side = f64::from(size);
+        Self {
+            area,
+            flip: false,
+            margin: around(area.width / side, area.height / side),
+            ground: [0; 3],
+        }
+    }
+
     /// The part of the picture that must be there for the resampler.
     #[must_use]
     pub fn seen(&self, width: u32, height: u32) -> Rect {

@@ -13,6 +13,7 @@ use crate::cli::answer::{say, warn};
 use crate::cli::eval::Network;
 use crate::cli::png::write_png;
 use crate::config::Config;
+use crate::eval::EvalError;
 use crate::eval::segment::{Seer, Windows};
 use crate::exit::CliError;
 use crate::picture::{class_colour, lay_over};
@@ -113,10 +114,7 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
         }
         let logits = seer.see(&picture)?.expect("a run that learns classes of pixels has logits");
         if logits.isfinite().all().int64_value(&[]) == 0 {
-            return Err(CliError::usage(
-                "the network's answers are not finite: its weights are broken".to_owned(),
-                "take an older checkpoint: RUN/checkpoints/step-…".to_owned(),
-            ));
+            return Err(EvalError::BrokenWeights.into());
         }
         let said =
             Vec::<i64>::try_from(logits.argmax(0, false).flatten(0, -1)).map_err(|e| CliError::usage(format!("libtorch: {e}"), None))?;

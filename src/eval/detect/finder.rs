@@ -1,12 +1,9 @@
 //! Objects in whole pictures, by a network that sees square canvases of one size.
 
-use std::borrow::Cow;
-
 use splitmask_pipeline::augment::{CropDraw, Resampler};
-use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::{Orientation, Window};
-use splitmask_pipeline::request::{IMAGE, ScaleJitter};
-use splitmask_pipeline::types::{Batch, Image, Object, View};
+use splitmask_pipeline::request::ScaleJitter;
+use splitmask_pipeline::types::{Batch, Image, Object};
 use tch::Device;
 
 use crate::eval::error::EvalError;
@@ -59,32 +56,13 @@ impl<'a> Finder<'a> {
             pixels.extend_from_slice(&canvas);
             seen.push([inside.columns.len() as f32, inside.rows.len() as f32]);
         }
-        let batch = Batch {
-            len: pictures.len(),
-            views: vec![View {
-                name: Cow::Borrowed(IMAGE),
-                size: self.side,
-                pixels,
-            }],
-            target: None,
-            words: vec![],
-            sets: vec![],
-            hidden: vec![],
-            maps: vec![],
-            objects: vec![],
-            object_offsets: vec![],
-            labels: vec![-1; pictures.len()],
-            ids: vec![],
-            cursor: Cursor::default(),
-        };
+        let batch = Batch::of_images(self.side, pixels);
         let input = step_input(&batch, 0..batch.len, self.device, &self.normalise)?;
         let Some(found) = self.objective.objects(&input.views[0].pixels, &seen) else {
             return Ok(None);
         };
         if !found.iter().all(|found| found.is_finite) {
-            return Err(EvalError::Torch(
-                "the network's answers are not finite: its weights are broken".into(),
-            ));
+            return Err(EvalError::BrokenWeights);
         }
         let of_picture = |((found, picture), [columns, rows]): ((&Found, &Image), [f32; 2])| -> Vec<Sure> {
             let times = [picture.width as f32 / columns, picture.height as f32 / rows];

@@ -1,11 +1,10 @@
 //! Average precision of found objects, and how it is told.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use crate::detection::Averages;
 use crate::eval::classes::Remarks;
+use crate::eval::marks::Dropped;
 
 /// Outcome of an evaluation of found objects.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,7 +22,7 @@ pub struct Precision {
     /// What was found.
     pub found: usize,
     /// Samples that could not be judged, by reason, with the first of each.
-    pub dropped: BTreeMap<&'static str, (usize, String)>,
+    pub dropped: Dropped,
     /// What was left out.
     #[serde(flatten)]
     pub remarks: Remarks,
@@ -56,9 +55,7 @@ impl Precision {
                 class.name, class.precision, class.objects
             ));
         }
-        for (reason, (number, example)) in &self.dropped {
-            lines.push(format!("{number} samples were not judged, {reason}; the first: {example}"));
-        }
+        lines.extend(self.dropped.lines());
         lines
     }
 }

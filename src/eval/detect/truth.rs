@@ -10,8 +10,9 @@ use splitmask_pipeline::types::Image;
 use super::finder::Sure;
 use super::precision::Precision;
 use crate::detection::{Annotated, Category, Detection, Detections, Object, Shape, Truth, evaluate};
-use crate::eval::classes::{LeftOut, Remarks, Why, listed};
+use crate::eval::classes::Remarks;
 use crate::eval::error::EvalError;
+use crate::eval::marks::{Dropped, Marks};
 
 /// One of the two comparisons.
 #[derive(Default)]
@@ -138,36 +139,18 @@ impl Judged {
     }
 
     /// The comparison with all of it.
-    pub(super) fn answer(
-        self,
-        place: &str,
-        theirs: &[String],
-        learnt: &[String],
-        dropped: BTreeMap<&'static str, (usize, String)>,
-        warning: Option<String>,
-    ) -> Result<Precision, EvalError> {
+    pub(super) fn answer(self, marks: &Marks<'_>, dropped: Dropped) -> Result<Precision, EvalError> {
+        let (place, learnt) = (marks.place, marks.learnt);
         if self.images() == 0 {
-            return Err(match dropped.values().next() {
-                Some((_, example)) => EvalError::NoObjects {
-                    place: place.to_owned(),
-                    example: example.clone(),
-                },
-                None => EvalError::Empty { place: place.to_owned() },
+            let place = place.to_owned();
+            return Err(match dropped.example() {
+                Some(example) => EvalError::NoObjects { place, example },
+                None => EvalError::Empty { place },
             });
         }
-        let number = |names: &[String], class: usize| names.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
         if self.objects == 0 {
-            let theirs: Vec<String> = self.unknown.keys().map(|class| number(theirs, *class as usize)).collect();
-            return Err(EvalError::NoneLearnt {
-                place: place.to_owned(),
-                images: self.images(),
-                theirs: if theirs.is_empty() { "no object".into() } else { listed(&theirs) },
-                learnt: if learnt.is_empty() {
-                    "classes without names".into()
-                } else {
-                    listed(learnt)
-                },
-            });
+            let shown = self.unknown.keys().map(|class| *class as usize);
+            return Err(marks.none_learnt(self.images(), shown, learnt.len(), "no object"));
         }
         let used = self
             .boxes
@@ -180,7 +163,7 @@ impl Judged {
         let categories: Vec<Category> = (0..classes)
             .map(|class| Category {
                 id: class as u64,
-                name: number(learnt, class),
+                name: marks.learnt(class),
             })
             .collect();
         let averages = |side: Side| {
@@ -191,18 +174,8 @@ impl Judged {
             };
             evaluate(&truth, &Detections { found: side.found })
         };
-        let left_out = self.unknown.iter().map(|(class, objects)| LeftOut {
-            place: place.to_owned(),
-            why: if !theirs.is_empty() && *class as usize >= theirs.len() {
-                Why::BeyondTheList
-            } else {
-                Why::NotLearnt
-            },
-            class: number(theirs, *class as usize),
-            number: *objects,
-            counted: "objects",
-        });
-        let left_out = left_out.collect();
+        let unknown = self.unknown.iter().map(|(class, objects)| (*class as usize, *objects));
+        let left_out = marks.left_out(unknown, "objects");
         let [without, crowds] = self.without_mask;
         let no_masks = (without > 0).then(|| {
             format!(
@@ -212,7 +185,7 @@ impl Judged {
         });
         let some_crowds =
             (without == 0 && crowds > 0).then(|| format!("{crowds} crowds of {place} have no mask: masks found in them count as wrong"));
-        let warnings: Vec<String> = [warning, no_masks, some_crowds].into_iter().flatten().collect();
+        let warnings: Vec<String> = [marks.warning(), no_masks, some_crowds].into_iter().flatten().collect();
         let (images, found) = (self.images(), self.boxes.found.len());
         Ok(Precision {
             images,
@@ -279,6 +252,14 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
+    fn marks<'a>(theirs: &[String], learnt: &'a [String]) -> Marks<'a> {
+        Marks {
+            place: "v",
+            theirs: theirs.to_vec(),
+            learnt,
+        }
+    }
+
     fn objects(marked: Vec<MarkedObject>) -> Objects {
         Objects {
             width: 30,
@@ -300,7 +281,7 @@ mod tests {
         judged.marked(&objects(vec![]), Orientation::default(), &picture());
         let found = [vec![sure(1, [1, 2, 10, 6], 0.9), sure(0, [15, 4, 8, 9], 0.8)], vec![]];
         judged.found(&found, &[picture(), picture()]);
-        let precision = judged.answer("v", &theirs, &learnt, BTreeMap::new(), None).unwrap();
+        let precision = judged.answer(&marks(&theirs, &learnt), Dropped::default()).unwrap();
         assert_eq!((precision.images, precision.objects, precision.found), (2, 2, 2));
         assert!((precision.boxes.precision.unwrap() - 1.0).abs() < 1e-9);
         assert!((precision.masks.unwrap().precision.unwrap() - 1.0).abs() < 1e-9);
@@ -315,11 +296,11 @@ mod tests {
         let of = objects(vec![marked(0, [1.0, 2.0, 10.0, 6.0], false)]);
         judged.marked(&of, Orientation::default(), &picture());
         judged.found(&[vec![sure(0, [1, 2, 10, 6], 0.9)]], &[picture()]);
-        let precision = judged.answer("v", &learnt, &learnt, BTreeMap::new(), None).unwrap();
+        let precision = judged.answer(&marks(&learnt, &learnt), Dropped::default()).unwrap();
         assert!(precision.boxes.precision.is_some() && precision.masks.is_none());
         assert!(precision.remarks.warning.unwrap().contains("1 of 1 objects of v have no mask"));
         let nothing = Judged::new(ClassMap::new(None, None));
-        let refused = nothing.answer("v", &[], &[], BTreeMap::from([("no_objects", (2, "x".into()))]), None);
+        let refused = nothing.answer(&marks(&[], &[]), Dropped(BTreeMap::from([("no_objects", (2, "x".into()))])));
         assert!(refused.unwrap_err().to_string().contains("no sample has objects"));
     }
 

@@ -1,12 +1,8 @@
 //! A whole picture through a network that sees squares of one size: squeezed into one, or by windows that overlap.
 
-use std::borrow::Cow;
-
 use splitmask_pipeline::augment::{CropDraw, Resampler};
-use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::{Orientation, Rect, Window};
-use splitmask_pipeline::request::IMAGE;
-use splitmask_pipeline::types::{Batch, Image, View};
+use splitmask_pipeline::types::{Batch, Image};
 use tch::{Device, Kind, Tensor};
 
 use crate::eval::config::EvalConfig;
@@ -156,36 +152,12 @@ impl<'a> Seer<'a> {
         let mut pixels = vec![];
         let mut square = vec![];
         for area in rects {
-            let reduction = (area.width.max(area.height) / f64::from(self.side)).max(1.0);
-            let draw = CropDraw {
-                area: *area,
-                flip: false,
-                // Support of the bicubic kernel at this reduction.
-                margin: 2.0 * reduction + 1.0,
-                ground: [0; 3],
-            };
+            let draw = CropDraw::squeezed(*area, self.side);
             self.resampler
                 .view(&Window::whole(picture), Orientation::default(), &draw, self.side, &mut square);
             pixels.extend_from_slice(&square);
         }
-        let batch = Batch {
-            len: rects.len(),
-            views: vec![View {
-                name: Cow::Borrowed(IMAGE),
-                size: self.side,
-                pixels,
-            }],
-            target: None,
-            words: vec![],
-            sets: vec![],
-            hidden: vec![],
-            maps: vec![],
-            objects: vec![],
-            object_offsets: vec![],
-            labels: vec![-1; rects.len()],
-            ids: vec![],
-            cursor: Cursor::default(),
-        };
+        let batch = Batch::of_images(self.side, pixels);
         let input = step_input(&batch, 0..batch.len, self.device, &self.normalise)?;
         Ok(self.objective.pixel_logits(&input.views[0].pixels))
     }

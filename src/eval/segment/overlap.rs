@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use splitmask_pipeline::types::UNLABELLED;
 
-use crate::eval::classes::{LeftOut, Remarks, Why, listed};
+use crate::eval::classes::{Remarks, listed};
 use crate::eval::error::EvalError;
+use crate::eval::marks::{Dropped, Marks};
 
 /// Classes that a table lists from either end.
 const SHOWN: usize = 5;
@@ -46,7 +47,7 @@ pub struct Overlap {
     /// Every class that is learnt, in the order of its number.
     pub classes: Vec<OfClass>,
     /// Samples that could not be judged, by reason, with the first of each.
-    pub dropped: BTreeMap<&'static str, (usize, String)>,
+    pub dropped: Dropped,
     /// What was left out.
     #[serde(flatten)]
     pub remarks: Remarks,
@@ -77,50 +78,28 @@ impl Tally {
         *self.unknown.entry(class).or_default() += 1;
     }
 
-    pub(super) fn answer(
-        mut self,
-        place: &str,
-        theirs: &[String],
-        learnt: &[String],
-        dropped: BTreeMap<&'static str, (usize, String)>,
-        warning: Option<String>,
-    ) -> Result<Overlap, EvalError> {
+    pub(super) fn answer(mut self, marks: &Marks<'_>, dropped: Dropped) -> Result<Overlap, EvalError> {
         let unlabelled_pixels = self.unknown.remove(&UNLABELLED).unwrap_or(0);
-        let number = |names: &[String], class: usize| names.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
-        let names: Vec<String> = (0..self.outputs).map(|class| number(learnt, class)).collect();
         if self.images == 0 {
-            return Err(match dropped.values().next() {
-                Some((_, example)) => EvalError::NoMaps {
-                    place: place.to_owned(),
-                    example: example.clone(),
-                },
-                None => EvalError::Empty { place: place.to_owned() },
+            let place = marks.place.to_owned();
+            return Err(match dropped.example() {
+                Some(example) => EvalError::NoMaps { place, example },
+                None => EvalError::Empty { place },
             });
         }
         let k = self.outputs;
         let pixels: u64 = self.pairs.iter().sum();
         if pixels == 0 {
-            let theirs: Vec<String> = self.unknown.keys().map(|class| number(theirs, *class as usize)).collect();
-            return Err(EvalError::NoneLearnt {
-                place: place.to_owned(),
-                images: self.images,
-                theirs: if theirs.is_empty() {
-                    "no labelled pixel".into()
-                } else {
-                    listed(&theirs)
-                },
-                learnt: listed(&names),
-            });
+            let shown = self.unknown.keys().map(|class| *class as usize);
+            return Err(marks.none_learnt(self.images, shown, k, "no labelled pixel"));
         }
         let right = |class: usize| self.pairs[class * k + class];
         let is = |class: usize| self.pairs[class * k..(class + 1) * k].iter().sum::<u64>();
         let called = |class: usize| (0..k).map(|row| self.pairs[row * k + class]).sum::<u64>();
         let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
-        let classes: Vec<OfClass> = names
-            .into_iter()
-            .enumerate()
-            .map(|(class, name)| OfClass {
-                class: name,
+        let classes: Vec<OfClass> = (0..k)
+            .map(|class| OfClass {
+                class: marks.learnt(class),
                 pixels: is(class),
                 iou: share(right(class), is(class) + called(class) - right(class)),
                 accuracy: share(right(class), is(class)),
@@ -128,17 +107,7 @@ impl Tally {
             .collect();
         let commonest = (0..k).map(is).max().unwrap_or(0);
         let there = classes.iter().filter(|class| class.pixels > 0).count();
-        let left_out = self.unknown.iter().map(|(class, pixels)| LeftOut {
-            place: place.to_owned(),
-            why: if !theirs.is_empty() && *class as usize >= theirs.len() {
-                Why::BeyondTheList
-            } else {
-                Why::NotLearnt
-            },
-            class: number(theirs, *class as usize),
-            number: *pixels,
-            counted: "pixels",
-        });
+        let unknown = self.unknown.iter().map(|(class, pixels)| (*class as usize, *pixels));
         Ok(Overlap {
             mean_iou: mean(classes.iter().map(|class| class.iou)),
             object_mean_iou: mean(classes.iter().skip(1).map(|class| class.iou)),
@@ -150,8 +119,8 @@ impl Tally {
             unlabelled_pixels,
             dropped,
             remarks: Remarks {
-                left_out: left_out.collect(),
-                warning,
+                left_out: marks.left_out(unknown, "pixels"),
+                warning: marks.warning(),
             },
             classes,
         })
@@ -198,9 +167,7 @@ pub(super) fn table(found: &Overlap) -> Vec<String> {
             100.0 * found.unlabelled_pixels as f64 / all
         ));
     }
-    for (reason, (samples, example)) in &found.dropped {
-        lines.push(format!("not judged       {samples} samples, {reason}: {example}"));
-    }
+    lines.extend(found.dropped.lines());
     lines
 }
 
@@ -210,6 +177,14 @@ mod tests {
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn marks<'a>(theirs: &[&str], learnt: &'a [String]) -> Marks<'a> {
+        Marks {
+            place: "v",
+            theirs: names(theirs),
+            learnt,
+        }
     }
 
     fn tally(images: &[[i64; 9]]) -> Tally {
@@ -225,9 +200,8 @@ mod tests {
     fn counts_are_summed_over_the_set_and_a_class_without_a_union_counts_nowhere() {
         // Class 2 is in no map and is never said.
         let tally = tally(&[[8, 2, 0, 1, 1, 0, 0, 0, 0], [4, 0, 0, 3, 1, 0, 0, 0, 0]]);
-        let found = tally
-            .answer("v", &[], &names(&["ground", "cat", "dog"]), BTreeMap::new(), None)
-            .unwrap();
+        let learnt = names(&["ground", "cat", "dog"]);
+        let found = tally.answer(&marks(&[], &learnt), Dropped::default()).unwrap();
         let iou: Vec<Option<f64>> = found.classes.iter().map(|class| class.iou).collect();
         assert_eq!(iou, [Some(12.0 / 18.0), Some(2.0 / 8.0), None]);
         assert_eq!(found.mean_iou, f64::midpoint(12.0 / 18.0, 2.0 / 8.0));
@@ -241,10 +215,9 @@ mod tests {
     fn what_cannot_be_judged_is_told_by_name() {
         let mut tally = tally(&[[1, 0, 0, 0, 0, 0, 0, 0, 0]]);
         [UNLABELLED, UNLABELLED, 4, 1].into_iter().for_each(|class| tally.left_out(class));
-        let dropped = BTreeMap::from([("no_map", (3, "s: k: none".to_owned()))]);
-        let found = tally
-            .answer("v", &names(&["ground", "moon"]), &names(&["ground"]), dropped, None)
-            .unwrap();
+        let dropped = Dropped(BTreeMap::from([("no_map", (3, "s: k: none".to_owned()))]));
+        let learnt = names(&["ground"]);
+        let found = tally.answer(&marks(&["ground", "moon"], &learnt), dropped).unwrap();
         assert_eq!(found.unlabelled_pixels, 2);
         let told = found.remarks.lines().join("\n");
         assert!(
@@ -260,9 +233,10 @@ mod tests {
 
     #[test]
     fn a_set_with_nothing_to_judge_is_refused() {
-        let none = Tally::default().answer("v", &[], &[], BTreeMap::from([("no_map", (2, "x".into()))]), None);
+        let dropped = Dropped(BTreeMap::from([("no_map", (2, "x".into()))]));
+        let none = Tally::default().answer(&marks(&[], &[]), dropped);
         assert!(none.unwrap_err().to_string().contains("no sample has a label map that fits"));
-        let other = tally(&[[0; 9]]).answer("v", &[], &names(&["a"]), BTreeMap::new(), None);
+        let other = tally(&[[0; 9]]).answer(&marks(&[], &names(&["a"])), Dropped::default());
         assert!(matches!(other, Err(EvalError::NoneLearnt { .. })));
     }
 }

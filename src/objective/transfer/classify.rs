@@ -5,7 +5,6 @@ use splitmask_pipeline::request::SampleRequest;
 use tch::nn::Path;
 use toml::Table;
 
-use super::freeze::FORWARD_ONLY;
 use crate::objective::classes::{self, Classifier, Parts, Recipe};
 use crate::objective::two_views::Pool;
 use crate::objective::{Kind, Objective, Plan, Scope, Start, read, settings as settings_of, table};
@@ -75,10 +74,6 @@ impl ClassifyConfig {
             drop_path: self.drop_path,
         }
     }
-
-    fn is_frozen(&self) -> bool {
-        self.freeze == Freeze::Encoder
-    }
 }
 
 impl Plan for ClassifyConfig {
@@ -91,21 +86,13 @@ impl Plan for ClassifyConfig {
     }
 
     fn fit(&mut self, _: &Scope<'_>, fitting: &mut Fitting<'_>) {
-        if self.is_frozen() {
-            let why = "objective.freeze = \"encoder\": what does not learn drops no path";
-            fitting.fit("objective.drop_path", &mut self.drop_path, 0.0, why);
-        }
+        self.freeze.fit(&mut self.drop_path, fitting);
     }
 
     fn check(&self, _: &Scope<'_>) -> Vec<Violation> {
         let mut found = Findings::default();
         self.recipe().check(&mut found);
-        found.need(
-            !self.is_frozen() || self.drop_path == 0.0,
-            "objective.drop_path",
-            self.drop_path,
-            "0 beside objective.freeze = \"encoder\": what does not learn drops no path",
-        );
+        self.freeze.check(self.drop_path, &mut found);
         found.found()
     }
 
@@ -114,10 +101,7 @@ impl Plan for ClassifyConfig {
     }
 
     fn start(&self) -> Start {
-        match self.freeze {
-            Freeze::None => Start::BetterPretrained,
-            Freeze::Encoder => Start::Pretrained("objective.freeze = \"encoder\""),
-        }
+        self.freeze.start()
     }
 
     fn request(&self, at: &Scope<'_>) -> SampleRequest {
@@ -129,7 +113,7 @@ impl Plan for ClassifyConfig {
             kind: KIND.name,
             pool: self.pool,
             fresh_norm: true,
-            frozen: self.is_frozen(),
+            frozen: self.freeze.is_encoder(),
             head_deviation: HEAD_DEVIATION,
             recipe: self.recipe(),
             recipe_of: |plan| Ok(settings_of::<Self>(plan, &KIND)?.recipe()),
@@ -154,7 +138,7 @@ impl Plan for ClassifyConfig {
     }
 
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
-        self.recipe().forward_flops(at, if self.is_frozen() { FORWARD_ONLY } else { 1.0 })
+        self.recipe().forward_flops(at, self.freeze.forward_share())
     }
 }
 

@@ -9,7 +9,6 @@ use tch::nn::Path;
 use toml::Table;
 
 use self::network::Detector;
-use super::freeze::FORWARD_ONLY;
 use crate::head::mask_rcnn::{MaskRcnn, MaskRcnnConfig};
 use crate::model::encoder_flops;
 use crate::objective::masked::drop_path;
@@ -111,10 +110,6 @@ impl DetectConfig {
         }
     }
 
-    fn is_frozen(&self) -> bool {
-        self.freeze == Freeze::Encoder
-    }
-
     fn shape(&self, at: &Scope<'_>) -> MaskRcnnConfig {
         MaskRcnnConfig {
             channels: self.channels.into(),
@@ -147,10 +142,7 @@ impl Plan for DetectConfig {
     }
 
     fn fit(&mut self, _: &Scope<'_>, fitting: &mut Fitting<'_>) {
-        if self.is_frozen() {
-            let why = "objective.freeze = \"encoder\": what does not learn drops no path";
-            fitting.fit("objective.drop_path", &mut self.drop_path, 0.0, why);
-        }
+        self.freeze.fit(&mut self.drop_path, fitting);
     }
 
     fn check(&self, at: &Scope<'_>) -> Vec<Violation> {
@@ -158,12 +150,7 @@ impl Plan for DetectConfig {
         self.check_numbers(&mut found);
         self.jitter().check("objective.scale", &mut found);
         drop_path("objective.drop_path", self.drop_path, &mut found);
-        found.need(
-            !self.is_frozen() || self.drop_path == 0.0,
-            "objective.drop_path",
-            self.drop_path,
-            "0 beside objective.freeze = \"encoder\": what does not learn drops no path",
-        );
+        self.freeze.check(self.drop_path, &mut found);
         let patch = at.model.patch;
         found.need(
             patch >= 4 && patch.is_power_of_two(),
@@ -184,10 +171,7 @@ impl Plan for DetectConfig {
     }
 
     fn start(&self) -> Start {
-        match self.freeze {
-            Freeze::None => Start::BetterPretrained,
-            Freeze::Encoder => Start::Pretrained("objective.freeze = \"encoder\""),
-        }
+        self.freeze.start()
     }
 
     fn request(&self, at: &Scope<'_>) -> SampleRequest {
@@ -229,7 +213,7 @@ impl Plan for DetectConfig {
 
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
         let patches = at.model.patches();
-        let share = if self.is_frozen() { FORWARD_ONLY } else { 1.0 };
+        let share = self.freeze.forward_share();
         let regions = [f64::from(self.regions), f64::from(self.regions) * self.region_share];
         share * encoder_flops(at.model, patches, patches) + MaskRcnn::flops(at.model.dim(), at.model.grid(), &self.shape(at), regions)
     }

@@ -11,7 +11,6 @@ use tch::nn::Path;
 use toml::Table;
 
 use self::network::Segmenter;
-use super::freeze::FORWARD_ONLY;
 use crate::head::{DeconvHead, UperNetShape};
 use crate::model::config::VitConfig;
 use crate::model::encoder_flops;
@@ -88,10 +87,6 @@ impl SegmentConfig {
             0 => at.label_counts.len(),
             classes => classes as usize,
         }
-    }
-
-    fn is_frozen(&self) -> bool {
-        self.freeze == Freeze::Encoder
     }
 
     /// UperNet's measures beside a model that was checked; `None` with another head.
@@ -197,10 +192,7 @@ impl Plan for SegmentConfig {
             let why = "objective.head = \"upernet\"";
             fitting.fit("objective.width", &mut self.width, UPERNET_WIDTH, why);
         }
-        if self.is_frozen() {
-            let why = "objective.freeze = \"encoder\": what does not learn drops no path";
-            fitting.fit("objective.drop_path", &mut self.drop_path, 0.0, why);
-        }
+        self.freeze.fit(&mut self.drop_path, fitting);
     }
 
     fn check(&self, at: &Scope<'_>) -> Vec<Violation> {
@@ -218,12 +210,7 @@ impl Plan for SegmentConfig {
             "1 to 4096 channels",
         );
         drop_path("objective.drop_path", self.drop_path, &mut found);
-        found.need(
-            !self.is_frozen() || self.drop_path == 0.0,
-            "objective.drop_path",
-            self.drop_path,
-            "0 beside objective.freeze = \"encoder\": what does not learn drops no path",
-        );
+        self.freeze.check(self.drop_path, &mut found);
         match self.head {
             Head::Deconv => self.check_deconv(at, &mut found),
             Head::Upernet => self.check_upernet(at, &mut found),
@@ -232,10 +219,7 @@ impl Plan for SegmentConfig {
     }
 
     fn start(&self) -> Start {
-        match self.freeze {
-            Freeze::None => Start::BetterPretrained,
-            Freeze::Encoder => Start::Pretrained("objective.freeze = \"encoder\""),
-        }
+        self.freeze.start()
     }
 
     fn request(&self, at: &Scope<'_>) -> SampleRequest {
@@ -284,7 +268,7 @@ impl Plan for SegmentConfig {
 
     fn forward_flops(&self, at: &Scope<'_>) -> f64 {
         let patches = at.model.patches();
-        let share = if self.is_frozen() { FORWARD_ONLY } else { 1.0 };
+        let share = self.freeze.forward_share();
         let (dim, side, classes) = (at.model.dim(), at.model.grid(), self.known_classes(at) as i64);
         let head = match self.upernet(at.model) {
             Some(shape) => shape.flops(dim, side, classes),

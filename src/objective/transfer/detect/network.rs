@@ -53,8 +53,8 @@ fn bitmap(mask: &ObjectMask) -> Bitmap<'_> {
 impl Detector {
     /// Parameters under `vs`: the encoder's at its root under timm's names, the others' beside them under torchvision's.
     pub(super) fn new(vs: &Path<'_>, config: &DetectConfig, at: &Scope<'_>) -> Self {
-        let vit = Vit::new(vs, at.model, if config.is_frozen() { 0.0 } else { config.drop_path });
-        if config.is_frozen() {
+        let vit = Vit::new(vs, at.model, if config.freeze.is_encoder() { 0.0 } else { config.drop_path });
+        if config.freeze.is_encoder() {
             vit.freeze();
         }
         // Maps are outputs of blocks as they are.
@@ -72,7 +72,11 @@ impl Detector {
     /// Tokens behind the blocks that are taken.
     fn blocks(&self, images: &Tensor, train: bool) -> Vec<Tensor> {
         let blocks = || self.vit.outputs_of(images, &self.taken, train);
-        if self.config.is_frozen() { tch::no_grad(blocks) } else { blocks() }
+        if self.config.freeze.is_encoder() {
+            tch::no_grad(blocks)
+        } else {
+            blocks()
+        }
     }
 
     /// The objects of a step, of each image.

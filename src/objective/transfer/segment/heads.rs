@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use torch_ext::ranks::{Ranks, RanksError};
 
 use super::SegmentConfig;
-use crate::head::{DeconvHead, UperNet, UperNetShape};
+use crate::head::{DeconvHead, Neck, UperNet};
 use crate::model::Vit;
 use crate::model::config::VitConfig;
 
@@ -55,7 +55,7 @@ impl PixelHead {
                 let patches = tokens.narrow(1, tokens.size()[1] - side * side, side * side);
                 Seen::Last(patches.transpose(1, 2).reshape([-1, vit.dim(), side, side]))
             }
-            Self::UperNet(_, blocks) => Seen::Blocks(UperNetShape::maps(&vit.outputs_of(images, blocks, train))),
+            Self::UperNet(_, blocks) => Seen::Blocks(Neck::maps(&vit.outputs_of(images, blocks, train))),
         }
     }
 

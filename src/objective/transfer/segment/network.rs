@@ -31,8 +31,8 @@ impl Segmenter {
     pub(super) fn new(vs: &Path<'_>, config: &SegmentConfig, at: &Scope<'_>) -> Self {
         // Unknown outside of training on a set, where the loss means nothing.
         let classes = config.known_classes(at).max(1);
-        let vit = Vit::new(vs, at.model, if config.is_frozen() { 0.0 } else { config.drop_path });
-        if config.is_frozen() {
+        let vit = Vit::new(vs, at.model, if config.freeze.is_encoder() { 0.0 } else { config.drop_path });
+        if config.freeze.is_encoder() {
             vit.freeze();
         }
         Self {
@@ -40,7 +40,7 @@ impl Segmenter {
             vit,
             auxiliary_weight: config.auxiliary_weight,
             classes: classes as i64,
-            frozen: config.is_frozen(),
+            frozen: config.freeze.is_encoder(),
             frequencies: Frequencies::new(at.label_counts, classes, vs.device()),
         }
     }
