@@ -89,7 +89,8 @@ class Backbone(nn.Module):
         self.body = Encoder(config)
         # Of 12 blocks the 4th, 6th, 8th and 12th.
         self.taken = [max(1, round(layers * share)) - 1 for share in (1 / 3, 1 / 2, 2 / 3, 1)]
-        up = lambda: nn.ConvTranspose2d(d, d, 2, 2)
+        # Without the bias that others give these: what follows takes it away, or has one of its own.
+        up = lambda: nn.ConvTranspose2d(d, d, 2, 2, bias=False)
         self.neck = nn.ModuleList([nn.Sequential(up(), nn.BatchNorm2d(d), nn.GELU(), up()), up(), nn.Identity(), nn.MaxPool2d(2)])
         self.pyramid = FeaturePyramidNetwork([d] * 4, channels, LastLevelMaxPool())
         self.out_channels = channels

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor, nn};
 
 use super::{ExportError, Tensors};
-use crate::head::{UperNet, UperNetShape};
+use crate::head::{Neck, UperNet, UperNetShape};
 use crate::model::Vit;
 
 /// Where its parameters stand in a checkpoint.
@@ -24,7 +24,7 @@ pub(super) fn logits(vit: &Vit, head: &Tensors, shape: &UperNetShape, classes: i
             .ok_or_else(|| ExportError::Tensors(format!("there is no {name} of shape {:?}", variable.size())))?;
         tch::no_grad(|| variable.shallow_clone().copy_(tensor));
     }
-    let maps = UperNetShape::maps(&vit.outputs_of(images, &shape.blocks, false));
+    let maps = Neck::maps(&vit.outputs_of(images, &shape.blocks, false));
     let seen = net.necked(&maps, None).and_then(|maps| net.logits(&maps, None));
     Ok(seen.expect("no other rank is asked").to_kind(Kind::Float))
 }

@@ -8,7 +8,7 @@ use super::batch_norm::{Affine, BatchNorm};
 use crate::model::{Init, parameter};
 
 /// A transposed convolution whose kernel and stride are 2, so that it doubles the side of a map. Without the bias that others give it: what is the same in
-/// all cells of a channel is taken away by the batch normalisation behind it, or behind the convolution that follows.
+/// all cells of a channel is taken away by the batch normalisation behind it or behind the convolution that follows, or given by the bias of that convolution.
 #[derive(Debug)]
 struct Doubling(Tensor);
 
@@ -44,6 +44,20 @@ impl Neck {
             second: Doubling::new(&(vs / "second"), dim),
             single: Doubling::new(&(vs / "single"), dim),
         }
+    }
+
+    /// The outputs of an encoder's blocks, B×(1+N)×D each with the class token first, as maps B×D×g×g.
+    ///
+    /// # Panics
+    /// If these are not four.
+    pub fn maps(outputs: &[Tensor]) -> [Tensor; 4] {
+        let map = |tokens: &Tensor| {
+            let (images, tokens_n, dim) = tokens.size3().expect("tokens are B×(1+N)×D");
+            let side = ((tokens_n - 1) as f64).sqrt() as i64;
+            tokens.narrow(1, 1, side * side).transpose(1, 2).reshape([images, dim, side, side])
+        };
+        let maps: Vec<Tensor> = outputs.iter().map(map).collect();
+        maps.try_into().expect("outputs of four blocks")
     }
 
     /// Four maps B×D×g×g to B×D×4g×4g, B×D×2g×2g, B×D×g×g and B×D×⌊g/2⌋×⌊g/2⌋; g is at least 2. In `training` by statistics of the batch

@@ -37,20 +37,6 @@ impl UperNetShape {
         (layers >= 4).then(|| [layers / 3, layers / 2, (2 * layers).div_ceil(3), layers])
     }
 
-    /// The outputs of an encoder's blocks, B×(1+N)×D each with the class token first, as maps B×D×g×g.
-    ///
-    /// # Panics
-    /// If these are not four.
-    pub fn maps(outputs: &[Tensor]) -> [Tensor; 4] {
-        let map = |tokens: &Tensor| {
-            let (images, tokens_n, dim) = tokens.size3().expect("tokens are B×(1+N)×D");
-            let side = ((tokens_n - 1) as f64).sqrt() as i64;
-            tokens.narrow(1, 1, side * side).transpose(1, 2).reshape([images, dim, side, side])
-        };
-        let maps: Vec<Tensor> = outputs.iter().map(map).collect();
-        maps.try_into().expect("outputs of four blocks")
-    }
-
     /// Floating point operations of a forward pass over one image, as in training, of `side` × `side` patches of `dim` columns to `classes`.
     #[must_use]
     pub fn flops(&self, dim: i64, side: i64, classes: i64) -> f64 {
@@ -165,7 +151,7 @@ impl UperNet {
         }
     }
 
-    /// Maps of four sizes of [`UperNetShape::maps`], for the heads; in `training` by statistics of the batch ([`BatchNorm::forward`]), as the heads.
+    /// Maps of four sizes of [`Neck::maps`], for the heads; in `training` by statistics of the batch ([`BatchNorm::forward`]), as the heads.
     ///
     /// # Errors
     /// Ranks that are no longer together.

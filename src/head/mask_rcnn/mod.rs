@@ -10,10 +10,10 @@ mod corners;
 mod found;
 mod layers;
 mod matching;
-mod neck;
 mod objects;
 mod on_host;
 mod proposals;
+mod pyramid;
 mod region_heads;
 mod regions;
 mod roi_align;
@@ -31,18 +31,20 @@ pub use coder::BoxCoder;
 pub use corners::{Corners, area, clipped, overlap};
 pub use found::{Found, Pasted, pasted};
 pub use matching::{Match, Thresholds, matched};
-pub use neck::{SCALES, blocks_taken};
 pub use objects::Objects;
+pub use pyramid::{SCALES, blocks_taken};
 pub use roi_align::{Bitmap, Level, Region, RoiAlign, level_of};
 pub use rules::{ProposalRules, RegionRules, Rules};
 pub use sampling::{Quota, Sampled, Sampling};
 pub use suppression::suppressed;
 
-use neck::Neck;
 use proposals::ProposalHead;
+use pyramid::Pyramid;
 use region_heads::{BoxHead, MaskHead};
 use regions::RegionTargets;
 use roi_align::sent;
+
+use super::Neck;
 
 /// Shape of the network. The defaults are torchvision's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -126,6 +128,7 @@ impl MaskRcnnLosses {
 #[derive(Debug)]
 pub struct MaskRcnn {
     neck: Neck,
+    pyramid: Pyramid,
     proposal_head: ProposalHead,
     box_head: BoxHead,
     mask_head: MaskHead,
@@ -156,7 +159,8 @@ impl MaskRcnn {
             (side, (finest * times) as f32)
         });
         Self {
-            neck: Neck::new(vs, dim, config.channels),
+            neck: Neck::new(&(vs / "neck"), dim),
+            pyramid: Pyramid::new(vs, dim, config.channels),
             proposal_head: ProposalHead::new(vs, config.channels, image, &levels),
             box_head: BoxHead::new(vs, config.channels, config.box_side as i64, config.box_width, outputs),
             mask_head: MaskHead::new(vs, config.channels, config.mask_depth, config.mask_width, outputs),
@@ -168,15 +172,7 @@ impl MaskRcnn {
 
     /// Tokens B×(1+N)×D behind the four blocks ([`blocks_taken`]) to the maps of the pyramid.
     fn maps(&self, blocks: &[Tensor], training: Option<&Ranks>) -> Result<Vec<Tensor>, RanksError> {
-        let side = self.image / self.patch;
-        let map = |tokens: &Tensor| {
-            // The class token stands before the patches.
-            let patches = tokens.narrow(1, tokens.size()[1] - side * side, side * side);
-            let columns = tokens.size()[2];
-            patches.transpose(1, 2).reshape([-1, columns, side, side])
-        };
-        let blocks: Vec<Tensor> = blocks.iter().map(map).collect();
-        self.neck.forward(&blocks.try_into().expect("four blocks are taken"), training)
+        Ok(self.pyramid.forward(&self.neck.forward(&Neck::maps(blocks), training)?))
     }
 
     /// Regions off the maps: R×C×side×side.
@@ -283,8 +279,7 @@ impl MaskRcnn {
     pub fn flops(dim: i64, grid: i64, config: &MaskRcnnConfig, regions: [f64; 2]) -> f64 {
         let (d, c) = (dim as f64, config.channels as f64);
         let cells = [16.0, 4.0, 1.0, 0.25].map(|times| times * (grid * grid) as f64);
-        // Doublings of the neck: three, of which one is half as fine.
-        let neck = 2.0 * d * d * (2.0 * cells[1] + cells[0]);
+        let neck = Neck::flops(dim, grid);
         let all: f64 = cells.iter().sum();
         let pyramid = 2.0 * all * (d * c + 9.0 * c * c);
         let proposals = 2.0 * (all + cells[3] / 4.0) * (9.0 * c * c + 5.0 * ANCHORS as f64 * c);
