@@ -1,5 +1,6 @@
 //! `splitmask inspect`: what a bucket of shards holds, as numbers and as a picture.
 
+mod extremes;
 mod kept;
 mod maps;
 mod objects;

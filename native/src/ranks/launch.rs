@@ -116,7 +116,10 @@ impl<F: Fn(&str) -> Option<String>> Env<'_, F> {
 
     fn number<T: std::str::FromStr>(&self, key: &'static str) -> Result<Option<T>, RanksError> {
         self.text(key)
-            .map(|v| v.parse().map_err(|_| self.wrong(key, format!("a whole number is needed ({})", std::any::type_name::<T>()))))
+            .map(|v| {
+                v.parse()
+                    .map_err(|_| self.wrong(key, format!("a whole number is needed ({})", std::any::type_name::<T>())))
+            })
             .transpose()
     }
 

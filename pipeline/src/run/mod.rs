@@ -5,6 +5,7 @@ pub mod budget;
 pub mod footprint;
 mod making;
 mod prepared;
+mod sample_stream;
 pub mod walk;
 
 use std::path::Path;
@@ -15,6 +16,8 @@ pub use self::batches::{BatchSpec, BatchStream, Worker};
 use self::budget::FailureBudget;
 use self::footprint::Images;
 pub use self::making::Making;
+use self::sample_stream::Items;
+pub use self::sample_stream::SampleStream;
 use crate::bucket::cache::ShardCache;
 use crate::bucket::differences::Difference;
 use crate::bucket::manifest::{Manifest, MapClasses, ObjectClasses};
@@ -29,9 +32,8 @@ use crate::shard::mixture::{MixedStream, Source};
 use crate::shard::samples::LabelMember;
 use crate::shard::striped::StripedStream;
 pub use crate::shard::window::Order;
-use crate::shard::window::{Positioned, PositionedStream, WindowOptions};
+use crate::shard::window::{PositionedStream, WindowOptions};
 use crate::stage::Stop;
-use crate::types::RawSample;
 
 /// Which labels are read beside the images.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,36 +51,6 @@ pub struct Dataset {
     data: DataConfig,
     pipeline: PipelineConfig,
     metrics: PipelineMetrics,
-}
-
-/// The samples of one place or of several.
-#[expect(clippy::large_enum_variant, reason = "one for each stream")]
-enum Items {
-    One(PositionedStream),
-    Striped(StripedStream),
-    Mixed(MixedStream),
-}
-
-impl Items {
-    fn stopper(&self) -> Stop {
-        match self {
-            Self::One(stream) => stream.stopper(),
-            Self::Striped(stream) => stream.stopper(),
-            Self::Mixed(stream) => stream.stopper(),
-        }
-    }
-}
-
-impl Iterator for Items {
-    type Item = Result<Positioned, PipelineError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::One(stream) => stream.next(),
-            Self::Striped(stream) => stream.next(),
-            Self::Mixed(stream) => stream.next(),
-        }
-    }
 }
 
 impl Dataset {
@@ -341,63 +313,5 @@ impl Dataset {
         } else {
             MixedStream::start(&self.mixture, &options, Stop::default()).map(Items::Mixed)
         }
-    }
-}
-
-/// Blocking iterator over undecoded samples. It ends after an error. Dropping it stops and joins all its threads.
-pub struct SampleStream {
-    items: Items,
-    /// Gone after the end.
-    budget: Option<FailureBudget>,
-    cursor: Cursor,
-}
-
-impl SampleStream {
-    /// Where the stream goes on behind the last sample.
-    #[must_use]
-    pub fn cursor(&self) -> Cursor {
-        self.cursor
-    }
-
-    /// Ends the stream from another thread.
-    #[must_use]
-    pub fn stopper(&self) -> Stop {
-        self.items.stopper()
-    }
-}
-
-impl Iterator for SampleStream {
-    type Item = Result<RawSample, PipelineError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let budget = self.budget.as_mut()?;
-        let end = loop {
-            match self.items.next() {
-                Some(Ok(item)) => {
-                    self.cursor = item.cursor;
-                    match item.sample {
-                        Ok(sample) => {
-                            budget.good();
-                            return Some(Ok(sample));
-                        }
-                        Err(rejected) => {
-                            if let Err(error) = budget.lost(&rejected) {
-                                break Err(error);
-                            }
-                        }
-                    }
-                }
-                Some(Err(error)) => break Err(error),
-                None => {
-                    break if self.items.stopper().is_triggered() {
-                        Ok(())
-                    } else {
-                        budget.check()
-                    };
-                }
-            }
-        };
-        self.budget = None;
-        end.err().map(Err)
     }
 }

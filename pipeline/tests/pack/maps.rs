@@ -53,19 +53,14 @@ fn tree() -> TempDir {
 
 /// The maps in the shards of a set, by key.
 fn maps_in(set: &Path) -> BTreeMap<String, LabelMap> {
-    let mut found = BTreeMap::new();
-    let mut archive = tar::Archive::new(fs::File::open(set.join("000000.tar")).unwrap());
-    for entry in archive.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().display().to_string();
-        let mut data = vec![];
-        entry.read_to_end(&mut data).unwrap();
-        if let Some(key) = name.strip_suffix(".seg.png") {
-            let map = LabelMap::read(&data, &MapReading::default(), Limits::default()).unwrap();
-            found.insert(key.to_owned(), map);
-        }
-    }
-    found
+    let map = |(name, data): (String, Vec<u8>)| {
+        let key = name.strip_suffix(".seg.png")?;
+        Some((
+            key.to_owned(),
+            LabelMap::read(&data, &MapReading::default(), Limits::default()).unwrap(),
+        ))
+    };
+    members(set).into_iter().filter_map(map).collect()
 }
 
 #[test]

@@ -1,19 +1,11 @@
-//! Objects packed beside their images from files in COCO's form: matched by path, checked, changed as the images are, counted; and what a stream makes of
-//! them.
+//! Objects packed beside their images from files in COCO's form: matched by path, checked, changed as the images are, counted.
 
-use std::sync::Arc;
+mod streams;
 
 use serde_json::{Value, json};
 use splitmask_pipeline::coco::RunLength;
-use splitmask_pipeline::config::{DataConfig, PipelineConfig};
-use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::decode::{ObjectMember, ObjectReading, Objects};
-use splitmask_pipeline::metrics::{ObjectFate, PipelineMetrics};
+use splitmask_pipeline::decode::ObjectMember;
 use splitmask_pipeline::pack::ObjectOptions;
-use splitmask_pipeline::request::{IMAGE, ObjectRequest, SampleRequest, ScaleJitter, ViewRequest};
-use splitmask_pipeline::run::{Dataset, Making, Order};
-use splitmask_pipeline::sample::ViewMode;
-use splitmask_pipeline::types::Batch;
 
 use super::*;
 
@@ -100,20 +92,12 @@ fn tree() -> TempDir {
 }
 
 /// The members with objects of a set, by the file that they belong to.
-fn members(set: &Path) -> BTreeMap<String, ObjectMember> {
-    let mut found = BTreeMap::new();
-    let mut archive = tar::Archive::new(fs::File::open(set.join("000000.tar")).unwrap());
-    for entry in archive.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().display().to_string();
-        let mut data = vec![];
-        entry.read_to_end(&mut data).unwrap();
-        if let Some(key) = name.strip_suffix(".objects.json") {
-            let stem = key.split_once('-').unwrap().1;
-            found.insert(stem.to_owned(), serde_json::from_slice(&data).unwrap());
-        }
-    }
-    found
+fn objects_in(set: &Path) -> BTreeMap<String, ObjectMember> {
+    let objects = |(name, data): (String, Vec<u8>)| {
+        let (_, stem) = name.strip_suffix(".objects.json")?.split_once('-').unwrap();
+        Some((stem.to_owned(), serde_json::from_slice(&data).unwrap()))
+    };
+    members(set).into_iter().filter_map(objects).collect()
 }
 
 #[test]
@@ -173,7 +157,7 @@ fn annotations_are_matched_by_path_counted_and_left_out_by_reason() {
     assert_eq!((objects.masks, objects.mask_pixels, objects.negatives), (3, 60 + 800 + 30, 1));
     let read = Manifest::parse(&fs::read(dir.path().join("out/train/manifest.json")).unwrap(), "m").unwrap();
     assert_eq!(read.objects.as_ref(), Some(objects));
-    let packed = members(&dir.path().join("out/train"));
+    let packed = objects_in(&dir.path().join("out/train"));
     assert!(packed["2"].annotations.is_empty());
     let first = &packed["0"];
     assert_eq!((first.width, first.height, first.image_id), (Some(40), Some(20), Some(0)));
@@ -194,7 +178,7 @@ fn what_changes_an_image_changes_its_objects() {
         ..options(dir.path())
     };
     run(&options).unwrap();
-    let packed = members(&dir.path().join("out/train"));
+    let packed = objects_in(&dir.path().join("out/train"));
     let member = &packed["0"];
     assert_eq!((member.width, member.height), (Some(20), Some(20)));
     let boxes: Vec<[f64; 4]> = member.annotations.iter().map(|a| a.bbox.unwrap()).collect();
@@ -250,7 +234,7 @@ fn objects_of_a_photograph_that_its_file_turns_are_turned_with_it() {
             ..options(dir.path())
         };
         run(&options).unwrap();
-        let packed = members(&dir.path().join("out/train"));
+        let packed = objects_in(&dir.path().join("out/train"));
         for ((name, (width, height)), bounds) in ["stored", "seen"].into_iter().zip(sizes).zip(boxes) {
             let member = &packed[name];
             assert_eq!((member.width, member.height), (Some(width), Some(height)), "{name} {encode:?}");
@@ -337,162 +321,4 @@ fn files_of_other_images_or_without_a_usable_object_are_refused_with_place_and_v
     }
     fs::remove_file(dir.path().join("objects.json")).unwrap();
     assert!(run(&options(dir.path())).unwrap_err().to_string().contains("it cannot be read"));
-}
-
-/// Sixty pictures with up to three objects each, packed.
-fn packed() -> TempDir {
-    let dir = TempDir::new().unwrap();
-    let names: Vec<String> = (0..60).map(|n| format!("{n}.png")).collect();
-    let mut annotations = vec![];
-    for (n, name) in names.iter().enumerate() {
-        put(
-            dir.path(),
-            &format!("images/{name}"),
-            &bytes(&picture(40, 20, n as u32), ImageFormat::Png),
-        );
-        for k in 0..n % 4 {
-            let (x, y) = ((n * 7 + k * 11) % 30, (n * 5 + k * 3) % 12);
-            let [left, top, right, bottom] = [x, y, x + 9, y + 7];
-            let area = [x as f64, y as f64, 9.0, 7.0];
-            let outline = json!([[left, top, right, top, right, bottom]]);
-            annotations.push(with(object(n as u64, [0, 3, 7][k], area), "segmentation", outline));
-        }
-    }
-    let file = coco(&names.iter().map(String::as_str).collect::<Vec<_>>(), annotations);
-    put(dir.path(), "objects.json", file.to_string().as_bytes());
-    let report = run(&PackOptions {
-        shard_bytes: 32 << 10,
-        ..options(dir.path())
-    })
-    .unwrap();
-    assert!(report.train.shards.len() > 3, "{}", report.train.shards.len());
-    dir
-}
-
-fn request() -> Arc<SampleRequest> {
-    let mut view = ViewRequest::new(IMAGE, 32);
-    view.jitter = Some(ScaleJitter::default());
-    Arc::new(SampleRequest {
-        objects: Some(ObjectRequest { view: IMAGE }),
-        ..SampleRequest::of_views(vec![view])
-    })
-}
-
-#[test]
-fn batches_hold_the_same_objects_at_any_number_of_workers_and_after_any_batch() {
-    let dir = packed();
-    let url = dir.path().join("out/train").display().to_string();
-    let (data, request) = (
-        DataConfig {
-            shuffle_window: 16,
-            ..DataConfig::default()
-        },
-        request(),
-    );
-    let batches = |workers: usize, start: Cursor, many: usize| -> (Vec<Batch>, PipelineMetrics) {
-        let pipeline = PipelineConfig {
-            workers,
-            ..PipelineConfig::default()
-        };
-        let metrics = PipelineMetrics::default();
-        let dataset = Dataset::open(&url, &data, &pipeline, metrics.clone()).unwrap();
-        let images = dataset.images().unwrap();
-        assert!(
-            (images.objects - 1.5).abs() < 1e-9 && (images.masked - 1.5 * 63.0 / 800.0).abs() < 1e-9,
-            "{images:?}"
-        );
-        let making = Making {
-            order: Order::Shuffled {
-                seed: 5,
-                start,
-                rank: 0,
-                world: 1,
-            },
-            request: &request,
-            mode: ViewMode::Train,
-            batch: 8,
-            seed: 3,
-            tokenizer: None,
-        };
-        let mut stream = dataset.make(making).unwrap();
-        let made = (0..many).map(|_| stream.next().unwrap().unwrap()).collect();
-        (made, metrics)
-    };
-    let (one, metrics) = batches(1, Cursor::default(), 12);
-    let (four, _) = batches(4, Cursor::default(), 12);
-    assert_eq!(one, four);
-    assert_eq!(batches(2, one[6].cursor, 5).0, one[7..]);
-    let objects: usize = one.iter().map(|batch| batch.objects.len()).sum();
-    assert!(objects > 40, "{objects}");
-    let counted = |fate| metrics.objects.of(fate).get();
-    assert!(counted(ObjectFate::Kept) >= objects as u64 && counted(ObjectFate::Outside) > 0);
-    for batch in &one {
-        assert_eq!((batch.object_offsets.len(), batch.object_offsets[0]), (9, 0));
-        assert_eq!(batch.object_offsets[8] as usize, batch.objects.len());
-        let each: usize = (0..8).map(|sample| batch.objects_of(sample).len()).sum();
-        assert_eq!(each, batch.objects.len());
-        let masks: usize = batch.objects.iter().map(|o| o.mask.as_ref().unwrap().pixels.len()).sum();
-        assert!(batch.bytes() > 8 * request.sample_bytes() + masks, "masks count in the queue");
-        assert!(batch.objects.iter().all(|object| object.class < 3));
-    }
-}
-
-#[test]
-fn a_stream_reads_objects_where_they_are_asked_for_and_counts_what_has_none() {
-    let dir = packed();
-    run(&PackOptions {
-        objects: None,
-        ..PackOptions::new(dir.path().join("images"), dir.path().join("plain"))
-    })
-    .unwrap();
-    let first = |place: &str, request: &Arc<SampleRequest>, objects: &str| {
-        let url = dir.path().join(place).join("train").display().to_string();
-        let data = DataConfig {
-            failure_budget: 1.0,
-            objects: objects.into(),
-            ..DataConfig::default()
-        };
-        let dataset = Dataset::open(&url, &data, &PipelineConfig::default(), PipelineMetrics::default()).unwrap();
-        let making = Making {
-            order: Order::Sequential,
-            request,
-            mode: ViewMode::Eval { crop_ratio: 1.0 },
-            batch: 64,
-            seed: 0,
-            tokenizer: None,
-        };
-        dataset.make(making).unwrap().next().expect("a batch, or why there is none")
-    };
-    let batch = first("out", &request(), "objects.json").unwrap();
-    assert_eq!((batch.len, batch.object_offsets.len(), batch.objects.len()), (60, 61, 90));
-    let plain = Arc::new(SampleRequest::of_views(vec![ViewRequest::new(IMAGE, 32)]));
-    let batch = first("out", &plain, "objects.json").unwrap();
-    assert_eq!((batch.len, batch.objects.len(), batch.object_offsets.len()), (60, 0, 0));
-    let error = first("plain", &request(), "objects.json").unwrap_err().to_string();
-    assert!(
-        error.contains("60 of the last 60 samples failed") && error.contains("no_objects"),
-        "{error}"
-    );
-    // What `pack` writes about a sample is no list of objects.
-    let error = first("plain", &request(), "json").unwrap_err().to_string();
-    assert!(error.contains("bad_objects"), "{error}");
-}
-
-#[test]
-fn members_are_annotations_that_others_read() {
-    let dir = packed();
-    let packed = members(&dir.path().join("out/train"));
-    let (name, member) = packed.iter().find(|(_, member)| member.annotations.len() == 3).unwrap();
-    let text = serde_json::to_vec(member).unwrap();
-    let by_index = Objects::read(&text, &ObjectReading::default(), None).unwrap();
-    let mut foreign: Value = serde_json::from_slice(&text).unwrap();
-    for annotation in foreign["annotations"].as_array_mut().unwrap() {
-        annotation.as_object_mut().unwrap().remove("category");
-    }
-    let reading = ObjectReading {
-        ids: [0, 3, 7].into(),
-        ..ObjectReading::default()
-    };
-    let by_number = Objects::read(foreign.to_string().as_bytes(), &reading, None).unwrap();
-    assert_eq!(by_index, by_number, "{name}");
 }

@@ -1,7 +1,7 @@
 //! Four shards on the fault server, and one pass over them.
 
 use splitmask_pipeline::config::{DataConfig, PipelineConfig};
-use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::error::{PipelineError, ShardError};
 use splitmask_pipeline::metrics::{PipelineMetrics, Scheme};
 use splitmask_pipeline::run::{Dataset, Order};
 use splitmask_pipeline::types::Batch;
@@ -65,4 +65,15 @@ pub(crate) fn same_stream(ability: Ability, script: impl Fn(&Request) -> Fault +
 
 pub(crate) fn is_get(request: &Request) -> bool {
     request.method == "GET"
+}
+
+/// Asserts that an error names the second shard with what it was and what it became.
+pub(crate) fn says_that_it_changed(error: &PipelineError) {
+    let PipelineError::Shard(ShardError::Changed { shard, before, after }) = error else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        (shard.as_str(), before.as_str(), after.as_str()),
+        ("d/s-001.tar", "\"v1\"", "\"v2\"")
+    );
 }

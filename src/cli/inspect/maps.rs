@@ -6,11 +6,9 @@ use splitmask_pipeline::bucket::manifest::MapClasses;
 use splitmask_pipeline::decode::{Header, LabelMap, Limits, MapReading};
 use splitmask_pipeline::types::{Image, RawSample, UNLABELLED};
 
+use super::extremes::extremes;
 use super::reasons::{Reasons, count};
 use crate::picture::lay_over;
-
-/// Classes that are listed from either end.
-const LISTED: usize = 8;
 
 /// What was read of the maps.
 #[derive(Default)]
@@ -89,15 +87,7 @@ impl Maps {
         let each =
             |(class, pixels, maps): &(i16, u64, u64)| format!("{} {:.2} % in {maps} maps", Self::name(listed, *class), share(*pixels));
         let classes = self.classes();
-        let largest: Vec<String> = classes.iter().take(LISTED).map(each).collect();
-        if !largest.is_empty() {
-            lines.push(format!("    largest: {}", largest.join(", ")));
-        }
-        let rest = classes.len().saturating_sub(LISTED).min(LISTED);
-        if rest > 0 {
-            let smallest: Vec<String> = classes.iter().rev().take(rest).map(each).collect();
-            lines.push(format!("    smallest: {}", smallest.join(", ")));
-        }
+        lines.extend(extremes(&classes, each));
         lines.extend(self.beware(listed, complete).into_iter().map(|line| format!("  beware: {line}")));
         lines
     }

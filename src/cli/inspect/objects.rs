@@ -7,11 +7,9 @@ use splitmask_pipeline::bucket::manifest::ObjectClasses;
 use splitmask_pipeline::decode::{Header, ObjectReading, Objects as Marked};
 use splitmask_pipeline::types::{Image, Object, RawSample};
 
+use super::extremes::extremes;
 use super::reasons::{Reasons, count};
 use crate::picture::{frame_object, lay_object};
-
-/// Classes that are listed from either end.
-const LISTED: usize = 8;
 
 /// What was read of the objects.
 #[derive(Default)]
@@ -122,15 +120,7 @@ impl Objects {
         let each =
             |(class, [objects, _, samples]): &(u32, [u64; 3])| format!("{} {objects} in {samples} samples", Self::name(listed, *class));
         let classes = self.by_size();
-        let largest: Vec<String> = classes.iter().take(LISTED).map(each).collect();
-        if !largest.is_empty() {
-            lines.push(format!("    largest: {}", largest.join(", ")));
-        }
-        let rest = classes.len().saturating_sub(LISTED).min(LISTED);
-        if rest > 0 {
-            let smallest: Vec<String> = classes.iter().rev().take(rest).map(each).collect();
-            lines.push(format!("    smallest: {}", smallest.join(", ")));
-        }
+        lines.extend(extremes(&classes, each));
         lines.extend(self.beware(listed, complete).into_iter().map(|line| format!("  beware: {line}")));
         lines
     }

@@ -7,6 +7,7 @@ use splitmask_pipeline::bucket::differences::{Difference, sentences};
 use splitmask_pipeline::bucket::manifest::Manifest;
 use splitmask_pipeline::error::ShardError;
 
+use super::extremes::extremes;
 use super::reasons::Reasons;
 use super::seen::Seen;
 use crate::cli::amount;
@@ -68,14 +69,7 @@ pub(super) fn describe(url: &str, manifest: Option<&Manifest>, shards: usize, se
                 largest * 100.0
             ));
             let name = |(name, n): &(String, u64)| format!("{name} {n}");
-            lines.push(format!(
-                "    largest: {}",
-                counts.iter().take(8).map(name).collect::<Vec<_>>().join(", ")
-            ));
-            lines.push(format!(
-                "    smallest: {}",
-                counts.iter().rev().take(4).map(name).collect::<Vec<_>>().join(", ")
-            ));
+            lines.extend(extremes(&counts, name));
         }
         None => lines.push(counts.first().map_or("  no labels (training needs none)".into(), |(name, n)| {
             format!("  one class: {name} {n}")
