@@ -11,7 +11,7 @@ ARG TORCH_INDEX=""
 COPY dist/splitmask-*.whl /tmp/wheel/
 # The program looks for this torch and says what it found; a wheel that does not start fails here and not on the cluster.
 RUN set -eu; \
-    if [ -n "$TORCH_INDEX" ]; then pip install --no-cache-dir --index-url "$TORCH_INDEX" "torch==2.11.*"; fi; \
+    if [ -n "$TORCH_INDEX" ]; then PIP_INDEX_URL="$TORCH_INDEX" pip install --no-cache-dir "torch==2.11.*"; fi; \
     pip install --no-cache-dir /tmp/wheel/splitmask-*.whl; \
     rm -r /tmp/wheel; \
     splitmask doctor
