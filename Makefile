@@ -52,9 +52,9 @@ bench: ## the numbers of docs/benchmarks.md
 	cargo bench -p splitmask-pipeline
 	cargo bench --bench step
 
-results: ## a table of docs/results.md (TABLE=objectives|tokenizers|fractions|all, data of `make demo`; TABLE=family|fractions-family|transfer, SET=drawings|emoji; TABLE=costs)
+results: ## a table of docs/results.md (TABLE=objectives|tokenizers|fractions|all, data of `make demo`; TABLE=family|fractions-family|transfer, SET=drawings|emoji; TABLE=transfer SET=scenes; TABLE=costs)
 	cargo build --quiet
-	@setup/results.py "$(TABLE)" $(if $(SET),--set "$(SET)") $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(SEEDS),--seeds "$(SEEDS)")
+	@setup/results.py "$(TABLE)" $(if $(SET),--set "$(SET)") $(if $(STEPS),--steps "$(STEPS)") $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(STARTS),--starts "$(STARTS)")
 
 clean-demo: ## removes what the demos made (data/clipart, data/scenes, runs/demo, runs/demo-OBJECTIVE, runs/finetune-demo, runs/segment-scenes)
 	rm -rf data/clipart data/scenes data/scenes-files runs/demo runs/demo-* runs/finetune-demo runs/segment-scenes

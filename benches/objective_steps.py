@@ -37,6 +37,18 @@ OURS = {
 }
 
 
+def timed(step, seconds: float) -> dict:
+    """Median milliseconds of a step, behind three that warm up, and peak memory of this process."""
+    for _ in range(3):
+        step()
+    times, start = [], time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - start < seconds:
+        began = time.perf_counter()
+        step()
+        times.append(1e3 * (time.perf_counter() - began))
+    return {"ms": statistics.median(times), "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "steps": len(times)}
+
+
 def eager(objective: str, batch: int, seconds: float) -> dict:
     """Median milliseconds of a step and peak memory of this process."""
     import torch
@@ -269,14 +281,7 @@ def eager(objective: str, batch: int, seconds: float) -> dict:
             with torch.no_grad():
                 torch._foreach_lerp_(list(teacher.parameters()), follow, 0.01)
 
-    for _ in range(3):
-        step()
-    times, start = [], time.perf_counter()
-    while len(times) < 3 or time.perf_counter() - start < seconds:
-        began = time.perf_counter()
-        step()
-        times.append(1e3 * (time.perf_counter() - began))
-    return {"ms": statistics.median(times), "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "steps": len(times)}
+    return timed(step, seconds)
 
 
 def ours(program: str, objective: str, batch: int, seconds: float) -> dict:

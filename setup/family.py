@@ -1,11 +1,13 @@
-"""The tables of setup/results.py on drawings and emoji: every objective beside each other, on fewer images, and fine-tuned. They take hours, so the numbers
-of each run are kept in docs/results/, with the commit that made them."""
+"""The tables of setup/results.py on drawings, emoji and scenes: every objective beside each other, on fewer images, and fine-tuned. They take hours, so the
+numbers of each run are kept in docs/results/, with the commit that made them."""
+
 import json
 import shutil
 import statistics
 import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from program import WORDS, processor_seconds, say, splitmask, spread
 
@@ -22,21 +24,27 @@ FAMILY = {
 }
 WORDLESS = {"mae", "simclr", "moco-v3", "dino", "supervised"}
 FRACTIONS_FAMILY = [0.01, 0.1, 1.0]
-# What the sets are made of: the command that fetches the pictures, and the arguments of `splitmask pack`.
+# What the sets are made of: the command that fetches the pictures, and the arguments of `splitmask pack` (none: the command packs too).
 SQUARE = ["--background", "white", "--square", "--longest-side", "96", "--shard-size", "8MiB", "--drop-duplicates", "--force"]
 SETS = {
     "drawings": (["setup/openclipart.sh"], ["data/openclipart/usr/share/openclipart/png", "data/drawings", "--val-share", "0.2", *SQUARE]),
     "emoji": (["setup/emoji.sh"], ["data/emoji-pictures/three-hands", "data/emoji", "--val", "data/emoji-pictures/fourth-hand", *SQUARE]),
+    "scenes": (["setup/scenes.sh"], []),
 }
+# Updates of pre-training, unless --steps says otherwise.
+UPDATES = {"drawings": 400, "emoji": 400, "scenes": 2000}
+# Words are learnt from crops of at most a quarter of a scene, for it holds many things (arXiv 2112.10740 section 5.2.2).
+SCENE_CROPS = ["augment.crop.area=[0.08, 0.25]"]
 
 
 def packed(name: str) -> Path:
     """The folder of a set's shards and visual words, made if it is not there."""
     fetch, pack = SETS[name]
-    data = Path(pack[1])
+    data = Path("data") / name
     if not (data / "train" / "manifest.json").exists():
         subprocess.run(fetch, check=True)
-        splitmask("pack", *pack)
+        if pack:
+            splitmask("pack", *pack)
     words = data / "words-48.safetensors"
     if not words.exists():
         splitmask("codebook", str(data / "train"), "--out", str(words), "--kind", "random-patches", *WORDS, "--pixels", "raw")
@@ -49,7 +57,7 @@ def kept(args, name: str, make) -> dict:
     records = json.loads(file.read_text()) if file.exists() else {}
     if name not in records or (args.anew and name not in args.made):
         numbers = make()
-        commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+        commit = subprocess.run(["git", "describe", "--always", "--dirty"], check=False, capture_output=True, text=True).stdout.strip()
         # Read again: another call may have written meanwhile.
         records = json.loads(file.read_text()) if file.exists() else {}
         records[name] = numbers | {"commit": commit}
@@ -59,34 +67,47 @@ def kept(args, name: str, make) -> dict:
     return records[name]
 
 
-def family_name(args, objective: str, seed: int, steps: int, fraction: float = 1.0) -> str:
-    return f"{args.set}-{objective}-{round(100 * fraction)}pc-{steps}-s{seed}"
+def train(folder: Path, recipe: str, sets: list, steps: int) -> dict:
+    """Trains a run from its start; what that took."""
+    # What a call that was stopped left here would go on, and its cost would be that of the rest.
+    shutil.rmtree(folder, ignore_errors=True)
+    # fmt: off
+    sets = [*sets, f"run.dir={folder}", f"run.name={folder.name}", f"optim.total_steps={steps}", "train.precision=f32", "train.threads=1",
+            "log.every_steps=20", "checkpoint.every_steps=500", "picture.every_steps=0", "eval.every_steps=0", "eval.spread_every_steps=0"]
+    # fmt: on
+    began, used = time.monotonic(), processor_seconds()
+    splitmask("train", "--config", f"configs/{recipe}.toml", *(x for s in sets for x in ("--set", s)))
+    return {"seconds": round(time.monotonic() - began, 1), "processor_seconds": round(processor_seconds() - used, 1), "steps": steps}
+
+
+def ended(folder: Path, steps: int) -> bool:
+    """Whether a run is there whose last step is that one."""
+    return (folder / "checkpoints" / f"step-{steps:08}").exists()
+
+
+def family_name(pictures: str, objective: str, seed: int, steps: int, fraction: float = 1.0) -> str:
+    return f"{pictures}-{objective}-{round(100 * fraction)}pc-{steps}-s{seed}"
 
 
 def family_run(args, objective: str, seed: int, steps: int, fraction: float = 1.0) -> dict:
     """Numbers of one run of the family."""
-    name = family_name(args, objective, seed, steps, fraction)
-    return kept(args, name, lambda: family_trained(args, name, objective, seed, steps, fraction))
+    name = family_name(args.set, objective, seed, steps, fraction)
+    make = lambda: family_trained(args, args.set, objective, seed, steps, fraction) | family_measured(args.runs / name)
+    return kept(args, name, make)
 
 
-def family_trained(args, name: str, objective: str, seed: int, steps: int, fraction: float) -> dict:
-    """Trains a run of the family and measures it."""
-    data = packed(args.set)
-    _, config, sets = FAMILY[objective]
-    folder = args.runs / name
-    # What a call that was stopped left here would go on, and its cost would be that of the rest.
-    shutil.rmtree(folder, ignore_errors=True)
+def family_trained(args, pictures: str, objective: str, seed: int, steps: int, fraction: float = 1.0) -> dict:
+    """Trains a run of the family on that share of a set; what it took."""
+    data = packed(pictures)
+    name = family_name(pictures, objective, seed, steps, fraction)
+    _, recipe, sets = FAMILY[objective]
     say(f"training {name}")
-    words = [] if objective in WORDLESS else [f"codebook.path={data}/words-48.safetensors"]
+    words = [] if objective in WORDLESS else [f"codebook.path={data}/words-48.safetensors", *(SCENE_CROPS if pictures == "scenes" else [])]
     # fmt: off
-    sets = [*sets, *words, f"run.seed={seed}", f"run.dir={folder}", f"run.name={folder.name}", f"data.train={data}/train", f"data.val={data}/val",
-            f"data.fraction={fraction}", f"optim.total_steps={steps}", f"optim.warmup_steps={max(1, steps // 5)}", "train.precision=f32",
-            "train.threads=1", "log.every_steps=20", "checkpoint.every_steps=500", "picture.every_steps=0", "eval.every_steps=0", "eval.spread_every_steps=0"]
+    sets = [*sets, *words, f"run.seed={seed}", f"data.train={data}/train", f"data.val={data}/val", f"data.fraction={fraction}",
+            f"optim.warmup_steps={max(1, steps // 5)}"]
     # fmt: on
-    began, used = time.monotonic(), processor_seconds()
-    splitmask("train", "--config", f"configs/{config}.toml", *(x for s in sets for x in ("--set", s)))
-    found = {"seconds": round(time.monotonic() - began, 1), "processor_seconds": round(processor_seconds() - used, 1), "steps": steps}
-    return found | family_measured(folder)
+    return train(args.runs / name, recipe, sets, steps)
 
 
 def family_measured(folder: Path, *more: str) -> dict:
@@ -98,16 +119,24 @@ def family_measured(folder: Path, *more: str) -> dict:
 
 def family_untrained(args, seed: int) -> dict:
     """SplitMask's encoder before training."""
-    name = family_name(args, "splitmask", seed, args.steps)
+    folder = args.runs / family_name(args.set, "splitmask", seed, args.steps)
 
     def measure() -> dict:
         # Trained first, so that the cost of the training is told with its own numbers.
         family_run(args, "splitmask", seed, args.steps)
-        if not (args.runs / name / "checkpoints").exists():
-            family_trained(args, name, "splitmask", seed, args.steps, 1.0)
-        return family_measured(args.runs / name, "--random-init")
+        if not ended(folder, args.steps):
+            family_trained(args, args.set, "splitmask", seed, args.steps)
+        return family_measured(folder, "--random-init")
 
     return kept(args, f"{args.set}-random-init-s{seed}", measure)
+
+
+# How a run of the family is judged, in the order of the columns.
+ACCURACIES = {
+    "k-NN, mean of the patches": lambda run: run["knn"]["top1"],
+    "k-NN, class token": lambda run: run["knn of the class token"]["top1"],
+    "linear, last layer": lambda run: run["linear"]["best"]["top1"],
+}
 
 
 def family_row(name: str, runs: list) -> str:
@@ -115,14 +144,13 @@ def family_row(name: str, runs: list) -> str:
     trained = "steps" in runs[0]
     cost = f"{mean(lambda r: r['processor_seconds']):.0f}" if trained else "–"
     steps = f"{mean(lambda r: r['steps']):.0f}" if trained else "0"
-    linear = spread([r["linear"]["best"]["top1"] for r in runs])
-    patches, token = (spread([r[knn]["top1"] for r in runs]) for knn in ("knn", "knn of the class token"))
+    accuracies = [spread([accuracy(r) for r in runs]) for accuracy in ACCURACIES.values()]
     rank = mean(lambda r: r["spread"]["rank"])
-    return f"| {name} | {steps} | {cost} | {patches} | {token} | {linear} | {rank:.0f} |"
+    return f"| {name} | {steps} | {cost} | {' | '.join(accuracies)} | {rank:.0f} |"
 
 
 FAMILY_COLUMNS = [
-    "| | updates | processor seconds | k-NN, mean of the patches (%) | k-NN, class token (%) | linear, last layer (%) | effective rank |",
+    f"| | updates | processor seconds | {' | '.join(f'{name} (%)' for name in ACCURACIES)} | effective rank |",
     "| --- |" + " --- |" * 6,
 ]
 
@@ -137,6 +165,20 @@ def family_note(args, runs: list) -> str:
     )
 
 
+def command(args, table: str) -> str:
+    """What makes a table."""
+    words = [f"make results TABLE={table} SET={args.set}"]
+    if args.seeds != [0, 1, 2]:
+        words.append(f"SEEDS={','.join(map(str, args.seeds))}")
+    if args.steps != UPDATES[args.set]:
+        words.append(f"STEPS={args.steps}")
+    if table == "family" and args.minutes:
+        words.append(f"MINUTES={args.minutes:g}")
+    if table == "transfer" and args.starts != list(STARTS):
+        words.append(f"STARTS={','.join(args.starts)}")
+    return " ".join(words)
+
+
 def family(args) -> list:
     """Every objective at equal updates; with --minutes, also each for so much processor time."""
     # Seed by seed, so that what was cut off has whole ones.
@@ -147,8 +189,7 @@ def family(args) -> list:
     equal = {o: [family_run(args, o, s, args.steps) for s in args.seeds] for o in FAMILY}
     random = ("random initialisation", [family_untrained(args, s) for s in args.seeds])
     rows = [random, *((FAMILY[o][0], runs) for o, runs in equal.items())]
-    command = f"make results TABLE=family SET={args.set}"
-    lines = [f"## The family, on {args.set}", "", f"`{command}`: equal updates.", "", *FAMILY_COLUMNS]
+    lines = [f"## The family, on {args.set}", "", f"`{command(args, 'family')}`: equal updates{' first' if args.minutes else ''}.", "", *FAMILY_COLUMNS]
     lines += [family_row(*row) for row in rows]
     if args.minutes:
         timed = []
@@ -164,66 +205,151 @@ def family(args) -> list:
 
 def fractions_family(args) -> list:
     """The paper's question: who keeps its quality with few images."""
-    columns = [f"{100 * f:g} %" for f in FRACTIONS_FAMILY]
-    lines = [f"## The family on fewer images, on {args.set}", "", f"`make results TABLE=fractions-family SET={args.set}`: k-NN (%) at {args.steps} updates on that share of the images.", ""]
+    lines = [f"## The family on fewer images, on {args.set}", ""]
+    lines += [f"`{command(args, 'fractions-family')}`: accuracy (%) after {args.steps} updates on that share of the images.", ""]
+    columns = [f"{name}: {100 * f:g} %" for name in ACCURACIES for f in FRACTIONS_FAMILY]
     lines += ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
     random = [family_untrained(args, s) for s in args.seeds]
-    lines.append(f"| random initialisation | {' | '.join([spread([r['knn']['top1'] for r in random])] * len(columns))} |")
+    rows = {"random initialisation": [random] * len(FRACTIONS_FAMILY)}
     for o in ["supervised", "dino", "beit", "splitmask"]:
-        runs = [[family_run(args, o, s, args.steps, f) for s in args.seeds] for f in FRACTIONS_FAMILY]
-        lines.append(f"| {FAMILY[o][0]} | {' | '.join(spread([r['knn']['top1'] for r in at]) for at in runs)} |")
-    return lines + ["", family_note(args, [family_run(args, "splitmask", args.seeds[0], args.steps)])]
+        rows[FAMILY[o][0]] = [[family_run(args, o, s, args.steps, f) for s in args.seeds] for f in FRACTIONS_FAMILY]
+    for name, shares in rows.items():
+        lines.append(f"| {name} | " + " | ".join(spread([accuracy(r) for r in runs]) for accuracy in ACCURACIES.values() for runs in shares) + " |")
+    paper = (
+        "The paper fine-tunes here (Table 1 and Figure 2, on iNaturalist 2019); this table looks at the features as they are. DINO learns by its class token, the "
+        "others by the patches (supervised too, in configs/supervised-demo.toml)."
+    )
+    return [*lines, "", paper, "", family_note(args, [family_run(args, "splitmask", args.seeds[0], args.steps)])]
 
 
 # Where fine-tuning starts, and the rates that each start is tried with.
 STARTS = {"random-init": "random initialisation", **{o: FAMILY[o][0] for o in ("splitmask", "beit", "dino", "supervised")}}
-RATES = [1e-3, 2e-3, 4e-3]
-LABELLED = [1.0, 0.1]
-TRANSFER_STEPS = 240
+RATES = [1e-3, 2e-3, 4e-3, 8e-3]
 
 
-def fine_tuned(args, start: str, seed: int, fraction: float, rate: float) -> dict:
-    """Accuracy after fine-tuning the encoder of a run of the family on that share of the labelled images."""
-    name = f"{args.set}-{start}-tuned-{round(100 * fraction)}pc-lr{rate:g}-s{seed}"
+class Task(NamedTuple):
+    """What fine-tuning teaches, and how it is judged."""
+
+    recipe: str
+    image: int
+    steps: int
+    evaluation: str
+    # Keys of its JSON with their titles: columns of the table, of which the first chooses the rate.
+    numbers: dict
+    # Of the labelled images, with what a title says of each.
+    shares: dict
+    # What is not the same for every start.
+    differs: str
+
+
+CLASSES = Task(
+    "finetune-demo",
+    48,
+    240,
+    "classify",
+    {"top1": "top-1"},
+    {1.0: ", all labels", 0.1: ", 10 % of the labels"},
+    "The head looks at the mean of the patches, of DINO too, which learnt by its class token. Supervised pre-training had the labels, all of them.",
+)
+MAPS = Task(
+    "segment-scenes",
+    96,
+    900,
+    "segment",
+    {"mean_iou": "mIoU", "object_mean_iou": "mIoU of objects alone"},
+    {1.0: ""},
+    "SplitMask and BEiT saw crops of 8 to 25 % of a scene, as in the paper's section 5.2.2, DINO the crops of its recipe. Scenes have no class: the supervised "
+    "start learnt those of emoji, as the paper's learnt ImageNet's, for as many updates.",
+)
+TASKS = {"drawings": CLASSES, "emoji": CLASSES, "scenes": MAPS}
+# By arXiv 2112.10740.
+ONE_THING = (
+    "Pre-training on the set's own images is far above random initialisation, and SplitMask not below BEiT: 78.3 and 70.7 beside 41.0 and 37.2 on Clipart and "
+    "Sketch, where BEiT was unstable, and 0.1 to 1.3 above BEiT on the five other sets (Table 6, ViT-S). DINO is above both after all of ImageNet and below "
+    "both after a hundredth of it (Table 1); this set is smaller still. Of supervised pre-training on the set itself and of a tenth of the labels the paper says nothing."
+)
+PREDICTIONS = {
+    "drawings": ONE_THING,
+    "emoji": ONE_THING,
+    "scenes": "Pre-training is far above random initialisation, and hardly matters which: 45.7 (SplitMask) and 45.6 (BEiT) from ADE20K's own images, 46.1 from "
+    "supervised weights of ImageNet, 25.4 from random ones (Table 5, ViT-B). DINO is not there; pre-trained on COCO it is below BEiT and SplitMask in finding objects "
+    "(43.7, 44.7, 45.3; Table 4, ViT-S).",
+}
+
+
+def fine_tuned(args, start: str, seed: int, share: float, rate: float) -> dict:
+    """Numbers after fine-tuning the encoder of a run of the family on that share of the labelled images."""
+    task = TASKS[args.set]
+    pictures = "emoji" if (args.set, start) == ("scenes", "supervised") else args.set
+    after = "" if start == "random-init" or args.steps == UPDATES[args.set] else f"-after{args.steps}"
+    name = f"{args.set}-{start}{after}-tuned-{round(100 * share)}pc-lr{rate:g}-s{seed}"
 
     def make() -> dict:
         data = packed(args.set)
-        folder = args.runs / name
-        source = family_name(args, start, seed, args.steps)
-        if start != "random-init" and not (args.runs / source / "checkpoints").exists():
-            family_trained(args, source, start, seed, args.steps, 1.0)
-        shutil.rmtree(folder, ignore_errors=True)
+        source = "" if start == "random-init" else args.runs / family_name(pictures, start, seed, args.steps)
+        if source and not ended(source, args.steps):
+            family_trained(args, pictures, start, seed, args.steps)
         say(f"fine-tuning {name}")
         # fmt: off
-        sets = [*SMALL, f"run.init_from={'' if start == 'random-init' else args.runs / source}", f"run.seed={seed}", f"run.dir={folder}", f"run.name={folder.name}",
-                f"data.train={data}/train", f"data.val={data}/val", f"data.fraction={fraction}", f"optim.lr={rate}", f"optim.total_steps={TRANSFER_STEPS}",
-                "train.precision=f32", "train.threads=1", "log.every_steps=20", "checkpoint.every_steps=500", "picture.every_steps=0", "eval.every_steps=0"]
+        sets = [*SMALL, f"model.image={task.image}", f"run.init_from={source}", f"run.seed={seed}", f"data.train={data}/train", f"data.val={data}/val",
+                f"data.fraction={share}", f"optim.lr={rate}"]
         # fmt: on
-        began, used = time.monotonic(), processor_seconds()
-        splitmask("train", "--config", "configs/finetune-demo.toml", *(x for s in sets for x in ("--set", s)))
-        cost = {"seconds": round(time.monotonic() - began, 1), "processor_seconds": round(processor_seconds() - used, 1), "steps": TRANSFER_STEPS}
-        found = json.loads(splitmask("eval", "classify", str(folder), "--json", capture=True))["classify"]
-        return cost | {"rate": rate} | {key: found[key] for key in ("top1", "top5", "class_mean", "images", "majority")}
+        cost = train(args.runs / name, task.recipe, sets, task.steps)
+        found = json.loads(splitmask("eval", task.evaluation, str(args.runs / name), "--json", capture=True))[task.evaluation]
+        return cost | {"rate": rate} | {key: number for key, number in found.items() if isinstance(number, (int, float))}
 
     return kept(args, name, make)
 
 
+def beside(base: str, others: list, found: dict) -> str:
+    """What others are above a start, in points; apart those that are within twice the spread, the larger one of the two."""
+    told, untold = [], []
+    for start in others:
+        points = 100 * (statistics.mean(found[start]) - statistics.mean(found[base]))
+        apart = abs(points) > 200 * max(statistics.stdev(found[start]), statistics.stdev(found[base]))
+        (told if apart else untold).append(f"{STARTS[start]} {round(points, 1) + 0.0:+.1f}")
+    return f"Beside {STARTS[base]}: " + "; ".join(filter(None, [", ".join(told), untold and f"within twice the spread {', '.join(untold)}"])) + "."
+
+
+def came_out(column: str, found: dict) -> str:
+    """The starts from best to worst, beside random initialisation and beside SplitMask; `found`: numbers of each start's seeds."""
+    order = sorted(found, key=lambda start: -statistics.mean(found[start]))
+    said = [f"{column}, the best first: {', '.join(STARTS[start] for start in order)}."]
+    if len(found[order[0]]) == 1:
+        return f"{said[0]} One seed has no spread: nothing is told apart."
+    for base, left_out in (("random-init", ()), ("splitmask", ("random-init",))):
+        others = [start for start in order if start not in (base, *left_out)]
+        if base in found and others:
+            said.append(beside(base, others, found))
+    return " ".join(said)
+
+
 def transfer(args) -> list:
     """What pre-training gives once there are labels."""
-    lines = [f"## Fine-tuning, on {args.set}", "", f"`make results TABLE=transfer SET={args.set}`: top-1 (%) on the validation images.", ""]
-    lines += ["| start | all labels | rate | 10 % of them | rate |", "| --- |" + " --- |" * 4]
-    for start, title in STARTS.items():
-        cells = []
-        for fraction in LABELLED:
+    task = TASKS[args.set]
+    header, rows, found = ["start"], [], {}
+    for said in task.shares.values():
+        header += [*(title + said for title in task.numbers.values()), "rate"]
+    for start in args.starts:
+        cells = [STARTS[start]]
+        for share, said in task.shares.items():
             # The rate is chosen with the first seed, for each start alike, on the images that are told of.
-            tried = {rate: fine_tuned(args, start, args.seeds[0], fraction, rate)["top1"] for rate in RATES}
+            tried = {rate: fine_tuned(args, start, args.seeds[0], share, rate)[next(iter(task.numbers))] for rate in RATES}
             rate = max(tried, key=tried.get)
-            cells += [spread([fine_tuned(args, start, s, fraction, rate)["top1"] for s in args.seeds]), f"{rate:g}"]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    example = fine_tuned(args, "random-init", args.seeds[0], 1.0, RATES[0])
-    return lines + [
-        "",
-        f"Pre-trained for {args.steps} updates on the training images of the same set, then {TRANSFER_STEPS} updates of 128 by configs/finetune-demo.toml at 48 px, layer decay "
-        f"0.75, for every start. Rates {', '.join(f'{r:g}' for r in RATES)} were tried with seed {args.seeds[0]}, the best one taken for all seeds ({', '.join(map(str, args.seeds))}); "
-        f"it was chosen on the validation images, for every start alike. Mean ± standard deviation over the seeds; {example.get('images', '?')} validation images.",
-    ]
+            runs = [fine_tuned(args, start, s, share, rate) for s in args.seeds]
+            for key, title in task.numbers.items():
+                values = found.setdefault(title + said, {})[start] = [run[key] for run in runs]
+                cells.append(spread(values))
+            cells.append(f"{rate:g}")
+        rows.append(cells)
+    images = fine_tuned(args, args.starts[0], args.seeds[0], 1.0, RATES[0])["images"]
+    how = (
+        f"Pre-trained for {args.steps} updates on the training images of the same set, then {task.steps} updates by configs/{task.recipe}.toml with 6 layers of 96 at "
+        f"{task.image} px, the same for every start. {task.differs} Rates {', '.join(f'{r:g}' for r in RATES)} were tried with seed {args.seeds[0]}, the best one taken for all "
+        f"seeds ({', '.join(map(str, args.seeds))}); it was chosen on the validation images, for every start alike; where it is the largest, a larger one may do better. "
+        f"Mean ± standard deviation over the seeds; {images} validation images."
+    )
+    lines = [f"## Fine-tuning, on {args.set}", "", f"`{command(args, 'transfer')}`: in percent, on the validation images.", ""]
+    lines += [f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows]]
+    lines += ["", how, "", "### What the paper would predict, and what came out", "", PREDICTIONS[args.set], ""]
+    return lines + [f"* {came_out(column, starts)}" for column, starts in found.items()]

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Runs the comparisons of docs/results.md and writes their tables there.
 
-    setup/results.py TABLE [--seeds 0,1,2] [--steps N] [--minutes M] [--set drawings|emoji] [--runs FOLDER] [--out FILE]
+    setup/results.py TABLE [--seeds 0,1,2] [--steps N] [--minutes M] [--set drawings|emoji|scenes] [--starts A,B] [--runs FOLDER] [--out FILE]
 
 TABLE: `objectives` (the paper's ablation), `tokenizers` (its Table 2), `fractions` (its Table 1: 10, 30, 100 % of the images), all three
-at equal updates on the data of `make demo` (data/clipart); `family` (every objective at equal updates, then at equal processor time) and
+at equal updates on the data of `make demo` (data/clipart); `family` (every objective at equal updates, and with --minutes at equal processor time) and
 `fractions-family` (the paper's Figure 2: supervised, DINO, BEiT, SplitMask on 1, 10, 100 % of the images), on drawings or emoji without
-duplicates; `transfer` (fine-tuning with all labels and 10 % of them, from random weights and from the family's runs). `costs` writes what a step of each objective takes into docs/objectives.md. `all`: the first three. A run that is there is not repeated: tables share runs, and a stopped call goes on. Each run is
-trained, then measured by `splitmask eval linear`, `eval knn` and `eval spread`, whose JSON lies beside it. The family takes hours: its numbers are kept
-in docs/results/ as well, by run and with the commit that made them, and what is there is not trained again (`--anew` does).
+duplicates; `transfer` (fine-tuned from random weights and from the family's runs: on drawings or emoji with all labels and 10 % of them, on scenes with
+their maps). `costs` writes what a step of each objective takes into docs/objectives.md. `all`: the first three. A run that is there is not repeated: tables
+share runs, and a stopped call goes on. Each run is trained, then measured by `splitmask eval linear`, `eval knn` and `eval spread`, whose JSON lies beside
+it. The family takes hours: its numbers are kept in docs/results/ as well, by run and with the commit that made them, and what is there is not trained again
+(`--anew` does).
 """
+
 import argparse
 import json
 import os
@@ -20,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from family import SETS, family, fractions_family, transfer
+from family import SETS, STARTS, UPDATES, family, fractions_family, transfer
 from program import SPLITMASK, WORDS, say, splitmask, spread
 
 DATA = Path("data/clipart")
@@ -46,7 +49,7 @@ def codebook(kind: str) -> Path:
         say(f"making a codebook: {kind}")
         # Pixels as they are for words that are pixels; the default space for random vectors.
         pixels = [] if kind in ("random-projection", "dvae") else ["--pixels", "raw"]
-        if kind not in subprocess.run([SPLITMASK, "codebook", "--help"], capture_output=True, text=True).stdout:
+        if kind not in subprocess.run([SPLITMASK, "codebook", "--help"], check=False, capture_output=True, text=True).stdout:
             raise Unknown(f"this build has no `codebook --kind {kind}`")
         # A small learnt vocabulary: the default of 20,000 steps is for a GPU.
         short = ["--steps", "400", "--width", "32"] if kind == "dvae" else []
@@ -171,13 +174,12 @@ def table(args, which: str) -> list:
     lines += ["| | linear, best layer (%) | which layer | linear, last layer (%) | k-NN (%) |", "| --- | --- | --- | --- | --- |"]
     lines += [row(name, runs) for name, runs in rows]
     lin = example["linear"]
-    lines += [
-        "",
+    note = (
         f"{' and '.join(map(str, steps))} updates of batch 128, seeds {', '.join(map(str, seeds))}: mean ± standard deviation over the seeds. "
         f"{lin['queries']} validation and {lin['references']} labelled training images of {lin['classes']} classes; commonest class {100 * lin['majority']:.1f} %, "
-        f"chance {100 * lin['chance']:.1f} %. {min(seconds):.0f} to {max(seconds):.0f} s a run.",
-    ]
-    return lines + notes + by_layer(rows)
+        f"chance {100 * lin['chance']:.1f} %. {min(seconds):.0f} to {max(seconds):.0f} s a run."
+    )
+    return [*lines, "", note, *notes, *by_layer(rows)]
 
 
 HEAD = """# Results at a small scale
@@ -191,7 +193,7 @@ training images. Written by `setup/results.py`; each table by its own command.
 def write(file: Path, which: str, lines: list) -> None:
     text = file.read_text() if file.exists() else HEAD
     block = f"<!-- {which} -->\n" + "\n".join(lines) + f"\n<!-- end of {which} -->\n"
-    old = re.compile(rf"<!-- {which} -->\n.*?<!-- end of {which} -->\n", re.S)
+    old = re.compile(rf"<!-- {which} -->\n.*?<!-- end of {which} -->\n", re.DOTALL)
     text = old.sub(lambda _: block, text) if old.search(text) else text.rstrip("\n") + "\n\n" + block
     file.write_text(text)
     say(f"{file}: {which}")
@@ -201,16 +203,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=["objectives", "tokenizers", "fractions", "family", "fractions-family", "transfer", "costs", "all"])
     parser.add_argument("--seeds", default=[0, 1, 2], type=lambda text: [int(s) for s in text.split(",")])
-    parser.add_argument("--steps", default=400, type=int, help="updates of each run (default: 400)")
+    parser.add_argument("--starts", default=list(STARTS), type=lambda text: text.split(","), help="transfer: starts of fine-tuning, with commas (default: all)")
+    parser.add_argument("--steps", type=int, help="updates of each run, of pre-training in `transfer` (default: 400, on scenes 2000)")
     parser.add_argument("--minutes", default=0.0, type=float, help="family: processor minutes of each run of the second table (default: none)")
-    parser.add_argument("--set", default="drawings", choices=list(SETS), help="pictures of the family's tables (default: drawings)")
+    parser.add_argument("--set", default="drawings", choices=list(SETS), help="pictures of the family's tables and of `transfer` (default: drawings)")
     parser.add_argument("--anew", action="store_true", help="family: train also what docs/results/ has numbers of")
     parser.add_argument("--runs", default=Path("runs/results"), type=Path, help="where the runs go; another folder for other --steps")
     parser.add_argument("--out", default=Path("docs/results.md"), type=Path)
     args = parser.parse_args()
+    args.steps = args.steps or UPDATES[args.set]
     args.made = set()
     os.chdir(Path(__file__).resolve().parent.parent)
     of_family = {"family": family, "fractions-family": fractions_family, "transfer": transfer}.get(args.table)
+    if args.set == "scenes" and args.table != "transfer":
+        sys.exit("scenes have no classes, by which this table judges: TABLE=transfer is theirs")
     if not of_family and args.table != "costs" and not (DATA / "train" / "manifest.json").exists():
         sys.exit(f"{DATA}/train is not there: `make demo` packs it")
     args.runs.mkdir(parents=True, exist_ok=True)

@@ -162,11 +162,11 @@ tensorboard() { # the tests let it read our event files (25 MB to fetch, 90 MB l
   wheels_into tensorboard $TENSORBOARD_WHEELS
 }
 
-deploy_checks() { # PyYAML, by which the tests read the files of deploy/kubernetes (1 MB)
-  wheels_into deploy "$PYYAML_WHEEL"
+deploy_checks() { # PyYAML, by which the tests read the files of deploy/kubernetes (1 MB), and hadolint, which reads the Dockerfile (12 MB, 56 laid out)
+  wheels_into deploy "$PYYAML_WHEEL" "$HADOLINT_WHEEL"
 }
 
-torchrun() { # PyTorch's launcher, which starts the ranks of the tests: 85 MB beside libtorch's CPU part, without CUDA (setup/unpack_torchrun.py)
+torchrun() { # PyTorch's launcher, which starts the ranks of the tests: 80 MB beside libtorch's CPU part, without CUDA (setup/unpack_torchrun.py)
   local folder="$cache/torchrun-$LIBTORCH_VERSION" cpu="$cache/libtorch-$LIBTORCH_VERSION-cpu"
   if [ -x "$folder/bin/torchrun" ] && "$folder/bin/torchrun" --help >/dev/null 2>&1; then say "torchrun $LIBTORCH_VERSION: there"; return; fi
   if ! python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then

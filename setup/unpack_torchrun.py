@@ -1,4 +1,4 @@
-"""unpack_torchrun.py DIR TORCH_WHEEL LIBTORCH TYPING_EXTENSIONS: lays torchrun, PyTorch's launcher, into DIR without CUDA (85 MB instead of 4.7 GB).
+"""unpack_torchrun.py DIR TORCH_WHEEL LIBTORCH TYPING_EXTENSIONS: lays torchrun, PyTorch's launcher, into DIR without CUDA (80 MB instead of 4.7 GB).
 
 torchrun is Python, but `import torch` loads libtorch_python.so, which in the wheel of PyPI is linked to the libraries of CUDA. The launcher calls none of
 them, so small stand-ins take their place: each has the symbols that libtorch_python.so asks for, and what is called at the load of the library (places

@@ -4,11 +4,13 @@
     splitmask export runs/demo --format timm --out exports/demo --verify     # leaves verify.safetensors beside the weights
     python3 setup/verify_export.py exports/demo
 
-Needs torch, safetensors, and timm or transformers (4.57 and 5 were tried). Strict loading: no tensor may be missing or left over. The
+Needs torch, safetensors, and timm, transformers (4.57 and 5 were tried) or torchvision. Strict loading: no tensor may be missing or left over. The
 features of 8 pictures must equal those of splitmask to 1e-5; of a run that learnt classes, the logits, and the names of the classes must be there.
+An export for torchvision brings its own check, which is run: `python3 FOLDER/mask_rcnn.py check`.
 Exit code 0: all of it holds.
 """
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -137,6 +139,12 @@ def check_segmenter(folder: Path, truth: dict) -> None:
     near("logits of pixels", model(truth["pixels"]), truth["map_logits"])
 
 
+def check_mask_rcnn(folder: Path) -> None:
+    # The script trains and finds too: what is checked is the encoder that it will do so with.
+    if subprocess.run([sys.executable, folder / "mask_rcnn.py", "check"], check=False).returncode:
+        sys.exit(f"{folder}/mask_rcnn.py check failed")
+
+
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
@@ -148,12 +156,14 @@ def main() -> None:
     with safe_open(folder / "model.safetensors", framework="pt") as weights:
         metadata = weights.metadata()
     assert metadata["format"] == "pt", metadata
-    print(f"{folder}: run {metadata['run']}, step {metadata['step']}, {metadata['weights']} weights, config {metadata['config_sha256'][:12]}…")
+    print(f"{folder}: run {metadata['run']}, step {metadata['step']}, {metadata['weights']} weights, config {metadata['config_sha256'][:12]}…", flush=True)
     truth = load_file(file)
     torch.manual_seed(0)
     with torch.no_grad():
         if (folder / "load_segmenter.py").exists():
             check_segmenter(folder, truth)
+        elif (folder / "mask_rcnn.py").exists():
+            check_mask_rcnn(folder)
         elif not config:
             sys.exit("no library loads this folder by itself: splitmask compared every value and the features when it wrote verify.safetensors")
         else:

@@ -40,7 +40,7 @@ impl ExitCode {
         match self {
             Self::Done => ("done", "nothing"),
             Self::Usage => (
-                "bad config, usage or input; nothing was written",
+                "bad config, usage or input; nothing was written (but a run may have been fetched from its mirror)",
                 "read the message: it names file, key and value; starting again changes nothing",
             ),
             Self::Internal => ("a bug", "report it, with the log"),

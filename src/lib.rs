@@ -20,6 +20,7 @@ pub mod mirror;
 pub mod model;
 pub mod objective;
 pub mod optim;
+pub mod panic_report;
 pub mod picture;
 pub mod setting;
 pub mod signals;

@@ -1,6 +1,6 @@
 //! The `splitmask` command.
 
-use splitmask::signals;
+use splitmask::{panic_report, signals};
 
 /// Run before the constructors of shared libraries: a signal that comes while libtorch is set up waits for the thread that takes it.
 #[cfg(target_os = "linux")]
@@ -12,5 +12,6 @@ static BEFORE_MAIN: extern "C" fn() = signals::hold;
 
 fn main() -> std::process::ExitCode {
     signals::hold();
+    panic_report::install();
     splitmask::cli::main()
 }

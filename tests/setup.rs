@@ -87,6 +87,7 @@ fn the_check_of_a_gpu_runs_to_its_end_on_a_cpu() {
     for part_of_a_kill in ["resume", "repeat"] {
         assert_eq!(part(part_of_a_kill)["bit_for_bit"], true, "{text}");
     }
+    assert_eq!(part("ranks")["steps"], 4, "{text}");
     assert!(part("pipeline")["images_per_second"]["batch"].as_f64().unwrap() > 0.0, "{text}");
     assert!(part("steps")[0]["ours"]["ms"].as_f64().unwrap() > 0.0, "{text}");
     assert!(part("run")["images_per_second"].as_f64().unwrap() > 0.0, "{text}");
@@ -121,7 +122,17 @@ fn a_part_that_breaks_is_told_and_the_others_go_on() {
     assert_eq!(checked.status.code(), Some(1), "{text}");
     let found: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/gpu_check.json")).unwrap()).unwrap();
     assert_eq!(found["parts"]["machine"]["result"]["commit"], "none", "{text}");
-    for part in ["doctor", "parity", "precision", "resume", "repeat", "pipeline", "steps", "run"] {
+    for part in [
+        "doctor",
+        "parity",
+        "precision",
+        "resume",
+        "repeat",
+        "ranks",
+        "pipeline",
+        "steps",
+        "run",
+    ] {
         assert!(found["parts"][part]["error"].is_string(), "{part}: {text}");
     }
     assert!(text.contains("WRONG") && text.contains("ended with 3"), "{text}");

@@ -12,6 +12,7 @@ mod search;
 mod torch;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -26,7 +27,8 @@ const USAGE: u8 = 64;
 #[must_use]
 pub fn main() -> ExitCode {
     let Err(message) = launch(std::env::args_os());
-    eprintln!("error: {message}");
+    // Not `eprintln!`, which panics where stderr cannot be written.
+    let _ = writeln!(std::io::stderr(), "error: {message}");
     ExitCode::from(USAGE)
 }
 

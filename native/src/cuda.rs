@@ -1,5 +1,6 @@
 //! Brings in libtorch's CUDA half, which nothing links against, so that one binary runs with and without it.
 
+use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::path::PathBuf;
 
 use crate::ffi;
@@ -57,6 +58,36 @@ pub fn load_cuda() -> Result<usize, CudaUnavailable> {
         .ok()
         .filter(|&n| n > 0)
         .ok_or(CudaUnavailable::NoDevice)
+}
+
+/// PCI address of the device that libtorch calls `cuda:index`, such as `0000:3b:00.0`: CUDA's numbers are an order of its own, of the devices that the
+/// process is shown, in which its driver API counts too. `None` without such a device.
+#[must_use]
+#[expect(
+    unsafe_code,
+    reason = "the driver's library is opened, and three of its functions are called with the types that NVIDIA's documentation gives them"
+)]
+pub fn cuda_pci_address(index: usize) -> Option<String> {
+    use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+    type Init = unsafe extern "C" fn(c_uint) -> c_int;
+    type Get = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
+    type Address = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
+    let index = c_int::try_from(index).ok()?;
+    let (mut device, mut text) = (0, [0u8; 32]);
+    // SAFETY: where CUDA is used, its runtime has opened this library before.
+    let driver = unsafe { Library::open(Some("libcuda.so.1"), RTLD_NOW | RTLD_LOCAL) }.ok()?;
+    // A driver that has begun has threads of its own, so its library must stay.
+    let driver = std::mem::ManuallyDrop::new(driver);
+    // SAFETY: the functions have these types, the places live across the calls, and the text has the room that is said.
+    let answers = unsafe {
+        [
+            driver.get::<Init>(b"cuInit\0").ok()?(0),
+            driver.get::<Get>(b"cuDeviceGet\0").ok()?(&raw mut device, index),
+            driver.get::<Address>(b"cuDeviceGetPCIBusId\0").ok()?(text.as_mut_ptr().cast(), 32, device),
+        ]
+    };
+    let address = CStr::from_bytes_until_nul(&text).ok()?.to_str().ok()?;
+    (answers == [0; 3]).then(|| address.to_lowercase())
 }
 
 #[expect(

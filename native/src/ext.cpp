@@ -233,12 +233,14 @@ char* te_clear_grads(at::Tensor** tensors, size_t n) {
   });
 }
 
-// Global 2-norm of the tensors as one number on their device.
-char* te_global_norm(at::Tensor** tensors, size_t n, at::Tensor** out) {
+// *each = new 2-norms of the n tensors, *all = new 2-norm of all of them together, on their device.
+char* te_norms(at::Tensor** tensors, size_t n, at::Tensor** each, at::Tensor** all) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
-    const auto norms = at::_foreach_norm(list(tensors, n));
-    *out = new at::Tensor(at::linalg_vector_norm(at::stack(norms)));
+    const auto norms = at::stack(at::_foreach_norm(list(tensors, n)));
+    const auto global = at::linalg_vector_norm(norms);
+    *each = new at::Tensor(norms);
+    *all = new at::Tensor(global);
   });
 }
 
@@ -246,6 +248,14 @@ char* te_scale(at::Tensor** tensors, size_t n, at::Tensor* factor) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
     at::_foreach_mul_(list(tensors, n), *factor);
+  });
+}
+
+// Each of the n tensors by its own of the n numbers in `factors`.
+char* te_scale_each(at::Tensor** tensors, size_t n, at::Tensor* factors) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    at::_foreach_mul_(list(tensors, n), factors->unbind());
   });
 }
 

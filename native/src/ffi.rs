@@ -33,8 +33,9 @@ unsafe extern "C" {
     fn te_autocast_enabled(cuda: c_int) -> c_int;
     fn te_has_grad(t: At, out: *mut c_int) -> *mut c_char;
     fn te_clear_grads(tensors: *const At, n: usize) -> *mut c_char;
-    fn te_global_norm(tensors: *const At, n: usize, out: *mut At) -> *mut c_char;
+    fn te_norms(tensors: *const At, n: usize, each: *mut At, all: *mut At) -> *mut c_char;
     fn te_scale(tensors: *const At, n: usize, factor: At) -> *mut c_char;
+    fn te_scale_each(tensors: *const At, n: usize, factors: At) -> *mut c_char;
     fn te_fused_adamw(
         params: *const At,
         grads: *const At,
@@ -160,10 +161,13 @@ pub(crate) fn clear_grads(params: &[Tensor]) -> Result<(), TorchError> {
     check("clear_grads", unsafe { te_clear_grads(p.as_ptr(), p.len()) })
 }
 
-pub(crate) fn global_norm(tensors: &[Tensor]) -> Result<Tensor, TorchError> {
+pub(crate) fn norms(tensors: &[Tensor]) -> Result<(Tensor, Tensor), TorchError> {
     let p = pointers(tensors);
-    // SAFETY: the tensors live across the call.
-    tensor("global_norm", |out| unsafe { te_global_norm(p.as_ptr(), p.len(), out) })
+    let mut all: At = std::ptr::null_mut();
+    // SAFETY: the tensors and both places live across the call.
+    let each = tensor("norms", |out| unsafe { te_norms(p.as_ptr(), p.len(), out, &raw mut all) })?;
+    // SAFETY: on success ext.cpp stored a `new at::Tensor` that the caller owns here too.
+    Ok((each, unsafe { Tensor::from_ptr(all.cast()) }))
 }
 
 pub(crate) fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor, TorchError> {
@@ -186,6 +190,12 @@ pub(crate) fn scale(tensors: &[Tensor], factor: &Tensor) -> Result<(), TorchErro
     let p = pointers(tensors);
     // SAFETY: the tensors live across the call.
     check("scale", unsafe { te_scale(p.as_ptr(), p.len(), at(factor)) })
+}
+
+pub(crate) fn scale_each(tensors: &[Tensor], factors: &Tensor) -> Result<(), TorchError> {
+    let p = pointers(tensors);
+    // SAFETY: the tensors live across the call.
+    check("scale_each", unsafe { te_scale_each(p.as_ptr(), p.len(), at(factors)) })
 }
 
 pub(crate) fn fused_adamw(l: AdamWLists<'_>, h: AdamW, scale: Option<&Tensor>, skip: Option<&Tensor>) -> Result<(), TorchError> {

@@ -21,7 +21,7 @@ use tch::{Device, Tensor};
 pub use arithmetic::{Arithmetic, in_whole_f32, set_arithmetic};
 pub use aside::aside;
 pub use calls::{CallCount, Calls, LaunchCount, Launches};
-pub use cuda::{CudaUnavailable, library_path, load_cuda};
+pub use cuda::{CudaUnavailable, cuda_pci_address, library_path, load_cuda};
 pub use memory::{CudaMemory, cuda_empty_cache, cuda_memory};
 pub use recompute::recomputed;
 pub use send::{Plain, send};
@@ -111,12 +111,21 @@ pub fn clear_grads(params: &[Tensor]) -> Result<(), TorchError> {
     ffi::clear_grads(params)
 }
 
-/// Global 2-norm of `tensors` (at least one, all on one device): a scalar f32 tensor on that device, not yet read by the host.
+/// 2-norms of the n `tensors` (at least one, all on one device): of each, f32 n, and of all together, an f32 scalar. Both are on that device and not
+/// yet read by the host.
+///
+/// # Errors
+/// What libtorch said.
+pub fn norms(tensors: &[Tensor]) -> Result<(Tensor, Tensor), TorchError> {
+    ffi::norms(tensors)
+}
+
+/// The second of [`norms`].
 ///
 /// # Errors
 /// What libtorch said.
 pub fn global_norm(tensors: &[Tensor]) -> Result<Tensor, TorchError> {
-    ffi::global_norm(tensors)
+    norms(tensors).map(|(_, all)| all)
 }
 
 /// Multiplies each tensor in place by the scalar tensor `factor`.
@@ -125,6 +134,14 @@ pub fn global_norm(tensors: &[Tensor]) -> Result<Tensor, TorchError> {
 /// What libtorch said.
 pub fn scale(tensors: &[Tensor], factor: &Tensor) -> Result<(), TorchError> {
     ffi::scale(tensors, factor)
+}
+
+/// Multiplies each of the n `tensors` in place by its own number of `factors` (n, on their device), which the host does not read.
+///
+/// # Errors
+/// Other than n factors, or what libtorch said.
+pub fn scale_each(tensors: &[Tensor], factors: &Tensor) -> Result<(), TorchError> {
+    ffi::scale_each(tensors, factors)
 }
 
 /// Numbers of an AdamW step (arXiv 1711.05101): decoupled decay, multiplied by `lr` as in PyTorch.

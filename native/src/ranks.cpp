@@ -187,6 +187,9 @@ void tr_links_cut(Links* links) {
   free(guarded([&] { links->cut(); }));
 }
 
+// How long this host has waited for other ranks in steps, nanoseconds.
+int64_t tr_waited(Links* links) { return links->account->waited; }
+
 void tr_links_free(Links* links) {
   free(guarded([&] { delete links; }));
 }
@@ -247,7 +250,7 @@ char* tr_all_reduce(Links* links, at::Tensor** tensors, const int* how, size_t n
       List one{m.flat};
       among_peers(peer, [&] { m.work = links->data->allreduce(one, o); });
     }
-    for (auto& m : messages) among_peers(peer, [&] { m.work->wait(); });
+    for (auto& m : messages) among_peers(peer, [&] { links->account->wait(*m.work); });
     for (auto& m : messages) {
       int64_t start = 0;
       for (const auto i : m.members) {
@@ -267,8 +270,8 @@ char* tr_all_gather(Links* links, at::Tensor* x, int control, at::Tensor** out, 
     auto in = x->detach().contiguous().view({-1});
     auto all = at::empty({links->size * in.numel()}, in.options());
     among_peers(peer, [&] {
-      const WorkRef work = control ? links->control->_allgather_base(all, in) : links->data->_allgather_base(all, in);
-      work->wait();
+      if (control) links->control->_allgather_base(all, in)->wait();
+      else links->account->wait(*links->data->_allgather_base(all, in));
     });
     auto shape = x->sizes().vec();
     shape.insert(shape.begin(), links->size);
@@ -307,8 +310,8 @@ char* tr_exchange(Links* links, at::Tensor* x, int with, at::Tensor** out, int* 
       if (links->rank < with) send = links->data->send(own, with, 0);
       receive = links->data->recv(theirs, with, 0);
       if (links->rank > with) send = links->data->send(own, with, 0);
-      send->wait();
-      receive->wait();
+      links->account->wait(*send);
+      links->account->wait(*receive);
     });
     *out = new at::Tensor(theirs[0]);
   });

@@ -28,6 +28,20 @@ class Mesh : public c10d::ProcessGroupGloo {
 };
 using MeshRef = c10::intrusive_ptr<Mesh>;
 
+// What collectives leave behind whose callers cannot be told: some lie inside of a backward.
+struct Account {
+  // Whether one inside of a backward failed because of another rank; whoever ran that backward asks.
+  std::atomic<bool> lost{false};
+  // How long the host has waited for other ranks in steps, nanoseconds.
+  std::atomic<int64_t> waited{0};
+
+  void wait(c10d::Work& work) {
+    const auto since = Clock::now();
+    work.wait();
+    waited += std::chrono::nanoseconds(Clock::now() - since).count();
+  }
+};
+
 struct Links {
   int rank, size;
   MeshRef control;
@@ -35,8 +49,7 @@ struct Links {
   c10::intrusive_ptr<ProcessGroup> data;
   c10::intrusive_ptr<c10d::Backend> nccl;
   std::vector<MeshRef> meshes;
-  // Whether a collective that lies inside of a backward failed because of another rank; whoever ran that backward asks.
-  std::shared_ptr<std::atomic<bool>> lost_in_backward = std::make_shared<std::atomic<bool>>(false);
+  std::shared_ptr<Account> account = std::make_shared<Account>();
 
   void cut() {
     for (auto& mesh : meshes) mesh->cut();

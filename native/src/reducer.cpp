@@ -71,12 +71,12 @@ constexpr int64_t kFirstBucket = int64_t{1} << 20;
 class Reducer : public c10d::Reducer {
  public:
   Reducer(const c10::intrusive_ptr<ProcessGroup>& group, List params, std::vector<std::vector<size_t>> buckets, int64_t cap,
-          std::unordered_map<size_t, std::string> names, std::shared_ptr<Traffic> traffic, std::shared_ptr<std::atomic<bool>> lost)
+          std::unordered_map<size_t, std::string> names, std::shared_ptr<Traffic> traffic, std::shared_ptr<Account> account)
       : c10d::Reducer(params, std::move(buckets), group, std::vector<bool>(params.size(), false), cap, /*find_unused_parameters=*/false,
                       /*gradient_as_bucket_view=*/true, std::move(names), std::min(cap, kFirstBucket),
                       /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, /*bucket_bytes_cap_list=*/{}),
         traffic(std::move(traffic)),
-        lost(std::move(lost)) {}
+        account(std::move(account)) {}
 
   // The next backward synchronises. Forgets which gradients were there.
   void expect() {
@@ -92,7 +92,7 @@ class Reducer : public c10d::Reducer {
   }
 
   const std::shared_ptr<Traffic> traffic;
-  const std::shared_ptr<std::atomic<bool>> lost;
+  const std::shared_ptr<Account> account;
 };
 
 }  // namespace
@@ -115,7 +115,7 @@ char* tr_reducer_new(Links* links, at::Tensor** params, const char* const* names
     std::reverse(buckets.begin(), buckets.end());
     auto traffic = std::make_shared<Traffic>();
     auto reducer = std::make_unique<Reducer>(links->data, all, std::move(buckets), cap, std::move(called), traffic,
-                                             links->lost_in_backward);
+                                             links->account);
     reducer->register_comm_hook(std::make_unique<MeanHook>(links->data, traffic));
     *out = reducer.release();
   });
@@ -147,7 +147,7 @@ char* tr_reducer_expect(Reducer* r) {
   });
 }
 
-// Behind it. *peer: whether a collective failed. `missing` (room for n): parameters without a gradient, *count of them.
+// Behind it: since the last bucket left, this rank has only waited. *peer: whether a collective failed. `missing` (room for n): parameters without a gradient, *count of them.
 void tr_reducer_done(Reducer* r, int* peer, size_t* missing, size_t n, size_t* count, TrTraffic* out) {
   *count = 0;
   free(guarded([&] {
@@ -156,8 +156,9 @@ void tr_reducer_done(Reducer* r, int* peer, size_t* missing, size_t n, size_t* c
   }));
   auto& t = *r->traffic;
   const std::lock_guard<std::mutex> guard(t.lock);
-  *peer = t.peer != 0 || r->lost->load() ? 1 : 0;
+  *peer = t.peer != 0 || r->account->lost ? 1 : 0;
   t.whole = seconds(Clock::now() - t.start);
+  if (t.buckets > 0) r->account->waited += static_cast<int64_t>((t.whole - t.last) * 1e9);
   *out = {t.buckets, t.bytes, t.first, t.last, t.whole};
 }
 }

@@ -16,10 +16,10 @@ using namespace ranks;
 
 // What a graph keeps of the connections, however long it lives.
 struct Across : torch::CustomClassHolder {
-  explicit Across(const Links& links) : group(links.data), size(links.size), lost(links.lost_in_backward) {}
+  explicit Across(const Links& links) : group(links.data), size(links.size), account(links.account) {}
   c10::intrusive_ptr<ProcessGroup> group;
   int64_t size;
-  std::shared_ptr<std::atomic<bool>> lost;
+  std::shared_ptr<Account> account;
 };
 
 // x G·M×D, groups behind each other, of which every rank has M rows each: y = (x − mean) ÷ √(var + eps), with mean and (biased) variance of a group over
@@ -32,7 +32,7 @@ struct Normalised : torch::autograd::Function<Normalised> {
     auto own = at::stack({mean, var});
     auto all = at::empty({across->size * own.numel()}, own.options());
     auto flat = own.view({-1});
-    across->group->_allgather_base(all, flat)->wait();
+    across->account->wait(*across->group->_allgather_base(all, flat));
     all = all.view({across->size, 2, groups, x.size(1)});
     // As many rows on each rank, so means of means are means; what the ranks' means differ by is variance too.
     const auto means = all.select(1, 0);
@@ -55,9 +55,9 @@ struct Normalised : torch::autograd::Function<Normalised> {
     auto sums = at::stack({g.sum(1), (g * y).sum(1)});
     List one{sums};
     try {
-      across->group->allreduce(one)->wait();
+      across->account->wait(*across->group->allreduce(one));
     } catch (...) {
-      if (of_a_peer(std::current_exception())) across->lost->store(true);
+      if (of_a_peer(std::current_exception())) across->account->lost = true;
       throw;
     }
     sums.div_(across->size * y.size(1));

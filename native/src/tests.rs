@@ -48,6 +48,18 @@ fn norm_and_scale_are_global() {
 }
 
 #[test]
+fn each_tensor_has_its_norm_and_its_factor() {
+    let t = [Tensor::from_slice(&[3f32, 4.0]).view([2, 1]), Tensor::from_slice(&[12f32])];
+    let (each, all) = norms(&t).unwrap();
+    assert_eq!((each, all), (Tensor::from_slice(&[5f32, 12.0]), Tensor::from(13f32)));
+    scale_each(&t, &Tensor::from_slice(&[2f32, 0.25])).unwrap();
+    assert_eq!(t[0], Tensor::from_slice(&[6f32, 8.0]).view([2, 1]));
+    assert_eq!(t[1].double_value(&[0]), 3.0);
+    let e = scale_each(&t, &Tensor::from_slice(&[2f32])).unwrap_err();
+    assert_eq!(e.call, "scale_each");
+}
+
+#[test]
 fn grads_are_cleared() {
     let w = Tensor::ones([2], CPU).set_requires_grad(true);
     assert!(!has_grad(&w));
@@ -147,6 +159,7 @@ fn says_which_libtorch_and_why_no_cuda() {
         Err(CudaUnavailable::NotInstalled(p)) => assert_eq!(p.parent(), lib.parent()),
         Err(e) => assert!(!e.to_string().is_empty()),
     }
+    assert_eq!(cuda_pci_address(1_000), None, "no machine has so many");
 }
 
 #[test]

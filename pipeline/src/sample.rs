@@ -18,7 +18,8 @@ use crate::types::{RawSample, Sample, StageTimes};
 pub enum ViewMode {
     /// As the request says, at random.
     Train,
-    /// Shorter side to `size ÷ crop_ratio`, centre crop, no flip, no colour; views with large-scale jitter show the whole picture on its ground.
+    /// Shorter side to `size ÷ crop_ratio`, centre crop, no flip, no colour; views with large-scale jitter show the whole picture on its ground. Bicubic,
+    /// whatever the request says.
     Eval {
         /// Share of the shorter side that the crop keeps (0.875 for 224 of 256).
         crop_ratio: f32,

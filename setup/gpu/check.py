@@ -3,7 +3,7 @@
 Run by run.sh beside it, which sets DEVICE (cuda or cpu), OUT, PYTHON and the libraries' path. Writes $OUT/gpu_check.json after every part, and
 $OUT/gpu_check.txt at the end. Ends with 0 if every part was right, with 1 otherwise.
 """
-import json, os, pathlib, re, shutil, signal, subprocess, sys, time
+import json, os, pathlib, re, shutil, signal, socket, subprocess, sys, time
 
 HERE = pathlib.Path(__file__).resolve().parent
 DEVICE, OUT, PYTHON = os.environ["DEVICE"], pathlib.Path(os.environ["OUT"]), os.environ["PYTHON"]
@@ -160,6 +160,36 @@ def resumed(suffix, allowed, **change):
     return {"killed_behind_step": at, "largest_relative_difference": worst, "bit_for_bit": worst == 0.0}
 
 
+def ranks():
+    """Two ranks that share the device, by gloo, beside one process: the losses of the same batches."""
+    steps = 4 if TINY else 20
+    small = dict(model__size="nano" if TINY else "small", train__batch=4 if TINY else 64, train__precision="f32", optim__total_steps=steps, log__every_steps=1)
+    train(config("one", **small), 100)
+    path = config("two", ranks__backend="gloo", ranks__join_timeout_s=60.0, **small)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    logs = [open(HERE / f"rank-{rank}.log", "w+") for rank in range(2)]
+    both = [
+        subprocess.Popen(["./splitmask", "train", "--config", path], cwd=HERE, stderr=log, env={**os.environ, **meeting, "RANK": str(rank)})
+        for rank, log in enumerate(logs)
+    ]
+    try:
+        codes = [rank.wait(timeout=100) for rank in both]
+    finally:
+        for rank in both:
+            rank.kill()
+    if codes != [0, 0]:
+        raise RuntimeError(f"two ranks ended with {codes}: " + " | ".join((HERE / f"rank-{rank}.log").read_text()[-1000:] for rank in range(2)))
+    one, two = losses("one"), losses("two")
+    if sorted(one) != list(range(1, steps + 1)) or one.keys() != two.keys():
+        raise RuntimeError(f"steps {sorted(one)} and {sorted(two)} where 1 to {steps} were expected")
+    worst = max(abs(two[step] / one[step] - 1) for step in one)
+    if worst > (1e-3 if GPU else 1e-5):
+        raise RuntimeError(f"the losses of two ranks differ by up to {worst:.2e} from those of one process")
+    return {"steps": steps, "largest_relative_difference": worst}
+
+
 def memory():
     """A batch that does not fit is split, and the run goes on."""
     if not GPU:
@@ -231,7 +261,7 @@ def whole_run():
 
 
 # The quick ones first; what is slowest comes last and is lost first.
-PARTS = [("machine", machine), ("doctor", doctor), ("parity", parity), ("precision", precision), ("resume", resume), ("repeat", repeat), ("pipeline", pipeline),
+PARTS = [("machine", machine), ("doctor", doctor), ("parity", parity), ("precision", precision), ("resume", resume), ("repeat", repeat), ("ranks", ranks), ("pipeline", pipeline),
          ("steps", steps), ("run", whole_run), ("memory", memory), ("largest", largest)]
 
 

@@ -1,4 +1,4 @@
-//! What a verb says on stdout.
+//! What a verb says on stdout and stderr.
 
 use std::io::{ErrorKind, Write};
 
@@ -13,9 +13,14 @@ pub(crate) fn answer(text: &str) -> Result<(), CliError> {
     }
 }
 
+/// Tells something on stderr. A log on a full disk, or whose reader has gone, changes nothing: `eprintln!` would end the process with 101 there.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Tells what a verb's answer leaves out, on stderr.
 pub(crate) fn warn(text: &str) {
-    eprintln!("warning: {text}");
+    tell(&format!("warning: {text}"));
 }
 
 /// `println!` for a verb that answers `Result<_, CliError>`, by way of [`answer`].

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::eval;
 use crate::exit::{CliError, ExitCode};
 use crate::export::{
-    self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, PixelClasses, Verified, Weights,
+    self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Picture, PixelClasses, Verified, Weights,
 };
 use crate::objective::{ClassesOf, Kind, Pool};
 use crate::signals;
@@ -22,9 +22,10 @@ use crate::trainer::metrics_log::MetricsLog;
 
 const LONG_ABOUT: &str = "\
 Writes the encoder of a checkpoint into a folder that timm or transformers load: weights (safetensors), config, a model card that says
-how it was trained and how to load it. Decoder and heads go to a file of their own; a segmentation gets a loader beside it with --format safetensors, and with
-objective.head = \"upernet\" it is one of UperNetForSemanticSegmentation (hf-upernet). A run that learnt classes (classify, supervised) is written with its
-head and the names of its classes, for timm, ViTForImageClassification or BeitForImageClassification.";
+how it was trained and how to load it, and shows the latest pictures that the run drew. Decoder and heads go to a file of their own; a segmentation gets a
+loader beside it with --format safetensors, and with objective.head = \"upernet\" it is one of UperNetForSemanticSegmentation (hf-upernet).
+A run that learnt classes (classify, supervised) is written with its head and the names of its classes, for timm, ViTForImageClassification or
+BeitForImageClassification.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +57,9 @@ pub(crate) struct ExportArgs {
     /// Leave the head of a run that learnt classes out: the encoder alone, as of any run.
     #[arg(long)]
     encoder_only: bool,
+    /// Leave the run's pictures out of the folder and its card: they show images of the data.
+    #[arg(long)]
+    no_pictures: bool,
     /// Replace a former export in the folder.
     #[arg(long)]
     force: bool,
@@ -117,11 +121,15 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
     };
     let snapshot = checkpoint::load(&folder)?;
     let mut card = card(&folder, &config, &snapshot.progress, weights);
+    if !args.no_pictures {
+        card.pictures = Picture::of_run(run_of(&folder), config.objective.kind(), card.step)?;
+    }
     let (mut encoder, mut rest) = Parts::of(snapshot.model, weights, &folder)?.into_encoder(config.model.clone());
     if args.encoder_only {
         // What remains is what any encoder has beside it.
         rest.retain(|name, _| name == "mask_token");
         card.pixel_classes = None;
+        card.encoder_only = true;
     }
     if let Some(pool) = config.objective.class_pool().filter(|_| !args.encoder_only) {
         encoder.head = ClassHead::taken_from(&mut rest, pool == Pool::Class, &snapshot.progress.classes);
@@ -242,7 +250,13 @@ fn check_with(python: &Path, folder: &Path) -> Result<(), CliError> {
     }
 }
 
-/// What is known about a checkpoint.
+/// The run folder of a checkpoint; of one that lies elsewhere, itself.
+fn run_of(checkpoint: &Path) -> &Path {
+    let folder = checkpoint.parent().filter(|folder| folder.ends_with("checkpoints"));
+    folder.and_then(Path::parent).unwrap_or(checkpoint)
+}
+
+/// What is known about a checkpoint, pictures left out.
 fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -> Card {
     let kind = config.objective.kind();
     let images = progress
@@ -250,7 +264,6 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
         .iter()
         .find(|(name, _)| name.contains("images"))
         .map_or(progress.step * u64::from(config.train.batch), |(_, n)| *n as u64);
-    let run = folder.parent().and_then(Path::parent).unwrap_or(folder);
     Card {
         run: config.run.name.clone(),
         step: progress.step,
@@ -272,8 +285,10 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
             names: pixel_classes(config, progress),
             pyramid: config.objective.pyramid(&config.model),
         }),
-        finds_objects: config.objective.classes().is_some() && config.objective.classes_of() == ClassesOf::Objects,
-        measured: measured(run, progress.step, kind),
+        learnt: config.objective.classes().map(|_| config.objective.classes_of()),
+        encoder_only: false,
+        measured: measured(run_of(folder), progress.step, kind),
+        pictures: vec![],
         version: concat!(env!("CARGO_PKG_VERSION"), " (", env!("SPLITMASK_REVISION"), ")").to_owned(),
     }
 }

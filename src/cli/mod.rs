@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use splitmask_pipeline::bucket::secret::hidden_in_text;
 
+use self::answer::tell;
 use crate::daemon::logging::{self, LogFormat};
 use crate::exit::{self, CliError, ExitCode as ErrorCode};
 use crate::signals;
@@ -69,18 +70,25 @@ pub fn main() -> ExitCode {
         Err(e) => {
             // An argument that is refused is repeated, and may be an address with a token.
             let text = e.to_string();
-            if hidden_in_text(&text) == text {
-                let _ = e.print();
-            } else {
-                eprint!("{}", hidden_in_text(&text));
+            if e.use_stderr() && hidden_in_text(&text) != text {
+                tell(hidden_in_text(&text).trim_end());
+                return ExitCode::from(ErrorCode::Usage as u8);
             }
-            return ExitCode::from(if e.use_stderr() { 64 } else { 0 });
+            let code = match e.print() {
+                _ if e.use_stderr() => ErrorCode::Usage,
+                Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+                    tell(&format!("error: stdout: {e}"));
+                    ErrorCode::Io
+                }
+                _ => ErrorCode::Done,
+            };
+            return ExitCode::from(code as u8);
         }
     };
     // The daemon listens itself; to every other command a signal does what it does to any.
     let daemon = matches!(cli.verb, Verb::Train(_));
     if !daemon && let Err(e) = signals::listen(signals::by_default()) {
-        eprintln!("error: signals cannot be heard: {e}");
+        tell(&format!("error: signals cannot be heard: {e}"));
         return ExitCode::from(ErrorCode::Io as u8);
     }
     // What the stream warns of while these read shards (a manifest that is not the truth, a server without ranges); `inspect` and
@@ -116,9 +124,9 @@ pub fn main() -> ExitCode {
         Err(e) => {
             // A stop that was asked for is no error, though supervisors must see its code.
             let prefix = if e.code == ErrorCode::Stopped { "" } else { "error: " };
-            eprintln!("{prefix}{}", hidden_in_text(&e.message));
+            tell(&format!("{prefix}{}", hidden_in_text(&e.message)));
             if let Some(hint) = &e.hint {
-                eprintln!("hint: {}", hidden_in_text(hint));
+                tell(&format!("hint: {}", hidden_in_text(hint)));
             }
             e.code
         }

@@ -1,18 +1,23 @@
 //! `splitmask train`: the daemon.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 use prometheus::Registry;
+use splitmask_pipeline::bucket::secret::hidden_in_text;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use torch_ext::ranks::Launch;
 
 use crate::config::Source;
 use crate::daemon::logging::{self, LogFormat};
 use crate::daemon::progress::Progress;
+use crate::daemon::start::is_stop;
 use crate::daemon::{self, DaemonArgs};
 use crate::exit::{CliError, ExitCode};
+use crate::signals;
 use crate::telemetry::metrics::TrainMetrics;
 use crate::trainer::control::{Failure, Outcome};
 use crate::trainer::ranks::launching::Launching;
@@ -70,6 +75,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
         message: format!("metrics: {e}"),
         hint: None,
     };
+    let by = launch.by;
     let registry = match launch.world {
         1 => Registry::new(),
         _ => Registry::new_custom(None, Some([("rank".to_owned(), launch.rank.to_string())].into())).map_err(internal)?,
@@ -85,8 +91,11 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
     let reread = source.clone();
     let launching = Launching::new(launch.clone(), move |text| spec_of_rank_0(&reread, text));
     let (told, several) = (launching.clone(), launching.several());
+    let known = Arc::new(AtomicBool::new(false));
+    let heard_together = Arc::clone(&known);
     let train = move |spec, commands, status| {
         trainer::run(spec, &commands, status, telemetry.clone(), &launching).map_err(|error| {
+            heard_together.store(error.is_of_meeting(), Ordering::Relaxed);
             let failure = Failure::from(error);
             Failure {
                 // Several ranks end together, also where a bucket does not answer: their launcher starts them again.
@@ -116,8 +125,18 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
         }),
         Err(error) => {
             told.say(&error.message);
-            if error.code == ExitCode::Usage {
-                told.decline(&error.message);
+            if error.code == ExitCode::Usage && !known.load(Ordering::Relaxed) {
+                // The daemon that heard signals has ended.
+                let stopped = Arc::new(AtomicBool::new(false));
+                let heard = Arc::clone(&stopped);
+                let listening = signals::listen(move |signal| {
+                    if is_stop(signal, by) {
+                        heard.store(true, Ordering::Relaxed);
+                    }
+                });
+                told.decline(&hidden_in_text(&error.message), &|| {
+                    listening.is_ok() && !stopped.load(Ordering::Relaxed)
+                });
             }
             Err(error)
         }

@@ -18,7 +18,7 @@ settings! {
         Frozen seed: u64 = 0,
         /// Checkpoint whose weights a new run starts from; a run that has begun does not read it again.
         Live init_from: String = String::new(),
-        /// Whether parts of the encoder that run.init_from does not hold may start at random; they are listed. Read with run.init_from.
+        /// Whether parts of the encoder that run.init_from does not hold may start at random (they are listed), and a head of the same classes that is built otherwise be new. Read with run.init_from.
         Live init_partial: bool = false,
     }
 }

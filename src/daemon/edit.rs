@@ -23,6 +23,8 @@ pub(crate) struct Editor {
     source: Source,
     /// What the file said at the start of keys that later layers set otherwise.
     at_start: Arc<BTreeMap<String, Shadowed>>,
+    /// Ranks of the run.
+    world: usize,
 }
 
 /// What a reload with some text would come to.
@@ -67,8 +69,8 @@ pub(super) enum Unedited {
 }
 
 impl Editor {
-    pub(super) fn new(source: Source, at_start: Arc<BTreeMap<String, Shadowed>>) -> Self {
-        Self { source, at_start }
+    pub(super) fn new(source: Source, at_start: Arc<BTreeMap<String, Shadowed>>, world: usize) -> Self {
+        Self { source, at_start, world }
     }
 
     fn shown_path(&self) -> String {
@@ -118,7 +120,7 @@ impl Editor {
             places: Arc::default(),
             shadowed: Arc::clone(&self.at_start),
         };
-        let (changes, found) = reading::rehearse(&self.source, text, &in_force);
+        let (changes, found) = reading::rehearse(&self.source, text, &in_force, self.world);
         let rehearsal = |outcome, error, shadowed, problems| Rehearsal {
             dry_run: true,
             outcome,
@@ -190,7 +192,7 @@ mod tests {
             file: path.to_owned(),
             ..Source::default()
         };
-        Editor::new(source, Arc::default())
+        Editor::new(source, Arc::default(), 1)
     }
 
     fn digest(path: &Path) -> String {
@@ -217,6 +219,18 @@ mod tests {
         let invalid = rehearse("[optim]\nlrr = 1e-3\n");
         assert_eq!((invalid.outcome, invalid.problems.len()), (ReloadOutcome::Invalid, 1));
         assert_eq!(editor.rehearse(None, &in_force).unwrap().outcome, ReloadOutcome::Unchanged);
+        let threads = "[train]\nthreads = 3\n[optim]\nlr = 1e-3\n";
+        assert_eq!(rehearse(threads).outcome, ReloadOutcome::Applied);
+        let two_ranks = Editor {
+            world: 2,
+            ..editor.clone()
+        };
+        let refused = two_ranks.rehearse(Some(&format!("{BASE}{threads}")), &in_force).unwrap();
+        let why = refused.error.unwrap();
+        assert!(
+            refused.outcome == ReloadOutcome::Failed && why.contains("train.threads") && !why.contains("optim.lr"),
+            "{why}"
+        );
         assert_eq!(fs::read_to_string(&path).unwrap(), BASE);
     }
 

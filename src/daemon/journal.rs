@@ -10,6 +10,7 @@ use splitmask_pipeline::file;
 use crate::config::Change;
 use crate::held_lock::HeldLock;
 use crate::telemetry::line_file::LineFile;
+use crate::telemetry::wall_time::rfc3339;
 
 /// File of events in a run folder, one JSON object a line.
 pub const JOURNAL_FILE: &str = "journal.jsonl";
@@ -72,7 +73,7 @@ impl Entry<'_> {
 /// Now, as the journal writes it.
 #[must_use]
 pub fn now() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+    rfc3339(SystemTime::now())
 }
 
 /// Keeps an accepted config: written beside and renamed over, so that the file is always whole. Nothing is written once the folder is another.

@@ -107,7 +107,7 @@ pub fn run(args: DaemonArgs, train: impl Train) -> Result<Outcome, CliError> {
     let status: StatusBoard = Arc::new(Mutex::new(Status::default()));
     let mirrored = mirror.as_ref().map(Mirror::status).unwrap_or_default();
     let shown = Arc::new(Mutex::new(DaemonStatus::starting(Arc::clone(&config), mirrored)));
-    let editor = edit::Editor::new(args.source.clone(), Arc::clone(&settings.shadowed));
+    let editor = edit::Editor::new(args.source.clone(), Arc::clone(&settings.shadowed), args.launch.world);
     let threads = admin::Shared::new(
         Arc::clone(&status),
         Arc::clone(&shown),

@@ -65,12 +65,12 @@ impl Refusal {
     }
 }
 
-/// Reads and compares.
-pub(super) fn read(source: &Source, in_force: &Settings) -> Reading {
+/// Reads and compares, for a run of `world` ranks.
+pub(super) fn read(source: &Source, in_force: &Settings, world: usize) -> Reading {
     match source.load() {
         Ok(loaded) => Reading {
             file_sha256: Some(loaded.file_sha256.clone()),
-            found: compare(Settings::of(loaded), in_force),
+            found: compare(Settings::of(loaded), in_force, world),
         },
         Err(e) => Reading {
             file_sha256: source.file_sha256(),
@@ -80,17 +80,17 @@ pub(super) fn read(source: &Source, in_force: &Settings) -> Reading {
 }
 
 /// What [`read`] would find, without anything coming of it; and all keys that the text changes, those that do not count among a refusal too.
-pub(super) fn rehearse(source: &Source, text: &str, in_force: &Settings) -> (Vec<Change>, Result<NewConfig, Refusal>) {
+pub(super) fn rehearse(source: &Source, text: &str, in_force: &Settings, world: usize) -> (Vec<Change>, Result<NewConfig, Refusal>) {
     match source.load_as(text) {
         Ok(loaded) => {
             let new = Settings::of(loaded);
-            (diff(&in_force.config, &new.config), compare(new, in_force))
+            (diff(&in_force.config, &new.config), compare(new, in_force, world))
         }
         Err(e) => (Vec::new(), Err(Refusal::of(ReloadOutcome::Invalid, Vec::new(), e))),
     }
 }
 
-fn compare(mut settings: Settings, in_force: &Settings) -> Result<NewConfig, Refusal> {
+fn compare(mut settings: Settings, in_force: &Settings, world: usize) -> Result<NewConfig, Refusal> {
     let changes = diff(&in_force.config, &settings.config);
     let (policy, tls) = match settings.policy().and_then(|policy| Ok((policy, settings.tls()?))) {
         Ok(read) => read,
@@ -110,6 +110,14 @@ fn compare(mut settings: Settings, in_force: &Settings) -> Result<NewConfig, Ref
             outcome: ReloadOutcome::Frozen,
             ..Refusal::failed(refused, error)
         });
+    }
+    if class == Some(Class::Restart) && world > 1 {
+        let new_trainer: Vec<Change> = changes.iter().filter(|change| change.class == Class::Restart).cloned().collect();
+        let error = format!(
+            "{world} ranks train, and these keys need a new trainer: {}; the old config goes on. Stop all ranks and start them with the new config",
+            listed(&new_trainer)
+        );
+        return Err(Refusal::failed(new_trainer, error));
     }
     let bind = &settings.config.admin.bind;
     let listener = if *bind == in_force.config.admin.bind {

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use splitmask_pipeline::bucket::secret::hidden;
-use torch_ext::ranks::Launch;
+use torch_ext::ranks::{Launch, Launcher};
 
 use super::changes::{frozen, listed};
 use super::events::Event;
@@ -41,6 +41,7 @@ pub(super) fn begin(
     events: &Sender<Event>,
     inbox: &Receiver<Event>,
 ) -> Result<(Started, bool), CliError> {
+    let launcher = launch.by;
     let (copy, metrics, launch, tell) = (source.clone(), metrics.clone(), launch.clone(), events.clone());
     let body = move || {
         let _ = tell.send(Event::Started(Box::new(make(&copy, &metrics, &launch))));
@@ -51,7 +52,7 @@ pub(super) fn begin(
     loop {
         match inbox.recv() {
             Ok(Event::Started(started)) => return (*started).map(|started| (started, hangup)),
-            Ok(Event::Signal(Signal::Terminate | Signal::Interrupt, _)) => {
+            Ok(Event::Signal(signal, _)) if is_stop(signal, launcher) => {
                 if let Ok(Event::Started(started)) = inbox.recv_timeout(UNDO_LIMIT)
                     && let Ok(started) = *started
                 {
@@ -65,6 +66,12 @@ pub(super) fn begin(
             Err(_) => unreachable!("a sender is held"),
         }
     }
+}
+
+/// Whether a signal tells a process to end. torchrun hands its own end on by whichever signal it got.
+#[must_use]
+pub fn is_stop(signal: Signal, launcher: Launcher) -> bool {
+    matches!(signal, Signal::Terminate | Signal::Interrupt) || (signal == Signal::Hangup && launcher == Launcher::Torchrun)
 }
 
 /// A signal ended the process before its first step.
@@ -256,6 +263,15 @@ mod tests {
             config_toml,
         };
         checkpoint::save(&checkpoint::folder_of(run_dir), &snapshot).unwrap()
+    }
+
+    #[test]
+    fn a_hangup_is_a_stop_where_torchrun_sent_it() {
+        for launcher in [Launcher::Alone, Launcher::Slurm, Launcher::Environment, Launcher::Torchrun] {
+            assert!(is_stop(Signal::Terminate, launcher) && is_stop(Signal::Interrupt, launcher));
+            assert!(!is_stop(Signal::User1, launcher));
+            assert_eq!(is_stop(Signal::Hangup, launcher), launcher == Launcher::Torchrun);
+        }
     }
 
     #[test]

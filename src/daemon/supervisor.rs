@@ -189,7 +189,11 @@ impl<T: Train> Supervisor<T> {
                 self.parts.files.run(move || lock.undo());
             }
             self.parts.files.finish(LAST_WRITES);
-            self.parts.mirror.iter().for_each(|mirror| mirror.leave(LAST_WORDS));
+            if self.parts.from.is_some() && self.is_draining() {
+                self.finish_mirror();
+            } else {
+                self.parts.mirror.iter().for_each(|mirror| mirror.leave(LAST_WORDS));
+            }
             return result;
         }
         let (outcome, error) = match &result {
@@ -296,6 +300,8 @@ impl<T: Train> Supervisor<T> {
                 Action::Commit | Action::GiveUp | Action::Same => self.conclude(action),
                 Action::Await => self.await_bucket(),
                 Action::End => {
+                    // One that has not taken its first step is not waited for; it ends by itself once nobody can ask anything of it.
+                    self.commands = channel().0;
                     let last = match self.last.take() {
                         // A stop while the bucket is awaited: that it was away is not why the run ends.
                         Some(Err(_)) if self.draining.is_some() && self.bucket_wait.is_some() => Err(self.stopped()),

@@ -62,6 +62,13 @@ fn made(subject: &Subject<'_>, wanted: &Wanted, (rank, world): (u32, u32), go_on
             return Err(EvalError::OutOfTime);
         }
     }
+    tracing::debug!(
+        set = set.name,
+        images = seen,
+        rank,
+        world,
+        "made the features of this process's share"
+    );
     Ok(Made {
         vectors: places.iter().map(|p| Tensor::f_cat(p, 0)).collect::<Result<_, _>>()?,
         ids,

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{Dtype, Encoder, Exporter, Seen, Weights, hidden};
+use super::{Dtype, Encoder, Exporter, Picture, Seen, Weights, hidden};
 use crate::head::UperNetShape;
+use crate::objective::ClassesOf;
 
 /// A number that was measured on the way.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,10 +63,14 @@ pub struct Card {
     pub crop_ratio: f64,
     /// The classes of pixels that a head beside the encoder tells apart, where there is one.
     pub pixel_classes: Option<PixelClasses>,
-    /// Whether it was fine-tuned to find objects.
-    pub finds_objects: bool,
+    /// What the classes are of that it learnt with labels; `None` = it saw no label.
+    pub learnt: Option<ClassesOf>,
+    /// Whether what was trained beside the encoder was left out.
+    pub encoder_only: bool,
     /// Losses and accuracies that are known.
     pub measured: Vec<Measured>,
+    /// Pictures that the run drew; they stand in the export too.
+    pub pictures: Vec<Picture>,
     /// Version and commit of this program.
     pub version: String,
 }
@@ -96,23 +101,12 @@ impl Card {
                     Some(_) => "image-classification",
                     None => "image-feature-extraction",
                 },
-                if encoder.head.is_some() { "" } else { "self-supervised\n- " },
+                if self.learnt.is_some() { "" } else { "self-supervised\n- " },
                 self.objective
             ));
         }
         let (what, ending) = match &encoder.head {
-            None if self.pixel_classes.is_some() => (
-                "a vision transformer that was fine-tuned for segmentation",
-                "The last norm is part of the encoder; the head that tells pixels apart stands beside it.".to_owned(),
-            ),
-            None if self.finds_objects => (
-                "a vision transformer that was fine-tuned to find objects",
-                "The last norm is part of the encoder, and was not trained; neck, pyramid and heads of Mask R-CNN stand beside it, by torchvision's names.".to_owned(),
-            ),
-            None => (
-                "a vision transformer pre-trained without labels",
-                "The last norm is part of the encoder; it has no head.".to_owned(),
-            ),
+            None => self.encoder(),
             Some(head) if pyramid => (
                 "a vision transformer that tells the classes of pixels apart",
                 format!("A UperNet tells {} classes apart.", head.names.len()),
@@ -173,19 +167,57 @@ impl Card {
                 line(format!("| {} | {:.4} | {} |", m.what, m.value, m.step));
             }
         }
-        let classifies = encoder.head.is_some();
+        if !self.pictures.is_empty() {
+            line("\n## Pictures\n\nWhat the run drew of its images.".into());
+            for picture in &self.pictures {
+                let at = picture
+                    .step
+                    .map_or_else(|| ", at a step that nobody kept".into(), |step| format!(", step {step}"));
+                let (name, file, what) = (picture.name, picture.file(), picture.what);
+                line(format!("\n![{name}]({file})\n\n{name}{at}: {what}."));
+            }
+        }
         line(format!(
             "\n## Load it\n\n```python\n{}\n```\n",
             self.snippet(format, encoder, folder)
         ));
-        line(match classifies {
-            true => "`model.safetensors` holds the encoder and its head; the names of the classes are in `config.json`.".into(),
-            false => {
-                "`model.safetensors` holds the encoder alone; what was trained beside it (decoder, heads) is in `decoder.safetensors`."
-                    .into()
-            }
-        });
+        let holds = match (encoder.head.is_some(), self.encoder_only) {
+            (true, _) => "holds the encoder and its head; the names of the classes are in `config.json`.",
+            (false, true) => "holds the encoder alone; what was trained beside it (decoder, heads) was left out.",
+            (false, false) => "holds the encoder alone; what was trained beside it (decoder, heads) is in `decoder.safetensors`.",
+        };
+        line(format!("`model.safetensors` {holds}"));
         out
+    }
+
+    /// What an encoder without a head is, and where that head is with which it learnt.
+    fn encoder(&self) -> (&'static str, String) {
+        let (what, [beside, left_out]) = match self.learnt {
+            None => ("a vision transformer pre-trained without labels", ["; it has no head"; 2]),
+            Some(ClassesOf::Images) => (
+                "a vision transformer trained with labels, to tell classes of images apart",
+                [
+                    "; the head that tells classes apart stands beside it",
+                    "; the head that tells classes apart was left out",
+                ],
+            ),
+            Some(ClassesOf::Pixels) => (
+                "a vision transformer that was fine-tuned for segmentation",
+                [
+                    "; the head that tells pixels apart stands beside it",
+                    "; the head that tells pixels apart was left out",
+                ],
+            ),
+            Some(ClassesOf::Objects) => (
+                "a vision transformer that was fine-tuned to find objects",
+                [
+                    ", and was not trained; neck, pyramid and heads of Mask R-CNN stand beside it, by torchvision's names",
+                    ", and was not trained; neck, pyramid and heads of Mask R-CNN were left out",
+                ],
+            ),
+        };
+        let ending = if self.encoder_only { left_out } else { beside };
+        (what, format!("The last norm is part of the encoder{ending}."))
     }
 
     /// Whether `load_segmenter.py` can load the encoder and its head: it knows no relative bias and no UperNet.

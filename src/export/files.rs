@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
+use super::pictures::is_picture;
 use super::{Card, Encoder, ExportError, Exporter, Tensors};
 
 /// File of the encoder's tensors.
@@ -178,6 +179,10 @@ impl Export<'_> {
             let path = folder.join(file);
             fs::write(&path, text).map_err(io(&path))?;
         }
+        for picture in &self.card.pictures {
+            let path = folder.join(picture.file());
+            fs::write(&path, &picture.png).map_err(io(&path))?;
+        }
         Ok(())
     }
 }
@@ -185,12 +190,16 @@ impl Export<'_> {
 /// The first entry of `folder` that no export writes: --force replaces exports, not what somebody keeps beside one.
 fn foreign(folder: &Path) -> std::io::Result<Option<String>> {
     let mut names = vec![];
+    // A picture that the card does not show is somebody's own.
+    let card = fs::read_to_string(folder.join(CARD)).unwrap_or_default();
+    let is_shown = |file: &str| is_picture(file) && card.contains(&format!("]({file})"));
     match fs::read_dir(folder) {
         Ok(entries) => {
             for entry in entries {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let ours = [MODEL, REST, CARD, VERIFICATION].contains(&name.as_str()) || SETTINGS.contains(&name.as_str());
+                let file = name.as_str();
+                let ours = [MODEL, REST, CARD, VERIFICATION].contains(&file) || SETTINGS.contains(&file) || is_shown(file);
                 if !ours || entry.file_type()?.is_dir() {
                     names.push(name);
                 }

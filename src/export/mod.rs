@@ -1,7 +1,7 @@
 //! Pre-trained encoders, and networks that learnt classes, as files that other libraries load, and files of other libraries as a start.
 //!
 //! A format is one [`Exporter`] in [`EXPORTERS`]; the conformance test runs over all of them. Names, shapes and settings were read off
-//! timm 1.0 and transformers 4.57 and 5, and are kept as golden lists in `tests/fixtures/interop`.
+//! timm 1.0 and transformers 4.57 and 5, and are kept in `tests/fixtures/interop` as golden lists, and as small networks with heads and what they answer.
 
 mod beit;
 mod card;
@@ -10,6 +10,7 @@ mod files;
 mod head;
 mod import;
 mod names;
+mod pictures;
 mod plain;
 mod pyramid;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use encoder::{Encoder, Parts, Weights};
 pub use files::{Dtype, Export, MODEL, VERIFICATION, export, read_metadata, write_tensors};
 pub use head::{ClassHead, Seen};
 pub use import::{Foreign, Imported, import};
+pub use pictures::Picture;
 pub use verify::{Verified, verify};
 
 use crate::model::config::VitConfig;

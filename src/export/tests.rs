@@ -10,6 +10,7 @@ use super::*;
 use crate::model::config::{VitConfig, VitSize};
 use crate::model::{QkvBias, Vit, VitOptions};
 
+mod cards;
 mod heads;
 mod imports;
 
@@ -83,12 +84,14 @@ fn card() -> Card {
         std: [0.229, 0.224, 0.225],
         crop_ratio: 0.875,
         pixel_classes: None,
-        finds_objects: false,
+        learnt: None,
+        encoder_only: false,
         measured: vec![Measured {
             what: "match loss".into(),
             value: 1.25,
             step: 7,
         }],
+        pictures: vec![],
         version: "0".into(),
     }
 }
@@ -152,8 +155,13 @@ fn names_are_unique_and_found() {
     assert!(exporter("onnx").is_none());
 }
 
+/// A file that tests/fixtures/make_interop.py wrote.
+fn interop(file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/interop").join(file)
+}
+
 fn golden(name: &str) -> Layout {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/interop/{name}.json"));
+    let path = interop(&format!("{name}.json"));
     serde_json::from_str(&fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))).unwrap()
 }
 

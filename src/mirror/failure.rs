@@ -41,6 +41,7 @@ impl From<PrefixError> for Trouble {
         let reason = match e.kind {
             PrefixFailure::Throttled => MirrorFailure::Throttled,
             PrefixFailure::Denied => MirrorFailure::Denied,
+            PrefixFailure::Full => MirrorFailure::NoSpace,
             PrefixFailure::Refused => MirrorFailure::Refused,
             PrefixFailure::Source => MirrorFailure::Damaged,
             PrefixFailure::Away | PrefixFailure::Missing | PrefixFailure::Conflict | PrefixFailure::Stopped => MirrorFailure::Away,

@@ -37,7 +37,8 @@ pub(super) fn is_earlier_picture(name: &str) -> bool {
 /// Whether a file of this name, at the top of a run folder, is copied: what tells the run's history, what it looks like, and what it was told.
 pub(super) fn belongs(name: &str) -> bool {
     let ends = |ends: &[&str]| ends.iter().any(|e| name.ends_with(e));
-    !name.starts_with('.') && (ends(&[".jsonl", ".png", ".svg"]) || name == "last-good.toml" || name == "run.json" || is_hang(name))
+    !name.starts_with('.')
+        && (ends(&[".jsonl", ".png", ".svg"]) || ["last-good.toml", "run.json", "parts.json"].contains(&name) || is_hang(name))
 }
 
 fn is_hang(name: &str) -> bool {
@@ -107,6 +108,7 @@ mod tests {
             "journal.jsonl",
             "last-good.toml",
             "run.json",
+            "parts.json",
             "inpainting.png",
             "curves.svg",
         ] {

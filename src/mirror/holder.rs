@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::wall_time::rfc3339;
+
 /// Who holds a mirror.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Holder {
@@ -66,10 +68,9 @@ impl Holder {
     /// Counts a renewal, as of now.
     pub(super) fn stamp(&mut self) {
         let now = SystemTime::now();
-        let text = |time| humantime::format_rfc3339_seconds(time).to_string();
         self.renewal += 1;
-        self.time = text(now);
-        self.until = text(now + self.timeout());
+        self.time = rfc3339(now);
+        self.until = rfc3339(now + self.timeout());
     }
 
     /// Time without a renewal after which it has ended, within reason whatever the object says.

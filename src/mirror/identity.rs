@@ -9,6 +9,7 @@ use splitmask_pipeline::file;
 
 use super::failure::Trouble;
 use super::holder::drawn_name;
+use crate::telemetry::wall_time::rfc3339;
 
 /// The file, in the run folder and in the mirror.
 pub(super) const RUN_FILE: &str = "run.json";
@@ -118,7 +119,7 @@ pub(super) fn agree(prefix: &Prefix, run_dir: &Path, name: &str, here: bool, the
             let run = Run {
                 id: drawn_name(),
                 name: name.to_owned(),
-                since: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
+                since: rfc3339(std::time::SystemTime::now()),
             };
             keep_here(&run)?;
             put_there(&run)

@@ -202,12 +202,16 @@ impl Keeper {
                 bars: true,
             });
         }
+        // What is here and there is known before anything can fail: a stop that is given up tells it.
+        let root = checkpoint::folder_of(&self.opening.run_dir);
+        let local = complete(&root)?;
+        let newest = local.last().map(|(step, ..)| *step);
+        held(&self.status).local_step = newest;
         if self.held.is_none() {
             self.held = Some(self.take()?);
         }
+        self.show_newest();
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let root = checkpoint::folder_of(&self.opening.run_dir);
-        let local = complete(&root)?;
         let Some(Held { lease, inventory }) = &mut self.held else {
             unreachable!("it was taken above")
         };
@@ -224,19 +228,14 @@ impl Keeper {
                 missing.push((*step, folder.clone(), *at));
             }
         }
-        let newest = local.last().map(|(step, ..)| *step);
         let best = checkpoint::best(&root).or(inventory.best);
         let policy = settings.policy(best);
         let next = next(missing, newest, inventory, &policy);
-        {
-            let mut status = held(&self.status);
-            status.local_step = newest;
-            status.state = if next.is_some() {
-                MirrorState::Uploading
-            } else {
-                MirrorState::Current
-            };
-        }
+        held(&self.status).state = if next.is_some() {
+            MirrorState::Uploading
+        } else {
+            MirrorState::Current
+        };
         // Asked where something is about to be added, and at the end: a mirror that holds only what came since it was emptied would be no run's.
         if (next.is_some() || finishing) && identity::renew(&self.prefix, &self.opening.run_dir)? {
             tracing::warn!(
@@ -286,6 +285,24 @@ impl Keeper {
                     if trouble.reason == MirrorFailure::Damaged {
                         self.passed_over.insert(step, at);
                     }
+                    // As on the disk of the run: the oldest go first that would go after it, and what the upload has left.
+                    let fewer = Policy {
+                        keep: policy.keep.saturating_sub(1),
+                        ..policy
+                    };
+                    let made_way = match trouble.reason {
+                        MirrorFailure::NoSpace => uploader.prune(inventory, &fewer, None)?,
+                        _ => vec![],
+                    };
+                    if !made_way.is_empty() {
+                        self.same.retain(|step, _| !made_way.contains(step));
+                        tracing::warn!(
+                            step,
+                            mirror = self.prefix.shown(),
+                            "no room for a checkpoint in the mirror: the oldest made way"
+                        );
+                        return Ok(Round::Did);
+                    }
                     return Err(trouble);
                 }
             }
@@ -334,6 +351,8 @@ impl Keeper {
         })?;
         let rest = || -> Result<Inventory, Trouble> {
             let inventory = Inventory::of(&self.prefix)?;
+            // Told also where it is not taken.
+            held(&self.status).step = inventory.newest();
             let there = !inventory.whole.is_empty();
             identity::agree(&self.prefix, &self.opening.run_dir, &self.opening.run, self.from.is_some(), there)?;
             match inventory.newest() {

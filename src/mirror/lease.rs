@@ -196,6 +196,12 @@ impl Lease {
         if let Some(lost) = &state.lost {
             return Err(Trouble::lease(lost.clone(), true));
         }
+        if self.thread.as_ref().is_none_or(std::thread::JoinHandle::is_finished) {
+            return Err(Trouble::lease(
+                "the thread that renews the lease has ended, which is a bug".into(),
+                true,
+            ));
+        }
         let age = state.renewed.elapsed();
         if age >= state.me.timeout() {
             return Err(Trouble::lease(

@@ -59,8 +59,7 @@ pub struct Scope<'a> {
     pub batch: u32,
     /// Visual words V; 0 where none are loaded, as when a config is checked.
     pub words: i64,
-    /// Images of each class of `data.train` (or pixels, where the classes are theirs), as its manifest counts them; empty where a plan asks for no classes or they are not known, as when a config
-    /// is checked.
+    /// Images of each class of `data.train` (or pixels, where the classes are theirs), as its manifest counts them; empty where there are none or nobody knows.
     pub label_counts: &'a [u64],
 }
 
@@ -382,6 +381,11 @@ pub trait Objective: Debug + Send {
     fn is_class_head(&self, name: &str) -> bool {
         let _ = name;
         false
+    }
+
+    /// Whether a parameter belongs to that head or stands between it and the encoder. `run.init_from` hands these on to a run of the same classes all or none.
+    fn is_head(&self, name: &str) -> bool {
+        self.is_class_head(name)
     }
 
     /// Pictures of what it makes of some images, without gradient.

@@ -105,6 +105,8 @@ impl<'de> Deserialize<'de> for ObjectiveConfig {
 
 #[cfg(test)]
 mod tests {
+    use splitmask_pipeline::request::Filter;
+
     use super::*;
     use crate::model::config::VitConfig;
 
@@ -135,6 +137,21 @@ mod tests {
             }
             for rule in kind.collapse {
                 assert!(!rule.help.is_empty() && !rule.remedy.is_empty(), "{}", rule.name);
+            }
+        }
+    }
+
+    #[test]
+    fn views_of_moco_v3_are_bilinear_and_all_others_bicubic() {
+        let model = VitConfig::default();
+        let at = Scope::new(&model, 2, 8192);
+        for kind in OBJECTIVES {
+            let filter = match kind.name {
+                "moco-v3" => Filter::Bilinear,
+                _ => Filter::Bicubic,
+            };
+            for variant in (kind.variants)() {
+                assert!(variant.request(&at).views.iter().all(|view| view.filter == filter), "{}", kind.name);
             }
         }
     }

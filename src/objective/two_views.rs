@@ -1,7 +1,7 @@
 //! What objectives that compare two views of an image share: the views, what a head sees of them, the numbers of the contrast and how it fails.
 
 use serde::{Deserialize, Serialize};
-use splitmask_pipeline::request::{ColourConfig, SampleRequest, ViewRequest};
+use splitmask_pipeline::request::{ColourConfig, Filter, SampleRequest, ViewRequest};
 use tch::Tensor;
 use tch::nn::Path;
 
@@ -102,6 +102,15 @@ pub enum Pool {
 }
 
 impl Pool {
+    /// As a config has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Class => "class",
+        }
+    }
+
     /// Tokens B×(1+N)×D to B×D.
     pub(super) fn of(self, tokens: &Tensor) -> Tensor {
         match self {
@@ -140,10 +149,11 @@ pub(super) fn encoder(vs: &Path<'_>, positions: Positions, freeze_patches: bool,
     vit
 }
 
-/// Two crops of an image, each with its colours.
-pub(super) fn request(first: ColourConfig, second: ColourConfig, at: &Scope<'_>) -> SampleRequest {
+/// Two crops of an image, each with its colours, resized with `filter`.
+pub(super) fn request([first, second]: [ColourConfig; 2], filter: Filter, at: &Scope<'_>) -> SampleRequest {
     let view = |name, colour| ViewRequest {
         crop: at.crop,
+        filter,
         colour,
         ..ViewRequest::new(name, at.model.image)
     };
@@ -187,9 +197,18 @@ pub(super) fn check(kind: &str, colours: [&ColourConfig; 2], temperature: f64, a
     colours[1].check("objective.second", found);
 }
 
-/// Colours that are probably not meant.
-pub(super) fn oddities(colours: [&ColourConfig; 2], at: &Scope<'_>) -> Vec<String> {
+/// Batches below this have few images to tell one from, and BatchNorm few rows; MoCo v3 was published with 1024 at the least (arXiv 2104.02057 §4.1).
+const SMALL_BATCH: u32 = 128;
+
+/// A batch and colours that are probably not meant.
+pub(super) fn oddities(kind: &str, colours: [&ColourConfig; 2], at: &Scope<'_>) -> Vec<String> {
     let mut odd = Vec::new();
+    if at.batch < SMALL_BATCH {
+        odd.push(format!(
+            "train.batch = {} is small for objective.kind = \"{kind}\": each image is told from the others of the batch, and BatchNorm is over it",
+            at.batch
+        ));
+    }
     if at.colour != ColourConfig::default() {
         odd.push("augment.colour is not used: the colours of the two views are objective.first and objective.second".to_owned());
     }
@@ -206,6 +225,14 @@ pub(super) fn oddities(colours: [&ColourConfig; 2], at: &Scope<'_>) -> Vec<Strin
 mod tests {
     use super::*;
     use crate::objective::Judged;
+
+    #[test]
+    fn a_small_batch_is_told_of_with_the_kind() {
+        let (model, plain) = (crate::model::config::VitConfig::default(), ColourConfig::default());
+        let told = |batch| oddities("simclr", [&plain, &plain], &Scope::new(&model, batch, 0));
+        assert!(told(127)[0].starts_with("train.batch = 127 is small for objective.kind = \"simclr\""));
+        assert_eq!(told(128).len() + 1, told(127).len());
+    }
 
     #[test]
     fn collapse_is_told_by_accuracy_and_by_dimensions() {

@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use torch_ext::AdamWLists;
 
 use crate::optim::OptimError;
+use crate::optim::clip::{ClipBy, Clipped, clip, grads};
 use crate::optim::config::OptimConfig;
 
 /// How one parameter is treated.
@@ -78,6 +79,7 @@ pub struct AdamW {
     beta2: f64,
     eps: f64,
     layer_decay: f64,
+    clip_by: ClipBy,
 }
 
 impl AdamW {
@@ -103,12 +105,14 @@ impl AdamW {
             beta2: config.beta2,
             eps: config.eps,
             layer_decay: config.layer_decay,
+            clip_by: config.clip_by,
         }
     }
 
-    /// Takes changed betas, epsilon and layer decay over; the state stays.
+    /// Takes changed betas, epsilon, layer decay and way of clipping over; the state stays.
     pub fn reconfigure(&mut self, config: &OptimConfig) {
         (self.beta1, self.beta2, self.eps, self.layer_decay) = (config.beta1, config.beta2, config.eps, config.layer_decay);
+        self.clip_by = config.clip_by;
     }
 
     /// All parameters, in the order of the groups.
@@ -146,14 +150,14 @@ impl AdamW {
         self.update(lr, weight_decay, None)
     }
 
-    /// Clips the gradients to the global norm `max_norm` (0 = no clipping), updates, and answers the norm before clipping: a scalar
-    /// on the device. If it is not finite, nothing changes. No host sync, and clipping costs no pass of its own: the fused kernel scales.
+    /// Clips the gradients to the norm `max_norm` (0 = no clipping), all together or each by itself as `optim.clip_by` says, updates, and answers
+    /// their global norm before clipping: a scalar on the device. If it is not finite, nothing changes. No host sync; all together they cost no pass of
+    /// their own, because the fused kernel scales.
     ///
     /// # Errors
     /// No gradients, or what libtorch said.
     pub fn clipped_step(&mut self, lr: f64, weight_decay: f64, max_norm: f64) -> Result<Tensor, OptimError> {
-        let norm = grad_norm(&self.params())?;
-        self.guarded_step(lr, weight_decay, max_norm, norm, None).map(|done| done.norm)
+        self.guarded_step(lr, weight_decay, max_norm, None).map(|done| done.norm)
     }
 
     /// As [`AdamW::clipped_step`]; a `loss` (a scalar on the device) that is not finite holds the step back too.
@@ -161,26 +165,16 @@ impl AdamW {
     /// # Errors
     /// No gradients, or what libtorch said.
     pub fn step_unless_nonfinite(&mut self, lr: f64, weight_decay: f64, max_norm: f64, loss: &Tensor) -> Result<Stepped, OptimError> {
-        let norm = grad_norm(&self.params())?;
-        self.guarded_step(lr, weight_decay, max_norm, norm, Some(loss))
+        self.guarded_step(lr, weight_decay, max_norm, Some(loss))
     }
 
-    fn guarded_step(
-        &mut self,
-        lr: f64,
-        weight_decay: f64,
-        max_norm: f64,
-        norm: Tensor,
-        loss: Option<&Tensor>,
-    ) -> Result<Stepped, OptimError> {
-        let (scale, skipped) = tch::no_grad(|| {
+    fn guarded_step(&mut self, lr: f64, weight_decay: f64, max_norm: f64, loss: Option<&Tensor>) -> Result<Stepped, OptimError> {
+        let Clipped { norm, divisor } = clip(&grads(&self.params())?, max_norm, self.clip_by)?;
+        let skipped = tch::no_grad(|| {
             let finite = loss.map_or_else(|| norm.isfinite(), |l| norm.isfinite().logical_and(&l.detach().isfinite()));
-            let skipped = finite.logical_not().to_kind(Kind::Float);
-            // PyTorch multiplies by min(1, max/(norm + 1e-6)); the kernel divides.
-            let scale = (max_norm > 0.0).then(|| ((&norm + 1e-6) / max_norm).clamp_min(1.0));
-            (scale, skipped)
+            finite.logical_not().to_kind(Kind::Float)
         });
-        self.update(lr, weight_decay, Some((scale.as_ref(), &skipped)))?;
+        self.update(lr, weight_decay, Some((divisor.as_ref(), &skipped)))?;
         Ok(Stepped { norm, skipped })
     }
 
@@ -250,30 +244,6 @@ impl AdamW {
     }
 }
 
-fn grads(params: &[Tensor]) -> Vec<Tensor> {
-    params.iter().filter(|p| torch_ext::has_grad(p)).map(Tensor::grad).collect()
-}
-
-fn grad_norm(params: &[Tensor]) -> Result<Tensor, OptimError> {
-    let grads = grads(params);
-    if grads.is_empty() {
-        return Err(OptimError::NoGradient);
-    }
-    Ok(torch_ext::global_norm(&grads)?)
-}
-
-/// Scales the gradients so that their global 2-norm is at most `max_norm`, as PyTorch's `clip_grad_norm_`; answers the norm before, a
-/// scalar on the device.
-///
-/// # Errors
-/// No gradients, or what libtorch said.
-pub fn clip_grad_norm(params: &[Tensor], max_norm: f64) -> Result<Tensor, OptimError> {
-    let norm = grad_norm(params)?;
-    let factor = tch::no_grad(|| ((&norm + 1e-6).reciprocal() * max_norm).clamp_max(1.0));
-    torch_ext::scale(&grads(params), &factor)?;
-    Ok(norm)
-}
-
 #[cfg(test)]
 mod tests {
     use tch::Device;
@@ -320,34 +290,20 @@ mod tests {
     }
 
     #[test]
-    fn clipping_inside_the_step_equals_clipping_before() {
-        let run = |inside: bool| {
-            let w = variable(&[1.0, -2.0], &[1, 2]);
-            let mut o = optimizer(&[("w", &w)], &OptimConfig::default());
-            for i in 0..3 {
-                o.zero_grad().unwrap();
-                (&w * &w * f64::from(i + 1)).sum(Kind::Float).backward();
-                if inside {
-                    let _ = o.clipped_step(0.1, 0.05, 0.7).unwrap();
-                } else {
-                    let _ = clip_grad_norm(&o.params(), 0.7).unwrap();
-                    o.step(0.1, 0.05).unwrap();
-                }
-            }
-            w.detach()
-        };
-        assert!((run(true) - run(false)).abs().max().double_value(&[]) < 1e-6);
-    }
-
-    #[test]
     fn a_non_finite_gradient_changes_nothing() {
-        let w = variable(&[1.0], &[1, 1]);
-        let mut o = optimizer(&[("w", &w)], &OptimConfig::default());
-        (&w * f64::NAN).sum(Kind::Float).backward();
-        let norm = o.clipped_step(0.1, 0.05, 3.0).unwrap();
-        assert!(norm.double_value(&[]).is_nan());
-        assert_eq!(w.double_value(&[0, 0]), 1.0);
-        assert!(o.state().iter().all(|(_, t)| t.sum(Kind::Float).double_value(&[]) == 0.0));
+        for (clip_by, factor) in [(ClipBy::All, f64::NAN), (ClipBy::Tensor, f64::NAN), (ClipBy::Tensor, f64::INFINITY)] {
+            let (w, other) = (variable(&[1.0], &[1, 1]), variable(&[1.0], &[1, 1]));
+            let config = OptimConfig {
+                clip_by,
+                ..OptimConfig::default()
+            };
+            let mut o = optimizer(&[("w", &w), ("other", &other)], &config);
+            (&w * factor + &other * 5.0).sum(Kind::Float).backward();
+            let norm = o.clipped_step(0.1, 0.05, 3.0).unwrap();
+            assert!(!norm.double_value(&[]).is_finite());
+            assert_eq!([&w, &other].map(|t| t.double_value(&[0, 0])), [1.0, 1.0]);
+            assert!(o.state().iter().all(|(_, t)| t.sum(Kind::Float).double_value(&[]) == 0.0));
+        }
     }
 
     #[test]
@@ -366,12 +322,6 @@ mod tests {
         assert_eq!(w.double_value(&[0, 0]), 1.0);
         assert_eq!(step(&mut o, 4.0), 0.0);
         assert!(w.double_value(&[0, 0]) < 1.0);
-    }
-
-    #[test]
-    fn no_gradient_is_an_error() {
-        let w = variable(&[1.0], &[1, 1]);
-        assert!(matches!(clip_grad_norm(&[w], 1.0), Err(OptimError::NoGradient)));
     }
 
     #[test]

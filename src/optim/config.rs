@@ -1,5 +1,6 @@
 //! `[optim]`: AdamW, its schedules and gradient clipping.
 
+use crate::optim::clip::ClipBy;
 use crate::setting::{Findings, Fitting, settings};
 
 settings! {
@@ -25,8 +26,10 @@ settings! {
         Live beta2: f64 = 0.999,
         /// Added to the root of the second moment.
         Live eps: f64 = 1e-8,
-        /// Largest global gradient norm; 0 = no clipping.
+        /// Largest gradient norm; 0 = no clipping.
         Live clip: f64 = 3.0,
+        /// Whose norm optim.clip bounds: that of `all` gradients together, or of each `tensor` by itself, as in DINO's code.
+        Live clip_by: ClipBy = ClipBy::All,
         /// Learning-rate factor per layer from the top; 1 = none.
         Restart layer_decay: f64 = 1.0,
     }

@@ -1,11 +1,13 @@
 //! AdamW, its schedules, gradient clipping.
 
 mod adamw;
+mod clip;
 pub mod config;
 mod ema;
 mod schedule;
 
-pub use adamw::{AdamW, ParamRule, Stepped, clip_grad_norm};
+pub use adamw::{AdamW, ParamRule, Stepped};
+pub use clip::{ClipBy, clip_grad_norm};
 pub use ema::{EMA_PREFIX, Ema, EmaConfig};
 pub use schedule::{cosine, learning_rate, weight_decay};
 

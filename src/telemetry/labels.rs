@@ -195,6 +195,8 @@ closed_label! {
         Throttled = "throttled",
         /// The store refuses the credentials.
         Denied = "denied",
+        /// The mirror's disk or quota is full.
+        NoSpace = "no_space",
         /// The store cannot do what was asked.
         Refused = "refused",
         /// A local checkpoint that has not the checksums that were written with it.

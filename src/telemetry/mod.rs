@@ -11,3 +11,4 @@ pub mod number;
 pub mod objective;
 mod phase_clock;
 mod register;
+pub mod wall_time;

@@ -102,7 +102,10 @@ pub(super) fn assemble(
                 vars: &state.vars,
                 partial: spec.init_partial,
                 is_class_head: &|name| state.objective.is_class_head(name),
+                is_head: &|name| state.objective.is_head(name),
                 classes: &spec.labels.names,
+                kind: spec.objective.kind().name,
+                pool: spec.objective.class_pool(),
             };
             initial_weights::load(from, &new_run)?;
         }

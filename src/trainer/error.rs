@@ -126,6 +126,12 @@ impl TrainError {
         }
     }
 
+    /// Whether the ranks found it out when they met: those whom it concerns have heard it, and nobody waits for this one.
+    #[must_use]
+    pub fn is_of_meeting(&self) -> bool {
+        matches!(self, Self::Ranks(RanksError::Misfit(_) | RanksError::Taken { .. }))
+    }
+
     /// Whether the same write may succeed later: see [`CheckpointError::may_pass`].
     #[must_use]
     pub fn may_pass(&self) -> bool {

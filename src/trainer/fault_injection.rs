@@ -1,5 +1,9 @@
 //! `[debug]`: faults of the device and of the numbers, injected on purpose, so that what the trainer does about them can be tested on a real run. Nothing is injected by default.
 
+use std::time::Duration;
+
+use tch::Tensor;
+
 use super::error::TrainError;
 use crate::setting::{Findings, settings};
 use crate::tensor::StepInput;
@@ -7,7 +11,7 @@ use crate::tensor::StepInput;
 settings! {
     /// `[debug]`: for tests only. A rollback does not meet the same fault again, because the batches that a run has consumed only grow.
     pub struct DebugConfig in "debug" {
-        /// Faults to inject, for tests only; counted in batches consumed: `nan@120`, `nan@120-130`, `nan@120-`, `spike@50`, `oom@5`, `device-lost@9`, `hang@7`; several with commas, `nan@5#1` on rank 1 alone.
+        /// Faults to inject, for tests only; counted in batches consumed: `nan@120`, `nan@120-130`, `nan@120-`, `spike@50`, `oom@5`, `device-lost@9`, `hang@7`, `slow@8`, `starve@6`, `drift@6`; several with commas, `nan@5#1` on rank 1 alone.
         Live inject: String = String::new(),
     }
 }
@@ -25,17 +29,29 @@ pub enum Fault {
     DeviceLost,
     /// The step never ends.
     Hang,
+    /// The step takes two seconds more.
+    Slow,
+    /// The batch does not come, until a reload takes the fault back.
+    Starve,
+    /// A weight is another one behind the step.
+    Drift,
 }
 
 impl Fault {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("nan", Self::Nan),
         ("spike", Self::Spike),
         ("oom", Self::Oom),
         ("device-lost", Self::DeviceLost),
         ("hang", Self::Hang),
+        ("slow", Self::Slow),
+        ("starve", Self::Starve),
+        ("drift", Self::Drift),
     ];
 }
+
+/// What a weight that drifts becomes: none that training comes to by itself.
+const DRIFTED: f64 = 0.515_625;
 
 /// Faults by consumed batch and, if on one alone, rank.
 type Plan = Vec<(Fault, std::ops::RangeInclusive<u64>, Option<usize>)>;
@@ -97,6 +113,26 @@ impl DebugConfig {
         if self.strikes(Fault::Spike, consumed, rank) { 1000.0 } else { 1.0 }
     }
 
+    /// Whether the `consumed`-th batch is kept back by a fault; then this waits for `patience`, as for a batch that does not come.
+    pub(super) fn starve(&self, consumed: u64, rank: usize, patience: Duration) -> bool {
+        let kept_back = self.strikes(Fault::Starve, consumed, rank);
+        if kept_back {
+            std::thread::sleep(patience);
+        }
+        kept_back
+    }
+
+    /// Changes a weight behind the step of the `consumed`-th batch if a fault strikes it.
+    pub(super) fn drift(&self, consumed: u64, rank: usize, trained: impl FnOnce() -> Vec<(String, Tensor)>) {
+        if !self.strikes(Fault::Drift, consumed, rank) {
+            return;
+        }
+        if let Some((name, weight)) = trained().into_iter().find(|(_, weight)| weight.dim() > 0) {
+            let _ = tch::no_grad(|| weight.select(0, 0).fill_(DRIFTED));
+            tracing::warn!("debug.inject changed {name} on this rank");
+        }
+    }
+
     /// Fails the forward pass of the `consumed`-th batch if a fault strikes it: as libtorch and tch fail, in their words.
     ///
     /// # Errors
@@ -108,6 +144,9 @@ impl DebugConfig {
         }
         if self.strikes(Fault::DeviceLost, consumed, rank) {
             return Err(tch::TchError::Torch("CUDA error: unspecified launch failure (injected by debug.inject)".into()).into());
+        }
+        if self.strikes(Fault::Slow, consumed, rank) {
+            std::thread::sleep(Duration::from_secs(2));
         }
         while self.strikes(Fault::Hang, consumed, rank) {
             std::thread::park();
@@ -134,11 +173,34 @@ mod tests {
         assert_eq!(struck, [3, 7, 8]);
         assert!(d.strikes(Fault::Spike, 1_000_000, 0) && !d.strikes(Fault::Spike, 8, 0));
         assert_eq!(wrong(&debug("")), []);
+        let two = debug("starve@4#1,drift@5");
+        assert!(wrong(&two).is_empty() && two.strikes(Fault::Drift, 5, 0));
+        assert!(two.starve(4, 1, Duration::ZERO) && !two.starve(4, 0, Duration::ZERO) && !two.starve(5, 1, Duration::ZERO));
         let one = debug("nan@3#1");
         assert!(wrong(&one).is_empty() && one.strikes(Fault::Nan, 3, 1) && !one.strikes(Fault::Nan, 3, 0));
         for bad in ["nan", "nan@", "nan@x", "nan@3-x", "noon@3", "nan@3;nan@4", "nan@8-3", "nan@3#x"] {
             let found = wrong(&debug(bad));
             assert!(found[0].key == "debug.inject" && found[0].allowed.contains("nan@120"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_weight_drifts_behind_its_step_alone() {
+        let debug = DebugConfig {
+            inject: "drift@5#1".into(),
+        };
+        let weight = Tensor::from_slice(&[1f32, 2.0]).set_requires_grad(true);
+        let trained = || {
+            vec![
+                ("scale".to_owned(), Tensor::from(1f32)),
+                ("weight".to_owned(), weight.shallow_clone()),
+            ]
+        };
+        debug.drift(5, 0, trained);
+        debug.drift(4, 1, trained);
+        let values = || Vec::<f32>::try_from(weight.detach()).unwrap();
+        assert_eq!(values(), [1.0, 2.0]);
+        debug.drift(5, 1, trained);
+        assert_eq!(values(), [DRIFTED as f32, 2.0]);
     }
 }

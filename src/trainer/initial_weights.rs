@@ -1,7 +1,8 @@
 //! `run.init_from`: weights that a new run starts from. Every tensor of the encoder is loaded, or the start is refused with the list of those that are not:
 //! half an encoder trains on as if nothing were missing. Only positions may be of another image size; they are interpolated. Heads and decoders may be
-//! new; a head that tells classes apart is, unless the weights learnt the same classes. All of that is told.
+//! new; a head that tells classes apart is taken whole from weights that learnt the same classes, or not at all. All of that is told.
 
+mod class_head;
 mod file;
 
 use std::collections::BTreeMap;
@@ -9,11 +10,13 @@ use std::path::{Path, PathBuf};
 
 use tch::{Tensor, nn};
 
-use self::file::{heads_of, read};
+use self::class_head::{ClassHead, NotTaken};
+use self::file::{heads_of, objective_of, read};
 use super::error::TrainError;
 use crate::checkpoint;
 use crate::model::config::VitConfig;
 use crate::model::{grid_of_positions, grid_of_relative_bias, interpolate_positions, interpolate_relative_bias, is_backbone_name};
+use crate::objective::Pool;
 use crate::optim::EMA_PREFIX;
 use crate::tensor::is_finite;
 
@@ -27,8 +30,14 @@ pub(super) struct NewRun<'a> {
     pub(super) partial: bool,
     /// Whether a parameter belongs to the head that tells classes apart.
     pub(super) is_class_head: &'a dyn Fn(&str) -> bool,
+    /// Whether it belongs to that head or stands between it and the encoder.
+    pub(super) is_head: &'a dyn Fn(&str) -> bool,
     /// Names of the classes that it learns; empty where it learns none or nobody names them.
     pub(super) classes: &'a [String],
+    /// `objective.kind`.
+    pub(super) kind: &'a str,
+    /// What its head of classes sees of an image.
+    pub(super) pool: Option<Pool>,
 }
 
 /// What a place of weights holds.
@@ -38,6 +47,8 @@ struct Source {
     tensors: Vec<(String, Tensor)>,
     /// Names of the classes that its head tells apart; empty where it does not say.
     classes: Vec<String>,
+    /// `objective.kind` and `objective.pool` of its training, where they are known.
+    objective: [Option<String>; 2],
 }
 
 /// What became of the tensors; names in order.
@@ -117,6 +128,7 @@ fn open(from: &Path) -> Result<Source, TrainError> {
             place: from.to_owned(),
             tensors,
             classes: vec![],
+            objective: [None, None],
         });
     }
     let place = checkpoint_of(from)?;
@@ -125,89 +137,65 @@ fn open(from: &Path) -> Result<Source, TrainError> {
     Ok(Source {
         tensors: good.weights().map_err(unreadable)?,
         classes: good.progress.classes,
+        objective: objective_of(&place),
         place,
     })
 }
 
-/// Takes the tensors of a head out that tells other classes apart than `run`, or nobody knows which; answers their names. Says why.
-fn without_other_classes(source: &mut Source, run: &NewRun<'_>) -> Vec<String> {
-    let (theirs, ours) = (&source.classes, run.classes);
-    if !ours.is_empty() && theirs == ours {
-        return vec![];
-    }
-    let (out, kept) = std::mem::take(&mut source.tensors)
-        .into_iter()
-        .partition(|(name, _)| (run.is_class_head)(name));
-    source.tensors = kept;
-    let out: Vec<(String, Tensor)> = out;
-    if let Some((_, head)) = out.iter().find(|(name, _)| name == "head.weight") {
-        let (place, outputs) = (source.place.display(), head.size()[0]);
-        let first = |names: &[String]| names.first().map_or_else(String::new, |name| format!(", from {name:?}"));
-        if theirs.is_empty() || ours.is_empty() {
-            tracing::warn!(
-                "{place} does not say which classes its head of {outputs} outputs tells apart, or this run does not know its own: a new head"
-            );
-        } else {
-            tracing::warn!(
-                "the head of {place} tells other classes apart ({}{}) than this run ({}{}): a new head",
-                theirs.len(),
-                first(theirs),
-                ours.len(),
-                first(ours)
-            );
-        }
-    }
-    out.into_iter().map(|(name, _)| name).collect()
+/// Why the head of `source` is not to be the run's, whose parameters are `variables`.
+fn head_not_taken(source: &Source, variables: &BTreeMap<String, Tensor>, run: &NewRun<'_>) -> Option<NotTaken> {
+    let theirs = source.tensors.iter().map(|(name, tensor)| (name, tensor));
+    let ours = ClassHead {
+        kind: Some(run.kind),
+        pool: run.pool.map(Pool::name),
+        classes: run.classes,
+        shapes: shapes(variables.iter(), run.is_head),
+    };
+    let [kind, pool] = source.objective.each_ref().map(Option::as_deref);
+    ours.refuses(&ClassHead {
+        kind,
+        pool,
+        classes: &source.classes,
+        shapes: shapes(theirs, run.is_head),
+    })
 }
 
-/// Refuses a head of another kind that tells the same classes apart, unless `run.init_partial` allows a new one: somebody who names such weights thinks of
-/// that head.
-fn check_kind_of_head(source: &Source, run: &NewRun<'_>) -> Result<(), TrainError> {
-    let variables = run.vars.variables();
-    let ours = || variables.keys().filter(|name| (run.is_class_head)(name));
-    let theirs: Vec<&String> = source
-        .tensors
-        .iter()
-        .map(|(name, _)| name)
-        .filter(|name| (run.is_class_head)(name))
-        .collect();
-    let (Some(first), Some(their_first)) = (ours().min(), theirs.iter().min()) else {
-        return Ok(());
-    };
-    if theirs.iter().any(|name| variables.contains_key(*name)) {
-        return Ok(());
+/// Shapes of those tensors that belong to a head.
+fn shapes<'a>(tensors: impl Iterator<Item = (&'a String, &'a Tensor)>, is_head: &dyn Fn(&str) -> bool) -> BTreeMap<String, Vec<i64>> {
+    let of_head = tensors.filter(|(name, _)| is_head(name));
+    of_head.map(|(name, tensor)| (name.clone(), tensor.size())).collect()
+}
+
+/// Refuses a head of the same classes that is built otherwise, unless `partial` allows a new one; says so of any other that is not taken.
+fn check_class_head(from: &Path, head: &NotTaken, partial: bool) -> Result<(), TrainError> {
+    if head.same_classes && !partial {
+        let hint = "or set run.init_partial = true to take the encoder and begin with a new head";
+        return Err(bad(from, head.why.clone(), format!("{}; {hint}", head.remedy)));
     }
-    let detail = format!(
-        "its head tells the same {} classes apart and is of another kind (it has {their_first}, this run {first})",
-        run.classes.len()
-    );
-    if run.partial {
-        tracing::warn!(
-            "{}: {detail}: a new head, as run.init_partial = true allows",
-            source.place.display()
-        );
-        return Ok(());
-    }
-    Err(bad(
-        &source.place,
-        detail,
-        "set objective.head to that of the weights; or set run.init_partial = true to take the encoder and begin with a new head",
-    ))
+    tracing::warn!("{}", head.told(from));
+    Ok(())
 }
 
 /// Puts the weights of a run's newest checkpoint, a checkpoint folder or a safetensors file in place of those that were drawn. With `run.partial` tensors
 /// of the encoder that do not fit stay at random, and are listed.
 ///
 /// # Errors
-/// It cannot be read, does not hold the whole encoder, or was trained with another number of heads; then no weight was changed.
+/// It cannot be read, does not hold the whole encoder, was trained with another number of heads, or tells the same classes apart by a head that is built
+/// otherwise; then no weight was changed.
 pub(super) fn load(from: &Path, run: &NewRun<'_>) -> Result<(), TrainError> {
-    let mut source = open(from)?;
-    let left_out = without_other_classes(&mut source, run);
-    check_kind_of_head(&source, run)?;
-    let (model, partial, from) = (run.model, run.partial, source.place.as_path());
+    let source = open(from)?;
     let variables: BTreeMap<String, Tensor> = run.vars.variables().into_iter().collect();
-    let (found, mut report) = fit(source.tensors, &variables);
-    report.unused.extend(left_out);
+    let head = head_not_taken(&source, &variables, run);
+    let (model, partial, from) = (run.model, run.partial, source.place.as_path());
+    // What lies between the encoder and a head of other classes serves this run's too.
+    let is_left_out = |name: &str| match &head {
+        Some(head) if head.same_classes => (run.is_head)(name),
+        Some(_) => (run.is_class_head)(name),
+        None => false,
+    };
+    let (left_out, tensors): (Vec<_>, Vec<_>) = source.tensors.into_iter().partition(|(name, _)| is_left_out(name));
+    let (found, mut report) = fit(tensors, &variables);
+    report.unused.extend(left_out.into_iter().map(|(name, _)| name));
     report.unused.sort();
     if found.keys().all(|name| !is_backbone_name(name)) {
         return Err(bad(
@@ -237,6 +225,7 @@ pub(super) fn load(from: &Path, run: &NewRun<'_>) -> Result<(), TrainError> {
             "training could not take a single step from it; take an older checkpoint, or convert the file again",
         ));
     }
+    head.as_ref().map(|head| check_class_head(from, head, partial)).transpose()?;
     tch::no_grad(|| -> Result<(), TrainError> {
         for (name, tensor) in &found {
             variables[name].shallow_clone().f_copy_(tensor)?;
@@ -247,11 +236,10 @@ pub(super) fn load(from: &Path, run: &NewRun<'_>) -> Result<(), TrainError> {
     for line in &report.interpolated {
         tracing::warn!("{line}");
     }
-    let listed = |names: &[String]| names.join(", ");
     if !report.unfit.is_empty() {
         tracing::warn!(
             "run.init_partial = true: tensors of the encoder that start at random or are not used: {}",
-            listed(&report.unfit)
+            report.unfit.join(", ")
         );
     }
     if !report.fresh.is_empty() {
@@ -261,6 +249,20 @@ pub(super) fn load(from: &Path, run: &NewRun<'_>) -> Result<(), TrainError> {
         tracing::info!("in {}, but not used: {}", from.display(), listed(&report.unused));
     }
     Ok(())
+}
+
+/// Sorted names of tensors on one line: many of one part as one, `decoder.* (30)`.
+fn listed(names: &[String]) -> String {
+    const EACH: usize = 12;
+    if names.len() <= EACH {
+        return names.join(", ");
+    }
+    let part = |name: &String| name.split('.').next().unwrap_or_default().to_owned();
+    let parts = names.chunk_by(|a, b| part(a) == part(b)).map(|of_part| match of_part {
+        [name] => name.clone(),
+        several => format!("{}.* ({})", part(&several[0]), several.len()),
+    });
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// Biases of query and key-value in the spelling that the model has: joined (`attn.qkv.bias`), or apart and without the key's.

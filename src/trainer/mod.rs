@@ -12,6 +12,7 @@ mod epochs;
 mod error;
 mod fault_injection;
 mod feed;
+mod gpu;
 mod hooks;
 mod initial_weights;
 mod labels;
@@ -50,6 +51,7 @@ use ranks::launching::Launching;
 use run::{Ended, Trainer};
 use spec::TrainerSpec;
 use stability::roll_back;
+use together::Asked;
 
 /// Trains until the schedule ends, a stop is commanded, or something fails for good. Goes on from the newest checkpoint of the run folder. With
 /// several ranks, all of them together; the process ends with this trainer then, for who has left does not come back.
@@ -98,9 +100,10 @@ pub fn run_prepared(
 
 /// Trains, and goes back and on as often as steps go wrong and the ladder allows.
 fn train(mut trainer: Trainer, commands: &Commands) -> Result<Outcome, TrainError> {
+    let mut asked = Asked::default();
     loop {
         let ended = match trainer.setup.peers.is_some() {
-            true => trainer.train_together(commands),
+            true => trainer.train_together(commands, &mut asked),
             false => trainer.train(commands),
         };
         match ended? {

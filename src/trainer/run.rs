@@ -30,6 +30,16 @@ pub(super) enum Ended {
     Unstable(Box<Trainer>, Instability),
 }
 
+/// Whether to go on behind a boundary.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    GoOn,
+    /// A checkpoint, then the end.
+    Stop,
+    /// The daemon ends without waiting for this trainer, so that nothing more may be written.
+    Nobody,
+}
+
 /// One training run: its state, what it is taken with, where its batches come from, what is done at its boundaries, and where it tells.
 pub(super) struct Trainer {
     pub(super) state: RunState,
@@ -74,9 +84,12 @@ impl Trainer {
             if done && !self.is_paused() && self.last_checkpoint()? {
                 break;
             }
-            if self.obey(commands) {
+            let heard = self.obey(commands);
+            if heard != Heard::GoOn {
                 self.show(State::Draining);
-                self.checkpoint_within_grace()?;
+                if heard == Heard::Stop {
+                    self.checkpoint_within_grace()?;
+                }
                 return Ok(Ended::Done(Outcome::Stopped { step: self.state.step }));
             }
             // Data is what a run waits for that cannot go on by itself; one that was asked to stand still waits for nothing.
@@ -86,7 +99,11 @@ impl Trainer {
                 self.stay_paused()?;
                 continue;
             }
-            match self.feed.next(PATIENCE) {
+            let next = match self.starves(self.state.step, PATIENCE) {
+                true => Ok(Poll::Pending),
+                false => self.feed.next(PATIENCE),
+            };
+            match next {
                 Ok(Poll::Ready(staged)) => {
                     self.waiting_since = None;
                     match self.boundary(staged) {
@@ -112,6 +129,13 @@ impl Trainer {
         self.hooks.pictures.draw(&mut self.state, &self.setup, &mut self.out);
         self.show(State::Finished);
         Ok(Ended::Done(Outcome::Finished { step: self.state.step }))
+    }
+
+    /// Whether a fault that is injected keeps back the batch of the step behind `step`; then this waits for `patience`.
+    pub(super) fn starves(&self, step: u64, patience: Duration) -> bool {
+        let batch = self.state.ladder.consumed() + 1 + (step - self.state.step);
+        let rank = self.setup.peers.as_deref().map_or(0, |peers| peers.rank());
+        self.setup.spec.debug.starve(batch, rank, patience)
     }
 
     /// One step, then the hooks that are due. Answers why to go back, if so.
@@ -157,12 +181,13 @@ impl Trainer {
         Ok(None)
     }
 
-    /// Handles waiting commands; answers whether to stop.
-    fn obey(&mut self, commands: &Commands) -> bool {
+    /// Handles waiting commands; answers whether to go on.
+    fn obey(&mut self, commands: &Commands) -> Heard {
         loop {
             match commands.try_recv() {
-                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return true,
-                Err(TryRecvError::Empty) => return false,
+                Ok(Command::Stop) => return Heard::Stop,
+                Err(TryRecvError::Disconnected) => return Heard::Nobody,
+                Err(TryRecvError::Empty) => return Heard::GoOn,
                 Ok(Command::Checkpoint { reply }) => {
                     let done = self
                         .checkpoint_of_step()

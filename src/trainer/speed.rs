@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use tch::{Device, Kind, Tensor};
 
+use super::gpu::gpu;
+
 /// Backward costs two forward passes: the gradients for inputs and for weights.
 pub(super) const STEP_OVER_FORWARD: f64 = 3.0;
 
@@ -25,18 +27,6 @@ const KNOWN: [(&str, f64, f64); 9] = [
 fn known_peak(name: &str, bf16: bool) -> Option<f64> {
     let (_, of_bf16, of_f32) = KNOWN.iter().find(|(part, ..)| name.contains(part))?;
     Some(if bf16 { *of_bf16 } else { *of_f32 })
-}
-
-/// Model names of the NVIDIA devices, as their driver tells them.
-pub(super) fn nvidia_models() -> Vec<String> {
-    let folders = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
-    let texts = folders.filter_map(|f| std::fs::read_to_string(f.path().join("information")).ok());
-    texts
-        .filter_map(|text| {
-            let line = text.lines().find_map(|l| l.strip_prefix("Model:"))?;
-            Some(line.trim().to_owned())
-        })
-        .collect()
 }
 
 /// Operations per second of large matrix products on the CPU: the best of three.
@@ -63,15 +53,7 @@ pub(super) fn peak(device: Device, bf16: bool, set_tflops: f64) -> Option<f64> {
     }
     match device {
         Device::Cpu => Some(measured_peak(bf16)),
-        Device::Cuda(_) => {
-            let names = nvidia_models();
-            // The order of devices need not be the driver's, so only machines of one kind tell.
-            names
-                .windows(2)
-                .all(|w| w[0] == w[1])
-                .then(|| known_peak(names.first()?, bf16))
-                .flatten()
-        }
+        Device::Cuda(index) => known_peak(&gpu(index)?.model, bf16),
         _ => None,
     }
 }

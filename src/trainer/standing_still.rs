@@ -1,5 +1,6 @@
 //! How a run stands still: by itself, because it cannot go on, or because somebody asked for it. Both may be at once, and it goes on when neither is left.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use splitmask_pipeline::error::PipelineError;
@@ -41,10 +42,16 @@ impl Trainer {
 
     /// [`super::control::Command::Pause`].
     pub(super) fn hold(&mut self) -> PausedAt {
-        let written = self.checkpoint_of_step();
-        let error = written.as_ref().err().map(ToString::to_string);
-        if self.held.is_none() {
-            let safe = written.is_ok();
+        let written = self.checkpoint_of_step().map_err(|e| e.to_string());
+        self.hold_behind(written)
+    }
+
+    /// Stands still behind a checkpoint, or without it where the disk refuses it.
+    pub(super) fn hold_behind(&mut self, written: Result<PathBuf, String>) -> PausedAt {
+        let (safe, error) = (written.is_ok(), written.as_ref().err().cloned());
+        if let Some(pause) = &mut self.held {
+            pause.tried_checkpoint(safe);
+        } else {
             match &error {
                 None => tracing::info!(step = self.state.step, "paused: {ASKED}"),
                 Some(error) => tracing::error!(

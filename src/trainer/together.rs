@@ -1,5 +1,6 @@
-//! The loop over several ranks: as `run`, but nothing is done before all ranks have said what they have and want. A rank whose bucket is slow keeps all
-//! waiting here, where they still hear commands, and never inside of a step.
+//! The loop over several ranks: as `run`, but nothing is done before all ranks have said what they have and want. They say it before a step and hear it
+//! behind it, so that nobody waits for the words of a rank that has its next batch. A rank whose bucket is slow keeps all waiting here, where they still
+//! hear commands, and never inside of a step.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -9,23 +10,33 @@ use std::time::{Duration, Instant};
 
 use splitmask_pipeline::error::PipelineError;
 
-use super::control::{Command, Commands, Outcome, Reach, Reply, State};
+use super::control::{Command, Commands, Outcome, PausedAt, Reach, Reply, ResumedAt, State};
 use super::error::TrainError;
 use super::feed::PATIENCE;
+use super::pause::{Due, Pause};
 use super::ranks::boundary::Word;
-use super::ranks::peers::Peers;
+use super::ranks::peers::{Peers, Said};
 use super::run::{Ended, Trainer};
 use super::spec::TrainerSpec;
 use crate::telemetry::metrics::Phase;
 
-/// Why several ranks do not stand still.
-const NO_PAUSE: &str = "several ranks train, and they are not paused: stop them, and the same command goes on from the checkpoint";
+/// What this rank has said of a boundary.
+struct Statement {
+    word: Word,
+    said: Said,
+    /// Whether it has a batch, or how its stream ended.
+    fetched: Result<bool, PipelineError>,
+}
 
-/// What the daemon of this rank has asked for, and not got yet.
+/// What the daemon of this rank has asked for, and not got yet; a rollback may come before it gets it.
 #[derive(Default)]
-struct Asked {
+pub(super) struct Asked {
     stop: bool,
+    /// The run is to stand still until this is taken back.
+    hold: bool,
     checkpoints: Vec<Reply<(PathBuf, u64)>>,
+    pauses: Vec<Reply<PausedAt>>,
+    resumes: Vec<Reply<ResumedAt>>,
     reloads: VecDeque<(Box<TrainerSpec>, Reach, Reply<u64>)>,
 }
 
@@ -40,9 +51,17 @@ impl Asked {
                 }
                 Err(TryRecvError::Empty) => return,
                 Ok(Command::Checkpoint { reply }) => self.checkpoints.push(reply),
-                Ok(Command::Pause { reply }) => reply.send(Err(NO_PAUSE.into())),
-                Ok(Command::Resume { reply }) => reply.send(Err(NO_PAUSE.into())),
+                Ok(Command::Pause { reply }) if peers.first() => {
+                    self.hold = true;
+                    self.pauses.push(reply);
+                }
+                Ok(Command::Resume { reply }) if peers.first() => {
+                    self.hold = false;
+                    self.resumes.push(reply);
+                }
                 Ok(Command::Reconfigure { spec, reach, reply }) if peers.first() => self.reloads.push_back((spec, reach, reply)),
+                Ok(Command::Pause { reply }) => reply.send(Err(format!("a run is paused through {}", peers.named(0)))),
+                Ok(Command::Resume { reply }) => reply.send(Err(format!("a run goes on through {}", peers.named(0)))),
                 Ok(Command::Reconfigure { reply, .. }) => reply.send(Err(format!("a config is taken over through {}", peers.named(0)))),
             }
         }
@@ -60,28 +79,22 @@ fn first_error(peers: &Peers, texts: &[Vec<u8>]) -> Option<String> {
 
 impl Trainer {
     /// Trains with the other ranks to the end of the schedule, a stop at any of them, a failure, or steps that go wrong.
-    pub(super) fn train_together(mut self, commands: &Commands) -> Result<Ended, TrainError> {
+    pub(super) fn train_together(mut self, commands: &Commands, asked: &mut Asked) -> Result<Ended, TrainError> {
         let peers = Rc::clone(self.setup.peers.as_ref().expect("there are several ranks"));
         let peers = peers.as_ref();
         self.hooks.begin(&self.state, &self.setup, &self.out);
         self.show(State::Training);
-        let mut asked = Asked::default();
         let mut waiting_since: Option<Instant> = None;
+        // Said of the next boundary before the step began, so that nobody waits for it there.
+        let mut early: Option<Statement> = None;
         loop {
-            asked.hear(commands, peers);
-            self.out.clock.switch(Phase::DataWait);
             let done = self.state.step >= self.setup.spec.optim.total_steps;
-            let fetched = if done { Ok(true) } else { self.feed.fetch(PATIENCE) };
+            let own = match early.take() {
+                Some(own) => own,
+                None => self.state_own(asked, commands, peers, self.state.step, PATIENCE)?,
+            };
             self.out.clock.switch(Phase::Ranks);
-            let heard = Word {
-                no_batch: !matches!(fetched, Ok(true)),
-                stop: asked.stop,
-                checkpoint: !asked.checkpoints.is_empty(),
-                reload: !asked.reloads.is_empty(),
-                failed: fetched.is_err(),
-                unstable: None,
-            }
-            .exchange(peers)?;
+            let (heard, fetched) = (own.word.hear(own.said, peers)?, own.fetched);
             if heard.no_batch {
                 // Some rank waits for data, so all do.
                 self.out.clock.rename(Phase::DataWait);
@@ -96,11 +109,23 @@ impl Trainer {
             }
             if heard.checkpoint {
                 let written = self.write_together(peers, Self::checkpoint_of_step)?;
+                // A pause that was taken back before it began is one all the same, and ends at the next boundary.
+                if heard.hold || !asked.pauses.is_empty() {
+                    let at = self.hold_behind(written.clone());
+                    asked.pauses.drain(..).for_each(|reply| reply.send(Ok(at.clone())));
+                }
                 let written = written.map(|path| (path, self.state.step));
                 asked.checkpoints.drain(..).for_each(|reply| reply.send(written.clone()));
                 continue;
             }
-            if heard.stop || done {
+            if !heard.hold && self.held.is_some() {
+                self.let_go();
+            }
+            for reply in asked.resumes.drain(..) {
+                let step = self.state.step;
+                reply.send(Ok(ResumedAt { step, paused: None }));
+            }
+            if heard.stop || (done && !heard.hold) {
                 self.show(State::Draining);
                 let written = self.write_together(peers, |trainer| match trainer.hooks.checkpoint.last_step() {
                     // The one that was due at the last step, or that a finished run was resumed from.
@@ -114,6 +139,10 @@ impl Trainer {
                 }
                 break;
             }
+            if heard.hold {
+                std::thread::sleep(PATIENCE);
+                continue;
+            }
             if heard.no_batch {
                 let since = *waiting_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > Duration::from_secs(1) {
@@ -125,7 +154,9 @@ impl Trainer {
             let Poll::Ready(staged) = self.feed.next(Duration::ZERO)? else {
                 unreachable!("the batch was there a moment ago");
             };
+            let own = self.state_own(asked, commands, peers, self.state.step + 1, Duration::ZERO)?;
             if let Some(instability) = self.boundary(staged)? {
+                own.word.hear(own.said, peers)?;
                 let word = Word {
                     unstable: Some(instability.first_bad),
                     ..Word::default()
@@ -133,12 +164,50 @@ impl Trainer {
                 word.exchange(peers)?;
                 return Ok(Ended::Unstable(Box::new(self), instability));
             }
+            early = Some(own);
         }
         if peers.first() {
             self.hooks.pictures.draw(&mut self.state, &self.setup, &mut self.out);
         }
         self.show(State::Finished);
         Ok(Ended::Done(Outcome::Finished { step: self.state.step }))
+    }
+
+    /// Says what this rank has and wants at the boundary behind `step`. A batch for the step after it is waited for as long as `patience` says; behind the
+    /// last one none is needed.
+    ///
+    /// # Errors
+    /// A lost rank.
+    fn state_own(
+        &mut self,
+        asked: &mut Asked,
+        commands: &Commands,
+        peers: &Peers,
+        step: u64,
+        patience: Duration,
+    ) -> Result<Statement, TrainError> {
+        asked.hear(commands, peers);
+        self.out.clock.switch(Phase::DataWait);
+        let done = step >= self.setup.spec.optim.total_steps;
+        let fetched = match done {
+            true => Ok(true),
+            false if self.starves(step, patience) => Ok(false),
+            false => self.feed.fetch(patience),
+        };
+        self.out.clock.switch(Phase::Ranks);
+        // The checkpoint that a pause could not have is tried again, unless the pause is to end.
+        let again = asked.hold && matches!(self.held.as_mut().and_then(Pause::due), Some(Due::Checkpoint));
+        let word = Word {
+            no_batch: !matches!(fetched, Ok(true)),
+            stop: asked.stop,
+            checkpoint: again || !asked.checkpoints.is_empty() || !asked.pauses.is_empty(),
+            hold: asked.hold,
+            reload: !asked.reloads.is_empty(),
+            failed: fetched.is_err(),
+            unstable: None,
+        };
+        let said = word.say(peers)?;
+        Ok(Statement { word, said, fetched })
     }
 
     /// Rank 0 writes a checkpoint of this boundary by `write`, with every rank's place in the data; all hear what came of it.
@@ -179,7 +248,7 @@ impl Trainer {
         Ok(Err(format!("{}: {}", peers.named(0), heard.trim_start_matches('-'))))
     }
 
-    /// Some rank's data has ended with an error: all write a checkpoint and end, that rank with its error. There is no pause with several ranks.
+    /// Some rank's data has ended with an error: all write a checkpoint and end, that rank with its error: one rank alone would stand still until the data is back.
     fn end_without_data(&mut self, peers: &Peers, own: Option<PipelineError>) -> Result<TrainError, TrainError> {
         if let Err(error) = self.write_together(peers, Self::checkpoint_within_grace)? {
             tracing::error!(error, "no checkpoint could be written; an older one, if there is any, stands");

@@ -131,7 +131,7 @@ fn train(mut spec: TrainerSpec, commands: Receiver<Command>, status: StatusBoard
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => panic!("the daemon let go of its trainer"),
+            Err(RecvTimeoutError::Disconnected) => return Ok(Outcome::Stopped { step }),
         }
         if held {
             // A trainer that stands still from its first moment is ready too.

@@ -4,6 +4,8 @@ mod api;
 mod browser;
 mod bucket_away;
 mod fake;
+#[path = "../../pipeline/tests/stream_support/free_port.rs"]
+mod free_port;
 mod hostile;
 mod operation;
 mod page;

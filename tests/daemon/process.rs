@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::free_port::free_port;
 
 /// A folder with `c.toml`; the run is in `run`.
 pub(crate) struct Ground {
@@ -56,7 +58,7 @@ impl Ground {
 
     /// Starts a daemon with its admin server on a free port and lifecycle on; `sets` come after these and win.
     pub(crate) fn daemon_with(&self, sets: &[&str], more: impl FnOnce(&mut Command)) -> Daemon {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut all = vec![format!("admin.bind=\"{address}\""), "admin.lifecycle=true".to_owned()];
         all.extend(sets.iter().map(|s| (*s).to_owned()));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();

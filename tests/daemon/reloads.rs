@@ -1,8 +1,10 @@
 //! Reload is one transaction: applied as a whole, or the old config goes on.
 
 use std::fs;
+use std::net::SocketAddr;
 
 use crate::fake::{BAD_READERS, PONDERS, SLOW};
+use crate::free_port::free_port;
 use crate::process::Ground;
 
 #[test]
@@ -243,8 +245,7 @@ fn storm_of_reloads_is_merged_and_the_last_one_wins() {
 #[test]
 fn admin_server_moves_and_lifecycle_can_be_taken_away() {
     let ground = Ground::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let [free, address] = [0; 2].map(|_| SocketAddr::from(([127, 0, 0, 1], free_port())));
     ground.write(&ground.text(&format!("[admin]\nbind = \"{address}\"\nlifecycle = true\n")));
     let mut daemon = ground.daemon_with(&[], |c| {
         c.env("FAKE_DAEMON_SETS", "");

@@ -3,6 +3,8 @@
 mod daemon;
 mod exporter;
 mod files;
+#[path = "../../pipeline/tests/stream_support/free_port.rs"]
+mod free_port;
 #[path = "../training/ground.rs"]
 #[expect(dead_code, reason = "the daemon's own tests use the rest of it")]
 mod ground;

@@ -1,19 +1,13 @@
-//! The files under `deploy`, and the Dockerfile, as far as they can be tried without a cluster, a service manager or a container engine.
+//! The files under `deploy`, as far as they can be tried without a cluster or a service manager.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use super::packages::{Environment, package};
-use super::{SOURCE, SPLITMASK, cache, done, names, said};
-
-fn file(path: &str) -> PathBuf {
-    Path::new(SOURCE).join(path)
-}
+use super::{SPLITMASK, cache, done, file, names, said};
 
 fn text(path: &str) -> String {
     fs::read_to_string(file(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
@@ -241,63 +235,4 @@ fn a_container_waits_for_its_ranks_to_stop() {
     assert!(other.try_wait().unwrap().is_none(), "no rank");
     other.kill().unwrap();
     other.wait().unwrap();
-}
-
-/// Answers one request on a port of its own.
-fn answering(status: &'static str) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut asked = [0; 4096];
-        let n = stream.read(&mut asked).unwrap();
-        let found = String::from_utf8_lossy(&asked[..n]).starts_with("GET /-/healthy ");
-        let status = if found { status } else { "404 Not Found" };
-        let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    });
-    port
-}
-
-/// There is no container engine here: the steps of the image are taken in a folder, with a Python environment that holds torch already.
-#[test]
-fn the_steps_of_the_image_give_a_program_that_starts() {
-    let dir = tempfile::tempdir().unwrap();
-    let context = dir.path().join("context");
-    fs::create_dir_all(context.join("deploy/image")).unwrap();
-    fs::create_dir(context.join("dist")).unwrap();
-    fs::copy(file("Dockerfile"), context.join("Dockerfile")).unwrap();
-    fs::copy(file("deploy/image/stop-and-wait"), context.join("deploy/image/stop-and-wait")).unwrap();
-    package("wheel", &context.join("dist"));
-    let environment = Environment::make(dir.path().join("venv"));
-    environment.add_torch();
-    let root = dir.path().join("root");
-    let image = done(
-        Command::new("python3")
-            .arg("-B")
-            .arg(file("setup/image_steps.py"))
-            .args([&context, &root, &environment.folder])
-            .envs([("PIP_NO_DEPS", "1"), ("PIP_NO_INDEX", "1")]),
-    );
-    let image: serde_json::Value = serde_json::from_str(&image).unwrap();
-    assert_eq!(image["user"], "10001:10001");
-    assert!(image["users"][0].as_str().unwrap().contains("--uid 10001"));
-    assert_eq!(image["exposed"], serde_json::json!([9464]));
-    assert_eq!(image["entrypoint"], serde_json::json!(["splitmask"]));
-    assert!(root.join("usr/local/bin/stop-and-wait").is_file() && root.join("runs").is_dir());
-    assert!(!root.join("tmp/wheel").exists(), "the wheel does not stay");
-
-    let help = done(
-        Command::new(environment.folder.join("bin/splitmask"))
-            .arg("--help")
-            .env_remove("LD_LIBRARY_PATH"),
-    );
-    assert!(help.contains("train"), "{help}");
-    // What the image says of its health is what the daemon says.
-    let command: Vec<String> = serde_json::from_value(image["healthcheck"]["command"].clone()).unwrap();
-    for (status, well) in [("200 OK", true), ("503 Service Unavailable", false)] {
-        let port = answering(status).to_string();
-        let arguments = command[1..].iter().map(|part| part.replace("9464", &port));
-        let asked = Command::new(&command[0]).args(arguments).output().unwrap();
-        assert_eq!(asked.status.success(), well, "{status}: {}", said(&asked));
-    }
 }

@@ -4,6 +4,7 @@
 //! Packages are made by setup/package.sh from the program under test. Nothing is fetched: torch comes from the wheels that `make setup` keeps.
 
 mod deploy;
+mod image;
 mod packages;
 mod shell;
 mod tutorial;
@@ -29,6 +30,11 @@ fn said(output: &Output) -> String {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )
+}
+
+/// A file of the repository.
+fn file(path: &str) -> PathBuf {
+    Path::new(SOURCE).join(path)
 }
 
 fn names(folder: &Path) -> Vec<String> {

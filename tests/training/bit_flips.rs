@@ -102,8 +102,10 @@ fn a_flipped_bit_in_any_file_of_a_run_folder_is_told_or_does_no_harm() {
             continue;
         }
         let drawn: Vec<usize> = (0..more()).map(|_| random.random_range(0..bytes.len())).collect();
-        for (n, at) in [bytes.len() / 2].into_iter().chain(drawn).enumerate() {
-            // A high bit in the middle makes text unreadable; others may leave it plausible.
+        let middle = bytes.len() / 2;
+        let quote = bytes[middle..].iter().position(|byte| *byte == b'"').map_or(middle, |n| middle + n);
+        for (n, at) in [quote].into_iter().chain(drawn).enumerate() {
+            // A quote that is a letter makes text unreadable; others may leave it plausible.
             let bit = if n == 0 { 6 } else { random.random_range(0..8) };
             copy(&ground.path("base"), &ground.path("run"));
             let mut flipped = bytes.clone();

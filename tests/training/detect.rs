@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::finetune::{SHORT, ask, config, train};
 use crate::ground::Ground;
 
-const OBJECTIVE: &str = "kind = \"detect\"\nchannels = 16\nbox_width = 32\nmask_depth = 1\nmask_width = 16\ncanonical = 112.0\nscale = [0.9, 1.2]\n\
+pub(crate) const OBJECTIVE: &str = "kind = \"detect\"\nchannels = 16\nbox_width = 32\nmask_depth = 1\nmask_width = 16\ncanonical = 112.0\nscale = [0.9, 1.2]\n\
                          drop_path = 0.0\nanchors = 32\ncandidates = 64\nproposals = 32\neval_candidates = 64\neval_proposals = 32\nregions = 24\nfound = 10";
 const WATCH: &str = "[eval]\nwatch = \"detect\"\nevery_steps = 90";
 

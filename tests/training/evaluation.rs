@@ -53,7 +53,23 @@ fn a_run_is_probed_exported_imported_and_started_from() {
         assert!(said.contains("verified"), "{format}: {said}");
         let card = fs::read_to_string(ground.path(format).join("README.md")).unwrap();
         assert!(card.contains("linear probe") && card.contains("12 of batch 16"), "{card}");
+        // The pictures of the last step, behind which the last checkpoint was written.
+        for name in ["inpaint", "features", "attention", "neighbours"] {
+            let drawn = fs::read(ground.path("run").join(format!("{name}.png"))).unwrap();
+            assert!(card.contains(&format!("![{name}]({name}.png)\n\n{name}, step 12: ")), "{card}");
+            let shown = fs::read(ground.path(format).join(format!("{name}.png"))).unwrap();
+            assert!(shown == drawn, "{format}: {name}");
+        }
     }
+    // Another export takes them away with the one before.
+    let timm = ground.path("timm").display().to_string();
+    let (code, _, err) = answer(&["export", &run, "--format", "timm", "--out", &timm, "--force", "--no-pictures"]);
+    assert_eq!(code, Some(0), "{err}");
+    let card = fs::read_to_string(ground.path("timm/README.md")).unwrap();
+    assert!(
+        !card.contains("## Pictures") && !ground.path("timm/features.png").exists(),
+        "{card}"
+    );
     let (code, _, err) = answer(&[
         "export",
         &run,

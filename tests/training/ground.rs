@@ -2,20 +2,26 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+#[path = "time_limit.rs"]
+mod time_limit;
+
+use crate::free_port::free_port;
+
 /// A folder with packed shards, a codebook and a config.
 pub(crate) struct Ground {
     pub(crate) dir: tempfile::TempDir,
 }
 
-/// The binary under test.
+/// The binary under test, which runs for [`time_limit::limit`] at the most.
 pub(crate) fn splitmask() -> Command {
+    time_limit::watch();
     let mut command = Command::new(env!("CARGO_BIN_EXE_splitmask"));
     command.env_remove("RUST_LOG");
     command
@@ -44,23 +50,20 @@ impl Ground {
             .arg(&images)
             .arg(&data)
             .args(["--val-share", "0.2", "--shard-size", "100KiB"]));
-        let words = ground.path("words.safetensors");
-        run(splitmask().arg("codebook").arg(data.join("train")).arg("--out").arg(&words).args([
-            "--kind",
-            "random-patches",
-            "--words",
-            "64",
-            "--image",
-            "32",
-            "--patch",
-            "8",
-            "--pixels",
-            "raw",
-            "--seed",
-            "0",
-        ]));
+        ground.make_words(&ground.path("words.safetensors"), "0");
         fs::write(ground.config(), ground.config_text()).unwrap();
         ground
+    }
+
+    /// A codebook of the training images, drawn with this seed.
+    pub(crate) fn make_words(&self, file: &Path, seed: &str) {
+        run(splitmask()
+            .arg("codebook")
+            .arg(self.path("data/train"))
+            .arg("--out")
+            .arg(file)
+            .args(["--kind", "random-patches", "--words", "64", "--image", "32", "--patch", "8"])
+            .args(["--pixels", "raw", "--seed", seed]));
     }
 
     /// The same, packed with label maps: 0 = ground, then what is drawn by class.
@@ -268,7 +271,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts `command` with its admin server on a free port and its log in `log`.
     pub(crate) fn start(command: Command, log: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         Self::start_at(command, log, port, port)
     }
 

@@ -164,7 +164,8 @@ fn files_that_run_out_are_waited_for_and_none_is_left_open() {
     let early = look(&mut daemon, 100);
     let late = look(&mut daemon, 300);
     println!("(open files, threads) at most: {early:?} early, {late:?} later");
-    assert!(late.0 <= early.0 + 4 && late.1 <= early.1 + 2, "{early:?} {late:?}");
+    // Pools of threads grow with the load of the machine; one more for each of the 20 checkpoints would be a leak.
+    assert!(late.0 <= early.0 + 8 && late.1 <= early.1 + 8, "{early:?} {late:?}");
     assert!(late.0 < 100);
 }
 
@@ -217,7 +218,9 @@ fn memory_stays_where_it_is_and_too_little_of_it_is_told() {
     // nothing is damaged, and with more memory the run is what it would have been.
     let mut ends = Vec::new();
     for hundredths in [25, 35, 40, 45, 50] {
-        let mut command = limited(&format!("-v {}", space * hundredths / 100), &train(&ground, "tight"));
+        let mut tight = train(&ground, "tight");
+        tight.env("RUST_BACKTRACE", "1");
+        let mut command = limited(&format!("-v {}", space * hundredths / 100), &tight);
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         println!(
@@ -226,6 +229,11 @@ fn memory_stays_where_it_is_and_too_little_of_it_is_told() {
             said.lines().last().unwrap_or_default()
         );
         assert!(!said.contains("this is a bug"), "{hundredths} hundredths: {said}");
+        assert_eq!(
+            said.contains("panicked at"),
+            said.contains("no backtrace"),
+            "{hundredths} hundredths: {said}"
+        );
         // Too little for libtorch's own initialisers, which run before ours: the linker says so (127), or the process dies without a word.
         let before_main = said.is_empty() || output.status.code() == Some(127);
         assert!(

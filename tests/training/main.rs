@@ -3,15 +3,19 @@
 mod bench_step;
 mod bit_flips;
 mod bucket_trouble;
+mod collapse;
 mod detect;
 mod disk_faults;
 mod evaluation;
+mod exports;
 mod failed_reload;
 #[path = "../../pipeline/tests/stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "shared with the pipeline's tests")]
 mod fault_server;
 mod finetune;
 mod folder_identity;
+#[path = "../../pipeline/tests/stream_support/free_port.rs"]
+mod free_port;
 mod ground;
 mod labels;
 mod last_checkpoint;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::bucket_trouble::objects;
 use crate::fault_server::{Fault, FaultServer};
 use crate::ground::{Daemon, Ground};
+use crate::preload::{Faults, met};
 use crate::servers::Server;
 use crate::store_proxy::{StoreProxy, Weather};
 
@@ -242,15 +243,38 @@ fn a_store_in_bad_weather_never_slows_the_run_and_what_it_lacks_comes_later() {
     assert_eq!(begun(&store.bucket.join("x")), store.steps(), "what was torn is cleared away");
 }
 
+/// A mirror whose disk has room for as many checkpoints as it keeps, and for no more.
+#[test]
+fn in_a_full_mirror_the_oldest_checkpoint_makes_way() {
+    let ground = Ground::new();
+    let mirror = ground.path("mirror");
+    let set = format!("checkpoint.mirror=\"{}\"", mirror.display());
+    success(train(&ground, "run", &[&set, "checkpoint.keep=2"]));
+    assert_eq!(steps(&mirror), [570, 600]);
+    let log = ground.path("calls");
+    let full = Faults::below(&mirror)
+        .meet("write", "checkpoints/step-00000630/*", 1, "ENOSPC")
+        .logged(&log);
+    let mut command = train(&ground, "run", &[&set, "checkpoint.keep=2", "optim.total_steps=630"]);
+    full.preload(&mut command);
+    let told = success(command);
+    assert!(
+        met(&log).len() == 1 && told.contains("no room for a checkpoint in the mirror: the oldest made way"),
+        "{told}"
+    );
+    assert_eq!(steps(&mirror), [600, 630]);
+}
+
 #[test]
 fn two_machines_never_share_a_mirror_and_a_dead_one_frees_it() {
     let ground = Ground::new();
     let store = Store::start(&ground);
-    let endless = "optim.total_steps=1000000";
-    let start = |run: &str| mirrored(&ground, run, &store.server.endpoint, &[endless, "checkpoint.mirror_lease_s=3"]);
-    let mut first = Daemon::start(start("one"), &ground.path("one.log"));
+    // A lease much longer than anything that keeps the first machine from renewing it in time where the tests have few cores.
+    let lease = "checkpoint.mirror_lease_s=10";
+    let endless = |run: &str| mirrored(&ground, run, &store.server.endpoint, &["optim.total_steps=1000000", lease]);
+    let mut first = Daemon::start(endless("one"), &ground.path("one.log"));
     first.until("the mirror has something", |d| mirror_of(d)["step"].as_u64().is_some());
-    let refused = start("two").output().unwrap();
+    let refused = mirrored(&ground, "two", &store.server.endpoint, &[lease]).output().unwrap();
     let text = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(64), "{text}");
     let holder = format!(
@@ -268,10 +292,10 @@ fn two_machines_never_share_a_mirror_and_a_dead_one_frees_it() {
     first.signal("KILL");
     assert!(!first.end().success());
     let began = Instant::now();
-    let mut second = Daemon::start(start("two"), &ground.path("two.log"));
+    let mut second = Daemon::start(endless("two"), &ground.path("two.log"));
     second.until("it goes on", |d| d.status()["step"].as_u64().is_some_and(|step| step > 30));
-    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
-    assert!(second.log().contains("watching for up to 3 s"), "{}", second.log());
+    assert!(began.elapsed() >= Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(second.log().contains("watching for up to 10 s"), "{}", second.log());
 
     // Somebody takes it by force: the second stops uploading, says so, and trains on.
     let lease = store.bucket.join("x/lease.json");
@@ -340,6 +364,31 @@ fn a_stop_waits_for_the_last_upload_and_says_where_it_cannot() {
     proxy.turn(Weather::Fair);
     let mut daemon = Daemon::start(start("60"), &ground.path("log"));
     daemon.until("it is there", |_| store.steps().contains(&here));
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().code(), Some(75));
+
+    // Of a store that was away all the time nothing is known; also where the stop comes before the first step is done.
+    proxy.turn(Weather::Away);
+    for (log, slow) in [("away.log", false), ("early.log", true)] {
+        let at = *steps(&run).last().unwrap();
+        let mut command = start("8");
+        if slow {
+            command.args(["--set", &format!("debug.inject=\"slow@{at}\"")]);
+        }
+        let mut daemon = Daemon::start(command, &ground.path(log));
+        let wanted = if slow { at } else { at + 1 };
+        daemon.until("it has gone on", |d| d.status()["step"].as_u64().is_some_and(|step| step >= wanted));
+        daemon.signal("TERM");
+        assert_eq!(daemon.end().code(), Some(75));
+        let told = fs::read_to_string(ground.path(log)).unwrap();
+        assert!(told.contains("it never answered, so what it has is not known"), "{told}");
+        assert_eq!(told.contains("stopped while no trainer ran"), slow, "{told}");
+        assert!(*steps(&run).last().unwrap() > at || slow, "{told}");
+        assert!(
+            !slow || steps(&run).ends_with(&[at]),
+            "a trainer that is given up writes nothing more: {told}"
+        );
+    }
 }
 
 #[test]

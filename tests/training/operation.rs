@@ -3,8 +3,12 @@
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::ground::{Daemon, Ground};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::ground::{Daemon, Ground, splitmask};
 
 #[test]
 fn an_edited_config_is_applied_and_a_typo_refused() {
@@ -187,4 +191,25 @@ fn corrupt_members_past_the_budget_end_the_run_with_74_after_a_checkpoint() {
         !splitmask::checkpoint::steps(&ground.path("run/checkpoints")).is_empty(),
         "a checkpoint was written"
     );
+}
+
+/// Stderr on a full disk: supervisors go by the exit code, which stays what it is.
+#[test]
+fn a_log_that_cannot_be_written_changes_no_exit_code() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let unread = |mut command: Command| command.stdout(full()).stderr(full()).spawn().unwrap();
+    let mut report = splitmask();
+    report.args(["report", "/no/such/run"]);
+    assert_eq!(unread(report).wait().unwrap().code(), Some(64));
+    let mut help = splitmask();
+    help.arg("--help");
+    assert_eq!(unread(help).wait().unwrap().code(), Some(74), "stdout is what was asked for");
+    let ground = Ground::new();
+    let mut trained = unread(ground.train(&["--set", "optim.total_steps=1000000"]));
+    while !fs::exists(ground.path("run/metrics.jsonl")).unwrap() {
+        assert!(trained.try_wait().unwrap().is_none(), "it ended before its first line");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    kill(Pid::from_raw(trained.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(trained.wait().unwrap().code(), Some(75));
 }

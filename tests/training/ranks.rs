@@ -1,18 +1,23 @@
 //! Several processes train one run on the CPU by gloo. Each test starts its own on the loopback interface and waits for their end.
 
+mod alone;
 mod company;
+mod damage;
+mod evaluations;
 mod failures;
+mod refusals;
 mod stripes;
 mod torchrun;
+mod vote;
+mod waiting;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::ground::Ground;
-use company::{Company, close, free_port, images, progress, with_objective};
+use company::{Company, close, images, progress, with_objective};
 
 const STEPS: &str = "optim.total_steps=20";
 const EACH: &str = "log.every_steps=1";
@@ -70,7 +75,7 @@ fn what_looks_at_several_images_looks_at_those_of_all_ranks() {
     for (name, kind, more, each) in [
         ("moco-v3", "moco-v3", HEAD.to_owned(), vec![(2, 1), (4, 1)]),
         ("simclr", "simclr", HEAD.to_owned(), vec![(2, 1)]),
-        ("dino", "dino", format!("{DINO}ibot_weight = 0.5\n"), vec![(2, 2)]),
+        ("dino", "dino", format!("{DINO}ibot_weight = 0.5\n"), vec![(2, 1), (2, 2), (4, 1)]),
         ("dinov2", "dino", format!("{DINO}{DINO_V2}"), vec![(2, 1), (4, 2)]),
         ("supervised", "supervised", "erasing = 0.5\n".to_owned(), vec![(4, 2)]),
         ("classify", "classify", "rand_augment = 0.0\n".to_owned(), vec![(2, 1)]),
@@ -118,39 +123,24 @@ fn a_mean_over_labelled_pixels_is_that_of_all_ranks() {
     }
 }
 
-/// k-NN, probes and the spread of the features: each rank makes those of its share of the images, also where only the first images of a set count.
+/// Detection's losses are means over sampled anchors, regions and cells of masks, of which each rank has another number: one of four may have no object.
 #[test]
-fn evaluations_are_made_by_all_ranks_and_have_one_ranks_numbers() {
-    let ground = Ground::new();
-    let sets = [
-        "eval.every_steps=10",
-        "eval.linear_every_steps=10",
-        "eval.probe_layers=\"all\"",
-        "eval.max_reference=101",
-        "eval.min_class=1",
-        "ema.decay=0.9",
-        "eval.weights=\"ema\"",
-    ];
-    let (want, have) = (trace(&ground, "one", 1, &sets), trace(&ground, "four", 4, &sets));
-    let numbers = |lines: &[Value], name: &str| -> Vec<f64> { lines.iter().filter_map(|line| line[name].as_f64()).collect() };
-    for (name, within) in [
-        ("knn_accuracy", 0.04),
-        ("linear_accuracy", 0.04),
-        ("feature_rank", 1e-3),
-        ("feature_cosine", 1e-4),
-    ] {
-        let (one, all) = (numbers(&want, name), numbers(&have, name));
-        assert_eq!((one.len(), all.len()), (2, 2), "{name}");
-        for (one, all) in one.iter().zip(&all) {
-            // Weights differ by rounding, which may turn the class of an image.
-            assert!(
-                (one - all).abs() <= within * one.abs().max(1.0),
-                "{name}: {all}, one rank has {one}"
-            );
-        }
-    }
-    let layers = |lines: &[Value]| lines.iter().filter(|line| line["linear_layers"].is_array()).count();
-    assert_eq!((layers(&want), layers(&have)), (2, 2));
+fn what_is_learnt_of_objects_is_that_of_all_ranks() {
+    let ground = Ground::with_objects();
+    std::fs::write(ground.config(), crate::finetune::config(&ground, crate::detect::OBJECTIVE, "")).unwrap();
+    let [train, val] = ["train", "val"].map(|set| format!("data.{set}={}/{set}", ground.path("objects").display()));
+    let of = |world: usize| {
+        trace(
+            &ground,
+            &format!("of-{world}"),
+            world,
+            &[&train, &val, "train.batch=8", "model.depth=4"],
+        )
+    };
+    let (want, have) = (of(1), of(4));
+    assert!(want.iter().any(|step| step["objects"].as_f64() < Some(0.6)), "{:?}", want[0]);
+    close(&want[..3], &have[..3], 1e-5);
+    close(&want, &have, 1e-3);
 }
 
 /// 4 → 2 → 4 → 1 ranks, each stopped by a signal at another rank: one checkpoint each time, and no image lost or doubled: each step has the images that
@@ -259,6 +249,50 @@ fn a_reload_is_taken_over_by_all_or_refused_and_each_rank_answers_at_its_own_por
     assert!(lr(at + 12) < 6e-4, "the new rate is in force");
 }
 
+/// A pause: all ranks stand still at one boundary, over a reload too, and go on with the losses of a run that was never paused.
+#[test]
+fn a_pause_holds_all_ranks_at_one_boundary_and_leaves_no_trace() {
+    let ground = Ground::new();
+    let sets = ["optim.total_steps=200", EACH];
+    Company::start(&ground, "clean", 2, &sets).finish();
+    let mut company = Company::with_local_ranks(&ground, "run", 2, &sets);
+    company.until_step(3);
+    let (code, body) = company.rank(0).ask("POST", "/-/pause").unwrap();
+    let at: Value = serde_json::from_str(&body).unwrap();
+    let step = at["step"].as_u64().unwrap();
+    assert!(
+        code == 200 && step < 200 && std::fs::exists(at["checkpoint"].as_str().unwrap()).unwrap(),
+        "{code} {at}"
+    );
+    let stand_still = |company: &mut Company| {
+        for rank in 0..2 {
+            company.rank(rank).until("it stands still at that step", |daemon| {
+                let metrics = daemon.ask("GET", "/metrics").unwrap().1;
+                let is = |series: &str, value: u64| metrics.lines().any(|line| line == format!("{series} {value}"));
+                is(&format!("splitmask_train_paused{{reason=\"asked\",rank=\"{rank}\"}}"), 1)
+                    && is(&format!("splitmask_train_steps_total{{rank=\"{rank}\"}}"), step)
+            });
+        }
+    };
+    stand_still(&mut company);
+    assert_eq!(
+        company.rank(0).ask("POST", "/-/pause").unwrap().1,
+        body,
+        "asking twice is asking once"
+    );
+    let text = std::fs::read_to_string(ground.config()).unwrap();
+    std::fs::write(ground.config(), text.replace("queue_batches = 2", "queue_batches = 3")).unwrap();
+    let (code, body) = company.rank(0).ask("POST", "/-/reload").unwrap();
+    assert_eq!(code, 200, "{body}");
+    std::thread::sleep(Duration::from_millis(500));
+    stand_still(&mut company);
+    let (code, body) = company.rank(1).ask("POST", "/-/pause").unwrap();
+    assert!(code == 404 && body.contains("ask rank 0"), "{code} {body}");
+    assert_eq!(company.rank(0).ask("POST", "/-/resume").unwrap().0, 200);
+    company.finish();
+    assert_eq!(ground.trace("clean"), ground.trace("run"), "same stream, same losses");
+}
+
 #[test]
 fn what_ranks_cannot_do_is_refused_by_name() {
     let ground = Ground::new();
@@ -295,36 +329,4 @@ fn what_ranks_cannot_do_is_refused_by_name() {
     drop(one_alone);
     let other = Company::start(&ground, "run", 2, &["ranks.backend=nccl"]);
     refused(other, 2, &["NCCL without CUDA"]);
-}
-
-/// One process touches none of it: the port stays another's, and every bit is that of a start without a launcher.
-#[test]
-fn a_world_of_one_is_no_world() {
-    let ground = Ground::new();
-    let held = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
-    held.set_nonblocking(true).unwrap();
-    let port = held.local_addr().unwrap().port().to_string();
-    let run = |run: &str, env: &[(&str, &str)]| {
-        let set = format!("run.dir=\"{}\"", ground.path(run).display());
-        let done = ground
-            .train(&["--set", STEPS, "--set", EACH, "--set", &set])
-            .envs(env.iter().copied())
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        ground.trace(run)
-    };
-    let alone = run("alone", &[]);
-    let launched = run(
-        "launched",
-        &[
-            ("RANK", "0"),
-            ("WORLD_SIZE", "1"),
-            ("MASTER_ADDR", "127.0.0.1"),
-            ("MASTER_PORT", &port),
-        ],
-    );
-    assert_eq!(alone, launched);
-    std::thread::sleep(Duration::from_millis(10));
-    assert!(held.accept().is_err(), "nobody came to the port");
 }

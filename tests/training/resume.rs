@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use splitmask::objective::{ClassesOf, Scope};
+
 use crate::ground::{Daemon, Ground};
 
 /// Steps that the disturbed run must have reached before it is killed; the moment inside the step is the scheduler's.
@@ -54,8 +56,8 @@ const SMALL: [(&str, u32); 10] = [
     ("freeze_last_layer_steps", 10),
 ];
 
-/// An objective with further keys that make it keep other things, and what else is set for that.
-const VARIANTS: [(&str, &str, &str, &[&str]); 3] = [
+/// An objective with further keys that make it keep other things, and what else is set; the last one starts from weights that another one made before it.
+const VARIANTS: [(&str, &str, &str, &[&str]); 4] = [
     ("iBOT", "dino", "ibot_weight = 1.0\n", &[]),
     (
         "DINOv2",
@@ -69,31 +71,36 @@ const VARIANTS: [(&str, &str, &str, &[&str]); 3] = [
         "head = \"upernet\"\nwidth = 16\nauxiliary_width = 8\n",
         &["--set", "model.depth=4"],
     ),
+    ("fine-tuned", "classify", "", &["--set", "run.init_from=mae-undisturbed"]),
 ];
 
-/// The ground's config with an objective's defaults, and averaged weights beside the trained ones.
-fn config_of(ground: &Ground, kind: &splitmask::objective::Kind, more: &str) -> String {
+/// The ground's config with an objective's defaults, averaged weights beside the trained ones, and the evaluation that draws a picture, where there is one.
+pub(crate) fn config_of(ground: &Ground, kind: &splitmask::objective::Kind, more: &str) -> String {
     let text = ground.config_text();
     let (before, rest) = text.split_once("[objective]").unwrap();
     let (_, after) = rest.split_once("[optim]").unwrap();
     let small = SMALL.iter().filter(|(key, _)| kind.keys().any(|k| k.name == *key));
     let small: String = small.map(|(key, size)| format!("{key} = {size}\n")).collect();
+    let plan = (kind.variants)().remove(0);
     // Objects are packed by themselves.
-    let asked = (kind.variants)()[0].request(&splitmask::objective::Scope::new(&Default::default(), 8, 64));
-    let before = match asked.objects {
+    let before = match plan.request(&Scope::new(&Default::default(), 8, 64)).objects {
         Some(_) => before.replace(
             &ground.path("data").display().to_string(),
             &ground.path("objects").display().to_string(),
         ),
         None => before.to_owned(),
     };
+    let judged = match plan.classes().map(|_| plan.classes_of()) {
+        Some(ClassesOf::Images) => "[eval]\nwatch = \"classify\"\nevery_steps = 50\n",
+        _ => "",
+    };
     format!(
-        "{before}[objective]\nkind = \"{}\"\n{small}{more}[ema]\ndecay = 0.9\n[optim]{after}",
+        "{before}[objective]\nkind = \"{}\"\n{small}{more}{judged}[ema]\ndecay = 0.9\n[optim]{after}",
         kind.name
     )
 }
 
-/// What an objective keeps besides weights (a teacher, the running statistics of BatchNorm) must come back too.
+/// What an objective keeps besides weights (a teacher, the running statistics of BatchNorm) must come back too; and every picture is drawn that it may draw.
 #[test]
 fn a_killed_run_of_each_objective_goes_on_bit_for_bit() {
     let ground = Ground::with_maps();
@@ -105,29 +112,40 @@ fn a_killed_run_of_each_objective_goes_on_bit_for_bit() {
         let run = |folder: &str| {
             let set = format!("run.dir=\"{}\"", ground.path(folder).display());
             let always = ["--set", "optim.total_steps=150", "--set", "log.every_steps=10", "--set", &set];
-            ground.train(&[&always[..], sets].concat())
+            let mut command = ground.train(&[&always[..], sets].concat());
+            command.current_dir(ground.dir.path());
+            command
         };
         let finished = |folder: &str| {
             let output = run(folder).output().unwrap();
-            assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+            let log = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{name}: {log}");
+            assert!(!log.contains("failed; training goes on"), "{name}: {log}");
+            for (picture, _) in splitmask::picture::drawn(kind) {
+                let file = ground.path(folder).join(format!("{picture}.png"));
+                assert!(file.is_file(), "{name}: {picture}.png was not drawn: {log}");
+            }
             let last = splitmask::checkpoint::steps(&ground.path(folder).join("checkpoints"))
                 .pop()
                 .unwrap();
             let weights = ground.path(folder).join(format!("checkpoints/step-{last:08}/model.safetensors"));
-            (ground.trace(folder), std::fs::read(weights).unwrap())
+            (ground.trace(folder), std::fs::read(weights).unwrap(), log)
         };
         let (undisturbed, killed) = (format!("{name}-undisturbed"), format!("{name}-killed"));
-        let (want, weights) = finished(&undisturbed);
+        let (want, weights, log) = finished(&undisturbed);
+        let from_weights = sets.iter().any(|set| set.starts_with("run.init_from"));
+        assert_eq!(log.contains("initialised from weights"), from_weights, "{name}: {log}");
         let mut daemon = Daemon::start(run(&killed), &ground.path("killed.log"));
         daemon.until("the step of the kill", |d| d.status()["step"].as_u64().is_some_and(|s| s >= 20));
         daemon.signal("KILL");
         assert!(!daemon.end().success());
-        let (have, resumed) = finished(&killed);
+        let (have, resumed, _) = finished(&killed);
         assert_eq!(have, want, "{name}");
         assert!(
             resumed == weights,
             "{name}: weights, averages and buffers are not those of the undisturbed run"
         );
+        crate::exports::are_what_was_learnt(&ground, name, &killed);
     }
 }
 

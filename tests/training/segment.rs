@@ -1,9 +1,12 @@
 //! Segmentation with label maps: from pictures with maps to maps of somebody's own pictures, and what is refused on the way.
 
+mod counted;
+
 use std::fs;
 
 use serde_json::Value;
 
+use self::counted::{contact_sheet, judged};
 use crate::finetune::{SHORT, ask, config, train, weights};
 use crate::ground::Ground;
 
@@ -24,6 +27,7 @@ fn a_pretrained_encoder_learns_the_classes_of_pixels_and_draws_maps() {
         "{out}"
     );
     assert!(!out.contains("beware"), "{out}");
+    contact_sheet(&ground, &sheet);
 
     fs::write(ground.config(), config(&ground, OBJECTIVE, WATCH)).unwrap();
     let from = format!("run.init_from={}", ground.path("pretrained").display());
@@ -74,6 +78,7 @@ fn a_pretrained_encoder_learns_the_classes_of_pixels_and_draws_maps() {
     );
 
     predictions(&ground, &run, "answers");
+    judged(&ground, &run, "judged");
     export(&ground, &run);
     pyramid(&ground, &run);
 }
@@ -92,21 +97,9 @@ fn pyramid(ground: &Ground, deconv: &str) {
         &["model.depth=2", &from],
         &["model.depth", "2", "4 or more", "objective.head = \"upernet\""],
     );
-    ground.refuses(
-        &text,
-        &["model.depth=4", &from],
-        &[
-            "run.init_from",
-            "segmented",
-            "same 5 classes",
-            "of another kind",
-            "objective.head",
-            "run.init_partial",
-        ],
-    );
     let sets = [
         "model.depth=4",
-        "optim.total_steps=60",
+        "optim.total_steps=120",
         "optim.lr=1e-2",
         "augment.crop.area=[0.7,1.0]",
     ];
@@ -120,9 +113,12 @@ fn pyramid(ground: &Ground, deconv: &str) {
         (loss("segmentation") + 0.4 * loss("auxiliary") - loss("total")).abs() < 1e-4,
         "{step}"
     );
-    let told = trace.iter().find(|line| line["mean_iou"].is_f64()).unwrap();
-    // Always saying "ground" is 0.16, and sixty steps from random weights need not be much better; running statistics that stayed behind are worse.
-    assert!(told["mean_iou"].as_f64().unwrap() > 0.15, "{told}");
+    let told = trace.iter().rev().find(|line| line["mean_iou"].is_f64()).unwrap();
+    // Always saying "ground" overlaps with no object and is right at 0.80 of the pixels; guesses at random overlap with objects by 0.04. This run came to 0.17
+    // and 0.865, and with two other seeds to 0.18 and 0.87, 0.21 and 0.88; the bounds are half of the least, and half of the way to it.
+    for (number, least) in [("object_mean_iou", 0.08), ("val_pixel_accuracy", 0.83)] {
+        assert!(told[number].as_f64().unwrap() > least, "{number}: {told}");
+    }
     assert!(image::open(ground.path("pyramid/segments.png")).unwrap().width() > 300);
 
     let run = ground.path("pyramid").display().to_string();
@@ -133,6 +129,8 @@ fn pyramid(ground: &Ground, deconv: &str) {
     let (code, out, err) = ask(&["eval", "segment", &run, "--slide", "--stride", "16"]);
     assert!(code == Some(0) && out.contains("mean IoU"), "{err}");
     predictions(ground, &run, "pyramid-answers");
+    judged(ground, &run, "pyramid-judged");
+    other_heads(ground);
 
     let exported = |format: &str, weights: &str| {
         let out = ground.path(&format!("pyramid-{format}-{weights}"));
@@ -170,6 +168,32 @@ fn pyramid(ground: &Ground, deconv: &str) {
     let (out, (code, _, err)) = exported("safetensors", "raw");
     assert!(code == Some(0) && !out.join("load_segmenter.py").exists(), "{err}");
     assert!(fs::read_to_string(out.join("segment.json")).unwrap().contains("\"upernet\""));
+}
+
+/// A head of the same classes that is of another kind or size is refused by name.
+fn other_heads(ground: &Ground) {
+    let from = format!("run.init_from={}", ground.path("pyramid").display());
+    let narrower = PYRAMID.replacen("width = 16", "width = 12", 1);
+    for (objective, differs) in [
+        (OBJECTIVE, "of another kind"),
+        (
+            narrower.as_str(),
+            "head.upernet.classifier.weight: [5, 16, 1, 1] in it, [5, 12, 1, 1] in this run",
+        ),
+    ] {
+        ground.refuses(
+            &config(ground, objective, ""),
+            &["model.depth=4", &from],
+            &[
+                "run.init_from",
+                "pyramid",
+                "same 5 classes",
+                differs,
+                "objective.head",
+                "run.init_partial",
+            ],
+        );
+    }
 }
 
 /// Maps of a user's own pictures, one of them broken.

@@ -54,11 +54,16 @@ fn every_thread_holds_signals(process: u32) {
     }
 }
 
-/// Waits until the process holds its signals: it has begun, though not reached `main`.
+/// Whether the process holds its signals: it has begun, though perhaps not reached `main`. Before that the system is still loading it.
+pub(crate) fn has_begun(child: &Child) -> bool {
+    let wanted = bits(&HELD);
+    fs::read_to_string(format!("/proc/{}/status", child.id())).map_or(0, |s| mask(&s, "SigBlk")) & wanted == wanted
+}
+
+/// Waits until the process has begun.
 fn held(child: &Child) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    let wanted = bits(&HELD);
-    while fs::read_to_string(format!("/proc/{}/status", child.id())).map_or(0, |s| mask(&s, "SigBlk")) & wanted != wanted {
+    while !has_begun(child) {
         assert!(Instant::now() < deadline, "signals are never held");
         std::thread::sleep(Duration::from_micros(200));
     }

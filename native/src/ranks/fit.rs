@@ -38,7 +38,9 @@ pub(super) fn misfits(members: &[Member]) -> Vec<Misfit> {
             }
         }
         if let Some(device) = &m.greeting.device_id
-            && let Some(with) = members[..rank].iter().position(|o| o.greeting.device_id.as_ref() == Some(device))
+            && let Some(with) = members[..rank]
+                .iter()
+                .position(|o| o.host == m.host && o.greeting.device_id.as_ref() == Some(device))
         {
             out.push(Misfit::Shares {
                 rank,

@@ -25,7 +25,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Greeting {
     /// What all ranks must have alike, by name: version, kind of device, digests of the codebook, of the shard list, of whatever the caller wants.
     pub alike: BTreeMap<String, String>,
-    /// What identifies the device among those of all hosts (a GPU's UUID); no two ranks may have the same. `None`: not checked.
+    /// What identifies the device (a GPU's UUID); no two ranks of one host may have the same. `None`: not checked.
     pub device_id: Option<String>,
     /// Why this rank cannot take part: then none does, and all are told instead of waiting for it.
     pub refusal: Option<String>,

@@ -180,6 +180,14 @@ impl Ranks {
         self.group.as_ref().map_or(&[], |g| &g.words.members)
     }
 
+    /// How long this rank has waited for the others in steps until now: in [`Self::all_reduce`], [`Self::gather`], [`Self::exchange`], in
+    /// [`Self::normalised`] and its backward, and in a [`Reducer`]'s backward from its last bucket on. It only grows, and is the host's time: on CUDA, where
+    /// the device waits, next to nothing. Alone zero.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.group.as_ref().map_or(Duration::ZERO, |group| group.links.waited())
+    }
+
     /// Waits for all ranks and closes the connections: nobody fails because this rank goes. Every rank calls it; one that ends without it fails for the
     /// others. First all meet in a last tick; then each says in the store that it has read the tick's answer, and closes when all have said so, or after
     /// five seconds if one has died in between. With a clone, a [`Reducer`] or a [`Tick`] the connections stay open until that is dropped, and are not used.

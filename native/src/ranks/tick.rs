@@ -10,7 +10,7 @@ pub const TICK_WORDS: usize = 16;
 
 const CALL: &str = "the tick";
 
-/// A tick on its way. Finish it before the next one begins; dropped, its answer is lost.
+/// A tick on its way; dropped, its answer is lost. Several may be on their way, and calls for bytes between them: all ranks begin them in the same order.
 #[derive(Debug)]
 pub struct Tick {
     words: usize,

@@ -1,9 +1,9 @@
 //! Batch normalisation over all ranks is that of one process with the whole batch, values and gradients.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::ranks::{Part, Ranks, RanksError, Reducer};
+use torch_ext::ranks::{Part, Ranks, RanksError, Reduce, Reducer};
 
 use crate::child::{join, leave_for, report, together};
 use crate::cluster::Cluster;
@@ -18,6 +18,7 @@ pub(crate) fn play(scenario: &str) -> bool {
     match scenario {
         "normalised" => together(normalised),
         "lost-in-norm" => lost(&join()),
+        "late-in-norm" => together(late),
         _ => return false,
     }
     true
@@ -114,6 +115,53 @@ fn lost(ranks: &Ranks) {
         torch_ext::ranks::leave_at_once(9);
     }
     leave_for(&reducer.backward(&loss, Part::Last).unwrap_err())
+}
+
+/// How late rank 1 comes, each time.
+const LATE: Duration = Duration::from_millis(800);
+
+/// Rank 1 is late to a normalisation's forward, to its backward and to a sum: tells how long each rank waited in each, and how long each took it.
+fn late(ranks: &Ranks) {
+    let (before, began) = (std::cell::Cell::new(Duration::ZERO), std::cell::Cell::new(Instant::now()));
+    let waited = |name: &str| {
+        let now = ranks.waited();
+        report(name, (now - before.replace(now)).as_secs_f64());
+        report(&format!("{name}-wall"), began.replace(Instant::now()).elapsed().as_secs_f64());
+    };
+    let come = || {
+        if ranks.rank() == 1 {
+            std::thread::sleep(LATE);
+        }
+    };
+    let net = Net::new(Kind::Float);
+    let mut reducer = Reducer::new(ranks, &net.weights, 1 << 20).unwrap();
+    reducer.begin().unwrap();
+    come();
+    ranks.tick(&[0]).unwrap();
+    waited("between");
+    come();
+    let loss = net.loss(&net.batch(), &|x| ranks.normalised(x, 2, EPSILON).unwrap().0);
+    waited("forward");
+    come();
+    reducer.backward(&loss, Part::Last).unwrap();
+    waited("backward");
+    come();
+    ranks.all_reduce(&[(&Tensor::from(1f32), Reduce::Sum)]).unwrap();
+    waited("sum");
+}
+
+/// Waiting is counted inside of a backward too, and once. What is waited between two steps is not that of a step.
+#[test]
+fn the_time_that_a_rank_waits_for_a_late_one_is_counted() {
+    let outcomes = Cluster::new(2).succeed("late-in-norm");
+    let of = |rank: usize, name: &str| [outcomes[rank].number(name), outcomes[rank].number(&format!("{name}-wall"))];
+    let half = LATE.as_secs_f64() / 2.0;
+    for name in ["forward", "backward", "sum"] {
+        let ([waits, whole], [late, late_whole]) = (of(0, name), of(1, name));
+        assert!(waits > half && waits <= whole + 0.01, "{name}: {waits} of {whole} s");
+        assert!(late < late_whole - half, "{name}: {late} of {late_whole} s");
+    }
+    assert_eq!(of(0, "between")[0], 0.0);
 }
 
 #[test]

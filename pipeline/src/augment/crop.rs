@@ -5,15 +5,17 @@ use std::ops::Range;
 use rand::Rng;
 
 use crate::decode::Rect;
-use crate::request::{CropConfig, ScaleJitter, ViewRequest};
+use crate::request::{CropConfig, Filter, ScaleJitter, ViewRequest};
 
-/// Crop and flip of one view, in coordinates of the upright picture.
+/// Crop and flip of one view, in coordinates of the upright picture, and what it is resized with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CropDraw {
     /// Whole pixels for a training crop, fractional for the evaluation crop. It may reach beyond the picture.
     pub area: Rect,
     /// Mirrored left to right.
     pub flip: bool,
+    /// Kernel of the resize. Bicubic unless a view's recipe says otherwise.
+    pub filter: Filter,
     /// Pixels around the area that the resampler may see: 0 cuts first and resizes then, as torchvision's training crop does.
     pub margin: f64,
     /// Colour of what lies beyond the picture.
@@ -43,9 +45,13 @@ impl Inside {
 impl CropDraw {
     /// As a view's recipe says, for training. Randomness: `rng`.
     pub fn of_view(width: u32, height: u32, view: &ViewRequest, rng: &mut impl Rng) -> Self {
-        match &view.jitter {
+        let draw = match &view.jitter {
             Some(jitter) => Self::jittered(width, height, view.size, jitter, view.crop.flip, rng),
             None => Self::random(width, height, &view.crop, rng),
+        };
+        Self {
+            filter: view.filter,
+            ..draw
         }
     }
 
@@ -84,6 +90,7 @@ impl CropDraw {
                 height: f64::from(size) * y,
             },
             flip: false,
+            filter: Filter::Bicubic,
             margin: around(x, y),
             ground,
         }
@@ -110,6 +117,7 @@ impl CropDraw {
         Self {
             area,
             flip: rng.random::<f32>() < config.flip,
+            filter: Filter::Bicubic,
             margin: 0.0,
             ground: [0; 3],
         }
@@ -134,6 +142,7 @@ impl CropDraw {
                 height: f64::from(size) * sy,
             },
             flip: false,
+            filter: Filter::Bicubic,
             margin: around(sx, sy),
             ground: [0; 3],
         }
@@ -146,6 +155,7 @@ impl CropDraw {
         Self {
             area,
             flip: false,
+            filter: Filter::Bicubic,
             margin: around(area.width / side, area.height / side),
             ground: [0; 3],
         }
@@ -158,7 +168,7 @@ impl CropDraw {
     }
 }
 
-/// Support of the bicubic kernel where a pixel of the view is `x` × `y` of the picture.
+/// Support of the bicubic kernel, the widest of a view, where a pixel of the view is `x` × `y` of the picture.
 fn around(x: f64, y: f64) -> f64 {
     2.0 * x.max(y).max(1.0) + 1.0
 }

@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::decode::Rect;
-use crate::request::ColourConfig;
+use crate::request::{ColourConfig, Filter};
 
 fn noise(n: usize, seed: u64) -> Vec<u8> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -36,6 +36,7 @@ fn a_crop_of_the_views_size_is_copied_and_flipped_exactly() {
             height: 16.0,
         },
         flip: false,
+        filter: Filter::Bicubic,
         margin: 0.0,
         ground: [0; 3],
     };
@@ -59,12 +60,52 @@ fn a_crop_of_the_views_size_is_copied_and_flipped_exactly() {
     }
 }
 
+/// A grey picture of `from` × `from` pixels resized to `to` × `to`. Each byte is within a level of the rule that Pillow publishes for its filters: weights
+/// by `kernel`, which the reduction widens, and normalised (here in f64 without its 8 bits between the passes).
+fn resized(from: u32, to: u32, filter: Filter, kernel: fn(f64) -> f64) -> Vec<u8> {
+    let value = |x: u32, y: u32| (x * x * 7 + y * 31) % 251;
+    let places = move || (0..from).flat_map(move |y| (0..from).map(move |x| (x, y)));
+    let image = Image {
+        width: from,
+        height: from,
+        pixels: places().flat_map(|(x, y)| [value(x, y) as u8; 3]).collect(),
+    };
+    let draw = CropDraw {
+        area: Rect {
+            x: 0.0,
+            y: 0.0,
+            width: from.into(),
+            height: from.into(),
+        },
+        flip: false,
+        filter,
+        margin: 0.0,
+        ground: [0; 3],
+    };
+    let mut out = vec![];
+    Resampler::new().view(&Window::whole(&image), Orientation::default(), &draw, to, &mut out);
+    out.truncate((to * to) as usize);
+
+    let scale = f64::from(from) / f64::from(to);
+    let weights = |o: u32| -> Vec<f64> {
+        let centre = (f64::from(o) + 0.5) * scale;
+        let w: Vec<f64> = (0..from).map(|i| kernel((f64::from(i) + 0.5 - centre) / scale.max(1.0))).collect();
+        let sum: f64 = w.iter().sum();
+        w.into_iter().map(|v| v / sum).collect()
+    };
+    for (at, got) in (0..to * to).zip(&out) {
+        let (wx, wy) = (weights(at % to), weights(at / to));
+        let exact: f64 = places()
+            .map(|(x, y)| wx[x as usize] * wy[y as usize] * f64::from(value(x, y)))
+            .sum();
+        let off = (f64::from(*got) - exact.clamp(0.0, 255.0)).abs();
+        assert!(off <= 1.01, "{filter:?}, {from} to {to}, pixel {at}: {got} {exact}");
+    }
+    out
+}
+
 #[test]
 fn the_resize_is_pillows_bicubic() {
-    // A 5×5 grey picture to 3×3 by the rule that Pillow publishes for BICUBIC: a = −0.5, support 2 × scale, weights normalised (here in
-    // f64 without its 8 bits between the passes).
-    let side = 5usize;
-    let value = |x: usize, y: usize| ((x * x * 7 + y * 31) % 251) as f64;
     let kernel = |t: f64| {
         let t = t.abs();
         if t < 1.0 {
@@ -75,46 +116,17 @@ fn the_resize_is_pillows_bicubic() {
             0.0
         }
     };
-    let scale = side as f64 / 3.0;
-    let weights = |o: usize| -> Vec<f64> {
-        let centre = (o as f64 + 0.5) * scale;
-        let w: Vec<f64> = (0..side).map(|i| kernel((i as f64 + 0.5 - centre) / scale)).collect();
-        let sum: f64 = w.iter().sum();
-        w.into_iter().map(|v| v / sum).collect()
-    };
-    let mut image = Image {
-        width: 5,
-        height: 5,
-        pixels: vec![],
-    };
-    for y in 0..side {
-        for x in 0..side {
-            image.pixels.extend([value(x, y) as u8; 3]);
-        }
-    }
-    let draw = CropDraw {
-        area: Rect {
-            x: 0.0,
-            y: 0.0,
-            width: 5.0,
-            height: 5.0,
-        },
-        flip: false,
-        margin: 0.0,
-        ground: [0; 3],
-    };
-    let mut out = vec![];
-    Resampler::new().view(&Window::whole(&image), Orientation::default(), &draw, 3, &mut out);
-    for oy in 0..3 {
-        for ox in 0..3 {
-            let (wx, wy) = (weights(ox), weights(oy));
-            let exact: f64 = (0..side)
-                .flat_map(|y| (0..side).map(move |x| (x, y)))
-                .map(|(x, y)| wx[x] * wy[y] * value(x, y))
-                .sum();
-            let got = f64::from(out[oy * 3 + ox]);
-            assert!((got - exact.clamp(0.0, 255.0)).abs() <= 1.01, "({ox},{oy}) {got} {exact}");
-        }
+    // The bytes of Pillow 13.0.
+    assert_eq!(resized(5, 3, Filter::Bicubic, kernel), [12, 40, 104, 63, 91, 155, 114, 142, 206]);
+}
+
+#[test]
+fn the_resize_is_pillows_bilinear() {
+    let kernel = |t: f64| (1.0 - t.abs()).max(0.0);
+    // The bytes of Pillow 13.0.
+    assert_eq!(resized(5, 3, Filter::Bilinear, kernel), [16, 44, 104, 65, 93, 153, 114, 142, 202]);
+    for (from, to) in [(29, 8), (64, 7), (3, 10)] {
+        assert_eq!(resized(from, to, Filter::Bilinear, kernel).len(), (to * to) as usize);
     }
 }
 
@@ -343,7 +355,7 @@ fn a_box_that_begins_exactly_on_a_pixel_reads_no_memory_beside_it() {
         height: 64,
         pixels,
     };
-    let seen = |x: f64, y: f64, flip: bool| {
+    let seen = |filter: Filter, x: f64, y: f64, flip: bool| {
         let area = Rect {
             x,
             y,
@@ -353,6 +365,7 @@ fn a_box_that_begins_exactly_on_a_pixel_reads_no_memory_beside_it() {
         let draw = CropDraw {
             area,
             flip,
+            filter,
             margin: 3.0,
             ground: [0; 3],
         };
@@ -362,9 +375,12 @@ fn a_box_that_begins_exactly_on_a_pixel_reads_no_memory_beside_it() {
     };
     // Half a pixel a step: with a quarter in front the first one lies on a pixel, with three quarters the last one.
     for (x, y) in [(10.25, 10.25), (10.75, 10.75), (0.25, 31.75), (31.75, 0.25)] {
-        for flip in [false, true] {
-            let (on, beside) = (seen(x, y, flip), seen(x + 1e-4, y - 1e-4, flip));
-            assert!(on.iter().zip(&beside).all(|(a, b)| a.abs_diff(*b) <= 1), "{x} {y}");
+        for (filter, flip) in [Filter::Bicubic, Filter::Bilinear]
+            .into_iter()
+            .flat_map(|f| [(f, false), (f, true)])
+        {
+            let (on, beside) = (seen(filter, x, y, flip), seen(filter, x + 1e-4, y - 1e-4, flip));
+            assert!(on.iter().zip(&beside).all(|(a, b)| a.abs_diff(*b) <= 1), "{filter:?} {x} {y}");
         }
     }
 }

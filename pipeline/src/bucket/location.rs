@@ -1,6 +1,6 @@
 //! What a user writes as the place of shards, taken apart: scheme, root, and folder, single tar, glob or range.
 
-use std::path::Path as FilePath;
+use std::path::{Component, Path as FilePath};
 
 use glob::Pattern;
 
@@ -69,9 +69,19 @@ pub fn is_within(inner: &str, outer: &str) -> bool {
             return place.trim_end_matches('/').into();
         }
         let path = std::path::absolute(if place.is_empty() { "." } else { &place }).unwrap_or_else(|_| place.into());
-        // What is not there yet hangs on the last folder that is.
+        // What is not there yet hangs on the last folder that is, and has no links of its own.
         path.ancestors()
-            .find_map(|there| Some(std::fs::canonicalize(there).ok()?.join(path.strip_prefix(there).ok()?)))
+            .find_map(|there| {
+                let mut real = std::fs::canonicalize(there).ok()?;
+                for part in path.strip_prefix(there).ok()?.components() {
+                    if part == Component::ParentDir {
+                        real.pop();
+                    } else {
+                        real.push(part);
+                    }
+                }
+                Some(real)
+            })
             .unwrap_or(path)
     };
     real(inner).starts_with(real(outer))

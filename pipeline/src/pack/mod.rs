@@ -276,6 +276,12 @@ impl<'a> Run<'a> {
         let (classes, provenance) = (&self.scan.classes, self.options.provenance(self.floor.is_none()));
         let of_maps = self.train.maps.classes().max(self.val.maps.classes());
         let maps = |set: &SetWriter| self.options.maps.as_ref().map(|options| set.maps.finish(options, of_maps));
+        let counted = [&self.train.maps, &self.val.maps];
+        let first_beyond = self
+            .options
+            .maps
+            .as_ref()
+            .map_or_else(Default::default, |options| maps::counts::first_beyond(options, counted));
         let unused_maps = self
             .options
             .maps
@@ -295,6 +301,7 @@ impl<'a> Run<'a> {
             val,
             val_from,
             resembled: self.scan.resembled.clone(),
+            first_beyond,
             unused_maps,
             objects,
             found: (self.scan.images.len()

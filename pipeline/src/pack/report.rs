@@ -143,6 +143,8 @@ pub struct PackReport {
     pub val_from: ValFrom,
     /// Folders that look like a training and a validation set, but were taken for classes.
     pub resembled: Option<Resembled>,
+    /// The first label map of each number beyond the list of classes, by that number.
+    pub first_beyond: BTreeMap<String, String>,
     /// Label maps that belong to no image: how many, and the paths of the first few.
     pub unused_maps: (u64, Vec<String>),
     /// What became of the annotations, where objects are packed.
@@ -243,7 +245,8 @@ impl PackReport {
             ));
         }
         let of_val = self.val.as_ref().and_then(|val| val.maps.as_ref());
-        notes.extend(super::maps::counts::notes([self.train.maps.as_ref(), of_val], &self.unused_maps));
+        let of_sets = [self.train.maps.as_ref(), of_val];
+        notes.extend(super::maps::counts::notes(of_sets, &self.first_beyond, &self.unused_maps));
         let of_val = self.val.as_ref().and_then(|val| val.objects.as_ref());
         notes.extend(super::objects::notes::notes([self.train.objects.as_ref(), of_val], &self.objects));
         notes

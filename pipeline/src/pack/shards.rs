@@ -137,7 +137,7 @@ impl SetWriter {
         self.open = Some(shard);
         *self.of_class(class) += 1;
         self.sums.add(&image.sums);
-        image.map.iter().for_each(|map| self.maps.add(&map.counts));
+        image.map.iter().for_each(|map| self.maps.add(&map.counts, &map.file));
         image.objects.iter().for_each(|objects| self.objects.add(objects));
         Ok(())
     }

@@ -7,12 +7,19 @@ use turbojpeg_sys as tj;
 use super::*;
 use crate::augment::Augmenter;
 use crate::decode::fixtures::{Jpeg, difference, encode, photo, raster, with_orientation};
-use crate::request::{ColourConfig, CropConfig, HiddenRequest, IMAGE, MaskRequest, MaskSpec, TargetRequest, WordRequest};
+use crate::request::{ColourConfig, CropConfig, Filter, HiddenRequest, IMAGE, MaskRequest, MaskSpec, TargetRequest, WordRequest};
 use crate::tokenize::{BookSpec, PixelSpace, build_random_projection};
 use crate::types::{Image, PatchSet, SampleId};
 
 fn view(size: u32) -> ViewRequest {
     ViewRequest::new(IMAGE, size)
+}
+
+fn bilinear(size: u32) -> ViewRequest {
+    ViewRequest {
+        filter: Filter::Bilinear,
+        ..view(size)
+    }
 }
 
 pub(super) fn raw(bytes: Vec<u8>, member: u32) -> RawSample {
@@ -48,6 +55,15 @@ fn reference(raw: &RawSample, spec: &ViewRequest, index: u32, mode: ViewMode) ->
     out
 }
 
+/// A view by each filter, and an evaluation.
+fn in_each_way(size: u32) -> [(ViewRequest, ViewMode); 3] {
+    [
+        (view(size), ViewMode::Train),
+        (bilinear(size), ViewMode::Train),
+        (view(size), ViewMode::Eval { crop_ratio: 0.875 }),
+    ]
+}
+
 #[test]
 fn at_full_scale_region_decoding_is_full_decoding() {
     // Crops of at most 300 pixels for views of 160: never reduced.
@@ -65,14 +81,14 @@ fn at_full_scale_region_decoding_is_full_decoding() {
                 ..Jpeg::default()
             },
         );
-        for mode in [ViewMode::Train, ViewMode::Eval { crop_ratio: 0.875 }] {
-            let mut maker = maker(SampleRequest::of_views(vec![view(160)]), mode);
+        for (spec, mode) in in_each_way(160) {
+            let mut maker = maker(SampleRequest::of_views(vec![spec]), mode);
             let mut sample = Sample::default();
             for member in 0..24 {
                 let tag = member as u8 % 8 + 1;
                 let raw = raw(with_orientation(&jpeg, tag), member);
                 maker.make(&raw, &mut sample).unwrap();
-                let (psnr, worst) = difference(&sample.views[0], &reference(&raw, &view(160), 0, mode));
+                let (psnr, worst) = difference(&sample.views[0], &reference(&raw, &spec, 0, mode));
                 // Pictures turned by a quarter are resized along the other axis first; overshoot is clipped to 8 bits in between.
                 let allowed = match (mode, tag) {
                     (ViewMode::Train, 1) => 0,
@@ -105,8 +121,8 @@ fn at_reduced_dct_scale_views_stay_close_to_full_decoding() {
                 ..Jpeg::default()
             },
         );
-        for mode in [ViewMode::Train, ViewMode::Eval { crop_ratio: 0.875 }] {
-            let mut maker = maker(SampleRequest::of_views(vec![view(96)]), mode);
+        for (spec, mode) in in_each_way(96) {
+            let mut maker = maker(SampleRequest::of_views(vec![spec]), mode);
             let mut sample = Sample::default();
             for member in 0..12 {
                 let raw = raw(with_orientation(&jpeg, member as u8 % 8 + 1), member);
@@ -114,13 +130,13 @@ fn at_reduced_dct_scale_views_stay_close_to_full_decoding() {
                 let header = maker.decoder.header(&raw.image).unwrap();
                 let area = maker.draws[0].0.area;
                 reduced += u32::from(header.reduction(area.width, area.height, 96) > 1);
-                let (psnr, error) = difference(&sample.views[0], &reference(&raw, &view(96), 0, mode));
+                let (psnr, error) = difference(&sample.views[0], &reference(&raw, &spec, 0, mode));
                 worst_psnr = worst_psnr.min(psnr);
                 worst_error = worst_error.max(error);
             }
         }
     }
-    assert!(reduced > 60, "{reduced} of 96");
+    assert!(reduced > 90, "{reduced} of 144");
     assert!(worst_psnr > 33.0, "{worst_psnr:.1} dB, worst {worst_error}");
     assert!(worst_error < 48, "{worst_psnr:.1} dB, worst {worst_error}");
 }
@@ -149,6 +165,25 @@ fn several_views_share_one_decode() {
             assert!(psnr > 33.0, "view {i}: {psnr}");
         }
     }
+}
+
+#[test]
+fn each_view_has_its_filter_and_an_evaluation_is_bicubic() {
+    let raw = raw(encode(&photo(300, 200), Jpeg::default()), 1);
+    let made = |views: [ViewRequest; 2], mode: ViewMode| {
+        let mut sample = Sample::default();
+        maker(SampleRequest::of_views(views.into()), mode).make(&raw, &mut sample).unwrap();
+        sample.views
+    };
+    let (sharp, smooth) = (view(64), bilinear(64));
+    let [of_both, all_sharp, all_smooth] = [[sharp, smooth], [sharp; 2], [smooth; 2]].map(|views| made(views, ViewMode::Train));
+    assert_eq!(of_both, [all_sharp[0].as_slice(), all_smooth[1].as_slice()]);
+    for (a, b) in all_sharp.iter().zip(&all_smooth) {
+        let (psnr, _) = difference(a, b);
+        assert!((25.0..60.0).contains(&psnr), "the same crop, resized in another way: {psnr}");
+    }
+    let mode = ViewMode::Eval { crop_ratio: 0.875 };
+    assert_eq!(made([smooth; 2], mode), made([sharp; 2], mode));
 }
 
 #[test]

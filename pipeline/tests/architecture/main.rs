@@ -35,7 +35,7 @@ const PIPELINE: &[&[&str]] = &[
 
 /// Modules of `splitmask` from the ground up.
 const SPLITMASK: &[&[&str]] = &[
-    &["exit", "signals", "setting", "exact", "held_lock", "detection"],
+    &["exit", "signals", "panic_report", "setting", "exact", "held_lock", "detection"],
     &["telemetry"],
     &["tensor"],
     &["loss", "optim", "model"],

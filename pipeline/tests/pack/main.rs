@@ -11,11 +11,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use image::{ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use sha2::{Digest, Sha256};
 use splitmask_pipeline::bucket::manifest::Manifest;
+use splitmask_pipeline::config::{DataConfig, PipelineConfig};
+use splitmask_pipeline::error::PipelineError;
+use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::pack::{ClassFrom, Encoding, PackError, PackOptions, PackReport, REFUSED_NAME, pack};
+use splitmask_pipeline::request::SampleRequest;
+use splitmask_pipeline::run::{Dataset, Making, Order};
+use splitmask_pipeline::sample::ViewMode;
+use splitmask_pipeline::types::Batch;
 use tempfile::TempDir;
 
 /// A picture that no other number gives.
@@ -105,6 +113,25 @@ fn members(set: &Path) -> Vec<(String, Vec<u8>)> {
         }
     }
     out
+}
+
+/// The first batch of `request` from the training set packed at `place`, whatever share of its samples cannot be used.
+fn first_batch(place: &Path, data: DataConfig, request: &Arc<SampleRequest>) -> Result<Batch, PipelineError> {
+    let data = DataConfig {
+        failure_budget: 1.0,
+        ..data
+    };
+    let url = place.join("train").display().to_string();
+    let dataset = Dataset::open(&url, &data, &PipelineConfig::default(), PipelineMetrics::default()).unwrap();
+    let making = Making {
+        order: Order::Sequential,
+        request,
+        mode: ViewMode::Eval { crop_ratio: 1.0 },
+        batch: 64,
+        seed: 0,
+        tokenizer: None,
+    };
+    dataset.make(making).unwrap().next().expect("a batch, or why there is none")
 }
 
 fn is_image(name: &str) -> bool {

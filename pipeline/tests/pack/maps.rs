@@ -1,14 +1,8 @@
 //! Label maps packed beside their images: found, checked, changed as the images are, counted; and what a stream makes of them.
 
-use std::sync::Arc;
-
-use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::decode::{LabelMap, Limits, MapReading};
-use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::pack::MapOptions;
-use splitmask_pipeline::request::{IMAGE, MapRequest, SampleRequest, ViewRequest};
-use splitmask_pipeline::run::{Dataset, Making, Order};
-use splitmask_pipeline::sample::ViewMode;
+use splitmask_pipeline::request::{IMAGE, MapRequest, ViewRequest};
 
 use super::*;
 
@@ -77,7 +71,8 @@ fn maps_are_found_by_path_counted_and_refused_by_reason() {
     );
     assert_eq!((maps.beyond["7"], maps.ignored, maps.ignore), (400, 0, 255));
     let notes = report.notes().join("\n");
-    for told in ["7 (400 pixels)", "1 maps belong to no image that was found", "nobody.png"] {
+    let beyond = format!("7 (400 pixels, first in {})", dir.path().join("maps/a/3.png").display());
+    for told in [beyond.as_str(), "1 maps belong to no image that was found", "nobody.png"] {
         assert!(notes.contains(told), "{told:?} is not in {notes}");
     }
     let read = Manifest::parse(&fs::read(dir.path().join("out/train/manifest.json")).unwrap(), "m").unwrap();
@@ -86,6 +81,31 @@ fn maps_are_found_by_path_counted_and_refused_by_reason() {
     let packed = maps_in(&dir.path().join("out/train"));
     assert_eq!(packed.len(), 4);
     assert!(packed.values().all(|map| (map.width, map.height) == (40, 20)));
+}
+
+#[test]
+fn a_number_beyond_the_classes_is_told_with_the_first_map_that_was_packed_with_it() {
+    let dir = tree();
+    for n in 0..4 {
+        put(dir.path(), &format!("maps/a/{n}.png"), &halves(40, 20, 7));
+    }
+    let options = options(dir.path());
+    let report = run(&options).unwrap();
+    let first = members(&dir.path().join("out/train"))
+        .into_iter()
+        .find_map(|(name, _)| Some(name.strip_suffix(".seg.png")?.split_once('-')?.1.to_owned()))
+        .unwrap();
+    let place = dir.path().join(format!("maps/a/{first}.png")).display().to_string();
+    let told = format!("7 (1600 pixels, first in {place})");
+    assert_eq!(report.first_beyond, BTreeMap::from([("7".to_owned(), place)]));
+    assert!(report.notes().iter().any(|note| note.contains(&told)), "{:?}", report.notes());
+    // Without a list none is beyond it.
+    let mut unlisted = PackOptions {
+        output: dir.path().join("unlisted"),
+        ..options
+    };
+    unlisted.maps.as_mut().unwrap().classes = vec![];
+    assert!(run(&unlisted).unwrap().first_beyond.is_empty());
 }
 
 #[test]
@@ -136,23 +156,7 @@ fn a_stream_gives_maps_where_they_are_asked_for_and_counts_what_has_none() {
         ..SampleRequest::of_views(vec![ViewRequest::new(IMAGE, 16)])
     });
     let plain = Arc::new(SampleRequest::of_views(vec![ViewRequest::new(IMAGE, 16)]));
-    let data = DataConfig {
-        failure_budget: 1.0,
-        ..DataConfig::default()
-    };
-    let batches = |place: &str, request: &Arc<SampleRequest>| {
-        let url = dir.path().join(place).join("train").display().to_string();
-        let dataset = Dataset::open(&url, &data, &PipelineConfig::default(), PipelineMetrics::default()).unwrap();
-        let making = Making {
-            order: Order::Sequential,
-            request,
-            mode: ViewMode::Eval { crop_ratio: 1.0 },
-            batch: 64,
-            seed: 0,
-            tokenizer: None,
-        };
-        dataset.make(making).unwrap().next().expect("a batch, or why there is none")
-    };
+    let batches = |place: &str, request: &Arc<SampleRequest>| first_batch(&dir.path().join(place), DataConfig::default(), request);
     let batch = batches("out", &request).unwrap();
     assert_eq!((batch.len, batch.maps.len()), (4, 4 * 256));
     assert!(batch.maps.iter().all(|class| [0, 1, 7].contains(class)));

@@ -5,6 +5,8 @@ mod alone;
 #[path = "../stream_support/fault_server.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]
 mod fault_server;
+#[path = "../stream_support/free_port.rs"]
+mod free_port;
 #[path = "../stream_support/remote.rs"]
 mod remote;
 #[path = "../stream_support/servers.rs"]

@@ -1,10 +1,12 @@
 //! Real object stores on a free loopback port: s3s-fs, fake-gcs-server, azurite. `make setup` installs them.
 
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::free_port::free_port;
 
 /// Azurite's well-known account, from its documentation.
 pub(crate) const ACCOUNT: &str = "devstoreaccount1";
@@ -147,8 +149,4 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -15,7 +15,7 @@ use super::progress::{bar, start};
 use super::sheet::Census;
 use super::usage::{usage_json, usage_lines};
 use super::views::Views;
-use crate::cli::answer::answer;
+use crate::cli::answer::{answer, tell};
 use crate::cli::png::write_png;
 use crate::dvae::{Dvae, DvaeError, Geometry, Options, StepReport, Training};
 use crate::exit::{CliError, ExitCode};
@@ -164,7 +164,7 @@ fn train(args: &CodebookArgs, device: Device, bar: &ProgressBar, last: &mut Opti
     let views = Views::open_targets(url, &args.data(), options.picture as u32, args.area, args.seed)?;
     let mut training = if state.exists() {
         let training = Training::resume(options.clone(), &state, device)?;
-        eprintln!("going on from step {} ({})", training.steps_done(), state.display());
+        tell(&format!("going on from step {} ({})", training.steps_done(), state.display()));
         training
     } else {
         Training::new(options.clone(), device)?
@@ -214,7 +214,7 @@ fn train(args: &CodebookArgs, device: Device, bar: &ProgressBar, last: &mut Opti
             );
             // Without a terminal, a line for each fiftieth of the way.
             if bar.is_hidden() && !args.json && (step * 50 / options.steps) > ((step - LOOK.min(step)) * 50 / options.steps) {
-                eprintln!("step {step} of {}: {line}", options.steps);
+                tell(&format!("step {step} of {}: {line}", options.steps));
             }
             bar.set_message(line);
             *last = Some(look);

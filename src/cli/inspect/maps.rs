@@ -17,8 +17,8 @@ pub(super) struct Maps {
     /// Samples with a map that fits.
     samples: u64,
     pixels: BTreeMap<i16, u64>,
-    /// Maps by class that they hold.
-    holding: BTreeMap<i16, u64>,
+    /// By class: the maps that hold it, and the place of the first.
+    holding: BTreeMap<i16, (u64, String)>,
     /// Samples that a segmentation would drop.
     faults: Reasons,
 }
@@ -33,12 +33,10 @@ impl Maps {
     }
 
     pub(super) fn offer(&mut self, sample: &RawSample, header: &Header) {
+        let (shard, key) = (&sample.shard, &sample.key);
         let map = match LabelMap::of_sample(sample, header, &self.reading, Limits::default()) {
             Ok((map, _)) => map,
-            Err(error) => {
-                let (shard, key) = (&sample.shard, &sample.key);
-                return count(&mut self.faults, error.reason(), || format!("{shard}: {key}: {error}"));
-            }
+            Err(error) => return count(&mut self.faults, error.reason(), || format!("{shard}: {key}: {error}")),
         };
         self.samples += 1;
         let mut here = BTreeMap::<i16, u64>::new();
@@ -47,7 +45,7 @@ impl Maps {
         }
         for (class, pixels) in here {
             *self.pixels.entry(class).or_default() += pixels;
-            *self.holding.entry(class).or_default() += 1;
+            self.holding.entry(class).or_insert_with(|| (0, format!("{shard}: {key}"))).0 += 1;
         }
     }
 
@@ -64,7 +62,7 @@ impl Maps {
     /// (class, pixels, maps that hold it), the largest first.
     fn classes(&self) -> Vec<(i16, u64, u64)> {
         let labelled = self.pixels.iter().filter(|(class, _)| **class != UNLABELLED);
-        let mut all: Vec<_> = labelled.map(|(class, pixels)| (*class, *pixels, self.holding[class])).collect();
+        let mut all: Vec<_> = labelled.map(|(class, pixels)| (*class, *pixels, self.holding[class].0)).collect();
         all.sort_by_key(|(class, pixels, _)| (std::cmp::Reverse(*pixels), *class));
         all
     }
@@ -103,7 +101,7 @@ impl Maps {
             .into_iter()
             .filter(|(class, ..)| *class as usize >= listed.classes.len());
         let beyond: Vec<String> = beyond
-            .map(|(class, pixels, maps)| format!("{class} ({pixels} pixels in {maps} maps)"))
+            .map(|(class, pixels, maps)| format!("{class} ({pixels} pixels in {maps} maps, first in {})", self.holding[&class].1))
             .collect();
         if !beyond.is_empty() {
             told.push(format!(
@@ -157,4 +155,55 @@ pub(super) fn drawn(mut picture: Image, sample: &RawSample, header: &Header, rea
         lay_over(&mut picture, &map.upright(orientation).classes);
     }
     picture
+}
+
+#[cfg(test)]
+mod tests {
+    use splitmask_pipeline::decode::header;
+    use splitmask_pipeline::types::SampleId;
+
+    use super::*;
+
+    /// A sample of 2 × 1 pixels.
+    fn sample(key: &str, classes: [i16; 2]) -> RawSample {
+        let mut png = std::io::Cursor::new(vec![]);
+        image::RgbImage::new(2, 1).write_to(&mut png, image::ImageFormat::Png).unwrap();
+        RawSample {
+            id: SampleId {
+                epoch: 0,
+                shard: 0,
+                member: 0,
+            },
+            shard: "000003.tar".into(),
+            key: key.into(),
+            image: png.into_inner().into(),
+            extension: "png".into(),
+            label: None,
+            map: Some(LabelMap::new(2, 1, classes.to_vec()).to_png(255).into()),
+            objects: None,
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_the_classes_are_told_with_the_first_map_that_holds_them() {
+        let mut maps = Maps::default();
+        for (key, classes) in [("a", [0, 1]), ("b", [7, 7]), ("c", [1, 7]), ("d", [9, 0])] {
+            let sample = sample(key, classes);
+            maps.offer(&sample, &header(&sample.image).unwrap());
+        }
+        let listed = MapClasses {
+            member: "seg.png".into(),
+            classes: vec!["ground".into(), "thing".into()],
+            pixels: vec![2, 2],
+            ignored: 0,
+            ignore: 255,
+            beyond: BTreeMap::new(),
+        };
+        assert_eq!(
+            maps.beware(Some(&listed), true),
+            [
+                "numbers beyond the 2 classes that manifest.json names: 7 (3 pixels in 2 maps, first in 000003.tar: b), 9 (1 pixels in 1 maps, first in 000003.tar: d)"
+            ]
+        );
+    }
 }

@@ -87,3 +87,24 @@ pub(super) fn refuse_unreadable(bad: usize, named: usize, json: bool) -> Result<
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_walked_in_order_and_an_empty_one_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(place("in/b")).unwrap();
+        std::fs::create_dir_all(place("empty")).unwrap();
+        for name in ["in/b/2.PNG", "in/a.jpg", "in/notes.txt", "alone.bin"] {
+            std::fs::write(place(name), "x").unwrap();
+        }
+        let (found, unreadable) = files(&[place("alone.bin"), place("in"), place("gone.png")]).unwrap();
+        assert_eq!(found, ["alone.bin", "in/a.jpg", "in/b/2.PNG", "gone.png"].map(place));
+        assert!(unreadable.is_empty(), "a file that is gone is found out when it is read");
+        let refused = files(&[place("empty")]).unwrap_err();
+        assert!(refused.message.contains("no image file") && refused.hint.unwrap().contains("jpg"));
+    }
+}

@@ -81,7 +81,7 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
     };
     let (files, mut unreadable) = files::files(args.images)?;
     let named = files.len() + unreadable.len();
-    keep_apart(&files, out)?;
+    keep_apart(&files, out, |_| true)?;
     std::fs::create_dir_all(out).map_err(|e| CliError::io(format!("{}: {e}", out.display())))?;
     let network = Network::of(config, Some(folder))?;
     let mut eval = config.eval.clone();
@@ -136,8 +136,8 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
     refuse_unreadable(unreadable.len(), named, args.json)
 }
 
-/// Refuses a folder for what is written in which there are images that are looked at: it has the names of the images, and would take their places.
-pub(super) fn keep_apart(files: &[PathBuf], out: &Path) -> Result<(), CliError> {
+/// Refuses a folder for what is written in which there are images that are looked at, if something of their name is written.
+pub(super) fn keep_apart(files: &[PathBuf], out: &Path, is_written: impl Fn(&str) -> bool) -> Result<(), CliError> {
     if out.exists() && !out.is_dir() {
         return Err(CliError::usage(
             format!("--out = {}: is a file, where a folder is asked for", readable(out)),
@@ -149,17 +149,18 @@ pub(super) fn keep_apart(files: &[PathBuf], out: &Path) -> Result<(), CliError> 
     };
     // A link in the folder is replaced, not what it leads to; so the folders that the names stand in count.
     let within = |file: &&PathBuf| {
+        let named = file.file_name().is_some_and(|name| is_written(&name.to_string_lossy()));
         let place = file
             .parent()
             .filter(|place| !place.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        place.canonicalize().is_ok_and(|place| place == folder)
+        named && place.canonicalize().is_ok_and(|place| place == folder)
     };
     match files.iter().find(within) {
         None => Ok(()),
         Some(file) => Err(CliError::usage(
             format!(
-                "--out = {}: {} lies in this folder, and what is written there has the names of the images and would take their places",
+                "--out = {}: {} lies in this folder, and what is written there could take its place",
                 readable(out),
                 readable(file)
             ),
@@ -217,7 +218,7 @@ mod tests {
         std::fs::create_dir(&here).unwrap();
         let files = [here.join("x.png")];
         std::fs::write(&files[0], "").unwrap();
-        let refused = |out: &Path| keep_apart(&files, out).err().map(|e| e.message);
+        let refused = |out: &Path| keep_apart(&files, out, |_| true).err().map(|e| e.message);
         assert_eq!(refused(&maps), None, "not there yet");
         std::fs::create_dir(&maps).unwrap();
         assert_eq!(refused(&maps), None);

@@ -72,7 +72,7 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
     let (files, mut unreadable) = files::files(args.images)?;
     let named = files.len() + unreadable.len();
     if let Some(out) = args.out {
-        keep_apart(&files, out)?;
+        keep_apart(&files, out, |_| true)?;
         std::fs::create_dir_all(out).map_err(|e| CliError::io(format!("{}: {e}", out.display())))?;
     }
     let network = Network::of(config, Some(folder))?;

@@ -192,3 +192,51 @@ pub(super) fn resized(drawing: &RgbaImage, side: u32) -> RgbaImage {
         image::Rgba([red, green, blue, byte(a)])
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_class_has_drawings_of_both_sets_and_no_drawing_is_in_both() {
+        let tree = tempfile::tempdir().unwrap();
+        let write = |folder: &str, name: String, content: String| {
+            let folder = tree.path().join(folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(name), content).unwrap();
+        };
+        for ((folder, _), n) in GROUPS.iter().flat_map(|group| (0..40).map(move |n| (group, n))) {
+            write(folder, format!("{n}.png"), format!("{folder} {n}"));
+        }
+        // The mammals once more, under other names and in folders of another group and of none.
+        for n in 0..40 {
+            write("buildings", format!("again-{n}.png"), format!("animals/mammals {n}"));
+            write("people", format!("again-{n}.png"), format!("animals/mammals {n}"));
+        }
+        let drawings = Drawings::find(tree.path()).unwrap();
+        for class in 0..CLASSES.len() {
+            let sizes = [false, true].map(|val| drawings.len(class, val));
+            assert!(sizes.iter().all(|size| *size > 0), "{}: {sizes:?}", CLASSES[class]);
+        }
+        let content = |val: usize| -> BTreeSet<Vec<u8>> {
+            let files = drawings.pools.iter().flat_map(|sets| &sets[val]);
+            files.map(|file| std::fs::read(file).unwrap()).collect()
+        };
+        let (train, val) = (content(0), content(1));
+        assert!(train.is_disjoint(&val));
+        let drawn = 40 * GROUPS.len();
+        assert_eq!(
+            (train.len() + val.len(), drawings.found, drawings.repeated),
+            (drawn, drawn + 80, 80)
+        );
+        let files: usize = drawings.pools.iter().flatten().map(Vec::len).sum();
+        assert_eq!(files, drawn, "no drawing stands twice in a set");
+        let share = val.len() as f64 / drawn as f64;
+        assert!(
+            (share * VAL_OF as f64 - 1.0).abs() < 0.25,
+            "{share} of the drawings are for validation"
+        );
+    }
+}

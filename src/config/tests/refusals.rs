@@ -34,6 +34,10 @@ fn bad_files_are_refused_with_place_key_and_remedy() {
             "[train]\nbatch = 100\naccumulate = 3\n",
             &["demo.toml:7:1: train.accumulate = 3", "divisor of train.batch = 100"],
         ),
+        (
+            "[train]\naccumulate = 2\n[objective]\nkind = \"simclr\"\n",
+            &["train.accumulate = 2", "objective.kind = \"simclr\" needs each batch in one piece"],
+        ),
         ("[train]\nbatch = 1\n", &["train.batch = 1", "at least 2 images", "objective.match"]),
         ("[train]\nbatch = 0\n", &["train.batch = 0"]),
         (

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -41,14 +41,18 @@ impl ReloadQuery {
 /// The text in a body; `None` for an empty one.
 async fn text_of(body: Body) -> Result<Option<String>, Response> {
     let late = |_| refusal(StatusCode::REQUEST_TIMEOUT, "the text did not come in time");
-    let large = |_| {
+    let large = || {
         let error = format!("the text is larger than {} KiB; edit the file on the machine", BODY_BYTES >> 10);
         refusal(StatusCode::PAYLOAD_TOO_LARGE, &error)
     };
+    // Where the length is declared, nothing is waited for.
+    if body.size_hint().lower() > BODY_BYTES as u64 {
+        return Err(large());
+    }
     let bytes = tokio::time::timeout(BODY_LIMIT, to_bytes(body, BODY_BYTES))
         .await
         .map_err(late)?
-        .map_err(large)?;
+        .map_err(|_| large())?;
     let text = String::from_utf8(bytes.into()).map_err(|_| refusal(StatusCode::UNPROCESSABLE_ENTITY, "the body is not UTF-8 text"))?;
     Ok((!text.is_empty()).then_some(text))
 }

@@ -11,15 +11,13 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{BoxError, Router};
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
-use tower_http::body::Limited;
-use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::guard::guard;
 use super::refusal::refusal;
-use super::shared::{BODY_BYTES, Seen, Shared};
+use super::shared::{Seen, Shared};
 use super::{acts, page, probes, run_data, status};
 use crate::objective::Kind;
 use crate::picture::drawn;
@@ -108,8 +106,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
                 // No other site shows a picture of the run, not even to whom the browser has the password of.
                 .layer(header(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
                 .layer(header(header::CONTENT_SECURITY_POLICY, CONTENT_POLICY))
-                .layer(RequestBodyLimitLayer::new(BODY_BYTES))
-                .layer(ValidateRequestHeaderLayer::custom(move |request: &mut Request<Limited<Body>>| {
+                .layer(ValidateRequestHeaderLayer::custom(move |request: &mut Request<Body>| {
                     guard(&guarded, request)
                 })),
         )

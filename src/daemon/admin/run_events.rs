@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::new_lines::{Item, NewLines};
 use crate::checkpoint;
 use crate::daemon::journal::JOURNAL_FILE;
+use crate::telemetry::wall_time::rfc3339;
 
 /// Events of one answer at most, the newest; and checkpoints of one answer.
 const MOST_EVENTS: usize = 500;
@@ -117,7 +118,7 @@ fn checkpoints(run_dir: &Path) -> Result<Vec<Value>, String> {
         // One that is pruned at this moment is none.
         let written: SystemTime = std::fs::metadata(&folder).and_then(|is| is.modified()).ok()?;
         let name = folder.file_name()?.to_string_lossy().into_owned();
-        Some(json!({ "event": "checkpoint", "time": humantime::format_rfc3339_millis(written).to_string(), "step": step, "folder": name }))
+        Some(json!({ "event": "checkpoint", "time": rfc3339(written), "step": step, "folder": name }))
     });
     Ok(told.collect())
 }

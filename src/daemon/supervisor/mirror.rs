@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Supervisor, TICK};
+use crate::checkpoint;
 use crate::daemon::daemon_status::lock as held;
 use crate::daemon::events::Event;
 use crate::daemon::train::Train;
@@ -44,22 +45,36 @@ impl<T: Train> Supervisor<T> {
             self.manager.tick(true, || "the last checkpoint goes to the mirror".to_owned());
         }
         let status = held(&mirror.status()).clone();
-        let shown = |step: Option<u64>| step.map_or_else(|| "no checkpoint".to_owned(), |step| format!("step {step}"));
         if mirror.is_done() && status.state == MirrorState::Current {
             tracing::info!(step = status.step, mirror = status.address, "the mirror has everything");
             return;
         }
+        let shown = |step: Option<u64>| step.map_or_else(|| "no checkpoint".to_owned(), |step| format!("step {step}"));
+        let there = match status.step {
+            None if status.lease_until.is_none() && status.state != MirrorState::Barred => {
+                "it never answered, so what it has is not known".to_owned()
+            }
+            step => format!("it has {}", shown(step)),
+        };
+        // The thread may hang in a request since before the last one was written.
+        let run_dir = self.parts.settings.config.run_dir();
+        let here = checkpoint::list(&checkpoint::folder_of(&run_dir))
+            .ok()
+            .and_then(|all| Some(all.last()?.0));
         let why = match (&status.last_error, self.impatient) {
             (_, true) => "a second request to stop came".to_owned(),
             (Some(error), _) => error.clone(),
             (None, _) => format!("admin.grace_s = {} ran out", grace.as_secs_f64()),
         };
+        let next = match status.state {
+            MirrorState::Barred => "Once that is mended, the same command there uploads it",
+            _ => "The same command there uploads it",
+        };
         tracing::error!(
             mirror = status.address,
-            "the mirror does not have the end of this run: it has {}, and {} is in {} on this machine; {why}. The same command there uploads it",
-            shown(status.step),
-            shown(status.local_step),
-            self.parts.settings.config.run_dir().display()
+            "the mirror does not have the end of this run: {there}, and {} is in {} on this machine; {why}. {next}",
+            shown(here),
+            run_dir.display()
         );
     }
 }

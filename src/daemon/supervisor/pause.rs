@@ -10,11 +10,6 @@ use crate::trainer::control::{Command, PausedAt, Reply, ResumedAt, Status};
 impl<T: Train> Supervisor<T> {
     /// Why a trainer cannot be asked.
     fn not_pausable(&self) -> Option<NotPaused> {
-        let world = self.parts.launch.world;
-        if world > 1 {
-            let why = format!("{world} ranks train, and they are not paused: stop them, and the same command goes on from the checkpoint");
-            return Some(NotPaused::Refused(why));
-        }
         (!self.ready || self.is_draining()).then_some(NotPaused::NotReady)
     }
 

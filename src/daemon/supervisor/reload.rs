@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Supervisor;
-use crate::config::{Change, Class, Problem};
+use crate::config::{Change, Problem};
 use crate::daemon::changes::listed;
 use crate::daemon::daemon_status::{LastReload, lock as held};
 use crate::daemon::events::{Event, ReloadReport, Trigger};
@@ -124,9 +124,9 @@ impl<T: Train> Supervisor<T> {
             return self.refuse(Refusal::failed(Vec::new(), error));
         }
         let (source, in_force) = (self.parts.source.clone(), self.parts.settings.clone());
-        let (events, number) = (self.parts.events.clone(), self.reloads);
+        let (events, number, world) = (self.parts.events.clone(), self.reloads, self.parts.launch.world);
         let body = move || {
-            let reading = Box::new(reading::read(&source, &in_force));
+            let reading = Box::new(reading::read(&source, &in_force, world));
             let _ = events.send(Event::Read(number, reading));
         };
         match std::thread::Builder::new().name("reading".into()).spawn(body) {
@@ -157,14 +157,6 @@ impl<T: Train> Supervisor<T> {
         };
         match reading.found {
             Err(refusal) => self.refuse(refusal),
-            Ok(new) if new.class == Some(Class::Restart) && self.parts.launch.world > 1 => {
-                let error = format!(
-                    "{} ranks train, and these keys need a new trainer: {}; the old config goes on. Stop all ranks and start them with the new config",
-                    self.parts.launch.world,
-                    listed(&new.changes)
-                );
-                self.refuse(Refusal::failed(new.changes, error));
-            }
             Ok(new) => {
                 let event = new.class.map_or(transaction::Event::Unchanged, transaction::Event::Valid);
                 pending.new = Some(new);

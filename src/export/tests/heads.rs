@@ -130,3 +130,66 @@ fn a_head_of_unnamed_classes_numbers_them_and_a_run_without_one_has_none() {
     assert_eq!(head.names, ["class 0", "class 1"]);
     assert!(ClassHead::taken_from(&mut rest, true, &[]).is_none());
 }
+
+/// Small networks of the libraries' own classes, with drawn weights, and what they answer (tests/fixtures/make_interop.py).
+#[test]
+fn files_of_the_libraries_own_classes_have_the_names_that_are_asked_for_and_give_their_logits() {
+    let _turn = crate::tensor::alone();
+    let small = VitConfig { width: 8, ..tiny() };
+    let scaled = VitConfig { layer_scale: 0.1, ..small };
+    let relative = VitConfig {
+        relative_bias: true,
+        ..scaled
+    };
+    let deep = VitConfig { depth: 4, ..relative };
+    let blocks = Seen::Blocks(UperNetShape {
+        width: 4,
+        auxiliary_width: 3,
+        ..pyramid(0.4)
+    });
+    for (format, what, seen, model) in [
+        ("timm", "token", Seen::ClassToken, small.clone()),
+        ("timm", "normed-patches", Seen::NormedPatches, small.clone()),
+        ("timm", "patches", Seen::Patches, scaled),
+        ("hf-vit", "token", Seen::ClassToken, small.clone()),
+        ("hf-beit", "token", Seen::ClassToken, small),
+        ("hf-beit", "patches", Seen::Patches, relative),
+        ("hf-upernet", "blocks", blocks, deep),
+    ] {
+        let (what, format) = (format!("{format}-{what}"), exporter(format).unwrap());
+        let file = interop(&format!("{what}.safetensors"));
+        let mut theirs: Tensors = Tensor::read_safetensors(file).unwrap().into_iter().collect();
+        let [pixels, want] = ["pixels", "logits"].map(|name| theirs.remove(name).unwrap());
+        // A file need not hold the last norm where nothing that is seen goes through it.
+        let ones = || Tensor::ones([8], (Kind::Float, Device::Cpu));
+        let like = Encoder {
+            model,
+            tensors: ["norm.weight", "norm.bias"].map(|name| (name.to_owned(), ones())).into(),
+            head: Some(ClassHead {
+                seen,
+                names: CLASSES.map(str::to_owned).to_vec(),
+                tensors: Tensors::new(),
+            }),
+        };
+        let mut layout = format.layout(&like);
+        layout.retain(|name, _| !name.starts_with("backbone.beit."));
+        let named: Layout = theirs.iter().map(|(name, t)| (name.clone(), t.size())).collect();
+        assert_eq!(layout, named, "{what}");
+        if format.name() == "hf-upernet" {
+            theirs.extend(["weight", "bias"].map(|part| (format!("backbone.beit.layernorm.{part}"), ones())));
+        }
+
+        let ours = format.read(&theirs, &like).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let mut logits = ours.logits(&pixels).unwrap().unwrap();
+        if want.dim() == 4 {
+            logits = logits.upsample_bilinear2d([24, 24], false, None, None);
+        }
+        let largest = |t: &Tensor| t.abs().max().double_value(&[]);
+        let off = largest(&(&logits - &want));
+        assert!(logits.size() == want.size() && off < 1e-5 * largest(&want), "{what}: {off}");
+        // Written again it is the same file.
+        let again = format.tensors(&format.express(&ours).unwrap());
+        assert!(again.keys().eq(theirs.keys()), "{what}");
+        assert!(again.iter().all(|(name, t)| *t == theirs[name]), "{what}");
+    }
+}

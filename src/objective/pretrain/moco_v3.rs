@@ -2,7 +2,7 @@
 
 mod network;
 
-use splitmask_pipeline::request::{ColourConfig, SampleRequest};
+use splitmask_pipeline::request::{ColourConfig, Filter, SampleRequest};
 use tch::nn::Path;
 use toml::Table;
 
@@ -55,8 +55,6 @@ settings! {
     }
 }
 
-/// Batches below this have few keys to tell an image from, and BatchNorm few rows; 1024 is the smallest that was published.
-const SMALL_BATCH: u32 = 128;
 /// Width of ViT-S, and the heads that MoCo v3's has (the authors' issue 7); other ViT-S have 6.
 const SMALL_WIDTH: i64 = 384;
 const SMALL_HEADS: i64 = 12;
@@ -103,13 +101,7 @@ impl Plan for MocoV3Config {
     }
 
     fn oddities(&self, at: &Scope<'_>) -> Vec<String> {
-        let mut odd = two_views::oddities([&self.first, &self.second], at);
-        if at.batch < SMALL_BATCH {
-            odd.push(format!(
-                "train.batch = {} is small for objective.kind = \"moco-v3\": each image is told from the others of the batch, and BatchNorm is over it",
-                at.batch
-            ));
-        }
+        let mut odd = two_views::oddities(KIND.name, [&self.first, &self.second], at);
         let heads = at.model.head_count();
         if at.model.dim() == SMALL_WIDTH && heads != SMALL_HEADS {
             odd.push(format!(
@@ -120,7 +112,7 @@ impl Plan for MocoV3Config {
     }
 
     fn request(&self, at: &Scope<'_>) -> SampleRequest {
-        two_views::request(self.first, self.second, at)
+        two_views::request([self.first, self.second], Filter::Bilinear, at)
     }
 
     fn build(&self, vs: &Path<'_>, at: &Scope<'_>) -> Box<dyn Objective> {

@@ -2,7 +2,7 @@
 
 mod network;
 
-use splitmask_pipeline::request::{ColourConfig, SampleRequest};
+use splitmask_pipeline::request::{ColourConfig, Filter, SampleRequest};
 use tch::nn::Path;
 use toml::Table;
 
@@ -75,11 +75,11 @@ impl Plan for SimclrConfig {
     }
 
     fn oddities(&self, at: &Scope<'_>) -> Vec<String> {
-        two_views::oddities([&self.first, &self.second], at)
+        two_views::oddities(KIND.name, [&self.first, &self.second], at)
     }
 
     fn request(&self, at: &Scope<'_>) -> SampleRequest {
-        two_views::request(self.first, self.second, at)
+        two_views::request([self.first, self.second], Filter::Bicubic, at)
     }
 
     fn build(&self, vs: &Path<'_>, at: &Scope<'_>) -> Box<dyn Objective> {
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn colours_that_are_not_used_are_told() {
         let model = VitConfig::default();
-        let plain = Scope::new(&model, 8, 0);
+        let plain = Scope::new(&model, 128, 0);
         let coloured = Scope {
             colour: colours(0.5, 0.0),
             ..plain

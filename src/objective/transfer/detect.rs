@@ -202,6 +202,10 @@ impl Plan for DetectConfig {
         true
     }
 
+    fn over_ranks(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     fn chance(&self, number: &str, at: &Scope<'_>) -> Option<f64> {
         let classes = Some(self.known_classes(at) as f64).filter(|classes| *classes > 0.0)?;
         match number {

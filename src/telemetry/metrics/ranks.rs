@@ -49,7 +49,7 @@ impl RankMetrics {
             )?,
             tick_message: counter(
                 "splitmask_ranks_tick_message_seconds_total",
-                "What the words between steps took by themselves, in seconds: for each, the time of the rank that came last, which waited for nobody.",
+                "What the words between steps took by themselves, in seconds: for each, the time of the rank that came last, which waited for nobody; of one that was sent before a step, handing it over and picking it up.",
             )?,
             ticks: counter(
                 "splitmask_ranks_ticks_total",

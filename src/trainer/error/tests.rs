@@ -90,3 +90,21 @@ fn a_panic_for_memory_is_an_error_and_another_stays_a_panic() {
     let bug = catch_unwind(|| device_panics_caught(|| -> Result<(), TrainError> { resume_unwind(Box::new("index out of bounds")) }));
     assert!(bug.is_err());
 }
+
+/// Whoever came a second time for these would keep all waiting, or take the place of the process that came after it.
+#[test]
+fn what_ranks_found_out_when_they_met_is_not_told_again() {
+    let taken = RanksError::Taken {
+        rank: 1,
+        other: "process 7 on host b".into(),
+    };
+    for known in [RanksError::Misfit(vec![]), taken] {
+        let error = TrainError::from(known);
+        assert!(error.is_of_meeting() && error.exit_code() == ExitCode::Usage, "{error}");
+    }
+    let own = RanksError::Usage {
+        call: "all-reduce",
+        reason: "no mean of Int64".into(),
+    };
+    assert!(!TrainError::from(own).is_of_meeting());
+}

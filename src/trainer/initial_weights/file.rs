@@ -30,6 +30,14 @@ pub(super) fn heads_of(from: &Path) -> Option<i64> {
         .find_map(|heads| heads.as_i64())
 }
 
+/// `objective.kind` that weights were trained with, and `objective.pool` where that kind has it, by the config of their checkpoint.
+pub(super) fn objective_of(from: &Path) -> [Option<String>; 2] {
+    let text = std::fs::read_to_string(from.join("config.toml")).unwrap_or_default();
+    let config: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let objective = config.get("objective").and_then(toml::Value::as_table);
+    ["kind", "pool"].map(|key| Some(objective?.get(key)?.as_str()?.to_owned()))
+}
+
 /// Tensors of a safetensors file, all of floating point.
 ///
 /// # Errors

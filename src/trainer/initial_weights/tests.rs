@@ -1,5 +1,7 @@
 //! Weights to start from: what is taken, interpolated, refused.
 
+mod class_heads;
+
 use tch::{Device, Kind};
 
 use super::*;
@@ -49,9 +51,35 @@ fn load_into(from: &Path, model: &VitConfig, vars: &nn::VarStore, partial: bool,
         vars,
         partial,
         is_class_head: &|name| name.starts_with("head"),
+        is_head: &|name| name.starts_with("head"),
         classes,
+        kind: "classify",
+        pool: None,
     };
     super::load(from, &run)
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Writes a checkpoint of a run that learnt `classes`, and answers its folder.
+fn checkpoint_in(run: &Path, vars: &nn::VarStore, classes: &[String]) -> PathBuf {
+    checkpoint_of_config(run, vars, classes, "")
+}
+
+fn checkpoint_of_config(run: &Path, vars: &nn::VarStore, classes: &[String], config: &str) -> PathBuf {
+    let snapshot = checkpoint::Snapshot {
+        model: vars.variables().into_iter().collect(),
+        optimizer: vec![("step.head".into(), Tensor::from(1f32))],
+        progress: serde_json::from_value(serde_json::json!({
+            "step": 7, "cursor": splitmask_pipeline::cursor::Cursor::default(), "counters": {}, "meter": {}, "word_counts": [], "token_entropy": 0.0,
+            "codebook_perplexity": 0.0, "codebook": "", "classes": classes,
+        }))
+        .unwrap(),
+        config_toml: config.into(),
+    };
+    checkpoint::save(&checkpoint::folder_of(run), &snapshot).unwrap()
 }
 
 fn attempt(from: &nn::VarStore, to: &nn::VarStore, partial: bool) -> Result<(), String> {
@@ -251,19 +279,7 @@ fn a_head_of_classes_is_taken_from_a_run_of_the_same_classes_alone() {
     let from = vars(&plain, QkvBias::Full, &["head", "mim_head"]);
     let _ = tch::no_grad(|| of(&from, "head").fill_(7.0));
     let dir = tempfile::tempdir().unwrap();
-    let root = checkpoint::folder_of(dir.path());
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let snapshot = checkpoint::Snapshot {
-        model: from.variables().into_iter().collect(),
-        optimizer: vec![("step.head".into(), Tensor::from(1f32))],
-        progress: serde_json::from_value(serde_json::json!({
-            "step": 7, "cursor": splitmask_pipeline::cursor::Cursor::default(), "counters": {}, "meter": {}, "word_counts": [], "token_entropy": 0.0,
-            "codebook_perplexity": 0.0, "codebook": "", "classes": ["cat", "dog"],
-        }))
-        .unwrap(),
-        config_toml: String::new(),
-    };
-    let folder = checkpoint::save(&root, &snapshot).unwrap();
+    let folder = checkpoint_in(dir.path(), &from, &names(&["cat", "dog"]));
     // A run folder means its newest checkpoint.
     for (place, classes, taken) in [
         (dir.path(), names(&["cat", "dog"]), true),
@@ -292,4 +308,13 @@ fn a_head_of_classes_is_taken_from_a_run_of_the_same_classes_alone() {
         refused.to_string().contains("none of the 1 checkpoints in it can be read"),
         "{refused}"
     );
+}
+
+#[test]
+fn many_names_of_one_part_are_told_as_one() {
+    assert_eq!(listed(&["head.bias", "head.weight"].map(String::from)), "head.bias, head.weight");
+    let mut many: Vec<String> = (10..25).map(|n| format!("decoder.{n}.weight")).collect();
+    many.insert(0, "centre".into());
+    many.push("head.bias".into());
+    assert_eq!(listed(&many), "centre, decoder.* (15), head.bias");
 }

@@ -1,6 +1,6 @@
 //! What the ranks tell each other between two steps: a few numbers of which all hear the largest, so that all do the same at the same boundary.
 
-use super::peers::Peers;
+use super::peers::{Peers, Said};
 use crate::trainer::error::TrainError;
 
 /// What one rank says, or what all have heard.
@@ -12,6 +12,8 @@ pub(in crate::trainer) struct Word {
     pub(in crate::trainer) stop: bool,
     /// It was asked for a checkpoint.
     pub(in crate::trainer) checkpoint: bool,
+    /// The run is to stand still; only rank 0 asks for it.
+    pub(in crate::trainer) hold: bool,
     /// A changed config is to be taken over; only rank 0 asks for it.
     pub(in crate::trainer) reload: bool,
     /// Its stream of batches ended with an error.
@@ -21,19 +23,20 @@ pub(in crate::trainer) struct Word {
 }
 
 impl Word {
-    fn numbers(self) -> [i64; 7] {
+    fn numbers(self) -> [i64; 8] {
         let Self {
             no_batch,
             stop,
             checkpoint,
+            hold,
             reload,
             failed,
             unstable,
         } = self;
         let since = unstable.map_or(0, |n| n as i64);
-        let [a, b, c, d, e] = [no_batch, stop, checkpoint, reload, failed].map(i64::from);
+        let [a, b, c, d, e, f] = [no_batch, stop, checkpoint, hold, reload, failed].map(i64::from);
         // The largest of its negative is the smallest.
-        [a, b, c, d, e, since, -since]
+        [a, b, c, d, e, f, since, -since]
     }
 
     /// Says it, and hears what all say.
@@ -41,11 +44,28 @@ impl Word {
     /// # Errors
     /// A lost rank; ranks that judge the last steps differently, which is a bug.
     pub(in crate::trainer) fn exchange(self, peers: &Peers) -> Result<Self, TrainError> {
-        Self::heard(self, &peers.tick(&self.numbers())?)
+        let said = self.say(peers)?;
+        self.hear(said, peers)
+    }
+
+    /// Says it, without waiting for what the others say.
+    ///
+    /// # Errors
+    /// A lost rank.
+    pub(in crate::trainer) fn say(self, peers: &Peers) -> Result<Said, TrainError> {
+        peers.say(&self.numbers())
+    }
+
+    /// Hears what all say where this rank has said it.
+    ///
+    /// # Errors
+    /// As [`Word::exchange`].
+    pub(in crate::trainer) fn hear(self, said: Said, peers: &Peers) -> Result<Self, TrainError> {
+        self.heard(&peers.hear(said)?)
     }
 
     fn heard(self, all: &[i64]) -> Result<Self, TrainError> {
-        if all[5] != -all[6] {
+        if all[6] != -all[7] {
             return Err(TrainError::Torch(format!(
                 "the ranks judge the last steps differently (this one: {:?}), which is a bug",
                 self.unstable
@@ -55,9 +75,10 @@ impl Word {
             no_batch: all[0] != 0,
             stop: all[1] != 0,
             checkpoint: all[2] != 0,
-            reload: all[3] != 0,
-            failed: all[4] != 0,
-            unstable: (all[5] > 0).then_some(all[5] as u64),
+            hold: all[3] != 0,
+            reload: all[4] != 0,
+            failed: all[5] != 0,
+            unstable: (all[6] > 0).then_some(all[6] as u64),
         })
     }
 }
@@ -69,7 +90,7 @@ mod tests {
     /// What all hear where each says one of `words`.
     fn heard(words: &[Word]) -> Option<Word> {
         let largest = |i: usize| words.iter().map(|w| w.numbers()[i]).max().unwrap();
-        let all: Vec<i64> = (0..7).map(largest).collect();
+        let all: Vec<i64> = (0..8).map(largest).collect();
         words[0].heard(&all).ok()
     }
 

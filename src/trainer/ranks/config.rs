@@ -39,7 +39,7 @@ settings! {
         Restart join_timeout_s: f64 = 1800.0,
         /// Seconds that gradients and losses may be on their way; then the ranks end.
         Restart step_timeout_s: f64 = 300.0,
-        /// Seconds that the ranks wait between two steps for one that evaluates, writes or has no batch; then they end.
+        /// Seconds that the ranks wait between two steps for one that evaluates, writes or says nothing; then they end (data is waited for without end).
         Restart control_timeout_s: f64 = 1800.0,
     }
 }

@@ -6,18 +6,27 @@ use std::time::Duration;
 use tch::Device;
 use torch_ext::ranks::{Greeting, LastWords, Launch, Options, Ranks};
 
+use super::config::RanksBackend;
 use super::peers::{Peers, Reread};
+use super::processors;
 use crate::trainer::error::TrainError;
 use crate::trainer::feed::Share;
+use crate::trainer::gpu::{Gpu, gpu};
 use crate::trainer::spec::TrainerSpec;
-use crate::trainer::speed::nvidia_models;
 
 /// This process's place among the ranks, and what a trainer needs to take it.
 #[derive(Clone)]
 pub struct Launching {
     launch: Launch,
     reread: Arc<Reread>,
-    words: Arc<OnceLock<LastWords>>,
+    met: Arc<OnceLock<Met>>,
+}
+
+/// What a process knows of the others once it has met them.
+struct Met {
+    words: LastWords,
+    /// Ranks that may use the same processors, this one among them.
+    sharing: usize,
 }
 
 impl Launching {
@@ -26,7 +35,7 @@ impl Launching {
         Self {
             launch,
             reread: Arc::new(reread),
-            words: Arc::default(),
+            met: Arc::default(),
         }
     }
 
@@ -55,28 +64,28 @@ impl Launching {
 
     /// Leaves `why` to the other ranks as this one's last words, if it has met them: for a process that ends without its trainer.
     pub fn say(&self, why: &str) {
-        if let Some(words) = self.words.get() {
+        if let Some(met) = self.met.get() {
             // The others then learn from their broken connections that this rank is gone, though not why.
-            let _ = words.say(why);
+            let _ = met.words.say(why);
         }
     }
 
     /// Tells the other ranks, who wait for this one, that it cannot start, and why: nothing where it has met them, or where there are none. Waits a while
-    /// for those that are still to come.
-    pub fn decline(&self, why: &str) {
-        if !self.several() || self.words.get().is_some() {
+    /// for those that are still to come, and not longer than `go_on` answers true.
+    pub fn decline(&self, why: &str, go_on: &dyn Fn() -> bool) {
+        if !self.several() || self.met.get().is_some() {
             return;
         }
         let seconds = DECLINE.as_secs();
-        tracing::info!(
+        tracing::error!(
             rank = self.launch.rank,
-            "telling the other ranks why this one cannot start, for at most {seconds} s"
+            "this rank cannot start: {why}. The other ranks are told, for {seconds} s or until a signal to stop"
         );
         let mut options = Options::new(self.launch.clone());
         options.join_timeout = DECLINE;
         options.greeting.refusal = Some(why.to_owned());
         // Nobody fits together with a rank that refuses: all learn of it in this way, and this one has told why it ends.
-        let _ = Ranks::join(&options);
+        let _ = Ranks::join_while(&options, go_on);
     }
 
     /// The device of this rank by its setting: where every rank is shown all devices of its host, each takes the one of its number there.
@@ -107,12 +116,9 @@ impl Launching {
         }
     }
 
-    /// Processes that share the processors of this host: those of the launcher's, unless it gave each its own, as SLURM does.
+    /// Processes among which the processors that this one may use are divided; known when the ranks have met.
     pub(in crate::trainer) fn sharing(&self) -> usize {
-        match self.launch.by {
-            torch_ext::ranks::Launcher::Slurm => 1,
-            _ => self.launch.local_world.unwrap_or(1).max(1),
-        }
+        self.met.get().map_or(1, |met| met.sharing)
     }
 
     /// Waits for all ranks; `None` for one process.
@@ -129,13 +135,17 @@ impl Launching {
         options.device = device;
         options.backend = spec.ranks.backend.into();
         (options.join_timeout, options.step_timeout, options.control_timeout) = (join, step, control);
-        options.greeting = greeting(device, nvidia_models);
+        options.greeting = greeting(device, spec.ranks.backend, gpu);
         tracing::info!(rank = self.launch.rank, world = self.launch.world, by = ?self.launch.by, "waiting for the other ranks");
         let ranks = Ranks::join(&options)?;
         let hosts: Vec<&str> = ranks.members().iter().map(|m| m.host.as_str()).collect();
-        tracing::info!(rank = ranks.rank(), world = ranks.world(), ?hosts, "all ranks are there");
+        let lists = ranks.gather_bytes(processors::own().as_bytes())?;
+        let most = self.launch.local_world.unwrap_or(self.launch.world);
+        let sharing = processors::sharing(&hosts, &lists, ranks.rank()).min(most).max(1);
+        tracing::info!(rank = ranks.rank(), world = ranks.world(), ?hosts, sharing, "all ranks are there");
+        let words = ranks.last_words();
         // A process joins once.
-        let _ = self.words.set(ranks.last_words());
+        let _ = self.met.set(Met { words, sharing });
         Ok(Some(Peers::new(ranks, Arc::clone(&self.reread))))
     }
 }
@@ -143,19 +153,23 @@ impl Launching {
 /// How long a rank that cannot start waits for those that are to hear why.
 const DECLINE: Duration = Duration::from_secs(30);
 
-/// What all ranks must have alike before anything of the config is compared. GPUs of different models would train, each step as slow as the slowest, with
-/// the rounding of each.
-fn greeting(device: Device, models: impl FnOnce() -> Vec<String>) -> Greeting {
+/// What all ranks must have alike before anything of the config is compared, and what none may share. GPUs of different models would train, each step as
+/// slow as the slowest, with the rounding of each; two ranks on one GPU are what NCCL refuses in its own words, and gloo does not.
+fn greeting(device: Device, backend: RanksBackend, gpu: impl FnOnce(usize) -> Option<Gpu>) -> Greeting {
     let greeting = Greeting::default()
         .with("version", concat!(env!("CARGO_PKG_VERSION"), " (", env!("SPLITMASK_REVISION"), ")"))
         .with("libtorch", torch_ext::version());
-    if !device.is_cuda() {
+    let Device::Cuda(index) = device else {
         return greeting.with("device", "cpu");
+    };
+    let greeting = greeting.with("device", "cuda");
+    match gpu(index) {
+        None => greeting,
+        Some(Gpu { model, uuid }) => Greeting {
+            device_id: uuid.filter(|_| backend != RanksBackend::Gloo),
+            ..greeting.with("GPU model", &model)
+        },
     }
-    let mut models = models();
-    models.sort();
-    models.dedup();
-    greeting.with("device", "cuda").with("GPU model", &models.join(" and "))
 }
 
 /// Of torchrun, else of SLURM's requeued job.
@@ -221,14 +235,52 @@ fn check(spec: &TrainerSpec, world: usize) -> Result<(), TrainError> {
 
 #[cfg(test)]
 mod tests {
+    use splitmask_pipeline::request::SampleRequest;
+    use tch::nn::Path;
+
     use super::*;
-    use crate::objective::{OBJECTIVES, ObjectiveConfig};
+    use crate::objective::{Kind, OBJECTIVES, Objective, ObjectiveConfig, Plan, Scope};
+    use crate::setting::Violation;
 
     fn refused(kind: &str, batch: u32, accumulate: u32, world: usize) -> Option<String> {
         let objective = ObjectiveConfig::default_of(crate::objective::kind(kind).unwrap());
+        refused_plan(objective, batch, accumulate, world)
+    }
+
+    fn refused_plan(objective: ObjectiveConfig, batch: u32, accumulate: u32, world: usize) -> Option<String> {
         let mut spec = crate::trainer::step::pass::tests::spec(objective);
         (spec.train.batch, spec.train.accumulate) = (batch, accumulate);
         check(&spec, world).err().map(|e| format!("{e}; {}", e.hint().unwrap_or_default()))
+    }
+
+    /// MAE, whose author has not said that it is the same on several ranks.
+    #[derive(Debug)]
+    struct Unshown(ObjectiveConfig);
+
+    impl Plan for Unshown {
+        fn kind(&self) -> &'static Kind {
+            self.0.kind()
+        }
+
+        fn table(&self) -> toml::Table {
+            self.0.table()
+        }
+
+        fn check(&self, at: &Scope<'_>) -> Vec<Violation> {
+            self.0.check(at)
+        }
+
+        fn request(&self, at: &Scope<'_>) -> SampleRequest {
+            self.0.request(at)
+        }
+
+        fn build(&self, vs: &Path<'_>, at: &Scope<'_>) -> Box<dyn Objective> {
+            self.0.build(vs, at)
+        }
+
+        fn forward_flops(&self, at: &Scope<'_>) -> f64 {
+            self.0.forward_flops(at)
+        }
     }
 
     #[test]
@@ -243,15 +295,25 @@ mod tests {
     }
 
     #[test]
-    fn ranks_tell_the_models_of_their_gpus() {
-        let model = |names: &[&str]| {
-            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            greeting(Device::Cuda(0), || names).alike["GPU model"].clone()
+    fn a_rank_tells_its_own_gpu_which_no_other_may_have_by_nccl() {
+        let of = |backend, index| {
+            greeting(Device::Cuda(index), backend, |index| {
+                Some(Gpu {
+                    model: ["NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"][index].into(),
+                    uuid: Some(format!("GPU-{index}")),
+                })
+            })
         };
-        assert_eq!(model(&["NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB HBM3"]), "NVIDIA H100 80GB HBM3");
-        assert_ne!(model(&["NVIDIA H100 80GB HBM3"]), model(&["NVIDIA A100-SXM4-80GB"]));
-        assert_eq!(model(&["B", "A", "B"]), "A and B");
-        let cpu = greeting(Device::Cpu, || unreachable!("a rank on the CPU asks for no GPU"));
+        let [first, second] = [0, 1].map(|index| of(RanksBackend::Auto, index));
+        assert_eq!(first.alike["GPU model"], "NVIDIA H100 80GB HBM3");
+        assert_eq!(second.alike["GPU model"], "NVIDIA A100-SXM4-80GB");
+        assert_eq!(second.device_id.as_deref(), Some("GPU-1"));
+        assert!(of(RanksBackend::Nccl, 0).device_id.is_some() && of(RanksBackend::Gloo, 0).device_id.is_none());
+        let untold = greeting(Device::Cuda(0), RanksBackend::Auto, |_| None);
+        assert!(untold.alike["device"] == "cuda" && !untold.alike.contains_key("GPU model") && untold.device_id.is_none());
+        let cpu = greeting(Device::Cpu, RanksBackend::Auto, |_| {
+            unreachable!("a rank on the CPU asks for no GPU")
+        });
         assert!(!cpu.alike.contains_key("GPU model") && cpu.alike["device"] == "cpu");
     }
 
@@ -274,11 +336,10 @@ mod tests {
             "{error}"
         );
         for kind in OBJECTIVES {
-            let told = refused(kind.name, 12, 1, 2);
-            match kind.name {
-                "detect" => assert!(told.unwrap().starts_with("objective.kind = \"detect\": several ranks (2)")),
-                name => assert_eq!(told, None, "{name}"),
-            }
+            assert_eq!(refused(kind.name, 12, 1, 2), None, "{}", kind.name);
         }
+        let unshown = Unshown(ObjectiveConfig::default_of(crate::objective::kind("mae").unwrap()));
+        let error = refused_plan(unshown.into(), 12, 1, 2).unwrap();
+        assert!(error.starts_with("objective.kind = \"mae\": several ranks (2)"), "{error}");
     }
 }

@@ -1,18 +1,18 @@
-//! How long a rank's own part of a step takes. Backward ends at the same time on all ranks, and so does a step: what tells a slow rank is when its last
-//! gradients are on their way. Times are the host's: on a GPU, where it runs ahead of the device, they tell of the host.
+//! How long a rank's own part of a step takes. Backward ends at the same time on all ranks, and so does a step: what tells a slow rank is how little of it
+//! it has waited for others ([`torch_ext::ranks::Ranks::waited`]). Times are the host's: on a GPU, where it runs ahead of the device, they tell of the host.
 
 use std::time::{Duration, Instant};
 
 /// Of the steps since the last log line.
 #[derive(Debug, Default)]
 pub(in crate::trainer) struct Pace {
-    /// When the step under way began.
-    began: Option<Instant>,
-    /// Within it: waited for other ranks in its forward passes.
-    pub(super) waited: Duration,
+    /// When the step under way began, and how long the rank had waited until then.
+    began: Option<(Instant, Duration)>,
+    /// How long it had waited when these steps began.
+    before: Duration,
     steps: u32,
     own: Duration,
-    /// Waited in steps.
+    /// Waited in steps; known when they are taken.
     pub(in crate::trainer) exchange: Duration,
     /// Waited between steps.
     pub(in crate::trainer) tick: Duration,
@@ -23,17 +23,29 @@ pub(in crate::trainer) struct Pace {
 }
 
 impl Pace {
-    /// The first forward pass of a step begins.
-    pub(super) fn begin(&mut self) {
-        (self.began, self.waited) = (Some(Instant::now()), Duration::ZERO);
+    /// The first forward pass of a step begins; the rank has `waited` for others until now, as in the calls below.
+    pub(super) fn begin(&mut self, now: Instant, waited: Duration) {
+        self.began = Some((now, waited));
     }
 
-    /// The last backward of the step, which began then, is over: this rank's last gradients left after `last`, all were averaged after `whole`.
-    pub(super) fn end(&mut self, backward: Instant, last: Duration, whole: Duration) {
-        let Some(began) = self.began.take() else { return };
+    /// The last backward of the step is over.
+    pub(super) fn end(&mut self, now: Instant, waited: Duration) {
+        let Some((began, before)) = self.began.take() else { return };
         self.steps += 1;
-        self.own += (backward.duration_since(began) + last).saturating_sub(self.waited);
-        self.exchange += whole.saturating_sub(last) + self.waited;
+        self.own += now.duration_since(began).saturating_sub(waited - before);
+    }
+
+    /// What there is to tell of the steps until now; the next ones are counted anew.
+    pub(super) fn take(&mut self, waited: Duration) -> Self {
+        let next = Self {
+            before: waited,
+            ..Self::default()
+        };
+        let done = std::mem::replace(self, next);
+        Self {
+            exchange: waited - done.before,
+            ..done
+        }
     }
 
     /// A word between two steps took so long here; the one before took `least` where it was shortest, 0 where there was none before.
@@ -79,21 +91,20 @@ mod tests {
     }
 
     #[test]
-    fn own_work_ends_where_the_last_gradients_leave_and_waiting_is_none_of_it() {
-        let ms = Duration::from_millis;
+    fn waiting_is_no_work_of_ones_own_and_what_is_waited_behind_backward_counts_too() {
+        let (ms, start) = (Duration::from_millis, Instant::now());
         let mut pace = Pace::default();
-        let mut step = |waited: u64| {
-            pace.begin();
-            pace.waited += ms(waited);
-            let backward = pace.began.unwrap() + ms(50);
-            pace.end(backward, ms(20), ms(35));
-        };
-        step(0);
-        step(30);
-        assert!((pace.own_step() - 0.055).abs() < 1e-9, "{pace:?}");
-        assert_eq!(pace.exchange, ms(60));
-        let mut none = Pace::default();
-        none.end(Instant::now(), ms(1), ms(2));
+        pace.begin(start, ms(0));
+        pace.end(start + ms(70), ms(15));
+        // 5 ms for the sums behind it.
+        pace.begin(start + ms(100), ms(20));
+        pace.end(start + ms(200), ms(65));
+        let told = pace.take(ms(70));
+        assert!((told.own_step() - 0.055).abs() < 1e-9, "{told:?}");
+        assert_eq!(told.exchange, ms(70));
+        let none = pace.take(ms(70));
         assert_eq!((none.own_step(), none.exchange), (0.0, Duration::ZERO));
+        pace.end(start, ms(90));
+        assert_eq!(pace.take(ms(90)).exchange, ms(20));
     }
 }

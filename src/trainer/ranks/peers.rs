@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tch::{Kind, Tensor};
-use torch_ext::ranks::{BUCKET_BYTES, Part, Ranks, Reduce, Reducer};
+use torch_ext::ranks::{BUCKET_BYTES, Part, Ranks, Reduce, Reducer, Tick};
 
 use super::pace::Pace;
 use crate::tensor::SentBatch;
@@ -16,6 +16,13 @@ use crate::trainer::state::Trained;
 /// Makes of rank 0's config, as TOML, what a trainer of this process is built from. The error is for people.
 pub(super) type Reread = dyn Fn(&str) -> Result<TrainerSpec, String> + Send + Sync;
 
+/// Numbers that are on their way to the other ranks.
+pub(in crate::trainer) struct Said {
+    tick: Tick,
+    /// How long sending them took.
+    took: Duration,
+}
+
 /// All ranks of a run, seen from one of them. Every rank makes the same calls in the same order.
 pub(in crate::trainer) struct Peers {
     // Dropped first: it uses the connections.
@@ -23,6 +30,8 @@ pub(in crate::trainer) struct Peers {
     /// Steps done when parameters are trained that the reducer does not know yet.
     more_at: Cell<Option<u64>>,
     pace: RefCell<Pace>,
+    /// Whether a step was asked for.
+    begun: Cell<bool>,
     /// How long the last word between two steps took here, nanoseconds.
     last_tick: Cell<i64>,
     ranks: Ranks,
@@ -35,6 +44,7 @@ impl Peers {
             reducer: RefCell::new(None),
             more_at: Cell::new(None),
             pace: RefCell::default(),
+            begun: Cell::new(false),
             last_tick: Cell::new(0),
             ranks,
             reread,
@@ -95,6 +105,13 @@ impl Peers {
     /// The parameters of before are no longer trained.
     pub(in crate::trainer) fn release(&self) {
         self.reducer.replace(None);
+        // What begins behind a rollback is tried anew: its checkpoint may be older than the parts that the ranks came to.
+        self.begun.set(false);
+    }
+
+    /// Whether this is the first call in this process, or behind a rollback.
+    pub(in crate::trainer) fn begins_first_step(&self) -> bool {
+        !self.begun.replace(true)
     }
 
     /// Before the first forward pass of a step.
@@ -103,7 +120,7 @@ impl Peers {
     /// A lost rank.
     pub(in crate::trainer) fn begin_step(&self) -> Result<(), TrainError> {
         self.with_reducer(Reducer::begin)?;
-        self.pace.borrow_mut().begin();
+        self.pace.borrow_mut().begin(Instant::now(), self.ranks.waited());
         Ok(())
     }
 
@@ -113,20 +130,16 @@ impl Peers {
     /// A lost rank, a parameter without gradient, or what libtorch said.
     pub(in crate::trainer) fn backward(&self, loss: &Tensor, last: bool) -> Result<(), TrainError> {
         let part = if last { Part::Last } else { Part::More };
-        let began = Instant::now();
-        self.with_reducer(|reducer| {
-            reducer.backward(loss, part)?;
-            if last {
-                let traffic = reducer.traffic();
-                self.pace.borrow_mut().end(began, traffic.last, traffic.whole);
-            }
-            Ok(())
-        })
+        self.with_reducer(|reducer| reducer.backward(loss, part))?;
+        if last {
+            self.pace.borrow_mut().end(Instant::now(), self.ranks.waited());
+        }
+        Ok(())
     }
 
     /// How long this rank's part of the steps took since the last call.
     pub(in crate::trainer) fn take_pace(&self) -> Pace {
-        self.pace.take()
+        self.pace.borrow_mut().take(self.ranks.waited())
     }
 
     /// What every rank says of its steps, in their order: seconds of own work in one.
@@ -171,7 +184,7 @@ impl Peers {
             // Nothing is compared, and nothing need travel.
             return Ok(described.detach().f_expand([branches, n * self.world() as i64, 0], false)?);
         }
-        let all = self.waiting(|ranks| ranks.gather(&described.detach().contiguous()))?;
+        let all = self.ranks.gather(&described.detach().contiguous())?;
         // Rank r has the images r, r + W, … of the batch.
         Ok(all.f_permute([1, 2, 0, 3])?.f_reshape([branches, n * self.world() as i64, width])?)
     }
@@ -192,7 +205,7 @@ impl Peers {
     /// # Errors
     /// A lost rank, or what libtorch said.
     pub(in crate::trainer) fn partners(&self, own: &SentBatch) -> Result<SentBatch, TrainError> {
-        Ok(self.waiting(|ranks| own.counterpart(|t| ranks.exchange(t, self.partner())))?)
+        Ok(own.counterpart(|t| self.ranks.exchange(t, self.partner()))?)
     }
 
     /// Labels of the whole batch in its order (i64 W·n).
@@ -200,35 +213,48 @@ impl Peers {
     /// # Errors
     /// A lost rank, or what libtorch said.
     pub(in crate::trainer) fn all_labels(&self, own: &SentBatch) -> Result<Tensor, TrainError> {
-        Ok(self.waiting(|ranks| ranks.gather(own.labels()))?.tr().f_reshape([-1])?)
+        Ok(self.ranks.gather(own.labels())?.tr().f_reshape([-1])?)
     }
 
     /// The largest of each number over all ranks.
+    ///
+    /// # Errors
+    /// A lost rank.
+    pub(in crate::trainer) fn tick(&self, word: &[i64]) -> Result<Vec<i64>, TrainError> {
+        self.hear(self.say(word)?)
+    }
+
+    /// Sends numbers of which [`Peers::hear`] tells the largest over all ranks; does not wait.
     ///
     /// Every rank adds how long the word before this one took it. The shortest of these times is that of the rank that came last and waited for nobody,
     /// so it is what the word takes by itself.
     ///
     /// # Errors
     /// A lost rank.
-    pub(in crate::trainer) fn tick(&self, word: &[i64]) -> Result<Vec<i64>, TrainError> {
+    pub(super) fn say(&self, word: &[i64]) -> Result<Said, TrainError> {
         let began = Instant::now();
         let mut said = word.to_vec();
         // The largest of the negative is the smallest.
         said.push(-self.last_tick.get());
-        let mut heard = self.ranks.tick(&said)?;
+        let tick = self.ranks.begin_tick(&said)?;
+        Ok(Said {
+            tick,
+            took: began.elapsed(),
+        })
+    }
+
+    /// Waits until all have said it.
+    ///
+    /// # Errors
+    /// A lost rank.
+    pub(super) fn hear(&self, said: Said) -> Result<Vec<i64>, TrainError> {
+        let began = Instant::now();
+        let mut heard = said.tick.finish()?;
         let least = heard.pop().map_or(0, |longest| -longest);
-        let whole = began.elapsed();
+        let whole = said.took + began.elapsed();
         self.last_tick.set(whole.as_nanos() as i64);
         self.pace.borrow_mut().ticked(whole, Duration::from_nanos(least.unsigned_abs()));
         Ok(heard)
-    }
-
-    /// Something inside of a step for which this rank waits for others.
-    fn waiting<T, E>(&self, call: impl FnOnce(&Ranks) -> Result<T, E>) -> Result<T, E> {
-        let began = Instant::now();
-        let answer = call(&self.ranks)?;
-        self.pace.borrow_mut().waited += began.elapsed();
-        Ok(answer)
     }
 
     /// What every rank says, in their order.

@@ -187,6 +187,7 @@ pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> 
         words: Some(&words),
         sent: None,
         peers: None,
+        rank: 0,
     };
     let (scalars, seen) = watched(|| pass.gradients(&batch, |_| {}));
     looks.extend(seen);

@@ -3,8 +3,9 @@
 use std::fs;
 
 use splitmask_pipeline::types::Batch;
-use tch::Device;
+use tch::{Device, Tensor};
 
+use super::kept_parts::{KeptParts, lacked_memory};
 use super::pass::{Pass, PassOutcome};
 use crate::trainer::error::{TrainError, device_panics_caught};
 use crate::trainer::feed::Staged;
@@ -71,6 +72,30 @@ pub(super) fn gradients_that_fit(
             "train.accumulate = 0: the batch is processed in micro-batches of that many images"
         );
     }
+    let may_split = setup.spec.train.on_oom == OnOom::Split && !setup.spec.objective.whole_batch();
+    if let Some(peers) = setup.peers.as_deref().filter(|peers| may_split && peers.begins_first_step()) {
+        let before = state.micro_batches;
+        let kept = peers.first().then(|| KeptParts::read(&setup.spec.run_dir)).flatten();
+        // Behind that step the checkpoints know the parts.
+        if let Some(kept) = kept.filter(|kept| kept.step > state.step) {
+            tracing::info!(
+                ?kept,
+                "an earlier start ended for lack of memory, as parts.json in the run folder says"
+            );
+            state.micro_batches = before.max(fewest_that_fit(batch.len, 1.0, kept.images as f64));
+        }
+        let own = fits_alone(state, setup, batch)?;
+        state.micro_batches = usize::try_from(peers.tick(&[own as i64])?[0]).unwrap_or(own);
+        if state.micro_batches != before {
+            out.telemetry.train.memory_splits.inc();
+            tracing::warn!(
+                from = before,
+                here = own,
+                to = state.micro_batches,
+                "a step does not fit into the memory of some rank, now or at an earlier start: all process their batches in more micro-batches, with the same result"
+            );
+        }
+    }
     loop {
         let pass = Pass::next(state, setup, sent);
         let done = device_panics_caught(|| {
@@ -78,14 +103,21 @@ pub(super) fn gradients_that_fit(
                 out.clock.switch(phase);
             })
         });
+        if let (Some(peers), Err(error)) = (&setup.peers, &done)
+            && may_split
+            && peers.first()
+            && lacked_memory(error)
+        {
+            keep_parts(state, setup, batch.len, error);
+        }
         let error = match done {
             Err(TrainError::OutOfMemory { detail, .. }) => detail,
             other => return other,
         };
         state.optimizer.zero_grad()?;
         torch_ext::cuda_empty_cache()?;
-        // With several ranks the others have gone on without this one: a new start takes the step again.
-        let may_split = setup.spec.train.on_oom == OnOom::Split && !setup.spec.objective.whole_batch() && setup.peers.is_none();
+        // With several ranks the others have gone on without this one.
+        let may_split = may_split && setup.peers.is_none();
         let Some(more) = more(batch.len, state.micro_batches).filter(|_| may_split) else {
             return Err(TrainError::OutOfMemory {
                 detail: error,
@@ -105,6 +137,58 @@ pub(super) fn gradients_that_fit(
     }
 }
 
+/// Rank 0, where a later step did not fit into the memory of a rank: leaves with how many images at once the next start is to begin.
+fn keep_parts(state: &RunState, setup: &Setup, images: usize, error: &TrainError) {
+    // One image is the least that can be tried.
+    let Some(parts) = more(images, state.micro_batches) else { return };
+    let (spec, images, step) = (&setup.spec, images / parts, state.step + 1);
+    let kept = KeptParts {
+        images,
+        step,
+        error: error.to_string(),
+    };
+    let written = spec.check_folder().map_err(|e| e.to_string());
+    match written.and_then(|()| kept.write(&spec.run_dir).map_err(|e| e.to_string())) {
+        Ok(()) => tracing::error!(
+            step,
+            parts,
+            images,
+            "a step did not fit into the memory of a rank, which ends the run: the next start takes batches in that many parts"
+        ),
+        Err(why) => tracing::error!(step, why, "a step did not fit into the memory of a rank; raise train.accumulate"),
+    }
+}
+
+/// The first step, tried before the other ranks wait for its gradients: the fewest micro-batches, from the present number on, of which one fits. What the
+/// optimizer will hold from the first step on is held meanwhile.
+///
+/// # Errors
+/// [`TrainError::OutOfMemory`] where not even one image fits; other failures as they are.
+fn fits_alone(state: &mut RunState, setup: &Setup, batch: &Batch) -> Result<usize, TrainError> {
+    loop {
+        let done = device_panics_caught(|| {
+            let moments = |of: &Tensor| Ok::<_, TrainError>([of.f_zeros_like()?, of.f_zeros_like()?]);
+            let trained = state.trained().named;
+            let new = trained.iter().filter(|_| state.step == 0);
+            let _held = new.map(|(_, of)| moments(of)).collect::<Result<Vec<_>, _>>()?;
+            Pass::alone(state, setup).first_micro_batch(batch)
+        });
+        state.optimizer.zero_grad()?;
+        match done {
+            Ok(()) => return Ok(state.micro_batches),
+            Err(TrainError::OutOfMemory { detail, .. }) => {
+                torch_ext::cuda_empty_cache()?;
+                state.micro_batches = more(batch.len, state.micro_batches).ok_or(TrainError::OutOfMemory {
+                    detail,
+                    batch: batch.len,
+                    micro_batches: state.micro_batches,
+                })?;
+            }
+            Err(other) => return Err(other),
+        }
+    }
+}
+
 /// On CUDA one: a lack of memory divides it. On a CPU, where a lack of memory is the end of the process, by measuring.
 fn find(state: &mut RunState, setup: &Setup, batch: &Batch) -> Result<usize, TrainError> {
     if setup.device != Device::Cpu || setup.spec.objective.whole_batch() {
@@ -118,11 +202,7 @@ fn find(state: &mut RunState, setup: &Setup, batch: &Batch) -> Result<usize, Tra
         let before = kilobytes("/proc/self/status", "VmRSS");
         // Makes the peak begin anew; where the kernel refuses, the old peak only makes the estimate too large.
         let _ = fs::write("/proc/self/clear_refs", "5");
-        let alone = Pass {
-            peers: None,
-            ..Pass::next(state, setup, None)
-        };
-        alone.first_micro_batch(batch)?;
+        Pass::alone(state, setup).first_micro_batch(batch)?;
         state.optimizer.zero_grad()?;
         let peak = kilobytes("/proc/self/status", "VmHWM");
         let (Some(before), Some(peak)) = (before, peak) else {

@@ -1,6 +1,7 @@
 //! One optimizer step: a pass over the batch in micro-batches, and what its gradients change.
 
 mod exchanged;
+mod kept_parts;
 mod micro_batches;
 mod partners;
 pub(super) mod pass;

@@ -44,8 +44,10 @@ pub(in crate::trainer) struct Pass<'a> {
     pub(in crate::trainer) words: Option<&'a Words>,
     /// The whole batch on the device; `None` = each micro-batch is sent when it is its turn.
     pub(in crate::trainer) sent: Option<&'a SentBatch>,
-    /// The other ranks, which have the other images of the step's batch; `None` = it is whole.
+    /// The other ranks, which have the other images of the step's batch; `None` = it is whole, or is taken as if it were.
     pub(in crate::trainer) peers: Option<&'a Peers>,
+    /// Number of this process among the ranks.
+    pub(in crate::trainer) rank: usize,
 }
 
 /// What a pass leaves besides gradients.
@@ -74,6 +76,15 @@ impl<'a> Pass<'a> {
             words: Some(&setup.words),
             sent,
             peers: setup.peers.as_deref(),
+            rank: setup.peers.as_deref().map_or(0, Peers::rank),
+        }
+    }
+
+    /// The pass of the next step as if there were no other ranks: nothing is exchanged, and no rank waits.
+    pub(in crate::trainer) fn alone(state: &'a RunState, setup: &'a Setup) -> Self {
+        Self {
+            peers: None,
+            ..Self::next(state, setup, None)
         }
     }
 
@@ -197,7 +208,7 @@ impl<'a> Pass<'a> {
         let (input, made) = self.one_input(batch, index, phase)?;
         let ctx = self.begin(index, batch.len);
         let _rows = ctx.rows.enter();
-        self.spec.debug.fail_in_forward(self.consumed, self.micro_batches, self.rank())?;
+        self.spec.debug.fail_in_forward(self.consumed, self.micro_batches, self.rank)?;
         let micro_batches = self.micro_batches as f64;
         let (losses, target) = match (compared, self.objective.between_images()) {
             (Some(gradient), Some(between)) => {
@@ -231,7 +242,7 @@ impl<'a> Pass<'a> {
             }
         };
         phase(Phase::Backward);
-        let factor = self.spec.debug.loss_factor(self.consumed, self.rank());
+        let factor = self.spec.debug.loss_factor(self.consumed, self.rank);
         let target = if factor == 1.0 { target } else { target * factor };
         match self.peers {
             Some(peers) => peers.backward(&target, index + 1 == self.micro_batches)?,
@@ -261,7 +272,7 @@ impl<'a> Pass<'a> {
     ) -> Result<(StepInput, Option<Tensor>), TrainError> {
         let size = batch.len / self.micro_batches;
         let (input, made) = self.input(batch, index * size..(index + 1) * size, phase)?;
-        self.spec.debug.spoil(&input, self.consumed, self.rank());
+        self.spec.debug.spoil(&input, self.consumed, self.rank);
         for (i, view) in input.views.iter().enumerate() {
             look(|| format!("input view {i}"), &view.pixels);
         }
@@ -286,10 +297,6 @@ impl<'a> Pass<'a> {
         phase(Phase::Forward);
         let made = input.words.as_ref().filter(|_| batch.words.is_empty()).map(Tensor::shallow_clone);
         Ok((input, made))
-    }
-
-    fn rank(&self) -> usize {
-        self.peers.map_or(0, Peers::rank)
     }
 
     fn autocast<T>(&self, forward: impl FnOnce() -> Result<T, ObjectiveError>) -> Result<T, TrainError> {

@@ -41,6 +41,8 @@ pub(in crate::trainer) fn take_step(state: &mut RunState, setup: &Setup, staged:
     if let Some(ema) = &state.ema {
         ema.update(setup.spec.ema.decay, &stepped.skipped)?;
     }
+    let debug = &setup.spec.debug;
+    debug.drift(state.ladder.consumed() + 1, ranks.rank(), || state.trained().named);
     // 4. Note the numbers, on the device: no step waits for it.
     note(state, &outcome, &total, &stepped);
     state.optimizer.zero_grad()?;

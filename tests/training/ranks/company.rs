@@ -1,32 +1,20 @@
 //! Processes that are the ranks of one run, and what is read from it.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::ground::{Daemon, Ground};
-
-/// A port that nobody listens at, below those that the kernel gives to whoever asks for any: rank 0 binds it a while later.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let free = |port: u16| (port..port + 4).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
-    (0..1000)
-        .find_map(|_| {
-            let n = std::process::id().wrapping_mul(89) + 4 * NEXT.fetch_add(1, Ordering::Relaxed);
-            let port = 15_000 + u16::try_from(n % 15_000).unwrap();
-            free(port).then_some(port)
-        })
-        .expect("free ports")
-}
+use crate::free_port::free_port;
+use crate::ground::{Daemon, Ground, splitmask};
 
 /// All ranks of a run; killed when dropped.
 pub(crate) struct Company {
     ranks: Vec<Option<Daemon>>,
-    logs: Vec<std::path::PathBuf>,
+    logs: Vec<PathBuf>,
 }
 
 impl Company {
@@ -38,7 +26,21 @@ impl Company {
     /// As [`Company::start`], with settings of each rank's own.
     pub(crate) fn start_each(ground: &Ground, run: &str, world: usize, sets: &dyn Fn(usize) -> Vec<String>) -> Self {
         let port = free_port();
-        Self::of(ground, run, world, sets, |command, rank, log| {
+        Self::of(ground, run, world, &|_| ground.train(&[]), sets, |command, rank, log| {
+            Daemon::start(launched(command, rank, world, port), log)
+        })
+    }
+
+    /// As [`Company::start`], each rank in its own of `folders` ([`folders`]), from where it reads its config.
+    pub(crate) fn in_folders(ground: &Ground, run: &str, folders: &[PathBuf], sets: &[&str]) -> Self {
+        let (port, world) = (free_port(), folders.len());
+        let train = |rank: usize| {
+            let mut command = splitmask();
+            command.args(["train", "--config", "config.toml"]).current_dir(&folders[rank]);
+            command
+        };
+        let sets = |_| sets.iter().map(|set| (*set).to_owned()).collect();
+        Self::of(ground, run, world, &train, &sets, |command, rank, log| {
             Daemon::start(launched(command, rank, world, port), log)
         })
     }
@@ -52,7 +54,7 @@ impl Company {
                 .chain(["admin.lifecycle=true".into()])
                 .collect()
         };
-        Self::of(ground, run, world, &sets, |command, rank, log| {
+        Self::of(ground, run, world, &|_| ground.train(&[]), &sets, |command, rank, log| {
             let mut command = launched(command, rank, world, port);
             command
                 .env("LOCAL_RANK", rank.to_string())
@@ -65,13 +67,15 @@ impl Company {
         ground: &Ground,
         run: &str,
         world: usize,
+        train: &dyn Fn(usize) -> Command,
         sets: &dyn Fn(usize) -> Vec<String>,
-        start: impl Fn(Command, usize, &std::path::Path) -> Daemon,
+        start: impl Fn(Command, usize, &Path) -> Daemon,
     ) -> Self {
         let logs: Vec<_> = (0..world).map(|rank| ground.path(&format!("{run}-{rank}.log"))).collect();
         let one = |rank: usize| {
-            let _ = std::fs::remove_file(&logs[rank]);
-            let mut command = ground.train(&["--set", &format!("run.dir=\"{}\"", ground.path(run).display())]);
+            let _ = fs::remove_file(&logs[rank]);
+            let mut command = train(rank);
+            command.args(["--set", &format!("run.dir=\"{}\"", ground.path(run).display())]);
             for set in sets(rank) {
                 command.arg("--set").arg(set);
             }
@@ -98,6 +102,30 @@ impl Company {
             .until("the step", |d| d.status()["step"].as_u64().is_some_and(|s| s >= step));
     }
 
+    /// Waits until all stand still behind this step because some rank has no batch.
+    pub(crate) fn until_it_waits(&mut self, step: u64) {
+        self.rank(0).until("it waits for data", |d| {
+            let status = d.status();
+            status["state"] == "waiting_for_data" && status["step"] == step
+        });
+    }
+
+    /// A signal to rank `at` stops all behind a checkpoint of this step; answers their logs.
+    pub(crate) fn stop(mut self, at: usize, step: u64) -> Vec<String> {
+        self.rank(at).signal("TERM");
+        let mut logs = Vec::new();
+        for rank in 0..self.ranks.len() {
+            let (code, log) = self.end_of(rank);
+            assert_eq!(code, Some(75), "rank {rank}: {log}");
+            assert!(
+                log.contains(&format!("stopped at step {step} after a checkpoint")),
+                "rank {rank}: {log}"
+            );
+            logs.push(log);
+        }
+        logs
+    }
+
     /// Exit code and log of a rank that ends within two minutes.
     pub(crate) fn end_of(&mut self, rank: usize) -> (Option<i32>, String) {
         let mut daemon = self.ranks[rank].take().expect("it runs");
@@ -109,7 +137,7 @@ impl Company {
             assert!(Instant::now() < deadline, "rank {rank} does not end: {}", daemon.log());
             std::thread::sleep(Duration::from_millis(20));
         };
-        let log = std::fs::read_to_string(&self.logs[rank]).unwrap_or_default();
+        let log = fs::read_to_string(&self.logs[rank]).unwrap_or_default();
         (status.code(), log)
     }
 
@@ -148,12 +176,40 @@ pub(crate) fn with_objective(ground: &Ground, kind: &str, more: &str) -> String 
     format!("{before}[objective]\nkind = \"{kind}\"\n{more}[optim]{after}")
 }
 
+/// A folder for each rank with its own config, shards and words. The config names them by relative paths, so that it is the same on all.
+pub(crate) fn folders(ground: &Ground, world: usize) -> Vec<PathBuf> {
+    let text = ground.config_text().replace(&format!("{}/", ground.dir.path().display()), "");
+    let of_rank = |rank: usize| {
+        let folder = ground.path(&format!("of-rank-{rank}"));
+        for set in ["data/train", "data/val"] {
+            fs::create_dir_all(folder.join(set)).unwrap();
+            for entry in fs::read_dir(ground.path(set)).unwrap().flatten() {
+                fs::copy(entry.path(), folder.join(set).join(entry.file_name())).unwrap();
+            }
+        }
+        fs::copy(ground.path("words.safetensors"), folder.join("words.safetensors")).unwrap();
+        fs::write(folder.join("config.toml"), &text).unwrap();
+        folder
+    };
+    (0..world).map(of_rank).collect()
+}
+
+/// The value of a series among a rank's own metrics.
+pub(crate) fn metric(daemon: &Daemon, series: &str) -> Option<f64> {
+    let (_, text) = daemon.ask("GET", "/metrics")?;
+    text.lines().find_map(|line| line.strip_prefix(series)?.trim_start().parse().ok())
+}
+
 /// `progress.json` of the newest checkpoint of a run.
 pub(crate) fn progress(ground: &Ground, run: &str) -> Value {
-    let root = ground.path(run).join("checkpoints");
-    let last = splitmask::checkpoint::steps(&root).pop().unwrap();
-    let text = std::fs::read_to_string(root.join(format!("step-{last:08}/progress.json"))).unwrap();
-    serde_json::from_str(&text).unwrap()
+    let last = splitmask::checkpoint::steps(&ground.path(run).join("checkpoints")).pop().unwrap();
+    progress_at(ground, run, last)
+}
+
+/// `progress.json` of a checkpoint of a run.
+pub(crate) fn progress_at(ground: &Ground, run: &str, step: u64) -> Value {
+    let file = ground.path(run).join(format!("checkpoints/step-{step:08}/progress.json"));
+    serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
 }
 
 /// What a log with `splitmask::images=trace` tells: the images of each step, in their order.

@@ -1,10 +1,12 @@
-//! Two ranks under torchrun itself, of which one is killed over and over: the run comes to the end of an undisturbed one, bit for bit.
+//! Two ranks under torchrun itself, of which one is killed over and over, or which it leaves: the run comes to the undisturbed end, bit for bit.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -94,6 +96,18 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+
+    /// How it ends, within three minutes.
+    fn end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(180);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 }
 
 impl Drop for Agent {
@@ -122,30 +136,23 @@ fn killed(kills: u64, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut agent = Agent::start(&ground, "killed", &sets);
     let mut last = None;
-    for kill in 0..kills {
-        let rank = (kill % 2) as usize;
+    for number in 0..kills {
+        let rank = (number % 2) as usize;
         let other = |agent: &Agent, rank: usize| agent.process_of(rank).filter(|id| Some(*id) != last);
         let victim = agent.until("both ranks", |agent| other(agent, 1 - rank).and(other(agent, rank)));
-        if kill % 4 == 2 {
+        if number % 4 == 2 {
             std::thread::sleep(Duration::from_millis(random.random_range(0..1500)));
         } else {
-            let at = EVERY * kill + random.random_range(1..EVERY);
+            let at = EVERY * number + random.random_range(1..EVERY);
             agent.until("the step of the kill", |_| (step(&ground, "killed") >= at).then_some(()));
             std::thread::sleep(Duration::from_millis(random.random_range(0..20)));
         }
         moments += &format!("; rank {rank} behind step {}", step(&ground, "killed"));
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim as i32), nix::sys::signal::Signal::SIGKILL)
+        kill(Pid::from_raw(victim as i32), Signal::SIGKILL)
             .unwrap_or_else(|e| panic!("rank {rank} cannot be killed ({e}):\n{}", agent.log()));
         last = Some(victim);
     }
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = agent.child.try_wait().unwrap() {
-            break status;
-        }
-        assert!(began.elapsed() < Duration::from_secs(180), "it does not end:\n{}", agent.log());
-        std::thread::sleep(Duration::from_millis(50));
-    };
+    let status = agent.end();
     assert!(status.success(), "{moments}: {status}: {}", agent.log());
 
     let (want, have) = (ground.trace("undisturbed"), ground.trace("killed"));
@@ -169,4 +176,64 @@ fn killed(kills: u64, seed: u64) {
 fn ranks_killed_under_torchrun_come_to_the_undisturbed_end() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |n| n.parse().expect("a number"));
     killed(number("SPLITMASK_RANK_KILLS", 3), number("SPLITMASK_SEED", 1));
+}
+
+/// Ranks whose torchrun may end before them; killed when dropped.
+struct Ranks([u32; 2]);
+
+impl Ranks {
+    /// Those that still run; one that has ended and is not waited for by anybody has no program any more.
+    fn running(&self) -> impl Iterator<Item = u32> {
+        let program = fs::canonicalize(env!("CARGO_BIN_EXE_splitmask")).unwrap();
+        let runs = move |id: &u32| fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|file| file == program);
+        self.0.into_iter().filter(runs)
+    }
+}
+
+impl Drop for Ranks {
+    fn drop(&mut self) {
+        for id in self.running() {
+            let _ = kill(Pid::from_raw(id as i32), Signal::SIGKILL);
+        }
+    }
+}
+
+/// torchrun hands on a signal that ends it, whichever it is, and a torchrun that is killed leaves its ranks to themselves. Each time they end behind a
+/// checkpoint, and the run goes on from there.
+#[test]
+fn ranks_end_with_their_torchrun_behind_a_checkpoint() {
+    let ground = Ground::new();
+    let sets = ["optim.total_steps=60", "log.every_steps=1", "checkpoint.every_steps=1000"];
+    Company::start(&ground, "undisturbed", 2, &sets).finish();
+    for (signal, at) in [(Signal::SIGTERM, 10), (Signal::SIGHUP, 20), (Signal::SIGKILL, 30)] {
+        // So that they are in the middle of the run when the signal comes, however slow this test is.
+        let starving = format!("debug.inject=\"starve@{}#1\"", at + 1);
+        let mut agent = Agent::start(&ground, "left", &[&sets[..], &[starving.as_str()]].concat());
+        agent.until("the step before the signal", |_| (step(&ground, "left") >= at).then_some(()));
+        let ranks = agent.until("both ranks", |agent| Some(Ranks([agent.process_of(0)?, agent.process_of(1)?])));
+        kill(Pid::from_raw(agent.child.id() as i32), signal).unwrap();
+        let status = agent.end();
+        assert!(!status.success(), "{signal}: {status}");
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while ranks.running().next().is_some() {
+            assert!(
+                Instant::now() < deadline,
+                "{signal}: ranks go on without torchrun:\n{}",
+                agent.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let log = agent.log();
+        let ended = log.matches(&format!("stopped at step {at} after a checkpoint")).count();
+        assert_eq!(ended, 2, "{signal}: {log}");
+        assert_eq!(
+            log.contains("torchrun, which started this rank, is gone"),
+            signal == Signal::SIGKILL,
+            "{signal}: {log}"
+        );
+        let newest = splitmask::checkpoint::steps(&ground.path("left/checkpoints")).pop();
+        assert_eq!(newest, Some(at), "{signal}: {log}");
+    }
+    Company::start(&ground, "left", 2, &sets).finish();
+    assert_eq!(ground.trace("undisturbed"), ground.trace("left"));
 }

@@ -6,12 +6,13 @@
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use tch::Tensor;
 
 use super::{
     Failure, MakeNccl, Store, c_text, made, tr_all_gather, tr_all_reduce, tr_bring, tr_broadcast, tr_checksums, tr_exchange, tr_links_cut,
-    tr_links_free, tr_links_open, tr_normalised, tr_tick_begin, tr_tick_finish, tr_tick_free, tr_tick_ready, waited,
+    tr_links_free, tr_links_open, tr_normalised, tr_tick_begin, tr_tick_finish, tr_tick_free, tr_tick_ready, tr_waited, waited,
 };
 use crate::TorchError;
 use crate::ffi::{At, at, check, pointers, tensor};
@@ -87,6 +88,11 @@ impl Links {
     pub(in crate::ranks) fn cut(&self) {
         // SAFETY: a live handle; made to be called beside other calls.
         unsafe { tr_links_cut(self.0.as_ptr()) }
+    }
+
+    pub(in crate::ranks) fn waited(&self) -> Duration {
+        // SAFETY: a live handle; the number is atomic.
+        Duration::from_nanos(unsafe { tr_waited(self.0.as_ptr()) }.unsigned_abs())
     }
 
     pub(in crate::ranks) fn begin_tick(&self, word: &[i64]) -> Result<Tick, Failure> {

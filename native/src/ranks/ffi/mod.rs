@@ -47,6 +47,7 @@ unsafe extern "C" {
         peer: *mut c_int,
     ) -> *mut c_char;
     fn tr_links_cut(links: Handle);
+    fn tr_waited(links: Handle) -> i64;
     fn tr_links_free(links: Handle);
     fn tr_tick_begin(links: Handle, word: *const i64, n: usize, out: *mut Handle, peer: *mut c_int) -> *mut c_char;
     fn tr_tick_ready(tick: Handle) -> c_int;

@@ -1,5 +1,7 @@
 //! Why something could not be written to a prefix, or read from it.
 
+use std::io;
+
 use object_store::Error;
 
 use crate::bucket::verdict::{Verdict, chain, judge};
@@ -18,6 +20,8 @@ pub enum PrefixFailure {
     Missing,
     /// The object is another one than was expected, or is there already.
     Conflict,
+    /// There is no room for it.
+    Full,
     /// The store cannot do this.
     Refused,
     /// What was to be written could not be read, or is not what its checksum says.
@@ -44,6 +48,7 @@ impl PrefixError {
         let kind = match error {
             Error::AlreadyExists { .. } => PrefixFailure::Conflict,
             Error::NotImplemented { .. } => PrefixFailure::Refused,
+            other if says_full(other) => PrefixFailure::Full,
             other => match judge(other) {
                 Verdict::Retry(RetryReason::Throttled) => PrefixFailure::Throttled,
                 Verdict::Retry(_) => PrefixFailure::Away,
@@ -59,10 +64,34 @@ impl PrefixError {
             detail: chain(error),
         }
     }
+}
 
-    /// Whether the same may succeed after a while.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
-        matches!(self.kind, PrefixFailure::Away | PrefixFailure::Throttled | PrefixFailure::Denied)
+/// Whether a disk or a quota is full.
+fn says_full(error: &Error) -> bool {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
+    let mut kinds = causes.filter_map(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind);
+    kinds.any(|kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_failures() {
+        let of = |kind: io::ErrorKind| {
+            let source = Box::new(io::Error::from(kind));
+            PrefixError::of(
+                &Error::Generic {
+                    store: "LocalFileSystem",
+                    source,
+                },
+                "x".into(),
+            )
+            .kind
+        };
+        assert_eq!(of(io::ErrorKind::StorageFull), PrefixFailure::Full);
+        assert_eq!(of(io::ErrorKind::QuotaExceeded), PrefixFailure::Full);
+        assert_ne!(of(io::ErrorKind::PermissionDenied), PrefixFailure::Full);
     }
 }

@@ -1,6 +1,7 @@
 //! How many pixels of each class the maps of a set hold.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::{MEMBER, MapOptions};
 use crate::bucket::manifest::MapClasses;
@@ -10,13 +11,16 @@ use crate::types::UNLABELLED;
 #[derive(Debug, Clone, Default)]
 pub(in crate::pack) struct MapCounts {
     pixels: BTreeMap<i16, u64>,
+    /// The first file that holds each class, in the order of packing.
+    first: BTreeMap<i16, PathBuf>,
 }
 
 impl MapCounts {
-    /// Takes in the pixels of one map by their classes.
-    pub(in crate::pack) fn add(&mut self, map: &BTreeMap<i16, u64>) {
+    /// Takes in the pixels of one map by their classes; `file` is where it was read.
+    pub(in crate::pack) fn add(&mut self, map: &BTreeMap<i16, u64>, file: &Path) {
         for (class, pixels) in map {
             *self.pixels.entry(*class).or_default() += pixels;
+            self.first.entry(*class).or_insert_with(|| file.to_owned());
         }
     }
 
@@ -54,8 +58,19 @@ impl MapCounts {
     }
 }
 
-/// What a person should know about the maps of both sets, one sentence each.
-pub(in crate::pack) fn notes(maps: [Option<&MapClasses>; 2], unused: &(u64, Vec<String>)) -> Vec<String> {
+/// The first map of each number beyond the list of classes, that of training before that of validation; none where no list was given.
+pub(in crate::pack) fn first_beyond(of: &MapOptions, sets: [&MapCounts; 2]) -> BTreeMap<String, String> {
+    let mut first = BTreeMap::new();
+    for (class, file) in sets.into_iter().flat_map(|set| &set.first) {
+        if !of.classes.is_empty() && usize::try_from(*class).is_ok_and(|class| class >= of.classes.len()) {
+            first.entry(class.to_string()).or_insert_with(|| file.display().to_string());
+        }
+    }
+    first
+}
+
+/// What a person should know about the maps of both sets, one sentence each; `first` is that of [`first_beyond`].
+pub(in crate::pack) fn notes(maps: [Option<&MapClasses>; 2], first: &BTreeMap<String, String>, unused: &(u64, Vec<String>)) -> Vec<String> {
     let mut notes = vec![];
     let sets = maps.into_iter().flatten();
     let mut beyond = BTreeMap::<&str, u64>::new();
@@ -63,10 +78,11 @@ pub(in crate::pack) fn notes(maps: [Option<&MapClasses>; 2], unused: &(u64, Vec<
         *beyond.entry(class).or_default() += pixels;
     }
     if !beyond.is_empty() {
+        let place = |class: &str| first.get(class).map_or_else(String::new, |file| format!(", first in {file}"));
         let listed: Vec<String> = beyond
             .iter()
             .take(12)
-            .map(|(class, pixels)| format!("{class} ({pixels} pixels)"))
+            .map(|(class, pixels)| format!("{class} ({pixels} pixels{})", place(class)))
             .collect();
         notes.push(format!(
             "label maps hold numbers beyond the list of classes, and nothing is learnt from those pixels: {}",

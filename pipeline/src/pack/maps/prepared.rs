@@ -1,7 +1,7 @@
 //! The map of one image: read, checked against the image, and changed as the image was.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::MapOptions;
 use crate::decode::{Header, LabelMap, Limits};
@@ -15,6 +15,8 @@ pub(in crate::pack) struct PreparedMap {
     pub(in crate::pack) bytes: Vec<u8>,
     /// Pixels of each class that it holds.
     pub(in crate::pack) counts: BTreeMap<i16, u64>,
+    /// Where it was read.
+    pub(in crate::pack) file: PathBuf,
 }
 
 /// Reads the map of an image with this header and changes it as the image was.
@@ -49,6 +51,7 @@ pub(in crate::pack) fn prepare(
     Ok(PreparedMap {
         bytes: if became.as_it_was { bytes } else { map.to_png(of.ignore) },
         counts,
+        file: path.to_owned(),
     })
 }
 

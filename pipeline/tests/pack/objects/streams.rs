@@ -1,16 +1,10 @@
 //! What a stream makes of packed objects.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
-use splitmask_pipeline::config::{DataConfig, PipelineConfig};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::decode::{ObjectReading, Objects};
-use splitmask_pipeline::metrics::{ObjectFate, PipelineMetrics};
-use splitmask_pipeline::request::{IMAGE, ObjectRequest, SampleRequest, ScaleJitter, ViewRequest};
-use splitmask_pipeline::run::{Dataset, Making, Order};
-use splitmask_pipeline::sample::ViewMode;
-use splitmask_pipeline::types::Batch;
+use splitmask_pipeline::metrics::ObjectFate;
+use splitmask_pipeline::request::{IMAGE, ObjectRequest, ScaleJitter, ViewRequest};
 
 use super::*;
 
@@ -121,22 +115,11 @@ fn a_stream_reads_objects_where_they_are_asked_for_and_counts_what_has_none() {
     })
     .unwrap();
     let first = |place: &str, request: &Arc<SampleRequest>, objects: &str| {
-        let url = dir.path().join(place).join("train").display().to_string();
         let data = DataConfig {
-            failure_budget: 1.0,
             objects: objects.into(),
             ..DataConfig::default()
         };
-        let dataset = Dataset::open(&url, &data, &PipelineConfig::default(), PipelineMetrics::default()).unwrap();
-        let making = Making {
-            order: Order::Sequential,
-            request,
-            mode: ViewMode::Eval { crop_ratio: 1.0 },
-            batch: 64,
-            seed: 0,
-            tokenizer: None,
-        };
-        dataset.make(making).unwrap().next().expect("a batch, or why there is none")
+        first_batch(&dir.path().join(place), data, request)
     };
     let batch = first("out", &request(), "objects.json").unwrap();
     assert_eq!((batch.len, batch.object_offsets.len(), batch.objects.len()), (60, 61, 90));

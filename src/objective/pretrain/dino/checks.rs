@@ -145,10 +145,16 @@ impl DinoConfig {
     /// What is allowed and probably not meant.
     pub(super) fn odd(&self, at: &Scope<'_>) -> Vec<String> {
         let mut odd = self.odd_options();
-        let (batch, prototypes) = (at.batch, self.prototypes);
-        if prototypes > batch.saturating_mul(PROTOTYPES_PER_IMAGE) {
+        let batch = at.batch;
+        let of_patches = if self.learns_patches() && self.separate_heads {
+            self.ibot_prototypes
+        } else {
+            0
+        };
+        let outputs = [("objective.prototypes", self.prototypes), ("objective.ibot_prototypes", of_patches)];
+        for (key, prototypes) in outputs.into_iter().filter(|(_, k)| *k > batch.saturating_mul(PROTOTYPES_PER_IMAGE)) {
             odd.push(format!(
-                "objective.prototypes = {prototypes} is more than {PROTOTYPES_PER_IMAGE} for each of the {batch} images of a batch, the share of the \
+                "{key} = {prototypes} is more than {PROTOTYPES_PER_IMAGE} for each of the {batch} images of a batch, the share of the \
                  published recipe: outputs that no image uses hold the loss at ln K; 1024 to 8192 suit small batches and sets"
             ));
         }

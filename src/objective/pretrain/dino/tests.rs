@@ -194,6 +194,12 @@ fn what_probably_is_not_meant_is_told() {
     let d = DinoConfig::default();
     assert_eq!(told(&d, 512, 0.8), [""; 0]);
     assert!(told(&d, 128, 0.8)[0].contains("objective.prototypes = 65536"));
+    let patches = DinoConfig {
+        prototypes: 1024,
+        ibot_prototypes: 65_536,
+        ..DinoConfig::of_dinov2()
+    };
+    assert!(told(&patches, 128, 0.8)[0].starts_with("objective.ibot_prototypes = 65536 is more than 128"));
     assert!(told(&d, 512, 0.0)[0].contains("augment.colour.jitter"));
     let warm = DinoConfig {
         teacher_temperature: 0.09,

@@ -4,6 +4,7 @@ use splitmask_pipeline::request::IMAGE;
 use splitmask_pipeline::types::{Object, ObjectMask};
 use tch::Tensor;
 use tch::nn::Path;
+use torch_ext::ranks::Reduce;
 use torch_ext::send;
 
 use super::{DetectConfig, KIND};
@@ -150,20 +151,25 @@ impl Objective for Detector {
             total += loss * weight;
             terms.push((name, loss.detach()));
         }
-        let share = |part: usize, whole: usize| part as f32 / (whole as f32).max(1.0);
-        let a_picture = |number: usize| number as f32 / x.len as f32;
-        let background = losses.regions[0] - losses.regions[1];
+        let [[_, object_anchors], [regions, object_regions]] = [losses.anchors, losses.regions];
+        let pictures = x.len as usize;
         let counted = [
-            ("background_regions", share(background, losses.regions[0])),
-            ("object_anchors", a_picture(losses.anchors[1])),
-            ("object_regions", a_picture(losses.regions[1])),
-            ("objects", a_picture(counts.marked)),
-            ("unknown_class_objects", share(counts.unknown, counts.marked)),
-            ("objects_without_mask", share(counts.without_mask, counts.marked)),
+            ("background_regions", regions - object_regions, regions),
+            ("object_anchors", object_anchors, pictures),
+            ("object_regions", object_regions, pictures),
+            ("objects", counts.marked, pictures),
+            ("unknown_class_objects", counts.unknown, counts.marked),
+            ("objects_without_mask", counts.without_mask, counts.marked),
         ];
-        let values = send(&counted.map(|(_, value)| value), &[counted.len() as i64], total.device())?;
+        let sent = |numbers: [usize; 6]| send(&numbers.map(|n| n as f32), &[6], total.device());
+        let (parts, wholes) = (sent(counted.map(|(_, part, _)| part))?, sent(counted.map(|(_, _, whole)| whole))?);
+        // Of several ranks each divides by the mean of all ranks' wholes, as in the losses; where there are none, there are no parts.
+        if let Some(ranks) = ctx.training() {
+            ranks.all_reduce(&[(&wholes, Reduce::Mean)])?;
+        }
+        let values = parts / wholes.clamp_min(1e-6);
         let mut stats = vec![("region_accuracy", losses.class_accuracy.detach())];
-        stats.extend((0..).zip(counted).map(|(n, (name, _))| (name, values.get(n))));
+        stats.extend((0..).zip(counted).map(|(n, (name, ..))| (name, values.get(n))));
         Ok(Losses {
             stats,
             total,
@@ -209,6 +215,12 @@ impl Objective for Detector {
 
     fn is_class_head(&self, name: &str) -> bool {
         name.starts_with("roi_heads.box_predictor.") || name.starts_with("roi_heads.mask_predictor.mask_fcn_logits.")
+    }
+
+    fn is_head(&self, name: &str) -> bool {
+        ["neck.", "pyramid.", "rpn.", "roi_heads."]
+            .iter()
+            .any(|part| name.starts_with(part))
     }
 
     fn pictures(&self, x: &StepInput) -> Result<Vec<Sheet>, ObjectiveError> {

@@ -112,6 +112,7 @@ fn pass_of(spec: &TrainerSpec, micro_batches: usize, sent: Option<&SentBatch>) -
         words: None,
         sent,
         peers: None,
+        rank: 0,
     };
     let scalars = pass.gradients(&batch(), |_| {}).unwrap().scalars;
     let trained = vars.variables().into_iter().filter(|(_, t)| t.requires_grad());
