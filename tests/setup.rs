@@ -108,8 +108,14 @@ fn a_part_that_breaks_is_told_and_the_others_go_on() {
         std::fs::copy(Path::new(SOURCE).join("setup/gpu").join(file), folder.path().join(file)).unwrap();
     }
     std::fs::write(folder.path().join("commit"), "none\n").unwrap();
+    std::fs::write(folder.path().join("broken"), "#!/bin/sh\necho broken >&2\nexit 3\n").unwrap();
     for program in ["splitmask", "parity"] {
-        std::fs::write(folder.path().join(program), "#!/bin/sh\necho broken >&2\nexit 3\n").unwrap();
+        // Another process writes what is executed: see `install_program` of tests/installation.
+        let copied = Command::new("cp")
+            .arg(folder.path().join("broken"))
+            .arg(folder.path().join(program))
+            .status();
+        assert!(copied.unwrap().success());
     }
     let checked = Command::new("bash")
         .arg(folder.path().join("run.sh"))

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{SPLITMASK, cache, done, file, names, said};
+use super::{SPLITMASK, cache, done, file, install_program, names, said};
 
 fn text(path: &str) -> String {
     fs::read_to_string(file(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
@@ -150,9 +149,9 @@ fn systemd_knows_every_key_of_the_unit_and_a_misspelt_one_is_found() {
 fn batch(srun: &str, restarts: &str, signal: bool) -> (Option<i32>, String, String) {
     let dir = tempfile::tempdir().unwrap();
     let tool = |name: &str, script: &str| {
-        let path = dir.path().join(name);
-        fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let source = dir.path().join(format!("{name}.sh"));
+        fs::write(&source, format!("#!/bin/bash\n{script}\n")).unwrap();
+        install_program(&source, &dir.path().join(name));
     };
     let asked = dir.path().join("asked");
     tool("srun", &format!("echo srun \"$@\"; {srun}"));
@@ -211,7 +210,7 @@ fn a_container_waits_for_its_ranks_to_stop() {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("splitmask");
     // A process is known by the name of its program's file.
-    fs::copy("/bin/bash", &program).unwrap();
+    install_program(Path::new("/bin/bash"), &program);
     let rank = || {
         Command::new(&program)
             .args(["-c", "trap 'sleep 0.5; exit 75' TERM; while true; do sleep 0.05; done"])

@@ -32,6 +32,14 @@ fn said(output: &Output) -> String {
     )
 }
 
+/// Copies `from` to `to` as a file that can be executed.
+///
+/// Another process writes it, because the kernel refuses to execute a file that is open for writing anywhere ("Text file busy"): a process that another
+/// test starts at that moment holds a copy of every file that this one has open, until it executes its own program.
+fn install_program(from: &Path, to: &Path) {
+    done(Command::new("install").args(["-m", "755"]).arg(from).arg(to));
+}
+
 /// A file of the repository.
 fn file(path: &str) -> PathBuf {
     Path::new(SOURCE).join(path)

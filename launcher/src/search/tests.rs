@@ -1,5 +1,4 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
@@ -15,11 +14,19 @@ fn torch(folder: &Path, version: &str) {
 }
 
 /// An interpreter that answers `answer` whatever it is asked.
+///
+/// Another process writes the file that is executed: were it open for writing here, a process that another test starts at that moment would hold it
+/// open too, and the kernel would refuse to execute it ("Text file busy").
 fn python(bin: &Path, answer: &str) {
     fs::create_dir_all(bin).unwrap();
-    let path = bin.join("python3");
-    fs::write(&path, format!("#!/bin/sh\n{answer}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let source = bin.join("python3.sh");
+    fs::write(&source, format!("#!/bin/sh\n{answer}\n")).unwrap();
+    let installed = Command::new("install")
+        .args(["-m", "755"])
+        .arg(source)
+        .arg(bin.join("python3"))
+        .status();
+    assert!(installed.unwrap().success());
 }
 
 fn at(prefix: &Path) -> Surroundings {
