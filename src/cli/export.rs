@@ -16,7 +16,7 @@ use crate::exit::{CliError, ExitCode};
 use crate::export::{
     self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Picture, PixelClasses, Verified, Weights,
 };
-use crate::objective::{ClassesOf, Kind, Pool};
+use crate::objective::{ClassesOf, Kind, Pool, Start};
 use crate::signals;
 use crate::trainer::metrics_log::MetricsLog;
 
@@ -274,6 +274,11 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
         objective_doc: format!("{} ({})", kind.doc, kind.reference),
         data: config.data.train.clone(),
         fraction: config.data.fraction,
+        init_from: config.run.init_from.clone(),
+        frozen: match config.objective.start() {
+            Start::Pretrained(setting) => Some(setting),
+            Start::Any | Start::BetterPretrained => None,
+        },
         codebook: progress.codebook.clone(),
         weights,
         config_sha256: config.sha256(),

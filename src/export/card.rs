@@ -47,6 +47,10 @@ pub struct Card {
     pub data: String,
     /// Share of them that was used.
     pub fraction: f64,
+    /// The folder whose weights the run began with (`run.init_from`); empty = drawn ones.
+    pub init_from: String,
+    /// The setting by which the encoder kept those weights, where it did.
+    pub frozen: Option<&'static str>,
     /// Hex SHA-256 of the codebook of visual words.
     pub codebook: String,
     /// Which weights.
@@ -141,6 +145,7 @@ impl Card {
                     share => format!("`{}`, {} % of it", self.data, 100.0 * share),
                 },
             ),
+            ("began with", self.start()),
             ("steps", format!("{} of batch {}", self.step, self.batch)),
             ("images seen", self.images.to_string()),
             ("seed", self.seed.to_string()),
@@ -188,6 +193,18 @@ impl Card {
         };
         line(format!("`model.safetensors` {holds}"));
         out
+    }
+
+    /// The weights at the start, and whether the encoder's are still those.
+    fn start(&self) -> String {
+        let from = match self.init_from.as_str() {
+            "" => "drawn weights".to_owned(),
+            folder => format!("`{folder}`"),
+        };
+        let kept = self.frozen.map_or_else(String::new, |setting| {
+            format!("; the encoder kept those weights, only what stands beside it learnt (`{setting}`)")
+        });
+        format!("{from}{kept}")
     }
 
     /// What an encoder without a head is, and where that head is with which it learnt.

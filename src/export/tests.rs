@@ -76,6 +76,8 @@ fn card() -> Card {
         objective_doc: "split".into(),
         data: "shards".into(),
         fraction: 1.0,
+        init_from: String::new(),
+        frozen: None,
         codebook: "c0de".into(),
         weights: Weights::Raw,
         config_sha256: "abc".into(),

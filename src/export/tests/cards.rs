@@ -92,3 +92,25 @@ fn a_card_says_whether_labels_were_seen_and_what_was_left_out() {
         }
     }
 }
+
+#[test]
+fn a_card_tells_what_a_run_began_with_and_whether_its_encoder_kept_that() {
+    let _turn = crate::tensor::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let told = |name: &str, init_from: &str, frozen| {
+        let card = Card {
+            init_from: init_from.into(),
+            frozen,
+            ..card()
+        };
+        let text = exported(&card, &dir.path().join(name), false);
+        text.lines().find(|line| line.starts_with("| began with |")).unwrap().to_owned()
+    };
+    assert_eq!(told("drawn", "", None), "| began with | drawn weights |");
+    assert_eq!(told("tuned", "runs/x", None), "| began with | `runs/x` |");
+    let frozen = told("frozen", "runs/x", Some("objective.freeze = \"encoder\""));
+    assert!(
+        frozen.contains("`runs/x`; the encoder kept those weights") && frozen.contains("freeze"),
+        "{frozen}"
+    );
+}
