@@ -8,8 +8,8 @@ mod mirror;
 mod observe;
 mod pause;
 mod reload;
+mod trainer;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -30,16 +30,15 @@ use super::pending_reload::Pending;
 use super::progress::Progress;
 use super::settings::Settings;
 use super::systemd::ServiceManager;
-use super::train::{Train, panicked};
-use super::transaction::{self, Action, End, Transaction};
+use super::train::Train;
+use super::transaction::{self, Action, Transaction};
 use super::watchdog::Watchdog;
-use crate::config::{Change, Config, Source};
+use crate::config::{Change, Source};
 use crate::exit::{CliError, ExitCode};
 use crate::mirror::Mirror;
 use crate::signals::{Signal, StopRequests};
 use crate::telemetry::metrics::{RunFile, TrainMetrics};
-use crate::trainer::control::{Command, Failure, Outcome, Reply, Status, StatusBoard};
-use crate::trainer::spec::TrainerSpec;
+use crate::trainer::control::{Command, Outcome, Reply, Status, StatusBoard};
 
 /// Longest pause between two looks at status, watchdog and deadline.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -312,76 +311,6 @@ impl<T: Train> Supervisor<T> {
                 }
             }
         }
-    }
-
-    /// Starts a trainer thread. Its last act is [`Event::TrainerEnded`].
-    fn spawn(&mut self, settings: Settings) {
-        let config = Arc::clone(&settings.config);
-        {
-            let mut status = held(&self.parts.status);
-            *status = Status {
-                step: status.step,
-                total_steps: config.optim.total_steps,
-                ..Status::default()
-            };
-        }
-        self.ready = false;
-        self.built_with = settings;
-        let (commands, inbox) = channel();
-        self.commands = commands;
-        self.hold_new_trainer();
-        let spec = self.trainer_spec(&config);
-        let (train, status, events) = (
-            Arc::clone(&self.parts.train),
-            Arc::clone(&self.parts.status),
-            self.parts.events.clone(),
-        );
-        let body = move || {
-            let result = std::panic::catch_unwind(AssertUnwindSafe(|| train(spec, inbox, status)));
-            let _ = events.send(Event::TrainerEnded(result.unwrap_or_else(|panic| Err(panicked(&*panic)))));
-        };
-        if let Err(e) = std::thread::Builder::new().name("trainer".into()).stack_size(16 << 20).spawn(body) {
-            self.end = Some(Err(CliError::internal("no trainer thread", &e)));
-        }
-    }
-
-    /// What a trainer is built from: the config, and the lock by which it recognises its folder.
-    pub(super) fn trainer_spec(&self, config: &Config) -> TrainerSpec {
-        TrainerSpec {
-            lock: self.parts.lock.as_ref().map(|lock| lock.held().clone()),
-            ..config.trainer_spec()
-        }
-    }
-
-    fn trainer_ended(&mut self, result: Result<Outcome, Failure>) {
-        let end = match &result {
-            Ok(Outcome::Finished { .. }) => {
-                self.accept();
-                End::Finished
-            }
-            Ok(Outcome::Stopped { .. }) => End::Stopped,
-            Err(failure) if failure.away && self.may_wait() => End::Away,
-            Err(failure) if failure.error.code == ExitCode::Io => End::Disk,
-            Err(_) => End::Failed,
-        };
-        self.last = Some(result.map_err(|failure| self.why_it_ended(failure)));
-        if let Some(Err(e)) = &self.last {
-            let why = e.message.clone();
-            if end == End::Away {
-                self.bucket_says.clone_from(&why);
-            }
-            if self.pending.is_some() && self.draining.is_none() {
-                tracing::warn!(error = why, "the trainer ended during a reload");
-                self.blame_in_words(&why);
-            }
-        }
-        self.happens(transaction::Event::Ended(end));
-    }
-
-    /// A run that has a checkpoint, or is given up only after its retry budget, may wait for its bucket.
-    fn may_wait(&self) -> bool {
-        let budget = Duration::from_secs_f64(self.parts.settings.config.pipeline.retry_budget_s);
-        self.accepted || self.parts.from.is_some() || self.began.elapsed() < budget
     }
 
     pub(super) fn is_draining(&self) -> bool {
