@@ -31,6 +31,15 @@ fn trace(ground: &Ground, run: &str, world: usize, more: &[&str]) -> Vec<Value> 
     trace
 }
 
+/// The lines without one of their numbers.
+fn without(lines: &[Value], key: &str) -> Vec<Value> {
+    let mut lines = lines.to_vec();
+    for line in &mut lines {
+        line.as_object_mut().unwrap().remove(key);
+    }
+    lines
+}
+
 /// One config gives one training, up to the rounding of sums: losses, norms, accuracies and which words came, so the same images.
 #[test]
 fn any_number_of_ranks_and_parts_trains_what_one_process_trains() {
@@ -81,19 +90,25 @@ fn what_looks_at_several_images_looks_at_those_of_all_ranks() {
         ("classify", "classify", "rand_augment = 0.0\n".to_owned(), vec![(2, 1)]),
     ] {
         std::fs::write(ground.config(), with_objective(&ground, kind, &more)).unwrap();
+        // From step to step the rounding of f32 grows where heads have BatchNorm: at a rate of 1e-3 to 3e-5 of a loss and 2e-4 of the gradient's norm by
+        // step 20, where the others stay below 2e-6.
+        let with_batch_norm = ["moco-v3", "simclr"].contains(&name);
+        let rate = if with_batch_norm { "optim.lr=1e-4" } else { "optim.lr=1e-3" };
         let of = |world: usize, parts: usize| {
             let run = format!("{name}-{world}-{parts}");
-            trace(&ground, &run, world, &[&format!("train.accumulate={parts}")])
+            trace(&ground, &run, world, &[&format!("train.accumulate={parts}"), rate])
         };
         // How far class tokens spread is a number of each part.
         let mut alone = BTreeMap::new();
         for (world, parts) in each {
             let want = alone.entry(parts).or_insert_with(|| of(1, parts));
             let have = of(world, parts);
-            // What one rank's statistics alone would give is another number at once. From step to step the rounding of f32 grows where heads have
-            // BatchNorm: by step 20 to 3e-5 of a loss and 2e-4 of the gradient's norm, where the others stay below 2e-6.
-            close(&want[..3], &have[..3], 1e-5);
-            close(want, &have, if ["moco-v3", "simclr"].contains(&name) { 1e-3 } else { 1e-5 });
+            if with_batch_norm {
+                close(want, &have, 1e-4);
+                close(&without(want, "grad_norm"), &without(&have, "grad_norm"), 1e-5);
+            } else {
+                close(want, &have, 1e-5);
+            }
         }
     }
 }
