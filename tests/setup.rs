@@ -90,6 +90,7 @@ fn the_check_of_a_gpu_runs_to_its_end_on_a_cpu() {
     assert_eq!(part("ranks")["steps"], 4, "{text}");
     assert!(part("pipeline")["images_per_second"]["batch"].as_f64().unwrap() > 0.0, "{text}");
     assert!(part("steps")[0]["ours"]["ms"].as_f64().unwrap() > 0.0, "{text}");
+    assert!(part("steps")[0]["calls"]["calls"].as_f64().unwrap() > 100.0, "{text}");
     assert!(part("run")["images_per_second"].as_f64().unwrap() > 0.0, "{text}");
     for gpu_only in ["memory", "largest"] {
         assert!(found["parts"][gpu_only]["skipped"].is_string(), "{text}");
@@ -100,22 +101,56 @@ fn the_check_of_a_gpu_runs_to_its_end_on_a_cpu() {
     );
 }
 
-/// What breaks costs its own part alone.
-#[test]
-fn a_part_that_breaks_is_told_and_the_others_go_on() {
+/// A folder with the check's own scripts.
+fn check_alone() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in ["run.sh", "check.py"] {
         std::fs::copy(Path::new(SOURCE).join("setup/gpu").join(file), folder.path().join(file)).unwrap();
     }
     std::fs::write(folder.path().join("commit"), "none\n").unwrap();
-    std::fs::write(folder.path().join("broken"), "#!/bin/sh\necho broken >&2\nexit 3\n").unwrap();
+    folder
+}
+
+/// Writes a file that is executed later. Another process does it: see `install_program` of tests/installation.
+fn write_program(path: &Path, text: &str) {
+    let source = path.with_extension("text");
+    std::fs::write(&source, text).unwrap();
+    assert!(Command::new("cp").arg(source).arg(path).status().unwrap().success());
+}
+
+/// A program that hangs is ended when the time is over, with the programs that it began.
+#[test]
+fn a_check_ends_with_its_time_and_leaves_nothing_behind() {
+    let folder = check_alone();
+    let length = format!("61.{}", std::process::id());
+    write_program(&folder.path().join("parity"), "#!/bin/sh\nexit 3\n");
+    write_program(
+        &folder.path().join("splitmask"),
+        &format!("#!/bin/sh\n[ $1 = bench ] || exit 0\nsleep {length} &\nsleep {length}\n"),
+    );
+    let began = std::time::Instant::now();
+    let checked = Command::new("bash")
+        .arg(folder.path().join("run.sh"))
+        .env("LIBTORCH", folder.path())
+        .envs([("DEVICE", "cpu"), ("TINY", "1"), ("PYTHON", "python3"), ("BUDGET", "4")])
+        .env_remove("OUT")
+        .output()
+        .expect("bash runs");
+    assert!(began.elapsed().as_secs() < 40, "{:?}\n{}", began.elapsed(), said(&checked));
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/gpu_check.json")).unwrap()).unwrap();
+    let text = said(&checked);
+    assert!(found["parts"]["steps"]["error"].as_str().unwrap().contains("timed out"), "{text}");
+    assert_eq!(found["parts"]["largest"]["skipped"], "the 4 s were over", "{text}");
+    let left = Command::new("pgrep").args(["-f", &format!("sleep {length}")]).output();
+    assert_eq!(String::from_utf8_lossy(&left.unwrap().stdout), "", "{text}");
+}
+
+/// What breaks costs its own part alone.
+#[test]
+fn a_part_that_breaks_is_told_and_the_others_go_on() {
+    let folder = check_alone();
     for program in ["splitmask", "parity"] {
-        // Another process writes what is executed: see `install_program` of tests/installation.
-        let copied = Command::new("cp")
-            .arg(folder.path().join("broken"))
-            .arg(folder.path().join(program))
-            .status();
-        assert!(copied.unwrap().success());
+        write_program(&folder.path().join(program), "#!/bin/sh\necho broken >&2\nexit 3\n");
     }
     let checked = Command::new("bash")
         .arg(folder.path().join("run.sh"))

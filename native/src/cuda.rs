@@ -49,7 +49,10 @@ pub fn load_cuda() -> Result<usize, CudaUnavailable> {
         if !path.exists() {
             return Err(CudaUnavailable::NotInstalled(path));
         }
-        open_globally(&path).map_err(|reason| CudaUnavailable::DoesNotLoad { path, reason })?;
+        // libtorch would take TF32 for convolutions unless it is told: only a training that asks for it gets it (`set_arithmetic`).
+        open_globally(&path)
+            .and_then(|()| ffi::set_arithmetic(false, false).map_err(|e| e.to_string()))
+            .map_err(|reason| CudaUnavailable::DoesNotLoad { path, reason })?;
     }
     if !tch::Cuda::is_available() {
         return Err(CudaUnavailable::NoDevice);
@@ -60,34 +63,53 @@ pub fn load_cuda() -> Result<usize, CudaUnavailable> {
         .ok_or(CudaUnavailable::NoDevice)
 }
 
-/// PCI address of the device that libtorch calls `cuda:index`, such as `0000:3b:00.0`: CUDA's numbers are an order of its own, of the devices that the
-/// process is shown, in which its driver API counts too. `None` without such a device.
+/// What NVIDIA's driver tells of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CudaDevice {
+    /// Such as `NVIDIA H100 80GB HBM3`.
+    pub name: String,
+    /// PCI address, such as `0000:3b:00.0`.
+    pub pci_address: String,
+    /// Bytes of its memory.
+    pub memory: u64,
+}
+
+/// The device that libtorch calls `cuda:index`: CUDA's numbers are an order of its own, of the devices that the process is shown, in which its driver
+/// API counts too. `None` without such a device.
 #[must_use]
 #[expect(
     unsafe_code,
-    reason = "the driver's library is opened, and three of its functions are called with the types that NVIDIA's documentation gives them"
+    reason = "the driver's library is opened, and five of its functions are called with the types that NVIDIA's documentation gives them"
 )]
-pub fn cuda_pci_address(index: usize) -> Option<String> {
+pub fn cuda_device(index: usize) -> Option<CudaDevice> {
     use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
     type Init = unsafe extern "C" fn(c_uint) -> c_int;
     type Get = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
-    type Address = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
+    type Text = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
+    type Memory = unsafe extern "C" fn(*mut usize, c_int) -> c_int;
     let index = c_int::try_from(index).ok()?;
-    let (mut device, mut text) = (0, [0u8; 32]);
+    let (mut device, mut memory, mut name, mut address) = (0, 0, [0u8; 128], [0u8; 32]);
     // SAFETY: where CUDA is used, its runtime has opened this library before.
     let driver = unsafe { Library::open(Some("libcuda.so.1"), RTLD_NOW | RTLD_LOCAL) }.ok()?;
     // A driver that has begun has threads of its own, so its library must stay.
     let driver = std::mem::ManuallyDrop::new(driver);
-    // SAFETY: the functions have these types, the places live across the calls, and the text has the room that is said.
+    // SAFETY: the functions have these types, the places live across the calls, and the texts have the room that is said.
     let answers = unsafe {
         [
             driver.get::<Init>(b"cuInit\0").ok()?(0),
             driver.get::<Get>(b"cuDeviceGet\0").ok()?(&raw mut device, index),
-            driver.get::<Address>(b"cuDeviceGetPCIBusId\0").ok()?(text.as_mut_ptr().cast(), 32, device),
+            driver.get::<Text>(b"cuDeviceGetName\0").ok()?(name.as_mut_ptr().cast(), 128, device),
+            driver.get::<Text>(b"cuDeviceGetPCIBusId\0").ok()?(address.as_mut_ptr().cast(), 32, device),
+            driver.get::<Memory>(b"cuDeviceTotalMem_v2\0").ok()?(&raw mut memory, device),
         ]
     };
-    let address = CStr::from_bytes_until_nul(&text).ok()?.to_str().ok()?;
-    (answers == [0; 3]).then(|| address.to_lowercase())
+    let text = |bytes: &[u8]| Some(CStr::from_bytes_until_nul(bytes).ok()?.to_str().ok()?.to_owned());
+    (answers == [0; 5]).then_some(())?;
+    Some(CudaDevice {
+        name: text(&name)?,
+        pci_address: text(&address)?.to_lowercase(),
+        memory: memory as u64,
+    })
 }
 
 #[expect(

@@ -21,7 +21,7 @@ use tch::{Device, Tensor};
 pub use arithmetic::{Arithmetic, in_whole_f32, set_arithmetic};
 pub use aside::aside;
 pub use calls::{CallCount, Calls, LaunchCount, Launches};
-pub use cuda::{CudaUnavailable, cuda_pci_address, library_path, load_cuda};
+pub use cuda::{CudaDevice, CudaUnavailable, cuda_device, library_path, load_cuda};
 pub use memory::{CudaMemory, cuda_empty_cache, cuda_memory};
 pub use recompute::recomputed;
 pub use send::{Plain, send};

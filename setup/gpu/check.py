@@ -12,21 +12,39 @@ TINY = bool(os.environ.get("TINY"))
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 GPU = DEVICE.startswith("cuda")
 IMAGE = 64 if TINY else 224
-# Seconds for everything; a part that would begin later is left out, and told.
-BUDGET = 350
+# Seconds for everything; a part that would begin later is left out, and told, and what runs then is ended.
+BUDGET = float(os.environ.get("BUDGET", 350))
 BEGAN = time.monotonic()
+# Results of the parts that are done, by name.
+DONE = {}
 
 
 class Skipped(Exception):
     """A part that has nothing to measure here; says why."""
 
 
+def within(limit):
+    """`limit` seconds, or what is left for everything."""
+    return max(1.0, min(limit, BUDGET - (time.monotonic() - BEGAN)))
+
+
+def ended(command, limit, env=None):
+    """Exit status, stdout and stderr of a command; with the processes that it starts it is killed behind `limit` seconds."""
+    with subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}, start_new_session=True) as process:
+        try:
+            out, told = process.communicate(timeout=within(limit))
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, out, told
+
+
 def run(command, limit, env=None):
     """stdout and stderr of a command that must succeed within `limit` seconds."""
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=limit, env={**os.environ, **(env or {})})
-    if done.returncode != 0:
-        raise RuntimeError(f"{command[0]} ended with {done.returncode}: " + (done.stderr or done.stdout)[-2000:])
-    return done.stdout, done.stderr
+    status, out, told = ended(command, limit, env)
+    if status != 0:
+        raise RuntimeError(f"{command[0]} ended with {status}: " + (told or out)[-2000:])
+    return out, told
 
 
 def splitmask(*arguments, limit):
@@ -66,10 +84,14 @@ def train(path, limit, kill=signal.SIGTERM):
     """Trains for `limit` seconds, then sends `kill`; answers the log."""
     with subprocess.Popen(["./splitmask", "train", "--config", path], cwd=HERE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            _, log = process.communicate(timeout=limit)
+            _, log = process.communicate(timeout=within(limit))
         except subprocess.TimeoutExpired:
             process.send_signal(kill)
-            _, log = process.communicate(timeout=60)
+            try:
+                _, log = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
     if process.returncode not in (0, 75, -signal.SIGKILL):
         raise RuntimeError(f"train ended with {process.returncode}: {log[-2000:]}")
     return log
@@ -98,12 +120,12 @@ def parity():
     """The tests against PyTorch's numbers, on the device, in f32."""
     names = ["against_pytorch::", "mae::", "simclr::", "dino::", "dinov2::", "moco_v3::", "supervised::"]
     env = {"SPLITMASK_PARITY_DEVICE": DEVICE, "CARGO_MANIFEST_DIR": str(HERE), "RUST_BACKTRACE": "0"}
-    done = subprocess.run(["./parity", *names, "--test-threads=1"], cwd=HERE, capture_output=True, text=True, timeout=90, env={**os.environ, **env})
-    wrong = re.findall(r"^test (\S+) \.\.\. FAILED", done.stdout, re.M)
-    right = re.findall(r"^test (\S+) \.\.\. ok", done.stdout, re.M)
-    told = re.findall(r"^.*relative error.*$", done.stdout + done.stderr, re.M)
+    _, out, err = ended(["./parity", *names, "--test-threads=1"], 90, env)
+    wrong = re.findall(r"^test (\S+) \.\.\. FAILED", out, re.M)
+    right = re.findall(r"^test (\S+) \.\.\. ok", out, re.M)
+    told = re.findall(r"^.*relative error.*$", out + err, re.M)
     if wrong or not right:
-        raise RuntimeError(f"{len(wrong)} of {len(wrong) + len(right)} failed: {wrong}\n" + "\n".join(told[:10]) + done.stderr[-1000:])
+        raise RuntimeError(f"{len(wrong)} of {len(wrong) + len(right)} failed: {wrong}\n" + "\n".join(told[:10]) + err[-1000:])
     return {"passed": len(right), "tolerance": "1e-4 to 1e-3 relative, f32 with TF32 off" if GPU else "1e-6 to 1e-5 relative"}
 
 
@@ -140,11 +162,11 @@ def resumed(suffix, allowed, **change):
     train(config(whole, **small), 100)
     again = config(killed, **small)
     with subprocess.Popen(["./splitmask", "train", "--config", again], cwd=HERE, stderr=subprocess.DEVNULL) as process:
-        until = time.monotonic() + 90
+        until = time.monotonic() + within(90)
         while process.poll() is None and len(losses(killed)) < kill_behind:
             if time.monotonic() > until:
                 process.kill()
-                raise RuntimeError(f"the run took no {kill_behind} steps within 90 s")
+                raise RuntimeError(f"the run took no {kill_behind} steps in time")
             time.sleep(0.01)
         process.kill()
     at = max(losses(killed), default=0)
@@ -175,7 +197,7 @@ def ranks():
         for rank, log in enumerate(logs)
     ]
     try:
-        codes = [rank.wait(timeout=100) for rank in both]
+        codes = [rank.wait(timeout=within(100)) for rank in both]
     finally:
         for rank in both:
             rank.kill()
@@ -195,7 +217,8 @@ def memory():
     if not GPU:
         raise Skipped("a CPU's memory is not tried to its end")
     log = train(config("memory", train__batch=8192, train__accumulate=0, optim__total_steps=2, log__every_steps=1), 80)
-    told = [line for line in log.splitlines() if "micro-batch" in line]
+    # What the program says when it splits; the place where it looks how many parts there are says "micro-batch" too.
+    told = [line for line in log.splitlines() if "in more micro-batches" in line]
     if not told or not losses("memory"):
         raise RuntimeError("a batch of 8192 was neither split nor trained on: " + log[-1500:])
     return {"log": told[:3]}
@@ -209,6 +232,16 @@ def pipeline():
     return {"images_per_second": {level["level"]: round(level["ips"]) for level in levels}, "limit": levels[-1]["limit"]}
 
 
+# What `bench step` tells of a step, and what it counts in it.
+STEP = ("ms", "images_per_second", "mfu", "peak_memory_mb", "error")
+CALLS = ("calls", "host_waits", "kernels", "launches", "device_waits", "error")
+
+
+def measured_step(path, seconds, keys, *more):
+    row = json.loads(splitmask("bench", "step", path, "--seconds", seconds, *more, "--json", limit=60)[0])["steps"][0]
+    return {key: row.get(key) for key in keys}
+
+
 def steps():
     """A training step of ours beside PyTorch's, by model, batch and precision."""
     rows, seconds = [], 0.5 if TINY else 4
@@ -218,10 +251,14 @@ def steps():
         row = {"model": ours, "batch": batch, "precision": "bf16" if bf16 else "f32"}
         name = config("step", model__size=ours, train__batch=batch, train__precision=row["precision"], log__every_steps=10)
         try:
-            out, _ = splitmask("bench", "step", name, "--seconds", seconds, "--calls", "--json", limit=60)
-            row["ours"] = {key: json.loads(out)["steps"][0].get(key) for key in ("ms", "images_per_second", "mfu", "peak_memory_mb", "calls", "host_waits", "kernels", "launches", "device_waits", "error")}
+            row["ours"] = measured_step(name, seconds, STEP)
         except Exception as error:
             row["ours"] = {"error": str(error)[-500:]}
+        # Apart from the time, which is worth having without them.
+        try:
+            row["calls"] = measured_step(name, 0.5, CALLS, "--calls")
+        except Exception as error:
+            row["calls"] = {"error": str(error)[-500:]}
         command = [PYTHON, "splitmask_step.py", "--model", theirs, "--image", IMAGE, "--patch", 16, "--batch", batch, "--seconds", seconds, "--device", DEVICE, "--threads", 1 if TINY else 2]
         compiled = [False, True] if (ours, batch, bf16) == ("base", 128, True) else [False]
         for kind in compiled:
@@ -231,6 +268,9 @@ def steps():
                 row["compiled" if kind else "eager"] = {"ms": float(found[1]), "images_per_second": float(found[2]), "peak_memory_mb": float(found[3]) * 1.048576}
             except Exception as error:
                 row["compiled" if kind else "eager"] = {"error": str(error)[-500:]}
+        for kind in ("eager", "compiled"):
+            if row.get(kind, {}).get("images_per_second") and row["ours"].get("mfu"):
+                row[kind]["mfu"] = row["ours"]["mfu"] * row[kind]["images_per_second"] / row["ours"]["images_per_second"]
         rows.append(row)
     if all("error" in row["ours"] and row["ours"]["error"] for row in rows):
         raise RuntimeError(json.dumps(rows))
@@ -257,12 +297,15 @@ def whole_run():
     if not lines:
         raise RuntimeError(f"no log line within {seconds} s behind the first two")
     middle = lambda key: sorted(line[key] for line in lines)[len(lines) // 2]
-    return {"steps": lines[-1]["step"], "images_per_second": middle("images_per_second"), "data_wait_ratio": middle("data_wait_ratio")}
+    found = {"steps": lines[-1]["step"], "images_per_second": middle("images_per_second"), "data_wait_ratio": middle("data_wait_ratio")}
+    # The same step as one of those that were measured by themselves, with its share of the device's peak.
+    alike = [row["ours"] for row in DONE.get("steps", []) if (row["model"], row["batch"], row["precision"]) == ("base", 128, "bf16") and row["ours"].get("mfu")]
+    return found | {"mfu": row["mfu"] * found["images_per_second"] / row["images_per_second"] for row in alike}
 
 
-# The quick ones first; what is slowest comes last and is lost first.
-PARTS = [("machine", machine), ("doctor", doctor), ("parity", parity), ("precision", precision), ("resume", resume), ("repeat", repeat), ("ranks", ranks), ("pipeline", pipeline),
-         ("steps", steps), ("run", whole_run), ("memory", memory), ("largest", largest)]
+# What tells whether the device computes right and how well it is used comes first; what is last is lost first.
+PARTS = [("machine", machine), ("doctor", doctor), ("parity", parity), ("steps", steps), ("run", whole_run), ("resume", resume), ("memory", memory), ("pipeline", pipeline),
+         ("precision", precision), ("repeat", repeat), ("ranks", ranks), ("largest", largest)]
 
 
 def summary(found):
@@ -279,8 +322,10 @@ def summary(found):
             for row in part["result"]:
                 text = lambda kind: "—" if kind not in row else row[kind].get("error") and "failed" or f"{row[kind]['ms']:.1f} ms"
                 mfu = row["ours"].get("mfu")
+                count = lambda key: "—" if row["calls"].get(key) is None else f"{row['calls'][key]:.0f}"
                 lines.append(f"{'':<10} {row['model']} {row['batch']} {row['precision']}: ours {text('ours')}"
-                             f"{f' (MFU {100 * mfu:.1f} %)' if mfu else ''}, eager {text('eager')}, compiled {text('compiled')}")
+                             f"{f' (MFU {100 * mfu:.1f} %)' if mfu else ''}, eager {text('eager')}, compiled {text('compiled')}; "
+                             f"{count('kernels')} kernels, {count('launches')} launches, {count('host_waits')} host waits a step")
         else:
             lines.append(f"{head} [{part['seconds']:.0f} s] {json.dumps(part['result'])[:900]}")
     return "\n".join(lines) + "\n"
@@ -293,10 +338,11 @@ def main():
         began = time.monotonic()
         print(f"{name} …", flush=True)
         if began - BEGAN > BUDGET:
-            found["parts"][name] = {"skipped": f"the {BUDGET} s were over"}
+            found["parts"][name] = {"skipped": f"the {BUDGET:g} s were over"}
             continue
         try:
-            found["parts"][name] = {"result": part(), "seconds": time.monotonic() - began}
+            DONE[name] = part()
+            found["parts"][name] = {"result": DONE[name], "seconds": time.monotonic() - began}
         except Skipped as reason:
             found["parts"][name] = {"skipped": str(reason)}
         except Exception as error:  # The fence: whatever it was, the next part begins.

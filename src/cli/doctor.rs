@@ -85,7 +85,7 @@ fn cuda() -> Finding {
     match torch_ext::load_cuda() {
         Ok(devices) if devices > 0 => Finding {
             what: "CUDA",
-            state: format!("{devices} device(s)"),
+            state: (0..devices).map(device).collect::<Vec<_>>().join("; "),
             advice: None,
         },
         Ok(_) => Finding {
@@ -99,6 +99,17 @@ fn cuda() -> Finding {
             advice: Some(e.to_string()),
         },
     }
+}
+
+/// A device in words.
+fn device(index: usize) -> String {
+    torch_ext::cuda_device(index).map_or_else(
+        || format!("cuda:{index}, of which the driver tells nothing"),
+        |device| {
+            let memory = device.memory as f64 / f64::from(1 << 30);
+            format!("cuda:{index} {} ({memory:.0} GiB, {})", device.name, device.pci_address)
+        },
+    )
 }
 
 /// Whether several ranks could share this machine's GPUs; nothing without one.

@@ -43,9 +43,8 @@ struct Group {
 }
 
 impl Group {
-    /// The members that have a gradient, as lists for one fused call.
-    fn with_grads(&self) -> [Vec<Tensor>; 5] {
-        let mut lists: [Vec<Tensor>; 5] = Default::default();
+    /// Adds the members that have a gradient to the lists of a fused call.
+    fn add_to(&self, lists: &mut [Vec<Tensor>; 5]) {
         for i in (0..self.params.len()).filter(|&i| torch_ext::has_grad(&self.params[i])) {
             let row = [
                 &self.params[i],
@@ -58,7 +57,6 @@ impl Group {
                 list.push(t.shallow_clone());
             }
         }
-        lists
     }
 }
 
@@ -178,9 +176,21 @@ impl AdamW {
         Ok(Stepped { norm, skipped })
     }
 
-    fn update(&mut self, lr: f64, weight_decay: f64, guard: Option<(Option<&Tensor>, &Tensor)>) -> Result<(), OptimError> {
+    /// The lists of each fused call, by the bits of its rate and its decay: groups that are treated alike share a call, because on a GPU each has launches
+    /// of its own.
+    fn calls(&self, lr: f64, weight_decay: f64) -> BTreeMap<[u64; 2], [Vec<Tensor>; 5]> {
+        let mut calls: BTreeMap<[u64; 2], [Vec<Tensor>; 5]> = BTreeMap::new();
         for (rule, group) in &self.groups {
-            let [params, grads, exp_avgs, exp_avg_sqs, steps] = group.with_grads();
+            let rate = lr * self.layer_decay.powf(f64::from(rule.layers_below_top));
+            let decay = if rule.decay { weight_decay } else { 0.0 };
+            group.add_to(calls.entry([rate, decay].map(f64::to_bits)).or_default());
+        }
+        calls
+    }
+
+    fn update(&mut self, lr: f64, weight_decay: f64, guard: Option<(Option<&Tensor>, &Tensor)>) -> Result<(), OptimError> {
+        for (numbers, [params, grads, exp_avgs, exp_avg_sqs, steps]) in self.calls(lr, weight_decay) {
+            let [lr, weight_decay] = numbers.map(f64::from_bits);
             let lists = AdamWLists {
                 params: &params,
                 grads: &grads,
@@ -189,10 +199,10 @@ impl AdamW {
                 steps: &steps,
             };
             let numbers = torch_ext::AdamW {
-                lr: lr * self.layer_decay.powf(f64::from(rule.layers_below_top)),
+                lr,
                 beta1: self.beta1,
                 beta2: self.beta2,
-                weight_decay: if rule.decay { weight_decay } else { 0.0 },
+                weight_decay,
                 eps: self.eps,
             };
             torch_ext::fused_adamw(lists, numbers, guard.and_then(|g| g.0), guard.map(|g| g.1))?;
@@ -270,6 +280,27 @@ mod tests {
             ("blocks.0.attn.q_bias", vec![2]),
         ] {
             assert!(!decays(name, &dims), "{name}");
+        }
+    }
+
+    #[test]
+    fn layers_that_learn_at_one_rate_are_updated_by_one_call() {
+        let params: Vec<Tensor> = (0..6).map(|_| variable(&[1.0], &[1, 1])).collect();
+        let sum = params.iter().fold(Tensor::from(0f32), |sum, w| sum + w);
+        sum.sum(Kind::Float).backward();
+        for (layer_decay, calls) in [(1.0, 1), (0.5, 6)] {
+            let config = OptimConfig {
+                layer_decay,
+                ..Default::default()
+            };
+            let named = params.iter().enumerate().map(|(n, t)| (n.to_string(), t.shallow_clone()));
+            let layer = |name: &str, _: &[i64]| ParamRule {
+                decay: true,
+                layers_below_top: name.parse().unwrap(),
+            };
+            let found = AdamW::new(named, layer, &config).calls(0.1, 0.05);
+            assert_eq!(found.len(), calls, "layer decay {layer_decay}");
+            assert_eq!(found.values().map(|[params, ..]| params.len()).sum::<usize>(), 6);
         }
     }
 

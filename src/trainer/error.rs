@@ -197,8 +197,16 @@ impl TrainError {
                 .trim_end_matches(['"', ')'])
                 .to_owned()
         };
-        // The last is what C++ says itself, where libtorch allocates something else than a tensor.
-        if has("out of memory") || has("std::bad_alloc") || has("not enough memory") || has("can't allocate memory") {
+        // bad_alloc is what C++ says itself, where libtorch allocates something else than a tensor; the libraries of CUDA have words of their own.
+        let lacks_memory = [
+            "out of memory",
+            "std::bad_alloc",
+            "not enough memory",
+            "can't allocate memory",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+            "CUDNN_STATUS_ALLOC_FAILED",
+        ];
+        if lacks_memory.into_iter().any(has) {
             return Some(Self::OutOfMemory {
                 detail: detail(),
                 batch: 0,

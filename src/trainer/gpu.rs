@@ -1,4 +1,4 @@
-//! An NVIDIA device, as the files of its driver tell it.
+//! An NVIDIA device, as its driver tells it.
 
 use std::path::Path;
 
@@ -7,13 +7,19 @@ use std::path::Path;
 pub(super) struct Gpu {
     /// Such as `NVIDIA H100 80GB HBM3`.
     pub(super) model: String,
-    /// Such as `GPU-7c9b…`, which no other device has; `None` where the driver has not asked for it.
+    /// Such as `GPU-7c9b…`, which no other device has; `None` where the driver has not asked for it, or shows no files.
     pub(super) uuid: Option<String>,
 }
 
 /// The device that libtorch calls `cuda:index`; `None` where nothing tells of it.
 pub(super) fn gpu(index: usize) -> Option<Gpu> {
-    read(Path::new("/proc/driver/nvidia/gpus"), &torch_ext::cuda_pci_address(index)?)
+    let device = torch_ext::cuda_device(index)?;
+    // Containers may hide the driver's files.
+    let shown = read(Path::new("/proc/driver/nvidia/gpus"), &device.pci_address);
+    Some(shown.unwrap_or(Gpu {
+        model: device.name,
+        uuid: None,
+    }))
 }
 
 /// The device at a PCI address; `folder` has one folder for each.

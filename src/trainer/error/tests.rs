@@ -57,6 +57,8 @@ fn libtorchs_words_are_understood() {
         "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 123 bytes. Error code 12",
         "CUDA error: out of memory",
         "libtorch, linear: std::bad_alloc",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
     ];
     for text in oom {
         assert!(

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
+use tch::Device;
 
 use super::{Boundary, Flow, Hook, collapse};
 use crate::objective::Panel;
-use crate::telemetry::metrics::{Phase, TrainMetrics};
+use crate::telemetry::metrics::{MemoryKind, Phase, TrainMetrics};
 use crate::trainer::error::TrainError;
 use crate::trainer::outlets::{Outlets, Telemetry};
 use crate::trainer::ranks::pace::stragglers;
 use crate::trainer::ranks::peers::Peers;
 use crate::trainer::setup::Setup;
-use crate::trainer::speed;
+use crate::trainer::speed::{self, Products};
 use crate::trainer::state::RunState;
 
 /// Sums up the log interval that ends at a boundary.
@@ -49,7 +50,7 @@ impl Log {
         let config = &setup.spec.train;
         Self {
             interval: Interval::begin(&telemetry.train),
-            peak: speed::peak(setup.device, config.precision.is_bf16(setup.device), config.peak_tflops),
+            peak: speed::peak(setup.device, Products::of(config, setup.device), config.peak_tflops),
             slow: Vec::new(),
         }
     }
@@ -84,6 +85,22 @@ impl Log {
     /// The interval began so much later, as far as its speed goes.
     pub(super) fn leave_out(&mut self, pause: Duration) {
         self.interval.began += pause;
+    }
+}
+
+/// Shows how much of a GPU's memory is taken; on a CPU nothing.
+fn show_memory(device: Device, m: &TrainMetrics) {
+    let Device::Cuda(index) = device else { return };
+    let shown = |kind, bytes: i64| m.device_memory.of(kind).set(bytes as f64);
+    match torch_ext::cuda_memory(index) {
+        Ok(memory) => {
+            shown(MemoryKind::Allocated, memory.allocated);
+            shown(MemoryKind::Reserved, memory.reserved);
+        }
+        Err(e) => tracing::debug!(error = %e, "the memory that libtorch holds on the device is unknown"),
+    }
+    if let Some(device) = torch_ext::cuda_device(index) {
+        m.device_memory.of(MemoryKind::Total).set(device.memory as f64);
     }
 }
 
@@ -157,6 +174,7 @@ impl Hook for Log {
             images_per_second / world as f64 * spec.objective.forward_flops(&spec.scope(at.setup.words.len())) * speed::STEP_OVER_FORWARD;
         m.model_flops_utilization.set(self.peak.map_or(0.0, |peak| flops / peak));
         m.tokens_per_second.set(images_per_second * spec.model.patches() as f64);
+        show_memory(at.setup.device, m);
         if at.setup.first()
             && let Err(e) = m.measure_disk(&spec.run_dir)
         {

@@ -109,12 +109,18 @@ fn watch(until: Until, device: Device, board: &StatusBoard, ended: &AtomicBool) 
             let (count, first) = (CallCount::begin()?, step());
             let (taken, calls) = (taken_in(first), count.end()?);
             // Apart from each other: recording launches would add to the calls.
-            let of_device = if matches!(device, Device::Cuda(_)) {
+            let launches = || {
                 let (count, first) = (LaunchCount::begin(false)?, step());
                 let (taken, seen) = (taken_in(first), count.end()?);
-                (taken > 0.0).then(|| [seen.kernels, seen.launches, seen.waits].map(|number| number as f64 / taken))
-            } else {
-                None
+                Ok((taken > 0.0).then(|| [seen.kernels, seen.launches, seen.waits].map(|number| number as f64 / taken)))
+            };
+            // NVIDIA's profiling interface may be forbidden, or in use; the time of a step is worth telling without it.
+            let of_device = match device {
+                Device::Cuda(_) => launches().unwrap_or_else(|e: TorchError| {
+                    tracing::warn!(error = %e, "kernels and launches of a step could not be counted");
+                    None
+                }),
+                _ => None,
             };
             Ok((taken > 0.0).then(|| Asked {
                 calls: calls.all as f64 / taken,
