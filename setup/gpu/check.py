@@ -337,10 +337,9 @@ def main():
     for name, part in PARTS:
         began = time.monotonic()
         print(f"{name} …", flush=True)
-        if began - BEGAN > BUDGET:
-            found["parts"][name] = {"skipped": f"the {BUDGET:g} s were over"}
-            continue
         try:
+            if began - BEGAN > BUDGET:
+                raise Skipped(f"the {BUDGET:g} s were over")
             DONE[name] = part()
             found["parts"][name] = {"result": DONE[name], "seconds": time.monotonic() - began}
         except Skipped as reason:
