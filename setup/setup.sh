@@ -68,7 +68,7 @@ wheel() { # wheel PACKAGE==VERSION FILE SHA256 → downloads/FILE, verified
 
 build_packages() { packages g++:g++ cmake:cmake nasm:nasm make:make pkg-config:pkg-config python3:python3; }
 browser() { packages chromium:chromium; } # the test of the page draws it in a real browser (about 100 MB to fetch, 400 MB laid out)
-test_packages() { packages prometheus:prometheus prometheus:promtool systemd:systemd-analyze curl:curl openssl:openssl; }
+test_packages() { packages prometheus:prometheus prometheus:promtool systemd:systemd-analyze curl:curl openssl:openssl procps:pgrep; }
 
 unpack_cpu_part() { # unpack_cpu_part FOLDER fetches the wheels and lays the CPU part of libtorch into FOLDER/torch
   wheel "torch==$LIBTORCH_VERSION" "$TORCH_WHEEL" "$TORCH_SHA256"

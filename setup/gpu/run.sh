@@ -2,6 +2,7 @@
 # On the machine with the GPU, in the folder that setup/gpu_check.sh made. Finds torch's libtorch, unpacks the programs, runs the parts.
 #   PYTHON=python3   the Python that has torch 2.11      OUT=FOLDER   where the answers go (default: out beside this file)
 #   DEVICE=cuda      or cpu                              TINY=1       sizes that only try the script itself
+#   BUDGET=350       seconds for everything
 set -euo pipefail
 cd "$(dirname "$0")"
 export DEVICE=${DEVICE:-cuda} OUT=${OUT:-$PWD/out} PYTHON=${PYTHON:-python3}
