@@ -6,6 +6,7 @@ fn main() {
     for file in [
         "src/ext.cpp",
         "src/device.cpp",
+        "src/graph.cpp",
         "src/ranks.cpp",
         "src/reducer.cpp",
         "src/shared_norm.cpp",
@@ -27,9 +28,13 @@ fn main() {
         "{} has no include folder: run `make setup`, or point LIBTORCH at a libtorch 2.11.0",
         dir.display()
     );
-    // Two compilers at a time: these two files take about as long as the other three.
+    // Two compilers at a time: these files take about as long as the other three.
     std::thread::scope(|s| {
-        s.spawn(|| compiler(&include).files(["src/ext.cpp", "src/device.cpp"]).compile("torch_ext"));
+        s.spawn(|| {
+            compiler(&include)
+                .files(["src/ext.cpp", "src/device.cpp", "src/graph.cpp"])
+                .compile("torch_ext");
+        });
         compiler(&include)
             .define("USE_DISTRIBUTED", None)
             .define("USE_C10D_GLOO", None)

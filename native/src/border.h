@@ -1,4 +1,4 @@
-// What both C++ files need at the border to Rust. Tensors come in as at::Tensor* (what tch's `Tensor::as_ptr` answers) and go out as
+// What the C++ files need at the border to Rust. Tensors come in as at::Tensor* (what tch's `Tensor::as_ptr` answers) and go out as
 // `new at::Tensor`. No exception crosses: each function answers null or a malloc'ed message.
 #pragma once
 #include <cstring>
@@ -18,6 +18,9 @@ inline List list(at::Tensor** from, size_t n) {
   for (size_t i = 0; i < n; ++i) out.push_back(*from[i]);
   return out;
 }
+
+// Whether this thread records a CUDA graph (graph.cpp).
+bool is_recording();
 
 inline char* message(const char* text) { return strdup(text); }
 

@@ -61,6 +61,7 @@ extern "C" {
 // until the copy is done.
 char* te_send(const void* data, int kind, const int64_t* shape, size_t dims, int cuda_index, at::Tensor** out) {
   return guarded([&] {
+    TORCH_CHECK(!border::is_recording(), "values of the host cannot be sent within a recorded graph");
     const auto type = static_cast<at::ScalarType>(kind);
     const auto host = at::from_blob(const_cast<void*>(data), at::IntArrayRef(shape, dims), at::TensorOptions().dtype(type));
     if (cuda_index < 0) {

@@ -76,6 +76,12 @@ unsafe extern "C" {
     fn te_rng_state(cuda_index: c_int, out: *mut At) -> *mut c_char;
     fn te_set_rng_state(cuda_index: c_int, state: At) -> *mut c_char;
     fn te_cuda_memory(index: c_int, out: *mut i64) -> *mut c_char;
+    fn te_graph_available() -> *mut c_char;
+    fn te_graph_begin(cuda_index: c_int, out: *mut *mut c_void) -> *mut c_char;
+    fn te_graph_end(graph: *mut c_void) -> *mut c_char;
+    fn te_graph_replay(graph: *mut c_void) -> *mut c_char;
+    fn te_graph_drop(graph: *mut c_void) -> *mut c_char;
+    fn te_set_grads(params: *const At, grads: *const At, n: usize) -> *mut c_char;
 }
 
 pub(crate) fn at(t: &Tensor) -> At {
@@ -343,6 +349,46 @@ pub(crate) fn lerp(averages: &[Tensor], values: &[Tensor], weight: &Tensor) -> R
 pub(crate) fn cuda_empty_cache() -> Result<(), TorchError> {
     // SAFETY: takes nothing.
     check("cuda_empty_cache", unsafe { te_cuda_empty_cache() })
+}
+
+pub(crate) fn graph_available() -> Result<(), TorchError> {
+    // SAFETY: takes nothing.
+    check("graph_available", unsafe { te_graph_available() })
+}
+
+pub(crate) fn graph_begin(device: Device) -> Result<*mut c_void, TorchError> {
+    let mut graph = std::ptr::null_mut();
+    // SAFETY: the place of the answer lives across the call.
+    check("graph_begin", unsafe { te_graph_begin(index(device), &raw mut graph) })?;
+    Ok(graph)
+}
+
+pub(crate) fn graph_end(graph: *mut c_void) -> Result<(), TorchError> {
+    // SAFETY: a graph of `graph_begin` that was not dropped.
+    check("graph_end", unsafe { te_graph_end(graph) })
+}
+
+pub(crate) fn graph_replay(graph: *mut c_void) -> Result<(), TorchError> {
+    // SAFETY: as above.
+    check("graph_replay", unsafe { te_graph_replay(graph) })
+}
+
+pub(crate) fn graph_drop(graph: *mut c_void) -> Result<(), TorchError> {
+    // SAFETY: as above, and it is not used again.
+    check("graph_drop", unsafe { te_graph_drop(graph) })
+}
+
+pub(crate) fn set_grads(params: &[Tensor], grads: &[Tensor]) -> Result<(), TorchError> {
+    let call = "set_grads";
+    if params.len() != grads.len() {
+        return Err(TorchError {
+            call,
+            message: format!("{} gradients of {} parameters", grads.len(), params.len()),
+        });
+    }
+    let (p, g) = (pointers(params), pointers(grads));
+    // SAFETY: two lists of live tensors of one length.
+    check(call, unsafe { te_set_grads(p.as_ptr(), g.as_ptr(), p.len()) })
 }
 
 /// A tensor that C++ keeps: looked at, not dropped.

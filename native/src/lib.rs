@@ -1,6 +1,6 @@
 //! The few libtorch calls that tch lacks: bf16 autocast on any device, fused AdamW, gradient norms without a host sync,
-//! random-generator state, copies to a device that nobody waits for and work beside its own, loading libtorch's CUDA half at run time, and training in several processes
-//! ([`ranks`]).
+//! random-generator state, copies to a device that nobody waits for and work beside its own, CUDA graphs, loading libtorch's CUDA half at run time, and training in
+//! several processes ([`ranks`]).
 //!
 //! Tensors cross into C++ as the `at::Tensor*` behind [`tch::Tensor::as_ptr`]; each C++ exception comes back as [`TorchError`].
 
@@ -9,6 +9,7 @@ mod aside;
 mod calls;
 mod cuda;
 mod ffi;
+mod graph;
 mod memory;
 pub mod ranks;
 mod recompute;
@@ -22,6 +23,7 @@ pub use arithmetic::{Arithmetic, in_whole_f32, set_arithmetic};
 pub use aside::aside;
 pub use calls::{CallCount, Calls, LaunchCount, Launches};
 pub use cuda::{CudaDevice, CudaUnavailable, cuda_device, library_path, load_cuda};
+pub use graph::{Graph, graphs_available, set_grads};
 pub use memory::{CudaMemory, cuda_empty_cache, cuda_memory};
 pub use recompute::recomputed;
 pub use send::{Plain, send};

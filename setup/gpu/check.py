@@ -118,7 +118,7 @@ def doctor():
 
 def parity():
     """The tests against PyTorch's numbers, on the device, in f32."""
-    names = ["against_pytorch::", "mae::", "simclr::", "dino::", "dinov2::", "moco_v3::", "supervised::"]
+    names = ["against_pytorch::", "bf16::", "classify::", "segment::", "upernet::", "mask_rcnn::", "mask_rcnn_parts::", "mae::", "simclr::", "dino::", "dinov2::", "moco_v3::", "supervised::"]
     env = {"SPLITMASK_PARITY_DEVICE": DEVICE, "CARGO_MANIFEST_DIR": str(HERE), "RUST_BACKTRACE": "0"}
     _, out, err = ended(["./parity", *names, "--test-threads=1"], 90, env)
     wrong = re.findall(r"^test (\S+) \.\.\. FAILED", out, re.M)
@@ -180,6 +180,24 @@ def resumed(suffix, allowed, **change):
     if worst > allowed:
         raise RuntimeError(f"the losses of the killed run differ by up to {worst:.2e}, allowed are {allowed:.0e}")
     return {"killed_behind_step": at, "largest_relative_difference": worst, "bit_for_bit": worst == 0.0}
+
+
+def graph():
+    """Steps that are recorded as a CUDA graph beside steps that are launched call by call: the losses of the same batches."""
+    steps = 6 if TINY else 20
+    small = dict(model__size="nano" if TINY else "small", train__batch=4 if TINY else 64, train__precision="f32", optim__total_steps=steps, log__every_steps=1)
+    train(config("launched", **small), 100)
+    log = train(config("graph", train__cuda_graph=True, **small), 100)
+    told = [line for line in log.splitlines() if "CUDA graph" in line or "cuda_graph" in line]
+    if not any("recorded a step's forward and backward" in line if GPU else "has no effect" in line for line in told):
+        raise RuntimeError("no step was recorded: " + ("\n".join(told) or log[-1500:]))
+    launched, replayed = losses("launched"), losses("graph")
+    if sorted(launched) != list(range(1, steps + 1)) or launched.keys() != replayed.keys():
+        raise RuntimeError(f"steps {sorted(launched)} and {sorted(replayed)} where 1 to {steps} were expected")
+    worst = max(abs(replayed[step] / launched[step] - 1) for step in launched)
+    if worst > (1e-3 if GPU else 0.0):
+        raise RuntimeError(f"the losses of recorded steps differ by up to {worst:.2e} from those of launched ones")
+    return {"steps": steps, "largest_relative_difference": worst, "bit_for_bit": worst == 0.0, "log": told[:3]}
 
 
 def ranks():
@@ -250,15 +268,15 @@ def steps():
     for ours, theirs, batch, bf16 in cases:
         row = {"model": ours, "batch": batch, "precision": "bf16" if bf16 else "f32"}
         name = config("step", model__size=ours, train__batch=batch, train__precision=row["precision"], log__every_steps=10)
-        try:
-            row["ours"] = measured_step(name, seconds, STEP)
-        except Exception as error:
-            row["ours"] = {"error": str(error)[-500:]}
-        # Apart from the time, which is worth having without them.
-        try:
-            row["calls"] = measured_step(name, 0.5, CALLS, "--calls")
-        except Exception as error:
-            row["calls"] = {"error": str(error)[-500:]}
+        graphed = ("--set", "train.cuda_graph=true")
+        # Calls apart from the time, which is worth having without them; then the same of a step that is recorded as a CUDA graph.
+        for key, of, *more in [("ours", STEP), ("calls", CALLS, "--calls"), ("graph", STEP, *graphed), ("graph_calls", CALLS, "--calls", *graphed)]:
+            if not GPU and key == "graph_calls":
+                continue
+            try:
+                row[key] = measured_step(name, 0.5 if of is CALLS else seconds, of, *more)
+            except Exception as error:
+                row[key] = {"error": str(error)[-500:]}
         command = [PYTHON, "splitmask_step.py", "--model", theirs, "--image", IMAGE, "--patch", 16, "--batch", batch, "--seconds", seconds, "--device", DEVICE, "--threads", 1 if TINY else 2]
         compiled = [False, True] if (ours, batch, bf16) == ("base", 128, True) else [False]
         for kind in compiled:
@@ -305,7 +323,7 @@ def whole_run():
 
 # What tells whether the device computes right and how well it is used comes first; what is last is lost first.
 PARTS = [("machine", machine), ("doctor", doctor), ("parity", parity), ("steps", steps), ("run", whole_run), ("resume", resume), ("memory", memory), ("pipeline", pipeline),
-         ("precision", precision), ("repeat", repeat), ("ranks", ranks), ("largest", largest)]
+         ("graph", graph), ("precision", precision), ("repeat", repeat), ("ranks", ranks), ("largest", largest)]
 
 
 def summary(found):
@@ -321,11 +339,11 @@ def summary(found):
             lines.append(f"{head} [{part['seconds']:.0f} s]")
             for row in part["result"]:
                 text = lambda kind: "—" if kind not in row else row[kind].get("error") and "failed" or f"{row[kind]['ms']:.1f} ms"
-                mfu = row["ours"].get("mfu")
-                count = lambda key: "—" if row["calls"].get(key) is None else f"{row['calls'][key]:.0f}"
-                lines.append(f"{'':<10} {row['model']} {row['batch']} {row['precision']}: ours {text('ours')}"
-                             f"{f' (MFU {100 * mfu:.1f} %)' if mfu else ''}, eager {text('eager')}, compiled {text('compiled')}; "
-                             f"{count('kernels')} kernels, {count('launches')} launches, {count('host_waits')} host waits a step")
+                count = lambda key, of="calls": "—" if row.get(of, {}).get(key) is None else f"{row[of][key]:.0f}"
+                share = lambda of: f" (MFU {100 * row[of]['mfu']:.1f} %)" if row.get(of, {}).get("mfu") else ""
+                lines.append(f"{'':<10} {row['model']} {row['batch']} {row['precision']}: ours {text('ours')}{share('ours')}, as a graph {text('graph')}{share('graph')}, "
+                             f"eager {text('eager')}, compiled {text('compiled')}; {count('kernels')} kernels, {count('launches')} launches "
+                             f"(as a graph {count('launches', 'graph_calls')}), {count('host_waits')} host waits a step")
         else:
             lines.append(f"{head} [{part['seconds']:.0f} s] {json.dumps(part['result'])[:900]}")
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::nn::Path;
 use tch::{Device, Kind, Tensor};
+use torch_ext::Autocast;
 
 use crate::model::init::{Init, parameter, untrained};
 use crate::setting::Findings;
@@ -68,10 +69,22 @@ pub fn interpolate_positions(table: &Tensor, side: i64) -> Tensor {
     if grid == side {
         return table.shallow_clone();
     }
-    let patches = table.narrow(1, 1, rows - 1).reshape([1, grid, grid, d]).permute([0, 3, 1, 2]);
-    let resized = patches.internal_upsample_bicubic2d_aa([side, side], false, None, None);
-    let patches = resized.permute([0, 2, 3, 1]).reshape([1, side * side, d]);
+    // In f32 within autocast too, as resizing is.
+    let _f32 = Autocast::off(table.device()).expect("switching autocast off needs no device");
+    // As products, whose backward passes are the same each time on a GPU too; that of the resizing itself is not there.
+    let weights = bicubic_weights(grid, side, table);
+    let rows_done = weights.matmul(&table.narrow(1, 1, rows - 1).reshape([grid, grid * d]));
+    let patches = weights.matmul(&rows_done.view([side, grid, d])).reshape([1, side * side, d]);
     Tensor::cat(&[&table.narrow(1, 0, 1), &patches], 1)
+}
+
+/// Weights side×grid of the cells of a row in those of the resized row, in the kind and on the device of `like`: what resizing makes of each unit row.
+fn bicubic_weights(grid: i64, side: i64, like: &Tensor) -> Tensor {
+    tch::no_grad(|| {
+        let units = Tensor::eye(grid, (like.kind(), like.device())).view([1, 1, grid, grid]);
+        let resized = units.internal_upsample_bicubic2d_aa([side, grid], false, None, None);
+        resized.view([side, grid])
+    })
 }
 
 /// Patches a side of a position table with so many rows; `None` if they are no square and a class slot.
@@ -321,6 +334,28 @@ mod tests {
             row(5)
         );
         assert_eq!(table.get(0).get(0).abs().max().double_value(&[]), 0.0, "the class slot");
+    }
+
+    #[test]
+    fn interpolation_is_libtorchs_resizing_with_its_gradient() {
+        let _turn = crate::tensor::alone();
+        for side in [3, 4, 9, 14] {
+            let table = || {
+                tch::manual_seed(3);
+                Tensor::randn([1, 1 + 49, 5], (Kind::Float, Device::Cpu)).set_requires_grad(true)
+            };
+            let (ours, theirs) = (table(), table());
+            let grid = theirs.narrow(1, 1, 49).reshape([1, 7, 7, 5]).permute([0, 3, 1, 2]);
+            let want = grid.internal_upsample_bicubic2d_aa([side, side], false, None, None);
+            let got = interpolate_positions(&ours, side).narrow(1, 1, side * side);
+            let want = want.permute([0, 2, 3, 1]).reshape([1, side * side, 5]);
+            let off = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+            assert!(off(&got, &want) < 1e-5, "side {side}: {}", off(&got, &want));
+            let weight = Tensor::arange(side * side * 5, (Kind::Float, Device::Cpu)).view_as(&want).sin();
+            (got * &weight).sum(Kind::Float).backward();
+            (want * &weight).sum(Kind::Float).backward();
+            assert!(off(&ours.grad(), &theirs.grad()) < 1e-5, "side {side}");
+        }
     }
 
     #[test]

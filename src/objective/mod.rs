@@ -250,6 +250,11 @@ pub trait Plan: Any + Debug + Send + Sync {
         Err("nobody has shown that its losses are those of the whole batch there")
     }
 
+    /// What of its steps libtorch has no algorithm for on a GPU that gives the same bits each time; `train.deterministic` is then refused there.
+    fn undetermined(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether a batch must go through in one piece, as BatchNorm asks; then `train.accumulate` is 1 and a lack of memory ends the run.
     fn whole_batch(&self) -> bool {
         false
@@ -334,6 +339,13 @@ pub trait Objective: Debug + Send {
     /// The loss of a part of a batch, where the images are mixed in pairs: what [`Objective::forward`] is for a whole batch.
     fn mixed_images(&self) -> Option<&dyn MixedImages> {
         None
+    }
+
+    /// Whether one training pass does the same as the next, but for images, weights and the draws of the device's generator: nothing of it depends on
+    /// [`StepContext::step`] or its seed, comes from the host or goes there, or is kept for [`Objective::after_step`]. Then a recording of it
+    /// (`train.cuda_graph`) can stand for it.
+    fn repeats(&self) -> bool {
+        false
     }
 
     /// What follows an optimizer step: averages of weights, a centre. Where the scalar `skipped` (f32, on the device) is 1, the step was held back and

@@ -136,6 +136,20 @@ impl StepInput {
         self.views_named(name).next()
     }
 
+    /// All tensors of it, in one order.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        let sets = self.sets.iter().flat_map(|sets| [&sets.a, &sets.b, &sets.not_a, &sets.not_b]);
+        let views = self.views.iter().map(|view| &view.pixels);
+        views
+            .chain(&self.words)
+            .chain(sets)
+            .chain(self.hidden.iter().map(|hidden| &hidden.rows))
+            .chain(&self.maps)
+            .chain([&self.labels])
+            .collect()
+    }
+
     /// Pixels of all views of that name, which are of one size.
     pub fn views_named(&self, name: &str) -> impl Iterator<Item = &Tensor> {
         self.views.iter().filter(move |view| view.name == name).map(|view| &view.pixels)

@@ -249,6 +249,17 @@ fn prepare_device(spec: &TrainerSpec, telemetry: &Telemetry, launching: &Launchi
     };
     tch::set_num_threads(threads as i32);
     let deterministic = spec.train.deterministic && device.is_cuda();
+    if let Some(what) = spec.objective.undetermined().filter(|_| deterministic) {
+        return Err(TrainError::BadSetting {
+            key: "train.deterministic".into(),
+            value: "true".into(),
+            detail: format!(
+                "libtorch cannot repeat {what} on a GPU, which objective.kind = \"{}\" needs",
+                spec.objective.kind().name
+            ),
+            hint: Some("set it to false, or train on the CPU, where every run repeats its bits".into()),
+        });
+    }
     if deterministic && !std::env::var(WORKSPACE).is_ok_and(|set| WORKSPACES.contains(&set.as_str())) {
         return Err(TrainError::BadSetting {
             key: "train.deterministic".into(),

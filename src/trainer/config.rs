@@ -78,6 +78,8 @@ settings! {
         Restart tf32: bool = false,
         /// Take only a GPU's algorithms that give the same bits each time; slower. On a CPU every run does.
         Restart deterministic: bool = false,
+        /// Record forward and backward as a CUDA graph and launch them at once; for SplitMask, BEiT and MAE on one GPU. Takes more memory (docs/gpu.md).
+        Live cuda_graph: bool = false,
         /// `auto`, `cpu`, `cuda` or `cuda:N`.
         Restart device: String = "auto".into(),
         /// Libtorch's threads on the CPU; 0 = one per core.

@@ -11,6 +11,7 @@ use super::meter::{Meter, WordUsage};
 use super::resume;
 use super::spec::TrainerSpec;
 use super::stability::Ladder;
+use super::step::recorded::Recorder;
 use crate::checkpoint::{Progress, Snapshot};
 use crate::eval::config::Weights;
 use crate::eval::patience::Patience;
@@ -54,9 +55,11 @@ pub(super) struct RunState {
     pub(super) ladder: Ladder,
     /// Micro-batches that a batch is processed in; 0 = to be found at the first step.
     pub(super) micro_batches: usize,
-    /// Where the batches since the last stability check began, oldest first: one of them may have to be read again for the replay folder. The one field
-    /// that no checkpoint holds: a run that is resumed can only replay what it has read itself.
+    /// Where the batches since the last stability check began, oldest first: one of them may have to be read again for the replay folder. No
+    /// checkpoint holds it: a run that is resumed can only replay what it has read itself.
     pub(super) trail: VecDeque<Cursor>,
+    /// Steps recorded as CUDA graphs: in no checkpoint either, for they change no number.
+    pub(super) recorder: Recorder,
 }
 
 impl RunState {
@@ -81,6 +84,7 @@ impl RunState {
             ladder: Ladder::default(),
             micro_batches: spec.train.accumulate as usize,
             trail: VecDeque::new(),
+            recorder: Recorder::default(),
         }
     }
 

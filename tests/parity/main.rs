@@ -1,6 +1,7 @@
 //! Numbers against PyTorch, and what every objective must do. One binary, because linking libtorch is the cost.
 
 mod against_pytorch;
+mod bf16;
 mod classify;
 mod conformance;
 mod determinism;

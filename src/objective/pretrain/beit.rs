@@ -183,6 +183,10 @@ impl Objective for Beit {
         &self.vit
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn take_live(&mut self, plan: &dyn Plan) -> Result<(), ObjectiveError> {
         // No key of BEiT's is live.
         settings::<BeitConfig>(plan, &KIND).map(|_| ())

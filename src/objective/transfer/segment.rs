@@ -249,6 +249,10 @@ impl Plan for SegmentConfig {
         ClassesOf::Pixels
     }
 
+    fn undetermined(&self) -> Option<&'static str> {
+        Some("the backward passes of bilinear resizing and of a loss over maps")
+    }
+
     fn whole_batch(&self) -> bool {
         true
     }

@@ -97,12 +97,15 @@ pub(super) fn gradients_that_fit(
         }
     }
     loop {
+        let mut recorder = std::mem::take(&mut state.recorder);
         let pass = Pass::next(state, setup, sent);
         let done = device_panics_caught(|| {
-            pass.gradients(batch, |phase| {
+            let phase = |phase| {
                 out.clock.switch(phase);
-            })
+            };
+            recorder.gradients(&pass, || state.optimizer.params(), batch, phase)
         });
+        state.recorder = recorder;
         if let (Some(peers), Err(error)) = (&setup.peers, &done)
             && may_split
             && peers.first()

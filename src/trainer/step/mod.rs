@@ -5,6 +5,7 @@ mod kept_parts;
 mod micro_batches;
 mod partners;
 pub(super) mod pass;
+pub(super) mod recorded;
 mod update;
 
 pub(super) use update::take_step;

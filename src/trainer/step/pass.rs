@@ -59,8 +59,17 @@ pub(in crate::trainer) struct PassOutcome {
     pub(in crate::trainer) made_words: Vec<Tensor>,
     /// How often each word came in the batch of all ranks (i64 V), and how many words those were; only where there are several ranks.
     pub(in crate::trainer) word_counts: Option<(Tensor, usize)>,
-    /// Histograms by name, summed over the micro-batches.
-    counts: Scalars,
+    /// Histograms by name, summed over the micro-batches; none at the end of a pass.
+    pub(super) counts: Scalars,
+}
+
+impl PassOutcome {
+    /// Turns the histograms into numbers.
+    fn sum_up_counts(&mut self) {
+        for (name, counts) in std::mem::take(&mut self.counts) {
+            self.scalars.push((name, perplexity(&counts)));
+        }
+    }
 }
 
 impl<'a> Pass<'a> {
@@ -109,10 +118,37 @@ impl<'a> Pass<'a> {
         if let Some(peers) = self.peers {
             self.over_ranks(peers, batch, &mut outcome)?;
         }
-        for (name, counts) in std::mem::take(&mut outcome.counts) {
-            outcome.scalars.push((name, perplexity(&counts)));
-        }
+        outcome.sum_up_counts();
         Ok(outcome)
+    }
+
+    /// Whether the next pass does what this one does, on other images, and may be recorded.
+    ///
+    /// # Errors
+    /// Why not, to be read behind "because".
+    pub(super) fn repeats(&self) -> Result<(), &'static str> {
+        let reasons = [
+            (!self.device.is_cuda() && !cfg!(test), "it does not train on a GPU"),
+            (self.peers.is_some(), "several ranks exchange gradients within it"),
+            (self.micro_batches > 1, "it goes through the batch in several parts"),
+            (
+                !self.objective.repeats(),
+                "more than its images is new in each step of this objective",
+            ),
+            (!self.spec.debug.inject.is_empty(), "faults are injected"),
+        ];
+        reasons.iter().find(|(holds, _)| *holds).map_or(Ok(()), |(_, reason)| Err(*reason))
+    }
+
+    /// What [`Pass::gradients`] does with a batch in one piece that is on the device, its random numbers begun: all that a recording repeats.
+    pub(super) fn whole(&self, input: &StepInput, ctx: &StepContext) -> Result<Scalars, TrainError> {
+        let _rows = ctx.rows.enter();
+        let losses = self.autocast(|| self.objective.forward(input, ctx))?;
+        losses.total.f_backward()?;
+        let mut outcome = PassOutcome::default();
+        self.sum_up(&mut outcome, losses, 1.0);
+        outcome.sum_up_counts();
+        Ok(outcome.scalars)
     }
 
     /// The numbers of all ranks' shares of the batch, in one message.
@@ -255,7 +291,7 @@ impl<'a> Pass<'a> {
 
     /// Sets the generator and answers where a micro-batch stands. Drop path draws from libtorch's generator; seeding it by step makes a step a function of
     /// (seed, step, batch, weights) alone.
-    fn begin(&self, index: usize, total: usize) -> StepContext {
+    pub(super) fn begin(&self, index: usize, total: usize) -> StepContext {
         let alone = Ranks::alone();
         let ranks = self.peers.map_or(&alone, Peers::ranks);
         let ctx = step_context(self.spec, self.step, index, total, self.micro_batches, ranks);

@@ -102,6 +102,10 @@ impl Objective for Mae {
         &self.vit
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn take_live(&mut self, plan: &dyn Plan) -> Result<(), ObjectiveError> {
         // No key of MAE's is live.
         settings::<MaeConfig>(plan, &KIND).map(|_| ())

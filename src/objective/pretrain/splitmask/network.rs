@@ -196,6 +196,10 @@ impl Objective for SplitMask {
         self.config.match_.then_some(self)
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn take_live(&mut self, plan: &dyn Plan) -> Result<(), ObjectiveError> {
         let new: &SplitMaskConfig = settings(plan, &KIND)?;
         self.config.inpaint_weight = new.inpaint_weight;

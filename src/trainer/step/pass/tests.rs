@@ -53,7 +53,7 @@ pub(in crate::trainer) fn spec(objective: ObjectiveConfig) -> TrainerSpec {
     }
 }
 
-fn batch() -> Batch {
+pub(in crate::trainer) fn batch() -> Batch {
     let sets = |i: usize| (0..16).map(move |p| [PatchSet::A, PatchSet::B][(p * 7 + i * 3) % 16 / 8]);
     let hidden = |crop: usize| (0..16).map(move |p| [PatchSet::Neither, PatchSet::A][usize::from(p * 5 % 16 < crop * 3 % 8)]);
     Batch {
