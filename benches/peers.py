@@ -176,6 +176,11 @@ def main():
     if not glob.glob(f"{args.shards}/*.tar"):
         sys.exit(f"{args.shards}: no .tar file in this folder. Make shards of photographs with `splitmask pack`.")
 
+    # `cargo test` leaves a program there whose own parts are several times as slow.
+    said = subprocess.run([args.splitmask, "bench", "pipeline", args.shards, "--level", "L1", "--images", "1"], capture_output=True, text=True, check=False)
+    if "built for tests" in said.stderr:
+        sys.exit(f"{args.splitmask} was built for tests: run `cargo build`, then this again.")
+
     def ours(level, threads, images):
         command = [args.splitmask, "bench", "pipeline", args.shards, "--level", level, "--threads", str(threads), "--images", str(images), "--json"]
         return command + (["--codebook", args.codebook] if level == "batch" else [])

@@ -78,7 +78,7 @@ unsafe extern "C" {
     fn te_cuda_memory(index: c_int, out: *mut i64) -> *mut c_char;
     fn te_graph_available() -> *mut c_char;
     fn te_graph_begin(cuda_index: c_int, out: *mut *mut c_void) -> *mut c_char;
-    fn te_graph_end(graph: *mut c_void) -> *mut c_char;
+    fn te_graph_end(graph: *mut c_void, clean: *mut c_int) -> *mut c_char;
     fn te_graph_replay(graph: *mut c_void) -> *mut c_char;
     fn te_graph_drop(graph: *mut c_void) -> *mut c_char;
     fn te_set_grads(params: *const At, grads: *const At, n: usize) -> *mut c_char;
@@ -363,9 +363,12 @@ pub(crate) fn graph_begin(device: Device) -> Result<*mut c_void, TorchError> {
     Ok(graph)
 }
 
-pub(crate) fn graph_end(graph: *mut c_void) -> Result<(), TorchError> {
-    // SAFETY: a graph of `graph_begin` that was not dropped.
-    check("graph_end", unsafe { te_graph_end(graph) })
+/// Also whether libtorch is clean of the recording.
+pub(crate) fn graph_end(graph: *mut c_void) -> (Result<(), TorchError>, bool) {
+    let mut clean = 0;
+    // SAFETY: a graph of `graph_begin` that was not dropped; the place of the answer lives across the call.
+    let ended = check("graph_end", unsafe { te_graph_end(graph, &raw mut clean) });
+    (ended, clean != 0)
 }
 
 pub(crate) fn graph_replay(graph: *mut c_void) -> Result<(), TorchError> {

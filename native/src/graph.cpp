@@ -3,12 +3,15 @@
 #include <dlfcn.h>
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
 
 #include <ATen/Context.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "border.h"
@@ -67,11 +70,44 @@ class Object {
 // A graph, and what its recording changes: the current stream, because a default one cannot be recorded, and the device's generator of random numbers.
 struct Graph {
   Graph(c10::Stream stream, const at::Generator& generator) : stream(stream), generator(generator), before(generator.clone()) {}
+
+  // Puts a copy of the generator in the place of one that libtorch has left in its recording state.
+  void restore_generator() {
+    const std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.graphsafe_set_state(before);
+  }
+
   Object object;
   c10::Stream stream;
   at::Generator generator;
   at::Generator before;
 };
+
+using Guard = c10::impl::VirtualGuardImpl;
+
+// One stream of each device for all its recordings: libtorch keeps a workspace of cuBLAS's for every stream that it has seen.
+c10::Stream recording_stream(const Guard& cuda, c10::Device device) {
+  static std::mutex turn;
+  static std::map<c10::DeviceIndex, c10::Stream> streams;
+  const std::lock_guard<std::mutex> lock(turn);
+  auto found = streams.find(device.index());
+  if (found == streams.end()) found = streams.emplace(device.index(), cuda.getStreamFromGlobalPool(device, /*isHighPriority=*/false)).first;
+  return found->second;
+}
+
+// Ends a recording whose stream was given up by CUDA. libtorch throws then before its allocator and its generator have heard of the end, and both would wait for
+// it for ever; a second, empty recording on the same stream ends well and tells them.
+bool end_empty(const Guard& cuda, Graph& graph) {
+  const auto begin = reinterpret_cast<int (*)(void*, int)>(dlsym(RTLD_DEFAULT, "cudaStreamBeginCapture"));
+  const c10::Stream stream = cuda.getStream(graph.stream.device());
+  if (!begin || begin(cuda.getStreamNativeHandle(stream), kThreadLocal) != 0) return false;
+  try {
+    functions().capture_end(graph.object.get());
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
 
 // Host memory that is sent while a graph is recorded would be read again at each launch, when it holds something else.
 thread_local bool recording = false;
@@ -91,15 +127,20 @@ char* te_graph_available() {
 // Begins to record what this thread and its backward passes launch on a device: nothing of it runs yet.
 char* te_graph_begin(int cuda_index, Graph** out) {
   return guarded([&] {
-    const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
+    functions();
+    const Guard cuda(c10::kCUDA);
     const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(cuda_index));
+    const c10::OptionalDeviceGuard here(device);
     auto graph = std::make_unique<Graph>(cuda.getStream(device), at::globalContext().defaultGenerator(device));
     cuda.synchronizeDevice(device.index());
-    cuda.exchangeStream(cuda.getStreamFromGlobalPool(device, /*isHighPriority=*/false));
+    // A recording has memory of its own; what steps have left behind would be missing for it.
+    c10::getDeviceAllocator(c10::kCUDA)->emptyCache();
+    cuda.exchangeStream(recording_stream(cuda, device));
     try {
       functions().capture_begin(graph->object.get(), Pool{0, 0}, kThreadLocal);
     } catch (...) {
       cuda.exchangeStream(graph->stream);
+      graph->restore_generator();
       throw;
     }
     recording = true;
@@ -107,17 +148,19 @@ char* te_graph_begin(int cuda_index, Graph** out) {
   });
 }
 
-// Ends that. Without success the graph must be dropped; libtorch then leaves the generator in its recording state, and its allocator too (see aside.rs).
-char* te_graph_end(Graph* graph) {
+// Ends that. Without success the graph must be dropped, and `clean` says whether libtorch's allocator and generator are as if nothing had been recorded.
+char* te_graph_end(Graph* graph, int* clean) {
   return guarded([&] {
     recording = false;
-    const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
+    *clean = 1;
+    const Guard cuda(c10::kCUDA);
+    const c10::OptionalDeviceGuard here(graph->stream.device());
     try {
       functions().capture_end(graph->object.get());
     } catch (...) {
+      *clean = end_empty(cuda, *graph);
       cuda.exchangeStream(graph->stream);
-      const std::lock_guard<std::mutex> lock(graph->generator.mutex());
-      graph->generator.graphsafe_set_state(graph->before);
+      if (!*clean) graph->restore_generator();
       throw;
     }
     cuda.exchangeStream(graph->stream);

@@ -29,8 +29,16 @@ impl Graph {
     ///
     /// # Errors
     /// What libtorch said, such as that some call cannot be recorded, or the error of `work`. What was recorded is gone then, and the device goes on as
-    /// before, but that [`crate::aside`] may work on the first stream from then on.
+    /// before. Where libtorch cannot be cleaned of a recording, [`crate::aside`] works on the first stream from then on, nothing is recorded any more, and
+    /// other graphs must not be replayed.
     pub fn record<T, E: From<TorchError>>(device: Device, work: impl FnOnce() -> Result<T, E>) -> Result<(Self, T), E> {
+        if one_stream_only() {
+            return Err(TorchError {
+                call: "graph_begin",
+                message: "an earlier recording could not be ended".into(),
+            }
+            .into());
+        }
         let recording = Recording {
             graph: Some(Self(ffi::graph_begin(device)?)),
         };
@@ -67,7 +75,11 @@ impl Recording {
 }
 
 fn end(graph: &Graph) -> Result<(), TorchError> {
-    ffi::graph_end(graph.0).inspect_err(|_| BROKEN_OFF.store(true, Ordering::Release))
+    let (ended, clean) = ffi::graph_end(graph.0);
+    if !clean {
+        BROKEN_OFF.store(true, Ordering::Release);
+    }
+    ended
 }
 
 impl Drop for Recording {

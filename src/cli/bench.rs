@@ -90,6 +90,12 @@ struct PipelineArgs {
 }
 
 pub(crate) fn run(args: BenchArgs) -> Result<(), CliError> {
+    // `cargo test` leaves such a program where `cargo build` puts the one that people run.
+    if cfg!(debug_assertions) {
+        tracing::warn!(
+            "this program was built for tests, by `cargo test`: parts of it are several times as slow; measure behind `cargo build`"
+        );
+    }
     match args.what {
         What::Pipeline(args) => pipeline(&args),
         What::Step(args) => step::run(&args),

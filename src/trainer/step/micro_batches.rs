@@ -118,7 +118,11 @@ pub(super) fn gradients_that_fit(
             other => return other,
         };
         state.optimizer.zero_grad()?;
+        let room_made = state.recorder.make_room();
         torch_ext::cuda_empty_cache()?;
+        if room_made {
+            continue;
+        }
         // With several ranks the others have gone on without this one.
         let may_split = may_split && setup.peers.is_none();
         let Some(more) = more(batch.len, state.micro_batches).filter(|_| may_split) else {

@@ -5,6 +5,7 @@
 //! generator differs from step to step ([`crate::objective::Objective::repeats`]). The optimizer and what follows it stay outside: their numbers change with the schedule.
 
 use std::fmt::{self, Debug, Formatter};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use splitmask_pipeline::types::Batch;
@@ -12,6 +13,7 @@ use tch::Tensor;
 use torch_ext::Graph;
 
 use super::pass::{Pass, PassOutcome, Scalars};
+use crate::exit::panic_text;
 use crate::objective::{ObjectiveConfig, StepContext};
 use crate::telemetry::metrics::Phase;
 use crate::tensor::StepInput;
@@ -132,15 +134,36 @@ impl Recorder {
         })
     }
 
+    /// Gives the memory of the recordings back for good, where a step lacks it. Answers whether there were any.
+    pub(in crate::trainer) fn make_room(&mut self) -> bool {
+        let any = !self.recordings.is_empty();
+        if any {
+            self.recordings.clear();
+            self.given_up = true;
+            tracing::warn!("train.cuda_graph: a step does not fit into memory beside the recorded ones, which are given up");
+        }
+        any
+    }
+
     /// Records a pass and launches it.
     fn recorded(&mut self, pass: &Pass<'_>, input: StepInput, ctx: &StepContext, params: Vec<Tensor>) -> Result<Scalars, TrainError> {
         let input = Rc::new(input);
-        let (scalars, launch) = match (self.record)(pass, &input, ctx, &params) {
+        // tch's plain methods say by a panic that a call cannot be recorded.
+        let tried = catch_unwind(AssertUnwindSafe(|| (self.record)(pass, &input, ctx, &params)));
+        let tried = tried
+            .map_err(|panic| panic_text(&*panic))
+            .and_then(|done| done.map_err(|e| e.to_string()));
+        let (scalars, launch) = match tried {
             Ok(recorded) => recorded,
             Err(error) => {
                 self.given_up = true;
+                // They may share a generator with the one that failed.
+                self.recordings.clear();
                 torch_ext::clear_grads(&params)?;
-                tracing::warn!(%error, "train.cuda_graph: a step could not be recorded as a CUDA graph; steps go on launch by launch, with the same result");
+                tracing::warn!(
+                    error,
+                    "train.cuda_graph: a step could not be recorded as a CUDA graph; steps go on launch by launch, with the same result"
+                );
                 // What failed may have drawn random numbers.
                 return pass.whole(&input, &pass.begin(0, ctx.rows.total as usize));
             }

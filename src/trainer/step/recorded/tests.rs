@@ -76,6 +76,11 @@ fn failing(pass: &Pass<'_>, input: &Rc<StepInput>, ctx: &StepContext, _: &[Tenso
     .into())
 }
 
+fn panicking(pass: &Pass<'_>, input: &Rc<StepInput>, ctx: &StepContext, _: &[Tensor]) -> Result<(Scalars, Launch), TrainError> {
+    pass.whole(input, ctx)?;
+    panic!("CUDA error: operation not permitted when stream is capturing");
+}
+
 /// The batch of a step: other pixels, words and patches in each.
 fn batch_of(step: u64) -> Batch {
     let mut batch = batch();
@@ -172,8 +177,33 @@ fn changed_settings_are_recorded_anew() {
 fn a_recording_that_fails_costs_nothing_else() {
     let _turn = crate::tensor::alone();
     let (want, _) = ten_steps(eager(graphed(splitmask(0.2))), imitation, |_| {});
-    let (got, graphs) = ten_steps(graphed(splitmask(0.2)), failing, |_| {});
-    assert!(got == want && graphs == 0);
+    for record in [failing, panicking] {
+        let (got, graphs) = ten_steps(graphed(splitmask(0.2)), record, |_| {});
+        assert!(got == want && graphs == 0);
+    }
+}
+
+#[test]
+fn recordings_make_room_once_and_are_not_made_again() {
+    let _turn = crate::tensor::alone();
+    let spec = graphed(splitmask(0.2));
+    let vars = nn::VarStore::new(Device::Cpu);
+    let objective = spec.objective.build(&vars.root(), &spec.scope(WORDS));
+    let mut recorder = Recorder::of(imitation);
+    assert!(!recorder.make_room(), "nothing was recorded yet");
+    let graphs_after = |steps: std::ops::Range<u64>, recorder: &mut Recorder| {
+        for step in steps {
+            recorder
+                .gradients(&pass(objective.as_ref(), &spec, step), || trained(&vars), &batch_of(step), |_| {})
+                .unwrap();
+            torch_ext::clear_grads(&trained(&vars)).unwrap();
+        }
+        recorder.recordings.len()
+    };
+    assert_eq!(graphs_after(0..5, &mut recorder), 1);
+    assert!(recorder.make_room());
+    assert_eq!(graphs_after(5..8, &mut recorder), 0);
+    assert!(!recorder.make_room());
 }
 
 #[test]
