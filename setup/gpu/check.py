@@ -182,6 +182,25 @@ def resumed(suffix, allowed, **change):
     return {"killed_behind_step": at, "largest_relative_difference": worst, "bit_for_bit": worst == 0.0}
 
 
+def words():
+    """Words that the device finds beside those that the pipeline finds: how often each came, and the losses."""
+    steps = 4 if TINY else 20
+    small = dict(model__size="nano" if TINY else "small", train__batch=4 if TINY else 64, train__precision="f32", optim__total_steps=steps, log__every_steps=1)
+    for where in ("pipeline", "device"):
+        train(config(f"words-{where}", codebook__where=where, **small), 100)
+    pipeline, device = (lines_of(f"words-{where}") for where in ("pipeline", "device"))
+    if [line["step"] for line in pipeline] != list(range(1, steps + 1)) or len(device) != steps:
+        raise RuntimeError(f"{len(pipeline)} and {len(device)} steps where {steps} were expected")
+    # A function of the counts of words alone, so every word must be the same.
+    told = [line["step"] for line, other in zip(pipeline, device) if line["token_entropy"] != other["token_entropy"]]
+    if told:
+        raise RuntimeError(f"the words differ from step {told[0]} on")
+    worst = max(abs(other["total"] / line["total"] - 1) for line, other in zip(pipeline, device))
+    if worst > (1e-3 if GPU else 0.0):
+        raise RuntimeError(f"the losses differ by up to {worst:.2e}")
+    return {"steps": steps, "token_entropy": pipeline[-1]["token_entropy"], "largest_relative_difference": worst}
+
+
 def graph():
     """Steps that are recorded as a CUDA graph beside steps that are launched call by call: the losses of the same batches."""
     steps = 6 if TINY else 20
@@ -323,7 +342,7 @@ def whole_run():
 
 # What tells whether the device computes right and how well it is used comes first; what is last is lost first.
 PARTS = [("machine", machine), ("doctor", doctor), ("parity", parity), ("steps", steps), ("run", whole_run), ("resume", resume), ("memory", memory), ("pipeline", pipeline),
-         ("graph", graph), ("precision", precision), ("repeat", repeat), ("ranks", ranks), ("largest", largest)]
+         ("words", words), ("graph", graph), ("precision", precision), ("repeat", repeat), ("ranks", ranks), ("largest", largest)]
 
 
 def summary(found):
