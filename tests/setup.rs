@@ -89,7 +89,10 @@ fn the_check_of_a_gpu_runs_to_its_end_on_a_cpu() {
     }
     assert_eq!(part("ranks")["steps"], 4, "{text}");
     assert_eq!(part("words")["steps"], 4, "{text}");
-    assert!(part("graph")["log"][0].as_str().unwrap().contains("it does not train on a GPU"), "{text}");
+    assert!(
+        part("graph")["log"][0].as_str().unwrap().contains("it does not train on a GPU"),
+        "{text}"
+    );
     assert!(part("steps")[0]["graph"]["ms"].as_f64().unwrap() > 0.0, "{text}");
     assert!(part("pipeline")["images_per_second"]["batch"].as_f64().unwrap() > 0.0, "{text}");
     assert!(part("steps")[0]["ours"]["ms"].as_f64().unwrap() > 0.0, "{text}");
