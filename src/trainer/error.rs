@@ -197,7 +197,8 @@ impl TrainError {
                 .trim_end_matches(['"', ')'])
                 .to_owned()
         };
-        // bad_alloc is what C++ says itself, where libtorch allocates something else than a tensor; the libraries of CUDA have words of their own.
+        // bad_alloc is what C++ says itself, where libtorch allocates something else than a tensor; the libraries of CUDA have words of their own, oneDNN
+        // tells no reason, but has no other one for a call that worked before, and libtorch's own text may find no room itself.
         let lacks_memory = [
             "out of memory",
             "std::bad_alloc",
@@ -205,6 +206,8 @@ impl TrainError {
             "can't allocate memory",
             "CUBLAS_STATUS_ALLOC_FAILED",
             "CUDNN_STATUS_ALLOC_FAILED",
+            "could not execute a primitive",
+            "<Error computing Error::what()>",
         ];
         if lacks_memory.into_iter().any(has) {
             return Some(Self::OutOfMemory {

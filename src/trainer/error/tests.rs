@@ -57,6 +57,8 @@ fn libtorchs_words_are_understood() {
         "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 123 bytes. Error code 12",
         "CUDA error: out of memory",
         "libtorch, linear: std::bad_alloc",
+        "libtorch, linear: could not execute a primitive",
+        "called `Result::unwrap()` on an `Err` value: Torch(\"<Error computing Error::what()>\")",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
     ];
