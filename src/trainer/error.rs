@@ -209,7 +209,9 @@ impl TrainError {
             "could not execute a primitive",
             "<Error computing Error::what()>",
         ];
-        if lacks_memory.into_iter().any(has) {
+        // A "primitive descriptor" that cannot be created is of a shape that oneDNN does not have.
+        let no_kernel = has("could not create a primitive") && !has("primitive descriptor");
+        if no_kernel || lacks_memory.into_iter().any(has) {
             return Some(Self::OutOfMemory {
                 detail: detail(),
                 batch: 0,

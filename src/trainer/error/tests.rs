@@ -58,6 +58,7 @@ fn libtorchs_words_are_understood() {
         "CUDA error: out of memory",
         "libtorch, linear: std::bad_alloc",
         "libtorch, linear: could not execute a primitive",
+        "called `Result::unwrap()` on an `Err` value: Torch(\"could not create a primitive\")",
         "called `Result::unwrap()` on an `Err` value: Torch(\"<Error computing Error::what()>\")",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
@@ -68,6 +69,7 @@ fn libtorchs_words_are_understood() {
             "{text}"
         );
     }
+    assert!(TrainError::of_device("could not create a primitive descriptor for a matmul primitive").is_none());
     for text in [
         "CUDA error: an illegal memory access was encountered",
         "CUDA error: uncorrectable ECC error encountered",
