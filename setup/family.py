@@ -225,6 +225,8 @@ def fractions_family(args) -> list:
 # Where fine-tuning starts, and the rates that each start is tried with.
 STARTS = {"random-init": "random initialisation", **{o: FAMILY[o][0] for o in ("splitmask", "beit", "dino", "supervised")}}
 RATES = [1e-3, 2e-3, 4e-3, 8e-3]
+# An accuracy below which nothing was learnt.
+UNLEARNT = 0.01
 
 
 class Task(NamedTuple):
@@ -352,4 +354,8 @@ def transfer(args) -> list:
     lines = [f"## Fine-tuning, on {args.set}", "", f"`{command(args, 'transfer')}`: in percent, on the validation images.", ""]
     lines += [f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows]]
     lines += ["", how, "", "### What the paper would predict, and what came out", "", PREDICTIONS[args.set], ""]
-    return lines + [f"* {came_out(column, starts)}" for column, starts in found.items()]
+    lines += [f"* {came_out(column, starts)}" for column, starts in found.items()]
+    unlearnt = [column for column, starts in found.items() if max(statistics.mean(values) for values in starts.values()) < UNLEARNT]
+    if unlearnt:
+        lines += ["", f"Under {100 * UNLEARNT:g} % of {', '.join(unlearnt)} is nothing: no start has learnt it in {task.steps} updates, so this table says nothing of them."]
+    return lines
