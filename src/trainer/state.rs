@@ -11,7 +11,7 @@ use super::meter::{Meter, WordUsage};
 use super::resume;
 use super::spec::TrainerSpec;
 use super::stability::Ladder;
-use super::step::recorded::Recorder;
+use super::step::recordings::Recordings;
 use crate::checkpoint::{Progress, Snapshot};
 use crate::eval::config::Weights;
 use crate::eval::patience::Patience;
@@ -59,7 +59,7 @@ pub(super) struct RunState {
     /// checkpoint holds it: a run that is resumed can only replay what it has read itself.
     pub(super) trail: VecDeque<Cursor>,
     /// Steps recorded as CUDA graphs: in no checkpoint either, for they change no number.
-    pub(super) recorder: Recorder,
+    pub(super) recordings: Recordings,
 }
 
 impl RunState {
@@ -84,7 +84,7 @@ impl RunState {
             ladder: Ladder::default(),
             micro_batches: spec.train.accumulate as usize,
             trail: VecDeque::new(),
-            recorder: Recorder::default(),
+            recordings: Recordings::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use tch::{Device, Tensor};
 
 use super::kept_parts::{KeptParts, lacked_memory};
 use super::pass::{Pass, PassOutcome};
+use super::recorded::Recorder;
 use crate::trainer::error::{TrainError, device_panics_caught};
 use crate::trainer::feed::Staged;
 use crate::trainer::outlets::Outlets;
@@ -97,15 +98,15 @@ pub(super) fn gradients_that_fit(
         }
     }
     loop {
-        let mut recorder = std::mem::take(&mut state.recorder);
+        let mut recordings = std::mem::take(&mut state.recordings);
         let pass = Pass::next(state, setup, sent);
         let done = device_panics_caught(|| {
             let phase = |phase| {
                 out.clock.switch(phase);
             };
-            recorder.gradients(&pass, || state.optimizer.params(), batch, phase)
+            Recorder::new(&mut recordings).gradients(&pass, || state.optimizer.params(), batch, phase)
         });
-        state.recorder = recorder;
+        state.recordings = recordings;
         if let (Some(peers), Err(error)) = (&setup.peers, &done)
             && may_split
             && peers.first()
@@ -118,7 +119,7 @@ pub(super) fn gradients_that_fit(
             other => return other,
         };
         state.optimizer.zero_grad()?;
-        let room_made = state.recorder.make_room();
+        let room_made = state.recordings.make_room();
         torch_ext::cuda_empty_cache()?;
         if room_made {
             continue;

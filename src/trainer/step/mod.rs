@@ -5,7 +5,8 @@ mod kept_parts;
 mod micro_batches;
 mod partners;
 pub(super) mod pass;
-pub(super) mod recorded;
+mod recorded;
+pub(super) mod recordings;
 mod update;
 
 pub(super) use update::take_step;

@@ -4,7 +4,6 @@
 //! A graph repeats what was recorded with the memory that was recorded, so only passes qualify in which nothing but the input, the weights and the device's
 //! generator differs from step to step ([`crate::objective::Objective::repeats`]). The optimizer and what follows it stay outside: their numbers change with the schedule.
 
-use std::fmt::{self, Debug, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -13,8 +12,9 @@ use tch::Tensor;
 use torch_ext::Graph;
 
 use super::pass::{Pass, PassOutcome, Scalars};
+use super::recordings::{Launch, Recording, Recordings};
 use crate::exit::panic_text;
-use crate::objective::{ObjectiveConfig, StepContext};
+use crate::objective::StepContext;
 use crate::telemetry::metrics::Phase;
 use crate::tensor::StepInput;
 use crate::trainer::error::TrainError;
@@ -24,61 +24,23 @@ const WARM_UP: u32 = 3;
 /// Shapes of input that are recorded; each holds the memory of a step's activations. Masks that cover a varying number of patches have many.
 const SHAPES: usize = 2;
 
-/// Launches what was recorded.
-type Launch = Box<dyn Fn() -> Result<(), TrainError>>;
 /// Records [`Pass::whole`] of an input: its numbers, filled by a launch, and how to launch it.
 type Record = fn(&Pass<'_>, &Rc<StepInput>, &StepContext, &[Tensor]) -> Result<(Scalars, Launch), TrainError>;
 
-/// The recordings of a run.
-pub(in crate::trainer) struct Recorder {
+/// Takes passes by what a run has recorded, and records.
+pub(in crate::trainer) struct Recorder<'a> {
     record: Record,
-    /// The settings that were recorded.
-    objective: Option<ObjectiveConfig>,
-    /// Passes by these settings so far, up to [`WARM_UP`].
-    seen: u32,
-    recordings: Vec<Recording>,
-    /// Whether a recording failed; no other is tried.
-    given_up: bool,
-    /// Why nothing is recorded, as it was told.
-    told: Option<&'static str>,
+    held: &'a mut Recordings,
 }
 
-impl Default for Recorder {
-    fn default() -> Self {
-        Self::of(|pass, input, ctx, _| {
+impl<'a> Recorder<'a> {
+    /// One that records CUDA graphs.
+    pub(in crate::trainer) fn new(held: &'a mut Recordings) -> Self {
+        let record: Record = |pass, input, ctx, _| {
             let (graph, scalars) = Graph::record(pass.device, || pass.whole(input, ctx))?;
             Ok((scalars, Box::new(move || Ok(graph.replay()?))))
-        })
-    }
-}
-
-impl Debug for Recorder {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "Recorder of {} graphs", self.recordings.len())
-    }
-}
-
-/// One shape of input. All tensors of it belong to the recording, and each launch writes them anew.
-struct Recording {
-    launch: Launch,
-    input: Rc<StepInput>,
-    params: Vec<Tensor>,
-    grads: Vec<Tensor>,
-    scalars: Scalars,
-    /// Largest word that a pass has checked against the vocabulary.
-    largest_word: u32,
-}
-
-impl Recorder {
-    fn of(record: Record) -> Self {
-        Self {
-            record,
-            objective: None,
-            seen: 0,
-            recordings: Vec::new(),
-            given_up: false,
-            told: None,
-        }
+        };
+        Self { record, held }
     }
 
     /// As [`Pass::gradients`], by a recording where that gives the same: then there must be no gradients yet. `params` are those that may get one.
@@ -95,28 +57,28 @@ impl Recorder {
         let repeats = pass.repeats();
         if !pass.spec.train.cuda_graph || repeats.is_err() {
             // Their memory is better used by what is done instead.
-            self.recordings.clear();
+            self.held.all.clear();
             let told = repeats.err().filter(|_| pass.spec.train.cuda_graph);
-            if let Some(because) = told.filter(|_| self.told != told) {
+            if let Some(because) = told.filter(|_| self.held.told != told) {
                 tracing::warn!(because, "train.cuda_graph = true has no effect: a step is not recorded");
             }
-            self.told = told;
+            self.held.told = told;
             return pass.gradients(batch, phase);
         }
-        if self.objective.as_ref() != Some(&pass.spec.objective) {
-            *self = Self {
+        if self.held.objective.as_ref() != Some(&pass.spec.objective) {
+            *self.held = Recordings {
                 objective: Some(pass.spec.objective.clone()),
-                given_up: self.given_up,
-                ..Self::of(self.record)
+                given_up: self.held.given_up,
+                ..Recordings::default()
             };
         }
         phase(Phase::Copy);
         let (input, made) = pass.one_input(batch, 0, &mut phase)?;
         let ctx = pass.begin(0, batch.len);
-        let warm = self.seen >= WARM_UP;
-        self.seen = (self.seen + 1).min(WARM_UP);
-        let may_record = warm && !self.given_up && self.recordings.len() < SHAPES;
-        let known = self.recordings.iter_mut().find(|recording| recording.fits(&input));
+        let warm = self.held.seen >= WARM_UP;
+        self.held.seen = (self.held.seen + 1).min(WARM_UP);
+        let may_record = warm && !self.held.given_up && self.held.all.len() < SHAPES;
+        let known = self.held.all.iter_mut().find(|recording| recording.fits(&input));
         let scalars = match known {
             // What a pass checks on the host is checked by one that is not recorded.
             Some(recording) if input.largest_word > recording.largest_word => {
@@ -134,17 +96,6 @@ impl Recorder {
         })
     }
 
-    /// Gives the memory of the recordings back for good, where a step lacks it. Answers whether there were any.
-    pub(in crate::trainer) fn make_room(&mut self) -> bool {
-        let any = !self.recordings.is_empty();
-        if any {
-            self.recordings.clear();
-            self.given_up = true;
-            tracing::warn!("train.cuda_graph: a step does not fit into memory beside the recorded ones, which are given up");
-        }
-        any
-    }
-
     /// Records a pass and launches it.
     fn recorded(&mut self, pass: &Pass<'_>, input: StepInput, ctx: &StepContext, params: Vec<Tensor>) -> Result<Scalars, TrainError> {
         let input = Rc::new(input);
@@ -156,9 +107,9 @@ impl Recorder {
         let (scalars, launch) = match tried {
             Ok(recorded) => recorded,
             Err(error) => {
-                self.given_up = true;
+                self.held.given_up = true;
                 // They may share a generator with the one that failed.
-                self.recordings.clear();
+                self.held.all.clear();
                 torch_ext::clear_grads(&params)?;
                 tracing::warn!(
                     error,
@@ -183,31 +134,8 @@ impl Recorder {
             "recorded a step's forward and backward as a CUDA graph"
         );
         let scalars = recording.launched()?;
-        self.recordings.push(recording);
+        self.held.all.push(recording);
         Ok(scalars)
-    }
-}
-
-impl Recording {
-    fn fits(&self, input: &StepInput) -> bool {
-        let (own, new) = (self.input.tensors(), input.tensors());
-        own.len() == new.len() && own.iter().zip(new).all(|(own, new)| own.size() == new.size())
-    }
-
-    fn replay(&self, input: &StepInput) -> Result<Scalars, TrainError> {
-        for (own, new) in self.input.tensors().into_iter().zip(input.tensors()) {
-            own.shallow_clone().f_copy_(new)?;
-        }
-        self.launched()
-    }
-
-    /// Leaves the gradients with the parameters and answers copies of the numbers, which the next launch leaves alone.
-    fn launched(&self) -> Result<Scalars, TrainError> {
-        (self.launch)()?;
-        torch_ext::set_grads(&self.params, &self.grads)?;
-        let values: Vec<&Tensor> = self.scalars.iter().map(|(_, value)| value).collect();
-        let values = Tensor::f_stack(&values, 0)?.f_unbind(0)?;
-        Ok(self.scalars.iter().map(|(name, _)| *name).zip(values).collect())
     }
 }
 

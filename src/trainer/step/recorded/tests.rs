@@ -6,11 +6,11 @@ use tch::{Device, nn};
 use torch_ext::{TorchError, rng_state, set_rng_state};
 
 use super::*;
-use crate::objective::Objective;
 use crate::objective::pretrain::beit::BeitConfig;
 use crate::objective::pretrain::dino::DinoConfig;
 use crate::objective::pretrain::mae::MaeConfig;
 use crate::objective::pretrain::splitmask::SplitMaskConfig;
+use crate::objective::{Objective, ObjectiveConfig};
 use crate::trainer::spec::TrainerSpec;
 use crate::trainer::step::pass::tests::{batch, spec};
 
@@ -98,7 +98,7 @@ fn ten_steps(mut spec: TrainerSpec, record: Record, change: impl Fn(&mut Trainer
     tch::manual_seed(1);
     let vars = nn::VarStore::new(Device::Cpu);
     let mut objective = spec.objective.build(&vars.root(), &spec.scope(WORDS));
-    let mut recorder = Recorder::of(record);
+    let mut held = Recordings::default();
     let mut found = Vec::new();
     for step in 0..10 {
         if step == 7 {
@@ -106,7 +106,7 @@ fn ten_steps(mut spec: TrainerSpec, record: Record, change: impl Fn(&mut Trainer
             objective.take_live(spec.objective.plan()).unwrap();
         }
         let params = trained(&vars);
-        let outcome = recorder
+        let outcome = Recorder { record, held: &mut held }
             .gradients(&pass(objective.as_ref(), &spec, step), || trained(&vars), &batch_of(step), |_| {})
             .unwrap();
         let mut numbers: Vec<f64> = outcome.scalars.iter().map(|(_, value)| value.double_value(&[])).collect();
@@ -118,7 +118,7 @@ fn ten_steps(mut spec: TrainerSpec, record: Record, change: impl Fn(&mut Trainer
         assert!(numbers.iter().all(|n| n.is_finite()), "step {step}");
         found.push(numbers);
     }
-    (found, recorder.recordings.len())
+    (found, held.all.len())
 }
 
 fn graphed(plan: impl Into<ObjectiveConfig>) -> TrainerSpec {
@@ -189,21 +189,21 @@ fn recordings_make_room_once_and_are_not_made_again() {
     let spec = graphed(splitmask(0.2));
     let vars = nn::VarStore::new(Device::Cpu);
     let objective = spec.objective.build(&vars.root(), &spec.scope(WORDS));
-    let mut recorder = Recorder::of(imitation);
-    assert!(!recorder.make_room(), "nothing was recorded yet");
-    let graphs_after = |steps: std::ops::Range<u64>, recorder: &mut Recorder| {
+    let mut held = Recordings::default();
+    assert!(!held.make_room(), "nothing was recorded yet");
+    let graphs_after = |steps: std::ops::Range<u64>, held: &mut Recordings| {
         for step in steps {
-            recorder
+            Recorder { record: imitation, held }
                 .gradients(&pass(objective.as_ref(), &spec, step), || trained(&vars), &batch_of(step), |_| {})
                 .unwrap();
             torch_ext::clear_grads(&trained(&vars)).unwrap();
         }
-        recorder.recordings.len()
+        held.all.len()
     };
-    assert_eq!(graphs_after(0..5, &mut recorder), 1);
-    assert!(recorder.make_room());
-    assert_eq!(graphs_after(5..8, &mut recorder), 0);
-    assert!(!recorder.make_room());
+    assert_eq!(graphs_after(0..5, &mut held), 1);
+    assert!(held.make_room());
+    assert_eq!(graphs_after(5..8, &mut held), 0);
+    assert!(!held.make_room());
 }
 
 #[test]
