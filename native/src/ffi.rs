@@ -76,11 +76,6 @@ unsafe extern "C" {
     fn te_rng_state(cuda_index: c_int, out: *mut At) -> *mut c_char;
     fn te_set_rng_state(cuda_index: c_int, state: At) -> *mut c_char;
     fn te_cuda_memory(index: c_int, out: *mut i64) -> *mut c_char;
-    fn te_graph_available() -> *mut c_char;
-    fn te_graph_begin(cuda_index: c_int, out: *mut *mut c_void) -> *mut c_char;
-    fn te_graph_end(graph: *mut c_void, clean: *mut c_int) -> *mut c_char;
-    fn te_graph_replay(graph: *mut c_void) -> *mut c_char;
-    fn te_graph_drop(graph: *mut c_void) -> *mut c_char;
     fn te_set_grads(params: *const At, grads: *const At, n: usize) -> *mut c_char;
 }
 
@@ -246,7 +241,7 @@ pub(crate) fn fused_adamw(l: AdamWLists<'_>, h: AdamW, scale: Option<&Tensor>, s
 }
 
 /// −1 stands for the CPU.
-fn index(device: Device) -> c_int {
+pub(crate) fn index(device: Device) -> c_int {
     match device {
         Device::Cuda(i) => c_int::try_from(i).unwrap_or(c_int::MAX),
         _ => -1,
@@ -349,36 +344,6 @@ pub(crate) fn lerp(averages: &[Tensor], values: &[Tensor], weight: &Tensor) -> R
 pub(crate) fn cuda_empty_cache() -> Result<(), TorchError> {
     // SAFETY: takes nothing.
     check("cuda_empty_cache", unsafe { te_cuda_empty_cache() })
-}
-
-pub(crate) fn graph_available() -> Result<(), TorchError> {
-    // SAFETY: takes nothing.
-    check("graph_available", unsafe { te_graph_available() })
-}
-
-pub(crate) fn graph_begin(device: Device) -> Result<*mut c_void, TorchError> {
-    let mut graph = std::ptr::null_mut();
-    // SAFETY: the place of the answer lives across the call.
-    check("graph_begin", unsafe { te_graph_begin(index(device), &raw mut graph) })?;
-    Ok(graph)
-}
-
-/// Also whether libtorch is clean of the recording.
-pub(crate) fn graph_end(graph: *mut c_void) -> (Result<(), TorchError>, bool) {
-    let mut clean = 0;
-    // SAFETY: a graph of `graph_begin` that was not dropped; the place of the answer lives across the call.
-    let ended = check("graph_end", unsafe { te_graph_end(graph, &raw mut clean) });
-    (ended, clean != 0)
-}
-
-pub(crate) fn graph_replay(graph: *mut c_void) -> Result<(), TorchError> {
-    // SAFETY: as above.
-    check("graph_replay", unsafe { te_graph_replay(graph) })
-}
-
-pub(crate) fn graph_drop(graph: *mut c_void) -> Result<(), TorchError> {
-    // SAFETY: as above, and it is not used again.
-    check("graph_drop", unsafe { te_graph_drop(graph) })
 }
 
 pub(crate) fn set_grads(params: &[Tensor], grads: &[Tensor]) -> Result<(), TorchError> {

@@ -1,11 +1,13 @@
 //! CUDA graphs: what a device is asked is recorded once, and asked again with a single launch.
 
+mod ffi;
+
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::{Device, Tensor};
 
-use crate::{TorchError, ffi};
+use crate::TorchError;
 
 /// Whether a recording could not be ended: libtorch's allocator then holds back memory that several streams have used until an end that never comes.
 static BROKEN_OFF: AtomicBool = AtomicBool::new(false);
@@ -39,9 +41,9 @@ impl Graph {
             }
             .into());
         }
-        let recording = Recording {
-            graph: Some(Self(ffi::graph_begin(device)?)),
-        };
+        // A recording that CUDA refuses may have begun for libtorch's allocator.
+        let begun = ffi::begin(device).inspect_err(|_| BROKEN_OFF.store(graphs_available().is_ok(), Ordering::Release));
+        let recording = Recording { graph: Some(Self(begun?)) };
         let made = work()?;
         Ok((recording.end()?, made))
     }
@@ -51,14 +53,14 @@ impl Graph {
     /// # Errors
     /// What libtorch said.
     pub fn replay(&self) -> Result<(), TorchError> {
-        ffi::graph_replay(self.0)
+        ffi::replay(self.0)
     }
 }
 
 impl Drop for Graph {
     fn drop(&mut self) {
         // Without a use for the graph there is none for what libtorch says of its end.
-        let _ = ffi::graph_drop(self.0);
+        let _ = ffi::drop(self.0);
     }
 }
 
@@ -75,7 +77,7 @@ impl Recording {
 }
 
 fn end(graph: &Graph) -> Result<(), TorchError> {
-    let (ended, clean) = ffi::graph_end(graph.0);
+    let (ended, clean) = ffi::end(graph.0);
     if !clean {
         BROKEN_OFF.store(true, Ordering::Release);
     }
@@ -96,7 +98,7 @@ impl Drop for Recording {
 /// # Errors
 /// What is missing.
 pub fn graphs_available() -> Result<(), TorchError> {
-    ffi::graph_available()
+    ffi::available()
 }
 
 /// Makes `grads` the gradients of `params`, in pairs.
@@ -104,5 +106,8 @@ pub fn graphs_available() -> Result<(), TorchError> {
 /// # Errors
 /// Lists of different length, or a gradient of another shape; nothing changes then.
 pub fn set_grads(params: &[Tensor], grads: &[Tensor]) -> Result<(), TorchError> {
-    ffi::set_grads(params, grads)
+    crate::ffi::set_grads(params, grads)
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,7 @@ pub(super) fn gradients_that_fit(
             let phase = |phase| {
                 out.clock.switch(phase);
             };
-            Recorder::new(&mut recordings).gradients(&pass, || state.optimizer.params(), batch, phase)
+            Recorder::new(setup.device, &mut recordings).gradients(&pass, || state.optimizer.params(), batch, phase)
         });
         state.recordings = recordings;
         if let (Some(peers), Err(error)) = (&setup.peers, &done)

@@ -122,24 +122,6 @@ impl<'a> Pass<'a> {
         Ok(outcome)
     }
 
-    /// Whether the next pass does what this one does, on other images, and may be recorded.
-    ///
-    /// # Errors
-    /// Why not, to be read behind "because".
-    pub(super) fn repeats(&self) -> Result<(), &'static str> {
-        let reasons = [
-            (!self.device.is_cuda() && !cfg!(test), "it does not train on a GPU"),
-            (self.peers.is_some(), "several ranks exchange gradients within it"),
-            (self.micro_batches > 1, "it goes through the batch in several parts"),
-            (
-                !self.objective.repeats(),
-                "more than its images is new in each step of this objective",
-            ),
-            (!self.spec.debug.inject.is_empty(), "faults are injected"),
-        ];
-        reasons.iter().find(|(holds, _)| *holds).map_or(Ok(()), |(_, reason)| Err(*reason))
-    }
-
     /// What [`Pass::gradients`] does with a batch in one piece that is on the device, its random numbers begun: all that a recording repeats.
     pub(super) fn whole(&self, input: &StepInput, ctx: &StepContext) -> Result<Scalars, TrainError> {
         let _rows = ctx.rows.enter();

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use splitmask_pipeline::types::Batch;
-use tch::Tensor;
+use tch::{Device, Tensor};
 use torch_ext::Graph;
 
 use super::pass::{Pass, PassOutcome, Scalars};
@@ -29,17 +29,19 @@ type Record = fn(&Pass<'_>, &Rc<StepInput>, &StepContext, &[Tensor]) -> Result<(
 
 /// Takes passes by what a run has recorded, and records.
 pub(in crate::trainer) struct Recorder<'a> {
-    record: Record,
+    /// `None` where nothing can be recorded.
+    record: Option<Record>,
     held: &'a mut Recordings,
 }
 
 impl<'a> Recorder<'a> {
-    /// One that records CUDA graphs.
-    pub(in crate::trainer) fn new(held: &'a mut Recordings) -> Self {
-        let record: Record = |pass, input, ctx, _| {
+    /// One that records CUDA graphs, on a device that has them.
+    pub(in crate::trainer) fn new(device: Device, held: &'a mut Recordings) -> Self {
+        let cuda: Record = |pass, input, ctx, _| {
             let (graph, scalars) = Graph::record(pass.device, || pass.whole(input, ctx))?;
             Ok((scalars, Box::new(move || Ok(graph.replay()?))))
         };
+        let record = device.is_cuda().then_some(cuda);
         Self { record, held }
     }
 
@@ -54,17 +56,20 @@ impl<'a> Recorder<'a> {
         batch: &Batch,
         mut phase: impl FnMut(Phase),
     ) -> Result<PassOutcome, TrainError> {
-        let repeats = pass.repeats();
-        if !pass.spec.train.cuda_graph || repeats.is_err() {
-            // Their memory is better used by what is done instead.
-            self.held.all.clear();
-            let told = repeats.err().filter(|_| pass.spec.train.cuda_graph);
-            if let Some(because) = told.filter(|_| self.held.told != told) {
-                tracing::warn!(because, "train.cuda_graph = true has no effect: a step is not recorded");
+        let wanted = pass.spec.train.cuda_graph;
+        let record = match (self.record.ok_or("it does not train on a GPU"), repeats(pass)) {
+            (Ok(record), Ok(())) if wanted => record,
+            (by, repeats) => {
+                // Their memory is better used by what is done instead.
+                self.held.all.clear();
+                let told = by.err().or(repeats.err()).filter(|_| wanted);
+                if let Some(because) = told.filter(|_| self.held.told != told) {
+                    tracing::warn!(because, "train.cuda_graph = true has no effect: a step is not recorded");
+                }
+                self.held.told = told;
+                return pass.gradients(batch, phase);
             }
-            self.held.told = told;
-            return pass.gradients(batch, phase);
-        }
+        };
         if self.held.objective.as_ref() != Some(&pass.spec.objective) {
             *self.held = Recordings {
                 objective: Some(pass.spec.objective.clone()),
@@ -86,7 +91,7 @@ impl<'a> Recorder<'a> {
                 pass.whole(&input, &ctx)?
             }
             Some(recording) => recording.replay(&input)?,
-            None if may_record => self.recorded(pass, input, &ctx, params())?,
+            None if may_record => self.recorded(record, pass, input, &ctx, params())?,
             None => pass.whole(&input, &ctx)?,
         };
         Ok(PassOutcome {
@@ -97,10 +102,17 @@ impl<'a> Recorder<'a> {
     }
 
     /// Records a pass and launches it.
-    fn recorded(&mut self, pass: &Pass<'_>, input: StepInput, ctx: &StepContext, params: Vec<Tensor>) -> Result<Scalars, TrainError> {
+    fn recorded(
+        &mut self,
+        record: Record,
+        pass: &Pass<'_>,
+        input: StepInput,
+        ctx: &StepContext,
+        params: Vec<Tensor>,
+    ) -> Result<Scalars, TrainError> {
         let input = Rc::new(input);
         // tch's plain methods say by a panic that a call cannot be recorded.
-        let tried = catch_unwind(AssertUnwindSafe(|| (self.record)(pass, &input, ctx, &params)));
+        let tried = catch_unwind(AssertUnwindSafe(|| record(pass, &input, ctx, &params)));
         let tried = tried
             .map_err(|panic| panic_text(&*panic))
             .and_then(|done| done.map_err(|e| e.to_string()));
@@ -137,6 +149,23 @@ impl<'a> Recorder<'a> {
         self.held.all.push(recording);
         Ok(scalars)
     }
+}
+
+/// Whether the next pass does what this one does, on other images, and may be recorded.
+///
+/// # Errors
+/// Why not, to be read behind "because".
+fn repeats(pass: &Pass<'_>) -> Result<(), &'static str> {
+    let reasons = [
+        (pass.peers.is_some(), "several ranks exchange gradients within it"),
+        (pass.micro_batches > 1, "it goes through the batch in several parts"),
+        (
+            !pass.objective.repeats(),
+            "more than its images is new in each step of this objective",
+        ),
+        (!pass.spec.debug.inject.is_empty(), "faults are injected"),
+    ];
+    reasons.iter().find(|(holds, _)| *holds).map_or(Ok(()), |(_, reason)| Err(*reason))
 }
 
 #[cfg(test)]

@@ -106,9 +106,12 @@ fn ten_steps(mut spec: TrainerSpec, record: Record, change: impl Fn(&mut Trainer
             objective.take_live(spec.objective.plan()).unwrap();
         }
         let params = trained(&vars);
-        let outcome = Recorder { record, held: &mut held }
-            .gradients(&pass(objective.as_ref(), &spec, step), || trained(&vars), &batch_of(step), |_| {})
-            .unwrap();
+        let outcome = Recorder {
+            record: Some(record),
+            held: &mut held,
+        }
+        .gradients(&pass(objective.as_ref(), &spec, step), || trained(&vars), &batch_of(step), |_| {})
+        .unwrap();
         let mut numbers: Vec<f64> = outcome.scalars.iter().map(|(_, value)| value.double_value(&[])).collect();
         for param in params.iter().filter(|param| torch_ext::has_grad(param)) {
             numbers.extend(Vec::<f64>::try_from(param.grad().flatten(0, -1).to_kind(tch::Kind::Double)).unwrap());
@@ -193,9 +196,12 @@ fn recordings_make_room_once_and_are_not_made_again() {
     assert!(!held.make_room(), "nothing was recorded yet");
     let graphs_after = |steps: std::ops::Range<u64>, held: &mut Recordings| {
         for step in steps {
-            Recorder { record: imitation, held }
-                .gradients(&pass(objective.as_ref(), &spec, step), || trained(&vars), &batch_of(step), |_| {})
-                .unwrap();
+            Recorder {
+                record: Some(imitation),
+                held,
+            }
+            .gradients(&pass(objective.as_ref(), &spec, step), || trained(&vars), &batch_of(step), |_| {})
+            .unwrap();
             torch_ext::clear_grads(&trained(&vars)).unwrap();
         }
         held.all.len()
