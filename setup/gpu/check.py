@@ -80,6 +80,17 @@ def losses(name):
     return {line["step"]: line["total"] for line in lines_of(name) if "total" in line}
 
 
+def compared(one, other, steps, allowed):
+    """Largest relative difference between the losses of two runs, of which each must have that many steps and none may differ by more than is allowed."""
+    one, other = losses(one), losses(other)
+    if sorted(one) != list(range(1, steps + 1)) or one.keys() != other.keys():
+        raise RuntimeError(f"steps {sorted(one)} and {sorted(other)} where 1 to {steps} were expected")
+    worst = max(abs(other[step] / one[step] - 1) for step in one)
+    if worst > allowed:
+        raise RuntimeError(f"the losses differ by up to {worst:.2e}, allowed are {allowed:.0e}")
+    return worst
+
+
 def train(path, limit, kill=signal.SIGTERM):
     """Trains for `limit` seconds, then sends `kill`; answers the log."""
     with subprocess.Popen(["./splitmask", "train", "--config", path], cwd=HERE, stderr=subprocess.PIPE, text=True) as process:
@@ -135,13 +146,7 @@ def precision():
     for kind in ("f32", "bf16"):
         small = dict(model__size="nano" if TINY else "small", train__batch=4 if TINY else 64)
         train(config(f"losses-{kind}", train__precision=kind, optim__total_steps=steps, log__every_steps=1, **small), 100)
-    exact, rounded = losses("losses-f32"), losses("losses-bf16")
-    if sorted(exact) != list(range(1, steps + 1)) or exact.keys() != rounded.keys():
-        raise RuntimeError(f"steps {sorted(exact)} and {sorted(rounded)} where 1 to {steps} were expected")
-    worst = max(abs(rounded[step] / exact[step] - 1) for step in exact)
-    if worst > 0.02:
-        raise RuntimeError(f"bf16's losses differ from f32's by up to {100 * worst:.2f} %, allowed are 2 %")
-    return {"steps": steps, "largest_relative_difference": worst}
+    return {"steps": steps, "largest_relative_difference": compared("losses-f32", "losses-bf16", steps, 0.02)}
 
 
 def resume():
@@ -173,12 +178,7 @@ def resumed(suffix, allowed, **change):
     if at >= steps:
         raise RuntimeError("the run was over before it could be killed")
     train(again, 100)
-    whole, again = losses(whole), losses(killed)
-    if whole.keys() != again.keys():
-        raise RuntimeError(f"steps {sorted(whole)} undisturbed, {sorted(again)} after the kill")
-    worst = max(abs(again[step] / whole[step] - 1) for step in whole)
-    if worst > allowed:
-        raise RuntimeError(f"the losses of the killed run differ by up to {worst:.2e}, allowed are {allowed:.0e}")
+    worst = compared(whole, killed, steps, allowed)
     return {"killed_behind_step": at, "largest_relative_difference": worst, "bit_for_bit": worst == 0.0}
 
 
@@ -188,16 +188,12 @@ def words():
     small = dict(model__size="nano" if TINY else "small", train__batch=4 if TINY else 64, train__precision="f32", optim__total_steps=steps, log__every_steps=1)
     for where in ("pipeline", "device"):
         train(config(f"words-{where}", codebook__where=where, **small), 100)
+    worst = compared("words-pipeline", "words-device", steps, 1e-3 if GPU else 0.0)
     pipeline, device = (lines_of(f"words-{where}") for where in ("pipeline", "device"))
-    if [line["step"] for line in pipeline] != list(range(1, steps + 1)) or len(device) != steps:
-        raise RuntimeError(f"{len(pipeline)} and {len(device)} steps where {steps} were expected")
     # A function of the counts of words alone, so every word must be the same.
     told = [line["step"] for line, other in zip(pipeline, device) if line["token_entropy"] != other["token_entropy"]]
     if told:
         raise RuntimeError(f"the words differ from step {told[0]} on")
-    worst = max(abs(other["total"] / line["total"] - 1) for line, other in zip(pipeline, device))
-    if worst > (1e-3 if GPU else 0.0):
-        raise RuntimeError(f"the losses differ by up to {worst:.2e}")
     return {"steps": steps, "token_entropy": pipeline[-1]["token_entropy"], "largest_relative_difference": worst}
 
 
@@ -210,12 +206,7 @@ def graph():
     told = [line for line in log.splitlines() if "CUDA graph" in line or "cuda_graph" in line]
     if not any("recorded a step's forward and backward" in line if GPU else "has no effect" in line for line in told):
         raise RuntimeError("no step was recorded: " + ("\n".join(told) or log[-1500:]))
-    launched, replayed = losses("launched"), losses("graph")
-    if sorted(launched) != list(range(1, steps + 1)) or launched.keys() != replayed.keys():
-        raise RuntimeError(f"steps {sorted(launched)} and {sorted(replayed)} where 1 to {steps} were expected")
-    worst = max(abs(replayed[step] / launched[step] - 1) for step in launched)
-    if worst > (1e-3 if GPU else 0.0):
-        raise RuntimeError(f"the losses of recorded steps differ by up to {worst:.2e} from those of launched ones")
+    worst = compared("launched", "graph", steps, 1e-3 if GPU else 0.0)
     return {"steps": steps, "largest_relative_difference": worst, "bit_for_bit": worst == 0.0, "log": told[:3]}
 
 
@@ -240,13 +231,7 @@ def ranks():
             rank.kill()
     if codes != [0, 0]:
         raise RuntimeError(f"two ranks ended with {codes}: " + " | ".join((HERE / f"rank-{rank}.log").read_text()[-1000:] for rank in range(2)))
-    one, two = losses("one"), losses("two")
-    if sorted(one) != list(range(1, steps + 1)) or one.keys() != two.keys():
-        raise RuntimeError(f"steps {sorted(one)} and {sorted(two)} where 1 to {steps} were expected")
-    worst = max(abs(two[step] / one[step] - 1) for step in one)
-    if worst > (1e-3 if GPU else 1e-5):
-        raise RuntimeError(f"the losses of two ranks differ by up to {worst:.2e} from those of one process")
-    return {"steps": steps, "largest_relative_difference": worst}
+    return {"steps": steps, "largest_relative_difference": compared("one", "two", steps, 1e-3 if GPU else 1e-5)}
 
 
 def memory():
