@@ -32,7 +32,7 @@ SETS = {
     "scenes": (["setup/scenes.sh"], []),
 }
 # Updates of pre-training, unless --steps says otherwise.
-UPDATES = {"drawings": 400, "emoji": 400, "scenes": 2000}
+UPDATES = 400
 # Words are learnt from crops of at most a quarter of a scene, for it holds many things (arXiv 2112.10740 section 5.2.2).
 SCENE_CROPS = ["augment.crop.area=[0.08, 0.25]"]
 
@@ -51,11 +51,12 @@ def packed(name: str) -> Path:
     return data
 
 
-def kept(args, name: str, make) -> dict:
-    """Numbers of the run `name`, made by `make` unless docs/results/ has them."""
+def kept(args, name: str, make, steps: int = 0) -> dict:
+    """Numbers of the run `name`, made by `make` unless docs/results/ has them; where `steps` says how long the run is, of that length."""
     file = args.out.parent / "results" / f"{args.set}.json"
     records = json.loads(file.read_text()) if file.exists() else {}
-    if name not in records or (args.anew and name not in args.made):
+    other = name in records and steps and records[name]["steps"] != steps
+    if name not in records or other or (args.anew and name not in args.made):
         numbers = make()
         commit = subprocess.run(["git", "describe", "--always", "--dirty"], check=False, capture_output=True, text=True).stdout.strip()
         # Read again: another call may have written meanwhile.
@@ -170,7 +171,7 @@ def command(args, table: str) -> str:
     words = [f"make results TABLE={table} SET={args.set}"]
     if args.seeds != [0, 1, 2]:
         words.append(f"SEEDS={','.join(map(str, args.seeds))}")
-    if args.steps != UPDATES[args.set]:
+    if args.steps != UPDATES:
         words.append(f"STEPS={args.steps}")
     if table == "family" and args.minutes:
         words.append(f"MINUTES={args.minutes:g}")
@@ -222,9 +223,8 @@ def fractions_family(args) -> list:
     return [*lines, "", paper, "", family_note(args, [family_run(args, "splitmask", args.seeds[0], args.steps)])]
 
 
-# Where fine-tuning starts, and the rates that each start is tried with.
+# Where fine-tuning starts.
 STARTS = {"random-init": "random initialisation", **{o: FAMILY[o][0] for o in ("splitmask", "beit", "dino", "supervised")}}
-RATES = [1e-3, 2e-3, 4e-3, 8e-3]
 # An accuracy below which nothing was learnt.
 UNLEARNT = 0.01
 
@@ -235,6 +235,8 @@ class Task(NamedTuple):
     recipe: str
     image: int
     steps: int
+    # Learning rates that each start is tried with.
+    rates: tuple
     evaluation: str
     # Keys of its JSON with their titles: columns of the table, of which the first chooses the rate.
     numbers: dict
@@ -248,6 +250,7 @@ CLASSES = Task(
     "finetune-demo",
     48,
     240,
+    (1e-3, 2e-3, 4e-3, 8e-3),
     "classify",
     {"top1": "top-1"},
     {1.0: ", all labels", 0.1: ", 10 % of the labels"},
@@ -256,7 +259,8 @@ CLASSES = Task(
 MAPS = Task(
     "segment-scenes",
     96,
-    900,
+    3000,
+    (2e-3, 4e-3, 8e-3),
     "segment",
     {"mean_iou": "mIoU", "object_mean_iou": "mIoU of objects alone"},
     {1.0: ""},
@@ -283,7 +287,7 @@ def fine_tuned(args, start: str, seed: int, share: float, rate: float) -> dict:
     """Numbers after fine-tuning the encoder of a run of the family on that share of the labelled images."""
     task = TASKS[args.set]
     pictures = "emoji" if (args.set, start) == ("scenes", "supervised") else args.set
-    after = "" if start == "random-init" or args.steps == UPDATES[args.set] else f"-after{args.steps}"
+    after = "" if start == "random-init" or args.steps == UPDATES else f"-after{args.steps}"
     name = f"{args.set}-{start}{after}-tuned-{round(100 * share)}pc-lr{rate:g}-s{seed}"
 
     def make() -> dict:
@@ -300,7 +304,7 @@ def fine_tuned(args, start: str, seed: int, share: float, rate: float) -> dict:
         found = json.loads(splitmask("eval", task.evaluation, str(args.runs / name), "--json", capture=True))[task.evaluation]
         return cost | {"rate": rate} | {key: number for key, number in found.items() if isinstance(number, (int, float))}
 
-    return kept(args, name, make)
+    return kept(args, name, make, task.steps)
 
 
 def beside(base: str, others: list, found: dict) -> str:
@@ -336,7 +340,7 @@ def transfer(args) -> list:
         cells = [STARTS[start]]
         for share, said in task.shares.items():
             # The rate is chosen with the first seed, for each start alike, on the images that are told of.
-            tried = {rate: fine_tuned(args, start, args.seeds[0], share, rate)[next(iter(task.numbers))] for rate in RATES}
+            tried = {rate: fine_tuned(args, start, args.seeds[0], share, rate)[next(iter(task.numbers))] for rate in task.rates}
             rate = max(tried, key=tried.get)
             runs = [fine_tuned(args, start, s, share, rate) for s in args.seeds]
             for key, title in task.numbers.items():
@@ -344,10 +348,10 @@ def transfer(args) -> list:
                 cells.append(spread(values))
             cells.append(f"{rate:g}")
         rows.append(cells)
-    images = fine_tuned(args, args.starts[0], args.seeds[0], 1.0, RATES[0])["images"]
+    images = fine_tuned(args, args.starts[0], args.seeds[0], 1.0, task.rates[0])["images"]
     how = (
         f"Pre-trained for {args.steps} updates on the training images of the same set, then {task.steps} updates by configs/{task.recipe}.toml with 6 layers of 96 at "
-        f"{task.image} px, the same for every start. {task.differs} Rates {', '.join(f'{r:g}' for r in RATES)} were tried with seed {args.seeds[0]}, the best one taken for all "
+        f"{task.image} px, the same for every start. {task.differs} Rates {', '.join(f'{r:g}' for r in task.rates)} were tried with seed {args.seeds[0]}, the best one taken for all "
         f"seeds ({', '.join(map(str, args.seeds))}); it was chosen on the validation images, for every start alike; where it is the largest, a larger one may do better. "
         f"Mean ± standard deviation over the seeds; {images} validation images."
     )
