@@ -260,7 +260,7 @@ MAPS = Task(
     "segment-scenes",
     96,
     3000,
-    (2e-3, 4e-3, 8e-3),
+    (2e-3, 4e-3),
     "segment",
     {"mean_iou": "mIoU", "object_mean_iou": "mIoU of objects alone"},
     {1.0: ""},
@@ -352,7 +352,7 @@ def transfer(args) -> list:
     how = (
         f"Pre-trained for {args.steps} updates on the training images of the same set, then {task.steps} updates by configs/{task.recipe}.toml with 6 layers of 96 at "
         f"{task.image} px, the same for every start. {task.differs} Rates {', '.join(f'{r:g}' for r in task.rates)} were tried with seed {args.seeds[0]}, the best one taken for all "
-        f"seeds ({', '.join(map(str, args.seeds))}); it was chosen on the validation images, for every start alike; where it is the largest, a larger one may do better. "
+        f"seeds ({', '.join(map(str, args.seeds))}); it was chosen on the validation images, for every start alike; where it is the first or the last of them, one beyond may do better. "
         f"Mean ± standard deviation over the seeds; {images} validation images."
     )
     lines = [f"## Fine-tuning, on {args.set}", "", f"`{command(args, 'transfer')}`: in percent, on the validation images.", ""]
