@@ -14,7 +14,7 @@ pub enum ExitCode {
     Internal = 70,
     /// I/O failed after retries, or the failure budget is spent; a checkpoint was written.
     Io = 74,
-    /// Stopped by a signal after a checkpoint.
+    /// Stopped by a signal after a checkpoint, unless the time for it ran out.
     Stopped = 75,
     /// Non-finite loss.
     NonFinite = 76,
@@ -50,7 +50,7 @@ impl ExitCode {
                 "mend what the message names, then the same command goes on",
             ),
             Self::Stopped => (
-                "stopped by a signal, after a checkpoint; or the device or another rank was lost, and all are to be started again",
+                "stopped by a signal, after a checkpoint (or `admin.grace_s` was over before it was written: then the older one stands); or the device or another rank was lost, and all are to be started again",
                 "the same command goes on",
             ),
             Self::NonFinite => (

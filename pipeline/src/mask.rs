@@ -52,7 +52,7 @@ impl MaskSpec {
                 keep > 0.0 && keep <= 0.5 && a >= 1,
                 &key("keep"),
                 keep,
-                format!("above 0, at most 0.5, and at least one patch for each set {grid}"),
+                format!("above 0, at most 0.5, and at least one patch for each set: {keep} is {a} {grid}"),
             ),
             Self::BlockwiseSplit { .. } => found.need(
                 n >= 4,
@@ -64,7 +64,10 @@ impl MaskSpec {
                 ratio > 0.0 && ratio < 1.0 && (1..n).contains(&a),
                 &key("ratio"),
                 ratio,
-                format!("above 0, below 1, so that at least one patch is masked and one is seen {grid}"),
+                format!(
+                    "above 0, below 1, and 1 to {} masked patches: {ratio} is {a} {grid}",
+                    n.saturating_sub(1)
+                ),
             ),
             Self::BlockwiseMask { count, .. } => found.need(
                 count >= 1 && (count as usize) < n,

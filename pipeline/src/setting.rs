@@ -143,6 +143,13 @@ macro_rules! settings {
     };
 }
 
+/// The heaviest weight of a loss.
+pub const HEAVIEST: f64 = 10_000.0;
+/// The coldest temperature of a softmax.
+pub const COLDEST: f64 = 0.001;
+/// The hottest one.
+pub const HOTTEST: f64 = 100.0;
+
 /// A value that is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -190,6 +197,19 @@ impl Findings {
     /// Needs a probability or share.
     pub fn share(&mut self, key: &str, value: impl Display + Into<f64> + Copy) {
         self.need((0.0..=1.0).contains(&value.into()), key, value, "0 to 1");
+    }
+
+    /// Needs the weight of a loss. One beyond [`HEAVIEST`] only overflows what the optimizer's rates are made for.
+    pub fn weight(&mut self, key: &str, value: f64) {
+        let allowed = format!("0 (not learnt) to {HEAVIEST}");
+        self.need((0.0..=HEAVIEST).contains(&value), key, value, allowed);
+    }
+
+    /// Needs the temperature of a softmax; `usual` says which one is published. A colder one than [`COLDEST`] overflows, a hotter one than [`HOTTEST`] tells nothing
+    /// apart.
+    pub fn temperature(&mut self, key: &str, value: f64, usual: &str) {
+        let allowed = format!("{COLDEST} to {HOTTEST} ({usual})");
+        self.need((COLDEST..=HOTTEST).contains(&value), key, value, allowed);
     }
 
     /// Takes over what others found.

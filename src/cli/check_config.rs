@@ -20,9 +20,10 @@ use self::estimate::{Known, estimate};
 use crate::cli::answer::{answer, say};
 use crate::config::diff::strongest;
 use crate::config::{Config, ConfigError, Loaded, Place, Problem, Source, diff, explain};
+use crate::daemon::start::against_checkpoint;
 use crate::exit::CliError;
 use crate::objective::ClassesOf;
-use crate::trainer::batch_exceeds;
+use crate::trainer::{TrainError, batch_exceeds, of_classes};
 
 /// Explain a config file: what differs from the defaults, what follows from it, what is wrong. Reads only, writes nothing.
 #[derive(Args)]
@@ -147,6 +148,40 @@ fn judge(loaded: &Loaded, places: Vec<Named>, room: &Room) -> Result<(), CliErro
             message,
             hint: Some("take a folder on another disk, or free some space".into()),
         });
+    }
+    // A place that cannot be opened is told of below.
+    if places
+        .iter()
+        .filter(|place| place.key != "data.val")
+        .all(|place| place.opened.is_ok())
+    {
+        let val = places
+            .iter()
+            .find(|place| place.key == "data.val")
+            .and_then(|place| place.opened.as_ref().ok());
+        match of_classes(loaded.config.trainer_spec(), val) {
+            Ok(lines) => {
+                for line in lines {
+                    say!("warning: {line}");
+                }
+            }
+            Err(TrainError::BadSetting { key, value, detail, hint }) => wrong.push(Problem {
+                place: Place::of(&loaded.places, &key),
+                key,
+                value,
+                message: detail,
+                hint,
+            }),
+            Err(error) => {
+                say!("the classes of the sets were not looked at: {error}");
+            }
+        }
+    }
+    if let Err(error) = against_checkpoint(&loaded.config) {
+        say!(
+            "warning: a start would be refused: {error}{}",
+            error.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"))
+        );
     }
     for Named { key, url, opened } in places {
         match opened {

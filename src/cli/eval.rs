@@ -91,7 +91,7 @@ struct LossArgs {
 struct ClassifyArgs {
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Draw which classes are taken for which into a .png file.
+    /// Draw which classes are taken for which into a .png file, which is replaced if it is there.
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
 }
@@ -195,7 +195,13 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             let (folder, config) = subject.open()?;
             let measured = subject.model(&config, &folder)?;
             measured.need_its_words()?;
-            subject.tell(&folder, &ValidationLoss, measured.score(&ValidationLoss, Vec::new())?, json!({}))
+            subject.tell(
+                &folder,
+                &config,
+                &ValidationLoss,
+                measured.score(&ValidationLoss, Vec::new())?,
+                json!({}),
+            )
         }
         Task::Spread(SpreadArgs { subject, pool }) => {
             let (folder, mut config) = subject.open()?;
@@ -203,6 +209,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             let measured = subject.model(&config, &folder)?;
             subject.tell(
                 &folder,
+                &config,
                 &Spread,
                 measured.score(&Spread, Vec::new())?,
                 json!({ "pool": config.eval.pool }),
@@ -226,22 +233,31 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
                     file,
                 )?;
             }
-            subject.tell(&folder, &Classify, score, json!({}))
+            subject.tell(&folder, &config, &Classify, score, json!({}))
         }
         Task::Segment(SegmentArgs { subject, slide, stride }) => {
             let (folder, mut config) = subject.open()?;
             need_pixel_classes(&folder, &config)?;
             config.eval.slide |= slide;
             config.eval.slide_stride = stride.unwrap_or(config.eval.slide_stride);
+            if config.eval.slide_stride > config.model.image {
+                return Err(CliError::usage(
+                    format!(
+                        "--stride {}: the window is {} pixels wide",
+                        config.eval.slide_stride, config.model.image
+                    ),
+                    "what lies between two windows would not be seen; 0 = two thirds of a window".to_owned(),
+                ));
+            }
             let measured = subject.model(&config, &folder)?;
             let seen = json!({ "slide": config.eval.slide, "stride": config.eval.slide_stride });
-            subject.tell(&folder, &Segment, measured.score(&Segment, Vec::new())?, seen)
+            subject.tell(&folder, &config, &Segment, measured.score(&Segment, Vec::new())?, seen)
         }
         Task::Detect(DetectArgs { subject }) => {
             let (folder, config) = subject.open()?;
             need_objects(&folder, &config)?;
             let measured = subject.model(&config, &folder)?;
-            subject.tell(&folder, &Detect, measured.score(&Detect, Vec::new())?, json!({}))
+            subject.tell(&folder, &config, &Detect, measured.score(&Detect, Vec::new())?, json!({}))
         }
         Task::Knn(KnnArgs { subject, k, pool }) => {
             let (folder, mut config) = subject.open()?;
@@ -255,6 +271,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             let measured = subject.model(&config, &folder)?;
             subject.tell(
                 &folder,
+                &config,
                 &Knn,
                 measured.score(&Knn, Vec::new())?,
                 json!({ "k": config.eval.k, "pool": config.eval.pool }),

@@ -158,6 +158,9 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
         card.weights_name(),
         dtype.torch()
     );
+    if let Some(told) = card.beside(args.format.0, &encoder, rest.len()) {
+        say!("{told}");
+    }
     if !args.verify {
         return Ok(());
     }

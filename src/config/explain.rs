@@ -24,8 +24,7 @@ pub fn backbone_parameters(config: &super::Config) -> u64 {
 
 /// Things that are allowed and probably not meant.
 #[must_use]
-pub fn warnings(loaded: &Loaded) -> Vec<String> {
-    let c = &loaded.config;
+pub fn warnings(c: &super::Config) -> Vec<String> {
     let mut warnings = Vec::new();
     let batch_mib = (u64::from(c.train.batch) * sample_bytes(c)).div_ceil(1 << 20);
     let queue = c.pipeline.queue_mib as u64;
@@ -172,7 +171,7 @@ pub fn explain(loaded: &Loaded) -> String {
         }
     );
     let _ = writeln!(text, "  sha256       {}", c.sha256());
-    for warning in warnings(loaded) {
+    for warning in warnings(c) {
         let _ = writeln!(text, "warning: {warning}");
     }
     text

@@ -56,7 +56,8 @@ the file and rename, and no half file is ever there. A file that is gone for fiv
 A whole number may stand where a number is asked for, a list where its key says so. Integers take `_` (`50_000`), numbers an exponent (`1e-3`).
 
 An edit of a key that the environment or `--set` decides has no effect until the process ends. The log, the answer to the reload and the status
-(`shadowed`) name the key, the file's value, and what wins.
+(`shadowed`) name the key, the file's value, and what wins. What `splitmask check-config` warns of, and the config before did not have, is told by the log
+and the answer (`warnings`).
 
 | class | what happens |
 | --- | --- |

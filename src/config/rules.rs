@@ -216,6 +216,16 @@ fn evaluations(config: &Config, f: &mut Findings<'_>) {
             f.add(key, steps, "needs data.val, the shards that are evaluated on", Some(&hint));
         }
     }
+    let (stride, side) = (config.eval.slide_stride, config.model.image);
+    if stride > side {
+        let hint = "0 = two thirds of it";
+        f.add(
+            "eval.slide_stride",
+            stride,
+            format!("is more than the window, model.image = {side}: what lies between two windows would not be seen"),
+            Some(hint),
+        );
+    }
     let learns = |of: ClassesOf| config.objective.classes().is_some() && config.objective.classes_of() == of;
     for (watched, kind, of, what) in [
         (Watched::Classify, "classify", ClassesOf::Images, "classes"),
@@ -223,7 +233,13 @@ fn evaluations(config: &Config, f: &mut Findings<'_>) {
         (Watched::Detect, "detect", ClassesOf::Objects, "classes of objects"),
     ] {
         if config.eval.watch == watched && !learns(of) {
-            let hint = format!("set eval.watch = \"knn\" or \"loss\", or objective.kind = \"{kind}\" with run.init_from");
+            let own = match config.objective.classes_of() {
+                _ if config.objective.classes().is_none() => "",
+                ClassesOf::Images => "\"classify\", ",
+                ClassesOf::Pixels => "\"segment\", ",
+                ClassesOf::Objects => "\"detect\", ",
+            };
+            let hint = format!("set eval.watch = {own}\"knn\" or \"loss\", or objective.kind = \"{kind}\" with run.init_from");
             f.add(
                 "eval.watch",
                 format!("\"{kind}\""),

@@ -43,6 +43,9 @@ pub(super) struct Rehearsal {
     /// Keys whose value in the text has no effect, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shadowed: Vec<String>,
+    /// What is allowed and probably not meant, and was not so before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     /// What is wrong with it, by place.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Problem>,
@@ -121,12 +124,13 @@ impl Editor {
             shadowed: Arc::clone(&self.at_start),
         };
         let (changes, found) = reading::rehearse(&self.source, text, &in_force, self.world);
-        let rehearsal = |outcome, error, shadowed, problems| Rehearsal {
+        let rehearsal = |outcome, error, [shadowed, warnings]: [Vec<String>; 2], problems| Rehearsal {
             dry_run: true,
             outcome,
             changes,
             error,
             shadowed,
+            warnings,
             problems,
         };
         Ok(match found {
@@ -136,9 +140,9 @@ impl Editor {
                 } else {
                     ReloadOutcome::Unchanged
                 };
-                rehearsal(outcome, None, new.shadowed, Vec::new())
+                rehearsal(outcome, None, [new.shadowed, new.warnings], Vec::new())
             }
-            Err(refusal) => rehearsal(refusal.outcome, Some(refusal.error), Vec::new(), refusal.problems),
+            Err(refusal) => rehearsal(refusal.outcome, Some(refusal.error), [vec![], vec![]], refusal.problems),
         })
     }
 

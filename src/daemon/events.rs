@@ -56,6 +56,9 @@ pub struct ReloadReport {
     /// Keys whose value in the file was edited, and which environment or command line set otherwise: the edit has no effect.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shadowed: Vec<String>,
+    /// What is allowed and probably not meant, and was not so before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// What is wrong with the file, by place.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,

@@ -10,7 +10,7 @@ use super::settings::Settings;
 use super::tls::Identity;
 
 use crate::config::diff::strongest;
-use crate::config::{Change, Class, ConfigError, Problem, Source, diff};
+use crate::config::{Change, Class, ConfigError, Problem, Source, diff, explain};
 use crate::telemetry::metrics::ReloadOutcome;
 
 /// What came of it.
@@ -32,6 +32,8 @@ pub(super) struct NewConfig {
     pub(super) tls: Option<Identity>,
     /// Edits of the file that environment or command line keep from having an effect, in words.
     pub(super) shadowed: Vec<String>,
+    /// What it has that is allowed and probably not meant, and the config in force has not, in words.
+    pub(super) warnings: Vec<String>,
     /// The admin server moves to this one (`Some(None)`: it ends).
     pub(super) listener: Option<Option<TcpListener>>,
 }
@@ -128,9 +130,15 @@ fn compare(mut settings: Settings, in_force: &Settings, world: usize) -> Result<
             Err(e) => return Err(Refusal::of(ReloadOutcome::Failed, changes, settings.wrong("admin.bind", e))),
         }
     };
+    let known = explain::warnings(&in_force.config);
+    let warnings = explain::warnings(&settings.config)
+        .into_iter()
+        .filter(|told| !known.contains(told))
+        .collect();
     Ok(NewConfig {
         settings,
         changes,
+        warnings,
         class,
         policy,
         tls,

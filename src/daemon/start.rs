@@ -86,7 +86,7 @@ pub(super) fn stopped() -> CliError {
 /// Reads, validates, compares, locks and binds. What was made is taken back if a later part fails. Of several ranks, rank 0 alone has the run folder.
 fn make(source: &Source, metrics: &TrainMetrics, launch: &Launch) -> Result<Started, CliError> {
     let loaded = source.load().map_err(|e| refused(e, source))?;
-    let (file_sha256, warnings) = (loaded.file_sha256.clone(), warnings(&loaded));
+    let (file_sha256, warnings) = (loaded.file_sha256.clone(), warnings(&loaded.config));
     let settings = Settings::of(loaded);
     let (policy, tls) = (settings.policy()?, settings.tls()?);
     let run_dir = settings.config.run_dir();
@@ -187,12 +187,22 @@ pub fn against_checkpoint(config: &Config) -> Result<Option<(u64, Vec<Change>)>,
     if frozen.is_empty() {
         return Ok(Some((step, changes)));
     }
+    // Settings of another kind are another kind's: their differences say nothing more.
+    let kind = frozen.iter().find(|change| change.path == "objective.kind");
     Err(CliError::usage(
-        format!(
-            "{} holds a run (checkpoint at step {step}) that this config cannot go on with: {}",
-            run_dir.display(),
-            listed(&frozen)
-        ),
+        match kind {
+            Some(kind) => format!(
+                "{} holds a run of objective.kind = {} (checkpoint at step {step}), and this config says {}: it cannot go on with that run",
+                run_dir.display(),
+                kind.old,
+                kind.new
+            ),
+            None => format!(
+                "{} holds a run (checkpoint at step {step}) that this config cannot go on with: {}",
+                run_dir.display(),
+                listed(&frozen)
+            ),
+        },
         format!(
             "keep the old values, or start a new run from the weights: another run.dir and run.init_from = \"{}\"",
             good.folder.display()

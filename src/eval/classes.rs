@@ -39,7 +39,7 @@ pub enum Why {
 impl Why {
     fn text(self) -> &'static str {
         match self {
-            Self::NoPartner => "not in the other set",
+            Self::NoPartner => "not in the other set, as far as it was looked at (eval.max_reference, eval.max_queries)",
             Self::TooFew => "fewer than eval.min_class",
             Self::BeyondTheList => "beyond the class list of manifest.json",
             Self::NotLearnt => "not among the learnt classes",
@@ -62,6 +62,14 @@ pub struct LeftOut {
     pub counted: &'static str,
 }
 
+/// `1 image`, `2 images`.
+fn amount(number: u64, counted: &str) -> String {
+    match number {
+        1 => format!("1 {}", counted.trim_end_matches('s')),
+        _ => format!("{number} {counted}"),
+    }
+}
+
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -71,7 +79,7 @@ impl fmt::Display for LeftOut {
             number,
             counted,
         } = self;
-        write!(f, "{class} of {place} ({number} {counted}: {})", why.text())
+        write!(f, "{class} of {place} ({}: {})", amount(*number, counted), why.text())
     }
 }
 
@@ -128,7 +136,7 @@ impl Remarks {
         } in &self.left_out
         {
             let group = groups.entry((place, *why)).or_default();
-            group.push(format!("{class} ({number} {counted})"));
+            group.push(format!("{class} ({})", amount(*number, counted)));
         }
         let left = groups
             .iter()

@@ -77,8 +77,8 @@ impl Evaluation for Segment {
         Ok(Score {
             value: found.mean_iou,
             line: format!(
-                "mean IoU {:.4}, without the first class {:.4}, pixel accuracy {:.4} (always the commonest class: {:.4})",
-                found.mean_iou, found.object_mean_iou, found.pixel_accuracy, found.chance
+                "mean IoU {:.4} (always the commonest class: {:.4}), without the first class {:.4}, pixel accuracy {:.4}",
+                found.mean_iou, found.chance, found.object_mean_iou, found.pixel_accuracy
             ),
             table: table(&found),
             details: serde_json::json!(found),

@@ -228,13 +228,32 @@ impl Card {
             Some(ClassesOf::Objects) => (
                 "a vision transformer that was fine-tuned to find objects",
                 [
-                    ", and was not trained; neck, pyramid and heads of Mask R-CNN stand beside it, by torchvision's names",
+                    ", and was not trained; neck, pyramid and heads of Mask R-CNN stand beside it, for no loader: `splitmask predict` finds objects with the run itself",
                     ", and was not trained; neck, pyramid and heads of Mask R-CNN were left out",
                 ],
             ),
         };
         let ending = if self.encoder_only { left_out } else { beside };
         (what, format!("The last norm is part of the encoder{ending}."))
+    }
+
+    /// What a run that learnt labels has learnt and `format` does not load, for a terminal; `rest`: tensors of decoder and heads.
+    #[must_use]
+    pub fn beside(&self, format: &dyn Exporter, encoder: &Encoder, rest: usize) -> Option<String> {
+        let loaded = encoder.head.is_some() || (format.name() == "safetensors" && self.loader(encoder));
+        let instead = match self.learnt? {
+            _ if loaded || self.encoder_only => return None,
+            ClassesOf::Images => "",
+            ClassesOf::Pixels if self.pixel_classes.as_ref().is_some_and(|classes| classes.pyramid.is_some()) => {
+                "; --format hf-upernet loads them"
+            }
+            ClassesOf::Pixels => "; --format safetensors writes a loader of both",
+            ClassesOf::Objects => "; it is a start for a new detector, and `splitmask predict` finds objects with the one of the run",
+        };
+        Some(format!(
+            "model.safetensors is the encoder alone: what it was trained with ({rest} tensors of decoder and heads) is in decoder.safetensors, which {} does not load{instead}",
+            format.name()
+        ))
     }
 
     /// Whether `load_segmenter.py` can load the encoder and its head: it knows no relative bias and no UperNet.

@@ -78,11 +78,6 @@ pub(super) fn drop_path(key: &str, rate: f64, found: &mut Findings) {
     found.need((0.0..1.0).contains(&rate), key, rate, "0 (off) to below 1");
 }
 
-/// Needs the weight of a term.
-pub(super) fn weight(key: &str, value: f64, found: &mut Findings) {
-    found.need(value >= 0.0 && value.is_finite(), key, value, "0 or above");
-}
-
 /// One view of the model's size with its mask, and its visual words if they are wanted.
 pub(super) fn one_view(at: &Scope<'_>, mask: MaskSpec, words: bool) -> SampleRequest {
     let Scope { model, crop, colour, .. } = *at;

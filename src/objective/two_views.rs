@@ -181,12 +181,7 @@ pub(super) fn no_losses(like: &Tensor) -> Losses {
 
 /// Checks what all of them need: colours that exist, a temperature, and other images to tell an image from.
 pub(super) fn check(kind: &str, colours: [&ColourConfig; 2], temperature: f64, at: &Scope<'_>, found: &mut Findings) {
-    found.need(
-        temperature > 0.0 && temperature.is_finite(),
-        "objective.temperature",
-        temperature,
-        "above 0 (0.2 for ViTs)",
-    );
+    found.temperature("objective.temperature", temperature, "0.2 for ViTs");
     found.need(
         at.batch >= 2,
         "train.batch",

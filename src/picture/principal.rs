@@ -42,17 +42,31 @@ fn components(rows: &Tensor) -> Result<Tensor, EvalError> {
     let dims = *rows.size().last().unwrap_or(&0);
     let rows = rows.f_to_kind(Kind::Double)?.f_reshape([-1, dims])?;
     let centred = rows.f_sub(&rows.f_mean_dim(0i64, true, Kind::Double)?)?;
-    let covariance = centred.f_tr()?.f_matmul(&centred)?.f_div_scalar(rows.size()[0] as f64)?;
+    // Products of the rows have the variances that products of the columns have; the decomposition takes the cube of the fewer ones.
+    let (count, by_rows) = (rows.size()[0], rows.size()[0] < dims);
+    let transposed = centred.f_tr()?;
+    let products = if by_rows {
+        centred.f_matmul(&transposed)?
+    } else {
+        transposed.f_matmul(&centred)?
+    };
     // Ascending, so the largest are the last ones.
-    let (variances, axes) = covariance.f_linalg_eigh("L")?;
-    let most = dims.min(COLOURS);
-    let axes = axes.f_narrow(1, dims - most, most)?.f_flip([1i64])?;
-    let variances = variances.f_narrow(0, dims - most, most)?.f_flip([0i64])?.f_clamp_min(0.0)?;
+    let (variances, axes) = products.f_div_scalar(count as f64)?.f_linalg_eigh("L")?;
+    let side = dims.min(count);
+    let most = side.min(COLOURS);
+    let axes = axes.f_narrow(1, side - most, most)?.f_flip([1i64])?;
+    let variances = variances.f_narrow(0, side - most, most)?.f_flip([0i64])?.f_clamp_min(0.0)?;
     // What rounding leaves of a component that is none, is none.
     let least = variances.f_max()?.f_mul_scalar(1e-10)?.f_clamp_min(1e-24)?;
     let there = variances.f_gt_tensor(&least)?;
-    let scale = there.f_to_kind(Kind::Double)?.f_div(&variances.f_maximum(&least)?.f_sqrt()?)?;
-    let scores = centred.f_matmul(&axes)?.f_mul(&scale)?;
+    let there = there.f_to_kind(Kind::Double)?;
+    let scores = if by_rows {
+        // An axis of the rows is the component itself, of length 1.
+        axes.f_mul(&there)?.f_mul_scalar((count as f64).sqrt())?
+    } else {
+        let deviations = variances.f_maximum(&least)?.f_sqrt()?;
+        centred.f_matmul(&axes)?.f_mul(&there.f_div(&deviations)?)?
+    };
     Ok(scores.f_constant_pad_nd([0, COLOURS - most])?)
 }
 
@@ -88,6 +102,22 @@ mod tests {
         // Without a goal the mirrored features would have the opposite colours.
         let spread = bytes(&first);
         assert!(spread.iter().max().unwrap() - spread.iter().min().unwrap() > 200);
+    }
+
+    #[test]
+    fn components_are_the_same_by_rows_and_by_columns() {
+        let _turn = crate::tensor::alone();
+        tch::manual_seed(5);
+        // Ten rows of 64 numbers in which six directions differ, and the same in other axes, of which the last ones are 0.
+        let few = drawn(&[10, 6]) * Tensor::from_slice(&[9.0, 5.0, 3.0, 1.0, 0.5, 0.1]);
+        let (axes, _) = Tensor::linalg_qr(&drawn(&[64, 6]), "reduced");
+        let by_columns = components(&few).unwrap();
+        let by_rows = components(&few.matmul(&axes.tr())).unwrap();
+        let signs = (&by_columns * &by_rows)
+            .sum_dim_intlist([0i64].as_slice(), true, Kind::Double)
+            .sign();
+        let apart = (by_columns - by_rows * signs).abs().max().double_value(&[]);
+        assert!(apart < 1e-9, "{apart}");
     }
 
     #[test]

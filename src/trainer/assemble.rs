@@ -134,6 +134,12 @@ pub(super) fn assemble(
         };
         state.take_progress(progress, cursor, spec.train.batch / world, &spec);
         tracing::info!(step = state.step, from, "resuming");
+        if state.step >= spec.optim.total_steps {
+            tracing::info!(
+                "all {} steps of the run were taken already: a larger optim.total_steps goes on, another run.dir begins anew",
+                spec.optim.total_steps
+            );
+        }
     }
     peers.map(|peers| peers.reduce(&state.trained())).transpose()?;
     let mut metrics_log = match after {

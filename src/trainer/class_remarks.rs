@@ -53,9 +53,20 @@ pub(super) fn of_training(labels: &TrainingLabels, of: ClassesOf) -> Vec<String>
 /// # Errors
 /// [`TrainError::BadSetting`] where nothing can be and the run is to be judged by it (`eval.watch = "classify"`).
 pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<String>, TrainError> {
-    let (Some(manifest), Some(_)) = (val.manifest(), spec.objective.classes()) else {
-        return Ok(vec![]);
+    let Some(manifest) = val.manifest() else { return Ok(vec![]) };
+    let unlabelled = manifest.label_counts.iter().all(|images| *images == 0);
+    let neighbours = spec.eval.every_steps > 0 && spec.eval.watch == Watched::Knn;
+    let failing = match (neighbours, spec.eval.linear_every_steps > 0) {
+        (true, _) => Some(("eval.watch = \"knn\"", "set eval.watch = \"loss\", or eval.every_steps = 0")),
+        (false, true) => Some(("eval.linear_every_steps", "set it to 0")),
+        (false, false) => None,
     };
+    let features = failing
+        .filter(|_| unlabelled)
+        .map(|(key, hint)| format!("has no labels, by which {key} judges, so that each such evaluation will fail: {hint}"));
+    if spec.objective.classes().is_none() {
+        return Ok(features.into_iter().collect());
+    }
     let of = spec.objective.classes_of();
     let (watched, counted, (classes, counts)) = match of {
         ClassesOf::Images => (Watched::Classify, "images", (&*manifest.classes, &*manifest.label_counts)),
@@ -93,6 +104,9 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
     }
     };
     if counts.iter().all(|images| *images == 0) {
+        if let (false, ClassesOf::Images, Some(told)) = (judged_by_it, of, &features) {
+            return Ok(vec![told.clone()]);
+        }
         return nothing(match of {
             ClassesOf::Images => "has no labels".into(),
             ClassesOf::Pixels => "has no label maps, or none with a class".into(),
@@ -109,16 +123,22 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
         let mut of = classes.iter().zip(counts);
         of.any(|(class, images)| class == *name && *images > 0)
     };
-    let learnt_and_there = spec.labels.names.iter().filter(with_images).count();
+    // A class without a training image has an output that nothing teaches.
+    let taught: Vec<&String> = {
+        let classes = spec.labels.names.iter().zip(&spec.labels.counts);
+        classes.filter(|(_, count)| **count > 0).map(|(name, _)| name).collect()
+    };
+    let learnt_and_there = taught.iter().copied().filter(with_images).count();
     let strange: Vec<&String> = map.left_out().iter().filter(with_images).collect();
     if learnt_and_there == 0 {
+        let there = classes.iter().filter(with_images);
         return nothing(format!(
-            "has none of the classes that data.train names: it has {}, that has {}",
-            listed(strange.into_iter()),
-            listed(spec.labels.names.iter())
+            "has no {counted} of a class that data.train has some of: it has {}, that has {}",
+            listed(there),
+            listed(taught.into_iter())
         ));
     }
-    let mut told = vec![];
+    let mut told: Vec<String> = features.into_iter().collect();
     if !strange.is_empty() {
         let number = strange.len();
         told.push(format!(

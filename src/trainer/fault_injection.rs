@@ -11,7 +11,7 @@ use crate::tensor::StepInput;
 settings! {
     /// `[debug]`: for tests only. A rollback does not meet the same fault again, because the batches that a run has consumed only grow.
     pub struct DebugConfig in "debug" {
-        /// Faults to inject, for tests only; counted in batches consumed: `nan@120`, `nan@120-130`, `nan@120-`, `spike@50`, `oom@5`, `device-lost@9`, `hang@7`, `slow@8`, `starve@6`, `drift@6`; several with commas, `nan@5#1` on rank 1 alone.
+        /// Faults to inject, for tests only; counted in batches consumed: `nan@120`, `nan@120-130`, `nan@120-`, `spike@50`, `overflow@50`, `oom@5`, `device-lost@9`, `hang@7`, `slow@8`, `starve@6`, `drift@6`; several with commas, `nan@5#1` on rank 1 alone.
         Live inject: String = String::new(),
     }
 }
@@ -23,6 +23,8 @@ pub enum Fault {
     Nan,
     /// The loss is a thousand times as large.
     Spike,
+    /// The loss is 1e25 times as large: each gradient is finite, the sum of their squares is not.
+    Overflow,
     /// The device has no memory for the batch as a whole; in micro-batches it has.
     Oom,
     /// The device is gone.
@@ -38,9 +40,10 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [(&'static str, Self); 8] = [
+    const ALL: [(&'static str, Self); 9] = [
         ("nan", Self::Nan),
         ("spike", Self::Spike),
+        ("overflow", Self::Overflow),
         ("oom", Self::Oom),
         ("device-lost", Self::DeviceLost),
         ("hang", Self::Hang),
@@ -110,7 +113,11 @@ impl DebugConfig {
     /// What the total loss of the `consumed`-th batch is multiplied by: 1 where no fault strikes it.
     #[must_use]
     pub(super) fn loss_factor(&self, consumed: u64, rank: usize) -> f64 {
-        if self.strikes(Fault::Spike, consumed, rank) { 1000.0 } else { 1.0 }
+        match () {
+            () if self.strikes(Fault::Overflow, consumed, rank) => 1e25,
+            () if self.strikes(Fault::Spike, consumed, rank) => 1000.0,
+            () => 1.0,
+        }
     }
 
     /// Whether the `consumed`-th batch is kept back by a fault; then this waits for `patience`, as for a batch that does not come.

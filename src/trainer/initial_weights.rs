@@ -56,6 +56,8 @@ struct Source {
 struct Report {
     /// Tensors taken, as they were or interpolated.
     taken: usize,
+    /// Tensors with the name of one of the encoder's, whether they fit or not.
+    known: usize,
     /// Position tables of another image size: name and both sizes in patches a side.
     interpolated: Vec<String>,
     /// Tensors of the encoder that do not fit: name and why.
@@ -197,14 +199,15 @@ pub(super) fn load(from: &Path, run: &NewRun<'_>) -> Result<(), TrainError> {
     let (found, mut report) = fit(tensors, &variables);
     report.unused.extend(left_out.into_iter().map(|(name, _)| name));
     report.unused.sort();
-    if found.keys().all(|name| !is_backbone_name(name)) {
+    if report.known == 0 {
         return Err(bad(
             from,
-            format!("it holds no tensor of this encoder; {}", report.unfit.join("; ")),
+            "none of its tensors has the name of one of this encoder".into(),
             format!("{READABLE}; `splitmask import` makes one of the weights of other libraries"),
         ));
     }
-    if !report.unfit.is_empty() && !partial {
+    let none_fits = found.keys().all(|name| !is_backbone_name(name));
+    if !report.unfit.is_empty() && (none_fits || !partial) {
         let encoder = variables.keys().filter(|name| is_backbone_name(name)).count();
         return Err(bad(
             from,
@@ -213,7 +216,12 @@ pub(super) fn load(from: &Path, run: &NewRun<'_>) -> Result<(), TrainError> {
                 report.unfit.len(),
                 report.unfit.join("\n  ")
             ),
-            "take the [model] that the weights are of; or set run.init_partial = true to start these at random and load the rest",
+            match none_fits {
+                true => "take the [model] that the weights are of",
+                false => {
+                    "take the [model] that the weights are of; or set run.init_partial = true to start these at random and load the rest"
+                }
+            },
         ));
     }
     check_heads(from, model, partial)?;
@@ -308,7 +316,9 @@ fn fit(tensors: Vec<(String, Tensor)>, variables: &BTreeMap<String, Tensor>) -> 
     for (name, variable) in variables {
         let encoder = is_backbone_name(name);
         let want = variable.size();
-        match tensors.remove(name) {
+        let tensor = tensors.remove(name);
+        report.known += usize::from(encoder && tensor.is_some());
+        match tensor {
             Some(tensor) if tensor.size() == want => drop(found.insert(name.clone(), tensor)),
             Some(tensor) => match resized(name, &tensor, &want) {
                 Some((table, told)) => {

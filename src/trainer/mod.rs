@@ -35,6 +35,8 @@ mod step;
 mod tensorboard;
 mod together;
 
+use splitmask_pipeline::bucket::location::redact;
+use splitmask_pipeline::run::Dataset;
 use splitmask_pipeline::types::Batch;
 
 pub use epochs::batch_exceeds;
@@ -52,6 +54,22 @@ use run::{Ended, Trainer};
 use spec::TrainerSpec;
 use stability::roll_back;
 use together::Asked;
+
+/// What a start would say of the classes of its sets; `val`: `data.val`, if there is one that can be opened.
+///
+/// # Errors
+/// Why it would refuse them.
+pub fn of_classes(mut spec: TrainerSpec, val: Option<&Dataset>) -> Result<Vec<String>, TrainError> {
+    spec.take_labels(reading_labels::labels_of(&spec, &Supply::Bucket)?);
+    let train = class_remarks::of_training(&spec.labels, spec.objective.classes_of());
+    let val = val
+        .map(|val| class_remarks::of_validation(&spec, val))
+        .transpose()?
+        .unwrap_or_default();
+    let told = |place: String, lines: Vec<String>| lines.into_iter().map(move |line| format!("{place}: {line}"));
+    let train = told(format!("data.train = {}", redact(spec.data.first_place())), train);
+    Ok(train.chain(told(format!("data.val = {}", redact(&spec.data.val)), val)).collect())
+}
 
 /// Trains until the schedule ends, a stop is commanded, or something fails for good. Goes on from the newest checkpoint of the run folder. With
 /// several ranks, all of them together; the process ends with this trainer then, for who has left does not come back.

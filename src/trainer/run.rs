@@ -10,10 +10,11 @@ use splitmask_pipeline::request::SampleRequest;
 use super::control::{Command, Commands, Outcome, Reach, State};
 use super::epochs::fit_schedule;
 use super::error::TrainError;
-use super::feed::{Feed, PATIENCE, Staged};
+use super::feed::{Feed, PATIENCE, Staged, Supply, check_val};
 use super::hooks::{Boundary, Flow, Hooks};
 use super::outlets::Outlets;
 use super::pause::Pause;
+use super::ranks::peers::Peers;
 use super::reading_labels::still_labels_of;
 use super::setup::Setup;
 use super::spec::TrainerSpec;
@@ -199,7 +200,7 @@ impl Trainer {
                 Ok(Command::Resume { reply }) => reply.send(Ok(self.let_go())),
                 Ok(Command::Reconfigure { spec, reach, reply }) => {
                     self.out.clock.switch(Phase::Reload);
-                    let done = self.reconfigure(*spec, reach).map(|()| self.state.step).map_err(|e| e.to_string());
+                    let done = self.reconfigure(*spec, reach).map(|()| self.state.step).map_err(|e| e.with_hint());
                     reply.send(done);
                     self.out.clock.switch(Phase::Other);
                 }
@@ -233,6 +234,10 @@ impl Trainer {
             Reach::Rebuild => still_labels_of(&spec, &setup.spec.labels, &setup.supply)?,
         };
         spec.take_labels(labels);
+        let judged_anew = spec.data.val != setup.spec.data.val || spec.eval.watch != setup.spec.eval.watch;
+        if judged_anew && matches!(setup.supply, Supply::Bucket) && setup.peers.as_deref().is_none_or(Peers::first) {
+            check_val(&spec)?;
+        }
         let pipeline = match reach {
             Reach::Live => None,
             Reach::Rebuild => {

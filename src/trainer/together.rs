@@ -286,7 +286,7 @@ impl Trainer {
             Some((spec, _, reply)) => (Ok(*spec), Some(reply)),
             None => (self.of_this_process(peers, &heard[1..]), None),
         };
-        let prepared = spec.and_then(|spec| self.prepare(spec, reach).map_err(|e| e.to_string()));
+        let prepared = spec.and_then(|spec| self.prepare(spec, reach).map_err(|e| e.with_hint()));
         let vote = prepared.as_ref().err().cloned().unwrap_or_default();
         let votes = peers.gather(vote.as_bytes())?;
         let shards = prepared

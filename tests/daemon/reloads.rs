@@ -308,6 +308,19 @@ fn a_half_written_or_missing_file_and_an_edit_without_effect_are_told() {
         "{report}"
     );
 
+    // What check-config warns of is told once, by whatever brings it.
+    ground.write(&ground.text("[optim]\nlr = 1e-4\n[checkpoint]\nevery_steps = 1000000000\n"));
+    daemon.until("the odd edit", |d| {
+        d.log().contains("checkpoint.every_steps = 1000000000 is beyond")
+    });
+    ground.write(&ground.text("[optim]\nlr = 2e-4\n[checkpoint]\nevery_steps = 1000000000\n"));
+    let (code, report) = daemon.json("POST", "/-/reload");
+    assert!(code == 200 && report.get("warnings").is_none(), "{report}");
+    ground.write(&ground.text("[optim]\nlr = 1e-4\n"));
+    daemon.until("the edit is taken back", |d| {
+        d.json("GET", "/api/v1/status").1["learning_rate"] == 1e-4
+    });
+
     fs::rename(ground.path("c.toml"), ground.path("away")).unwrap();
     daemon.until("the missing file is told", |d| {
         last(d)["error"].as_str().is_some_and(|e| e.contains("cannot be read"))

@@ -284,7 +284,7 @@ fn what_cannot_be_fine_tuned_is_refused_with_file_key_and_value() {
         fs::copy(&from, flat.join(format!("{n}.png"))).unwrap();
     }
     for (images, told) in [
-        ("other-images", "none of the classes that data.train names: it has zebra"),
+        ("other-images", "has no images of a class that data.train has some of: it has zebra"),
         ("flat-images", "has no labels"),
     ] {
         let place = ground.path(&format!("{images}-packed"));

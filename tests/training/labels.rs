@@ -64,6 +64,27 @@ fn a_set_without_labels_is_refused_before_anything_is_written() {
         "splitmask pack",
     ];
     assert_refused(&train(&ground, Some(&flat), &[]), &words);
+    // The same without a start.
+    let checked = |sets: &[&str]| {
+        let arguments = sets.iter().flat_map(|set| ["--set", set]);
+        splitmask()
+            .arg("check-config")
+            .arg(ground.config())
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let place = format!("data.train={:?}", flat.display().to_string());
+    assert_refused(&checked(&[&place]), &words);
+    assert_refused(&checked(&["objective.classes=7"]), &["objective.classes = 7", "names 4 classes"]);
+    // Neighbours of images without a class are no neighbours.
+    let place = format!("data.val={:?}", flat.display().to_string());
+    let told = checked(&[&place, "eval.every_steps=10", "eval.watch=\"knn\""]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(
+        told.contains("has no labels, by which eval.watch = \"knn\" judges") && told.contains("eval.watch = \"loss\""),
+        "{told}"
+    );
     // Without a manifest nothing says how many classes there are; with their number the first samples are looked at.
     fs::remove_file(flat.join("manifest.json")).unwrap();
     assert_refused(&train(&ground, Some(&flat), &[]), &["objective.classes = 0", "manifest.json"]);

@@ -251,6 +251,23 @@ fn export(ground: &Ground, run: &str) {
     for name in ["head.deconv.0.weight", "head.deconv.0.norm.running_var", "head.classifier.bias"] {
         assert_eq!(rest[name], trained[name], "{name}");
     }
+    assert!(!told.contains("encoder alone"), "{told}");
+    // A format without a place for the head says where it went.
+    let other = ground.path("exported-timm").display().to_string();
+    let (code, told, err) = ask(&["export", run, "--format", "timm", "--out", &other]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        told.contains("the encoder alone") && told.contains("decoder.safetensors, which timm does not load; --format safetensors"),
+        "{told}"
+    );
+    let (code, _, err) = ask(&["eval", "segment", run, "--slide", "--stride", "100000"]);
+    assert!(code == Some(64) && err.contains("--stride 100000"), "{err}");
+    let (code, told, err) = ask(&["eval", "segment", run, "--max-queries", "3"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        told.contains("(3 images)") && told.contains("eval.max_queries; all: --max-queries 0"),
+        "{told}"
+    );
 }
 
 #[test]

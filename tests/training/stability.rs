@@ -212,12 +212,7 @@ fn a_nan_for_ever_ends_with_76_and_a_replay_folder() {
 #[test]
 fn a_norm_that_overflows_is_what_a_replay_names() {
     let ground = Ground::new();
-    let output = train(
-        &ground,
-        "norm",
-        "",
-        &[set("objective.match_weight", "1e25"), set("picture.every_steps", "0")],
-    );
+    let output = train(&ground, "norm", "overflow@1-", &[set("picture.every_steps", "0")]);
     assert_eq!(output.status.code(), Some(76), "{}", text(&output));
     let folder = fs::read_dir(ground.path("norm/replay")).unwrap().flatten().next().unwrap().path();
     let replayed = splitmask().arg("replay").arg(folder).output().unwrap();

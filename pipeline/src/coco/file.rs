@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::segmentation::Segmentation;
+use super::spelt;
 
 /// Why a file of annotations or results cannot be used: file, place in it, what stands there, what is expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +24,7 @@ pub struct CocoError {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Category {
     /// By which annotations name it.
+    #[serde(deserialize_with = "spelt::id")]
     pub id: u64,
     /// Its name.
     pub name: String,
@@ -32,10 +34,13 @@ pub struct Category {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct AnnotatedPicture {
     /// By which annotations name it.
+    #[serde(deserialize_with = "spelt::id")]
     pub id: u64,
     /// Rows, pixels.
+    #[serde(deserialize_with = "spelt::pixels")]
     pub height: u32,
     /// Columns, pixels.
+    #[serde(deserialize_with = "spelt::pixels")]
     pub width: u32,
     /// Its path below the folder of the pictures; empty where the file does not say.
     #[serde(default)]
@@ -46,19 +51,23 @@ pub struct AnnotatedPicture {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Annotation {
     /// Its own number.
+    #[serde(deserialize_with = "spelt::id")]
     pub id: u64,
     /// The picture.
+    #[serde(deserialize_with = "spelt::id")]
     pub image_id: u64,
     /// The class.
+    #[serde(deserialize_with = "spelt::id")]
     pub category_id: u64,
-    /// Left, top, width, height in pixels.
+    /// Left, top, width, height in pixels; sides that the file does not give are no numbers.
+    #[serde(default, deserialize_with = "spelt::sides")]
     pub bbox: Option<[f64; 4]>,
     /// Its outline or its pixels.
     pub segmentation: Option<Segmentation>,
     /// Pixels of it.
     pub area: Option<f64>,
     /// 1 where it stands for many.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "spelt::flag")]
     pub iscrowd: u8,
 }
 
@@ -121,6 +130,12 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CocoE
         detail,
     };
     let opened = std::fs::File::open(path).map_err(|e| fail("it cannot be read".into(), e.to_string()))?;
-    serde_json::from_reader(std::io::BufReader::new(opened))
-        .map_err(|e| fail(format!("line {}, column {}", e.line(), e.column()), e.to_string()))
+    serde_json::from_reader(std::io::BufReader::new(opened)).map_err(|e| {
+        let (place, said) = (format!("line {}, column {}", e.line(), e.column()), e.to_string());
+        // The place is told once.
+        let detail = said
+            .strip_suffix(&format!(" at line {} column {}", e.line(), e.column()))
+            .unwrap_or(&said);
+        fail(place, detail.to_owned())
+    })
 }

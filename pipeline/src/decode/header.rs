@@ -82,7 +82,10 @@ impl Header {
             })
         };
         if u64::from(self.width) * u64::from(self.height) > limits.max_pixels {
-            return refuse(format!("{} pixels", limits.max_pixels));
+            return refuse(format!(
+                "{} pixels (data.max_pixels; of `splitmask pack`, --max-pixels)",
+                limits.max_pixels
+            ));
         }
         let most = self.native_bytes.max(bytes.len() as u64);
         if most > limits.max_bytes {

@@ -117,11 +117,7 @@ fn bad_specs_are_refused_with_the_field_and_the_range() {
             "mask.keep = 0.6: expected above 0, at most 0.5",
         ),
         (MaskSpec::UniformSplit { keep: f32::NAN }, 14, "mask.keep = NaN"),
-        (
-            MaskSpec::UniformSplit { keep: 0.01 },
-            2,
-            "at least one patch for each set (grid of 2 × 2",
-        ),
+        (MaskSpec::UniformSplit { keep: 0.01 }, 2, "at least one patch for each set: "),
         (MaskSpec::UniformSplit { keep: 0.5 }, 1, "mask.keep = 0.5"),
         (blocks(20, 10), 14, "mask.min_block = 20: expected 1 to mask.max_block = 10"),
         (blocks(0, 10), 14, "mask.min_block = 0"),

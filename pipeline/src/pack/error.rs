@@ -149,7 +149,9 @@ impl PackError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::BadInput { .. } => Some("give the folder that holds your images; its sub-folders become the classes"),
+            Self::BadInput { .. } => Some(
+                "give the folder that holds your images; its sub-folders become the classes (of --maps and --val-maps: the folder of label maps in the same order)",
+            ),
             Self::NoImages { .. } => Some(
                 "PNG, JPEG, WebP, GIF, BMP and TIFF are read; convert others first (for SVG: rsvg-convert); hidden files and folders are not looked into",
             ),

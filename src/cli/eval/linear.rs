@@ -78,7 +78,8 @@ pub(super) fn run(args: &LinearArgs) -> Result<(), CliError> {
     };
     let places = numbers.iter().flat_map(|layer| pools.iter().map(|pool| (*layer, *pool))).collect();
     let measured = args.subject.model(&config, &folder)?;
-    args.subject.tell(&folder, &Linear, measured.score(&Linear, places)?, json!({}))
+    args.subject
+        .tell(&folder, &config, &Linear, measured.score(&Linear, places)?, json!({}))
 }
 
 #[cfg(test)]

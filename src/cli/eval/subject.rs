@@ -34,6 +34,9 @@ pub(super) struct SubjectArgs {
     /// Take the averaged weights (needs a run with ema.decay); default: eval.weights of the run's config.
     #[arg(long)]
     ema: bool,
+    /// Images of data.val to measure on at most, the first ones; 0 = all. Default: eval.max_queries of the run's config.
+    #[arg(long, value_name = "N")]
+    max_queries: Option<u32>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -47,6 +50,7 @@ impl SubjectArgs {
         if let Some(val) = &self.val {
             config.data.val.clone_from(val);
         }
+        config.eval.max_queries = self.max_queries.unwrap_or(config.eval.max_queries);
         warn_of_training_images(&config);
         if self.ema {
             take_averages(&mut config, &folder)?;
@@ -65,6 +69,7 @@ impl SubjectArgs {
     pub(super) fn tell(
         &self,
         folder: &Path,
+        config: &Config,
         evaluation: &dyn Evaluation,
         score: Score,
         mut more: serde_json::Value,
@@ -76,6 +81,7 @@ impl SubjectArgs {
                 folder.display().to_string()
             };
             more["weights"] = what.into();
+            more["max_queries"] = config.eval.max_queries.into();
             more[evaluation.name()] = score.details;
             say!("{more}");
             return Ok(());
@@ -83,7 +89,11 @@ impl SubjectArgs {
         for line in &score.table {
             say!("{line}");
         }
-        for line in score.remarks.lines() {
+        let cut = (config.eval.max_queries > 0).then(|| {
+            let most = config.eval.max_queries;
+            format!("of data.val the first {most} images at most, which is eval.max_queries; all: --max-queries 0")
+        });
+        for line in score.remarks.lines().into_iter().chain(cut) {
             say!("note            {line}");
         }
         Ok(())

@@ -40,7 +40,13 @@ impl MapArgs {
 
 /// Names of classes, one a line.
 fn class_names(file: &Path) -> Result<Vec<String>, CliError> {
-    let text = std::fs::read_to_string(file).map_err(|e| CliError::usage(format!("--map-classes {}: {e}", file.display()), None))?;
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        let hint = match e.kind() {
+            std::io::ErrorKind::InvalidData => "it is to be UTF-8: iconv -f LATIN1 -t UTF-8 FILE converts one",
+            _ => "a text file of one name a line, in the order of the numbers",
+        };
+        CliError::usage(format!("--map-classes {}: {e}", file.display()), hint.to_owned())
+    })?;
     // Some editors begin a file with a mark of its encoding.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();

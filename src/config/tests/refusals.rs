@@ -150,6 +150,12 @@ fn bad_files_are_refused_with_place_key_and_remedy() {
         ("[augment]\ncrop = 3\n", &["augment.crop = 3", "is a table, written [augment.crop]"]),
         ("[eval]\nevery_steps = 100\n", &["eval.every_steps = 100", "needs data.val"]),
         ("[eval]\nk = 0\n", &["eval.k = 0"]),
+        ("[eval]\nslide_stride = 100000\n", &["eval.slide_stride = 100000", "model.image = "]),
+        ("[objective]\ntemperature = 1e-9\n", &["objective.temperature", "0.001 to 100"]),
+        (
+            "[objective]\nmatch_weight = 1e30\n",
+            &["objective.match_weight", "0 (not learnt) to 10000"],
+        ),
         ("[checkpoint]\nevery_steps = 0\n", &["checkpoint.every_steps = 0"]),
         ("[checkpoint]\nkeep = 0\n", &["checkpoint.keep = 0"]),
         ("[log]\nfilter = \"a=b=c\"\n", &["log.filter = \"a=b=c\""]),

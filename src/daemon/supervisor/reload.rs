@@ -28,6 +28,7 @@ struct Verdict {
     changes: Vec<Change>,
     error: Option<String>,
     shadowed: Vec<String>,
+    warnings: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -39,6 +40,7 @@ impl From<Refusal> for Verdict {
             changes: refusal.changes,
             error: Some(refusal.error),
             shadowed: Vec::new(),
+            warnings: Vec::new(),
             problems: refusal.problems,
         }
     }
@@ -96,6 +98,7 @@ impl<T: Train> Supervisor<T> {
             changes: Vec::new(),
             error: Some(error.into()),
             shadowed: Vec::new(),
+            warnings: Vec::new(),
             problems: Vec::new(),
         });
     }
@@ -177,6 +180,19 @@ impl<T: Train> Supervisor<T> {
         }
     }
 
+    /// The error behind the place of the changed key that it begins with.
+    fn placed(&self, error: String) -> String {
+        let new = self.pending.as_ref().and_then(|pending| pending.new.as_ref());
+        let named = new.and_then(|new| {
+            let change = new.changes.iter().find(|change| error.starts_with(&format!("{} =", change.path)))?;
+            new.settings.places.get(&change.path)
+        });
+        match named {
+            Some(place) => format!("{place}: {error}"),
+            None => error,
+        }
+    }
+
     /// As [`Self::blame`], in words.
     pub(super) fn blame_in_words(&mut self, error: &str) {
         let changes = self.pending.as_ref().and_then(|p| p.new.as_ref()).map(|n| n.changes.clone());
@@ -209,6 +225,7 @@ impl<T: Train> Supervisor<T> {
                 self.happens(transaction::Event::TookOver);
             }
             Err(error) => {
+                let error = self.placed(error);
                 self.blame_in_words(&error);
                 self.happens(transaction::Event::Declined);
             }
@@ -236,7 +253,7 @@ impl<T: Train> Supervisor<T> {
         let step = self.applied_at.take().unwrap_or_else(|| self.status().step);
         let verdict = match (action, pending.new) {
             (Action::Commit, Some(new)) => {
-                let (changes, shadowed) = (new.changes.clone(), new.shadowed.clone());
+                let (changes, shadowed, warnings) = (new.changes.clone(), new.shadowed.clone(), new.warnings.clone());
                 self.commit(new);
                 Verdict {
                     outcome: ReloadOutcome::Applied,
@@ -244,6 +261,7 @@ impl<T: Train> Supervisor<T> {
                     changes,
                     error: None,
                     shadowed,
+                    warnings,
                     problems: Vec::new(),
                 }
             }
@@ -257,6 +275,7 @@ impl<T: Train> Supervisor<T> {
                     changes: new.changes,
                     error: None,
                     shadowed: new.shadowed,
+                    warnings: new.warnings,
                     problems: Vec::new(),
                 }
             }
@@ -297,6 +316,7 @@ impl<T: Train> Supervisor<T> {
             changes,
             error,
             shadowed,
+            warnings,
             problems,
         } = verdict;
         let (label, sha256) = (outcome.label(), self.parts.settings.config.sha256());
@@ -308,8 +328,8 @@ impl<T: Train> Supervisor<T> {
             error: error.clone(),
             shadowed: shadowed.clone(),
         });
-        for key in &shadowed {
-            tracing::warn!("config reload: {key}");
+        for told in shadowed.iter().chain(&warnings) {
+            tracing::warn!("config reload: {told}");
         }
         // Nothing happened: a signal every second must not fill the disk.
         if outcome != ReloadOutcome::Unchanged {
@@ -338,6 +358,7 @@ impl<T: Train> Supervisor<T> {
                 changes,
                 error,
                 shadowed,
+                warnings,
                 problems,
             });
         }

@@ -69,9 +69,12 @@ impl<T: Train> Supervisor<T> {
         };
         self.last = Some(result.map_err(|failure| self.why_it_ended(failure)));
         if let Some(Err(e)) = &self.last {
-            let why = e.message.clone();
+            let why = e
+                .hint
+                .as_ref()
+                .map_or_else(|| e.message.clone(), |hint| format!("{}; {hint}", e.message));
             if end == End::Away {
-                self.bucket_says.clone_from(&why);
+                self.bucket_says.clone_from(&e.message);
             }
             if self.pending.is_some() && self.draining.is_none() {
                 tracing::warn!(error = why, "the trainer ended during a reload");

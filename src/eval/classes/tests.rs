@@ -26,8 +26,8 @@ fn classes_are_the_same_by_name_wherever_they_stand_in_the_lists() {
     assert_eq!(
         told,
         [
-            "a of train (1 images: not in the other set)",
-            "d of val (1 images: not in the other set)"
+            "a of train (1 image: not in the other set, as far as it was looked at (eval.max_reference, eval.max_queries))",
+            "d of val (1 image: not in the other set, as far as it was looked at (eval.max_reference, eval.max_queries))"
         ]
     );
     assert_eq!(got.remarks.warning, None);
@@ -74,7 +74,7 @@ fn a_label_of_four_thousand_million_costs_nothing_and_is_told() {
     assert_eq!((got.references.len(), got.queries.len()), (2, 1));
     assert_eq!(got.remarks.left_out.len(), 3);
     assert!(
-        got.remarks.lines()[1].contains("left out of val, beyond the class list of manifest.json: label 4000000000 (1 images)"),
+        got.remarks.lines()[1].contains("left out of val, beyond the class list of manifest.json: label 4000000000 (1 image)"),
         "{:?}",
         got.remarks.lines()
     );

@@ -246,8 +246,8 @@ mod tests {
         assert_eq!(of, [("b", 1, Some(0.0)), ("a", 4, Some(0.5)), ("c", 0, None)]);
         assert_eq!((found.confused[0].class.as_str(), found.confused[0].images), ("a", 2));
         let left: Vec<String> = found.remarks.left_out.iter().map(ToString::to_string).collect();
-        assert!(left[0].starts_with("x of val (1 images: not among the learnt"), "{left:?}");
-        assert!(left[1].starts_with("label 9 of val (1 images: beyond the class list"), "{left:?}");
+        assert!(left[0].starts_with("x of val (1 image: not among the learnt"), "{left:?}");
+        assert!(left[1].starts_with("label 9 of val (1 image: beyond the class list"), "{left:?}");
         let table = table(&found).join("\n");
         assert!(table.contains("no image of     c") && table.contains("a for b (2)"), "{table}");
     }

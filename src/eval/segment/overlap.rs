@@ -221,11 +221,11 @@ mod tests {
         assert_eq!(found.unlabelled_pixels, 2);
         let told = found.remarks.lines().join("\n");
         assert!(
-            told.contains("beyond the class list") && told.contains("class 4 (1 pixels)"),
+            told.contains("beyond the class list") && told.contains("class 4 (1 pixel)"),
             "{told}"
         );
         assert!(
-            told.contains("not among the learnt classes") && told.contains("moon (1 pixels)"),
+            told.contains("not among the learnt classes") && told.contains("moon (1 pixel)"),
             "{told}"
         );
         assert!(table(&found).iter().any(|line| line.contains("3 samples, no_map: s: k: none")));

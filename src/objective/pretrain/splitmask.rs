@@ -7,7 +7,7 @@ use tch::nn::Path;
 use toml::Table;
 
 use crate::model::{block_flops, linear_flops};
-use crate::objective::masked::{drop_path, fit_mask, odd_blocks, one_view, side, weight};
+use crate::objective::masked::{drop_path, fit_mask, odd_blocks, one_view, side};
 use crate::objective::predicted_words::{self, FREQUENCIES, INPAINT_COLLAPSED, PREDICTED_PERPLEXITY};
 use crate::objective::{Better, CollapseRule, Kind, Number, Objective, Plan, Role, Scope, Unit, read, table};
 use crate::setting::Class::Restart;
@@ -159,8 +159,8 @@ impl Plan for SplitMaskConfig {
             false,
             "true, or objective.match = true: something must be learnt",
         );
-        weight("objective.inpaint_weight", self.inpaint_weight, &mut found);
-        weight("objective.match_weight", self.match_weight, &mut found);
+        found.weight("objective.inpaint_weight", self.inpaint_weight);
+        found.weight("objective.match_weight", self.match_weight);
         let on = |term: bool, weight: f64| term && !(weight <= 0.0);
         found.need(
             on(self.inpaint, self.inpaint_weight) || on(self.match_, self.match_weight) || !(self.inpaint || self.match_),
@@ -168,12 +168,7 @@ impl Plan for SplitMaskConfig {
             self.inpaint_weight,
             "a positive weight on some loss that is on",
         );
-        found.need(
-            self.temperature > 0.0 && self.temperature.is_finite(),
-            "objective.temperature",
-            self.temperature,
-            "above 0 (0.2 in the paper)",
-        );
+        found.temperature("objective.temperature", self.temperature, "0.2 in the paper");
         found.need(
             !self.match_ || at.batch >= 2,
             "train.batch",

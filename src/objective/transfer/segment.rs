@@ -14,7 +14,7 @@ use self::network::Segmenter;
 use crate::head::{DeconvHead, UperNetShape};
 use crate::model::config::VitConfig;
 use crate::model::encoder_flops;
-use crate::objective::masked::{drop_path, weight};
+use crate::objective::masked::drop_path;
 use crate::objective::{ClassesOf, Kind, Objective, Plan, Scope, Start, read, table};
 use crate::setting::{Findings, Fitting, Violation, settings};
 
@@ -137,7 +137,7 @@ impl SegmentConfig {
             at.batch,
             "2 or more beside objective.head = \"upernet\": it normalises averages of whole images over the batch",
         );
-        weight("objective.auxiliary_weight", self.auxiliary_weight, found);
+        found.weight("objective.auxiliary_weight", self.auxiliary_weight);
         found.need(
             (1..=4096).contains(&self.auxiliary_width),
             "objective.auxiliary_width",

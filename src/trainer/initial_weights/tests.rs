@@ -262,7 +262,7 @@ fn a_file_without_an_encoder_is_refused_even_in_part() {
     let to = vars(&model(|_| {}), QkvBias::Full, &["mim_head"]);
     let other = nn::VarStore::new(Device::Cpu);
     let _head = crate::model::parameter(&other.root(), "mim_head", &[4, 4], Init::Const(0.1));
-    assert!(attempt(&other, &to, true).unwrap_err().contains("no tensor of this encoder"));
+    assert!(attempt(&other, &to, true).unwrap_err().contains("none of its tensors has the name"));
     assert!(
         load(Path::new("nowhere"), &model(|_| {}), &to, true)
             .unwrap_err()

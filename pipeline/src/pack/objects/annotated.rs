@@ -182,6 +182,13 @@ fn checked(classes: Vec<Category>, file: &Path) -> Result<Vec<Category>, PackErr
     if classes.is_empty() {
         return Err(refused(file, "categories", "there is none: the classes of the objects".into()));
     }
+    if let Some(nameless) = classes.iter().find(|class| class.name.trim().is_empty()) {
+        return Err(refused(
+            file,
+            "categories",
+            format!("id {} has no name, by which sets are matched", nameless.id),
+        ));
+    }
     let mut names = std::collections::HashSet::new();
     match classes.iter().find(|class| !names.insert(class.name.as_str())) {
         Some(twice) => Err(refused(

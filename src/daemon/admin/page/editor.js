@@ -73,7 +73,7 @@ byId("check").addEventListener("click", async () => {
     const { answer } = await post("/-/reload?dry_run=1", checked);
     const differs = showDiff(), passes = answer.outcome === "applied" || (answer.outcome === "unchanged" && differs);
     said(answer.outcome === "applied" ? "Valid. Apply writes the file and takes over:" : answer.outcome === "unchanged" ? (differs ? "Valid, and no setting changes: Apply only writes the file." : "Nothing was edited.") : `It would be refused (${answer.outcome ?? "no answer"}): ${answer.problems?.length ? "" : answer.error}`);
-    put(byId("changes"), changeList(answer.changes ?? []), problems(answer.problems ?? []), problems((answer.shadowed ?? []).map(message => ({ message }))));
+    put(byId("changes"), changeList(answer.changes ?? []), problems(answer.problems ?? []), problems([...(answer.shadowed ?? []), ...(answer.warnings ?? [])].map(message => ({ message }))));
     if (passes && checked === text()) {
       passed = checked;
       byId("apply").disabled = false;

@@ -5,8 +5,7 @@ use splitmask_pipeline::request::CropConfig;
 use super::DinoConfig;
 use super::centre::Centring;
 use crate::objective::Scope;
-use crate::objective::masked::weight;
-use crate::setting::Findings;
+use crate::setting::{COLDEST, Findings};
 
 /// Outputs for each image of a batch in the published recipe: 65,536 for 512. With more, many outputs are no image's.
 const PROTOTYPES_PER_IMAGE: u32 = 128;
@@ -59,21 +58,16 @@ impl DinoConfig {
 
     pub(super) fn check_teacher(&self, found: &mut Findings) {
         let warmest = self.student_temperature;
-        found.need(
-            warmest > 0.0 && warmest.is_finite(),
-            "objective.student_temperature",
-            warmest,
-            "above 0 (0.1 in the paper)",
-        );
+        found.temperature("objective.student_temperature", warmest, "0.1 in the paper");
         for (key, temperature) in [
             ("objective.teacher_temperature", self.teacher_temperature),
             ("objective.teacher_temperature_start", self.teacher_temperature_start),
         ] {
             found.need(
-                temperature > 0.0 && temperature <= warmest,
+                (COLDEST..=warmest).contains(&temperature),
                 key,
                 temperature,
-                format!("above 0, at most objective.student_temperature = {warmest}: the teacher must be the surer one"),
+                format!("{COLDEST} or above, at most objective.student_temperature = {warmest}: the teacher must be the surer one"),
             );
         }
         for (key, momentum) in [
@@ -87,8 +81,8 @@ impl DinoConfig {
 
     /// The terms of iBOT and KoLeo.
     pub(super) fn check_terms(&self, at: &Scope<'_>, found: &mut Findings) {
-        weight("objective.ibot_weight", self.ibot_weight, found);
-        weight("objective.koleo_weight", self.koleo_weight, found);
+        found.weight("objective.ibot_weight", self.ibot_weight);
+        found.weight("objective.koleo_weight", self.koleo_weight);
         found.need(
             self.koleo_weight == 0.0 || at.batch >= 2,
             "train.batch",
@@ -164,6 +158,12 @@ impl DinoConfig {
                 Centring::Sinkhorn => "outputs are made equally frequent among its images",
             };
             odd.push(format!("train.batch = {batch} is small for objective.kind = \"dino\": {of_batch}"));
+        }
+        if self.local_crops > 0 && self.local_area[1] > self.global_area[1] {
+            odd.push(format!(
+                "objective.local_area reaches to {} of an image, objective.global_area to {}: local crops are meant to be the smaller ones",
+                self.local_area[1], self.global_area[1]
+            ));
         }
         let warmest = self.teacher_temperature.max(self.teacher_temperature_start);
         if warmest > WARMEST_TEACHER {

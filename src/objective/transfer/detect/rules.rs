@@ -33,17 +33,27 @@ impl DetectConfig {
             found.need(side > 0.0 && side <= most, key, side, format!("above 0, at most {most}"));
         }
         for (key, share) in [
-            ("objective.anchor_object", self.anchor_object),
             ("objective.anchor_background", self.anchor_background),
-            ("objective.anchor_share", self.anchor_share),
             ("objective.proposal_overlap", self.proposal_overlap),
-            ("objective.region_object", self.region_object),
-            ("objective.region_share", self.region_share),
-            ("objective.least_probability", self.least_probability),
             ("objective.found_overlap", self.found_overlap),
         ] {
             found.need((0.0..=1.0).contains(&share), key, share, "0 to 1");
         }
+        // At 0 there is no background, or nothing else to learn.
+        for (key, share) in [
+            ("objective.anchor_object", self.anchor_object),
+            ("objective.anchor_share", self.anchor_share),
+            ("objective.region_object", self.region_object),
+            ("objective.region_share", self.region_share),
+        ] {
+            found.need(share > 0.0 && share <= 1.0, key, share, "above 0, at most 1");
+        }
+        found.need(
+            (0.0..1.0).contains(&self.least_probability),
+            "objective.least_probability",
+            self.least_probability,
+            "0 to below 1, which no object reaches",
+        );
         found.need(
             self.anchor_background <= self.anchor_object,
             "objective.anchor_background",
@@ -62,12 +72,7 @@ impl DetectConfig {
             found.need((1..=100_000).contains(&number), key, number, "1 to 100000");
         }
         for (key, weight) in self.weights() {
-            found.need(
-                weight >= 0.0 && weight.is_finite(),
-                &format!("objective.{key}"),
-                weight,
-                "0 (not learnt) or more",
-            );
+            found.weight(&format!("objective.{key}"), weight);
         }
     }
 
