@@ -113,10 +113,12 @@ impl DebugConfig {
     /// What the total loss of the `consumed`-th batch is multiplied by: 1 where no fault strikes it.
     #[must_use]
     pub(super) fn loss_factor(&self, consumed: u64, rank: usize) -> f64 {
-        match () {
-            () if self.strikes(Fault::Overflow, consumed, rank) => 1e25,
-            () if self.strikes(Fault::Spike, consumed, rank) => 1000.0,
-            () => 1.0,
+        if self.strikes(Fault::Overflow, consumed, rank) {
+            1e25
+        } else if self.strikes(Fault::Spike, consumed, rank) {
+            1000.0
+        } else {
+            1.0
         }
     }
 

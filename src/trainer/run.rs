@@ -234,7 +234,7 @@ impl Trainer {
             Reach::Rebuild => still_labels_of(&spec, &setup.spec.labels, &setup.supply)?,
         };
         spec.take_labels(labels);
-        let judged_anew = spec.data.val != setup.spec.data.val || spec.eval.watch != setup.spec.eval.watch;
+        let judged_anew = (&spec.data.val, &spec.eval) != (&setup.spec.data.val, &setup.spec.eval);
         if judged_anew && matches!(setup.supply, Supply::Bucket) && setup.peers.as_deref().is_none_or(Peers::first) {
             check_val(&spec)?;
         }

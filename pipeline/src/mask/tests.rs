@@ -129,7 +129,11 @@ fn bad_specs_are_refused_with_the_field_and_the_range() {
             "mask.ratio = 1: expected above 0, below 1",
         ),
         (MaskSpec::UniformMask { ratio: f32::NAN }, 14, "mask.ratio = NaN"),
-        (MaskSpec::UniformMask { ratio: 0.9 }, 2, "one is seen (grid of 2 × 2"),
+        (
+            MaskSpec::UniformMask { ratio: 0.9 },
+            2,
+            "1 to 3 masked patches: 0.9 is 4 (grid of 2 × 2",
+        ),
         (masked(196, 16), 14, "mask.count = 196: expected 1 to 195 patches"),
         (masked(0, 16), 14, "mask.count = 0"),
         (masked(10, 16), 14, "mask.min_block = 16: expected at most 10"),
