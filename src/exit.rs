@@ -110,6 +110,13 @@ impl CliError {
         }
     }
 
+    /// The message and what to do next in one text, for an answer that has no place for a hint.
+    #[must_use]
+    pub fn with_hint(&self) -> String {
+        let Self { message, hint, .. } = self;
+        hint.as_ref().map_or_else(|| message.clone(), |hint| format!("{message}; {hint}"))
+    }
+
     /// I/O: exit code 74.
     pub fn io(message: impl Into<String>) -> Self {
         Self {

@@ -1,10 +1,12 @@
 //! Activations that are made again in backward instead of being kept (arXiv 1604.06174).
 
+mod ffi;
+
 use std::cell::Cell;
 
 use tch::{Device, Tensor};
 
-use crate::{Autocast, TorchError, ffi, rng_state, set_rng_state};
+use crate::{Autocast, TorchError, rng_state, set_rng_state};
 
 /// `body(x, extra)` with gradients for both and for every parameter in it, keeping no activation of the body: backward runs it once more, under the
 /// autocast and with the random numbers of the first time. So gradients are those without recomputing, bit for bit.

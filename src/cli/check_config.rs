@@ -178,10 +178,7 @@ fn judge(loaded: &Loaded, places: Vec<Named>, room: &Room) -> Result<(), CliErro
         }
     }
     if let Err(error) = against_checkpoint(&loaded.config) {
-        say!(
-            "warning: a start would be refused: {error}{}",
-            error.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"))
-        );
+        say!("warning: a start would be refused: {}", error.with_hint());
     }
     for Named { key, url, opened } in places {
         match opened {

@@ -240,14 +240,9 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             need_pixel_classes(&folder, &config)?;
             config.eval.slide |= slide;
             config.eval.slide_stride = stride.unwrap_or(config.eval.slide_stride);
-            if config.eval.slide_stride > config.model.image {
-                return Err(CliError::usage(
-                    format!(
-                        "--stride {}: the window is {} pixels wide",
-                        config.eval.slide_stride, config.model.image
-                    ),
-                    "what lies between two windows would not be seen; 0 = two thirds of a window".to_owned(),
-                ));
+            if let Some(wrong) = config.eval.wrong_stride(config.model.image) {
+                let stride = config.eval.slide_stride;
+                return Err(CliError::usage(format!("--stride {stride}: expected {wrong}"), None));
             }
             let measured = subject.model(&config, &folder)?;
             let seen = json!({ "slide": config.eval.slide, "stride": config.eval.slide_stride });

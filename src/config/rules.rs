@@ -216,15 +216,8 @@ fn evaluations(config: &Config, f: &mut Findings<'_>) {
             f.add(key, steps, "needs data.val, the shards that are evaluated on", Some(&hint));
         }
     }
-    let (stride, side) = (config.eval.slide_stride, config.model.image);
-    if stride > side {
-        let hint = "0 = two thirds of it";
-        f.add(
-            "eval.slide_stride",
-            stride,
-            format!("is more than the window, model.image = {side}: what lies between two windows would not be seen"),
-            Some(hint),
-        );
+    if let Some(wrong) = config.eval.wrong_stride(config.model.image) {
+        f.add("eval.slide_stride", config.eval.slide_stride, format!("expected {wrong}"), None);
     }
     let learns = |of: ClassesOf| config.objective.classes().is_some() && config.objective.classes_of() == of;
     for (watched, kind, of, what) in [

@@ -85,6 +85,14 @@ settings! {
 }
 
 impl EvalConfig {
+    /// What is wrong with the stride of windows that are `side` pixels wide, if anything is.
+    #[must_use]
+    pub fn wrong_stride(&self, side: u32) -> Option<String> {
+        let told =
+            || format!("at most the window, model.image = {side} (0 = two thirds of it): what lies between two windows would not be seen");
+        (self.slide_stride > side).then(told)
+    }
+
     /// Checks ranges.
     pub fn check(&self, found: &mut Findings) {
         found.need(

@@ -303,13 +303,6 @@ impl From<WordsError> for TrainError {
     }
 }
 
-impl TrainError {
-    /// The error and what to do next, in one text, for an answer that has no place for a hint.
-    pub(super) fn with_hint(&self) -> String {
-        self.hint().map_or_else(|| self.to_string(), |hint| format!("{self}; {hint}"))
-    }
-}
-
 impl From<TrainError> for CliError {
     fn from(e: TrainError) -> Self {
         Self {

@@ -21,6 +21,7 @@ use super::spec::TrainerSpec;
 use super::stability::Instability;
 use super::state::RunState;
 use super::step::take_step;
+use crate::exit::CliError;
 use crate::telemetry::metrics::Phase;
 
 /// How a stretch of training ended.
@@ -200,7 +201,10 @@ impl Trainer {
                 Ok(Command::Resume { reply }) => reply.send(Ok(self.let_go())),
                 Ok(Command::Reconfigure { spec, reach, reply }) => {
                     self.out.clock.switch(Phase::Reload);
-                    let done = self.reconfigure(*spec, reach).map(|()| self.state.step).map_err(|e| e.with_hint());
+                    let done = self
+                        .reconfigure(*spec, reach)
+                        .map(|()| self.state.step)
+                        .map_err(|e| CliError::from(e).with_hint());
                     reply.send(done);
                     self.out.clock.switch(Phase::Other);
                 }

@@ -18,6 +18,7 @@ use super::ranks::boundary::Word;
 use super::ranks::peers::{Peers, Said};
 use super::run::{Ended, Trainer};
 use super::spec::TrainerSpec;
+use crate::exit::CliError;
 use crate::telemetry::metrics::Phase;
 
 /// What this rank has said of a boundary.
@@ -286,7 +287,7 @@ impl Trainer {
             Some((spec, _, reply)) => (Ok(*spec), Some(reply)),
             None => (self.of_this_process(peers, &heard[1..]), None),
         };
-        let prepared = spec.and_then(|spec| self.prepare(spec, reach).map_err(|e| e.with_hint()));
+        let prepared = spec.and_then(|spec| self.prepare(spec, reach).map_err(|e| CliError::from(e).with_hint()));
         let vote = prepared.as_ref().err().cloned().unwrap_or_default();
         let votes = peers.gather(vote.as_bytes())?;
         let shards = prepared

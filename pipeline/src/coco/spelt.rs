@@ -1,51 +1,76 @@
 //! Numbers of COCO's files as tools spell them: whole numbers as `64.0`, flags as `false`, boxes of another number of sides.
 
-use serde::de::Error;
+use std::fmt;
+
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// A whole number, also where it is spelt with a point.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Number {
-    Whole(u64),
-    Real(f64),
+/// Beyond it a real number no longer stands for one whole number.
+const LARGEST: f64 = (1u64 << 53) as f64;
+
+/// A whole number from 0, also where it is spelt with a point.
+struct Whole;
+
+impl Visitor<'_> for Whole {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number from 0")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+        Ok(number)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<u64, E> {
+        u64::try_from(number).map_err(|_| E::custom(format_args!("{number} is no whole number from 0")))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<u64, E> {
+        if (0.0..=LARGEST).contains(&number) && number.fract() == 0.0 {
+            return Ok(number as u64);
+        }
+        Err(E::custom(format_args!("{number} is no whole number from 0")))
+    }
 }
 
-fn whole<E: Error>(number: &Number) -> Result<u64, E> {
-    match *number {
-        Number::Whole(whole) => Ok(whole),
-        // 2^53: beyond it a real number no longer stands for one whole number.
-        Number::Real(real) if (0.0..=9_007_199_254_740_992.0).contains(&real) && real.fract() == 0.0 => Ok(real as u64),
-        Number::Real(real) => Err(E::custom(format_args!("{real} is no whole number from 0"))),
+/// 0 or 1, also as `false` or `true`.
+struct Flag;
+
+impl Visitor<'_> for Flag {
+    type Value = u8;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0 or 1")
+    }
+
+    fn visit_bool<E: Error>(self, set: bool) -> Result<u8, E> {
+        Ok(set.into())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<u8, E> {
+        u8::try_from(number).map_err(|_| E::custom(format_args!("iscrowd {number}: 0 or 1")))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<u8, E> {
+        self.visit_u64(Whole.visit_f64(number)?)
     }
 }
 
 /// An id.
 pub(super) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    whole(&Number::deserialize(from)?)
+    from.deserialize_any(Whole)
 }
 
 /// A number of pixels.
 pub(super) fn pixels<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
-    let number = whole(&Number::deserialize(from)?)?;
+    let number = from.deserialize_any(Whole)?;
     u32::try_from(number).map_err(|_| D::Error::custom(format_args!("{number} pixels are too many")))
 }
 
-/// 0 or 1, also as `false` or `true`.
+/// 0 or 1.
 pub(super) fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Flag {
-        Bool(bool),
-        Number(Number),
-    }
-    match Flag::deserialize(from)? {
-        Flag::Bool(set) => Ok(set.into()),
-        Flag::Number(number) => {
-            let number = whole(&number)?;
-            u8::try_from(number).map_err(|_| D::Error::custom(format_args!("iscrowd {number}: 0 or 1")))
-        }
-    }
+    from.deserialize_any(Flag)
 }
 
 /// The sides of a box. Those that are missing are no numbers, so that the annotation is left out as one with a bad box, and the file is read on; so is the last
@@ -87,6 +112,7 @@ mod tests {
         for (wrong, told) in [
             (json!({ "id": 1.5 }), "1.5 is no whole number"),
             (json!({ "id": -1 }), "-1 is no whole number"),
+            (json!({ "id": "7" }), "string \"7\", expected a whole number"),
             (json!({ "iscrowd": 300 }), "iscrowd 300"),
         ] {
             let error = annotation(&wrong).unwrap_err();

@@ -69,10 +69,7 @@ impl<T: Train> Supervisor<T> {
         };
         self.last = Some(result.map_err(|failure| self.why_it_ended(failure)));
         if let Some(Err(e)) = &self.last {
-            let why = e
-                .hint
-                .as_ref()
-                .map_or_else(|| e.message.clone(), |hint| format!("{}; {hint}", e.message));
+            let why = e.with_hint();
             if end == End::Away {
                 self.bucket_says.clone_from(&e.message);
             }

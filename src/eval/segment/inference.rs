@@ -137,7 +137,7 @@ impl<'a> Seer<'a> {
                     let coarse = self.squares(picture, &rects).map_err(Some)?.ok_or(None)?;
                     Ok(coarse.upsample_bilinear2d([side, side], false, None, None))
                 };
-                match stitched((rh, rw), side, stride.min(side), logits) {
+                match stitched((rh, rw), side, stride, logits) {
                     Ok(all) => Some(all.unsqueeze(0)),
                     Err(None) => None,
                     Err(Some(error)) => return Err(error),
