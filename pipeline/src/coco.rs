@@ -5,7 +5,7 @@ mod file;
 mod polygon;
 mod run_length;
 mod segmentation;
-mod spelt;
+pub mod spelt;
 
 pub use file::{AnnotatedPicture, Annotation, Category, CocoError, CocoFile, read_json};
 pub use polygon::rasterise;

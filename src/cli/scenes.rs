@@ -50,9 +50,9 @@ pub(crate) struct ScenesArgs {
     #[arg(long, value_name = "PIXELS", default_value_t = 96, value_parser = clap::value_parser!(u32).range(32..=1024))]
     size: u32,
     /// Scenes to train on.
-    #[arg(long, value_name = "N", default_value_t = 1500)]
+    #[arg(long, value_name = "N", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1..))]
     train: u32,
-    /// Scenes to validate on.
+    /// Scenes to validate on; 0 makes no such set.
     #[arg(long, value_name = "N", default_value_t = 300)]
     val: u32,
     /// Another number gives other scenes of the same drawings.
@@ -72,14 +72,9 @@ pub(crate) fn run(args: &ScenesArgs) -> Result<(), CliError> {
             "name a new folder, or remove that one".to_owned(),
         ));
     }
-    if args.train + args.val == 0 {
-        return Err(CliError::usage(
-            "--train = 0 and --val = 0: no scene is asked for",
-            "ask for some: --train 1500 --val 300".to_owned(),
-        ));
-    }
     let drawings = Drawings::find(&args.drawings)?;
-    for (set, scenes, val) in [("train", args.train, false), ("val", args.val, true)] {
+    let sets = [("train", args.train, false), ("val", args.val, true)];
+    for (set, scenes, val) in sets.into_iter().filter(|(_, scenes, _)| *scenes > 0) {
         let folder = |kind: &str| args.output.join(kind).join(set);
         for kind in ["images", "maps"] {
             fs::create_dir_all(folder(kind)).map_err(failed(&folder(kind)))?;

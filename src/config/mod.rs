@@ -123,6 +123,7 @@ impl Config {
             crop: self.augment.crop,
             colour: self.augment.colour,
             batch: self.train.batch,
+            steps: self.optim.total_steps,
             words: 0,
             label_counts: &[],
         }

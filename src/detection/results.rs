@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
-use splitmask_pipeline::coco::{CocoError, Segmentation, read_json};
+use splitmask_pipeline::coco::{CocoError, Segmentation, read_json, spelt};
 
 use super::annotations::{Truth, box_of, mask_of};
 use super::overlap::{Shape, ShapeKind};
@@ -32,8 +32,11 @@ pub struct Detections {
 
 #[derive(Deserialize)]
 struct Row {
+    #[serde(deserialize_with = "spelt::whole")]
     image_id: u64,
+    #[serde(deserialize_with = "spelt::whole")]
     category_id: u64,
+    #[serde(default, deserialize_with = "spelt::sides")]
     bbox: Option<[f64; 4]>,
     segmentation: Option<Segmentation>,
     score: f64,

@@ -59,6 +59,8 @@ pub struct Scope<'a> {
     pub colour: ColourConfig,
     /// Images of an optimizer step, `train.batch`: in however many parts they are processed, a loss between images sees all of them.
     pub batch: u32,
+    /// Steps of the schedule, `optim.total_steps`.
+    pub steps: u64,
     /// Visual words V; 0 where none are loaded, as when a config is checked.
     pub words: i64,
     /// Images of each class of `data.train` (or pixels, where the classes are theirs), as its manifest counts them; empty where there are none or nobody knows.
@@ -66,7 +68,7 @@ pub struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// A scope with the default crop and colours.
+    /// A scope with the default crop and colours, and a schedule without an end.
     #[must_use]
     pub fn new(model: &'a VitConfig, batch: u32, words: i64) -> Self {
         Self {
@@ -74,6 +76,7 @@ impl<'a> Scope<'a> {
             crop: CropConfig::default(),
             colour: ColourConfig::default(),
             batch,
+            steps: u64::MAX,
             words,
             label_counts: &[],
         }

@@ -8,6 +8,13 @@ use tch::{Kind, Tensor};
 
 use super::ObjectiveError;
 
+/// What is odd about a teacher's momentum that falls over a training.
+pub(super) fn falling(momentum: f64, end: f64) -> Option<String> {
+    (end < momentum).then(|| {
+        format!("objective.momentum_end = {end} is below objective.momentum = {momentum}: a teacher is meant to become steadier, not quicker, towards the end")
+    })
+}
+
 /// The weights of a student and of its teacher, in pairs. Both stand in the run's variable store, so that checkpoints, resume and rollback hold them;
 /// no gradient reaches the teacher's.
 #[derive(Debug)]

@@ -86,6 +86,7 @@ impl TrainerSpec {
             crop: self.augment.crop,
             colour: self.augment.colour,
             batch: self.train.batch,
+            steps: self.optim.total_steps,
             words: words as i64,
             label_counts: &self.labels.counts,
         }

@@ -24,7 +24,7 @@ pub struct CocoError {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Category {
     /// By which annotations name it.
-    #[serde(deserialize_with = "spelt::id")]
+    #[serde(deserialize_with = "spelt::whole")]
     pub id: u64,
     /// Its name.
     pub name: String,
@@ -34,13 +34,13 @@ pub struct Category {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct AnnotatedPicture {
     /// By which annotations name it.
-    #[serde(deserialize_with = "spelt::id")]
+    #[serde(deserialize_with = "spelt::whole")]
     pub id: u64,
     /// Rows, pixels.
-    #[serde(deserialize_with = "spelt::pixels")]
+    #[serde(deserialize_with = "spelt::whole")]
     pub height: u32,
     /// Columns, pixels.
-    #[serde(deserialize_with = "spelt::pixels")]
+    #[serde(deserialize_with = "spelt::whole")]
     pub width: u32,
     /// Its path below the folder of the pictures; empty where the file does not say.
     #[serde(default)]
@@ -51,13 +51,13 @@ pub struct AnnotatedPicture {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Annotation {
     /// Its own number.
-    #[serde(deserialize_with = "spelt::id")]
+    #[serde(deserialize_with = "spelt::whole")]
     pub id: u64,
     /// The picture.
-    #[serde(deserialize_with = "spelt::id")]
+    #[serde(deserialize_with = "spelt::whole")]
     pub image_id: u64,
     /// The class.
-    #[serde(deserialize_with = "spelt::id")]
+    #[serde(deserialize_with = "spelt::whole")]
     pub category_id: u64,
     /// Left, top, width, height in pixels; sides that the file does not give are no numbers.
     #[serde(default, deserialize_with = "spelt::sides")]

@@ -57,25 +57,40 @@ impl Visitor<'_> for Flag {
     }
 }
 
-/// An id.
-pub(super) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    from.deserialize_any(Whole)
+/// A whole number from 0: an id, an index, a number of pixels.
+///
+/// # Errors
+/// What is none, and what the field's type does not hold.
+pub fn whole<'de, D: Deserializer<'de>, N: TryFrom<u64>>(from: D) -> Result<N, D::Error> {
+    let number = from.deserialize_any(Whole)?;
+    N::try_from(number).map_err(|_| D::Error::custom(format_args!("{number} is too large")))
 }
 
-/// A number of pixels.
-pub(super) fn pixels<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
-    let number = from.deserialize_any(Whole)?;
-    u32::try_from(number).map_err(|_| D::Error::custom(format_args!("{number} pixels are too many")))
+/// The same, where it may be missing or `null`.
+///
+/// # Errors
+/// As [`whole`].
+pub fn whole_or_none<'de, D: Deserializer<'de>, N: TryFrom<u64>>(from: D) -> Result<Option<N>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(bound = "N: TryFrom<u64>")]
+    struct Given<N>(#[serde(deserialize_with = "whole")] N);
+    Ok(Option::<Given<N>>::deserialize(from)?.map(|Given(number)| number))
 }
 
 /// 0 or 1.
-pub(super) fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
+///
+/// # Errors
+/// A number above 255, and what is neither a number nor `false` or `true`; 2 to 255 are the reader's to refuse, who knows the object.
+pub fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
     from.deserialize_any(Flag)
 }
 
 /// The sides of a box. Those that are missing are no numbers, so that the annotation is left out as one with a bad box, and the file is read on; so is the last
 /// side of one that has more than four.
-pub(super) fn sides<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[f64; 4]>, D::Error> {
+///
+/// # Errors
+/// What is no list of numbers.
+pub fn sides<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[f64; 4]>, D::Error> {
     let Some(given) = Option::<Vec<f64>>::deserialize(from)? else {
         return Ok(None);
     };

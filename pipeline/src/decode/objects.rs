@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::coco::{RunLength, Segmentation, box_of};
+use crate::coco::{RunLength, Segmentation, box_of, spelt};
 use crate::error::SampleError;
 use crate::types::RawSample;
 
@@ -40,13 +40,13 @@ impl Default for ObjectReading {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ObjectMember {
     /// Columns of the picture that the objects were marked in; none where that is not said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "spelt::whole_or_none", skip_serializing_if = "Option::is_none")]
     pub width: Option<u32>,
     /// Rows of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "spelt::whole_or_none", skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
     /// Number of the picture in the file that it was packed with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "spelt::whole_or_none", skip_serializing_if = "Option::is_none")]
     pub image_id: Option<u64>,
     /// The objects.
     pub annotations: Vec<MemberObject>,
@@ -56,13 +56,13 @@ pub struct ObjectMember {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemberObject {
     /// Index of its class in the manifest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "spelt::whole_or_none", skip_serializing_if = "Option::is_none")]
     pub category: Option<u32>,
     /// The number by which COCO's file calls the class; looked at where there is no index.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "spelt::whole_or_none", skip_serializing_if = "Option::is_none")]
     pub category_id: Option<u64>,
     /// Left, top, width, height in pixels; without it that of the mask.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "spelt::sides", skip_serializing_if = "Option::is_none")]
     pub bbox: Option<[f64; 4]>,
     /// Its outline or pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +71,7 @@ pub struct MemberObject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub area: Option<f64>,
     /// 1 where it stands for many.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "spelt::flag")]
     pub iscrowd: u8,
 }
 
@@ -226,6 +226,8 @@ mod tests {
         assert_eq!(by_index.mask, by_number.mask);
         assert_eq!(by_index.area, by_number.area, "a box that is not named is that of the mask");
         assert_eq!(read(&json!({ "category_id": 0, "bbox": [0, 0, 1, 1] })).unwrap().mask, None);
+        let as_tools_spell_it = read(&json!({ "category": 2.0, "category_id": null, "bbox": [0, 0, 1, 1], "iscrowd": false })).unwrap();
+        assert_eq!((as_tools_spell_it.class, as_tools_spell_it.crowd), (2, false));
     }
 
     #[test]
@@ -242,7 +244,11 @@ mod tests {
             (json!({ "bbox": [0, 0, 1, 1] }), "category is missing"),
             (json!({ "category": 0 }), "bbox is missing"),
             (json!({ "category": 0, "bbox": [0, 0, -1, 1] }), "bbox [0.0, 0.0, -1.0, 1.0]"),
-            (json!({ "category": 0, "bbox": [0, 0, 1] }), "invalid length 3"),
+            (
+                json!({ "category": 0, "bbox": [0, 0, 1] }),
+                "annotations[0]: bbox [0.0, 0.0, 1.0, NaN]",
+            ),
+            (json!({ "category": 0.5, "bbox": [0, 0, 1, 1] }), "0.5 is no whole number"),
             (json!({ "category": 0, "bbox": [0, 0, 1, 1], "iscrowd": 2 }), "iscrowd 2"),
             (json!({ "category": 0, "segmentation": [[0, 0, 1, 1]] }), "three corners"),
             (

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::TOP;
 use crate::eval::classes::{LeftOut, Remarks, Why, listed};
 use crate::eval::error::EvalError;
 
@@ -172,7 +173,15 @@ pub(super) fn table(found: &Accuracy) -> Vec<String> {
     let learnt = found.classes.len();
     let mut lines = vec![
         format!("top-1 accuracy  {:.4}   ({} images)", found.top1, found.images),
-        format!("top-5 accuracy  {:.4}", found.top5),
+        format!(
+            "top-5 accuracy  {:.4}{}",
+            found.top5,
+            if learnt as i64 <= TOP {
+                "   (of so few classes always 1)"
+            } else {
+                ""
+            }
+        ),
         format!("mean of classes {:.4}", found.class_mean),
         format!("commonest class {:.4}", found.majority),
         format!("chance          {:.4}   ({learnt} classes)", found.chance),

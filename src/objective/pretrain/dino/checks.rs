@@ -5,6 +5,7 @@ use splitmask_pipeline::request::CropConfig;
 use super::DinoConfig;
 use super::centre::Centring;
 use crate::objective::Scope;
+use crate::objective::teacher::falling;
 use crate::setting::{COLDEST, Findings};
 
 /// Outputs for each image of a batch in the published recipe: 65,536 for 512. With more, many outputs are no image's.
@@ -136,9 +137,31 @@ impl DinoConfig {
         idle.map(|(_, key, with)| format!("{key} has no effect with {with}")).collect()
     }
 
+    /// What of the schedules a training of that many steps never comes to.
+    fn odd_schedule(&self, steps: u64) -> Vec<String> {
+        let mut odd = Vec::new();
+        let frozen = self.freeze_last_layer_steps;
+        if frozen >= steps {
+            odd.push(format!(
+                "objective.freeze_last_layer_steps = {frozen} is not below optim.total_steps = {steps}: the head's last layer never learns; the published recipe freezes it \
+                 for one epoch of a hundred"
+            ));
+        }
+        let warming = self.teacher_warmup_steps;
+        if warming > steps && self.teacher_temperature != self.teacher_temperature_start {
+            odd.push(format!(
+                "objective.teacher_warmup_steps = {warming} is beyond optim.total_steps = {steps}: the teacher never comes to objective.teacher_temperature = {}",
+                self.teacher_temperature
+            ));
+        }
+        odd.extend(falling(self.momentum, self.momentum_end));
+        odd
+    }
+
     /// What is allowed and probably not meant.
     pub(super) fn odd(&self, at: &Scope<'_>) -> Vec<String> {
         let mut odd = self.odd_options();
+        odd.extend(self.odd_schedule(at.steps));
         let batch = at.batch;
         let of_patches = if self.learns_patches() && self.separate_heads {
             self.ibot_prototypes

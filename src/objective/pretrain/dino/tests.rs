@@ -206,6 +206,26 @@ fn what_probably_is_not_meant_is_told() {
         ..d
     };
     assert!(told(&warm, 512, 0.8)[0].contains("0.09"));
+    let short = |config: &DinoConfig| {
+        let mut at = Scope::new(&model, 512, 0);
+        at.colour.jitter = 0.8;
+        at.steps = 1000;
+        config.oddities(&at)
+    };
+    assert!(short(&d)[0].starts_with("objective.freeze_last_layer_steps = 1250 is not below optim.total_steps = 1000"));
+    let quick = DinoConfig {
+        freeze_last_layer_steps: 10,
+        teacher_warmup_steps: 1001,
+        teacher_temperature: 0.06,
+        momentum_end: 0.99,
+        ..d
+    };
+    let found = short(&quick);
+    assert!(
+        found[0].contains("never comes to objective.teacher_temperature = 0.06"),
+        "{found:?}"
+    );
+    assert!(found[1].starts_with("objective.momentum_end = 0.99 is below"), "{found:?}");
     let few = DinoConfig { prototypes: 1024, ..d };
     assert!(told(&few, 32, 0.8)[0].contains("train.batch = 32"));
 }

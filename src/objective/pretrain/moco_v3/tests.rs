@@ -86,6 +86,15 @@ fn what_probably_is_not_meant_is_told() {
     assert_eq!(told(&of(VitSize::Base, 0), 4096, plain), [""; 0]);
     assert!(told(&of(VitSize::Base, 0), 64, plain)[0].contains("train.batch = 64"));
     assert!(told(&of(VitSize::Base, 0), 4096, colours(0.5, 0.0))[0].starts_with("augment.colour is not used"));
+    let falling = MocoV3Config {
+        momentum_end: 0.5,
+        ..MocoV3Config::default()
+    };
+    let odd = falling.oddities(&Scope::new(&of(VitSize::Base, 0), 4096, 0));
+    assert!(
+        odd[0].starts_with("objective.momentum_end = 0.5 is below objective.momentum"),
+        "{odd:?}"
+    );
 }
 
 #[test]
