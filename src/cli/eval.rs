@@ -16,14 +16,13 @@ use self::linear::PoolArg;
 use self::subject::SubjectArgs;
 use super::png::{check_picture_path, write_png};
 use crate::config::Config;
-use crate::eval::Evaluation;
-use crate::eval::classify::Classify;
-use crate::eval::detect::Detect;
-use crate::eval::knn::Knn;
-use crate::eval::linear::Linear;
-use crate::eval::loss::ValidationLoss;
-use crate::eval::segment::Segment;
-use crate::eval::spread::Spread;
+use crate::eval::classify::CLASSIFY;
+use crate::eval::detect::DETECT;
+use crate::eval::knn::KNN;
+use crate::eval::linear::LINEAR;
+use crate::eval::loss::VALIDATION_LOSS;
+use crate::eval::segment::SEGMENT;
+use crate::eval::spread::SPREAD;
 use crate::exit::CliError;
 use crate::objective::ClassesOf;
 
@@ -39,19 +38,19 @@ pub(crate) struct EvalArgs {
 
 #[derive(Subcommand)]
 enum Task {
-    #[command(about = Knn.doc())]
+    #[command(about = KNN.doc)]
     Knn(KnnArgs),
-    #[command(about = Linear.doc())]
+    #[command(about = LINEAR.doc)]
     Linear(linear::LinearArgs),
-    #[command(about = ValidationLoss.doc())]
+    #[command(about = VALIDATION_LOSS.doc)]
     Loss(LossArgs),
-    #[command(about = Classify.doc())]
+    #[command(about = CLASSIFY.doc)]
     Classify(ClassifyArgs),
-    #[command(about = Segment.doc())]
+    #[command(about = SEGMENT.doc)]
     Segment(SegmentArgs),
-    #[command(about = Detect.doc())]
+    #[command(about = DETECT.doc)]
     Detect(DetectArgs),
-    #[command(about = Spread.doc())]
+    #[command(about = SPREAD.doc)]
     Spread(SpreadArgs),
     #[command(about = "Judge detections by COCO's rules: average precision and recall of boxes or masks")]
     Detections(detections::DetectionsArgs),
@@ -198,8 +197,8 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             subject.tell(
                 &folder,
                 &config,
-                &ValidationLoss,
-                measured.score(&ValidationLoss, Vec::new())?,
+                &VALIDATION_LOSS,
+                measured.score(&VALIDATION_LOSS, Vec::new())?,
                 json!({}),
             )
         }
@@ -210,8 +209,8 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             subject.tell(
                 &folder,
                 &config,
-                &Spread,
-                measured.score(&Spread, Vec::new())?,
+                &SPREAD,
+                measured.score(&SPREAD, Vec::new())?,
                 json!({ "pool": config.eval.pool }),
             )
         }
@@ -222,7 +221,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             let (folder, config) = subject.open()?;
             need_classes(&folder, &config)?;
             let measured = subject.model(&config, &folder)?;
-            let score = measured.score(&Classify, Vec::new())?;
+            let score = measured.score(&CLASSIFY, Vec::new())?;
             if let (Some(file), Some((_, drawn))) = (&picture, &score.picture) {
                 write_png(
                     &Image {
@@ -233,7 +232,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
                     file,
                 )?;
             }
-            subject.tell(&folder, &config, &Classify, score, json!({}))
+            subject.tell(&folder, &config, &CLASSIFY, score, json!({}))
         }
         Task::Segment(SegmentArgs { subject, slide, stride }) => {
             let (folder, mut config) = subject.open()?;
@@ -246,13 +245,13 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             }
             let measured = subject.model(&config, &folder)?;
             let seen = json!({ "slide": config.eval.slide, "stride": config.eval.slide_stride });
-            subject.tell(&folder, &config, &Segment, measured.score(&Segment, Vec::new())?, seen)
+            subject.tell(&folder, &config, &SEGMENT, measured.score(&SEGMENT, Vec::new())?, seen)
         }
         Task::Detect(DetectArgs { subject }) => {
             let (folder, config) = subject.open()?;
             need_objects(&folder, &config)?;
             let measured = subject.model(&config, &folder)?;
-            subject.tell(&folder, &config, &Detect, measured.score(&Detect, Vec::new())?, json!({}))
+            subject.tell(&folder, &config, &DETECT, measured.score(&DETECT, Vec::new())?, json!({}))
         }
         Task::Knn(KnnArgs { subject, k, pool }) => {
             let (folder, mut config) = subject.open()?;
@@ -267,8 +266,8 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
             subject.tell(
                 &folder,
                 &config,
-                &Knn,
-                measured.score(&Knn, Vec::new())?,
+                &KNN,
+                measured.score(&KNN, Vec::new())?,
                 json!({ "k": config.eval.k, "pool": config.eval.pool }),
             )
         }

@@ -2,95 +2,68 @@
 
 mod accuracy;
 
-use prometheus::Gauge;
 use splitmask_pipeline::bucket::classes::ClassMap;
 use tch::Tensor;
 use torch_ext::Autocast;
 
 pub use self::accuracy::{Accuracy, Confused, OfClass};
-use self::accuracy::{Tally, table};
-use super::config::{EvalConfig, Watched};
+use self::accuracy::{TOP, Tally, table};
+use super::config::Watched;
 use super::error::EvalError;
-use super::evaluation::{BesideNumber, Evaluation, Score, Subject};
+use super::evaluation::{EvalNumber, Evaluation, Score, Subject};
 use super::progress::{GoOn, Progress};
 use crate::objective::{Better, Panel};
 use crate::picture;
-use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
+use crate::telemetry::metrics::{EvalTask, SideTask};
 use crate::tensor::step_input;
 
-/// Accuracy of the classes that the objective learns, on centre crops, classes of the set matched by name.
-pub struct Classify;
-
-/// Likeliest classes among which the right one counts for [`Accuracy::top5`].
-const TOP: i64 = 5;
 /// The picture of the confusions in the run folder, without `.png`.
 pub const PICTURE: &str = "confusion";
 
-impl Evaluation for Classify {
-    fn name(&self) -> &'static str {
-        "classify"
-    }
+/// Accuracy of the classes that the objective learns, on centre crops, classes of the set matched by name.
+pub static CLASSIFY: Evaluation = Evaluation {
+    name: "classify",
+    doc: "Accuracy of the classes that a run learnt (classify, supervised): the likeliest, the five likeliest, class by class.",
+    number: EvalNumber {
+        name: "top1_accuracy",
+        panel: Some(Panel::Shares),
+        gauge: |metrics| metrics.eval.accuracy.of(EvalTask::Classify),
+    },
+    better: Better::Higher,
+    beside: &[
+        EvalNumber {
+            name: "top5_accuracy",
+            panel: Some(Panel::Shares),
+            gauge: |metrics| metrics.eval.accuracy.of(EvalTask::ClassifyTop5),
+        },
+        EvalNumber {
+            name: "class_mean_accuracy",
+            panel: None,
+            gauge: |metrics| metrics.eval.accuracy.of(EvalTask::ClassifyByClass),
+        },
+    ],
+    task: SideTask::Classify,
+    every: |config| config.every_steps_of(Watched::Classify),
+    budget_s: |_| None,
+    run: score,
+};
 
-    fn doc(&self) -> &'static str {
-        "Accuracy of the classes that a run learnt (classify, supervised): the likeliest, the five likeliest, class by class."
-    }
-
-    fn number(&self) -> &'static str {
-        "top1_accuracy"
-    }
-
-    fn better(&self) -> Better {
-        Better::Higher
-    }
-
-    fn panel(&self) -> Option<Panel> {
-        Some(Panel::Shares)
-    }
-
-    fn beside(&self) -> &'static [BesideNumber] {
-        &[
-            BesideNumber {
-                name: "top5_accuracy",
-                panel: Some(Panel::Shares),
-                gauge: |metrics| metrics.eval.accuracy.of(EvalTask::ClassifyTop5),
-            },
-            BesideNumber {
-                name: "class_mean_accuracy",
-                panel: None,
-                gauge: |metrics| metrics.eval.accuracy.of(EvalTask::ClassifyByClass),
-            },
-        ]
-    }
-
-    fn task(&self) -> SideTask {
-        SideTask::Classify
-    }
-
-    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
-        metrics.eval.accuracy.of(EvalTask::Classify)
-    }
-
-    fn every(&self, config: &EvalConfig) -> u64 {
-        if config.watch == Watched::Classify { config.every_steps } else { 0 }
-    }
-
-    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
-        let found = measure(subject, go_on)?;
-        let (top1, top5, mean) = (found.top1, found.top5, found.class_mean);
-        Ok(Score {
-            value: top1,
-            line: format!(
-                "top-1 {top1:.4}, top-5 {top5:.4}, mean over classes {mean:.4} (chance {:.4}, commonest class {:.4})",
-                found.chance, found.majority
-            ),
-            table: table(&found),
-            details: serde_json::json!(found),
-            layers: Vec::new(),
-            beside: vec![top5, mean],
-            picture: Some((PICTURE, picture::confusion(&found.names, &found.pairs))),
-            remarks: found.remarks,
-        })
-    }
+fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
+    let found = measure(subject, go_on)?;
+    let (top1, top5, mean) = (found.top1, found.top5, found.class_mean);
+    Ok(Score {
+        value: top1,
+        line: format!(
+            "top-1 {top1:.4}, top-5 {top5:.4}, mean over classes {mean:.4} (chance {:.4}, commonest class {:.4})",
+            found.chance, found.majority
+        ),
+        table: table(&found),
+        details: serde_json::json!(found),
+        beside: vec![top5, mean],
+        picture: Some((PICTURE, picture::confusion(&found.names, &found.pairs))),
+        remarks: found.remarks,
+        ..Score::default()
+    })
 }
 
 /// What the network says of some images: (its likeliest class, whether `class` is among the five likeliest) for each.

@@ -85,6 +85,12 @@ settings! {
 }
 
 impl EvalConfig {
+    /// Steps between two evaluations of that kind; 0 where another one is watched.
+    #[must_use]
+    pub fn every_steps_of(&self, watched: Watched) -> u64 {
+        if self.watch == watched { self.every_steps } else { 0 }
+    }
+
     /// What is wrong with the stride of windows that are `side` pixels wide, if anything is.
     #[must_use]
     pub fn wrong_stride(&self, side: u32) -> Option<String> {

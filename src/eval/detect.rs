@@ -4,7 +4,6 @@ mod finder;
 mod precision;
 mod truth;
 
-use prometheus::Gauge;
 use splitmask_pipeline::decode::{Decoder, Limits, ObjectReading, Objects, Orientation};
 use splitmask_pipeline::error::SampleError;
 use splitmask_pipeline::types::{Image, RawSample};
@@ -13,92 +12,67 @@ use torch_ext::Autocast;
 pub use self::finder::{Finder, Sure};
 pub use self::precision::Precision;
 use self::truth::Judged;
-use super::config::{EvalConfig, Watched};
+use super::config::Watched;
 use super::error::EvalError;
-use super::evaluation::{BesideNumber, Evaluation, Score, Subject};
+use super::evaluation::{EvalNumber, Evaluation, Score, Subject};
 use super::marks::{Dropped, Marks};
 use super::progress::{GoOn, Progress};
 use crate::objective::{Better, Panel};
-use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
+use crate::telemetry::metrics::{EvalTask, SideTask};
 
 /// Pictures that go through the network at once.
 const AT_ONCE: usize = 8;
 
 /// Average precision of the objects that the objective finds, classes of the set matched by name.
-pub struct Detect;
+pub static DETECT: Evaluation = Evaluation {
+    name: "detect",
+    doc: "COCO's average precision of the objects that a run learnt to find (detect), boxes and masks, on the objects of data.val.",
+    number: EvalNumber {
+        name: "box_average_precision",
+        panel: Some(Panel::Shares),
+        gauge: |metrics| metrics.eval.accuracy.of(EvalTask::Detect),
+    },
+    better: Better::Higher,
+    beside: &[
+        EvalNumber {
+            name: "mask_average_precision",
+            panel: Some(Panel::Shares),
+            gauge: |metrics| metrics.eval.accuracy.of(EvalTask::DetectMasks),
+        },
+        EvalNumber {
+            name: "box_average_precision_50",
+            panel: None,
+            gauge: |metrics| metrics.eval.accuracy.of(EvalTask::DetectHalf),
+        },
+    ],
+    task: SideTask::Detect,
+    every: |config| config.every_steps_of(Watched::Detect),
+    budget_s: |_| None,
+    run: score,
+};
 
-impl Evaluation for Detect {
-    fn name(&self) -> &'static str {
-        "detect"
-    }
-
-    fn doc(&self) -> &'static str {
-        "COCO's average precision of the objects that a run learnt to find (detect), boxes and masks, on the objects of data.val."
-    }
-
-    fn number(&self) -> &'static str {
-        "box_average_precision"
-    }
-
-    fn better(&self) -> Better {
-        Better::Higher
-    }
-
-    fn panel(&self) -> Option<Panel> {
-        Some(Panel::Shares)
-    }
-
-    fn beside(&self) -> &'static [BesideNumber] {
-        &[
-            BesideNumber {
-                name: "mask_average_precision",
-                panel: Some(Panel::Shares),
-                gauge: |metrics| metrics.eval.accuracy.of(EvalTask::DetectMasks),
-            },
-            BesideNumber {
-                name: "box_average_precision_50",
-                panel: None,
-                gauge: |metrics| metrics.eval.accuracy.of(EvalTask::DetectHalf),
-            },
-        ]
-    }
-
-    fn task(&self) -> SideTask {
-        SideTask::Detect
-    }
-
-    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
-        metrics.eval.accuracy.of(EvalTask::Detect)
-    }
-
-    fn every(&self, config: &EvalConfig) -> u64 {
-        if config.watch == Watched::Detect { config.every_steps } else { 0 }
-    }
-
-    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
-        let found = measure(subject, go_on)?;
-        let share = |share: Option<f64>| share.map_or_else(|| "none".to_owned(), |share| format!("{share:.4}"));
-        let masks = found.masks.as_ref();
-        Ok(Score {
-            value: found.boxes.precision.unwrap_or(0.0),
-            line: format!(
-                "average precision of boxes {}, of masks {}, of boxes at an overlap of a half {}",
-                share(found.boxes.precision),
-                share(masks.and_then(|masks| masks.precision)),
-                share(found.boxes.precision_50)
-            ),
-            table: found.table(),
-            details: serde_json::json!(found),
-            layers: Vec::new(),
-            // Objects without masks have no precision of masks: that is no number, not 0.
-            beside: vec![
-                masks.and_then(|masks| masks.precision).unwrap_or(f64::NAN),
-                found.boxes.precision_50.unwrap_or(0.0),
-            ],
-            picture: None,
-            remarks: found.remarks,
-        })
-    }
+fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
+    let found = measure(subject, go_on)?;
+    let share = |share: Option<f64>| share.map_or_else(|| "none".to_owned(), |share| format!("{share:.4}"));
+    let masks = found.masks.as_ref();
+    Ok(Score {
+        value: found.boxes.precision.unwrap_or(0.0),
+        line: format!(
+            "average precision of boxes {}, of masks {}, of boxes at an overlap of a half {}",
+            share(found.boxes.precision),
+            share(masks.and_then(|masks| masks.precision)),
+            share(found.boxes.precision_50)
+        ),
+        table: found.table(),
+        details: serde_json::json!(found),
+        // Objects without masks have no precision of masks: that is no number, not 0.
+        beside: vec![
+            masks.and_then(|masks| masks.precision).unwrap_or(f64::NAN),
+            found.boxes.precision_50.unwrap_or(0.0),
+        ],
+        remarks: found.remarks,
+        ..Score::default()
+    })
 }
 
 /// A sample's picture, upright, its objects, and how they are turned to lie on it.

@@ -41,9 +41,9 @@ pub struct Subject<'a> {
 }
 
 /// What an evaluation came to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Score {
-    /// The number that a run keeps, in the unit of [`Evaluation::number`].
+    /// The number that a run keeps, as [`Evaluation::number`] names it.
     pub value: f64,
     /// In one line, for a log.
     pub line: String,
@@ -61,9 +61,9 @@ pub struct Score {
     pub picture: Option<(&'static str, RgbImage)>,
 }
 
-/// A number that an evaluation tells beside its own.
-pub struct BesideNumber {
-    /// Its name in `metrics.jsonl`; snake_case.
+/// A number that an evaluation tells.
+pub struct EvalNumber {
+    /// What it is called in `metrics.jsonl` and the curves; snake_case.
     pub name: &'static str,
     /// Where its curve is drawn; `None` = it has none.
     pub panel: Option<Panel>,
@@ -72,45 +72,30 @@ pub struct BesideNumber {
 }
 
 /// One way to measure.
-pub trait Evaluation: Sync {
-    /// Its name: the verb `splitmask eval NAME`, and what the status board calls it.
-    fn name(&self) -> &'static str;
-
+pub struct Evaluation {
+    /// The verb `splitmask eval NAME`, what the status board calls it and the label of its failures.
+    pub name: &'static str,
     /// One line.
-    fn doc(&self) -> &'static str;
-
-    /// What [`Score::value`] is called in `metrics.jsonl` and the curves; snake_case.
-    fn number(&self) -> &'static str;
-
+    pub doc: &'static str,
+    /// What [`Score::value`] is.
+    pub number: EvalNumber,
     /// Which way the number should go.
-    fn better(&self) -> Better;
-
-    /// Where the number's curve is drawn; `None` = it has none.
-    fn panel(&self) -> Option<Panel>;
-
+    pub better: Better,
     /// What it tells beside the number.
-    fn beside(&self) -> &'static [BesideNumber] {
-        &[]
-    }
-
-    /// Label of its failures.
-    fn task(&self) -> SideTask;
-
-    /// The gauge that shows the number.
-    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge;
-
+    pub beside: &'static [EvalNumber],
+    /// Under what its failures are counted.
+    pub task: SideTask,
     /// Steps between two of it during training; 0 = none.
-    fn every(&self, config: &EvalConfig) -> u64;
+    pub every: fn(&EvalConfig) -> u64,
+    /// Seconds after which it is given up during training; `None` = it has all the time it takes.
+    pub budget_s: fn(&EvalConfig) -> Option<f64>,
+    /// Measures. Errors: unreadable sets, sets that hold nothing to measure, [`EvalError::OutOfTime`] once `go_on` says no, or what libtorch said.
+    pub run: fn(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError>,
+}
 
-    /// Seconds after which it is given up during training.
-    fn budget_s(&self, config: &EvalConfig) -> Option<f64> {
-        let _ = config;
-        None
+impl Evaluation {
+    /// Its numbers, its own first.
+    pub fn numbers(&self) -> impl Iterator<Item = &EvalNumber> {
+        std::iter::once(&self.number).chain(self.beside)
     }
-
-    /// Measures.
-    ///
-    /// # Errors
-    /// Unreadable sets, sets that hold nothing to measure, [`EvalError::OutOfTime`] once `go_on` says no, or what libtorch said.
-    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError>;
 }

@@ -2,81 +2,58 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::Gauge;
 use tch::Tensor;
 
 use super::baseline::Baseline;
 use super::classes::{Matched, match_classes};
-use super::config::{EvalConfig, Watched};
+use super::config::Watched;
 use super::data::SetName;
 use super::error::EvalError;
-use super::evaluation::{Evaluation, Score, Subject};
+use super::evaluation::{EvalNumber, Evaluation, Score, Subject};
 use super::extract::{extract, of_val};
 use super::features::Features;
 use super::progress::GoOn;
 use super::sharing::Which;
 use crate::objective::{Better, Panel};
-use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
+use crate::telemetry::metrics::{EvalTask, SideTask};
 
 /// Each image of `data.val` is classified by the `eval.k` most similar images of `data.train`; nothing is learnt.
-pub struct Knn;
+pub static KNN: Evaluation = Evaluation {
+    name: "knn",
+    doc: "k-nearest-neighbour accuracy of frozen features: no training, a minute on a CPU (DINO's protocol, arXiv 2104.14294).",
+    number: EvalNumber {
+        name: "knn_accuracy",
+        panel: Some(Panel::Shares),
+        gauge: |metrics| metrics.eval.accuracy.of(EvalTask::Knn),
+    },
+    better: Better::Higher,
+    beside: &[],
+    task: SideTask::Knn,
+    every: |config| config.every_steps_of(Watched::Knn),
+    budget_s: |_| None,
+    run: score,
+};
 
-impl Evaluation for Knn {
-    fn name(&self) -> &'static str {
-        "knn"
-    }
-
-    fn doc(&self) -> &'static str {
-        "k-nearest-neighbour accuracy of frozen features: no training, a minute on a CPU (DINO's protocol, arXiv 2104.14294)."
-    }
-
-    fn number(&self) -> &'static str {
-        "knn_accuracy"
-    }
-
-    fn better(&self) -> Better {
-        Better::Higher
-    }
-
-    fn panel(&self) -> Option<Panel> {
-        Some(Panel::Shares)
-    }
-
-    fn task(&self) -> SideTask {
-        SideTask::Knn
-    }
-
-    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
-        metrics.eval.accuracy.of(EvalTask::Knn)
-    }
-
-    fn every(&self, config: &EvalConfig) -> u64 {
-        if config.watch == Watched::Knn { config.every_steps } else { 0 }
-    }
-
-    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
-        let found = measure(subject, go_on)?;
-        let (top1, baseline) = (found.top1, &found.baseline);
-        let (majority, chance) = (baseline.majority, baseline.chance);
-        Ok(Score {
-            value: top1,
-            line: format!("k-NN {top1:.4} (chance {chance:.4}, commonest class {majority:.4})"),
-            table: vec![
-                format!(
-                    "k-NN accuracy   {top1:.4}   (k = {}, {} images among {})",
-                    subject.eval.k, baseline.queries, baseline.references
-                ),
-                format!("features        {} of the last layer", subject.eval.pool.words()),
-                format!("commonest class {majority:.4}"),
-                format!("chance          {chance:.4}   ({} classes)", baseline.classes),
-            ],
-            details: serde_json::json!(found),
-            layers: Vec::new(),
-            beside: Vec::new(),
-            picture: None,
-            remarks: found.baseline.remarks,
-        })
-    }
+fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
+    let found = measure(subject, go_on)?;
+    let (top1, baseline) = (found.top1, &found.baseline);
+    let (majority, chance) = (baseline.majority, baseline.chance);
+    Ok(Score {
+        value: top1,
+        line: format!("k-NN {top1:.4} (chance {chance:.4}, commonest class {majority:.4})"),
+        table: vec![
+            format!(
+                "k-NN accuracy   {top1:.4}   (k = {}, {} images among {})",
+                subject.eval.k, baseline.queries, baseline.references
+            ),
+            format!("features        {} of the last layer", subject.eval.pool.words()),
+            format!("commonest class {majority:.4}"),
+            format!("chance          {chance:.4}   ({} classes)", baseline.classes),
+        ],
+        details: serde_json::json!(found),
+        remarks: found.baseline.remarks,
+        ..Score::default()
+    })
 }
 
 /// k-NN accuracy on `data.val`, searched in `data.train`.

@@ -1,77 +1,49 @@
 //! A linear probe of each layer: a linear classifier on frozen features of `data.train`, judged on `data.val`.
 
-use prometheus::Gauge;
-
 use super::classes::match_classes;
-use super::config::EvalConfig;
 use super::data::SetName;
 use super::error::EvalError;
-use super::evaluation::{Evaluation, Score, Subject};
+use super::evaluation::{EvalNumber, Evaluation, Score, Subject};
 use super::extract::extract_layers;
 use super::probe::{Probes, probe};
 use super::progress::{GoOn, Progress};
 use crate::objective::{Better, Panel};
-use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
+use crate::telemetry::metrics::{EvalTask, SideTask};
 
 /// Probes of the layers `subject.places`. The number is that of the last place, with and without the others, so that its curve means one thing.
-pub struct Linear;
+pub static LINEAR: Evaluation = Evaluation {
+    name: "linear",
+    doc: "Accuracy of a linear classifier on frozen features, layer by layer (Figure 5 of arXiv 2112.10740).",
+    number: EvalNumber {
+        name: "linear_accuracy",
+        panel: Some(Panel::Shares),
+        gauge: |metrics| metrics.eval.accuracy.of(EvalTask::Linear),
+    },
+    better: Better::Higher,
+    beside: &[],
+    task: SideTask::Linear,
+    every: |config| config.linear_every_steps,
+    budget_s: |config| Some(config.linear_budget_s),
+    run: score,
+};
 
-impl Evaluation for Linear {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn doc(&self) -> &'static str {
-        "Accuracy of a linear classifier on frozen features, layer by layer (Figure 5 of arXiv 2112.10740)."
-    }
-
-    fn number(&self) -> &'static str {
-        "linear_accuracy"
-    }
-
-    fn better(&self) -> Better {
-        Better::Higher
-    }
-
-    fn panel(&self) -> Option<Panel> {
-        Some(Panel::Shares)
-    }
-
-    fn task(&self) -> SideTask {
-        SideTask::Linear
-    }
-
-    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
-        metrics.eval.accuracy.of(EvalTask::Linear)
-    }
-
-    fn every(&self, config: &EvalConfig) -> u64 {
-        config.linear_every_steps
-    }
-
-    fn budget_s(&self, config: &EvalConfig) -> Option<f64> {
-        Some(config.linear_budget_s)
-    }
-
-    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
-        let config = subject.eval;
-        let references = extract_layers(subject, SetName::Train, config.max_reference, go_on)?;
-        let queries = extract_layers(subject, SetName::Val, config.max_queries, go_on)?;
-        let matched = match_classes(&references.labels, &queries.labels, config.min_class)?;
-        let _guard = tch::no_grad_guard();
-        let found = probe(&references, &queries, &matched, |done, of| go_on(Progress::Fits(done, of)))?;
-        let value = found.probes.last().map_or(0.0, |probe| probe.top1);
-        Ok(Score {
-            value,
-            line: line(&found, value),
-            table: table(&found),
-            details: serde_json::json!(found),
-            layers: found.probes.iter().map(|p| (p.layer, p.top1)).collect(),
-            beside: Vec::new(),
-            picture: None,
-            remarks: found.baseline.remarks,
-        })
-    }
+fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
+    let config = subject.eval;
+    let references = extract_layers(subject, SetName::Train, config.max_reference, go_on)?;
+    let queries = extract_layers(subject, SetName::Val, config.max_queries, go_on)?;
+    let matched = match_classes(&references.labels, &queries.labels, config.min_class)?;
+    let _guard = tch::no_grad_guard();
+    let found = probe(&references, &queries, &matched, |done, of| go_on(Progress::Fits(done, of)))?;
+    let value = found.probes.last().map_or(0.0, |probe| probe.top1);
+    Ok(Score {
+        value,
+        line: line(&found, value),
+        table: table(&found),
+        details: serde_json::json!(found),
+        layers: found.probes.iter().map(|p| (p.layer, p.top1)).collect(),
+        remarks: found.baseline.remarks,
+        ..Score::default()
+    })
 }
 
 fn line(found: &Probes, value: f64) -> String {

@@ -2,141 +2,118 @@
 
 use std::ops::Range;
 
-use prometheus::Gauge;
 use splitmask_pipeline::bucket::classes::ClassMap;
 use splitmask_pipeline::types::{Batch, UNLABELLED};
 use tch::Tensor;
 use torch_ext::Autocast;
 
 use super::classes::Remarks;
-use super::config::{EvalConfig, Watched};
+use super::config::Watched;
 use super::error::EvalError;
-use super::evaluation::{Evaluation, Score, Subject};
+use super::evaluation::{EvalNumber, Evaluation, Score, Subject};
 use super::progress::{GoOn, Progress};
 use crate::model::BatchRows;
 use crate::objective::{Better, Panel, StepContext};
-use crate::telemetry::metrics::{SideTask, TrainMetrics};
+use crate::telemetry::metrics::SideTask;
 
 /// Mean total loss over `data.val`: centre crops, no drop path, classes matched by name where an objective learns them, masks that depend on the sample alone, in batches as large as those of training, for
 /// a loss between images depends on their number. A rest that fills no batch is left out, unless there is nothing else.
-pub struct ValidationLoss;
+pub static VALIDATION_LOSS: Evaluation = Evaluation {
+    name: "loss",
+    doc: "Loss of the objective on data.val, on centre crops and without drop path: needs the labels that the objective learns, if any.",
+    number: EvalNumber {
+        name: "val_loss",
+        panel: Some(Panel::Losses),
+        gauge: |metrics| &metrics.eval.loss,
+    },
+    better: Better::Lower,
+    beside: &[],
+    task: SideTask::Loss,
+    every: |config| config.every_steps_of(Watched::Loss),
+    budget_s: |_| None,
+    run: score,
+};
 
-impl Evaluation for ValidationLoss {
-    fn name(&self) -> &'static str {
-        "loss"
-    }
-
-    fn doc(&self) -> &'static str {
-        "Loss of the objective on data.val, on centre crops and without drop path: needs the labels that the objective learns, if any."
-    }
-
-    fn number(&self) -> &'static str {
-        "val_loss"
-    }
-
-    fn better(&self) -> Better {
-        Better::Lower
-    }
-
-    fn panel(&self) -> Option<Panel> {
-        Some(Panel::Losses)
-    }
-
-    fn task(&self) -> SideTask {
-        SideTask::Loss
-    }
-
-    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
-        &metrics.eval.loss
-    }
-
-    fn every(&self, config: &EvalConfig) -> u64 {
-        if config.watch == Watched::Loss { config.every_steps } else { 0 }
-    }
-
-    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
-        let size = subject.training.batch;
-        let most = match subject.eval.max_queries {
-            0 => usize::MAX,
-            n => (n as usize / size).max(1),
-        };
-        let mut set = subject
+fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
+    let size = subject.training.batch;
+    let most = match subject.eval.max_queries {
+        0 => usize::MAX,
+        n => (n as usize / size).max(1),
+    };
+    let mut set = subject
+        .sets
+        .val_as(subject.training.request, subject.training.words.tokenizer(), size)?;
+    // Classes by their numbers in the run: of images, or of what members of their own say of pixels and objects.
+    let learns = &subject.training.request;
+    let theirs = match (&learns.map, &learns.objects) {
+        (None, None) => set.names.clone(),
+        (Some(_), _) => subject
             .sets
-            .val_as(subject.training.request, subject.training.words.tokenizer(), size)?;
-        // Classes by their numbers in the run: of images, or of what members of their own say of pixels and objects.
-        let learns = &subject.training.request;
-        let theirs = match (&learns.map, &learns.objects) {
-            (None, None) => set.names.clone(),
-            (Some(_), _) => subject
-                .sets
-                .val_set()?
-                .map_classes()
-                .map_or_else(Vec::new, |maps| maps.learnt(subject.sets.data.map_reduce_zero).0.to_vec()),
-            (None, Some(_)) => subject
-                .sets
-                .val_set()?
-                .object_classes()
-                .map_or_else(Vec::new, |objects| objects.classes.clone()),
-        };
-        let classes = subject.training.classes.map(|learnt| ClassMap::new(named(&theirs), named(learnt)));
-        let (mut sum, mut batches, mut images, mut warning) = (0.0, 0usize, 0usize, None);
-        let (mut labelled, mut left) = (0, String::new());
-        while batches < most {
-            let Some(mut batch) = set.next(go_on)? else { break };
-            if batch.len < size {
-                if batches > 0 {
-                    left = format!("; the last {} make no whole batch and were left out", batch.len);
-                    break;
-                }
-                warning = Some(format!(
-                    "{} has {} images, fewer than train.batch = {size}: a loss between images is that of a smaller batch",
-                    set.place, batch.len
-                ));
+            .val_set()?
+            .map_classes()
+            .map_or_else(Vec::new, |maps| maps.learnt(subject.sets.data.map_reduce_zero).0.to_vec()),
+        (None, Some(_)) => subject
+            .sets
+            .val_set()?
+            .object_classes()
+            .map_or_else(Vec::new, |objects| objects.classes.clone()),
+    };
+    let classes = subject.training.classes.map(|learnt| ClassMap::new(named(&theirs), named(learnt)));
+    let (mut sum, mut batches, mut images, mut warning) = (0.0, 0usize, 0usize, None);
+    let (mut labelled, mut left) = (0, String::new());
+    while batches < most {
+        let Some(mut batch) = set.next(go_on)? else { break };
+        if batch.len < size {
+            if batches > 0 {
+                left = format!("; the last {} make no whole batch and were left out", batch.len);
+                break;
             }
-            if let Some(classes) = &classes {
-                batch.labels.iter_mut().for_each(|label| *label = classes.label(*label));
-                labelled += batch.labels.iter().filter(|label| **label >= 0).count();
-                let pixel = |class: i16| i16::try_from(classes.label(class.into())).unwrap_or(UNLABELLED);
-                batch.maps.iter_mut().for_each(|class| *class = pixel(*class));
-                // An unknown class lies beyond all that are learnt: it is left out of the loss, and counted.
-                let object = |class: u32| u32::try_from(classes.label(class.into())).unwrap_or(u32::MAX);
-                batch.objects.iter_mut().for_each(|found| found.class = object(found.class));
-            }
-            sum += batch_loss(subject, &batch)?;
-            batches += 1;
-            images += batch.len;
-            set.recycle(batch);
-            if !go_on(Progress::Images("val", images)) {
-                return Err(EvalError::OutOfTime);
-            }
+            warning = Some(format!(
+                "{} has {} images, fewer than train.batch = {size}: a loss between images is that of a smaller batch",
+                set.place, batch.len
+            ));
         }
-        if batches == 0 {
-            return Err(EvalError::Empty { place: set.place });
+        if let Some(classes) = &classes {
+            batch.labels.iter_mut().for_each(|label| *label = classes.label(*label));
+            labelled += batch.labels.iter().filter(|label| **label >= 0).count();
+            let pixel = |class: i16| i16::try_from(classes.label(class.into())).unwrap_or(UNLABELLED);
+            batch.maps.iter_mut().for_each(|class| *class = pixel(*class));
+            // An unknown class lies beyond all that are learnt: it is left out of the loss, and counted.
+            let object = |class: u32| u32::try_from(classes.label(class.into())).unwrap_or(u32::MAX);
+            batch.objects.iter_mut().for_each(|found| found.class = object(found.class));
         }
-        if classes.is_some() && learns.map.is_none() && learns.objects.is_none() && labelled == 0 {
-            return Err(EvalError::NoLabels { place: set.place });
+        sum += batch_loss(subject, &batch)?;
+        batches += 1;
+        images += batch.len;
+        set.recycle(batch);
+        if !go_on(Progress::Images("val", images)) {
+            return Err(EvalError::OutOfTime);
         }
-        let asked = subject.eval.max_queries;
-        if asked > 0 && batches == most && images != asked as usize {
-            left = format!("; eval.max_queries = {asked} in whole batches");
-        }
-        let value = sum / batches as f64;
-        Ok(Score {
-            value,
-            line: format!("validation loss {value:.4} ({images} images{left})"),
-            table: vec![format!(
-                "validation loss {value:.4}   ({images} images, in batches of {size}{left})"
-            )],
-            details: serde_json::json!({ "total": value, "images": images, "batch": size }),
-            layers: Vec::new(),
-            beside: Vec::new(),
-            picture: None,
-            remarks: Remarks {
-                warning,
-                ..Remarks::default()
-            },
-        })
     }
+    if batches == 0 {
+        return Err(EvalError::Empty { place: set.place });
+    }
+    if classes.is_some() && learns.map.is_none() && learns.objects.is_none() && labelled == 0 {
+        return Err(EvalError::NoLabels { place: set.place });
+    }
+    let asked = subject.eval.max_queries;
+    if asked > 0 && batches == most && images != asked as usize {
+        left = format!("; eval.max_queries = {asked} in whole batches");
+    }
+    let value = sum / batches as f64;
+    Ok(Score {
+        value,
+        line: format!("validation loss {value:.4} ({images} images{left})"),
+        table: vec![format!(
+            "validation loss {value:.4}   ({images} images, in batches of {size}{left})"
+        )],
+        details: serde_json::json!({ "total": value, "images": images, "batch": size }),
+        remarks: Remarks {
+            warning,
+            ..Remarks::default()
+        },
+        ..Score::default()
+    })
 }
 
 /// Class names, where there are some.

@@ -27,6 +27,6 @@ pub mod spread;
 
 pub use baseline::Baseline;
 pub use error::{EvalError, fenced};
-pub use evaluation::{BesideNumber, Evaluation, Score, Subject};
+pub use evaluation::{EvalNumber, Evaluation, Score, Subject};
 pub use progress::{GoOn, Progress};
 pub use registry::{EVALUATIONS, evaluation};

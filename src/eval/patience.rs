@@ -40,7 +40,7 @@ impl Patience {
                 ..Self::default()
             };
         }
-        let better = match (self.best, watched.evaluation().better()) {
+        let better = match (self.best, watched.evaluation().better) {
             (None, _) => value.is_finite(),
             (Some((best, _)), Better::Lower) => value < best,
             (Some((best, _)), _) => value > best,

@@ -3,7 +3,6 @@
 mod inference;
 mod overlap;
 
-use prometheus::Gauge;
 use splitmask_pipeline::decode::{Decoder, LabelMap, Limits, MapReading};
 use splitmask_pipeline::error::SampleError;
 use splitmask_pipeline::types::{Image, RawSample, UNLABELLED};
@@ -13,81 +12,56 @@ use torch_ext::Autocast;
 pub use self::inference::{Seer, Windows, stitched};
 pub use self::overlap::{OfClass, Overlap};
 use self::overlap::{Tally, table};
-use super::config::{EvalConfig, Watched};
+use super::config::Watched;
 use super::error::EvalError;
-use super::evaluation::{BesideNumber, Evaluation, Score, Subject};
+use super::evaluation::{EvalNumber, Evaluation, Score, Subject};
 use super::marks::{Dropped, Marks};
 use super::progress::{GoOn, Progress};
 use crate::objective::{Better, Panel};
-use crate::telemetry::metrics::{EvalTask, SideTask, TrainMetrics};
+use crate::telemetry::metrics::{EvalTask, SideTask};
 
 /// Mean intersection over union of the classes of pixels that the objective learns, classes of the set matched by name.
-pub struct Segment;
+pub static SEGMENT: Evaluation = Evaluation {
+    name: "segment",
+    doc: "Intersection over union of the classes of pixels that a run learnt (segment), class by class, on the label maps of data.val.",
+    number: EvalNumber {
+        name: "mean_iou",
+        panel: Some(Panel::Shares),
+        gauge: |metrics| metrics.eval.accuracy.of(EvalTask::Segment),
+    },
+    better: Better::Higher,
+    beside: &[
+        EvalNumber {
+            name: "object_mean_iou",
+            panel: Some(Panel::Shares),
+            gauge: |metrics| metrics.eval.accuracy.of(EvalTask::SegmentObjects),
+        },
+        EvalNumber {
+            name: "val_pixel_accuracy",
+            panel: None,
+            gauge: |metrics| metrics.eval.accuracy.of(EvalTask::SegmentPixels),
+        },
+    ],
+    task: SideTask::Segment,
+    every: |config| config.every_steps_of(Watched::Segment),
+    budget_s: |_| None,
+    run: score,
+};
 
-impl Evaluation for Segment {
-    fn name(&self) -> &'static str {
-        "segment"
-    }
-
-    fn doc(&self) -> &'static str {
-        "Intersection over union of the classes of pixels that a run learnt (segment), class by class, on the label maps of data.val."
-    }
-
-    fn number(&self) -> &'static str {
-        "mean_iou"
-    }
-
-    fn better(&self) -> Better {
-        Better::Higher
-    }
-
-    fn panel(&self) -> Option<Panel> {
-        Some(Panel::Shares)
-    }
-
-    fn beside(&self) -> &'static [BesideNumber] {
-        &[
-            BesideNumber {
-                name: "object_mean_iou",
-                panel: Some(Panel::Shares),
-                gauge: |metrics| metrics.eval.accuracy.of(EvalTask::SegmentObjects),
-            },
-            BesideNumber {
-                name: "val_pixel_accuracy",
-                panel: None,
-                gauge: |metrics| metrics.eval.accuracy.of(EvalTask::SegmentPixels),
-            },
-        ]
-    }
-
-    fn task(&self) -> SideTask {
-        SideTask::Segment
-    }
-
-    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
-        metrics.eval.accuracy.of(EvalTask::Segment)
-    }
-
-    fn every(&self, config: &EvalConfig) -> u64 {
-        if config.watch == Watched::Segment { config.every_steps } else { 0 }
-    }
-
-    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
-        let found = measure(subject, go_on)?;
-        Ok(Score {
-            value: found.mean_iou,
-            line: format!(
-                "mean IoU {:.4} (always the commonest class: {:.4}), without the first class {:.4}, pixel accuracy {:.4}",
-                found.mean_iou, found.chance, found.object_mean_iou, found.pixel_accuracy
-            ),
-            table: table(&found),
-            details: serde_json::json!(found),
-            layers: Vec::new(),
-            beside: vec![found.object_mean_iou, found.pixel_accuracy],
-            picture: None,
-            remarks: found.remarks,
-        })
-    }
+fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
+    let found = measure(subject, go_on)?;
+    Ok(Score {
+        value: found.mean_iou,
+        line: format!(
+            "mean IoU {:.4} (always the commonest class: {:.4}), without the first class {:.4}, pixel accuracy {:.4}",
+            found.mean_iou, found.chance, found.object_mean_iou, found.pixel_accuracy
+        ),
+        table: table(&found),
+        details: serde_json::json!(found),
+        beside: vec![found.object_mean_iou, found.pixel_accuracy],
+        remarks: found.remarks,
+        ..Score::default()
+    })
 }
 
 /// A sample's picture and the learnt class of each of its pixels, both upright.

@@ -1,18 +1,16 @@
 //! How many directions the features of images use, without any label: an encoder that answers the same whatever it sees has collapsed.
 
-use prometheus::Gauge;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use super::classes::Remarks;
-use super::config::EvalConfig;
 use super::error::EvalError;
-use super::evaluation::{BesideNumber, Evaluation, Score, Subject};
+use super::evaluation::{EvalNumber, Evaluation, Score, Subject};
 use super::extract::of_val;
 use super::features::directions;
 use super::progress::GoOn;
 use crate::objective::{Better, Panel};
-use crate::telemetry::metrics::{SideTask, TrainMetrics};
+use crate::telemetry::metrics::SideTask;
 
 /// What RankMe adds to each share of the singular values (arXiv 2210.02885, equation 1).
 const EPSILON: f64 = 1e-7;
@@ -20,92 +18,65 @@ const EPSILON: f64 = 1e-7;
 pub const COLLAPSED: f64 = 2.0;
 
 /// The spread of the features of `data.val`.
-pub struct Spread;
+pub static SPREAD: Evaluation = Evaluation {
+    name: "spread",
+    doc: "How many directions the features of data.val use: effective rank (RankMe, arXiv 2210.02885), cosine, deviation. Needs no labels.",
+    number: EvalNumber {
+        name: "feature_rank",
+        panel: None,
+        gauge: |metrics| &metrics.eval.feature_rank,
+    },
+    better: Better::Higher,
+    beside: &[
+        EvalNumber {
+            name: "feature_cosine",
+            panel: Some(Panel::Shares),
+            gauge: |metrics| &metrics.eval.feature_cosine,
+        },
+        EvalNumber {
+            name: "feature_deviation",
+            panel: Some(Panel::Shares),
+            gauge: |metrics| &metrics.eval.feature_deviation,
+        },
+    ],
+    task: SideTask::Spread,
+    every: |config| match config.spread_every_steps {
+        0 => config.every_steps,
+        apart => apart,
+    },
+    budget_s: |_| None,
+    run: score,
+};
 
-impl Evaluation for Spread {
-    fn name(&self) -> &'static str {
-        "spread"
-    }
-
-    fn doc(&self) -> &'static str {
-        "How many directions the features of data.val use: effective rank (RankMe, arXiv 2210.02885), cosine, deviation. Needs no labels."
-    }
-
-    fn number(&self) -> &'static str {
-        "feature_rank"
-    }
-
-    fn better(&self) -> Better {
-        Better::Higher
-    }
-
-    fn panel(&self) -> Option<Panel> {
-        None
-    }
-
-    fn beside(&self) -> &'static [BesideNumber] {
-        &[
-            BesideNumber {
-                name: "feature_cosine",
-                panel: Some(Panel::Shares),
-                gauge: |metrics| &metrics.eval.feature_cosine,
-            },
-            BesideNumber {
-                name: "feature_deviation",
-                panel: Some(Panel::Shares),
-                gauge: |metrics| &metrics.eval.feature_deviation,
-            },
-        ]
-    }
-
-    fn task(&self) -> SideTask {
-        SideTask::Spread
-    }
-
-    fn gauge<'m>(&self, metrics: &'m TrainMetrics) -> &'m Gauge {
-        &metrics.eval.feature_rank
-    }
-
-    fn every(&self, config: &EvalConfig) -> u64 {
-        match config.spread_every_steps {
-            0 => config.every_steps,
-            apart => apart,
-        }
-    }
-
-    fn run(&self, subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
-        let found = of_subject(subject, go_on)?;
-        let FeatureSpread {
-            rank, cosine, deviation, ..
-        } = found;
-        let warning = (rank < COLLAPSED).then(|| {
-            let images = found.images;
-            format!(
-                "the features of {images} images have an effective rank of {rank:.2}: the encoder answers nearly the same whatever it sees"
-            )
-        });
-        Ok(Score {
-            value: rank,
-            line: format!(
-                "features: effective rank {rank:.2} of {}, cosine {cosine:.4}, deviation {deviation:.4}",
-                found.most
-            ),
-            table: vec![
-                format!("effective rank  {rank:.2}   (of {} at most; {} images)", found.most, found.images),
-                format!("features        {} of the last layer", subject.eval.pool.words()),
-                format!("cosine          {cosine:.4}   (mean of all pairs; 1 = all alike)"),
-                format!("deviation       {deviation:.4}   (0 = all alike, 1 = every direction)"),
-            ],
-            details: serde_json::json!(found),
-            layers: Vec::new(),
-            beside: vec![cosine, deviation],
-            picture: None,
-            remarks: Remarks {
-                warning,
-                ..Remarks::default()
-            },
-        })
-    }
+fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
+    let found = of_subject(subject, go_on)?;
+    let FeatureSpread {
+        rank, cosine, deviation, ..
+    } = found;
+    let warning = (rank < COLLAPSED).then(|| {
+        let images = found.images;
+        format!("the features of {images} images have an effective rank of {rank:.2}: the encoder answers nearly the same whatever it sees")
+    });
+    Ok(Score {
+        value: rank,
+        line: format!(
+            "features: effective rank {rank:.2} of {}, cosine {cosine:.4}, deviation {deviation:.4}",
+            found.most
+        ),
+        table: vec![
+            format!("effective rank  {rank:.2}   (of {} at most; {} images)", found.most, found.images),
+            format!("features        {} of the last layer", subject.eval.pool.words()),
+            format!("cosine          {cosine:.4}   (mean of all pairs; 1 = all alike)"),
+            format!("deviation       {deviation:.4}   (0 = all alike, 1 = every direction)"),
+        ],
+        details: serde_json::json!(found),
+        beside: vec![cosine, deviation],
+        remarks: Remarks {
+            warning,
+            ..Remarks::default()
+        },
+        ..Score::default()
+    })
 }
 
 /// How features are spread.

@@ -87,7 +87,7 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
         true => Err(TrainError::BadSetting {
             key: "data.val".into(),
             value: redact(&spec.data.val),
-            detail: format!("{detail}, and eval.watch = \"{}\" judges by it", watched.evaluation().name()),
+            detail: format!("{detail}, and eval.watch = \"{}\" judges by it", watched.evaluation().name),
             hint: Some(match of {
                 ClassesOf::Images => {
                     "classes are matched by folder name: pack one tree with --val-share, or two with the same folder names; or set eval.watch = \"loss\"".into()

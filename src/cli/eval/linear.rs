@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::subject::SubjectArgs;
-use crate::eval::linear::Linear;
+use crate::eval::linear::LINEAR;
 use crate::eval::pool::Pool;
 use crate::exit::CliError;
 
@@ -79,7 +79,7 @@ pub(super) fn run(args: &LinearArgs) -> Result<(), CliError> {
     let places = numbers.iter().flat_map(|layer| pools.iter().map(|pool| (*layer, *pool))).collect();
     let measured = args.subject.model(&config, &folder)?;
     args.subject
-        .tell(&folder, &config, &Linear, measured.score(&Linear, places)?, json!({}))
+        .tell(&folder, &config, &LINEAR, measured.score(&LINEAR, places)?, json!({}))
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl SubjectArgs {
         &self,
         folder: &Path,
         config: &Config,
-        evaluation: &dyn Evaluation,
+        evaluation: &Evaluation,
         score: Score,
         mut more: serde_json::Value,
     ) -> Result<(), CliError> {
@@ -82,7 +82,7 @@ impl SubjectArgs {
             };
             more["weights"] = what.into();
             more["max_queries"] = config.eval.max_queries.into();
-            more[evaluation.name()] = score.details;
+            more[evaluation.name] = score.details;
             say!("{more}");
             return Ok(());
         }
@@ -180,8 +180,8 @@ impl<'a> Measured<'a> {
         }
     }
 
-    pub(super) fn score(&self, evaluation: &dyn Evaluation, places: Vec<(usize, Pool)>) -> Result<Score, CliError> {
-        self.measure(places, |subject, go_on| evaluation.run(subject, go_on))
+    pub(super) fn score(&self, evaluation: &Evaluation, places: Vec<(usize, Pool)>) -> Result<Score, CliError> {
+        self.measure(places, |subject, go_on| (evaluation.run)(subject, go_on))
     }
 
     /// Measures behind the fence, with the stage shown on the terminal.

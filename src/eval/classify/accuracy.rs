@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::TOP;
 use crate::eval::classes::{LeftOut, Remarks, Why, listed};
 use crate::eval::error::EvalError;
 
+/// Likeliest classes among which the right one counts for [`Accuracy::top5`].
+pub(super) const TOP: i64 = 5;
 /// Classes and confusions that a table lists.
 const SHOWN: usize = 5;
 

@@ -24,13 +24,13 @@ use crate::trainer::tensorboard::TensorBoard;
 /// Stateless: what the run remembers of its evaluations is its patience.
 pub(super) struct Evaluate;
 
-fn is_due(evaluation: &dyn Evaluation, at: &Boundary<'_>) -> bool {
-    at.is_multiple_of(evaluation.every(&at.setup.spec.eval))
+fn is_due(evaluation: &Evaluation, at: &Boundary<'_>) -> bool {
+    at.is_multiple_of((evaluation.every)(&at.setup.spec.eval))
 }
 
 impl Hook for Evaluate {
     fn due(&self, at: &Boundary<'_>) -> bool {
-        EVALUATIONS.iter().any(|e| is_due(*e, at))
+        EVALUATIONS.iter().any(|e| is_due(e, at))
     }
 
     fn beside_training(&self) -> bool {
@@ -42,13 +42,13 @@ impl Hook for Evaluate {
         let mut flow = Flow::GoOn;
         // Nothing changes the weights between the evaluations of one boundary.
         let val_features = ValFeatures::new();
-        for &evaluation in EVALUATIONS.iter().filter(|e| is_due(**e, at)) {
+        for &evaluation in EVALUATIONS.iter().filter(|e| is_due(e, at)) {
             let Some(score) = measure(evaluation, &val_features, state, at.setup, out) else {
                 continue;
             };
             tell(evaluation, &score, state, out);
             put(evaluation, &score, state, at.setup, out);
-            let watched = config.watch.evaluation().name() == evaluation.name();
+            let watched = config.watch.evaluation().name == evaluation.name;
             // The best one so far is worth a checkpoint of its own.
             if watched && overfitting::observe(score.value, state, at.setup, out) {
                 flow = Flow::Checkpoint;
@@ -99,15 +99,9 @@ impl Hook for Evaluate {
 }
 
 /// Measures behind the fence, within the evaluation's budget of time.
-fn measure(
-    evaluation: &dyn Evaluation,
-    val_features: &ValFeatures,
-    state: &mut RunState,
-    setup: &Setup,
-    out: &mut Outlets,
-) -> Option<Score> {
+fn measure(evaluation: &Evaluation, val_features: &ValFeatures, state: &mut RunState, setup: &Setup, out: &mut Outlets) -> Option<Score> {
     let config = &setup.spec.eval;
-    let budget_s = evaluation.budget_s(config);
+    let budget_s = (evaluation.budget_s)(config);
     let deadline = budget_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
     let status = out.status.clone();
     let mut go_on = |progress| {
@@ -117,8 +111,8 @@ fn measure(
         }
         deadline.is_none_or(|deadline| Instant::now() < deadline)
     };
-    beside_training(evaluation.task(), config.weights, state, setup, out, |state| {
-        let found = evaluation.run(&setup.subject(state, places(state, setup), val_features), &mut go_on);
+    beside_training(evaluation.task, config.weights, state, setup, out, |state| {
+        let found = (evaluation.run)(&setup.subject(state, places(state, setup), val_features), &mut go_on);
         found.map_err(|e| match (e, budget_s) {
             (EvalError::OutOfTime, Some(seconds)) => EvalError::OverBudget { seconds },
             (other, _) => other,
@@ -137,11 +131,11 @@ fn places(state: &RunState, setup: &Setup) -> Vec<(usize, Pool)> {
 }
 
 /// Puts the picture of a score into the run folder, behind the fence.
-fn put(evaluation: &dyn Evaluation, score: &Score, state: &mut RunState, setup: &Setup, out: &mut Outlets) {
+fn put(evaluation: &Evaluation, score: &Score, state: &mut RunState, setup: &Setup, out: &mut Outlets) {
     let Some((name, picture)) = &score.picture else { return };
     let before = out.tensorboard.as_ref().map(TensorBoard::drawn);
     let step = state.step;
-    beside_training(evaluation.task(), setup.spec.eval.weights, state, setup, out, |_| {
+    beside_training(evaluation.task, setup.spec.eval.weights, state, setup, out, |_| {
         put_drawn(&setup.spec, name, step, picture)
     });
     if let Some((events, before)) = out.tensorboard.as_mut().zip(before) {
@@ -150,14 +144,13 @@ fn put(evaluation: &dyn Evaluation, score: &Score, state: &mut RunState, setup: 
 }
 
 /// Puts a score where it is looked for: log, gauges, `metrics.jsonl`, status board.
-fn tell(evaluation: &dyn Evaluation, score: &Score, state: &RunState, out: &mut Outlets) {
+fn tell(evaluation: &Evaluation, score: &Score, state: &RunState, out: &mut Outlets) {
     let step = state.step;
     for line in score.remarks.lines() {
         tracing::warn!(step, "evaluation: {line}");
     }
     tracing::info!(step, "{}", score.line);
     let m = &out.telemetry.train;
-    evaluation.gauge(m).set(score.value);
     if !score.layers.is_empty() {
         // Nothing stays of an earlier evaluation of other layers.
         (1..=state.objective.encoder().depth()).for_each(|layer| m.eval.set_layer_accuracy(layer, 0.0));
@@ -168,21 +161,21 @@ fn tell(evaluation: &dyn Evaluation, score: &Score, state: &RunState, out: &mut 
     }
     if score.layers.len() > 1 {
         let layers: Vec<f64> = score.layers.iter().map(|(_, top1)| *top1).collect();
-        let key = format!("{}_layers", evaluation.name());
+        let key = format!("{}_layers", evaluation.name);
         out.log(&json!({ "step": step, key: layers }));
     }
-    let number = evaluation.number();
-    let mut line = json!({ "step": step, number: score.value });
-    for (number, value) in evaluation.beside().iter().zip(&score.beside) {
+    let mut line = json!({ "step": step });
+    for (number, value) in evaluation.numbers().zip(std::iter::once(&score.value).chain(&score.beside)) {
         (number.gauge)(&out.telemetry.train).set(*value);
         line[number.name] = json!(value);
     }
     out.log(&line);
     let mut board = out.board();
-    board.evaluations.retain(|(done, _, _)| done != evaluation.name());
-    board.evaluations.push((evaluation.name().into(), score.value, step));
+    board.evaluations.retain(|(done, _, _)| done != evaluation.name);
+    board.evaluations.push((evaluation.name.into(), score.value, step));
     // What guessing among the classes would score, where the number is an accuracy.
     if let Some(chance) = score.details["chance"].as_f64() {
+        let number = evaluation.number.name;
         board.chance.retain(|(of, _)| of != number);
         board.chance.push((number.into(), chance));
     }

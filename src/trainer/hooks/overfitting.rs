@@ -16,7 +16,7 @@ pub(super) fn observe(value: f64, state: &mut RunState, setup: &Setup, out: &Out
             step = state.step,
             evaluations = state.patience.since,
             "over-fitting: {} is {value:.4}, and was best ({best:.4}) at step {at}; that checkpoint is kept as checkpoints/best",
-            watched.evaluation().number()
+            watched.evaluation().number.name
         );
     }
     show(state, setup, out);
@@ -31,7 +31,7 @@ pub(super) fn show(state: &RunState, setup: &Setup, out: &Outlets) {
     m.eval.best_step.set(patience.best.map_or(0.0, |(_, step)| step as f64));
     m.eval.overfitting.set(f64::from(u8::from(overfitting)));
     let mut board = out.board();
-    let number = patience.watched.evaluation().number();
+    let number = patience.watched.evaluation().number.name;
     board.best = patience.best.map(|(value, step)| (number.to_owned(), value, step));
     board.overfitting = overfitting;
 }

@@ -156,14 +156,11 @@ fn draw_curves(setup: &Setup) -> Result<(), EvalError> {
             }
         }
         put(&mut losses, "token_entropy");
-        for evaluation in EVALUATIONS {
-            let beside = evaluation.beside().iter().map(|number| (number.name, number.panel));
-            for (name, panel) in std::iter::once((evaluation.number(), evaluation.panel())).chain(beside) {
-                match panel {
-                    Some(Panel::Losses) => put(&mut losses, name),
-                    Some(Panel::Shares) => put(&mut shares, name),
-                    None => {}
-                }
+        for number in EVALUATIONS.iter().flat_map(|evaluation| evaluation.numbers()) {
+            match number.panel {
+                Some(Panel::Losses) => put(&mut losses, number.name),
+                Some(Panel::Shares) => put(&mut shares, number.name),
+                None => {}
             }
         }
     }

@@ -61,20 +61,16 @@ pub(super) fn described(name: &str, kind: &Kind) -> Described {
             ..plain(&number.title(), chart)
         };
     }
-    for evaluation in EVALUATIONS {
-        let own = (evaluation.number(), evaluation.panel());
-        let beside = evaluation.beside().iter().map(|number| (number.name, number.panel));
-        if let Some((name, panel)) = std::iter::once(own).chain(beside).find(|(n, _)| *n == name) {
-            let chart = match panel {
-                Some(Panel::Losses) => Chart::Losses,
-                Some(Panel::Shares) => Chart::Evaluations,
-                None => Chart::OtherEvaluations,
-            };
-            return Described {
-                evaluation: true,
-                ..plain(&name.replace('_', " "), chart)
-            };
-        }
+    if let Some(number) = EVALUATIONS.iter().flat_map(|e| e.numbers()).find(|n| n.name == name) {
+        let chart = match number.panel {
+            Some(Panel::Losses) => Chart::Losses,
+            Some(Panel::Shares) => Chart::Evaluations,
+            None => Chart::OtherEvaluations,
+        };
+        return Described {
+            evaluation: true,
+            ..plain(&name.replace('_', " "), chart)
+        };
     }
     match name {
         "total" => plain("total loss", Chart::Losses),
@@ -101,7 +97,7 @@ mod tests {
     #[test]
     fn every_number_has_a_place_and_a_name_of_its_own() {
         for kind in OBJECTIVES {
-            let measured = EVALUATIONS.iter().map(|e| e.number());
+            let measured = EVALUATIONS.iter().map(|e| e.number.name);
             let mut titles: Vec<String> = kind
                 .numbers
                 .iter()
