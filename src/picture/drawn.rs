@@ -36,6 +36,12 @@ pub fn drawn(kind: &Kind) -> impl Iterator<Item = (&'static str, &'static str)> 
     kind.sheets.iter().chain(OF_ENCODER).chain(of_classes(kind)).copied()
 }
 
+/// What the columns of such a picture show.
+#[must_use]
+pub fn caption(kind: &Kind, picture: &str) -> &'static str {
+    drawn(kind).find(|(name, _)| *name == picture).map_or("", |(_, caption)| caption)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -16,7 +16,7 @@ mod text;
 pub use config::PictureConfig;
 pub use confusion::confusion;
 pub use curves::{Point, curves, plot};
-pub use drawn::drawn;
+pub use drawn::{caption, drawn};
 pub use neighbours::{frame, nearest};
 pub use objects::{frame_object, lay_object, planes_with_objects};
 pub use paint::{framed, heat, patches, smaller};

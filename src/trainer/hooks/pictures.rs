@@ -134,7 +134,8 @@ fn draw_sheet(sheet: &Sheet, batch: &Batch, step: u64, setup: &Setup) -> Result<
             }
         }
     }
-    let drawn = picture::sheet(&rows, size, &|word| setup.words.picture(word as usize));
+    let caption = picture::caption(setup.spec.objective.kind(), sheet.name);
+    let drawn = picture::sheet(caption, &rows, size, &|word| setup.words.picture(word as usize));
     put_drawn(&setup.spec, sheet.name, step, &drawn)
 }
 

@@ -43,7 +43,8 @@ fn bytes(batch: &Batch, image: usize) -> Vec<u8> {
 }
 
 fn save(name: &str, rows: &[Vec<Cell>], size: u32, step: u64, setup: &Setup) -> Result<(), EvalError> {
-    put_drawn(&setup.spec, name, step, &picture::sheet(rows, size, &|_| (1, vec![0; 3])))
+    let caption = picture::caption(setup.spec.objective.kind(), name);
+    put_drawn(&setup.spec, name, step, &picture::sheet(caption, rows, size, &|_| (1, vec![0; 3])))
 }
 
 /// Draws `features.png` and `attention.png` of the first images.
