@@ -19,7 +19,8 @@ pub enum ViewMode {
     /// As the request says, at random.
     Train,
     /// Shorter side to `size ÷ crop_ratio`, centre crop, no flip, no colour; views with large-scale jitter show the whole picture on its ground. Bicubic,
-    /// whatever the request says.
+    /// whatever the request says. Several views of a picture are cut as the request says, the same each time: equal ones would leave a loss between them
+    /// nothing to judge.
     Eval {
         /// Share of the shorter side that the crop keeps (0.875 for 224 of 256).
         crop_ratio: f32,
@@ -159,18 +160,18 @@ impl SampleMaker {
         let mut reduction = 8;
         for (i, view) in self.request.views.iter().enumerate() {
             let (crop, colour, strong) = match self.mode {
-                ViewMode::Train => {
-                    let mut rng = sample_rng(self.seed, raw.id, Purpose::View, i as u32);
-                    let crop = CropDraw::of_view(width, height, view, &mut rng);
-                    let colour = ColourDraw::random(&view.colour, &mut rng);
-                    (crop, colour, RandAugmentDraw::random(view.rand_augment.as_ref(), &mut rng))
-                }
-                ViewMode::Eval { crop_ratio } => {
+                ViewMode::Eval { crop_ratio } if self.request.views.len() == 1 => {
                     let crop = match view.jitter {
                         Some(jitter) => CropDraw::whole(width, height, view.size, jitter.ground),
                         None => CropDraw::centre(width, height, view.size, crop_ratio),
                     };
                     (crop, ColourDraw::default(), RandAugmentDraw::default())
+                }
+                ViewMode::Train | ViewMode::Eval { .. } => {
+                    let mut rng = sample_rng(self.seed, raw.id, Purpose::View, i as u32);
+                    let crop = CropDraw::of_view(width, height, view, &mut rng);
+                    let colour = ColourDraw::random(&view.colour, &mut rng);
+                    (crop, colour, RandAugmentDraw::random(view.rand_augment.as_ref(), &mut rng))
                 }
             };
             let target = self

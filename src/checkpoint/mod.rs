@@ -194,6 +194,9 @@ pub struct Progress {
     /// The best evaluation so far; a checkpoint of an older version has none.
     #[serde(default, rename = "watch")]
     pub patience: Patience,
+    /// Log intervals in a row in which the model learnt nothing, by the name of the rule that says so.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub collapsed: BTreeMap<String, u64>,
     /// Recent steps and rollbacks.
     #[serde(default)]
     pub stability: Stability,

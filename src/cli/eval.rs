@@ -12,7 +12,6 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use splitmask_pipeline::types::Image;
 
-use self::linear::PoolArg;
 use self::subject::SubjectArgs;
 use super::png::{check_picture_path, write_png};
 use crate::config::Config;
@@ -21,6 +20,7 @@ use crate::eval::detect::DETECT;
 use crate::eval::knn::KNN;
 use crate::eval::linear::LINEAR;
 use crate::eval::loss::VALIDATION_LOSS;
+use crate::eval::pool::Pool;
 use crate::eval::segment::SEGMENT;
 use crate::eval::spread::SPREAD;
 use crate::exit::CliError;
@@ -70,7 +70,7 @@ struct KnnArgs {
     k: Option<u32>,
     /// What of the last layer's tokens; default: eval.pool of the run's config.
     #[arg(long, value_enum)]
-    pool: Option<PoolArg>,
+    pool: Option<Pool>,
 }
 
 /// Centre crops in batches of train.batch, the same masks each time, no drop path.
@@ -132,7 +132,7 @@ struct SpreadArgs {
     subject: SubjectArgs,
     /// What of the last layer's tokens; default: eval.pool of the run's config.
     #[arg(long, value_enum)]
-    pool: Option<PoolArg>,
+    pool: Option<Pool>,
 }
 
 /// Refuses a run that learns no classes, and says what to do.
@@ -204,7 +204,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
         }
         Task::Spread(SpreadArgs { subject, pool }) => {
             let (folder, mut config) = subject.open()?;
-            config.eval.pool = pool.map_or(config.eval.pool, PoolArg::pool);
+            config.eval.pool = pool.unwrap_or(config.eval.pool);
             let measured = subject.model(&config, &folder)?;
             subject.tell(
                 &folder,
@@ -255,7 +255,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), CliError> {
         }
         Task::Knn(KnnArgs { subject, k, pool }) => {
             let (folder, mut config) = subject.open()?;
-            config.eval.pool = pool.map_or(config.eval.pool, PoolArg::pool);
+            config.eval.pool = pool.unwrap_or(config.eval.pool);
             if let Some(k) = k {
                 if k == 0 {
                     return Err(CliError::usage("--k 0: at least one neighbour votes", None));

@@ -14,9 +14,10 @@ use crate::config::Config;
 use crate::eval;
 use crate::exit::{CliError, ExitCode};
 use crate::export::{
-    self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Picture, PixelClasses, Verified, Weights,
+    self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Picture, PixelClasses, Verified,
 };
 use crate::objective::{ClassesOf, Kind, Pool, Start};
+use crate::optim::Weights;
 use crate::signals;
 use crate::trainer::metrics_log::MetricsLog;
 
@@ -49,11 +50,11 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Which weights: those of the last step, or their moving average.
-    #[arg(long, value_enum, default_value_t = WeightsArg::Raw)]
-    weights: WeightsArg,
+    #[arg(long, value_enum, default_value_t = Weights::Raw)]
+    weights: Weights,
     /// Number format of the file.
-    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
-    dtype: DtypeArg,
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    dtype: Dtype,
     /// Leave the head of a run that learnt classes out: the encoder alone, as of any run.
     #[arg(long)]
     encoder_only: bool,
@@ -69,22 +70,6 @@ pub(crate) struct ExportArgs {
     /// Also load the folder with the library itself, by this Python interpreter (with --verify).
     #[arg(long, value_name = "PYTHON", requires = "verify")]
     python: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum WeightsArg {
-    /// Those of the last step.
-    Raw,
-    /// Their moving average.
-    Ema,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum DtypeArg {
-    /// 32-bit floats.
-    F32,
-    /// bfloat16: half the size.
-    Bf16,
 }
 
 /// An entry of the registry as a value of `--format`.
@@ -111,16 +96,9 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
     }
     let folder = checkpoint_folder(&args.run)?;
     let config = config_of(&folder)?;
-    let weights = match args.weights {
-        WeightsArg::Raw => Weights::Raw,
-        WeightsArg::Ema => Weights::Ema,
-    };
-    let dtype = match args.dtype {
-        DtypeArg::F32 => Dtype::F32,
-        DtypeArg::Bf16 => Dtype::Bf16,
-    };
+    let (weights, dtype) = (args.weights, args.dtype);
     let snapshot = checkpoint::load(&folder)?;
-    let mut card = card(&folder, &config, &snapshot.progress, weights);
+    let mut card = card(&folder, &config, &snapshot.progress, weights)?;
     if !args.no_pictures {
         card.pictures = Picture::of_run(run_of(&folder), config.objective.kind(), card.step)?;
     }
@@ -155,7 +133,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
         config.run.name,
         args.format.0.name(),
         card.step,
-        card.weights_name(),
+        card.weights.name(),
         dtype.torch()
     );
     if let Some(told) = card.beside(args.format.0, &encoder, rest.len()) {
@@ -199,10 +177,7 @@ fn leave_logits(out: &Path, folder: &Path, config: &Config, weights: Weights) ->
     let path = out.join(export::VERIFICATION);
     let mut tensors = Tensor::read_safetensors(&path).map_err(|e| failed(&e))?;
     let mut config = config.clone();
-    config.eval.weights = match weights {
-        Weights::Raw => eval::config::Weights::Raw,
-        Weights::Ema => eval::config::Weights::Ema,
-    };
+    config.eval.weights = weights;
     let network = Network::of(&config, Some(folder))?;
     let _guard = tch::no_grad_guard();
     let pixels = tensors
@@ -260,14 +235,14 @@ fn run_of(checkpoint: &Path) -> &Path {
 }
 
 /// What is known about a checkpoint, pictures left out.
-fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -> Card {
+fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -> Result<Card, CliError> {
     let kind = config.objective.kind();
     let images = progress
         .counters
         .iter()
         .find(|(name, _)| name.contains("images"))
         .map_or(progress.step * u64::from(config.train.batch), |(_, n)| *n as u64);
-    Card {
+    Ok(Card {
         run: config.run.name.clone(),
         step: progress.step,
         images,
@@ -288,6 +263,7 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
         config_toml: config.to_toml(),
         mean: config.train.mean,
         std: config.train.std,
+        class_token: config.eval.pool == eval::pool::Pool::Cls,
         crop_ratio: config.eval.crop_ratio,
         pixel_classes: (config.objective.classes_of() == ClassesOf::Pixels).then(|| PixelClasses {
             names: pixel_classes(config, progress),
@@ -295,10 +271,10 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
         }),
         learnt: config.objective.classes().map(|_| config.objective.classes_of()),
         encoder_only: false,
-        measured: measured(run_of(folder), progress.step, kind),
+        measured: measured(run_of(folder), progress.step, kind, weights)?,
         pictures: vec![],
         version: concat!(env!("CARGO_PKG_VERSION"), " (", env!("SPLITMASK_REVISION"), ")").to_owned(),
-    }
+    })
 }
 
 /// Names of the classes of pixels that a run learnt.
@@ -308,14 +284,21 @@ fn pixel_classes(config: &Config, progress: &Progress) -> Vec<String> {
     (0..outputs as usize).map(name).collect()
 }
 
-/// The last losses and accuracies that the run's journal holds up to `step`.
-fn measured(run: &Path, step: u64, kind: &Kind) -> Vec<Measured> {
-    let lines = MetricsLog::read(run);
+/// The last losses and accuracies that the run's journal holds up to `step`. Numbers of other weights than the exported ones say so: losses are those of
+/// the weights that are trained, evaluations those of `eval.weights`.
+fn measured(run: &Path, step: u64, kind: &Kind, exported: Weights) -> Result<Vec<Measured>, CliError> {
+    let lines = MetricsLog::read(run).map_err(|e| CliError::io(e.to_string()))?;
     let last = |key: &str, what: String| {
         lines.iter().rev().find_map(|line| {
             let at = line["step"].as_u64().filter(|s| *s <= step)?;
+            let of = line["weights"].as_str().unwrap_or(Weights::Raw.name());
+            let apart = if of == exported.name() {
+                String::new()
+            } else {
+                format!(" (of the {of} weights)")
+            };
             Some(Measured {
-                what: what.clone(),
+                what: format!("{what}{apart}"),
                 value: line[key].as_f64()?,
                 step: at,
             })
@@ -354,7 +337,7 @@ fn measured(run: &Path, step: u64, kind: &Kind) -> Vec<Measured> {
         "average precision of masks on the validation set".into(),
     ));
     found.extend(last("linear_accuracy", "accuracy of a linear probe on the validation set".into()));
-    found
+    Ok(found)
 }
 
 impl From<ExportError> for CliError {

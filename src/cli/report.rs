@@ -39,7 +39,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
         ));
     }
     let config = config_of(&folder)?;
-    let lines = MetricsLog::read(&args.run);
+    let lines = MetricsLog::read(&args.run).map_err(|e| CliError::io(e.to_string()))?;
     // The last evaluation of the classes that the run learns, if it made one.
     let learnt = lines.iter().rev().find(|l| l["top1_accuracy"].is_f64()).cloned();
     let lines: Vec<Value> = lines.into_iter().filter(|l| l["images_per_second"].is_f64()).collect();

@@ -8,8 +8,9 @@ use splitmask_pipeline::bucket::secret::{hidden, hidden_in_text};
 
 use super::problem::shown;
 use super::{Config, Place, Problem, tree};
-use crate::eval::config::{Watched, Weights};
+use crate::eval::config::Watched;
 use crate::objective::{ClassesOf, Start};
+use crate::optim::Weights;
 use crate::setting::{self, Fitting};
 
 struct Findings<'a> {

@@ -146,10 +146,6 @@ impl Remarks {
 }
 
 impl Labels {
-    fn names(&self) -> Option<&[String]> {
-        (!self.names.is_empty()).then_some(self.names.as_slice())
-    }
-
     /// Name of a label, or its number as text.
     fn shown(&self, label: i64) -> String {
         let name = usize::try_from(label).ok().and_then(|l| self.names.get(l));
@@ -162,9 +158,9 @@ impl Labels {
 
     /// Classes that the set has: those of its list, or those that its images show.
     fn class_count(&self) -> usize {
-        match self.names() {
-            Some(names) => names.len(),
-            None => self.of.iter().collect::<BTreeSet<_>>().len(),
+        match self.names.len() {
+            0 => self.of.iter().collect::<BTreeSet<_>>().len(),
+            named => named,
         }
     }
 
@@ -208,8 +204,8 @@ pub fn match_classes(references: &Labels, queries: &Labels, least: u32) -> Resul
         }
     }
     // Labels of the training set are what both are read in; from here on a class is one of those.
-    let to_train = ClassMap::new(queries.names(), references.names());
-    let to_val = ClassMap::new(references.names(), queries.names());
+    let to_train = ClassMap::new(&queries.names, &references.names);
+    let to_val = ClassMap::new(&references.names, &queries.names);
     let mut left_out = Vec::new();
     let (mut reference_rows, mut query_rows) = (BTreeMap::<i64, Vec<i64>>::new(), BTreeMap::<i64, Vec<i64>>::new());
     for (row, &label) in (0..).zip(&references.of) {

@@ -2,7 +2,6 @@
 
 mod accuracy;
 
-use splitmask_pipeline::bucket::classes::ClassMap;
 use tch::Tensor;
 use torch_ext::Autocast;
 
@@ -11,6 +10,7 @@ use self::accuracy::{TOP, Tally, table};
 use super::config::Watched;
 use super::error::EvalError;
 use super::evaluation::{EvalNumber, Evaluation, Score, Subject};
+use super::marks::Marks;
 use super::progress::{GoOn, Progress};
 use crate::objective::{Better, Panel};
 use crate::picture;
@@ -87,8 +87,13 @@ pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Accuracy, EvalE
     let _autocast = subject.bf16.then(|| Autocast::bf16(subject.device)).transpose()?;
     let learnt = subject.training.classes.ok_or(EvalError::NoClasses)?;
     let mut set = subject.sets.val()?;
-    let named = |names: &'_ [String]| (!names.is_empty()).then(|| names.to_vec());
-    let map = ClassMap::new(named(&set.names).as_deref(), named(learnt).as_deref());
+    let place = set.place.clone();
+    let marks = Marks {
+        place: &place,
+        theirs: set.names.clone(),
+        learnt,
+    };
+    let map = marks.by_name();
     let mut tally = Tally::default();
     let (mut seen, most) = (0, subject.eval.max_queries as usize);
     while let Some(batch) = set.next(go_on)? {
@@ -110,17 +115,7 @@ pub fn measure(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Accuracy, EvalE
             break;
         }
     }
-    let warning = (!map.is_by_name()).then(|| {
-        format!(
-            "labels were matched by number, because class names (manifest.json) are missing in {}: the same number may mean another class",
-            if set.names.is_empty() {
-                set.place.as_str()
-            } else {
-                "the run's checkpoint"
-            }
-        )
-    });
-    tally.answer(&set.place, &set.names, learnt, warning)
+    tally.answer(&marks)
 }
 
 #[cfg(test)]

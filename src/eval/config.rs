@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::pool::Pool;
+use crate::optim::Weights;
 use crate::setting::{Findings, settings};
 
 /// What an evaluation during training measures; its best is what [`super::patience::Patience`] waits for.
@@ -20,17 +21,6 @@ pub enum Watched {
     Segment,
     /// COCO's average precision of the objects that the objective finds, on those of `data.val`.
     Detect,
-}
-
-/// Which weights of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "kebab-case")]
-pub enum Weights {
-    /// Those that are trained.
-    #[default]
-    Raw,
-    /// Their moving average.
-    Ema,
 }
 
 /// Which layers a linear probe during training reports.

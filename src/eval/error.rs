@@ -179,7 +179,7 @@ impl EvalError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::TooFew { images, .. } => Some(format!("set eval.min_class to at most {images}")),
-            Self::BrokenWeights => Some("take an older checkpoint: RUN/checkpoints/step-…".into()),
+            Self::NotFinite { .. } | Self::BrokenWeights => Some("take an older checkpoint: RUN/checkpoints/step-…".into()),
             Self::OverBudget { .. } => Some("raise it, lower eval.max_reference, or set eval.probe_layers = \"last\"".into()),
             Self::OneClass { .. } => Some(
                 "classes are folders of the packed images: a tree with one folder has one class; lower eval.min_class if small classes were left out"

@@ -8,7 +8,7 @@ use super::classes::Labels;
 use super::data::SetName;
 use super::error::{EvalError, fenced};
 use super::evaluation::Subject;
-use super::features::{Features, Layered};
+use super::features::{Features, Layered, refuse_broken};
 use super::progress::{GoOn, Progress};
 use super::sharing::{Helpers, Made, Wanted, Which};
 use crate::tensor::step_input;
@@ -88,7 +88,7 @@ pub fn share(subject: &Subject<'_>, wanted: &Wanted, helpers: &dyn Helpers, go_o
     made(subject, wanted, helpers.share(), go_on)
 }
 
-/// Makes what is wanted, together with the others where there are any.
+/// Makes what is wanted, together with the others where there are any; all of it finite.
 fn through(subject: &Subject<'_>, wanted: &Wanted, go_on: GoOn<'_>) -> Result<(Vec<Tensor>, Labels), EvalError> {
     let Made { vectors, labels, .. } = match subject.helpers {
         None => made(subject, wanted, (0, 1), go_on)?,
@@ -106,6 +106,7 @@ fn through(subject: &Subject<'_>, wanted: &Wanted, go_on: GoOn<'_>) -> Result<(V
             Which::All => EvalError::Empty { place: labels.place },
         });
     }
+    vectors.iter().try_for_each(|v| refuse_broken(v, &labels.place))?;
     let vectors = vectors.iter().map(|v| v.to_device(subject.device)).collect();
     Ok((vectors, labels))
 }

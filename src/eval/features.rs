@@ -2,13 +2,13 @@
 
 use std::cell::OnceCell;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::classes::Labels;
 use super::error::EvalError;
 use super::pool::Pool;
 
-/// Patch means of the images of a set, and their labels.
+/// What `eval.pool` takes of the tokens of each image of a set, and their labels.
 #[derive(Debug)]
 pub struct Features {
     /// N × D, f32, on the CPU; as the encoder gives them.
@@ -43,6 +43,23 @@ impl Features {
     }
 }
 
+/// Refuses features N×D of the images of `place` that are NaN or infinite: any number made of them would look like one.
+///
+/// # Errors
+/// [`EvalError::NotFinite`], or what libtorch said.
+pub fn refuse_broken(rows: &Tensor, place: &str) -> Result<(), EvalError> {
+    let broken = rows.f_isfinite()?.f_all_dim(1, false)?.f_logical_not()?.f_sum(Kind::Int64)?;
+    let images = i64::try_from(broken)?;
+    if images == 0 {
+        return Ok(());
+    }
+    Err(EvalError::NotFinite {
+        place: place.to_owned(),
+        images,
+        of: rows.size()[0],
+    })
+}
+
 /// Rows N×D divided by their length; a row of zeros stays.
 ///
 /// # Errors
@@ -61,4 +78,17 @@ pub struct Layered {
     pub vectors: Vec<Tensor>,
     /// N.
     pub labels: Labels,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_features_are_refused_with_their_number() {
+        let features = Tensor::from_slice2(&[[1.0f32, f32::NAN], [0.0, 1.0], [f32::INFINITY, 0.0]]);
+        let error = refuse_broken(&features, "data/val").unwrap_err().to_string();
+        assert!(error.contains("2 of 3 images of data/val are not finite"), "{error}");
+        refuse_broken(&features.narrow(0, 1, 1), "data/val").unwrap();
+    }
 }

@@ -1,8 +1,8 @@
 //! The objective's own loss on `data.val`: needs no labels unless the objective learns them, and rises where a run learns its images by heart.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use splitmask_pipeline::bucket::classes::ClassMap;
 use splitmask_pipeline::types::{Batch, UNLABELLED};
 use tch::Tensor;
 use torch_ext::Autocast;
@@ -11,6 +11,7 @@ use super::classes::Remarks;
 use super::config::Watched;
 use super::error::EvalError;
 use super::evaluation::{EvalNumber, Evaluation, Score, Subject};
+use super::marks::Marks;
 use super::progress::{GoOn, Progress};
 use crate::model::BatchRows;
 use crate::objective::{Better, Panel, StepContext};
@@ -45,20 +46,32 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
         .val_as(subject.training.request, subject.training.words.tokenizer(), size)?;
     // Classes by their numbers in the run: of images, or of what members of their own say of pixels and objects.
     let learns = &subject.training.request;
-    let theirs = match (&learns.map, &learns.objects) {
-        (None, None) => set.names.clone(),
-        (Some(_), _) => subject
-            .sets
-            .val_set()?
-            .map_classes()
-            .map_or_else(Vec::new, |maps| maps.learnt(subject.sets.data.map_reduce_zero).0.to_vec()),
-        (None, Some(_)) => subject
-            .sets
-            .val_set()?
-            .object_classes()
-            .map_or_else(Vec::new, |objects| objects.classes.clone()),
+    let (counted, theirs) = match (&learns.map, &learns.objects) {
+        (None, None) => ("images", set.names.clone()),
+        (Some(_), _) => {
+            let whole = subject.sets.val_set()?;
+            let names = whole
+                .map_classes()
+                .map(|maps| maps.learnt(subject.sets.data.map_reduce_zero).0.to_vec());
+            ("pixels", names.unwrap_or_default())
+        }
+        (None, Some(_)) => {
+            let whole = subject.sets.val_set()?;
+            (
+                "objects",
+                whole.object_classes().map(|objects| objects.classes.clone()).unwrap_or_default(),
+            )
+        }
     };
-    let classes = subject.training.classes.map(|learnt| ClassMap::new(named(&theirs), named(learnt)));
+    let place = set.place.clone();
+    let marks = subject.training.classes.map(|learnt| Marks {
+        place: &place,
+        theirs,
+        learnt,
+    });
+    let classes = marks.as_ref().map(Marks::by_name);
+    // Images, pixels or objects by the number of their class in the set, where no learnt class goes with it.
+    let mut unknown = BTreeMap::<usize, u64>::new();
     let (mut sum, mut batches, mut images, mut warning) = (0.0, 0usize, 0usize, None);
     let (mut labelled, mut left) = (0, String::new());
     while batches < most {
@@ -74,13 +87,28 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
             ));
         }
         if let Some(classes) = &classes {
-            batch.labels.iter_mut().for_each(|label| *label = classes.label(*label));
-            labelled += batch.labels.iter().filter(|label| **label >= 0).count();
-            let pixel = |class: i16| i16::try_from(classes.label(class.into())).unwrap_or(UNLABELLED);
-            batch.maps.iter_mut().for_each(|class| *class = pixel(*class));
-            // An unknown class lies beyond all that are learnt: it is left out of the loss, and counted.
-            let object = |class: u32| u32::try_from(classes.label(class.into())).unwrap_or(u32::MAX);
-            batch.objects.iter_mut().for_each(|found| found.class = object(found.class));
+            let mut learnt = |class: i64| {
+                let known = classes.label(class);
+                if let (Ok(class), true) = (usize::try_from(class), known < 0) {
+                    *unknown.entry(class).or_default() += 1;
+                }
+                known
+            };
+            match (&learns.map, &learns.objects) {
+                (None, None) => {
+                    batch.labels.iter_mut().for_each(|label| *label = learnt(*label));
+                    labelled += batch.labels.iter().filter(|label| **label >= 0).count();
+                }
+                (Some(_), _) => {
+                    let mut pixel = |class: i16| i16::try_from(learnt(class.into())).unwrap_or(UNLABELLED);
+                    batch.maps.iter_mut().for_each(|class| *class = pixel(*class));
+                }
+                // An unknown class lies beyond all that are learnt: it is left out of the loss.
+                (None, Some(_)) => {
+                    let mut object = |class: u32| u32::try_from(learnt(class.into())).unwrap_or(u32::MAX);
+                    batch.objects.iter_mut().for_each(|found| found.class = object(found.class));
+                }
+            }
         }
         sum += batch_loss(subject, &batch)?;
         batches += 1;
@@ -109,16 +137,11 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
         )],
         details: serde_json::json!({ "total": value, "images": images, "batch": size }),
         remarks: Remarks {
-            warning,
-            ..Remarks::default()
+            left_out: marks.as_ref().map_or_else(Vec::new, |marks| marks.left_out(unknown, counted)),
+            warning: warning.or_else(|| marks.as_ref().and_then(Marks::warning)),
         },
         ..Score::default()
     })
-}
-
-/// Class names, where there are some.
-fn named(names: &[String]) -> Option<&[String]> {
-    (!names.is_empty()).then_some(names)
 }
 
 /// Total loss of a batch of at most `training.batch` images as training would couple them, however many micro-batches it takes: without gradient, drop

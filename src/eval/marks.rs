@@ -1,5 +1,4 @@
-//! Sets whose samples are marked with more than one class each (label maps, objects): whose classes these are, and which samples have no marks that can be
-//! used.
+//! What the samples of a set are marked with (labels, label maps, objects): whose classes these are, and which samples have no marks that can be used.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +28,7 @@ fn name(names: &[String], class: usize) -> String {
 impl Marks<'_> {
     /// From numbers of the set to those of the run.
     pub(super) fn by_name(&self) -> ClassMap {
-        let named = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
-        ClassMap::new(named(&self.theirs).as_deref(), named(self.learnt).as_deref())
+        ClassMap::new(&self.theirs, self.learnt)
     }
 
     /// The name of a class that was learnt, or its number as text.
@@ -52,7 +50,7 @@ impl Marks<'_> {
         })
     }
 
-    /// How much of each class of the set, by its number, no learnt class goes with; `counted`: `pixels` or `objects`.
+    /// How much of each class of the set, by its number, no learnt class goes with; `counted`: `images`, `pixels` or `objects`.
     pub(super) fn left_out(&self, unknown: impl IntoIterator<Item = (usize, u64)>, counted: &'static str) -> Vec<LeftOut> {
         let of_class = |(class, number): (usize, u64)| LeftOut {
             place: self.place.to_owned(),

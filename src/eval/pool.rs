@@ -1,10 +1,11 @@
 //! What of a layer's tokens makes a feature.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// What of a layer's tokens is a feature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Pool {
     /// Mean of the patch tokens.

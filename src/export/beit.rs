@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::head::Names;
 use super::names::{layout, renamed, restored};
-use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, classification_snippet, hidden, preprocessor};
+use super::{Answer, Card, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, classification_snippet, hidden, preprocessor};
 use crate::model::config::VitConfig;
 
 /// `--format hf-beit`.
@@ -162,8 +162,8 @@ impl Exporter for HfBeit {
         ]
     }
 
-    fn snippet(&self, folder: &str, classifies: bool) -> String {
-        if classifies {
+    fn snippet(&self, folder: &str, answer: Answer) -> String {
+        if answer == Answer::Classes {
             return classification_snippet(folder, "BeitForImageClassification");
         }
         format!(
@@ -171,7 +171,8 @@ impl Exporter for HfBeit {
              model = BeitModel.from_pretrained(\"{folder}\", add_pooling_layer=False).eval()\n\
              processor = AutoImageProcessor.from_pretrained(\"{folder}\")\n\
              tokens = model(**processor(images, return_tensors=\"pt\")).last_hidden_state\n\
-             features = tokens[:, 1:].mean(1)   # the class token comes first"
+             features = {}",
+            answer.in_python()
         )
     }
 

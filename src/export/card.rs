@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{Dtype, Encoder, Exporter, Picture, Seen, Weights, hidden};
+use super::{Answer, Dtype, Encoder, Exporter, Picture, Seen, hidden};
 use crate::head::UperNetShape;
 use crate::objective::ClassesOf;
+use crate::optim::Weights;
 
 /// A number that was measured on the way.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +64,8 @@ pub struct Card {
     pub mean: [f64; 3],
     /// Per-channel standard deviation.
     pub std: [f64; 3],
+    /// Whether the run's features are class tokens instead of means of the patch tokens (`eval.pool`).
+    pub class_token: bool,
     /// Share of the side that the centre crop of evaluations keeps.
     pub crop_ratio: f64,
     /// The classes of pixels that a head beside the encoder tells apart, where there is one.
@@ -80,15 +83,6 @@ pub struct Card {
 }
 
 impl Card {
-    /// `raw` or `ema`.
-    #[must_use]
-    pub fn weights_name(&self) -> &'static str {
-        match self.weights {
-            Weights::Raw => "raw",
-            Weights::Ema => "ema",
-        }
-    }
-
     /// The card as Markdown.
     pub(super) fn text(&self, format: &dyn Exporter, encoder: &Encoder, folder: &str, dtype: Dtype) -> String {
         let m = &encoder.model;
@@ -195,6 +189,15 @@ impl Card {
         out
     }
 
+    /// What that encoder answers with, with its head or without.
+    pub(super) fn answer(&self, encoder: &Encoder) -> Answer {
+        match (&encoder.head, self.class_token) {
+            (Some(_), _) => Answer::Classes,
+            (None, true) => Answer::ClassToken,
+            (None, false) => Answer::MeanOfPatches,
+        }
+    }
+
     /// The weights at the start, and whether the encoder's are still those.
     fn start(&self) -> String {
         let from = match self.init_from.as_str() {
@@ -266,7 +269,7 @@ impl Card {
     fn snippet(&self, format: &dyn Exporter, encoder: &Encoder, folder: &str) -> String {
         let loader = format.name() == "safetensors" && self.loader(encoder);
         if !loader {
-            return format.snippet(folder, encoder.head.is_some());
+            return format.snippet(folder, self.answer(encoder));
         }
         format!(
             "# load_segmenter.py of this folder: torch, timm and safetensors\n\

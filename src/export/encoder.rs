@@ -7,18 +7,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::{ClassHead, ExportError, Tensors};
 use crate::model::config::VitConfig;
 use crate::model::{QkvBias, Vit, VitOptions, interpolate_positions, is_backbone_name};
-
-/// Prefix of averaged weights in a checkpoint.
-const AVERAGE: &str = "ema.";
-
-/// Which weights of a checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weights {
-    /// Those that are trained.
-    Raw,
-    /// Their moving average.
-    Ema,
-}
+use crate::optim::{EMA_PREFIX, Weights};
 
 /// A checkpoint's tensors, divided.
 #[derive(Debug)]
@@ -40,7 +29,7 @@ impl Parts {
             rest: Tensors::new(),
         };
         for (name, tensor) in all {
-            let name = match (name.strip_prefix(AVERAGE), weights) {
+            let name = match (name.strip_prefix(EMA_PREFIX), weights) {
                 (Some(name), Weights::Ema) => name.to_owned(),
                 (None, Weights::Raw) => name,
                 _ => continue,

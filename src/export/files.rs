@@ -1,5 +1,6 @@
 //! Export folders on disk: written beside their place and renamed, equal bytes for equal weights.
 
+use clap::ValueEnum;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
@@ -31,7 +32,7 @@ const SETTINGS: [&str; 6] = [
 const LONGEST_HEADER: u64 = 64 << 20;
 
 /// Number format of exported weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
     /// 32-bit floats, as trained.
     F32,
@@ -151,7 +152,7 @@ impl Export<'_> {
             ("run".into(), self.card.run.clone()),
             ("step".into(), self.card.step.to_string()),
             ("config_sha256".into(), self.card.config_sha256.clone()),
-            ("weights".into(), self.card.weights_name().into()),
+            ("weights".into(), self.card.weights.name().into()),
         ])
     }
 
@@ -251,14 +252,29 @@ pub fn export(what: &Export<'_>, folder: &Path, replace: bool) -> Result<(), Exp
     let temporary = folder.with_file_name(format!(".{name}.partial-{}", std::process::id()));
     let _ = fs::remove_dir_all(&temporary);
     fs::create_dir_all(&temporary).map_err(io(&temporary))?;
-    let written = what.write_into(&temporary, &name).and_then(|()| {
-        if folder.exists() {
-            fs::remove_dir_all(folder).map_err(io(folder))?;
-        }
-        fs::rename(&temporary, folder).map_err(io(folder))
-    });
+    let written = what.write_into(&temporary, &name).and_then(|()| put_in_place(&temporary, folder));
     if written.is_err() {
         let _ = fs::remove_dir_all(&temporary);
     }
     written
+}
+
+/// Gives a folder that is written the name of another one. Until the new one has it, the old one is there, under its name or under one that says what it is.
+fn put_in_place(written: &Path, folder: &Path) -> Result<(), ExportError> {
+    if !folder.exists() {
+        return fs::rename(written, folder).map_err(io(folder));
+    }
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let old = folder.with_file_name(format!(".{name}.replaced-{}", std::process::id()));
+    fs::rename(folder, &old).map_err(io(folder))?;
+    if let Err(error) = fs::rename(written, folder) {
+        // As it was; where that fails too, the message names where it lies.
+        let back = fs::rename(&old, folder);
+        let place = if back.is_ok() { folder } else { &old };
+        return Err(io(place)(error));
+    }
+    if let Err(error) = fs::remove_dir_all(&old) {
+        tracing::warn!(folder = %old.display(), %error, "the export that was replaced could not be removed; it is of no more use");
+    }
+    Ok(())
 }

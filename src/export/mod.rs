@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use tch::Tensor;
 
 pub use card::{Card, Measured, PixelClasses};
-pub use encoder::{Encoder, Parts, Weights};
+pub use encoder::{Encoder, Parts};
 pub use files::{Dtype, Export, MODEL, VERIFICATION, export, read_metadata, write_tensors};
 pub use head::{ClassHead, Seen};
 pub use import::{Foreign, Imported, import};
@@ -100,6 +100,27 @@ impl ExportError {
     }
 }
 
+/// What an exported model answers an image with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Classes, by a head.
+    Classes,
+    /// A feature: the mean of the patch tokens.
+    MeanOfPatches,
+    /// A feature: the class token.
+    ClassToken,
+}
+
+impl Answer {
+    /// The feature of `tokens` B×(1+N)×D in Python, with what a reader must know.
+    fn in_python(self) -> &'static str {
+        match self {
+            Self::ClassToken => "tokens[:, 0]   # the class token, which the run was measured by (eval.pool)",
+            Self::Classes | Self::MeanOfPatches => "tokens[:, 1:].mean(1)   # the class token comes first",
+        }
+    }
+}
+
 /// One format. The encoder is always the same function: whatever [`Exporter::tensors`] writes, [`Exporter::read`] turns back into an
 /// encoder with equal features, and equal logits where it has a head.
 pub trait Exporter: Sync {
@@ -130,10 +151,10 @@ pub trait Exporter: Sync {
     /// The other files of the folder (name, content), without the card.
     fn settings(&self, encoder: &Encoder, card: &Card, dtype: Dtype) -> Vec<(&'static str, String)>;
 
-    /// How to load the folder: code for the card. `folder` is its name, `classifies` says whether it holds a head too.
-    fn snippet(&self, folder: &str, classifies: bool) -> String;
+    /// How to load the folder, whose name is `folder`, for such an answer: code for the card.
+    fn snippet(&self, folder: &str, answer: Answer) -> String;
 
-    /// `library_name` and pipeline tag of the card's front matter, if it has one.
+    /// `library_name` of the card's front matter, if it has one.
     fn library(&self) -> Option<&'static str>;
 }
 
@@ -169,7 +190,7 @@ fn hidden(model: &VitConfig) -> i64 {
     (model.dim() as f64 * model.mlp_ratio).round() as i64
 }
 
-/// `preprocessor_config.json` of both transformers formats: resize to the square with a bicubic filter, ImageNet-style normalisation.
+/// `preprocessor_config.json` of the transformers formats: resize to the square with a bicubic filter, ImageNet-style normalisation.
 fn preprocessor(encoder: &Encoder, card: &Card) -> String {
     let side = encoder.model.image;
     let value = serde_json::json!({

@@ -1,7 +1,7 @@
 //! Our own names, for `run.init_from` and for readers without a library.
 
 use super::timm::layout;
-use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Tensors};
+use super::{Answer, Card, Dtype, Encoder, ExportError, Exporter, Layout, Tensors};
 use crate::head::DeconvHead;
 use crate::model::QkvBias;
 
@@ -82,7 +82,7 @@ impl Exporter for Plain {
         files
     }
 
-    fn snippet(&self, folder: &str, _classifies: bool) -> String {
+    fn snippet(&self, folder: &str, _answer: Answer) -> String {
         format!(
             "from safetensors.torch import load_file\n\
              encoder = load_file(\"{folder}/model.safetensors\")      # names of timm's VisionTransformer; config.toml has the geometry\n\

@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::*;
 use crate::model::config::{VitConfig, VitSize};
 use crate::model::{QkvBias, Vit, VitOptions};
+use crate::optim::Weights;
 
 mod cards;
 mod heads;
@@ -84,6 +85,7 @@ fn card() -> Card {
         config_toml: "[run]\n".into(),
         mean: [0.485, 0.456, 0.406],
         std: [0.229, 0.224, 0.225],
+        class_token: false,
         crop_ratio: 0.875,
         pixel_classes: None,
         learnt: None,
@@ -137,7 +139,7 @@ fn every_format_keeps_the_features_of_every_encoder() {
                     "splitmask: split",
                     "match loss | 1.2500 | 7",
                     "sha256 `abc`",
-                    &format.snippet(&folder.file_name().unwrap().to_string_lossy(), false),
+                    &format.snippet(&folder.file_name().unwrap().to_string_lossy(), Answer::MeanOfPatches),
                 ] {
                     assert!(text.contains(part), "{what}: {part:?} is not in {text}");
                 }

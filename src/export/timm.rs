@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::head::Names;
-use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, hidden};
+use super::{Answer, Card, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, hidden};
 use crate::model::config::VitConfig;
 
 /// `--format timm`.
@@ -90,11 +90,16 @@ impl Exporter for Timm {
 
     fn settings(&self, encoder: &Encoder, card: &Card, _dtype: Dtype) -> Vec<(&'static str, String)> {
         let m = &encoder.model;
-        // The class token had no loss of its own; the mean of the patch tokens is the feature that was measured. A head says what it sees.
-        let (pool, mut args) = match encoder.head.as_ref().map(|head| head.seen) {
-            None | Some(Seen::NormedPatches | Seen::Blocks(_)) => ("avg", json!({ "global_pool": "avg", "fc_norm": false })),
-            Some(Seen::Patches) => ("avg", json!({ "global_pool": "avg" })),
-            Some(Seen::ClassToken) => ("token", json!({ "global_pool": "token" })),
+        // A head says what it sees; a feature is what the run was measured by.
+        let seen = match &encoder.head {
+            Some(head) => head.seen,
+            None if card.answer(encoder) == Answer::ClassToken => Seen::ClassToken,
+            None => Seen::NormedPatches,
+        };
+        let (pool, mut args) = match seen {
+            Seen::NormedPatches | Seen::Blocks(_) => ("avg", json!({ "global_pool": "avg", "fc_norm": false })),
+            Seen::Patches => ("avg", json!({ "global_pool": "avg" })),
+            Seen::ClassToken => ("token", json!({ "global_pool": "token" })),
         };
         let classes = encoder.head.as_ref().map_or(0, |head| head.names.len());
         let geometry = (m.dim(), m.layers(), m.head_count());
@@ -130,21 +135,25 @@ impl Exporter for Timm {
         vec![("config.json", format!("{config:#}\n"))]
     }
 
-    fn snippet(&self, folder: &str, classifies: bool) -> String {
-        if classifies {
-            return format!(
-                "import timm, torch\n\
+    fn snippet(&self, folder: &str, answer: Answer) -> String {
+        let feature = match answer {
+            Answer::MeanOfPatches => "mean of the patch tokens",
+            Answer::ClassToken => "class token",
+            Answer::Classes => {
+                return format!(
+                    "import timm, torch\n\
                  model = timm.create_model(\"local-dir:{folder}\", pretrained=True).eval()\n\
                  transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n\
                  probabilities = model(transform(image)[None]).softmax(-1)\n\
                  name = model.pretrained_cfg[\"label_names\"][probabilities.argmax()]"
-            );
-        }
+                );
+            }
+        };
         format!(
             "import timm, torch\n\
              model = timm.create_model(\"local-dir:{folder}\", pretrained=True).eval()   # num_classes=10 adds a fresh head\n\
              transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n\
-             # model(images) is the mean of the patch tokens, model.forward_features(images) all tokens, the class token first"
+             # model(images) is the {feature}, model.forward_features(images) all tokens, the class token first"
         )
     }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::timm::Timm;
-use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Tensors, hidden};
+use super::{Answer, Card, Dtype, Encoder, ExportError, Exporter, Layout, Tensors, hidden};
 
 /// `--format torchvision-maskrcnn`.
 pub(super) struct MaskRcnn;
@@ -54,7 +54,7 @@ impl Exporter for MaskRcnn {
         vec![("config.json", format!("{config:#}\n")), (SCRIPT_FILE, SCRIPT.to_owned())]
     }
 
-    fn snippet(&self, folder: &str, _classifies: bool) -> String {
+    fn snippet(&self, folder: &str, _answer: Answer) -> String {
         format!(
             "# In a shell; needs torch, torchvision, safetensors, pycocotools:\n\
              #   python {folder}/mask_rcnn.py train IMAGES annotations.json --out detector.pt\n\

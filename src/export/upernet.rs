@@ -6,7 +6,7 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use super::pyramid::PREFIX;
-use super::{Card, ClassHead, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, beit, preprocessor};
+use super::{Answer, Card, ClassHead, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, beit, preprocessor};
 use crate::head::{AUXILIARY_MAP, POOLS, UperNetShape};
 
 /// `--format hf-upernet`.
@@ -223,7 +223,7 @@ impl Exporter for HfUperNet {
         ]
     }
 
-    fn snippet(&self, folder: &str, _classifies: bool) -> String {
+    fn snippet(&self, folder: &str, _answer: Answer) -> String {
         format!(
             "from transformers import AutoImageProcessor, UperNetForSemanticSegmentation\n\
              model = UperNetForSemanticSegmentation.from_pretrained(\"{folder}\").eval()\n\

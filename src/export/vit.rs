@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::head::Names;
 use super::names::{layout, renamed, restored};
-use super::{Card, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, classification_snippet, hidden, preprocessor};
+use super::{Answer, Card, Dtype, Encoder, ExportError, Exporter, Layout, Seen, Tensors, classification_snippet, hidden, preprocessor};
 
 /// `--format hf-vit`.
 pub(super) struct HfVit;
@@ -67,8 +67,8 @@ impl Exporter for HfVit {
         ]
     }
 
-    fn snippet(&self, folder: &str, classifies: bool) -> String {
-        if classifies {
+    fn snippet(&self, folder: &str, answer: Answer) -> String {
+        if answer == Answer::Classes {
             return classification_snippet(folder, "ViTForImageClassification");
         }
         format!(
@@ -76,7 +76,8 @@ impl Exporter for HfVit {
              model = ViTModel.from_pretrained(\"{folder}\", add_pooling_layer=False).eval()\n\
              processor = AutoImageProcessor.from_pretrained(\"{folder}\")\n\
              tokens = model(**processor(images, return_tensors=\"pt\")).last_hidden_state\n\
-             features = tokens[:, 1:].mean(1)   # the class token comes first"
+             features = {}",
+            answer.in_python()
         )
     }
 

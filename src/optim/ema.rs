@@ -1,5 +1,7 @@
 //! Exponential moving average of the weights.
 
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::optim::OptimError;
@@ -7,6 +9,28 @@ use crate::setting::{Findings, settings};
 
 /// Prefix of an averaged weight's name in a checkpoint: `ema.blocks.0.norm1.weight`.
 pub const EMA_PREFIX: &str = "ema.";
+
+/// Which weights of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weights {
+    /// Those that are trained.
+    #[default]
+    Raw,
+    /// Their moving average.
+    Ema,
+}
+
+impl Weights {
+    /// Its value in configs and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Ema => "ema",
+        }
+    }
+}
 
 settings! {
     /// `[ema]`: averaged weights beside the trained ones.

@@ -8,7 +8,7 @@ mod schedule;
 
 pub use adamw::{AdamW, ParamRule, Stepped};
 pub use clip::{ClipBy, clip_grad_norm};
-pub use ema::{EMA_PREFIX, Ema, EmaConfig};
+pub use ema::{EMA_PREFIX, Ema, EmaConfig, Weights};
 pub use schedule::{cosine, learning_rate, weight_decay};
 
 /// Why a step could not be taken or a state not be restored.

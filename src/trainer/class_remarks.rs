@@ -113,9 +113,7 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
             ClassesOf::Objects => "has no marked objects".into(),
         });
     }
-    let names = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
-    let (theirs, ours) = (names(classes), names(&spec.labels.names));
-    let map = ClassMap::new(theirs.as_deref(), ours.as_deref());
+    let map = ClassMap::new(classes, &spec.labels.names);
     if !map.is_by_name() {
         return Ok(vec![]);
     }

@@ -137,11 +137,19 @@ impl MetricsLog {
         self.lines.waiting()
     }
 
-    /// All lines of a run; an unreadable one is passed over.
-    #[must_use]
-    pub fn read(run_dir: &Path) -> Vec<Value> {
-        let text = fs::read_to_string(run_dir.join("metrics.jsonl")).unwrap_or_default();
-        text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
+    /// All lines of a run; none where it has no file yet. A damaged one is passed over: the next start of the run tells of it.
+    ///
+    /// # Errors
+    /// Those of the file system, with the file's name.
+    pub fn read(run_dir: &Path) -> std::io::Result<Vec<Value>> {
+        let path = run_dir.join("metrics.jsonl");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(e) => return Err(std::io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect())
     }
 }
 
@@ -171,12 +179,12 @@ mod tests {
         for _ in 0..3 {
             drop(log(dir.path(), 45, std::slice::from_ref(&rollback)));
         }
-        let lines = MetricsLog::read(dir.path());
+        let lines = MetricsLog::read(dir.path()).unwrap();
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0]["rollback"]["first_bad_step"], 51);
         // A start from an older checkpoint has not seen it.
         drop(log(dir.path(), 50, &[]));
-        assert!(MetricsLog::read(dir.path()).is_empty());
+        assert!(MetricsLog::read(dir.path()).unwrap().is_empty());
     }
 
     #[test]
@@ -215,7 +223,11 @@ mod tests {
     }
 
     fn steps(run_dir: &Path) -> Vec<u64> {
-        MetricsLog::read(run_dir).iter().map(|v| v["step"].as_u64().unwrap()).collect()
+        MetricsLog::read(run_dir)
+            .unwrap()
+            .iter()
+            .map(|v| v["step"].as_u64().unwrap())
+            .collect()
     }
 
     #[test]

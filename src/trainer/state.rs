@@ -1,6 +1,6 @@
 //! What a run is at a step boundary: everything that a step changes. With the counters of `/metrics` and the config it is all that a checkpoint holds.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 use splitmask_pipeline::cursor::Cursor;
@@ -13,10 +13,10 @@ use super::spec::TrainerSpec;
 use super::stability::Ladder;
 use super::step::recordings::Recordings;
 use crate::checkpoint::{Progress, Snapshot};
-use crate::eval::config::Weights;
 use crate::eval::patience::Patience;
 use crate::eval::{EvalError, fenced};
 use crate::objective::Objective;
+use crate::optim::Weights;
 use crate::optim::{AdamW, Ema};
 use crate::telemetry::metrics::TrainMetrics;
 use crate::words::Words;
@@ -51,6 +51,8 @@ pub(super) struct RunState {
     pub(super) usage: WordUsage,
     /// The best evaluation, and how many came after it.
     pub(super) patience: Patience,
+    /// Log intervals in a row for which a rule of collapse held, by its name.
+    pub(super) collapsed: BTreeMap<String, u64>,
     /// Losses and norms of the latest steps, and the rollbacks so far.
     pub(super) ladder: Ladder,
     /// Micro-batches that a batch is processed in; 0 = to be found at the first step.
@@ -81,6 +83,7 @@ impl RunState {
             meter: Meter::default(),
             usage: WordUsage::new(words.len()),
             patience: Patience::default(),
+            collapsed: BTreeMap::new(),
             ladder: Ladder::default(),
             micro_batches: spec.train.accumulate as usize,
             trail: VecDeque::new(),
@@ -104,6 +107,7 @@ impl RunState {
         self.meter = Meter::restore(&p.meter);
         self.usage = WordUsage::restore(p.word_counts, p.token_entropy, p.codebook_perplexity);
         self.patience = p.patience;
+        self.collapsed = p.collapsed;
         self.ladder = Ladder::restore(p.stability);
         // A number that was found once stays, so that a resumed run computes alike; one that the config names is taken anew.
         let found = p.micro_batches.max(spec.train.accumulate);
@@ -174,6 +178,7 @@ impl RunState {
             codebook: words.id(),
             classes: spec.labels.names.clone(),
             patience: self.patience,
+            collapsed: self.collapsed.clone(),
             stability: self.ladder.save(),
             // Only where it is not the config's own.
             micro_batches: if self.micro_batches == spec.train.accumulate as usize {

@@ -14,19 +14,20 @@ pub struct ClassMap {
 }
 
 impl ClassMap {
-    /// From the names of one set to those of another, each by index, as [`super::manifest::Manifest::class_names`] gives them.
+    /// From the names of one set to those of another, each by index, as [`super::manifest::Manifest::class_names`] gives them; no names where a set has no
+    /// list.
     ///
     /// Equal lists map each class to itself. Otherwise a name that stands twice in a list says nothing about which of the two is meant:
     /// such classes are left out.
     #[must_use]
-    pub fn new(from: Option<&[String]>, to: Option<&[String]>) -> Self {
-        let (Some(from), Some(to)) = (from, to) else {
+    pub fn new(from: &[String], to: &[String]) -> Self {
+        if from.is_empty() || to.is_empty() {
             return Self {
                 table: None,
                 left_out: vec![],
                 unmet: vec![],
             };
-        };
+        }
         let once = |names: &[String]| {
             let mut places: HashMap<String, Option<u32>> = HashMap::new();
             for (index, name) in names.iter().enumerate() {
@@ -89,7 +90,7 @@ mod tests {
 
     fn map(from: &[&str], to: &[&str]) -> ClassMap {
         let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-        ClassMap::new(Some(&list(from)), Some(&list(to)))
+        ClassMap::new(&list(from), &list(to))
     }
 
     fn labels(map: &ClassMap, labels: std::ops::Range<i64>) -> Vec<i64> {
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn without_names_numbers_are_kept_and_that_is_told() {
-        let found = ClassMap::new(None, Some(&["a".to_owned()]));
+        let found = ClassMap::new(&[], &["a".to_owned()]);
         assert!(!found.is_by_name());
         assert_eq!((found.label(7), found.label(-1)), (7, -1));
         assert!(found.left_out().is_empty());

@@ -183,7 +183,16 @@ fn each_view_has_its_filter_and_an_evaluation_is_bicubic() {
         assert!((25.0..60.0).contains(&psnr), "the same crop, resized in another way: {psnr}");
     }
     let mode = ViewMode::Eval { crop_ratio: 0.875 };
-    assert_eq!(made([smooth; 2], mode), made([sharp; 2], mode));
+    let [a, b] = [sharp, smooth].map(|view| {
+        let mut sample = Sample::default();
+        maker(SampleRequest::of_views(vec![view]), mode).make(&raw, &mut sample).unwrap();
+        sample.views
+    });
+    assert_eq!(a, b, "an evaluation's view is bicubic");
+    // A loss between views judges nothing where they are equal, so several are drawn, the same each time.
+    let of_both = made([sharp; 2], mode);
+    assert!(of_both[0] != of_both[1] && of_both == made([sharp; 2], mode));
+    assert_eq!(of_both, made([sharp; 2], ViewMode::Train));
 }
 
 #[test]

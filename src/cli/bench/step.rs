@@ -194,7 +194,7 @@ fn alone(mut config: Config, seconds: f64, count_calls: bool) -> Result<Value, C
     };
     train_for(spec, batches, Until::Seconds(seconds), device, telemetry)?;
 
-    let lines = MetricsLog::read(&run_dir);
+    let lines = MetricsLog::read(&run_dir).map_err(|e| CliError::io(e.to_string()))?;
     let behind = |line: &&Value| line["step"].as_u64().is_some_and(|step| step > WARM_UP);
     let mut speeds: Vec<f64> = lines
         .iter()

@@ -23,27 +23,7 @@ pub(super) struct LinearArgs {
     layers: String,
     /// What of a layer's tokens: mean of the patch tokens, class token, both side by side; several with commas; default: eval.pool of the run's config.
     #[arg(long, value_name = "POOL", value_enum, value_delimiter = ',')]
-    pool: Vec<PoolArg>,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub(super) enum PoolArg {
-    /// Mean of the patch tokens.
-    Mean,
-    /// Class token.
-    Cls,
-    /// Both, one behind the other.
-    Both,
-}
-
-impl PoolArg {
-    pub(super) fn pool(self) -> Pool {
-        match self {
-            Self::Mean => Pool::Mean,
-            Self::Cls => Pool::Cls,
-            Self::Both => Pool::Both,
-        }
-    }
+    pool: Vec<Pool>,
 }
 
 /// Layer numbers of `--layers` for an encoder of `depth` layers.
@@ -74,7 +54,7 @@ pub(super) fn run(args: &LinearArgs) -> Result<(), CliError> {
     let numbers = layers(&args.layers, config.model.layers() as usize)?;
     let pools: Vec<Pool> = match args.pool.as_slice() {
         [] => vec![config.eval.pool],
-        asked => asked.iter().map(|pool| pool.pool()).collect(),
+        asked => asked.to_vec(),
     };
     let places = numbers.iter().flat_map(|layer| pools.iter().map(|pool| (*layer, *pool))).collect();
     let measured = args.subject.model(&config, &folder)?;

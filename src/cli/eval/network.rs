@@ -6,10 +6,10 @@ use tch::{Device, Tensor, nn};
 
 use crate::checkpoint;
 use crate::config::Config;
-use crate::eval::config::Weights;
 use crate::exit::CliError;
 use crate::objective::{Objective, Scope};
 use crate::optim::EMA_PREFIX;
+use crate::optim::Weights;
 use crate::tensor::choose_device;
 use crate::words::Words;
 

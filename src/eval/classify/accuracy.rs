@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::eval::classes::{LeftOut, Remarks, Why, listed};
+use crate::eval::classes::{Remarks, listed};
 use crate::eval::error::EvalError;
+use crate::eval::marks::Marks;
 
 /// Likeliest classes among which the right one counts for [`Accuracy::top5`].
 pub(super) const TOP: i64 = 5;
@@ -74,41 +75,32 @@ pub(super) struct Tally {
     images: usize,
     unlabelled: usize,
     /// Images by a label of the set that no learnt class goes with.
-    unknown: BTreeMap<i64, usize>,
+    unknown: BTreeMap<usize, u64>,
     among_five: usize,
     pairs: BTreeMap<(usize, usize), usize>,
 }
 
 impl Tally {
     pub(super) fn count(&mut self, label: i64, class: i64, (said, among_five): (usize, bool)) {
-        match usize::try_from(class) {
-            _ if label < 0 => self.unlabelled += 1,
-            Ok(class) if class < self.outputs => {
+        match (usize::try_from(label), usize::try_from(class)) {
+            (Err(_), _) => self.unlabelled += 1,
+            (Ok(_), Ok(class)) if class < self.outputs => {
                 self.images += 1;
                 self.among_five += usize::from(among_five);
                 *self.pairs.entry((class, said)).or_default() += 1;
             }
-            _ => *self.unknown.entry(label).or_default() += 1,
+            (Ok(label), _) => *self.unknown.entry(label).or_default() += 1,
         }
     }
 
-    pub(super) fn answer(self, place: &str, theirs: &[String], learnt: &[String], warning: Option<String>) -> Result<Accuracy, EvalError> {
-        let name = |names: &[String], label: usize| names.get(label).cloned().unwrap_or_else(|| format!("label {label}"));
-        let names: Vec<String> = (0..self.outputs).map(|class| name(learnt, class)).collect();
+    pub(super) fn answer(self, marks: &Marks<'_>) -> Result<Accuracy, EvalError> {
+        let names: Vec<String> = (0..self.outputs).map(|class| marks.learnt(class)).collect();
         if self.images == 0 {
-            let unknown: usize = self.unknown.values().sum();
-            if unknown == 0 && self.unlabelled == 0 {
-                return Err(EvalError::Empty { place: place.to_owned() });
-            }
-            if unknown == 0 {
-                return Err(EvalError::NoLabels { place: place.to_owned() });
-            }
-            let theirs: Vec<String> = self.unknown.keys().map(|label| name(theirs, *label as usize)).collect();
-            return Err(EvalError::NoneLearnt {
-                place: place.to_owned(),
-                images: unknown,
-                theirs: listed(&theirs),
-                learnt: listed(&names),
+            let place = marks.place.to_owned();
+            return Err(match self.unknown.values().sum::<u64>() {
+                0 if self.unlabelled == 0 => EvalError::Empty { place },
+                0 => EvalError::NoLabels { place },
+                unknown => marks.none_learnt(unknown as usize, self.unknown.into_keys(), self.outputs, "no class"),
             });
         }
         let mut counts = vec![(0usize, 0usize); self.outputs];
@@ -138,17 +130,6 @@ impl Tally {
             })
             .collect();
         confused.sort_by_key(|pair| std::cmp::Reverse(pair.images));
-        let left_out = self.unknown.iter().map(|(label, images)| LeftOut {
-            place: place.to_owned(),
-            why: if !theirs.is_empty() && *label as usize >= theirs.len() {
-                Why::BeyondTheList
-            } else {
-                Why::NotLearnt
-            },
-            class: name(theirs, *label as usize),
-            number: *images as u64,
-            counted: "images",
-        });
         Ok(Accuracy {
             top1: share(counts.iter().map(|(_, right)| right).sum(), self.images),
             top5: share(self.among_five, self.images),
@@ -160,8 +141,8 @@ impl Tally {
             classes,
             confused,
             remarks: Remarks {
-                left_out: left_out.collect(),
-                warning,
+                left_out: marks.left_out(self.unknown, "images"),
+                warning: marks.warning(),
             },
             names,
             pairs: self.pairs,
@@ -248,7 +229,12 @@ mod tests {
             (9, -1, 0),
             (-1, -1, 0),
         ];
-        let found = tally(&images).answer("val", &theirs, &learnt, None).unwrap();
+        let marks = Marks {
+            place: "val",
+            theirs,
+            learnt: &learnt,
+        };
+        let found = tally(&images).answer(&marks).unwrap();
         assert_eq!((found.images, found.unlabelled), (5, 1));
         assert!((found.top1 - 0.4).abs() < 1e-12 && (found.class_mean - 0.25).abs() < 1e-12);
         assert!((found.majority - 0.8).abs() < 1e-12 && (found.chance - 1.0 / 3.0).abs() < 1e-12);
@@ -257,7 +243,7 @@ mod tests {
         assert_eq!((found.confused[0].class.as_str(), found.confused[0].images), ("a", 2));
         let left: Vec<String> = found.remarks.left_out.iter().map(ToString::to_string).collect();
         assert!(left[0].starts_with("x of val (1 image: not among the learnt"), "{left:?}");
-        assert!(left[1].starts_with("label 9 of val (1 image: beyond the class list"), "{left:?}");
+        assert!(left[1].starts_with("class 9 of val (1 image: beyond the class list"), "{left:?}");
         let table = table(&found).join("\n");
         assert!(table.contains("no image of     c") && table.contains("a for b (2)"), "{table}");
     }
@@ -265,7 +251,12 @@ mod tests {
     #[test]
     fn sets_with_nothing_to_judge_say_why() {
         let (theirs, learnt) = (names(&["x", "y"]), names(&["a", "b", "c"]));
-        let wrong = |images: &[(i64, i64, usize)]| tally(images).answer("val", &theirs, &learnt, None).unwrap_err().to_string();
+        let marks = Marks {
+            place: "val",
+            theirs,
+            learnt: &learnt,
+        };
+        let wrong = |images: &[(i64, i64, usize)]| tally(images).answer(&marks).unwrap_err().to_string();
         assert!(wrong(&[]).contains("no image"));
         assert!(wrong(&[(-1, -1, 0)]).contains("no sample has a label"));
         let other = wrong(&[(0, -1, 0), (1, -1, 0)]);

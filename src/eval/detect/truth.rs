@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn what_is_found_where_it_is_has_precision_1_and_classes_go_by_name() {
         let (theirs, learnt) = (names(&["dog", "cat", "owl"]), names(&["cat", "dog"]));
-        let mut judged = Judged::new(ClassMap::new(Some(&theirs), Some(&learnt)));
+        let mut judged = Judged::new(ClassMap::new(&theirs, &learnt));
         let of = objects(vec![
             marked(0, [1.0, 2.0, 10.0, 6.0], true),
             marked(1, [15.0, 4.0, 8.0, 9.0], true),
@@ -292,14 +292,14 @@ mod tests {
     #[test]
     fn objects_without_masks_are_judged_by_their_boxes_alone_and_that_is_told() {
         let learnt = names(&["cat"]);
-        let mut judged = Judged::new(ClassMap::new(Some(&learnt), Some(&learnt)));
+        let mut judged = Judged::new(ClassMap::new(&learnt, &learnt));
         let of = objects(vec![marked(0, [1.0, 2.0, 10.0, 6.0], false)]);
         judged.marked(&of, Orientation::default(), &picture());
         judged.found(&[vec![sure(0, [1, 2, 10, 6], 0.9)]], &[picture()]);
         let precision = judged.answer(&marks(&learnt, &learnt), Dropped::default()).unwrap();
         assert!(precision.boxes.precision.is_some() && precision.masks.is_none());
         assert!(precision.remarks.warning.unwrap().contains("1 of 1 objects of v have no mask"));
-        let nothing = Judged::new(ClassMap::new(None, None));
+        let nothing = Judged::new(ClassMap::new(&[], &[]));
         let refused = nothing.answer(&marks(&[], &[]), Dropped(BTreeMap::from([("no_objects", (2, "x".into()))])));
         assert!(refused.unwrap_err().to_string().contains("no sample has objects"));
     }

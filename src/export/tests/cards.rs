@@ -114,3 +114,26 @@ fn a_card_tells_what_a_run_began_with_and_whether_its_encoder_kept_that() {
         "{frozen}"
     );
 }
+
+#[test]
+fn a_feature_is_what_the_run_was_measured_by() {
+    let _turn = crate::tensor::alone();
+    let dir = tempfile::tempdir().unwrap();
+    for (class_token, pool, words) in [
+        (false, "avg", "is the mean of the patch tokens"),
+        (true, "token", "is the class token"),
+    ] {
+        let folder = dir.path().join(pool);
+        let text = exported(&Card { class_token, ..card() }, &folder, false);
+        assert!(text.contains(words), "{text}");
+        let config: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+        assert_eq!(
+            (&config["global_pool"], &config["model_args"]["global_pool"]),
+            (&pool.into(), &pool.into())
+        );
+        let hf = exporter("hf-vit")
+            .unwrap()
+            .snippet("x", if class_token { Answer::ClassToken } else { Answer::MeanOfPatches });
+        assert_eq!(hf.contains("tokens[:, 0]"), class_token, "{hf}");
+    }
+}

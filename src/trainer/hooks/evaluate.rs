@@ -13,6 +13,7 @@ use crate::eval::features::ValFeatures;
 use crate::eval::pool::Pool;
 use crate::eval::sharing::Helpers;
 use crate::eval::{EVALUATIONS, EvalError, Evaluation, Progress, Score};
+use crate::optim::Weights;
 use crate::telemetry::metrics::Phase;
 use crate::trainer::control::{State, held, uptime_s};
 use crate::trainer::error::TrainError;
@@ -46,7 +47,7 @@ impl Hook for Evaluate {
             let Some(score) = measure(evaluation, &val_features, state, at.setup, out) else {
                 continue;
             };
-            tell(evaluation, &score, state, out);
+            tell(evaluation, &score, config.weights, state, out);
             put(evaluation, &score, state, at.setup, out);
             let watched = config.watch.evaluation().name == evaluation.name;
             // The best one so far is worth a checkpoint of its own.
@@ -144,7 +145,7 @@ fn put(evaluation: &Evaluation, score: &Score, state: &mut RunState, setup: &Set
 }
 
 /// Puts a score where it is looked for: log, gauges, `metrics.jsonl`, status board.
-fn tell(evaluation: &Evaluation, score: &Score, state: &RunState, out: &mut Outlets) {
+fn tell(evaluation: &Evaluation, score: &Score, weights: Weights, state: &RunState, out: &mut Outlets) {
     let step = state.step;
     for line in score.remarks.lines() {
         tracing::warn!(step, "evaluation: {line}");
@@ -165,6 +166,9 @@ fn tell(evaluation: &Evaluation, score: &Score, state: &RunState, out: &mut Outl
         out.log(&json!({ "step": step, key: layers }));
     }
     let mut line = json!({ "step": step });
+    if weights != Weights::Raw {
+        line["weights"] = json!(weights.name());
+    }
     for (number, value) in evaluation.numbers().zip(std::iter::once(&score.value).chain(&score.beside)) {
         (number.gauge)(&out.telemetry.train).set(*value);
         line[number.name] = json!(value);

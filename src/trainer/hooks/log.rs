@@ -165,7 +165,7 @@ impl Hook for Log {
         m.objective.set(numbers, &means);
         m.token_entropy.set(mean_or_0(&means, "token_entropy"));
         m.codebook_perplexity.set(mean_or_0(&means, "codebook_perplexity"));
-        collapse::watch(&means, at, m);
+        collapse::watch(&means, &mut state.collapsed, at, m);
         m.grad_norm.set(mean_or_0(&means, "grad_norm"));
         m.learning_rate.set(lr);
         m.weight_decay.set(wd);

@@ -13,9 +13,9 @@ use self::file::put_picture;
 use self::images::first_images;
 use super::side_work::beside_training;
 use super::{Boundary, Flow, Hook};
-use crate::eval::config::Weights;
 use crate::eval::{EVALUATIONS, EvalError};
 use crate::objective::{Column, Panel, Sheet};
+use crate::optim::Weights;
 use crate::picture;
 use crate::telemetry::metrics::SideTask;
 use crate::trainer::control::{held, uptime_s};
@@ -141,7 +141,8 @@ fn draw_sheet(sheet: &Sheet, batch: &Batch, step: u64, setup: &Setup) -> Result<
 
 fn draw_curves(setup: &Setup) -> Result<(), EvalError> {
     let (mut losses, mut shares) = (Vec::new(), Vec::new());
-    for line in MetricsLog::read(&setup.spec.run_dir) {
+    let lines = MetricsLog::read(&setup.spec.run_dir).map_err(|e| EvalError::Picture(e.to_string()))?;
+    for line in lines {
         let Some(step) = line["step"].as_u64() else { continue };
         let put = |panel: &mut Vec<picture::Point>, name: &str| {
             if let Some(value) = line[name].as_f64() {

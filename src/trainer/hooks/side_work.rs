@@ -2,7 +2,7 @@
 //! and told in the run's journal.
 
 use crate::eval::EvalError;
-use crate::eval::config::Weights;
+use crate::optim::Weights;
 use crate::telemetry::metrics::{Phase, SideTask};
 use crate::trainer::control::State;
 use crate::trainer::outlets::Outlets;

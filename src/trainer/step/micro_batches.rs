@@ -6,6 +6,7 @@ use splitmask_pipeline::types::Batch;
 use tch::{Device, Tensor};
 
 use super::kept_parts::{KeptParts, lacked_memory};
+use super::memory::{free_memory, kilobytes};
 use super::pass::{Pass, PassOutcome};
 use super::recorded::Recorder;
 use crate::trainer::error::{TrainError, device_panics_caught};
@@ -32,21 +33,6 @@ fn more(batch: usize, now: usize) -> Option<usize> {
 fn fewest_that_fit(batch: usize, image_bytes: f64, room: f64) -> usize {
     let fits = |n: &usize| batch.is_multiple_of(*n) && (batch / *n) as f64 * image_bytes <= room;
     (1..=batch).find(fits).unwrap_or(batch)
-}
-
-/// Value of a line such as `VmRSS:   1234 kB` in bytes.
-fn kilobytes(file: &str, field: &str) -> Option<f64> {
-    let text = fs::read_to_string(file).ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))?;
-    Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
-}
-
-/// Memory that this process may still take: of the machine, or of its control group if that is less.
-fn free_memory() -> Option<f64> {
-    let machine = kilobytes("/proc/meminfo", "MemAvailable")?;
-    let number = |file: &str| fs::read_to_string(file).ok()?.trim().parse::<f64>().ok();
-    let group = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
-    Some(group.map_or(machine, |(most, now)| machine.min(most - now)))
 }
 
 /// Gradients of a batch, in as many micro-batches as it takes.
@@ -249,11 +235,5 @@ mod tests {
         assert_eq!(fewest_that_fit(12, 10.0, 45.0), 3);
         assert_eq!(fewest_that_fit(12, 10.0, 1.0), 12, "one image must fit");
         assert_eq!(fewest_that_fit(7, 10.0, 60.0), 7);
-    }
-
-    #[test]
-    fn this_machine_tells_its_memory() {
-        let (rss, free) = (kilobytes("/proc/self/status", "VmRSS").unwrap(), free_memory().unwrap());
-        assert!(rss > 1e6 && free > 1e6, "{rss} {free}");
     }
 }

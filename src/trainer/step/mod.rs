@@ -2,6 +2,7 @@
 
 mod exchanged;
 mod kept_parts;
+mod memory;
 mod micro_batches;
 mod partners;
 pub(super) mod pass;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use splitmask_pipeline::config::DataConfig;
 use splitmask_pipeline::error::PipelineError;
 use splitmask_pipeline::metrics::PipelineMetrics;
 use splitmask_pipeline::request::SampleRequest;
@@ -18,13 +19,15 @@ use crate::trainer::setup::Setup;
 /// The place cannot be read, or the request does not fit.
 pub(super) fn images(setup: &Setup, request: &Arc<SampleRequest>, batch: usize) -> Result<(String, BatchStream), PipelineError> {
     let spec = &setup.spec;
-    let open = |place: &str| Dataset::open(place, &spec.data, &spec.pipeline, PipelineMetrics::default());
-    let (val, train) = (&spec.data.val, spec.data.first_place());
-    let of_val = if val.is_empty() { None } else { open(val).ok() };
-    let (place, dataset) = match of_val {
-        Some(dataset) => (val.as_str(), dataset),
-        None => (train, open(train)?),
+    let place = match spec.data.val.as_str() {
+        "" => spec.data.first_place(),
+        val => val,
     };
+    let whole = DataConfig {
+        fraction: 1.0,
+        ..spec.data.clone()
+    };
+    let dataset = Dataset::open(place, &whole, &spec.pipeline, PipelineMetrics::default())?;
     let stream = dataset.make(Making {
         order: Order::Sequential,
         request,
