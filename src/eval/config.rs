@@ -13,7 +13,7 @@ pub enum Watched {
     /// k-NN accuracy on `data.val`, which must have labels.
     #[default]
     Knn,
-    /// The objective's loss on `data.val`: centre crops, the same masks each time. Needs no labels.
+    /// The objective's loss on `data.val`: centre crops, or the views that it compares; the same crops and masks each time. Needs the labels that it learns, if any.
     Loss,
     /// Accuracy of the classes that the objective learns, on `data.val`.
     Classify,

@@ -17,11 +17,11 @@ use crate::model::BatchRows;
 use crate::objective::{Better, Panel, StepContext};
 use crate::telemetry::metrics::SideTask;
 
-/// Mean total loss over `data.val`: centre crops, no drop path, classes matched by name where an objective learns them, masks that depend on the sample alone, in batches as large as those of training, for
+/// Mean total loss over `data.val`: centre crops (of an objective that compares several views, views drawn as in training, the same each time), no drop path, classes matched by name where an objective learns them, masks that depend on the sample alone, in batches as large as those of training, for
 /// a loss between images depends on their number. A rest that fills no batch is left out, unless there is nothing else.
 pub static VALIDATION_LOSS: Evaluation = Evaluation {
     name: "loss",
-    doc: "Loss of the objective on data.val, on centre crops and without drop path: needs the labels that the objective learns, if any.",
+    doc: "Loss of the objective on data.val, without drop path, on centre crops, or on the views it compares: needs the labels that it learns, if any.",
     number: EvalNumber {
         name: "val_loss",
         panel: Some(Panel::Losses),

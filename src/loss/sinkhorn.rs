@@ -28,7 +28,7 @@ pub fn sinkhorn_centre(parts: usize, outputs: impl Fn(usize) -> Tensor, temperat
                 moved.logsumexp([0i64].as_slice(), true)
             })
             .collect();
-        // W×parts×K: a message of one row of outputs for each part.
+        // W×parts×K: each rank sends a row of K sums for each of its parts.
         let sums = ranks.gather(&Tensor::cat(&sums, 0))?;
         let of_outputs = sums.flatten(0, 1).logsumexp([0i64].as_slice(), false);
         for (part, row) in of_rows.iter_mut().enumerate() {

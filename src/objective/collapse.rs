@@ -37,7 +37,7 @@ pub struct CollapseRule {
     pub help: &'static str,
     /// What to look at and what to change.
     pub remedy: &'static str,
-    /// Whether an interval is one of them; a number that is missing or not finite makes none.
+    /// Whether an interval is one of them. One that lacks the number, or whose number is not finite, never is.
     pub holds: fn(&Judged<'_>) -> bool,
 }
 

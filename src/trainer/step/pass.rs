@@ -249,7 +249,7 @@ impl<'a> Pass<'a> {
                             Some(partners) => self.partners_of_part(partners, index)?,
                             None => self.partners(batch, index)?,
                         };
-                        // Without any of its own to meet, a part stands for its partners.
+                        // Where no image of the part is mixed there are no partners; the part itself is passed instead, and not looked at.
                         let theirs = theirs.as_ref().unwrap_or(&input);
                         self.autocast(|| mixed.forward_part(&input, theirs, &labels, &ctx))?
                     }

@@ -90,7 +90,7 @@ impl DinoConfig {
             at.batch,
             "at least 2 images with objective.koleo_weight, which keeps each away from its nearest neighbour in the batch",
         );
-        // Numbers of a term that is off are looked at too: they wait for it.
+        // Settings of a term that is off are checked too, because a later reload may turn it on.
         self.hidden(at).check("objective.ibot_mask_", found);
         found.need(
             !self.learns_patches() || at.model.grid() >= 2,
