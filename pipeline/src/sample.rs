@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::augment::{ColourDraw, CropDraw, Painter, RandAugmentDraw, RandAugmenter, Resampler, half_size, label_view, object_view};
-use crate::decode::{Decoder, LabelMap, Limits, MapReading, ObjectReading, Objects, Rect};
+use crate::decode::{Background, Decoder, LabelMap, Limits, MapReading, ObjectReading, Objects, Rect};
 use crate::error::{PipelineError, SampleError};
 use crate::mask;
 use crate::request::{SampleRequest, ViewRequest};
@@ -117,6 +117,19 @@ impl SampleMaker {
             half: vec![],
             draws: vec![],
         })
+    }
+
+    /// The same, that lays transparent pictures over `background`.
+    #[must_use]
+    pub fn over(mut self, background: Background) -> Self {
+        self.decoder = self.decoder.over(background);
+        self
+    }
+
+    /// Whether a pixel of the last picture, as far as it was looked at, is not opaque.
+    #[must_use]
+    pub fn saw_transparency(&self) -> bool {
+        self.decoder.saw_transparency()
     }
 
     /// The same, that reads label maps in another way than by default.

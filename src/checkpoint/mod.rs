@@ -110,7 +110,7 @@ impl CheckpointError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Mismatch { .. } => {
-                Some("geometry is frozen for the life of a run: take another run.dir, or start from the weights with run.init_from".into())
+                Some("a run keeps its network, its classes and its words: put back what was changed, or take another run.dir and start from the weights with run.init_from".into())
             }
             _ => None,
         }
@@ -194,6 +194,9 @@ pub struct Progress {
     /// The best evaluation so far; a checkpoint of an older version has none.
     #[serde(default, rename = "watch")]
     pub patience: Patience,
+    /// Tells apart lists of shards: names, sizes and numbers of samples of those that were read; a checkpoint of an older version has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub shards: String,
     /// Log intervals in a row in which the model learnt nothing, by the name of the rule that says so.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub collapsed: BTreeMap<String, u64>,

@@ -29,6 +29,7 @@ fn snapshot(step: u64) -> Snapshot {
             codebook: "c0de".into(),
             classes: vec![],
             patience: Patience::default(),
+            shards: String::new(),
             collapsed: BTreeMap::new(),
             stability: Stability::default(),
             micro_batches: 0,
@@ -107,14 +108,14 @@ prop_compose! {
         (counters, meter) in (numbers(), numbers()),
         word_counts in proptest::collection::vec(any::<u64>(), 0..9),
         (token_entropy, codebook_perplexity) in (number(), number()),
-        (codebook, classes) in (".{0,9}", proptest::collection::vec(".{0,5}", 0..3)),
+        (codebook, shards, classes) in (".{0,9}", ".{0,9}", proptest::collection::vec(".{0,5}", 0..3)),
         collapsed in proptest::collection::btree_map("[a-z]{1,5}", any::<u64>(), 0..3),
         (loss, best, since) in (any::<bool>(), proptest::option::of((number(), any::<u64>())), any::<u32>()),
         stability in stability(),
     ) -> Progress {
         let watched = if loss { Watched::Loss } else { Watched::Knn };
         let patience = Patience { watched, best, since };
-        Progress { step, cursor, cursors: vec![], counters, meter, word_counts, token_entropy, codebook_perplexity, codebook, classes, patience, collapsed, stability, micro_batches }
+        Progress { step, cursor, cursors: vec![], counters, meter, word_counts, token_entropy, codebook_perplexity, codebook, classes, shards, patience, collapsed, stability, micro_batches }
     }
 }
 

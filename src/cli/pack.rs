@@ -135,7 +135,7 @@ fn encoding(text: &str) -> Result<Encoding, String> {
     }
 }
 
-fn colour(text: &str) -> Result<[u8; 3], String> {
+pub(super) fn colour(text: &str) -> Result<[u8; 3], String> {
     let hex = |digits: &str| {
         let value = u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 6)?;
         let [_, colour @ ..] = value.to_be_bytes();

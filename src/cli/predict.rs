@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::eval::{checkpoint_folder, config_of, need_classes, take_averages};
+use super::pack::colour;
 use crate::exit::CliError;
 use crate::objective::ClassesOf;
 
@@ -52,6 +53,9 @@ pub(crate) struct PredictArgs {
     /// File in COCO's form by whose numbers results.json calls images and classes (of a run that learnt to find objects); default: from 1, in order.
     #[arg(long, value_name = "FILE", requires = "out")]
     coco: Option<PathBuf>,
+    /// Lay transparent images over this colour: white, black or #rrggbb, as the training images were when they were packed. Without it the colours beneath show.
+    #[arg(long, value_name = "COLOUR", value_parser = colour)]
+    background: Option<[u8; 3]>,
     /// See images by windows of the model's size (of a run that learnt classes of pixels); default: eval.slide of the run.
     #[arg(long)]
     slide: bool,
@@ -83,12 +87,14 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
         return Err(CliError::usage("--slide: of a run that learnt classes of pixels", None));
     }
     let (images, out, top, json) = (args.images.as_slice(), args.out.as_deref(), args.top, args.json);
+    let background = args.background;
     match of {
         Some(ClassesOf::Pixels) => {
             let slide = args.slide;
             let asked = maps::Asked {
                 images,
                 out,
+                background,
                 slide,
                 top,
                 json,
@@ -100,12 +106,22 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), CliError> {
             let asked = objects::Asked {
                 images,
                 out,
+                background,
                 coco,
                 top,
                 json,
             };
             objects::run(&asked, &folder, &config)
         }
-        None | Some(ClassesOf::Images) => classes::run(&classes::Asked { images, out, top, json }, &folder, &config),
+        None | Some(ClassesOf::Images) => {
+            let asked = classes::Asked {
+                images,
+                out,
+                background,
+                top,
+                json,
+            };
+            classes::run(&asked, &folder, &config)
+        }
     }
 }

@@ -116,8 +116,11 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
         median("images_per_second")
     );
     say!("data wait      {:.1} % of the time", 100.0 * wait);
+    say!("numbers        means of the last log interval");
     let scope = config.scope();
-    for number in kind.numbers.iter().filter(|n| n.panel().is_some()) {
+    // What is a baseline of another number stands in that one's line.
+    let is_baseline = |n: &Number| kind.numbers.iter().any(|of| of.baseline.is_some_and(|b| b.number == n.name));
+    for number in kind.numbers.iter().filter(|n| n.panel().is_some() || !is_baseline(n)) {
         let Some(value) = last[number.name].as_f64() else { continue };
         let mut line = format!("{:<14} {value:.3}{}", number.title(), number.unit_behind());
         let measured = number.baseline.and_then(|b| Some((b.who, last[b.number].as_f64()?, b.number)));

@@ -46,9 +46,12 @@ impl Source {
     /// A file with the process's environment.
     #[must_use]
     pub fn of_process(file: PathBuf, sets: Vec<String>) -> Self {
-        let environment = std::env::vars()
-            .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) && name.contains("__"))
-            .collect();
+        let (environment, others) = std::env::vars()
+            .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX))
+            .partition::<Vec<_>, _>(|(name, _)| name.contains("__"));
+        for (name, key) in others.iter().filter_map(|(name, _)| Some((name, meant(name)?))) {
+            tracing::warn!("{name} sets nothing: for {key}, table and key are joined by two underscores");
+        }
         Self { file, environment, sets }
     }
 
@@ -57,10 +60,10 @@ impl Source {
     /// # Errors
     /// Everything that was found wrong, each with its place.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        let whole = |message: String, hint: Option<String>| {
+        let whole = |line: usize, message: String, hint: Option<String>| {
             let place = Place::File {
                 file: self.file.clone(),
-                line: 1,
+                line,
                 column: 1,
             };
             ConfigError {
@@ -75,11 +78,15 @@ impl Source {
         };
         let bytes = file::read(&self.file).map_err(|e| {
             whole(
+                1,
                 format!("cannot be read: {e}"),
                 Some("--config takes the path of a TOML file".into()),
             )
         })?;
-        let text = std::str::from_utf8(&bytes).map_err(|e| whole(format!("is not UTF-8 text: {e}"), None))?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| {
+            let line = bytes[..e.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+            whole(line, format!("is not UTF-8 text: {e}"), None)
+        })?;
         self.load_as(text)
     }
 
@@ -245,6 +252,19 @@ impl Source {
             }
         }
     }
+}
+
+/// The key that an environment variable without two underscores was probably meant to set: one of a table that its name begins with.
+fn meant(name: &str) -> Option<String> {
+    let rest = name.strip_prefix(ENVIRONMENT_PREFIX)?.to_lowercase();
+    let tables = tree::every_default();
+    let keys = tables.iter().flat_map(|(_, flat)| flat.keys());
+    let (table, key) = rest.split_once('_')?;
+    let known = keys.clone().any(|known| known.split('.').next() == Some(table));
+    keys.clone()
+        .find(|known| known.replace('.', "_") == rest)
+        .cloned()
+        .or_else(|| known.then(|| format!("{table}.{key}")))
 }
 
 /// Text of an environment variable or `--set` as a value: TOML, or for keys that are strings also bare text.

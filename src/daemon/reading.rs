@@ -104,8 +104,12 @@ fn compare(mut settings: Settings, in_force: &Settings, world: usize) -> Result<
     let class = strongest(&changes);
     if class == Some(Class::Frozen) {
         let refused = frozen(&changes);
+        let places = refused.iter().filter_map(|change| settings.places.get(&change.path));
+        let places: Vec<String> = places.map(ToString::to_string).collect();
         let error = format!(
-            "a run cannot change {}; the old config goes on. Start a new run for it: another run.dir, and run.init_from to keep the weights",
+            "{}{}a run cannot change {}; the old config goes on. Start a new run for it: another run.dir, and run.init_from to keep the weights",
+            places.join(", "),
+            if places.is_empty() { "" } else { ": " },
             listed(&refused)
         );
         return Err(Refusal {

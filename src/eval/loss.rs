@@ -73,7 +73,9 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
     // Images, pixels or objects by the number of their class in the set, where no learnt class goes with it.
     let mut unknown = BTreeMap::<usize, u64>::new();
     let (mut sum, mut batches, mut images, mut warning) = (0.0, 0usize, 0usize, None);
-    let (mut labelled, mut left) = (0, String::new());
+    // Where classes of images are learnt, a batch's loss is a mean over those with such a class, and as much as they are it counts.
+    let by_label = marks.is_some() && learns.map.is_none() && learns.objects.is_none();
+    let (mut weight, mut unlabelled, mut left) = (0usize, 0usize, String::new());
     while batches < most {
         let Some(mut batch) = set.next(go_on)? else { break };
         if batch.len < size {
@@ -96,8 +98,8 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
             };
             match (&learns.map, &learns.objects) {
                 (None, None) => {
+                    unlabelled += batch.labels.iter().filter(|label| **label < 0).count();
                     batch.labels.iter_mut().for_each(|label| *label = learnt(*label));
-                    labelled += batch.labels.iter().filter(|label| **label >= 0).count();
                 }
                 (Some(_), _) => {
                     let mut pixel = |class: i16| i16::try_from(learnt(class.into())).unwrap_or(UNLABELLED);
@@ -110,7 +112,14 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
                 }
             }
         }
-        sum += batch_loss(subject, &batch)?;
+        let counts = match by_label {
+            true => batch.labels.iter().filter(|label| **label >= 0).count(),
+            false => 1,
+        };
+        if counts > 0 {
+            sum += batch_loss(subject, &batch)? * counts as f64;
+        }
+        weight += counts;
         batches += 1;
         images += batch.len;
         set.recycle(batch);
@@ -121,14 +130,22 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
     if batches == 0 {
         return Err(EvalError::Empty { place: set.place });
     }
-    if classes.is_some() && learns.map.is_none() && learns.objects.is_none() && labelled == 0 {
-        return Err(EvalError::NoLabels { place: set.place });
+    if weight == 0 {
+        let unlearnt = unknown.values().sum::<u64>() as usize;
+        let outputs = subject.training.classes.map_or(0, <[String]>::len);
+        return Err(match marks.filter(|_| unlearnt > 0) {
+            Some(marks) => marks.none_learnt(unlearnt, unknown.into_keys(), outputs, "no class"),
+            None => EvalError::NoLabels { place: set.place },
+        });
+    }
+    if unlabelled > 0 {
+        left.push_str(&format!("; {unlabelled} of them have no label and do not count"));
     }
     let asked = subject.eval.max_queries;
     if asked > 0 && batches == most && images != asked as usize {
-        left = format!("; eval.max_queries = {asked} in whole batches");
+        left.push_str(&format!("; eval.max_queries = {asked} in whole batches"));
     }
-    let value = sum / batches as f64;
+    let value = sum / weight as f64;
     Ok(Score {
         value,
         line: format!("validation loss {value:.4} ({images} images{left})"),

@@ -140,7 +140,14 @@ impl Card {
                 },
             ),
             ("began with", self.start()),
-            ("steps", format!("{} of batch {}", self.step, self.batch)),
+            (
+                "steps",
+                if self.step * u64::from(self.batch) == self.images {
+                    format!("{} of batch {}", self.step, self.batch)
+                } else {
+                    format!("{}, the last of batch {}", self.step, self.batch)
+                },
+            ),
             ("images seen", self.images.to_string()),
             ("seed", self.seed.to_string()),
             ("weights", format!("{weights}, {}", dtype.torch())),

@@ -27,7 +27,7 @@ pub fn image_of_patches(pixels: &Tensor, patch: i64) -> Tensor {
 }
 
 /// Mean and deviation of the pixels of each patch, …×1 each: what normalised targets are made with and predictions are drawn with. The variance is the
-/// unbiased one plus 1e-6, as in MAE's code, so a patch of one colour becomes zeros.
+/// unbiased one plus 1e-6, as in MAE's code, so a patch whose three channels have one value throughout becomes zeros.
 pub fn patch_scale(pixels: &Tensor) -> (Tensor, Tensor) {
     let (var, mean) = pixels.var_mean_dim([-1i64].as_slice(), true, true);
     (mean, (var + EPSILON).sqrt())

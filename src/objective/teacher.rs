@@ -8,8 +8,11 @@ use tch::{Kind, Tensor};
 
 use super::ObjectiveError;
 
-/// What is odd about a teacher's momentum that falls over a training.
-pub(super) fn falling(momentum: f64, end: f64) -> Option<String> {
+/// What is odd about the momentum of a teacher over a training: it falls, or is 1 from the start.
+pub(super) fn odd_momentum(momentum: f64, end: f64) -> Option<String> {
+    if momentum == 1.0 && end == 1.0 {
+        return Some("objective.momentum = 1: the teacher stays as it was drawn; 0.99 to 0.999 let it follow the student".into());
+    }
     (end < momentum).then(|| {
         format!("objective.momentum_end = {end} is below objective.momentum = {momentum}: a teacher is meant to become steadier, not quicker, towards the end")
     })

@@ -14,7 +14,7 @@ settings! {
         Live warmup_steps: u64 = 6250,
         /// Steps of the schedule; training ends there.
         Live total_steps: u64 = 187_500,
-        /// Passes over the data at most: cuts total_steps and warmup_steps to it in proportion; 0 = no bound.
+        /// Passes over the data at most, counted as if every step had the batch of now: cuts total_steps and warmup_steps to it in proportion; of several data.sources, passes over the one that is through first; 0 = no bound.
         Live max_epochs: u32 = 0,
         /// Decoupled weight decay of matrices.
         Live weight_decay: f64 = 0.05,

@@ -174,6 +174,13 @@ pub(super) fn assemble(
     if let Some(peers) = &setup.peers {
         peers.agree("the list of shards", feed.shards())?;
     }
+    if first && !state.shards.is_empty() && state.shards != feed.shards() {
+        tracing::warn!(
+            step = state.step,
+            "the shards are others than the checkpoint was trained on (their names, sizes or numbers of samples): training goes on at the same place in the new list"
+        );
+    }
+    feed.shards().clone_into(&mut state.shards);
     let epochs = fit_schedule(&mut setup.spec, feed.samples())?;
     let spec = &setup.spec;
     let mut tensorboard = None;

@@ -194,6 +194,19 @@ impl Status {
     }
 }
 
+/// A rule of the objective by which the run has learnt nothing for so long that it is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Collapsed {
+    /// Name of the rule, the label of `splitmask_train_collapsed_intervals`.
+    pub rule: &'static str,
+    /// Log intervals in a row.
+    pub intervals: u64,
+    /// What it says.
+    pub help: &'static str,
+    /// What to look at and what to change.
+    pub remedy: &'static str,
+}
+
 /// Snapshot for `/api/v1/status`, the status page and the progress line. Written by the trainer, read by anyone.
 #[derive(Debug, Clone, Serialize, Default)]
 pub struct Status {
@@ -231,6 +244,8 @@ pub struct Status {
     pub overfitting: bool,
     /// The latest failures of evaluations, pictures and the like, oldest first.
     pub side_failures: Vec<SideFailure>,
+    /// Rules of collapse that have held for long, with what to do about them.
+    pub collapsed: Vec<Collapsed>,
     /// Lines of `metrics.jsonl` that wait for room on the disk.
     pub unwritten_lines: usize,
     /// Samples dropped by reason.

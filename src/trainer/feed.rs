@@ -128,10 +128,10 @@ impl Feed {
     /// As [`Feed::open`].
     pub(super) fn try_opening(supply: &Supply, spec: &TrainerSpec) -> Result<Option<u64>, PipelineError> {
         match supply {
-            Supply::Bucket => Ok(samples_of(
-                &Dataset::open_training(&spec.data, &spec.pipeline, &PipelineMetrics::default())?,
-                spec,
-            )),
+            Supply::Bucket => {
+                let dataset = Dataset::open_training(&spec.data, &spec.pipeline, &PipelineMetrics::default())?;
+                Ok(dataset.samples_of_a_pass(spec.data.fraction))
+            }
             Supply::Prepared(_) => Ok(None),
         }
     }
@@ -158,7 +158,7 @@ impl Feed {
             seed: spec.seed,
             tokenizer,
         })?;
-        Ok((stream, samples_of(&dataset, spec), dataset.digest()))
+        Ok((stream, dataset.samples_of_a_pass(spec.data.fraction), dataset.digest()))
     }
 
     /// The staged batch; or waits for one, but not longer than `patience`, so that commands are heard while the bucket is slow.
@@ -250,21 +250,11 @@ impl Feed {
         self.stream.queue_level().0
     }
 
-    /// Samples of one epoch (about, with `data.fraction` < 1); none if the place has no manifest.
+    /// Samples of one epoch, as [`Dataset::samples_of_a_pass`] tells them.
     #[must_use]
     pub(super) fn samples(&self) -> Option<u64> {
         self.samples
     }
-}
-
-/// Samples of an epoch.
-fn samples_of(dataset: &Dataset, spec: &TrainerSpec) -> Option<u64> {
-    dataset.manifest().map(|m| {
-        let share = (m.samples() as f64 * spec.data.fraction).round() as u64;
-        // `data.fraction` keeps an image of each class, and one in any case.
-        let classes = m.label_counts.iter().filter(|images| **images > 0).count() as u64;
-        share.max(classes).max(1).min(m.samples())
-    })
 }
 
 /// Opens `data.val` once, so that a wrong place is told before the run begins and not at its first evaluation. A place that is merely away is

@@ -82,6 +82,14 @@ impl MetricsLog {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
                 self.tell_of_damage(&text);
+                let later = |line: &&str| serde_json::from_str::<Value>(line).is_ok_and(|v| v["step"].as_u64().is_some_and(|s| s > step));
+                let later = text.lines().filter(later).count();
+                if later > 0 {
+                    tracing::info!(
+                        step,
+                        "{later} lines of metrics.jsonl are of later steps and go: these steps are made again"
+                    );
+                }
                 let kept: String = text.lines().filter(|line| belongs(line)).flat_map(|line| [line, "\n"]).collect();
                 if kept.as_bytes() != bytes {
                     self.lines.replace(kept.clone());

@@ -51,6 +51,8 @@ pub(super) struct RunState {
     pub(super) usage: WordUsage,
     /// The best evaluation, and how many came after it.
     pub(super) patience: Patience,
+    /// Tells apart lists of shards: that of the data which is read.
+    pub(super) shards: String,
     /// Log intervals in a row for which a rule of collapse held, by its name.
     pub(super) collapsed: BTreeMap<String, u64>,
     /// Losses and norms of the latest steps, and the rollbacks so far.
@@ -83,6 +85,7 @@ impl RunState {
             meter: Meter::default(),
             usage: WordUsage::new(words.len()),
             patience: Patience::default(),
+            shards: String::new(),
             collapsed: BTreeMap::new(),
             ladder: Ladder::default(),
             micro_batches: spec.train.accumulate as usize,
@@ -107,6 +110,7 @@ impl RunState {
         self.meter = Meter::restore(&p.meter);
         self.usage = WordUsage::restore(p.word_counts, p.token_entropy, p.codebook_perplexity);
         self.patience = p.patience;
+        self.shards = p.shards;
         self.collapsed = p.collapsed;
         self.ladder = Ladder::restore(p.stability);
         // A number that was found once stays, so that a resumed run computes alike; one that the config names is taken anew.
@@ -178,6 +182,7 @@ impl RunState {
             codebook: words.id(),
             classes: spec.labels.names.clone(),
             patience: self.patience,
+            shards: self.shards.clone(),
             collapsed: self.collapsed.clone(),
             stability: self.ladder.save(),
             // Only where it is not the config's own.

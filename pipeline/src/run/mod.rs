@@ -156,6 +156,27 @@ impl Dataset {
         all
     }
 
+    /// Samples until each has been read once, with `fraction` of them chosen: those of the manifest. Of a mixture, until its first source is through, for a
+    /// source is drawn by its share, however many samples it has. None where a manifest does not tell.
+    #[must_use]
+    pub fn samples_of_a_pass(&self, fraction: f64) -> Option<u64> {
+        let chosen = |manifest: &Manifest| {
+            let share = (manifest.samples() as f64 * fraction).round() as u64;
+            // `data.fraction` keeps an image of each class, and one in any case.
+            let classes = manifest.label_counts.iter().filter(|images| **images > 0).count() as u64;
+            share.max(classes).max(1).min(manifest.samples())
+        };
+        if self.mixture.len() < 2 {
+            return self.manifest().map(chosen);
+        }
+        let weights: f64 = self.mixture.iter().map(|source| source.weight).sum();
+        let passes = self.mixture.iter().map(|source| {
+            let samples = chosen(source.bucket.manifest.as_ref()?);
+            Some((samples as f64 * weights / source.weight).round() as u64)
+        });
+        passes.collect::<Option<Vec<u64>>>()?.into_iter().min()
+    }
+
     /// Hex SHA-256 over the shards of all sources in their unshuffled order: their names without the folders above them, and their sizes and
     /// numbers of samples where known.
     /// Two processes with the same one read the same samples in the same order, as far as a list can tell.

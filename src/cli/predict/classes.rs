@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use splitmask_pipeline::batch::{BatchPool, Batcher};
 use splitmask_pipeline::cursor::Cursor;
-use splitmask_pipeline::decode::Limits;
+use splitmask_pipeline::decode::{Background, Limits};
 use splitmask_pipeline::request::{IMAGE, SampleRequest, ViewRequest};
 use splitmask_pipeline::sample::{SampleMaker, ViewMode};
 use splitmask_pipeline::types::{Batch, RawSample, Sample, SampleId};
@@ -48,6 +48,8 @@ pub(super) struct Asked<'a> {
     pub(super) images: &'a [PathBuf],
     /// Folder for sheets.
     pub(super) out: Option<&'a Path>,
+    /// What shows where images are transparent.
+    pub(super) background: Background,
     /// Classes that are told of each image.
     pub(super) top: usize,
     /// Whether the answer is JSON.
@@ -61,10 +63,12 @@ struct Eye {
     sample: Sample,
     /// Bytes of a file at most.
     largest: u64,
+    /// Images with transparency so far.
+    transparent: usize,
 }
 
 impl Eye {
-    fn new(config: &Config) -> Result<Self, CliError> {
+    fn new(config: &Config, background: Background) -> Result<Self, CliError> {
         let request = Arc::new(SampleRequest::of_views(vec![ViewRequest::new(IMAGE, config.model.image)]));
         let mode = ViewMode::Eval {
             crop_ratio: config.eval.crop_ratio as f32,
@@ -75,10 +79,11 @@ impl Eye {
             ..Limits::default()
         };
         Ok(Self {
-            maker: SampleMaker::new(Arc::clone(&request), mode, config.run.seed, limits, None)?,
+            maker: SampleMaker::new(Arc::clone(&request), mode, config.run.seed, limits, None)?.over(background),
             batcher: Batcher::new(request, BATCH, BatchPool::default()),
             sample: Sample::default(),
             largest: config.data.max_member_bytes,
+            transparent: 0,
         })
     }
 
@@ -102,6 +107,7 @@ impl Eye {
         };
         let seen = self.maker.make(&raw, &mut self.sample).map_err(|e| e.to_string())?;
         files::warn_if_truncated(file, seen.truncated);
+        self.transparent += usize::from(self.maker.saw_transparency());
         self.batcher.push(&self.sample, id, Cursor::default())
     }
 }
@@ -160,7 +166,7 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
     if network.classes.is_empty() {
         warn("the run was trained on shards without manifest.json, so its classes have numbers and no names");
     }
-    let mut eye = Eye::new(config)?;
+    let mut eye = Eye::new(config, args.background)?;
     let (mut seen, mut answers) = (Vec::new(), Vec::new());
     let mut ask = |batch: &Batch, seen: &mut Vec<String>| -> Result<(), CliError> {
         let found = guesses(&network, config, batch, args.top)?;
@@ -202,6 +208,7 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
         }
         unreadable.iter().for_each(|bad| warn(&format!("{}: {}", bad.file, bad.reason)));
     }
+    files::tell_transparent(eye.transparent, args.background);
     refuse_unreadable(unreadable.len(), named, args.json)
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use splitmask_pipeline::decode::EXTENSIONS;
+use splitmask_pipeline::decode::{Background, EXTENSIONS};
 use splitmask_pipeline::name::shown;
 use walkdir::WalkDir;
 
@@ -73,6 +73,15 @@ pub(super) fn warn_if_truncated(file: &Path, truncated: bool) {
         warn(&format!(
             "{}: the file ends early; what is there of the image was looked at",
             readable(file)
+        ));
+    }
+}
+
+/// Tells how many images are transparent, where nobody said what they lie on.
+pub(super) fn tell_transparent(images: usize, background: Background) {
+    if images > 0 && background.is_none() {
+        warn(&format!(
+            "{images} images are transparent, and the colours beneath show: where training images were packed with --background, give the same here (--background white)"
         ));
     }
 }

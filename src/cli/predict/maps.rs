@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use splitmask_pipeline::decode::{Decoder, LabelMap, Limits};
+use splitmask_pipeline::decode::{Background, Decoder, LabelMap, Limits};
 use splitmask_pipeline::file;
 use splitmask_pipeline::types::Image;
 
@@ -63,6 +63,8 @@ pub(super) struct Asked<'a> {
     pub(super) images: &'a [PathBuf],
     /// Folder for the maps.
     pub(super) out: Option<&'a Path>,
+    /// What shows where images are transparent.
+    pub(super) background: Background,
     /// Whether to see images by windows, also where the run does not.
     pub(super) slide: bool,
     /// Classes that are told of each image.
@@ -91,7 +93,7 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
         max_bytes: config.data.max_member_bytes,
         ..Limits::default()
     };
-    let mut decoder = Decoder::new(limits);
+    let mut decoder = Decoder::new(limits).over(args.background);
     let normalise = config.train.normalise();
     let mut seer = Seer::new(
         network.objective.as_ref(),
@@ -101,11 +103,15 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
         Windows::of(&eval),
     );
     let (mut answers, mut taken) = (vec![], HashSet::new());
+    let mut transparent = 0;
     let _guard = tch::no_grad_guard();
     for file in &files {
         let mut picture = Image::default();
         match opened(file, &mut decoder, config.data.max_member_bytes, &mut picture) {
-            Ok(truncated) => files::warn_if_truncated(file, truncated),
+            Ok(truncated) => {
+                files::warn_if_truncated(file, truncated);
+                transparent += usize::from(decoder.saw_transparency());
+            }
             Err(reason) => {
                 let file = readable(file);
                 unreadable.push(Unreadable { file, reason });
@@ -133,6 +139,7 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
         }
         unreadable.iter().for_each(|bad| warn(&format!("{}: {}", bad.file, bad.reason)));
     }
+    files::tell_transparent(transparent, args.background);
     refuse_unreadable(unreadable.len(), named, args.json)
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 use splitmask_pipeline::coco::RunLength;
-use splitmask_pipeline::decode::{Decoder, Limits};
+use splitmask_pipeline::decode::{Background, Decoder, Limits};
 use splitmask_pipeline::file;
 use splitmask_pipeline::types::Image;
 
@@ -59,6 +59,8 @@ pub(super) struct Asked<'a> {
     pub(super) images: &'a [PathBuf],
     /// Folder for results and drawings.
     pub(super) out: Option<&'a Path>,
+    /// What shows where images are transparent.
+    pub(super) background: Background,
     /// A file in COCO's form by whose numbers images and classes are called in the results.
     pub(super) coco: Option<&'a Path>,
     /// Objects that are told of each image.
@@ -85,15 +87,20 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
         max_pixels: config.data.max_pixels,
         max_bytes: config.data.max_member_bytes,
         ..Limits::default()
-    });
+    })
+    .over(args.background);
     let normalise = config.train.normalise();
     let mut finder = Finder::new(network.objective.as_ref(), network.device, normalise, config.model.image);
     let (mut answers, mut rows, mut taken, mut nameless) = (vec![], vec![], HashSet::new(), vec![]);
+    let mut transparent = 0;
     let _guard = tch::no_grad_guard();
     for (file, number) in files.iter().zip(1u64..) {
         let mut picture = Image::default();
         match opened(file, &mut decoder, config.data.max_member_bytes, &mut picture) {
-            Ok(truncated) => files::warn_if_truncated(file, truncated),
+            Ok(truncated) => {
+                files::warn_if_truncated(file, truncated);
+                transparent += usize::from(decoder.saw_transparency());
+            }
             Err(reason) => {
                 let file = readable(file);
                 unreadable.push(Unreadable { file, reason });
@@ -155,6 +162,7 @@ pub(super) fn run(args: &Asked<'_>, folder: &Path, config: &Config) -> Result<()
         }
         unreadable.iter().for_each(|bad| warn(&format!("{}: {}", bad.file, bad.reason)));
     }
+    files::tell_transparent(transparent, args.background);
     refuse_unreadable(unreadable.len(), named, args.json)
 }
 

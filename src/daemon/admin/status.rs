@@ -50,6 +50,7 @@ pub(super) async fn status(State(shared): Seen) -> Json<Value> {
         "best": status.best.as_ref().map(|(measure, value, step)| json!({ "measure": measure, "value": value, "step": step })),
         "overfitting": status.overfitting,
         "mirror": *lock(&shown.mirror),
+        "collapsed": status.collapsed,
         "side_failures": status.side_failures,
         "unwritten_lines": status.unwritten_lines,
         "faults": status.sample_errors.iter().cloned().collect::<BTreeMap<_, _>>(),

@@ -180,15 +180,27 @@ impl<T: Train> Supervisor<T> {
         }
     }
 
-    /// The error behind the place of the changed key that it begins with.
+    /// The error behind the place of the changed key that it begins with, or whose value it begins with, as one of an address does.
     fn placed(&self, error: String) -> String {
         let new = self.pending.as_ref().and_then(|pending| pending.new.as_ref());
         let named = new.and_then(|new| {
-            let change = new.changes.iter().find(|change| error.starts_with(&format!("{} =", change.path)))?;
-            new.settings.places.get(&change.path)
+            let by_key = |change: &&Change| error.starts_with(&format!("{} =", change.path));
+            let by_value = |change: &&Change| {
+                let value = change.new.trim_matches('"');
+                !value.is_empty() && error.starts_with(&format!("{value}: "))
+            };
+            let (change, key) = match new.changes.iter().find(by_key) {
+                Some(change) => (change, String::new()),
+                None => new
+                    .changes
+                    .iter()
+                    .find(by_value)
+                    .map(|change| (change, format!("{}: ", change.path)))?,
+            };
+            Some(format!("{}: {key}", new.settings.places.get(&change.path)?))
         });
         match named {
-            Some(place) => format!("{place}: {error}"),
+            Some(place) => place + &error,
             None => error,
         }
     }

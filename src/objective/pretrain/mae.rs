@@ -29,12 +29,12 @@ pub static KIND: Kind = Kind {
             better: Better::Lower,
             baseline: Some(Baseline {
                 number: "zero_prediction",
-                who: "a model that predicts each patch's mean colour (with `norm_pixels`) or the set's",
+                who: "a model that predicts each patch's mean, one grey for its three channels (with `norm_pixels`), or the set's mean colour",
             }),
         },
         Number {
             name: "zero_prediction",
-            help: "Reconstruction loss of a prediction of 0: near 1 with `norm_pixels`, less by the share of patches that have one colour.",
+            help: "Reconstruction loss of a prediction of 0: near 1 with `norm_pixels`, less by the share of patches whose three channels have one value throughout.",
             role: Role::Measure,
             unit: Unit::Plain,
             better: Better::Neither,
@@ -44,10 +44,13 @@ pub static KIND: Kind = Kind {
     collapse: &[CollapseRule {
         name: "reconstruction_of_zeros",
         help: "the reconstruction loss is above 98 % of that of a prediction of 0: nothing is predicted from the patches that are seen",
-        remedy: "lower `optim.lr`, lengthen `optim.warmup_steps`; images of noise or of one colour do it too",
+        remedy: "lower `optim.lr`, lengthen `optim.warmup_steps`; images of noise do it too",
         holds: |at| at.is_a_guess("reconstruction", "zero_prediction"),
     }],
-    sheets: &[("reconstruction", "image · seen · reconstruction")],
+    sheets: &[(
+        "reconstruction",
+        "image · seen · reconstruction (with `norm_pixels`, hidden patches have the image's own mean and contrast)",
+    )],
     variants: || {
         let with = |mask| -> Box<dyn Plan> {
             Box::new(MaeConfig {

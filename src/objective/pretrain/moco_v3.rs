@@ -8,7 +8,7 @@ use toml::Table;
 
 use crate::head::ProjectionConfig;
 use crate::model::{Positions, encoder_flops};
-use crate::objective::teacher::falling;
+use crate::objective::teacher::odd_momentum;
 use crate::objective::two_views::{self, CONTRAST, CONTRAST_ACCURACY, CONTRAST_AT_CHANCE, PROJECTION_RANK, PROJECTIONS_ON_A_LINE};
 use crate::objective::two_views::{Pool, VIEW_KEYS, colours};
 use crate::objective::{Kind, Objective, Plan, Scope, read, table};
@@ -109,7 +109,7 @@ impl Plan for MocoV3Config {
                 "model.heads = {heads}: the ViT-S of MoCo v3 has {SMALL_HEADS} heads, and its published numbers are of that one"
             ));
         }
-        odd.extend(falling(self.momentum, self.momentum_end));
+        odd.extend(odd_momentum(self.momentum, self.momentum_end));
         odd
     }
 

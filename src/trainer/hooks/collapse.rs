@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Boundary;
 use crate::objective::Judged;
 use crate::telemetry::metrics::TrainMetrics;
+use crate::trainer::control::Collapsed;
 
 /// Log intervals in a row that are told as a collapse; the alert ObjectiveCollapse has the same number.
 const INTERVALS: u64 = 20;
@@ -20,8 +21,15 @@ fn count(rows: &mut BTreeMap<String, u64>, rule: &str, bad: bool) -> bool {
     *row == INTERVALS
 }
 
-/// Judges a log interval by the means of its numbers, and goes on with the rows of bad ones before it. The warm-up is left out: models begin collapsed.
-pub(super) fn watch(means: &BTreeMap<String, f64>, rows: &mut BTreeMap<String, u64>, at: &Boundary<'_>, m: &TrainMetrics) {
+/// Judges a log interval by the means of its numbers, and goes on with the rows of bad ones before it; answers the rows that are long enough to be told. The
+/// warm-up is left out: models begin collapsed.
+pub(super) fn watch(
+    means: &BTreeMap<String, f64>,
+    rows: &mut BTreeMap<String, u64>,
+    at: &Boundary<'_>,
+    m: &TrainMetrics,
+) -> Vec<Collapsed> {
+    let mut told = Vec::new();
     let spec = &at.setup.spec;
     let scope = spec.scope(at.setup.words.len());
     let chance = |number: &str| spec.objective.chance(number, &scope);
@@ -29,17 +37,26 @@ pub(super) fn watch(means: &BTreeMap<String, f64>, rows: &mut BTreeMap<String, u
     let warm = at.step > spec.optim.warmup_steps;
     for rule in spec.objective.kind().collapse {
         let collapsed = count(rows, rule.name, warm && (rule.holds)(&judged));
-        let row = rows.get(rule.name).copied().unwrap_or(0);
-        m.objective.collapsed(rule.name).set(row as f64);
+        let intervals = rows.get(rule.name).copied().unwrap_or(0);
+        m.objective.collapsed(rule.name).set(intervals as f64);
+        let (help, remedy) = (rule.help, rule.remedy);
         if collapsed {
-            let (help, remedy) = (rule.help, rule.remedy);
             tracing::warn!(
                 step = at.step,
                 rule = rule.name,
                 "for {INTERVALS} log intervals, {help}; look for {remedy}"
             );
         }
+        if intervals >= INTERVALS {
+            told.push(Collapsed {
+                rule: rule.name,
+                intervals,
+                help,
+                remedy,
+            });
+        }
     }
+    told
 }
 
 #[cfg(test)]

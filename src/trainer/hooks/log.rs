@@ -165,7 +165,7 @@ impl Hook for Log {
         m.objective.set(numbers, &means);
         m.token_entropy.set(mean_or_0(&means, "token_entropy"));
         m.codebook_perplexity.set(mean_or_0(&means, "codebook_perplexity"));
-        collapse::watch(&means, &mut state.collapsed, at, m);
+        let collapsed = collapse::watch(&means, &mut state.collapsed, at, m);
         m.grad_norm.set(mean_or_0(&means, "grad_norm"));
         m.learning_rate.set(lr);
         m.weight_decay.set(wd);
@@ -186,7 +186,8 @@ impl Hook for Log {
         let losses: Vec<(String, f64)> = losses.collect();
         let mut words: String = losses.iter().map(|(k, v)| format!("{k} {v:.3} ")).collect();
         if has_words {
-            words.push_str(&format!("(entropy {entropy:.3}) "));
+            // A mean over words of one kind alone is −0.
+            words.push_str(&format!("(entropy {:.3}) ", entropy + 0.0));
         }
         if at.setup.first() {
             tracing::info!(
@@ -207,6 +208,7 @@ impl Hook for Log {
         board.chance.retain(|(of, _)| !numbers.iter().any(|n| n.name == of));
         board.chance.extend(numbers.iter().filter_map(|n| guessing(n.name)));
         board.losses = losses;
+        board.collapsed = collapsed;
         board.unwritten_lines = out.metrics_log.waiting();
         Ok(Flow::GoOn)
     }

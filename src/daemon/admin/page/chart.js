@@ -1,7 +1,7 @@
 // One chart: curves over steps, with marks of events, lines of reference, and a cursor by mouse, finger or arrow keys.
 
 import { el, put, svg } from "./dom.js";
-import { integer, number } from "./format.js";
+import { apart, integer, number } from "./format.js";
 import { logTicks, scale, ticks } from "./scale.js";
 
 const HEIGHT = 230, LEFT = 52, RIGHT = 10, TOP = 16, BOTTOM = 24;
@@ -62,8 +62,9 @@ export class Chart {
     this.x = scale(from, to, LEFT, width - RIGHT);
     this.y = scale(low, high, HEIGHT - BOTTOM, TOP, logarithmic);
     const y = logarithmic ? logTicks(low, high) : ticks(low, high, 4), x = ticks(from, to, Math.max(2, width / 110)).filter(Number.isInteger);
+    const labels = apart(y);
     const grid = svg("g", { class: "axis" },
-      ...y.flatMap(v => [svg("line", { x1: LEFT, x2: width - RIGHT, y1: this.y(v), y2: this.y(v) }), svg("text", { x: LEFT - 6, y: this.y(v) + 4, "text-anchor": "end" }, number(v))]),
+      ...y.flatMap((v, i) => [svg("line", { x1: LEFT, x2: width - RIGHT, y1: this.y(v), y2: this.y(v) }), svg("text", { x: LEFT - 6, y: this.y(v) + 4, "text-anchor": "end" }, labels[i])]),
       ...x.map(v => svg("text", { x: Math.min(this.x(v), width - 18), y: HEIGHT - 6, "text-anchor": "middle" }, integer(v))));
     this.plot.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     this.plot.setAttribute("width", width);

@@ -56,6 +56,7 @@ export function showFacts(s, secondsPerStep) {
 
 function trouble(s) {
   const lines = Object.entries(s.faults).filter(([, n]) => n > 0).map(([reason, n]) => `${integer(n)} samples dropped: ${words(reason)}`);
+  for (const c of s.collapsed) lines.push(`for ${integer(c.intervals)} log intervals, ${c.help}; look for ${c.remedy}`);
   for (const f of s.side_failures) lines.push(`${words(f.task)} failed at step ${integer(f.step)}: ${f.error}`);
   if (s.unwritten_lines) lines.push(`${integer(s.unwritten_lines)} lines wait for room on the disk; the curves lack them`);
   const reload = s.config.last_reload;

@@ -1,11 +1,17 @@
 // Numbers and times as people read them.
 
-/** A number with about four digits that count. */
-export function number(x) {
+/** A number with about four digits that count, or as many as are asked for. */
+export function number(x, digits = 4) {
   if (x == null || !Number.isFinite(x)) return "–";
   const size = Math.abs(x);
-  if (size >= 1e6 || (size !== 0 && size < 1e-3)) return Number(x.toPrecision(3)).toExponential();
-  return x.toLocaleString("en", { maximumSignificantDigits: size >= 1e4 ? 6 : 4 });
+  if (size >= 1e6 || (size !== 0 && size < 1e-3)) return Number(x.toPrecision(digits - 1)).toExponential();
+  return x.toLocaleString("en", { maximumSignificantDigits: size >= 1e4 ? digits + 2 : digits });
+}
+
+/** Different numbers with as many digits as tell them apart. */
+export function apart(numbers) {
+  const told = [4, 5, 6, 8, 10].map(digits => numbers.map(x => number(x, digits)));
+  return told.find(texts => new Set(texts).size === numbers.length) ?? told.at(-1);
 }
 
 /** A whole number with its thousands apart. */

@@ -5,7 +5,7 @@ use splitmask_pipeline::request::CropConfig;
 use super::DinoConfig;
 use super::centre::Centring;
 use crate::objective::Scope;
-use crate::objective::teacher::falling;
+use crate::objective::teacher::odd_momentum;
 use crate::setting::{COLDEST, Findings};
 
 /// Outputs for each image of a batch in the published recipe: 65,536 for 512. With more, many outputs are no image's.
@@ -154,7 +154,7 @@ impl DinoConfig {
                 self.teacher_temperature
             ));
         }
-        odd.extend(falling(self.momentum, self.momentum_end));
+        odd.extend(odd_momentum(self.momentum, self.momentum_end));
         odd
     }
 
