@@ -17,7 +17,7 @@ use splitmask_pipeline::run::footprint::Footprint;
 
 use self::disk::Room;
 use self::estimate::{Known, estimate};
-use crate::cli::answer::{answer, say};
+use crate::cli::answer::{answer, say, warn};
 use crate::config::diff::strongest;
 use crate::config::{Config, ConfigError, Loaded, Place, Problem, Source, diff, explain};
 use crate::daemon::start::against_checkpoint;
@@ -215,7 +215,9 @@ fn judge(loaded: &Loaded, places: Vec<Named>, room: &Room) -> Result<(), CliErro
 }
 
 pub(crate) fn run(args: CheckConfigArgs) -> Result<(), CliError> {
-    let loaded = Source::of_process(args.file.clone(), args.sets.clone()).load()?;
+    let source = Source::of_process(args.file.clone(), args.sets.clone());
+    source.remarks.iter().for_each(|told| warn(told));
+    let loaded = source.load()?;
     if args.effective {
         answer(&loaded.config.to_toml())?;
         return Ok(());

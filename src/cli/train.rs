@@ -88,6 +88,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), CliError> {
     let progress = Progress::on_terminal().filter(|_| args.log_format == LogFormat::Text && launch.rank == 0);
     let log = logging::start("info", args.log_format, progress.clone());
     let source = args.into_source();
+    source.remarks.iter().for_each(|told| tracing::warn!("{told}"));
     let reread = source.clone();
     let launching = Launching::new(launch.clone(), move |text| spec_of_rank_0(&reread, text));
     let (told, several) = (launching.clone(), launching.several());

@@ -27,6 +27,8 @@ pub struct Source {
     pub environment: Vec<(String, String)>,
     /// `key=value` of the command line, in order.
     pub sets: Vec<String>,
+    /// Environment variables that probably were meant to set a key and set nothing, in words.
+    pub remarks: Vec<String>,
 }
 
 /// A valid config and where each of its keys was set.
@@ -49,10 +51,18 @@ impl Source {
         let (environment, others) = std::env::vars()
             .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX))
             .partition::<Vec<_>, _>(|(name, _)| name.contains("__"));
-        for (name, key) in others.iter().filter_map(|(name, _)| Some((name, meant(name)?))) {
-            tracing::warn!("{name} sets nothing: for {key}, table and key are joined by two underscores");
+        let told = |(name, _): &(String, String)| {
+            Some(format!(
+                "{name} sets nothing: for {}, table and key are joined by two underscores",
+                meant(name)?
+            ))
+        };
+        Self {
+            remarks: others.iter().filter_map(told).collect(),
+            file,
+            environment,
+            sets,
         }
-        Self { file, environment, sets }
     }
 
     /// Reads and validates.
@@ -255,7 +265,7 @@ impl Source {
 }
 
 /// The key that an environment variable without two underscores was probably meant to set: one of a table that its name begins with.
-fn meant(name: &str) -> Option<String> {
+pub(super) fn meant(name: &str) -> Option<String> {
     let rest = name.strip_prefix(ENVIRONMENT_PREFIX)?.to_lowercase();
     let tables = tree::every_default();
     let keys = tables.iter().flat_map(|(_, flat)| flat.keys());

@@ -16,6 +16,7 @@ fn source(sets: &[&str], environment: &[(&str, &str)]) -> Source {
         file: PathBuf::from("demo.toml"),
         environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         sets: sets.iter().map(|s| (*s).to_owned()).collect(),
+        remarks: vec![],
     }
 }
 
@@ -180,4 +181,16 @@ fn a_key_of_an_older_version_is_taken_under_its_new_name() {
         .load_text("[codebook]\npath = \"w\"\n[data]\ntrain = \"t\"\n[train]\nnonfinite_limit = 7\n")
         .unwrap();
     assert_eq!(config.stability.nonfinite_run, 7);
+}
+
+#[test]
+fn a_variable_with_one_underscore_is_known_by_its_table() {
+    let meant = |name: &str| super::load::meant(name);
+    assert_eq!(meant("SPLITMASK_OPTIM_LR").as_deref(), Some("optim.lr"));
+    assert_eq!(meant("SPLITMASK_DATA_MAX_PIXELS").as_deref(), Some("data.max_pixels"));
+    assert_eq!(meant("SPLITMASK_OPTIM_LRR").as_deref(), Some("optim.lrr"));
+    assert_eq!(
+        [meant("SPLITMASK_CACHE"), meant("SPLITMASK_UPDATE_DOCS"), meant("PATH")],
+        [None, None, None]
+    );
 }

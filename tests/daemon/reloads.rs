@@ -85,7 +85,10 @@ fn bad_files_are_refused_with_their_place_and_the_run_goes_on() {
             "[model]\ndepth = 3\n",
             409,
             "frozen",
-            &["model.depth 0 → 3 (frozen)".into(), "run.init_from".into()],
+            &[
+                format!("c.toml:{}:1: a run cannot change model.depth 0 → 3 (frozen)", line + 2),
+                "run.init_from".into(),
+            ],
         ),
         (
             "[optim]\nlr = 1e-4\n[model]\npatch = 14\n",

@@ -154,6 +154,15 @@ fn predictions(ground: &Ground, tuned: &str, pretrained: &str) {
     let named = |n: usize| images[n]["classes"][0]["name"].as_str().unwrap().to_owned();
     let right = (0..4).filter(|n| named(*n) == format!("class{n}")).count();
     assert!(right >= 2, "{out}");
+    let see_through = ground.path("see-through.png");
+    image::RgbaImage::from_fn(40, 40, |x, _| image::Rgba([200, 0, 0, (x * 6) as u8]))
+        .save(&see_through)
+        .unwrap();
+    let see_through = see_through.display().to_string();
+    let (code, _, err) = ask(&["predict", tuned, &see_through]);
+    assert!(code == Some(0) && err.contains("1 images are transparent"), "{err}");
+    let (code, _, err) = ask(&["predict", tuned, &see_through, "--background", "white"]);
+    assert!(code == Some(0) && !err.contains("transparent"), "{err}");
     for (run, images, told) in [
         (pretrained, folder.as_str(), "learnt no classes (objective.kind = \"splitmask\")"),
         (tuned, tuned, "no image file in this folder"),
