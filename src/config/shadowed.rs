@@ -73,6 +73,7 @@ mod tests {
             file: "c.toml".into(),
             environment: vec![("SPLITMASK_TRAIN__BATCH".into(), "64".into())],
             sets: vec!["optim.lr=5e-4".into(), "optim.clip=3.0".into()],
+            ..Source::default()
         };
         let found = source.shadowed("[optim]\nlr = 2e-3\nclip = 3.0\nwarmup_steps = 3\n[train]\nbatch = 8\n");
         let told: Vec<String> = found.iter().map(|(key, s)| s.told(key)).collect();
