@@ -55,13 +55,17 @@ fn pictures_of_the_encoder_are_those_of_an_undisturbed_run_after_a_kill_and_leav
         assert_eq!(steps["step-00000090.png"], often, "{name}: the last one is the latest");
         assert!(steps == kept("killed"), "{name}: other pictures are kept after a kill");
         let drawn = image::load_from_memory(&often).unwrap();
-        // Squares of 128 pixels with 4 between them and 6 around.
-        let columns = match name {
-            "features.png" => 2,
-            "attention.png" => 3,
-            _ => 7,
+        // Squares of 128 pixels with 4 between them and 6 around, below headings of as many lines as the longest takes.
+        let (columns, lines) = match name {
+            "features.png" => (2, 6),
+            "attention.png" => (3, 3),
+            _ => (7, 2),
         };
-        assert_eq!((drawn.width(), drawn.height()), (8 + 132 * columns, 12 + 3 * 132), "{name}");
+        assert_eq!(
+            (drawn.width(), drawn.height()),
+            (8 + 132 * columns, 12 + 11 * lines + 3 * 132),
+            "{name}"
+        );
     }
 }
 
