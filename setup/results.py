@@ -18,13 +18,12 @@ import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from family import SETS, STARTS, UPDATES, family, fractions_family, transfer
-from program import SPLITMASK, WORDS, say, splitmask, spread
+from program import WORDS, say, splitmask, spread
 
 DATA = Path("data/clipart")
 OBJECTIVES = [

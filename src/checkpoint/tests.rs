@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::files::{COMPLETE, CONFIG, FILES, MODEL, OPTIMIZER, PROGRESS};
 use super::*;
 use crate::eval::config::Watched;
-use crate::eval::patience::Patience;
+use crate::eval::patience::{Patience, Way};
 
 fn snapshot(step: u64) -> Snapshot {
     let t = |v: f64| Tensor::full([3], v, (Kind::Float, Device::Cpu));
@@ -114,7 +114,7 @@ prop_compose! {
         stability in stability(),
     ) -> Progress {
         let watched = if loss { Watched::Loss } else { Watched::Knn };
-        let patience = Patience { watched, best, since };
+        let patience = Patience { watched, way: Way::default(), best, since };
         Progress { step, cursor, cursors: vec![], counters, meter, word_counts, token_entropy, codebook_perplexity, codebook, classes, shards, patience, collapsed, stability, micro_batches }
     }
 }

@@ -11,7 +11,7 @@ use super::eval::{Network, checkpoint_folder, config_of};
 use crate::checkpoint::{self, Progress};
 use crate::cli::answer::say;
 use crate::config::Config;
-use crate::eval;
+use crate::eval::{self, EVALUATIONS};
 use crate::exit::{CliError, ExitCode};
 use crate::export::{
     self, Card, ClassHead, Dtype, EXPORTERS, Export, ExportError, Exporter, Measured, Parts, Picture, PixelClasses, Verified,
@@ -271,7 +271,7 @@ fn card(folder: &Path, config: &Config, progress: &Progress, weights: Weights) -
         }),
         learnt: config.objective.classes().map(|_| config.objective.classes_of()),
         encoder_only: false,
-        measured: measured(run_of(folder), progress.step, kind, weights)?,
+        measured: measured(run_of(folder), progress.step, kind, weights, config.eval.weights)?,
         pictures: vec![],
         version: concat!(env!("CARGO_PKG_VERSION"), " (", env!("SPLITMASK_REVISION"), ")").to_owned(),
     })
@@ -286,12 +286,18 @@ fn pixel_classes(config: &Config, progress: &Progress) -> Vec<String> {
 
 /// The last losses and accuracies that the run's journal holds up to `step`. Numbers of other weights than the exported ones say so: losses are those of
 /// the weights that are trained, evaluations those of `eval.weights`.
-fn measured(run: &Path, step: u64, kind: &Kind, exported: Weights) -> Result<Vec<Measured>, CliError> {
+fn measured(run: &Path, step: u64, kind: &Kind, exported: Weights, evaluated: Weights) -> Result<Vec<Measured>, CliError> {
     let lines = MetricsLog::read(run).map_err(|e| CliError::io(e.to_string()))?;
     let last = |key: &str, what: String| {
         lines.iter().rev().find_map(|line| {
             let at = line["step"].as_u64().filter(|s| *s <= step)?;
-            let of = line["weights"].as_str().unwrap_or(Weights::Raw.name());
+            // Lines of older versions do not say which weights were evaluated.
+            let untold = if EVALUATIONS.iter().flat_map(|e| e.numbers()).any(|n| n.name == key) {
+                evaluated
+            } else {
+                Weights::Raw
+            };
+            let of = line["weights"].as_str().unwrap_or(untold.name());
             let apart = if of == exported.name() {
                 String::new()
             } else {

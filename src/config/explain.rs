@@ -93,7 +93,7 @@ fn length(config: &super::Config) -> String {
         _ if config.optim.max_epochs > 0 => {
             let _ = write!(
                 text,
-                ", or fewer: at most {} epochs (data.train tells its size at the start)",
+                ", or fewer: at most {} epochs (the shards tell their number of images at the start)",
                 config.optim.max_epochs
             );
         }

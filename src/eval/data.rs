@@ -65,6 +65,8 @@ pub struct TrainingPass<'a> {
     pub total_steps: u64,
     /// Names of the classes that are learnt, empty where no manifest names them; `None` = no labels are learnt.
     pub classes: Option<&'a [String]>,
+    /// How many classes it learns; 0 where it learns none.
+    pub outputs: usize,
 }
 
 /// A set on its way through a model: centre crops in the order of its shards.

@@ -70,6 +70,7 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
         learnt,
     });
     let classes = marks.as_ref().map(Marks::by_name);
+    let outputs = subject.training.outputs as i64;
     // Images, pixels or objects by the number of their class in the set, where no learnt class goes with it.
     let mut unknown = BTreeMap::<usize, u64>::new();
     let (mut sum, mut batches, mut images, mut warning) = (0.0, 0usize, 0usize, None);
@@ -91,10 +92,13 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
         if let Some(classes) = &classes {
             let mut learnt = |class: i64| {
                 let known = classes.label(class);
-                if let (Ok(class), true) = (usize::try_from(class), known < 0) {
+                if (0..outputs).contains(&known) {
+                    return known;
+                }
+                if let Ok(class) = usize::try_from(class) {
                     *unknown.entry(class).or_default() += 1;
                 }
-                known
+                -1
             };
             match (&learns.map, &learns.objects) {
                 (None, None) => {
@@ -132,31 +136,33 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
     }
     if weight == 0 {
         let unlearnt = unknown.values().sum::<u64>() as usize;
-        let outputs = subject.training.classes.map_or(0, <[String]>::len);
         return Err(match marks.filter(|_| unlearnt > 0) {
-            Some(marks) => marks.none_learnt(unlearnt, unknown.into_keys(), outputs, "no class"),
+            Some(marks) => marks.none_learnt(unlearnt, unknown.into_keys(), outputs as usize, "no class"),
             None => EvalError::NoLabels { place: set.place },
         });
     }
     if unlabelled > 0 {
-        left.push_str(&format!("; {unlabelled} of them have no label and do not count"));
+        left.push_str(&format!("; {unlabelled} images have no label and do not count"));
     }
     let asked = subject.eval.max_queries;
     if asked > 0 && batches == most && images != asked as usize {
         left.push_str(&format!("; eval.max_queries = {asked} in whole batches"));
     }
     let value = sum / weight as f64;
+    let warnings = [warning, marks.as_ref().and_then(Marks::warning)];
+    let warnings: Vec<String> = warnings.into_iter().flatten().collect();
+    let remarks = Remarks {
+        left_out: marks.as_ref().map_or_else(Vec::new, |marks| marks.left_out(unknown, counted)),
+        warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
+    };
     Ok(Score {
         value,
         line: format!("validation loss {value:.4} ({images} images{left})"),
         table: vec![format!(
             "validation loss {value:.4}   ({images} images, in batches of {size}{left})"
         )],
-        details: serde_json::json!({ "total": value, "images": images, "batch": size }),
-        remarks: Remarks {
-            left_out: marks.as_ref().map_or_else(Vec::new, |marks| marks.left_out(unknown, counted)),
-            warning: warning.or_else(|| marks.as_ref().and_then(Marks::warning)),
-        },
+        details: serde_json::json!({ "total": value, "images": images, "unlabelled": unlabelled, "batch": size, "remarks": remarks }),
+        remarks,
         ..Score::default()
     })
 }

@@ -3,18 +3,34 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::Watched;
+use super::pool::Pool;
 use crate::objective::Better;
+use crate::optim::Weights;
 
 /// The best evaluation so far. Part of the checkpoint (its field `watch`), so a resumed run warns when an undisturbed one would.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Patience {
     /// What the scores are of; another one begins anew.
     pub watched: Watched,
+    /// How they are measured; another way begins anew, too.
+    #[serde(default)]
+    pub way: Way,
     /// Best value and its step.
     #[serde(with = "crate::exact")]
     pub best: Option<(f64, u64)>,
     /// Evaluations since then.
     pub since: u32,
+}
+
+/// How a score is measured, as far as it changes what the number says. The default is that of checkpoints that do not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Way {
+    /// What of the tokens is a feature.
+    pub pool: Pool,
+    /// Of which weights.
+    pub weights: Weights,
+    /// Of views that are drawn, instead of the same centre crop for each.
+    pub drawn_views: bool,
 }
 
 /// What an evaluation means.
@@ -33,10 +49,11 @@ pub enum Verdict {
 impl Patience {
     /// Takes an evaluation in. `patience` = evaluations without a new best until the warning; 0 = never. A value that is not finite is
     /// worse than any.
-    pub fn observe(&mut self, watched: Watched, value: f64, step: u64, patience: u32) -> Verdict {
-        if self.watched != watched {
+    pub fn observe(&mut self, (watched, way): (Watched, Way), value: f64, step: u64, patience: u32) -> Verdict {
+        if (self.watched, self.way) != (watched, way) {
             *self = Self {
                 watched,
+                way,
                 ..Self::default()
             };
         }
@@ -73,7 +90,9 @@ mod tests {
     fn verdicts(watched: Watched, values: &[f64], patience: u32) -> Vec<Verdict> {
         let mut so_far = Patience::default();
         let observed = values.iter().enumerate();
-        observed.map(|(i, v)| so_far.observe(watched, *v, i as u64, patience)).collect()
+        observed
+            .map(|(i, v)| so_far.observe((watched, Way::default()), *v, i as u64, patience))
+            .collect()
     }
 
     #[test]
@@ -90,10 +109,22 @@ mod tests {
     #[test]
     fn not_a_number_is_never_the_best_and_another_measure_begins_anew() {
         let mut so_far = Patience::default();
-        assert_eq!(so_far.observe(Watched::Loss, f64::NAN, 1, 1), Verdict::Overfitting);
-        assert_eq!(so_far.observe(Watched::Loss, 2.0, 2, 1), Verdict::Best);
-        assert_eq!(so_far.observe(Watched::Loss, f64::NAN, 3, 1), Verdict::Overfitting);
-        assert_eq!(so_far.observe(Watched::Knn, 0.1, 4, 1), Verdict::Best);
-        assert_eq!(so_far.best, Some((0.1, 4)));
+        assert_eq!(
+            so_far.observe((Watched::Loss, Way::default()), f64::NAN, 1, 1),
+            Verdict::Overfitting
+        );
+        assert_eq!(so_far.observe((Watched::Loss, Way::default()), 2.0, 2, 1), Verdict::Best);
+        assert_eq!(
+            so_far.observe((Watched::Loss, Way::default()), f64::NAN, 3, 1),
+            Verdict::Overfitting
+        );
+        assert_eq!(so_far.observe((Watched::Knn, Way::default()), 0.1, 4, 1), Verdict::Best);
+        // The number of another pool is another number.
+        let of_class_token = Way {
+            pool: Pool::Cls,
+            ..Way::default()
+        };
+        assert_eq!(so_far.observe((Watched::Knn, of_class_token), 0.05, 5, 1), Verdict::Best);
+        assert_eq!(so_far.best, Some((0.05, 5)));
     }
 }

@@ -266,7 +266,9 @@ fn put_in_place(written: &Path, folder: &Path) -> Result<(), ExportError> {
     }
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let old = folder.with_file_name(format!(".{name}.replaced-{}", std::process::id()));
-    fs::rename(folder, &old).map_err(io(folder))?;
+    // One of an earlier process with that number: the folder itself is there, so it is of no use.
+    let _ = fs::remove_dir_all(&old);
+    fs::rename(folder, &old).map_err(io(&old))?;
     if let Err(error) = fs::rename(written, folder) {
         // As it was; where that fails too, the message names where it lies.
         let back = fs::rename(&old, folder);

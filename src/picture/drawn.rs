@@ -14,7 +14,7 @@ const OF_ENCODER: &[(&str, &str)] = &[
     ),
     (
         "neighbours",
-        "image · the most similar images of the validation set, nearest first: green frame = same class, red = another, grey = no label",
+        "image · the most similar images of the set, nearest first: green frame = same class, red = another, grey = no label",
     ),
 ];
 

@@ -25,7 +25,7 @@ use super::run::Trainer;
 use super::setup::Setup;
 use super::spec::TrainerSpec;
 use super::stability::{AfterRollback, Ladder};
-use super::state::RunState;
+use super::state::{OTHER_SHARDS, RunState};
 use super::tensorboard::TensorBoard;
 use crate::telemetry::metrics::{Phase, PhaseClock, RunFile};
 use crate::tensor::{TensorError, choose_device, multiplies_bf16};
@@ -174,14 +174,17 @@ pub(super) fn assemble(
     if let Some(peers) = &setup.peers {
         peers.agree("the list of shards", feed.shards())?;
     }
-    if first && !state.shards.is_empty() && state.shards != feed.shards() {
-        tracing::warn!(
-            step = state.step,
-            "the shards are others than the checkpoint was trained on (their names, sizes or numbers of samples): training goes on at the same place in the new list"
-        );
+    if state.take_shards(feed.shards()) && first {
+        tracing::warn!(step = state.step, "{OTHER_SHARDS}");
     }
-    feed.shards().clone_into(&mut state.shards);
+    let uncut = setup.spec.objective.oddities(&setup.spec.scope(setup.words.len()));
     let epochs = fit_schedule(&mut setup.spec, feed.samples())?;
+    // What was odd before was told when the config was read.
+    let of_cut = setup.spec.objective.oddities(&setup.spec.scope(setup.words.len()));
+    of_cut
+        .iter()
+        .filter(|told| first && !uncut.contains(told))
+        .for_each(|told| tracing::warn!("{told}"));
     let spec = &setup.spec;
     let mut tensorboard = None;
     if first {

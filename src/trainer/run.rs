@@ -288,6 +288,8 @@ impl Trainer {
                 staged = self.feed.has_staged(),
                 "the pipeline begins anew behind the last trained batch"
             );
+            // Other shards were asked for, or the same ones: neither is news.
+            self.state.take_shards(feed.shards());
             (self.feed, self.setup.request) = (feed, request);
             self.resume();
         }

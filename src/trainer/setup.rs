@@ -104,6 +104,7 @@ impl Setup {
                 step: state.step,
                 total_steps: spec.optim.total_steps,
                 classes: spec.objective.classes().map(|_| spec.labels.names.as_slice()),
+                outputs: spec.labels.counts.len().max(spec.objective.classes().unwrap_or(0) as usize),
             },
             places,
             val_features,

@@ -10,6 +10,7 @@ use super::error::TrainError;
 use super::feed::PATIENCE;
 use super::pause::{Due, Pause};
 use super::run::Trainer;
+use super::state::OTHER_SHARDS;
 use crate::telemetry::metrics::PauseReason;
 
 /// What is told of a pause that was asked for.
@@ -138,6 +139,9 @@ impl Trainer {
                 let (start, device) = (self.state.cursor, self.setup.device);
                 match self.setup.open_feed(start, device, &self.out.telemetry.pipeline) {
                     Ok(feed) => {
+                        if self.state.take_shards(feed.shards()) && self.setup.first() {
+                            tracing::warn!(step = self.state.step, "{OTHER_SHARDS}");
+                        }
                         self.feed = feed;
                         self.resume();
                     }

@@ -66,6 +66,10 @@ pub(super) struct RunState {
     pub(super) recordings: Recordings,
 }
 
+/// What to say where a checkpoint was trained on another list of shards.
+pub(super) const OTHER_SHARDS: &str =
+    "the shards are others than before (their names, sizes or numbers of samples): training goes on at the same place in the new list";
+
 impl RunState {
     /// That of a new run, its weights drawn from the seed. Averages begin with [`RunState::begin_averages`], once the weights are those to start from.
     pub(super) fn new(spec: &TrainerSpec, device: Device, words: &Words) -> Self {
@@ -118,6 +122,13 @@ impl RunState {
         if images.is_multiple_of(found.max(1)) {
             self.micro_batches = found as usize;
         }
+    }
+
+    /// Takes note of the list of shards that is read from here on; answers whether another one was before.
+    pub(super) fn take_shards(&mut self, shards: &str) -> bool {
+        let others = !self.shards.is_empty() && self.shards != shards;
+        shards.clone_into(&mut self.shards);
+        others
     }
 
     /// Everything that must be the same on all ranks: parameters and buffers, moments, averages. Shares storage.

@@ -212,6 +212,7 @@ impl<'a> Measured<'a> {
                 step: network.step,
                 total_steps: config.optim.total_steps,
                 classes: config.objective.classes().map(|_| network.classes.as_slice()),
+                outputs: network.classes.len().max(config.objective.classes().unwrap_or(0) as usize),
             },
             places,
             val_features: &self.val_features,

@@ -92,6 +92,7 @@ fn the_loss_is_that_of_the_whole_batch_in_any_number_of_micro_batches() {
                 step: 5,
                 total_steps: 100,
                 classes: None,
+                outputs: 0,
             },
             val_features: &ValFeatures::new(),
             helpers: None,

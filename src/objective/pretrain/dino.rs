@@ -27,8 +27,6 @@ use numbers::{COLLAPSE, NUMBERS};
 const GLOBAL: &str = "global";
 /// Their number.
 const GLOBAL_CROPS: u32 = 2;
-/// A run is at least so many times as long as its last layer is frozen, unless somebody set how long that is; a hundred times in the published recipe.
-const SHORTEST_IN_FREEZES: u64 = 20;
 /// The views that only the student sees.
 const LOCAL: &str = "local";
 
@@ -75,7 +73,7 @@ settings! {
         Frozen bottleneck: u32 = 256,
         /// Keep the gains of the last layer at 1; false trains one for each output.
         Frozen fixed_gain: bool = true,
-        /// Steps before the last layer is trained; unless set, at most a twentieth of optim.total_steps.
+        /// Steps before the last layer is trained: an epoch of ImageNet; shorter runs want a hundredth to a twentieth of optim.total_steps.
         Restart freeze_last_layer_steps: u64 = 1250,
         /// Temperature of the student.
         Restart student_temperature: f64 = 0.1,
@@ -205,16 +203,6 @@ impl Plan for DinoConfig {
             let patches = (f64::from(image) * 96.0 / 224.0 / f64::from(patch)).round().max(1.0) as u32;
             let why = format!("model.image = {image}, model.patch = {patch}");
             fitting.fit("objective.local_size", &mut self.local_size, patches * patch, why);
-        }
-        let shortest = at.steps / SHORTEST_IN_FREEZES;
-        if self.freeze_last_layer_steps > shortest {
-            let why = format!("optim.total_steps = {}", at.steps);
-            fitting.fit(
-                "objective.freeze_last_layer_steps",
-                &mut self.freeze_last_layer_steps,
-                shortest,
-                why,
-            );
         }
     }
 

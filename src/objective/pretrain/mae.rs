@@ -49,7 +49,7 @@ pub static KIND: Kind = Kind {
     }],
     sheets: &[(
         "reconstruction",
-        "image · seen · reconstruction (with `norm_pixels`, hidden patches have the image's own mean and contrast)",
+        "image · seen · reconstruction (with norm_pixels, of the hidden patches' own mean and contrast)",
     )],
     variants: || {
         let with = |mask| -> Box<dyn Plan> {

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::Boundary;
-use crate::objective::Judged;
+use crate::objective::{CollapseRule, Judged};
 use crate::telemetry::metrics::TrainMetrics;
 use crate::trainer::control::Collapsed;
+use crate::trainer::outlets::Outlets;
+use crate::trainer::setup::Setup;
+use crate::trainer::state::RunState;
 
 /// Log intervals in a row that are told as a collapse; the alert ObjectiveCollapse has the same number.
 const INTERVALS: u64 = 20;
@@ -21,6 +24,35 @@ fn count(rows: &mut BTreeMap<String, u64>, rule: &str, bad: bool) -> bool {
     *row == INTERVALS
 }
 
+/// What of a rule is told once its row is long enough.
+fn told(rule: &CollapseRule, intervals: u64) -> Collapsed {
+    Collapsed {
+        rule: rule.name,
+        intervals,
+        help: rule.help,
+        remedy: rule.remedy,
+    }
+}
+
+/// Puts the rows that a checkpoint knows where they are looked at, and tells of those that are long.
+pub(super) fn begin(state: &RunState, setup: &Setup, out: &Outlets) {
+    let mut long = Vec::new();
+    for rule in setup.spec.objective.kind().collapse {
+        let intervals = state.collapsed.get(rule.name).copied().unwrap_or(0);
+        out.telemetry.train.objective.collapsed(rule.name).set(intervals as f64);
+        if intervals >= INTERVALS {
+            let (help, remedy) = (rule.help, rule.remedy);
+            tracing::warn!(
+                step = state.step,
+                rule = rule.name,
+                "for {intervals} log intervals before this start, {help}; look for {remedy}"
+            );
+            long.push(told(rule, intervals));
+        }
+    }
+    out.board().collapsed = long;
+}
+
 /// Judges a log interval by the means of its numbers, and goes on with the rows of bad ones before it; answers the rows that are long enough to be told. The
 /// warm-up is left out: models begin collapsed.
 pub(super) fn watch(
@@ -29,7 +61,7 @@ pub(super) fn watch(
     at: &Boundary<'_>,
     m: &TrainMetrics,
 ) -> Vec<Collapsed> {
-    let mut told = Vec::new();
+    let mut long = Vec::new();
     let spec = &at.setup.spec;
     let scope = spec.scope(at.setup.words.len());
     let chance = |number: &str| spec.objective.chance(number, &scope);
@@ -39,8 +71,8 @@ pub(super) fn watch(
         let collapsed = count(rows, rule.name, warm && (rule.holds)(&judged));
         let intervals = rows.get(rule.name).copied().unwrap_or(0);
         m.objective.collapsed(rule.name).set(intervals as f64);
-        let (help, remedy) = (rule.help, rule.remedy);
         if collapsed {
+            let (help, remedy) = (rule.help, rule.remedy);
             tracing::warn!(
                 step = at.step,
                 rule = rule.name,
@@ -48,15 +80,10 @@ pub(super) fn watch(
             );
         }
         if intervals >= INTERVALS {
-            told.push(Collapsed {
-                rule: rule.name,
-                intervals,
-                help,
-                remedy,
-            });
+            long.push(told(rule, intervals));
         }
     }
-    told
+    long
 }
 
 #[cfg(test)]

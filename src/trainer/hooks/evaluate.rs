@@ -165,10 +165,7 @@ fn tell(evaluation: &Evaluation, score: &Score, weights: Weights, state: &RunSta
         let key = format!("{}_layers", evaluation.name);
         out.log(&json!({ "step": step, key: layers }));
     }
-    let mut line = json!({ "step": step });
-    if weights != Weights::Raw {
-        line["weights"] = json!(weights.name());
-    }
+    let mut line = json!({ "step": step, "weights": weights.name() });
     for (number, value) in evaluation.numbers().zip(std::iter::once(&score.value).chain(&score.beside)) {
         (number.gauge)(&out.telemetry.train).set(*value);
         line[number.name] = json!(value);

@@ -66,6 +66,7 @@ impl Hooks {
     /// A trainer begins: what a resumed run knows is shown.
     pub(super) fn begin(&self, state: &RunState, setup: &Setup, out: &Outlets) {
         overfitting::show(state, setup, out);
+        collapse::begin(state, setup, out);
     }
 
     /// Training stood still for `pause`, which is no time of the log interval that it fell into.

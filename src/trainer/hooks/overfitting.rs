@@ -1,14 +1,27 @@
 //! Whether a run still gets better: a warning, gauges and status from the patience with it. Evaluations call it; it is no hook of its own.
 
-use crate::eval::patience::Verdict;
+use crate::eval::config::Watched;
+use crate::eval::patience::{Verdict, Way};
 use crate::trainer::outlets::Outlets;
 use crate::trainer::setup::Setup;
 use crate::trainer::state::RunState;
 
 /// Takes the value of the evaluation that `eval.watch` names into account; answers whether it is the best so far.
 pub(super) fn observe(value: f64, state: &mut RunState, setup: &Setup, out: &Outlets) -> bool {
-    let (watched, patience) = (setup.spec.eval.watch, setup.spec.eval.patience);
-    let verdict = state.patience.observe(watched, value, state.step, patience);
+    let (config, before) = (&setup.spec.eval, state.patience);
+    let (watched, patience) = (config.watch, config.patience);
+    let way = Way {
+        pool: config.pool,
+        weights: config.weights,
+        drawn_views: watched == Watched::Loss && setup.request.views.len() > 1,
+    };
+    let verdict = state.patience.observe((watched, way), value, state.step, patience);
+    if let (Some((best, at)), true) = (before.best, (before.watched, before.way) != (watched, way)) {
+        tracing::info!(
+            step = state.step,
+            "evaluations are measured in another way than the best one so far ({best:.4} at step {at}): the best is looked for anew"
+        );
+    }
     if verdict == Verdict::Overfitting
         && let Some((best, at)) = state.patience.best
     {

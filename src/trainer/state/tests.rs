@@ -9,6 +9,7 @@ use splitmask_pipeline::request::MaskSpec;
 use super::*;
 use crate::checkpoint::{newest_good, save};
 use crate::eval::config::Watched;
+use crate::eval::patience::Way;
 use crate::objective::ObjectiveConfig;
 use crate::objective::pretrain::splitmask::SplitMaskConfig;
 use crate::trainer::feed::Supply;
@@ -105,7 +106,7 @@ fn happen(act: &Act, state: &mut RunState, setup: &Setup) {
         Act::Log => drop(state.meter.take()),
         Act::Evaluate(loss, value) => {
             let watched = if *loss { Watched::Loss } else { Watched::Knn };
-            state.patience.observe(watched, *value, state.step, 2);
+            state.patience.observe((watched, Way::default()), *value, state.step, 2);
         }
         Act::Spoil(weights, moments) => {
             tch::no_grad(|| state.vars.variables().values_mut().for_each(|t| t.copy_(&spoilt(t, *weights))));

@@ -143,8 +143,8 @@ impl DinoConfig {
         let frozen = self.freeze_last_layer_steps;
         if frozen >= steps {
             odd.push(format!(
-                "objective.freeze_last_layer_steps = {frozen} is not below optim.total_steps = {steps}: the head's last layer never learns; the published recipe freezes it \
-                 for one epoch of a hundred"
+                "objective.freeze_last_layer_steps = {frozen} is not below optim.total_steps = {steps}: the head's last layer never learns; set it to a \
+                 hundredth to a twentieth of the run"
             ));
         }
         let warming = self.teacher_warmup_steps;

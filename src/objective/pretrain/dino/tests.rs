@@ -251,25 +251,6 @@ fn a_small_image_gets_smaller_local_crops() {
 }
 
 #[test]
-fn the_last_layer_of_a_short_run_thaws_unless_somebody_said_when() {
-    let model = VitConfig::default();
-    let fitted = |steps: u64, set: bool| {
-        let is_set = |key: &str| set && key == "objective.freeze_last_layer_steps";
-        let mut config = DinoConfig::default();
-        let at = Scope {
-            steps,
-            ..Scope::new(&model, 512, 0)
-        };
-        config.fit(&at, &mut Fitting::new(&is_set));
-        config.freeze_last_layer_steps
-    };
-    assert_eq!(
-        [fitted(375_300, false), fitted(400, false), fitted(10, false), fitted(400, true)],
-        [1250, 20, 0, 1250]
-    );
-}
-
-#[test]
 fn schedules_begin_and_end_where_they_should() {
     let config = DinoConfig {
         teacher_temperature: 0.07,

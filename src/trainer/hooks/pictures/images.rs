@@ -23,8 +23,9 @@ pub(super) fn images(setup: &Setup, request: &Arc<SampleRequest>, batch: usize) 
         "" => spec.data.first_place(),
         val => val,
     };
+    // The share is of the training set.
     let whole = DataConfig {
-        fraction: 1.0,
+        fraction: if spec.data.val.is_empty() { spec.data.fraction } else { 1.0 },
         ..spec.data.clone()
     };
     let dataset = Dataset::open(place, &whole, &spec.pipeline, PipelineMetrics::default())?;
