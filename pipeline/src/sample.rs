@@ -361,4 +361,6 @@ mod map_tests;
 #[cfg(test)]
 mod object_tests;
 #[cfg(test)]
+mod request_tests;
+#[cfg(test)]
 mod tests;

@@ -1,24 +1,27 @@
 //! The objective's own loss on `data.val`: needs no labels unless the objective learns them, and rises where a run learns its images by heart.
 
-use std::collections::BTreeMap;
+mod marked;
+
 use std::ops::Range;
 
-use splitmask_pipeline::types::{Batch, UNLABELLED};
+use splitmask_pipeline::types::Batch;
 use tch::Tensor;
 use torch_ext::Autocast;
 
+use self::marked::Marked;
 use super::classes::Remarks;
 use super::config::Watched;
 use super::error::EvalError;
 use super::evaluation::{EvalNumber, Evaluation, Score, Subject};
-use super::marks::Marks;
 use super::progress::{GoOn, Progress};
 use crate::model::BatchRows;
 use crate::objective::{Better, Panel, StepContext};
 use crate::telemetry::metrics::SideTask;
 
-/// Mean total loss over `data.val`: centre crops (of an objective that compares several views, views drawn as in training, the same each time), no drop path, classes matched by name where an objective learns them, masks that depend on the sample alone, in batches as large as those of training, for
-/// a loss between images depends on their number. A rest that fills no batch is left out, unless there is nothing else.
+/// Mean total loss over `data.val`: centre crops (of an objective that compares several views, views drawn as in training, the same each time), no drop path,
+/// classes matched by name where an objective learns them, masks that depend on the sample alone, in batches as large as those of training, for a loss between
+/// images depends on their number. A rest that fills no batch is left out, unless there is nothing else. Where classes of images are learnt, a batch counts by
+/// how many of its images have one, for its loss is their mean.
 pub static VALIDATION_LOSS: Evaluation = Evaluation {
     name: "loss",
     doc: "Loss of the objective on data.val, without drop path, on centre crops, or on the views it compares: needs the labels that it learns, if any.",
@@ -44,39 +47,9 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
     let mut set = subject
         .sets
         .val_as(subject.training.request, subject.training.words.tokenizer(), size)?;
-    // Classes by their numbers in the run: of images, or of what members of their own say of pixels and objects.
-    let learns = &subject.training.request;
-    let (counted, theirs) = match (&learns.map, &learns.objects) {
-        (None, None) => ("images", set.names.clone()),
-        (Some(_), _) => {
-            let whole = subject.sets.val_set()?;
-            let names = whole
-                .map_classes()
-                .map(|maps| maps.learnt(subject.sets.data.map_reduce_zero).0.to_vec());
-            ("pixels", names.unwrap_or_default())
-        }
-        (None, Some(_)) => {
-            let whole = subject.sets.val_set()?;
-            (
-                "objects",
-                whole.object_classes().map(|objects| objects.classes.clone()).unwrap_or_default(),
-            )
-        }
-    };
-    let place = set.place.clone();
-    let marks = subject.training.classes.map(|learnt| Marks {
-        place: &place,
-        theirs,
-        learnt,
-    });
-    let classes = marks.as_ref().map(Marks::by_name);
-    let outputs = subject.training.outputs as i64;
-    // Images, pixels or objects by the number of their class in the set, where no learnt class goes with it.
-    let mut unknown = BTreeMap::<usize, u64>::new();
+    let mut marked = Marked::of(subject, &set)?;
     let (mut sum, mut batches, mut images, mut warning) = (0.0, 0usize, 0usize, None);
-    // Where classes of images are learnt, a batch's loss is a mean over those with such a class, and as much as they are it counts.
-    let by_label = marks.is_some() && learns.map.is_none() && learns.objects.is_none();
-    let (mut weight, mut unlabelled, mut left) = (0usize, 0usize, String::new());
+    let (mut weight, mut left) = (0usize, String::new());
     while batches < most {
         let Some(mut batch) = set.next(go_on)? else { break };
         if batch.len < size {
@@ -89,37 +62,7 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
                 set.place, batch.len
             ));
         }
-        if let Some(classes) = &classes {
-            let mut learnt = |class: i64| {
-                let known = classes.label(class);
-                if (0..outputs).contains(&known) {
-                    return known;
-                }
-                if let Ok(class) = usize::try_from(class) {
-                    *unknown.entry(class).or_default() += 1;
-                }
-                -1
-            };
-            match (&learns.map, &learns.objects) {
-                (None, None) => {
-                    unlabelled += batch.labels.iter().filter(|label| **label < 0).count();
-                    batch.labels.iter_mut().for_each(|label| *label = learnt(*label));
-                }
-                (Some(_), _) => {
-                    let mut pixel = |class: i16| i16::try_from(learnt(class.into())).unwrap_or(UNLABELLED);
-                    batch.maps.iter_mut().for_each(|class| *class = pixel(*class));
-                }
-                // An unknown class lies beyond all that are learnt: it is left out of the loss.
-                (None, Some(_)) => {
-                    let mut object = |class: u32| u32::try_from(learnt(class.into())).unwrap_or(u32::MAX);
-                    batch.objects.iter_mut().for_each(|found| found.class = object(found.class));
-                }
-            }
-        }
-        let counts = match by_label {
-            true => batch.labels.iter().filter(|label| **label >= 0).count(),
-            false => 1,
-        };
+        let counts = marked.as_mut().map_or(1, |marked| marked.in_numbers_of_the_run(&mut batch));
         if counts > 0 {
             sum += batch_loss(subject, &batch)? * counts as f64;
         }
@@ -135,12 +78,12 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
         return Err(EvalError::Empty { place: set.place });
     }
     if weight == 0 {
-        let unlearnt = unknown.values().sum::<u64>() as usize;
-        return Err(match marks.filter(|_| unlearnt > 0) {
-            Some(marks) => marks.none_learnt(unlearnt, unknown.into_keys(), outputs as usize, "no class"),
-            None => EvalError::NoLabels { place: set.place },
+        return Err(match marked {
+            Some(marked) => marked.nothing(),
+            None => EvalError::Empty { place: set.place },
         });
     }
+    let unlabelled = marked.as_ref().map_or(0, |marked| marked.unlabelled);
     if unlabelled > 0 {
         left.push_str(&format!("; {unlabelled} images have no label and do not count"));
     }
@@ -149,11 +92,11 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
         left.push_str(&format!("; eval.max_queries = {asked} in whole batches"));
     }
     let value = sum / weight as f64;
-    let warnings = [warning, marks.as_ref().and_then(Marks::warning)];
-    let warnings: Vec<String> = warnings.into_iter().flatten().collect();
+    let remarks = marked.map_or_else(Remarks::default, Marked::remarks);
+    let warnings: Vec<String> = warning.into_iter().chain(remarks.warning).collect();
     let remarks = Remarks {
-        left_out: marks.as_ref().map_or_else(Vec::new, |marks| marks.left_out(unknown, counted)),
         warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
+        ..remarks
     };
     Ok(Score {
         value,
@@ -161,7 +104,7 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
         table: vec![format!(
             "validation loss {value:.4}   ({images} images, in batches of {size}{left})"
         )],
-        details: serde_json::json!({ "total": value, "images": images, "unlabelled": unlabelled, "batch": size, "remarks": remarks }),
+        details: serde_json::json!({ "total": value, "images": images, "unlabelled": unlabelled, "batch": size, "left_out": remarks.left_out, "warning": remarks.warning }),
         remarks,
         ..Score::default()
     })
