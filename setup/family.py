@@ -2,6 +2,7 @@
 numbers of each run are kept in docs/results/, with the commit that made them."""
 
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -139,12 +140,26 @@ def family_untrained(args, seed: int) -> dict:
     return kept(args, f"{args.set}-random-init-s{seed}", measure)
 
 
+def probed(run: dict, pool: str) -> float:
+    """Accuracy of the linear probe of the last layer's tokens."""
+    return next(probe["top1"] for probe in run["linear"]["probes"] if probe["pool"] == pool)
+
+
 # How a run of the family is judged, in the order of the columns.
 ACCURACIES = {
     "k-NN, mean of the patches": lambda run: run["knn"]["top1"],
     "k-NN, class token": lambda run: run["knn of the class token"]["top1"],
-    "linear, last layer": lambda run: run["linear"]["best"]["top1"],
+    "linear, mean of the patches": lambda run: probed(run, "mean"),
+    "linear, class token": lambda run: probed(run, "cls"),
 }
+
+
+def accuracies(runs: list) -> str:
+    """Cells of a row."""
+    return " | ".join(spread([accuracy(run) for run in runs]) for accuracy in ACCURACIES.values())
+
+
+ACCURACY_COLUMNS = " | ".join(f"{name} (%)" for name in ACCURACIES)
 
 
 def family_row(name: str, runs: list) -> str:
@@ -152,25 +167,40 @@ def family_row(name: str, runs: list) -> str:
     trained = "steps" in runs[0]
     cost = f"{mean(lambda r: r['processor_seconds']):.0f}" if trained else "–"
     steps = f"{mean(lambda r: r['steps']):.0f}" if trained else "0"
-    accuracies = [spread([accuracy(r) for r in runs]) for accuracy in ACCURACIES.values()]
     rank = mean(lambda r: r["spread"]["rank"])
-    return f"| {name} | {steps} | {cost} | {' | '.join(accuracies)} | {rank:.0f} |"
+    return f"| {name} | {steps} | {cost} | {accuracies(runs)} | {rank:.0f} |"
 
 
 FAMILY_COLUMNS = [
-    f"| | updates | processor seconds | {' | '.join(f'{name} (%)' for name in ACCURACIES)} | effective rank |",
-    "| --- |" + " --- |" * 6,
+    f"| | updates | processor seconds | {ACCURACY_COLUMNS} | effective rank |",
+    "| --- |" + " --- |" * (3 + len(ACCURACIES)),
 ]
 
 
-def family_note(args, runs: list) -> str:
+def rates(objectives: list) -> str:
+    """The learning rates of the recipes, as they are now."""
+    of = {}
+    for o in objectives:
+        name, recipe, _ = FAMILY[o]
+        effective = splitmask("check-config", f"configs/{recipe}.toml", "--effective", capture=True)
+        of.setdefault(re.search(r"^lr = (\S+)", effective, re.MULTILINE)[1], []).append(name)
+    return ", ".join(f"{float(rate):g} ({', '.join(names)})" for rate, names in of.items())
+
+
+def commits(runs: list) -> str:
+    """The programs that made some runs."""
+    found = list(dict.fromkeys(r["commit"] for r in runs))
+    return f"Made by the program{'s' if len(found) > 1 else ''} of commit{'s' if len(found) > 1 else ''} {', '.join(found)}."
+
+
+def family_note(args, objectives: list, runs: list) -> str:
     lin = runs[0]["linear"]
     return (
         f"Set: {args.set}, no duplicates; {lin['queries']} validation and {lin['references']} labelled training images of {lin['classes']} classes; "
         f"commonest class {100 * lin['majority']:.1f} %, chance {100 * lin['chance']:.1f} %. Batch 128, f32, one thread, seeds {', '.join(map(str, args.seeds))}: "
-        "mean ± standard deviation over the seeds. Each objective has the settings of its recipe, SplitMask, BEiT and MAE a rate of 1.5e-3, the others 1e-3; none was "
-        "searched for. The probe takes mean or class token, whichever does better on held-out training images; the rank is "
-        "RankMe's of the mean."
+        "mean ± standard deviation over the seeds, for which validation images and shares of a set stay the same. Each objective has the settings of its recipe; rates were not "
+        f"searched for: {rates(objectives)}. Random initialisation is that of SplitMask's encoder; MAE's has fixed positions. SimCLR, MoCo v3 and DINO learn by the class token, the others by the "
+        f"patches. The rank is RankMe's of the mean. {commits(runs)}"
     )
 
 
@@ -188,6 +218,15 @@ def command(args, table: str) -> str:
     return " ".join(words)
 
 
+# By how much the processor time of a run may differ from what was asked for, as a share, before the table says so.
+UNEQUAL = 0.1
+
+
+def timed_steps(args, run: dict) -> int:
+    """Updates of `--minutes`, by what the first seed's run of equal updates cost: further seeds have as many."""
+    return max(1, int(round(60 * args.minutes * run["steps"] / run["processor_seconds"], -1)))
+
+
 def family(args) -> list:
     """Every objective at equal updates; with --minutes, also each for so much processor time."""
     # Seed by seed, so that what was cut off has whole ones.
@@ -202,33 +241,39 @@ def family(args) -> list:
     lines += [family_row(*row) for row in rows]
     if args.minutes:
         timed = []
-        for o, runs in equal.items():
-            # What a step costs is known from the runs above.
-            cost = statistics.mean(r["processor_seconds"] / r["steps"] for r in runs)
-            steps = max(1, round(60 * args.minutes / cost, -1))
-            timed.append((FAMILY[o][0], [family_run(args, o, s, int(steps)) for s in args.seeds]))
+        every = {o: timed_steps(args, runs[0]) for o, runs in equal.items()}
+        # Seed by seed here too.
+        for s in args.seeds:
+            for o, steps in every.items():
+                family_run(args, o, s, steps)
+        timed = [(FAMILY[o][0], [family_run(args, o, s, steps) for s in args.seeds]) for o, steps in every.items()]
         lines += ["", f"Equal processor time, {args.minutes:g} minutes a run:", "", *FAMILY_COLUMNS]
         lines += [family_row(*row) for row in [random, *timed]]
-    return lines + ["", family_note(args, equal["splitmask"])]
+        for name, runs in timed:
+            took = statistics.mean(r["processor_seconds"] for r in runs) / (60 * args.minutes)
+            if abs(took - 1) > UNEQUAL:
+                lines += ["", f"**Not equal**: {name} took {took:.2f} times as long; the run of equal updates that its cost was taken from is of another program or machine (`--anew`)."]
+    return lines + ["", family_note(args, list(FAMILY), [*random[1], *(r for runs in equal.values() for r in runs)])]
 
 
 def fractions_family(args) -> list:
     """The paper's question: who keeps its quality with few images."""
     lines = [f"## The family on fewer images, on {args.set}", ""]
-    lines += [f"`{command(args, 'fractions-family')}`: accuracy (%) after {args.steps} updates on that share of the images.", ""]
-    columns = [f"{name}: {100 * f:g} %" for name in ACCURACIES for f in FRACTIONS_FAMILY]
-    lines += ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
-    random = [family_untrained(args, s) for s in args.seeds]
-    rows = {"random initialisation": [random] * len(FRACTIONS_FAMILY)}
-    for o in ["supervised", "dino", "beit", "splitmask"]:
-        rows[FAMILY[o][0]] = [[family_run(args, o, s, args.steps, f) for s in args.seeds] for f in FRACTIONS_FAMILY]
-    for name, shares in rows.items():
-        lines.append(f"| {name} | " + " | ".join(spread([accuracy(r) for r in runs]) for accuracy in ACCURACIES.values() for runs in shares) + " |")
+    lines += [f"`{command(args, 'fractions-family')}`: after {args.steps} updates on that share of the images.", ""]
+    lines += [f"| | of the images | {ACCURACY_COLUMNS} |", "| --- |" + " --- |" * (1 + len(ACCURACIES))]
+    made = [family_untrained(args, s) for s in args.seeds]
+    lines.append(f"| random initialisation | none | {accuracies(made)} |")
+    objectives = ["supervised", "dino", "beit", "splitmask"]
+    for o in objectives:
+        for share in FRACTIONS_FAMILY:
+            runs = [family_run(args, o, s, args.steps, share) for s in args.seeds]
+            made += runs
+            lines.append(f"| {FAMILY[o][0]} | {100 * share:g} % | {accuracies(runs)} |")
     paper = (
-        "The paper fine-tunes here (Table 1 and Figure 2, on iNaturalist 2019); this table looks at the features as they are. DINO learns by its class token, the "
-        "others by the patches (supervised too, in configs/supervised-demo.toml)."
+        "The paper fine-tunes here (Table 1 and Figure 2, on iNaturalist 2019); this table looks at the features as they are. Of each class at least one image is kept, so that the "
+        "smallest share is larger than it says where classes are many. Supervised pre-training has the labels of its share."
     )
-    return [*lines, "", paper, "", family_note(args, [family_run(args, "splitmask", args.seeds[0], args.steps)])]
+    return [*lines, "", paper, "", family_note(args, objectives, made)]
 
 
 # Where fine-tuning starts.
@@ -345,7 +390,7 @@ def came_out(column: str, found: dict) -> str:
 def transfer(args) -> list:
     """What pre-training gives once there are labels."""
     task = TASKS[args.set]
-    header, rows, found = ["start"], [], {}
+    header, rows, found, made = ["start"], [], {}, []
     for said in task.shares.values():
         header += [*(title + said for title in task.numbers.values()), "rate"]
     for start in args.starts:
@@ -355,6 +400,7 @@ def transfer(args) -> list:
             tried = {rate: fine_tuned(args, start, args.seeds[0], share, rate)[next(iter(task.numbers))] for rate in task.rates}
             rate = max(tried, key=tried.get)
             runs = [fine_tuned(args, start, s, share, rate) for s in args.seeds]
+            made += runs
             for key, title in task.numbers.items():
                 values = found.setdefault(title + said, {})[start] = [run[key] for run in runs]
                 cells.append(spread(values))
@@ -364,9 +410,10 @@ def transfer(args) -> list:
     key, guess = task.guess
     how = (
         f"Pre-trained for {args.steps} updates on the training images of the same set, then {task.steps} updates by configs/{task.recipe}.toml with 6 layers of 96 at "
-        f"{task.image} px, the same for every start. {task.differs} Rates {', '.join(f'{r:g}' for r in task.rates)} were tried with seed {args.seeds[0]}, the best one taken for all "
+        f"{task.image} px, the same for every start, and so are rates that fall towards the lower layers (layer_decay of the recipe), which hold back random weights more than learnt ones. "
+        f"{task.differs} Rates {', '.join(f'{r:g}' for r in task.rates)} were tried with seed {args.seeds[0]}, the best one taken for all "
         f"seeds ({', '.join(map(str, args.seeds))}); it was chosen on the validation images, for every start alike, and the seed that chose it is among those of the mean; where it is the first or "
-        f"the last of them, one beyond may do better. Mean ± standard deviation over the seeds; {example['images']} validation images; {guess} would get {100 * example[key]:.1f} %."
+        f"the last of them, one beyond may do better. Mean ± standard deviation over the seeds; {example['images']} validation images; {guess} would get {100 * example[key]:.1f} %. {commits(made)}"
     )
     lines = [f"## Fine-tuning, on {args.set}", "", f"`{command(args, 'transfer')}`: in percent, on the validation images.", ""]
     lines += [f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows]]

@@ -105,10 +105,11 @@ def costs(_) -> list:
     middle = lambda name, key: statistics.median(row[key] for row in found[name])
     lines = ["`make results TABLE=costs`: a step of 64 images at the demo's size (64 px, patches of 8, 6 layers), f32, one thread of a CPU; medians of "]
     lines[0] += f"{ROUNDS} rounds that took turns. Memory is the whole program's. SplitMask and BEiT have 8,192 words, DINO sees two crops of 64 and four of 32 pixels of each image."
-    lines += ["", "| objective | ms a step | beside MAE | peak memory, MB |", "| --- | --- | --- | --- |"]
+    lines += ["", "| objective | ms a step (of each round) | beside MAE | peak memory, MB |", "| --- | --- | --- | --- |"]
     for name in COSTS:
         ms = middle(name, "ms")
-        lines.append(f"| {name} | {ms:.0f} | {ms / middle('MAE', 'ms'):.1f} × | {middle(name, 'peak_memory_mb'):.0f} |")
+        each = ", ".join(f"{row['ms']:.0f}" for row in found[name])
+        lines.append(f"| {name} | {ms:.0f} ({each}) | {ms / middle('MAE', 'ms'):.1f} × | {middle(name, 'peak_memory_mb'):.0f} |")
     return lines
 
 
@@ -156,7 +157,7 @@ def table(args, which: str) -> list:
     steps = sorted({r["steps"] for _, runs in rows for r in runs if "steps" in r})
     seconds = [r["seconds"] for _, runs in rows for r in runs if "seconds" in r]
     lines = [f"## {title}", "", f"`make results TABLE={which}`", ""]
-    lines += ["| | linear, best layer (%) | which layer | linear, last layer (%) | k-NN (%) |", "| --- | --- | --- | --- | --- |"]
+    lines += ["| | linear, chosen layer (%) | which layer | linear, last layer (%) | k-NN (%) |", "| --- | --- | --- | --- | --- |"]
     lines += [row(name, runs) for name, runs in rows]
     lin = example["linear"]
     note = (
@@ -171,7 +172,7 @@ def table(args, which: str) -> list:
 HEAD = """# Results at a small scale
 
 The paper's questions, asked of some thousand drawings, emoji and composed scenes and of an encoder of 6 layers on two CPU cores. Differences below about twice
-the spread mean nothing, and nothing here says how the same comparison ends at the paper's scale. Of probes, layer and weight decay are chosen on held-out training
+the spread mean nothing, one in twenty above it comes by chance with three seeds, and nothing here says how the same comparison ends at the paper's scale. Of probes, layer and weight decay are chosen on held-out training
 images; of fine-tuning, the rate as each table says. Written by `setup/results.py`; each table by its own command.
 """
 

@@ -15,7 +15,8 @@ use super::features::Layered;
 use super::lbfgs::minimise;
 use super::pool::Pool;
 
-/// Weight decays of the sweep, strong to weak: each fit starts from the one before.
+/// Weight decays of the sweep, strong to weak: each fit starts from the one before. The weakest is chosen most often; two weaker ones (1e-5, 1e-6) gave five
+/// encoders at most one point more on held-out images, and one of them five points less on validation images of another origin.
 const DECAYS: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];
 /// Of so many images of a class, the last one is held out to choose the weight decay.
 const HOLD_OUT: usize = 5;
