@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""lightly-train beside splitmask: the same pictures, encoder, processor time and judge; the table of docs/comparison.md.
+"""lightly-train beside splitmask: the same pictures, encoder, processor time and judge; the tables of docs/comparison.md.
 
-    benches/beside_lightly_train.py SHARDS --splitmask target/debug/splitmask [--minutes 5] [--seeds 0,1,2] [--methods simclr,dino] [--work FOLDER]
+    benches/beside_lightly_train.py SHARDS --splitmask target/debug/splitmask [--minutes 5] [--seeds 0,1,2] [--methods simclr,dino] [--sides A,B] [--work FOLDER]
 
 SHARDS holds train/ and val/ of `splitmask pack` (data/emoji or data/drawings of `make results TABLE=family`). Needs Python with lightly-train 0.18, timm,
 safetensors and torch 2.11. Both train the demo's encoder (64 px, patches of 8, 6 layers of 128, 2 heads) with batches of 128 in f32 on one thread
 with one worker: ours with configs/simclr-demo.toml and configs/dino-demo.toml, theirs once as its defaults have it (SGD, wide heads, schedules made for
-ImageNet) and once `fitted` with our optimizer, rate, head, temperatures and schedules; for as much processor time: what a step or an epoch costs is
-measured first, and start-up counts. Processor time and not the clock's, so that other work on the machine changes
-little. One k-NN of timm's encoder in Python judges both exports. A run that is there is not repeated.
+ImageNet) and once `fitted` with our optimizer, rate, head, temperatures, momentum and decay, but its own views, warm-up and last rate; for as much processor
+time: what a step or an epoch costs is measured first, and start-up counts. Processor time and not the clock's, so that other work on the machine changes
+little. One k-NN of timm's encoder in Python judges both exports, by the mean of the patches, through which lightly-train learns here, and by the class token,
+through which splitmask learns. The numbers of a run are kept in docs/results/beside-lightly-train.json, by set, minutes, side, method and seed, with the
+commit that made them; what is there is not trained again.
 """
 import argparse
 import glob
@@ -16,6 +18,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -27,6 +30,7 @@ ENCODER = {"img_size": SIDE, "patch_size": 8, "embed_dim": 128, "depth": 6, "num
 PICTURES = ("png", "jpg", "jpeg", "webp")
 FITTED_SIDE = "lightly-train-fitted"
 SIDES = ("ours", "lightly-train", FITTED_SIDE)
+KEPT = Path("docs/results/beside-lightly-train.json")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -43,13 +47,13 @@ def samples(folder: Path):
             yield parts[extension], extension, int(parts["cls"]) if "cls" in parts else -1
 
 
-def unpacked(shards: Path, work: Path) -> Path:
+def unpacked(args) -> Path:
     """The training pictures as files, which is what lightly-train reads."""
-    folder = work / "pictures"
+    folder = args.work / f"{args.shards.name}-pictures"
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
         count = 0
-        for data, extension, _ in samples(shards / "train"):
+        for data, extension, _ in samples(args.shards / "train"):
             (folder / f"{count:06}.{extension}").write_bytes(data)
             count += 1
         (folder / "complete").write_text(str(count))
@@ -72,7 +76,8 @@ def theirs(side: str, method: str, epochs: int, seed: int, pictures: Path, out: 
 FITTED = {
     "simclr": {"hidden_dim": 512, "output_dim": 128, "num_layers": 3, "temperature": 0.2},
     "dino": {
-        "hidden_dim": 512, "bottleneck_dim": 128, "output_dim": 1024, "teacher_temp": 0.04, "warmup_teacher_temp": 0.04, "momentum_start": 0.99,
+        "hidden_dim": 512, "bottleneck_dim": 128, "output_dim": 1024, "teacher_temp": 0.02, "warmup_teacher_temp": 0.02,
+        "student_temp": 0.05, "momentum_start": 0.99,
         "weight_decay_start": 0.04, "weight_decay_end": 0.4,
     },
 }  # fmt: skip
@@ -109,6 +114,8 @@ def lightly(side: str, method: str, epochs: str, seed: str, pictures: str, out: 
 
 
 def ours(args, method: str, steps: int, seed: int, out: Path) -> float:
+    # A run that was stopped would go on, and cost less than all of it.
+    shutil.rmtree(out, ignore_errors=True)
     # fmt: off
     sets = [f"run.dir={out}", f"run.name={out.name}", f"run.seed={seed}", f"data.train={args.shards}/train", f"data.val={args.shards}/val",
             f"optim.total_steps={steps}", f"optim.warmup_steps={max(1, steps // 8)}", "train.precision=f32", "train.threads=1", "train.device=cpu",
@@ -129,33 +136,43 @@ def priced(file: Path, trial, few: int, more: int) -> tuple:
     return found["start"], found["unit"]
 
 
+def kept() -> dict:
+    return json.loads(KEPT.read_text()) if KEPT.exists() else {}
+
+
+def keep(name: str, record: dict) -> None:
+    # Read again: another call may have written meanwhile.
+    records = kept() | {name: record}
+    KEPT.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(records[key])}" for key in sorted(records)) + "\n}\n")
+
+
 def trained(args, side: str, method: str, seed: int) -> dict:
     """Numbers of one training, which is made if it is not there."""
-    work = args.work
-    folder = work / f"{side}-{method}-s{seed}"
-    numbers = folder.with_suffix(".json")
-    if numbers.exists():
-        return json.loads(numbers.read_text())
-    say(folder.name)
-    pictures = unpacked(args.shards, work)
+    name = f"{args.shards.name}-{args.minutes:g}min-{side}-{method}-s{seed}"
+    if name in kept():
+        return kept()[name]
+    say(name)
+    folder = args.work / name
+    pictures = unpacked(args)
     count = int((pictures / "complete").read_text())
-    price = work / f"{side}-{method}-price.json"
-    trial = lambda name: work / f"{side}-{method}-trial-{name}"
+    price = args.work / f"{args.shards.name}-{side}-{method}-price.json"
+    trial = lambda units: args.work / f"{args.shards.name}-{side}-{method}-trial-{units}"
     if side == "ours":
         start, unit = priced(price, lambda n: ours(args, method, n, 0, trial(n)), 5, 15)
         units = max(1, round((60 * args.minutes - start) / unit))
         used, images = ours(args, method, units, seed, folder), units * BATCH
-        weights = work / f"{folder.name}-timm"
-        subprocess.run([args.splitmask, "export", str(folder), "--format", "timm", "--out", str(weights)], check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        weights = args.work / f"{name}-timm"
+        export = [args.splitmask, "export", str(folder), "--format", "timm", "--out", str(weights), "--force"]
+        subprocess.run(export, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         weights /= "model.safetensors"
     else:
         start, unit = priced(price, lambda n: theirs(side, method, n, 0, pictures, trial(n)), 1, 2)
         units = max(1, round((60 * args.minutes - start) / unit))
         used, images = theirs(side, method, units, seed, pictures, folder), units * (count // BATCH * BATCH)
         weights = folder / "exported_models" / "exported_last.pt"
-    found = {"processor_seconds": used, "images": images, "images_per_second": (BATCH if side == "ours" else count // BATCH * BATCH) / unit}
-    found |= judged(args.shards, weights)
-    numbers.write_text(json.dumps(found, indent=1))
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
+    found = {"processor_seconds": used, "start_seconds": start, "images": images, "commit": git.stdout.strip()} | judged(args.shards, weights)
+    keep(name, found)
     return found
 
 
@@ -223,25 +240,29 @@ def main() -> None:
     parser.add_argument("--minutes", default=5.0, type=float, help="processor minutes of a training (default: 5)")
     parser.add_argument("--seeds", default=[0, 1, 2], type=lambda text: [int(s) for s in text.split(",")])
     parser.add_argument("--methods", default=["simclr", "dino"], type=lambda text: text.split(","))
-    parser.add_argument("--work", default=Path("runs/beside-lightly-train"), type=Path, help="where the runs go; another folder for other --minutes")
+    parser.add_argument("--sides", default=list(SIDES), type=lambda text: text.split(","), help=f"of {','.join(SIDES)} (default: all)")
+    parser.add_argument("--work", default=Path("runs/beside-lightly-train"), type=Path, help="where the runs go (default: runs/beside-lightly-train)")
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parent.parent)
     args.work = args.work.resolve()
     args.work.mkdir(parents=True, exist_ok=True)
     random = judged(args.shards, None)
     print(f"{random['references']} training and {random['queries']} validation pictures of {random['classes']} classes; {args.minutes:g} processor minutes a training, seeds {args.seeds}\n")
-    print("| | images a second of processor time | images seen | k-NN, mean of the patches (%) | k-NN, class token (%) |\n| --- | --- | --- | --- | --- |")
-    print(f"| random initialisation | | 0 | {100 * random['mean']:.1f} | {100 * random['class token']:.1f} |")
+    columns = ["", "processor seconds", "images a second after the start", "images seen", "k-NN, mean of the patches (%)", "k-NN, class token (%)"]
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    print(f"| random initialisation | 0 | | 0 | {100 * random['mean']:.1f} | {100 * random['class token']:.1f} |")
     # Seed by seed, so that a call that is stopped has compared whole rows.
     for seed in args.seeds:
         for method in args.methods:
-            for side in SIDES:
+            for side in args.sides:
                 trained(args, side, method, seed)
     for method in args.methods:
-        for side in SIDES:
+        for side in args.sides:
             runs = [trained(args, side, method, seed) for seed in args.seeds]
             of = lambda key: [r[key] for r in runs]
-            print(f"| {method}, {side} | {statistics.mean(of('images_per_second')):.0f} | {statistics.mean(of('images')):,.0f} | {spread(of('mean'))} | {spread(of('class token'))} |")
+            mean = lambda key: statistics.mean(of(key))
+            speed = statistics.mean(r["images"] / (r["processor_seconds"] - r["start_seconds"]) for r in runs)
+            print(f"| {method}, {side} | {mean('processor_seconds'):.0f} | {speed:.0f} | {mean('images'):,.0f} | {spread(of('mean'))} | {spread(of('class token'))} |")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::problem::shown;
 use super::{Loaded, keys, tree};
+use crate::eval::pool::Pool;
 use crate::objective::Start;
 
 /// Bytes of one sample in a batch: what the objective asks for.
@@ -67,6 +68,15 @@ pub fn warnings(c: &super::Config) -> Vec<String> {
         warnings.push(format!(
             "admin.bind = {:?} without admin.tls_cert: tokens cross the network in the clear; set admin.tls_cert and admin.tls_key, or reach it by a tunnel or a proxy",
             c.admin.bind
+        ));
+    }
+    let learns_by = Pool::that_learns(c.objective.learns_by());
+    if ![learns_by, Pool::Both].contains(&c.eval.pool) {
+        warnings.push(format!(
+            "eval.pool = {} is not what objective.kind = \"{}\" learns by, which is the {}: k-NN, spread and neighbours look at tokens that no loss sees",
+            c.eval.pool,
+            c.objective.kind().name,
+            learns_by.words()
         ));
     }
     warnings.extend(c.objective.oddities(&c.scope()));
@@ -171,7 +181,11 @@ pub fn explain(loaded: &Loaded) -> String {
         }
     );
     let _ = writeln!(text, "  sha256       {}", c.sha256());
-    for warning in warnings(c) {
+    // Of several sources no single number of images counts.
+    let of_set = samples(c)
+        .filter(|_| c.data.sources.is_empty())
+        .map(|samples| c.objective.odd_with(samples));
+    for warning in warnings(c).into_iter().chain(of_set.into_iter().flatten()) {
         let _ = writeln!(text, "warning: {warning}");
     }
     text

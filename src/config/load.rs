@@ -8,8 +8,8 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::entry::{Entry, check_entry, chosen};
-use super::tree;
 use super::{Config, ConfigError, Place, Problem, Shadowed, file, hex, rules};
+use super::{keys, tree};
 use crate::objective::{self, OBJECTIVES};
 
 /// Prefix of environment variables that set keys; tables and keys are joined by two underscores.
@@ -140,6 +140,7 @@ impl Source {
 
         let kinds: Vec<&str> = OBJECTIVES.iter().map(|kind| kind.name).collect();
         let kind = chosen(&entries, "objective.kind", &kinds, &mut problems);
+        let unknown_kind = !problems.is_empty() && kind.is_none() && entries.iter().any(|entry| entry.path == "objective.kind");
         let kind = kind.and_then(|name| objective::kind(&name)).unwrap_or(OBJECTIVES[0]);
         let mut choices = BTreeMap::new();
         for (key, values) in tree::choosers(kind) {
@@ -157,6 +158,10 @@ impl Source {
         let mut places = BTreeMap::new();
         for (at, entry) in entries.into_iter().enumerate() {
             if last.get(&entry.path).is_some_and(|last| *last != at) {
+                continue;
+            }
+            // Of what the keys of a kind that does not exist may be, nothing is known.
+            if unknown_kind && entry.path.starts_with("objective.") && entry.path != "objective.kind" && keys::exists(&entry.path) {
                 continue;
             }
             if let Some(problem) = check_entry(&entry, &defaults, kind.name, &table) {

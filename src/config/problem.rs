@@ -52,7 +52,7 @@ impl fmt::Display for Place {
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::CommandLine => f.write_str("command line"),
             Self::Default => f.write_str("default"),
-            Self::Fitted { from, why } => write!(f, "fitted: the default {from} is not possible here, {why}"),
+            Self::Fitted { from, why } => write!(f, "fitted: the default {from} does not go with it: {why}"),
         }
     }
 }
@@ -150,7 +150,7 @@ pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>)
     candidates
         .into_iter()
         .map(|candidate| {
-            let whole = strsim::normalized_damerau_levenshtein(written, candidate);
+            let whole = strsim::normalized_damerau_levenshtein(&written.to_lowercase(), candidate);
             // A right name in the wrong table is as likely as a slip in the name.
             let name = if last(written) == last(candidate) { 0.8 } else { 0.0 };
             (candidate, f64::max(whole, name) + 1e-3 * strsim::jaro_winkler(written, candidate))

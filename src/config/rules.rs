@@ -9,6 +9,7 @@ use splitmask_pipeline::bucket::secret::{hidden, hidden_in_text};
 use super::problem::shown;
 use super::{Config, Place, Problem, tree};
 use crate::eval::config::Watched;
+use crate::eval::pool::Pool;
 use crate::objective::{ClassesOf, Start};
 use crate::optim::Weights;
 use crate::setting::{self, Fitting};
@@ -50,9 +51,12 @@ pub(super) fn fit(config: &mut Config, places: &mut BTreeMap<String, Place>) {
         objective.fit(&config.scope(), &mut fitting);
         config.objective = objective;
     }
+    let by = Pool::that_learns(config.objective.learns_by());
+    let why = format!("objective.kind = \"{}\" learns by the {}", config.objective.kind().name, by.words());
+    fitting.fit("eval.pool", &mut config.eval.pool, by, why);
     for fitted in fitting.fitted() {
         tracing::info!(
-            "{} = {}: the default {} is not possible here, {}",
+            "{} = {}: the default {} does not go with it: {}",
             fitted.key,
             fitted.to,
             fitted.from,
@@ -241,6 +245,17 @@ fn evaluations(config: &Config, f: &mut Findings<'_>) {
                 Some(&hint),
             );
         }
+    }
+    if let (Some(why), Watched::Loss, 1..) = (config.objective.incomparable(), config.eval.watch, config.eval.every_steps) {
+        f.add(
+            "eval.watch",
+            "\"loss\"",
+            format!(
+                "the loss of objective.kind = \"{}\" at different steps does not compare, because {why}",
+                config.objective.kind().name
+            ),
+            Some("set eval.watch = \"knn\" where data.val has labels; without labels set eval.every_steps = 0 and eval.spread_every_steps, and look at effective rank and pictures"),
+        );
     }
     if config.eval.weights == Weights::Ema && config.ema.decay == 0.0 {
         f.add(

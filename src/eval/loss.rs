@@ -58,7 +58,7 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
                 break;
             }
             warning = Some(format!(
-                "{} has {} images, fewer than train.batch = {size}: a loss between images is that of a smaller batch",
+                "{} has {} images, fewer than train.batch = {size}: what the loss compares between images, if anything, is that of a smaller batch",
                 set.place, batch.len
             ));
         }

@@ -31,6 +31,9 @@ pub struct Way {
     pub weights: Weights,
     /// Of views that are drawn, instead of the same centre crop for each.
     pub drawn_views: bool,
+    /// Of a loss by these settings of the objective: the first bytes of their digest; 0 for other scores.
+    #[serde(default)]
+    pub settings: u64,
 }
 
 /// What an evaluation means.

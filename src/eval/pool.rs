@@ -1,8 +1,12 @@
 //! What of a layer's tokens makes a feature.
 
+use std::fmt;
+
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
+
+use crate::objective;
 
 /// What of a layer's tokens is a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, ValueEnum)]
@@ -18,6 +22,15 @@ pub enum Pool {
 }
 
 impl Pool {
+    /// The feature of an objective whose loss sees these tokens.
+    #[must_use]
+    pub fn that_learns(by: objective::Pool) -> Self {
+        match by {
+            objective::Pool::Mean => Self::Mean,
+            objective::Pool::Class => Self::Cls,
+        }
+    }
+
     /// As it is written in tables and arguments.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -50,5 +63,11 @@ impl Pool {
             Self::Cls => class(),
             Self::Both => Tensor::cat(&[class(), mean()], 1),
         }
+    }
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.name())
     }
 }

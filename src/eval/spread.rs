@@ -16,6 +16,8 @@ use crate::telemetry::metrics::SideTask;
 const EPSILON: f64 = 1e-7;
 /// An effective rank below this is told as a collapse; the alert FeatureCollapse has the same number.
 pub const COLLAPSED: f64 = 2.0;
+/// The largest possible rank below which a low one tells nothing: two images have a rank of at most 2.
+const TELLING: i64 = 8;
 
 /// The spread of the features of `data.val`.
 pub static SPREAD: Evaluation = Evaluation {
@@ -53,7 +55,7 @@ fn score(subject: &Subject<'_>, go_on: GoOn<'_>) -> Result<Score, EvalError> {
     let FeatureSpread {
         rank, cosine, deviation, ..
     } = found;
-    let warning = (rank < COLLAPSED).then(|| {
+    let warning = (rank < COLLAPSED && found.most >= TELLING).then(|| {
         let images = found.images;
         format!("the features of {images} images have an effective rank of {rank:.2}: the encoder answers nearly the same whatever it sees")
     });

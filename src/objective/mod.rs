@@ -138,7 +138,13 @@ pub struct Losses {
     /// Histograms (i64, of one length for each name): the perplexity of their sum over the parts of a batch is the [`Number`] of that name.
     /// Counts, because those of parts have a sum and perplexities have none.
     pub counts: Vec<(&'static str, Tensor)>,
+    /// Share of the batch's images that count in no term or stat, the number [`LEFT_OUT`], 0 to 1; none where each counts. Means over several steps weigh
+    /// each step by the images that count in it.
+    pub left_out: Option<Tensor>,
 }
+
+/// The number that says which share of the images a loss leaves out.
+pub const LEFT_OUT: &str = "unlabelled";
 
 impl Losses {
     /// One term of weight 1 and nothing beside it.
@@ -148,6 +154,7 @@ impl Losses {
             terms: vec![(name, loss.detach())],
             stats: vec![],
             counts: vec![],
+            left_out: None,
             total: loss,
         }
     }
@@ -222,6 +229,22 @@ pub trait Plan: Any + Debug + Send + Sync {
     /// What its head of classes sees of an image, for a plan that learns them.
     fn class_pool(&self) -> Option<Pool> {
         None
+    }
+
+    /// What of the tokens its loss sees, and a feature should be.
+    fn learns_by(&self) -> Pool {
+        self.class_pool().unwrap_or(Pool::Mean)
+    }
+
+    /// Why its loss on the validation set at one step says nothing beside that at another one, to be read behind "because"; none: they compare.
+    fn incomparable(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What is allowed and probably not meant of its settings beside a training set of `samples` images, as sentences.
+    fn odd_with(&self, samples: u64) -> Vec<String> {
+        let _ = samples;
+        vec![]
     }
 
     /// The UperNet that its classes of pixels are told apart by, for a plan that has one: what an export must know of it.

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn every_kind_is_whole() {
         let model = VitConfig::default();
-        let at = Scope::new(&model, 2, 8192);
+        let at = Scope::new(&model, 4, 8192);
         for kind in OBJECTIVES {
             assert_eq!(OBJECTIVES.iter().filter(|k| k.name == kind.name).count(), 1, "{}", kind.name);
             assert!(!kind.doc.is_empty() && !kind.reference.is_empty());
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn views_of_moco_v3_are_bilinear_and_all_others_bicubic() {
         let model = VitConfig::default();
-        let at = Scope::new(&model, 2, 8192);
+        let at = Scope::new(&model, 4, 8192);
         for kind in OBJECTIVES {
             let filter = match kind.name {
                 "moco-v3" => Filter::Bilinear,

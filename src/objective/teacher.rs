@@ -6,7 +6,22 @@ use std::collections::BTreeMap;
 use tch::nn::{Path, VarStore};
 use tch::{Kind, Tensor};
 
-use super::ObjectiveError;
+use super::{Better, Number, ObjectiveError, Role, Unit};
+
+/// What of itself the teacher keeps at a step, as its schedule and a reload have it.
+pub(super) const TEACHER_MOMENTUM: Number = Number {
+    name: "teacher_momentum",
+    help: "Share of the teacher that a step keeps, as its schedule has come to, 0 to 1.",
+    role: Role::Measure,
+    unit: Unit::Share,
+    better: Better::Neither,
+    baseline: None,
+};
+
+/// A setting in force at a step, as a scalar beside losses.
+pub(super) fn in_force(value: f64, beside: &Tensor) -> Tensor {
+    Tensor::full([0i64; 0], value, (Kind::Double, beside.device()))
+}
 
 /// What is odd about the momentum of a teacher over a training: it falls, or is 1 from the start.
 pub(super) fn odd_momentum(momentum: f64, end: f64) -> Option<String> {

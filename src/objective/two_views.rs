@@ -176,6 +176,7 @@ pub(super) fn no_losses(like: &Tensor) -> Losses {
         terms: vec![],
         stats: vec![],
         counts: vec![],
+        left_out: None,
     }
 }
 
@@ -183,15 +184,17 @@ pub(super) fn no_losses(like: &Tensor) -> Losses {
 pub(super) fn check(kind: &str, colours: [&ColourConfig; 2], temperature: f64, at: &Scope<'_>, found: &mut Findings) {
     found.temperature("objective.temperature", temperature, "0.2 for ViTs");
     found.need(
-        at.batch >= 2,
+        at.batch >= FEWEST,
         "train.batch",
         at.batch,
-        format!("at least 2 images with objective.kind = \"{kind}\", which compares them"),
+        format!("at least {FEWEST} images with objective.kind = \"{kind}\": it tells each from the others, and its BatchNorm takes mean and deviation over them"),
     );
     colours[0].check("objective.first", found);
     colours[1].check("objective.second", found);
 }
 
+/// Of two images BatchNorm makes 1 and -1 in each dimension, whatever they are; of three it leaves one degree of freedom.
+const FEWEST: u32 = 4;
 /// Batches below this have few images to tell one from, and BatchNorm few rows; MoCo v3 was published with 1024 at the least (arXiv 2104.02057 §4.1).
 const SMALL_BATCH: u32 = 128;
 

@@ -18,7 +18,7 @@ settings! {
         Live max_epochs: u32 = 0,
         /// Decoupled weight decay of matrices.
         Live weight_decay: f64 = 0.05,
-        /// Weight decay at the end of its cosine.
+        /// Weight decay at the end of its cosine; where it is left out, that of weight_decay.
         Live final_weight_decay: f64 = 0.05,
         /// Decay rate of the first moment.
         Live beta1: f64 = 0.9,
@@ -62,8 +62,8 @@ impl OptimConfig {
         Fitted { optim, epochs }
     }
 
-    /// Makes room for what was set: a default warm-up longer than the schedule becomes the same share of it as in the paper, and a default last
-    /// learning rate above the peak the same share of that.
+    /// Makes room for what was set: a default warm-up longer than the schedule becomes the same share of it as in the paper, a default last
+    /// learning rate above the peak the same share of that, and a default last weight decay follows the first.
     pub fn fit(&mut self, fitting: &mut Fitting<'_>) {
         let paper = Self::default();
         if self.warmup_steps > self.total_steps {
@@ -75,6 +75,9 @@ impl OptimConfig {
             let why = format!("optim.lr = {}", self.lr);
             fitting.fit("optim.min_lr", &mut self.min_lr, self.lr * (paper.min_lr / paper.lr), why);
         }
+        // Who sets one weight decay means it for the whole run.
+        let why = format!("optim.weight_decay = {} stays to the end", self.weight_decay);
+        fitting.fit("optim.final_weight_decay", &mut self.final_weight_decay, self.weight_decay, why);
     }
 
     /// Checks ranges.

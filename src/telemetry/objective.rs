@@ -20,7 +20,11 @@ impl ObjectiveMetrics {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let family = |name: &str, help: &str, label| register(registry, GaugeVec::new(Opts::new(name, help), &[label])?);
         let metrics = Self {
-            loss: family("splitmask_train_loss", "Loss by term at the last log step, in nats.", "term")?,
+            loss: family(
+                "splitmask_train_loss",
+                "Loss by term at the last log step; in nats, where it is a cross-entropy.",
+                "term",
+            )?,
             ratio: family(
                 "splitmask_train_objective_ratio",
                 "Shares that the objective measures, 0 to 1, mean of the last log interval; docs/monitoring.md says of what.",

@@ -179,6 +179,11 @@ pub(super) fn assemble(
     }
     let uncut = setup.spec.objective.oddities(&setup.spec.scope(setup.words.len()));
     let epochs = fit_schedule(&mut setup.spec, feed.samples())?;
+    // Of several sources the number is that of one.
+    if let (Some(samples), true, true) = (feed.samples(), first, setup.spec.data.sources.is_empty()) {
+        let odd = setup.spec.objective.odd_with(samples);
+        odd.iter().for_each(|told| tracing::warn!("{told}"));
+    }
     // What was odd before was told when the config was read.
     let of_cut = setup.spec.objective.oddities(&setup.spec.scope(setup.words.len()));
     of_cut

@@ -57,6 +57,10 @@ pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<Str
     let unlabelled = manifest.label_counts.iter().all(|images| *images == 0);
     let neighbours = spec.eval.every_steps > 0 && spec.eval.watch == Watched::Knn;
     let failing = match (neighbours, spec.eval.linear_every_steps > 0) {
+        (true, _) if spec.objective.incomparable().is_some() => Some((
+            "eval.watch = \"knn\"",
+            "set eval.every_steps = 0, and eval.spread_every_steps, which needs no labels",
+        )),
         (true, _) => Some(("eval.watch = \"knn\"", "set eval.watch = \"loss\", or eval.every_steps = 0")),
         (false, true) => Some(("eval.linear_every_steps", "set it to 0")),
         (false, false) => None,

@@ -8,26 +8,39 @@ use tch::{Kind, Tensor};
 
 use crate::loss::count_words;
 
+/// The share of a step's images that count in its losses, where some do not: their numbers come multiplied by it, and the meter divides by the sum of
+/// these shares.
+pub(super) const COUNTED: &str = "counted";
+/// The total so multiplied.
+pub(super) const COUNTED_TOTAL: &str = "counted total";
+
 /// Sums of named scalars over the running log interval. They stay on the device until read: no step waits for the device.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     sums: BTreeMap<String, Tensor>,
+    /// The same of scalars that were multiplied by the share of the step's images that they are of.
+    weighed: BTreeMap<String, Tensor>,
     steps: u64,
 }
 
 const STEPS: &str = "steps";
+/// Before the names of weighed sums in a checkpoint.
+const WEIGHED: &str = "weighed ";
 
 impl Meter {
     /// Goes on from the values of a checkpoint.
     #[must_use]
     pub(super) fn restore(saved: &BTreeMap<String, f64>) -> Self {
-        let sums = saved
-            .iter()
-            .filter(|(k, _)| *k != STEPS)
-            .map(|(k, v)| (k.clone(), Tensor::from(*v)))
-            .collect();
+        let (mut sums, mut weighed) = (BTreeMap::new(), BTreeMap::new());
+        for (name, value) in saved.iter().filter(|(k, _)| *k != STEPS) {
+            match name.strip_prefix(WEIGHED) {
+                Some(name) => weighed.insert(name.to_owned(), Tensor::from(*value)),
+                None => sums.insert(name.clone(), Tensor::from(*value)),
+            };
+        }
         Self {
             sums,
+            weighed,
             steps: saved.get(STEPS).map_or(0, |s| *s as u64),
         }
     }
@@ -39,30 +52,44 @@ impl Meter {
 
     /// Adds a scalar of the current step, in f64.
     pub(super) fn add(&mut self, name: &str, value: &Tensor) {
-        let value = value.detach().to_kind(Kind::Double);
-        match self.sums.get_mut(name) {
-            Some(sum) => *sum = sum.to_device(value.device()) + value,
-            None => {
-                self.sums.insert(name.to_owned(), value);
-            }
-        }
+        add(&mut self.sums, name, value);
     }
 
-    /// Means over the interval; the interval starts anew.
+    /// Adds a scalar that was multiplied by the share of the step's images that it is a mean of; that share is the scalar [`COUNTED`].
+    pub(super) fn add_weighed(&mut self, name: &str, value: &Tensor) {
+        add(&mut self.weighed, name, value);
+    }
+
+    /// Means over the interval; the interval starts anew. A weighed one of no image at all is not among them.
     pub(super) fn take(&mut self) -> BTreeMap<String, f64> {
         let steps = std::mem::take(&mut self.steps).max(1) as f64;
-        std::mem::take(&mut self.sums)
-            .into_iter()
-            .map(|(k, v)| (k, v.double_value(&[]) / steps))
-            .collect()
+        let mut sums = std::mem::take(&mut self.sums);
+        let counted = sums.remove(COUNTED).map_or(0.0, |counted| counted.double_value(&[]));
+        let weighed = std::mem::take(&mut self.weighed).into_iter().filter(|_| counted > 0.0);
+        let of = |sums: BTreeMap<String, Tensor>, by: f64| sums.into_iter().map(move |(k, v)| (k, v.double_value(&[]) / by));
+        let mut means: BTreeMap<String, f64> = of(sums, steps).collect();
+        means.extend(of(weighed.collect(), counted));
+        means
     }
 
     /// For the checkpoint.
     #[must_use]
     pub(super) fn save(&self) -> BTreeMap<String, f64> {
         let mut saved: BTreeMap<String, f64> = self.sums.iter().map(|(k, v)| (k.clone(), v.double_value(&[]))).collect();
+        let weighed = self.weighed.iter().map(|(k, v)| (format!("{WEIGHED}{k}"), v.double_value(&[])));
+        saved.extend(weighed);
         saved.insert(STEPS.into(), self.steps as f64);
         saved
+    }
+}
+
+fn add(sums: &mut BTreeMap<String, Tensor>, name: &str, value: &Tensor) {
+    let value = value.detach().to_kind(Kind::Double);
+    match sums.get_mut(name) {
+        Some(sum) => *sum = sum.to_device(value.device()) + value,
+        None => {
+            sums.insert(name.to_owned(), value);
+        }
     }
 }
 
@@ -202,6 +229,26 @@ mod tests {
         assert_eq!(a["loss"].to_bits(), b["loss"].to_bits());
         assert!((a["loss"] - 0.15).abs() < 1e-7);
         assert!(whole.take().is_empty());
+    }
+
+    #[test]
+    fn steps_weigh_as_many_images_as_count_in_them_and_one_without_any_is_no_zero() {
+        let mut meter = Meter::default();
+        let step = |meter: &mut Meter, loss: f64, counted: f64| {
+            meter.step();
+            meter.add("counted", &Tensor::from(counted));
+            meter.add("unlabelled", &Tensor::from(1.0 - counted));
+            meter.add_weighed("loss", &Tensor::from(loss * counted));
+        };
+        step(&mut meter, 2.0, 1.0);
+        step(&mut meter, 0.0, 0.0);
+        meter = Meter::restore(&meter.save());
+        step(&mut meter, 5.0, 0.5);
+        let means = meter.take();
+        assert_eq!(means["loss"], (2.0 + 2.5) / 1.5);
+        assert_eq!((means["unlabelled"], means.len()), (0.5, 2));
+        step(&mut meter, 0.0, 0.0);
+        assert_eq!(meter.take().into_iter().collect::<Vec<_>>(), [("unlabelled".to_owned(), 1.0)]);
     }
 
     #[test]

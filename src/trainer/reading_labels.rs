@@ -37,9 +37,21 @@ pub(super) fn labels_of(spec: &TrainerSpec, supply: &Supply) -> Result<TrainingL
                 "set objective.classes to their number (the largest label + 1), or make the shards with `splitmask pack`",
             ));
         }
-        if !probe(&set)? {
-            let found = format!("none of its first {PROBED} samples has a label (a .cls member)");
-            return Err(without_labels(spec, &found));
+        match largest_label(&set)? {
+            None => {
+                let found = format!("none of its first {PROBED} samples has a label (a .cls member)");
+                return Err(without_labels(spec, &found));
+            }
+            Some(label) if label >= u64::from(wanted) => {
+                return Err(bad_count(
+                    format!(
+                        "a sample of {place} has label {label}, and {wanted} classes have labels 0 to {}",
+                        wanted - 1
+                    ),
+                    "set objective.classes to the largest label + 1",
+                ));
+            }
+            Some(_) => {}
         }
         same_in_all_sources(spec, &[])?;
         return Ok(TrainingLabels {
@@ -107,14 +119,13 @@ fn same_in_all_sources(spec: &TrainerSpec, first: &[String]) -> Result<(), Train
     Ok(())
 }
 
-/// Whether one of the first samples of a set has a label.
-fn probe(set: &Dataset) -> Result<bool, TrainError> {
+/// The largest label of the first samples of a set; none where they have none.
+fn largest_label(set: &Dataset) -> Result<Option<u64>, TrainError> {
+    let mut largest = None;
     for sample in set.samples(Order::Sequential)?.take(PROBED) {
-        if sample?.label.is_some() {
-            return Ok(true);
-        }
+        largest = largest.max(sample?.label.map(u64::from));
     }
-    Ok(false)
+    Ok(largest)
 }
 
 fn without_labels(spec: &TrainerSpec, found: &str) -> TrainError {

@@ -89,6 +89,15 @@ fn a_set_without_labels_is_refused_before_anything_is_written() {
     fs::remove_file(flat.join("manifest.json")).unwrap();
     assert_refused(&train(&ground, Some(&flat), &[]), &["objective.classes = 0", "manifest.json"]);
     assert_refused(&train(&ground, Some(&flat), &["objective.classes=4"]), &words);
+    let numbers = packed(&ground, &ground.path("images"), "numbers");
+    fs::remove_file(numbers.join("manifest.json")).unwrap();
+    let fewer = [
+        "objective.classes = 2",
+        "has label ",
+        "2 classes have labels 0 to 1",
+        "the largest label + 1",
+    ];
+    assert_refused(&train(&ground, Some(&numbers), &["objective.classes=2"]), &fewer);
     // One folder of images is one class.
     let one = ground.path("one-images");
     fs::create_dir_all(&one).unwrap();

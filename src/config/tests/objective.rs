@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::config::explain::warnings;
+use crate::eval::pool::Pool;
 
 #[test]
 fn what_is_accepted_can_be_drawn() {
@@ -71,7 +73,7 @@ fn defaults_make_room_for_what_was_set_and_say_so() {
     let (config, [block, ..]) = fitted("[model]\nimage = 64\npatch = 16\n");
     assert_eq!(config.objective.table()["mask"]["min_block"].as_integer(), Some(1));
     assert!(
-        block.contains("the default 16 is not possible here") && block.contains("4 × 4 = 16 patches"),
+        block.contains("the default 16 does not go with it") && block.contains("4 × 4 = 16 patches"),
         "{block}"
     );
     let (config, [block, count, ..]) = fitted("[model]\nimage = 128\n[objective]\nkind = \"beit\"\n");
@@ -82,6 +84,10 @@ fn defaults_make_room_for_what_was_set_and_say_so() {
     assert!(warmup.contains("6250") && warmup.contains("optim.total_steps = 300"), "{warmup}");
     let (config, [.., min_lr]) = fitted("[optim]\nlr = 1e-6\n");
     assert!(config.optim.min_lr < 1e-8 && min_lr.contains("optim.lr"), "{min_lr}");
+    let (config, ..) = fitted("[optim]\nweight_decay = 0.3\n");
+    assert_eq!(config.optim.final_weight_decay, 0.3, "one weight decay is meant for the whole run");
+    let (config, ..) = fitted("[optim]\nweight_decay = 0.04\nfinal_weight_decay = 0.4\n");
+    assert_eq!(config.optim.final_weight_decay, 0.4);
     let (config, told) = fitted("[model]\nimage = 112\npatch = 16\n");
     assert_eq!(
         (config.model.patches(), told),
@@ -93,4 +99,51 @@ fn defaults_make_room_for_what_was_set_and_say_so() {
         text.contains("demo.toml:8:1: objective.mask.min_block = 16: expected at most 8"),
         "{text}"
     );
+}
+
+#[test]
+fn features_are_the_tokens_that_a_loss_sees_unless_somebody_says_otherwise() {
+    let of = |kind: &str, more: &str| {
+        let text = format!("{GOOD}[objective]\nkind = \"{kind}\"\n[eval]\n{more}");
+        source(&[], &[]).load_text(&text).unwrap().0
+    };
+    let pool = |kind: &str, more: &str| of(kind, more).eval.pool;
+    for kind in ["dino", "simclr", "moco-v3", "supervised"] {
+        assert_eq!(pool(kind, ""), Pool::Cls, "{kind}");
+        assert_eq!(pool(kind, "pool = \"mean\"\n"), Pool::Mean, "{kind}");
+    }
+    for kind in ["splitmask", "beit", "mae"] {
+        assert_eq!(pool(kind, ""), Pool::Mean, "{kind}");
+    }
+    let told = |config: &Config| warnings(config).iter().any(|told| told.contains("tokens that no loss sees"));
+    assert!(told(&of("dino", "pool = \"mean\"\n")) && told(&of("mae", "pool = \"cls\"\n")));
+    assert!(!told(&of("dino", "")) && !told(&of("dino", "pool = \"both\"\n")));
+}
+
+#[test]
+fn the_loss_of_a_moving_teacher_is_not_watched() {
+    let good = GOOD.replace("[data]", "[data]\nval = \"v\"");
+    let text = |kind: &str, every: u32| format!("{good}[objective]\nkind = \"{kind}\"\n[eval]\nwatch = \"loss\"\nevery_steps = {every}\n");
+    let said = refused(&text("dino", 10));
+    assert!(
+        said.contains("eval.watch = \"loss\"") && said.contains("does not compare") && said.contains("eval.spread_every_steps"),
+        "{said}"
+    );
+    for (kind, every) in [("dino", 0), ("moco-v3", 10), ("splitmask", 10)] {
+        assert!(source(&[], &[]).load_text(&text(kind, every)).is_ok(), "{kind}");
+    }
+}
+
+#[test]
+fn more_outputs_than_images_are_told() {
+    let plan = |prototypes: u32| {
+        let text = format!("{GOOD}[objective]\nkind = \"dino\"\nprototypes = {prototypes}\n");
+        source(&[], &[]).load_text(&text).unwrap().0.objective
+    };
+    let told = plan(4096).odd_with(4000);
+    assert!(
+        told.len() == 1 && told[0].contains("objective.prototypes = 4096") && told[0].contains("4000 images"),
+        "{told:?}"
+    );
+    assert!(plan(4096).odd_with(4096).is_empty());
 }

@@ -172,18 +172,12 @@ impl Classifier {
         let usable = self.usable(&class);
         let told = logits.argmax(-1, false).eq_tensor(&class).logical_and(&usable);
         let guess = mean(-(&targets * &self.frequencies.logarithms).sum(Kind::Float));
-        let mut stats = vec![
-            ("class_accuracy", mean_of_views(told.sum(Kind::Float))),
-            ("frequency_guess", guess),
-            (
-                "unlabelled",
-                self.usable(&x.labels).logical_not().to_kind(Kind::Float).mean(Kind::Float),
-            ),
-        ];
+        let mut stats = vec![("class_accuracy", mean_of_views(told.sum(Kind::Float))), ("frequency_guess", guess)];
         let commonest = |commonest: i64| mean(class.eq(commonest).logical_and(&usable).sum(Kind::Float));
         stats.extend(self.frequencies.commonest.map(|class| ("commonest_class", commonest(class))));
         Ok(Losses {
             stats,
+            left_out: Some(self.usable(labels).logical_not().to_kind(Kind::Float).mean(Kind::Float)),
             ..Losses::of_term("classification", loss)
         })
     }

@@ -16,7 +16,7 @@ use toml::Table;
 
 use crate::model::{encoder_flops, linear_flops};
 use crate::objective::masked::{drop_path, side};
-use crate::objective::{Kind, Objective, Plan, Scope, read, table};
+use crate::objective::{Kind, Objective, Plan, Pool, Scope, read, table};
 use crate::optim::cosine;
 use crate::setting::{Findings, Fitting, Violation, settings};
 
@@ -243,9 +243,21 @@ impl Plan for DinoConfig {
         match number {
             "distillation" => Some(f64::from(self.prototypes).ln()),
             // A crop without hidden patches costs nothing.
-            "ibot" => Some(self.ibot_mask_probability * f64::from(self.patch_prototypes()).ln()),
+            "ibot" if self.learns_patches() => Some(self.ibot_mask_probability * f64::from(self.patch_prototypes()).ln()),
             _ => None,
         }
+    }
+
+    fn learns_by(&self) -> Pool {
+        Pool::Class
+    }
+
+    fn incomparable(&self) -> Option<&'static str> {
+        Some("the teacher that it is held against, the centre and the last layer move as it trains: it may rise while features get better")
+    }
+
+    fn odd_with(&self, samples: u64) -> Vec<String> {
+        self.unused_outputs(samples)
     }
 
     fn over_ranks(&self) -> Result<(), &'static str> {

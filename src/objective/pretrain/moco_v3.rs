@@ -8,7 +8,7 @@ use toml::Table;
 
 use crate::head::ProjectionConfig;
 use crate::model::{Positions, encoder_flops};
-use crate::objective::teacher::odd_momentum;
+use crate::objective::teacher::{TEACHER_MOMENTUM, odd_momentum};
 use crate::objective::two_views::{self, CONTRAST, CONTRAST_ACCURACY, CONTRAST_AT_CHANCE, PROJECTION_RANK, PROJECTIONS_ON_A_LINE};
 use crate::objective::two_views::{Pool, VIEW_KEYS, colours};
 use crate::objective::{Kind, Objective, Plan, Scope, read, table};
@@ -21,7 +21,7 @@ pub static KIND: Kind = Kind {
     doc: "find the key that a momentum encoder makes of the other view of an image among the keys of a batch",
     reference: "arXiv 2104.02057",
     keys: &[VIEW_KEYS, MocoV3Config::KEYS, ProjectionConfig::KEYS],
-    numbers: &[CONTRAST, CONTRAST_ACCURACY, PROJECTION_RANK],
+    numbers: &[CONTRAST, CONTRAST_ACCURACY, PROJECTION_RANK, TEACHER_MOMENTUM],
     collapse: &[CONTRAST_AT_CHANCE, PROJECTIONS_ON_A_LINE],
     sheets: &[],
     variants: || vec![Box::new(MocoV3Config::default())],
@@ -127,6 +127,10 @@ impl Plan for MocoV3Config {
             "contrast_accuracy" => Some(1.0 / f64::from(at.batch)),
             _ => None,
         }
+    }
+
+    fn learns_by(&self) -> Pool {
+        self.pool
     }
 
     fn over_ranks(&self) -> Result<(), &'static str> {

@@ -1,7 +1,10 @@
 //! Whether a run still gets better: a warning, gauges and status from the patience with it. Evaluations call it; it is no hook of its own.
 
+use sha2::{Digest, Sha256};
+
 use crate::eval::config::Watched;
 use crate::eval::patience::{Verdict, Way};
+use crate::objective::ObjectiveConfig;
 use crate::trainer::outlets::Outlets;
 use crate::trainer::setup::Setup;
 use crate::trainer::state::RunState;
@@ -14,6 +17,10 @@ pub(super) fn observe(value: f64, state: &mut RunState, setup: &Setup, out: &Out
         pool: config.pool,
         weights: config.weights,
         drawn_views: watched == Watched::Loss && setup.request.views.len() > 1,
+        settings: match watched {
+            Watched::Loss => digest(&setup.spec.objective),
+            _ => 0,
+        },
     };
     let verdict = state.patience.observe((watched, way), value, state.step, patience);
     if let (Some((best, at)), true) = (before.best, (before.watched, before.way) != (watched, way)) {
@@ -34,6 +41,12 @@ pub(super) fn observe(value: f64, state: &mut RunState, setup: &Setup, out: &Out
     }
     show(state, setup, out);
     verdict == Verdict::Best
+}
+
+/// The first bytes of the digest of an objective's settings: a temperature or a weight that changes as it trains is another loss.
+fn digest(objective: &ObjectiveConfig) -> u64 {
+    let of = Sha256::digest(objective.table().to_string());
+    u64::from_be_bytes(std::array::from_fn(|i| of[i]))
 }
 
 /// Sets gauges and status; called at a resume too.

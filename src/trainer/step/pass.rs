@@ -16,10 +16,11 @@ use torch_ext::ranks::Ranks;
 use super::exchanged::Partners;
 use crate::loss::{count_words, perplexity};
 use crate::model::BatchRows;
-use crate::objective::{BetweenImages, Losses, Objective, ObjectiveError, StepContext};
+use crate::objective::{BetweenImages, LEFT_OUT, Losses, Objective, ObjectiveError, StepContext};
 use crate::telemetry::metrics::Phase;
 use crate::tensor::{SentBatch, StepInput, look};
 use crate::trainer::error::TrainError;
+use crate::trainer::meter::{COUNTED, COUNTED_TOTAL};
 use crate::trainer::ranks::peers::Peers;
 use crate::trainer::setup::Setup;
 use crate::trainer::spec::TrainerSpec;
@@ -331,10 +332,21 @@ impl<'a> Pass<'a> {
     fn sum_up(&self, outcome: &mut PassOutcome, losses: Losses, factor: f64) {
         let scalars = &mut outcome.scalars;
         let share = |value: &Tensor| value.detach().to_kind(Kind::Double) / self.micro_batches as f64;
+        let counted = losses.left_out.as_ref().map(|left_out| 1.0 - left_out.to_kind(Kind::Double));
+        let weighed = |value: Tensor| match &counted {
+            Some(counted) => value * counted,
+            None => value,
+        };
         for (name, value) in losses.terms.iter().chain(&losses.stats) {
-            add(scalars, name, share(value));
+            add(scalars, name, weighed(share(value)));
         }
-        add(scalars, "total", share(&losses.total) * factor);
+        let total = share(&losses.total) * factor;
+        if let (Some(left_out), Some(counted)) = (&losses.left_out, &counted) {
+            add(scalars, LEFT_OUT, share(left_out));
+            add(scalars, COUNTED, share(counted));
+            add(scalars, COUNTED_TOTAL, weighed(total.shallow_clone()));
+        }
+        add(scalars, "total", total);
         for (name, counts) in losses.counts {
             add(&mut outcome.counts, name, counts);
         }

@@ -45,7 +45,7 @@ impl DinoConfig {
             ("objective.local_area", self.local_area),
         ] {
             found.need(
-                low > 0.0 && low <= high && high <= 1.0,
+                low as f32 > 0.0 && low <= high && high <= 1.0,
                 key,
                 format!("{:?}", [low, high]),
                 "[low, high] with 0 < low ≤ high ≤ 1",
@@ -155,7 +155,29 @@ impl DinoConfig {
             ));
         }
         odd.extend(odd_momentum(self.momentum, self.momentum_end));
+        if self.centring == Centring::Mean && self.centre_momentum == 1.0 {
+            odd.push("objective.centre_momentum = 1: the centre of the outputs stays 0, and nothing keeps the teacher from one output for all; 0.9 in the paper".into());
+        }
         odd
+    }
+
+    /// Numbers of outputs with the keys that set them.
+    fn outputs(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let own = self.learns_patches() && self.separate_heads && self.ibot_prototypes > 0;
+        let of_patches = own.then_some(("objective.ibot_prototypes", self.ibot_prototypes));
+        [("objective.prototypes", self.prototypes)].into_iter().chain(of_patches)
+    }
+
+    /// Outputs that a set of `samples` images cannot use.
+    pub(super) fn unused_outputs(&self, samples: u64) -> Vec<String> {
+        let more = self.outputs().filter(|(_, outputs)| u64::from(*outputs) > samples);
+        more.map(|(key, outputs)| {
+            format!(
+                "{key} = {outputs} is more than the {samples} images of the training set, of which each can have an output of its own: outputs that no image uses \
+                 hold the loss at ln K; 1024 to 8192 suit some thousand images, and fewer suit fewer"
+            )
+        })
+        .collect()
     }
 
     /// What is allowed and probably not meant.
@@ -163,13 +185,7 @@ impl DinoConfig {
         let mut odd = self.odd_options();
         odd.extend(self.odd_schedule(at.steps));
         let batch = at.batch;
-        let of_patches = if self.learns_patches() && self.separate_heads {
-            self.ibot_prototypes
-        } else {
-            0
-        };
-        let outputs = [("objective.prototypes", self.prototypes), ("objective.ibot_prototypes", of_patches)];
-        for (key, prototypes) in outputs.into_iter().filter(|(_, k)| *k > batch.saturating_mul(PROTOTYPES_PER_IMAGE)) {
+        for (key, prototypes) in self.outputs().filter(|(_, k)| *k > batch.saturating_mul(PROTOTYPES_PER_IMAGE)) {
             odd.push(format!(
                 "{key} = {prototypes} is more than {PROTOTYPES_PER_IMAGE} for each of the {batch} images of a batch, the share of the \
                  published recipe: outputs that no image uses hold the loss at ln K; 1024 to 8192 suit small batches and sets"

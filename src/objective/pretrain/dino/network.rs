@@ -15,7 +15,7 @@ use crate::loss::{koleo, unit_rows};
 use crate::model::{Init, Vit, parameter};
 use crate::objective::input::shape;
 use crate::objective::masked::embed_hidden;
-use crate::objective::teacher::TeacherWeights;
+use crate::objective::teacher::{TeacherWeights, in_force};
 use crate::objective::{BetweenImages, Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings};
 use crate::optim::ParamRule;
 use crate::tensor::StepInput;
@@ -196,6 +196,8 @@ impl Dino {
                 ("teacher_entropy", found.entropy),
                 ("teacher_divergence", found.divergence),
                 ("descriptor_spread", spread),
+                ("teacher_temperature", in_force(temperatures[1], &said)),
+                ("teacher_momentum", in_force(config.momentum_at(ctx.step, ctx.total), &said)),
             ],
             ..Losses::of_term("distillation", found.loss)
         };

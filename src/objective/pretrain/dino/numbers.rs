@@ -1,6 +1,7 @@
 //! What DINO reports, and the ways in which it learns nothing.
 
 use super::GLOBAL_CROPS;
+use crate::objective::teacher::TEACHER_MOMENTUM;
 use crate::objective::{Baseline, Better, CollapseRule, Judged, Number, Role, Unit};
 
 /// The numbers.
@@ -83,6 +84,15 @@ pub(super) const NUMBERS: &[Number] = &[
         better: Better::Neither,
         baseline: None,
     },
+    Number {
+        name: "teacher_temperature",
+        help: "Temperature of the teacher's outputs, as its warm-up has come to.",
+        role: Role::Measure,
+        unit: Unit::Plain,
+        better: Better::Neither,
+        baseline: None,
+    },
+    TEACHER_MOMENTUM,
 ];
 
 /// The ways to collapse.

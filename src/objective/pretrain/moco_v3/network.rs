@@ -8,7 +8,7 @@ use super::{KIND, MocoV3Config};
 use crate::head::{Affine, Projection};
 use crate::loss::{info_nce_of_keys, participation_ratio};
 use crate::model::Vit;
-use crate::objective::teacher::TeacherWeights;
+use crate::objective::teacher::{TeacherWeights, in_force};
 use crate::objective::two_views::{self, Pool};
 use crate::objective::{BetweenImages, Losses, Objective, ObjectiveError, Plan, Scope, StepContext, settings};
 use crate::optim::ParamRule;
@@ -99,7 +99,7 @@ impl MocoV3 {
         })
     }
 
-    fn contrast(&self, compared: &Compared) -> Losses {
+    fn contrast(&self, compared: &Compared, ctx: &StepContext) -> Losses {
         let temperature = self.config.temperature;
         let contrast = info_nce_of_keys(&compared.queries, &compared.keys, temperature);
         Losses {
@@ -108,6 +108,10 @@ impl MocoV3 {
             stats: vec![
                 ("contrast_accuracy", contrast.accuracy),
                 ("projection_rank", participation_ratio(&compared.projected)),
+                (
+                    "teacher_momentum",
+                    in_force(self.config.momentum_at(ctx.step, ctx.total), &compared.projected),
+                ),
             ],
             ..Losses::of_term("contrast", contrast.loss)
         }
@@ -122,16 +126,16 @@ impl BetweenImages for MocoV3 {
         Ok((two_views::no_losses(&queries), all.view([3 * VIEWS, x.len, -1])))
     }
 
-    fn compare(&self, descriptors: &Tensor, _: &StepContext) -> Result<Losses, ObjectiveError> {
+    fn compare(&self, descriptors: &Tensor, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
         let of = |n: i64| descriptors.narrow(0, n * VIEWS, VIEWS).flatten(0, 1);
         let (queries, keys, projected) = (of(0), of(1), of(2));
-        Ok(self.contrast(&Compared { queries, keys, projected }))
+        Ok(self.contrast(&Compared { queries, keys, projected }, ctx))
     }
 }
 
 impl Objective for MocoV3 {
     fn forward(&self, x: &StepInput, ctx: &StepContext) -> Result<Losses, ObjectiveError> {
-        Ok(self.contrast(&self.compared(x, ctx)?))
+        Ok(self.contrast(&self.compared(x, ctx)?, ctx))
     }
 
     fn between_images(&self) -> Option<&dyn BetweenImages> {

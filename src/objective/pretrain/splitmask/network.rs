@@ -135,6 +135,7 @@ impl SplitMask {
             terms,
             stats,
             counts,
+            left_out: None,
         };
         Ok((losses, completed))
     }
@@ -171,6 +172,7 @@ impl SplitMask {
             terms: vec![("match", contrast.loss.detach())],
             stats: vec![("match_accuracy", contrast.accuracy)],
             counts: vec![],
+            left_out: None,
             total: contrast.loss * self.config.match_weight,
         }
     }

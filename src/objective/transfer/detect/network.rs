@@ -175,6 +175,7 @@ impl Objective for Detector {
             total,
             terms,
             counts: vec![],
+            left_out: None,
         })
     }
 
