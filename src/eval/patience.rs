@@ -31,7 +31,7 @@ pub struct Way {
     pub weights: Weights,
     /// Of views that are drawn, instead of the same centre crop for each.
     pub drawn_views: bool,
-    /// Of a loss by these settings of the objective: the first bytes of their digest; 0 for other scores.
+    /// By these images and settings: the first bytes of their digest. 0 is that of a checkpoint which does not tell, and taken for the same.
     #[serde(default)]
     pub settings: u64,
 }
@@ -53,6 +53,9 @@ impl Patience {
     /// Takes an evaluation in. `patience` = evaluations without a new best until the warning; 0 = never. A value that is not finite is
     /// worse than any.
     pub fn observe(&mut self, (watched, way): (Watched, Way), value: f64, step: u64, patience: u32) -> Verdict {
+        if self.way.settings == 0 {
+            self.way.settings = way.settings;
+        }
         if (self.watched, self.way) != (watched, way) {
             *self = Self {
                 watched,
@@ -129,5 +132,13 @@ mod tests {
         };
         assert_eq!(so_far.observe((Watched::Knn, of_class_token), 0.05, 5, 1), Verdict::Best);
         assert_eq!(so_far.best, Some((0.05, 5)));
+        // So is a loss by other settings, but not by those that a checkpoint of before did not tell.
+        let by = |settings| Way {
+            settings,
+            ..Way::default()
+        };
+        assert_eq!(so_far.observe((Watched::Loss, by(0)), 2.0, 6, 1), Verdict::Best);
+        assert_eq!(so_far.observe((Watched::Loss, by(1)), 3.0, 7, 2), Verdict::Waiting);
+        assert_eq!(so_far.observe((Watched::Loss, by(2)), 4.0, 8, 1), Verdict::Best);
     }
 }

@@ -2,11 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::eval::config::Watched;
+use crate::eval::config::{EvalConfig, Watched};
 use crate::eval::patience::{Verdict, Way};
-use crate::objective::ObjectiveConfig;
 use crate::trainer::outlets::Outlets;
 use crate::trainer::setup::Setup;
+use crate::trainer::spec::TrainerSpec;
 use crate::trainer::state::RunState;
 
 /// Takes the value of the evaluation that `eval.watch` names into account; answers whether it is the best so far.
@@ -17,10 +17,7 @@ pub(super) fn observe(value: f64, state: &mut RunState, setup: &Setup, out: &Out
         pool: config.pool,
         weights: config.weights,
         drawn_views: watched == Watched::Loss && setup.request.views.len() > 1,
-        settings: match watched {
-            Watched::Loss => digest(&setup.spec.objective),
-            _ => 0,
-        },
+        settings: digest(&setup.spec),
     };
     let verdict = state.patience.observe((watched, way), value, state.step, patience);
     if let (Some((best, at)), true) = (before.best, (before.watched, before.way) != (watched, way)) {
@@ -43,9 +40,34 @@ pub(super) fn observe(value: f64, state: &mut RunState, setup: &Setup, out: &Out
     verdict == Verdict::Best
 }
 
-/// The first bytes of the digest of an objective's settings: a temperature or a weight that changes as it trains is another loss.
-fn digest(objective: &ObjectiveConfig) -> u64 {
-    let of = Sha256::digest(objective.table().to_string());
+/// The first bytes of the digest of what a score depends on besides: the images, how they are looked at, and for a loss the settings of the objective, of which
+/// a temperature or a weight may change as it trains.
+fn digest(spec: &TrainerSpec) -> u64 {
+    let EvalConfig {
+        k,
+        temperature,
+        max_reference,
+        max_queries,
+        crop_ratio,
+        min_class,
+        slide,
+        slide_stride,
+        ..
+    } = &spec.eval;
+    let objective = (spec.eval.watch == Watched::Loss).then(|| spec.objective.table());
+    let all = serde_json::json!([
+        spec.data.val,
+        k,
+        temperature,
+        max_reference,
+        max_queries,
+        crop_ratio,
+        min_class,
+        slide,
+        slide_stride,
+        objective
+    ]);
+    let of = Sha256::digest(all.to_string());
     u64::from_be_bytes(std::array::from_fn(|i| of[i]))
 }
 
