@@ -11,7 +11,7 @@ use splitmask::optim::{AdamW, ClipBy, Stepped};
 use splitmask::tensor::{NamedView, StepInput};
 use tch::{Kind, Tensor, nn};
 
-use crate::fixture::{Fixture, assert_near, device, model, set_params};
+use crate::fixture::{Fixture, assert_near, device, measured, model, set_params};
 use crate::{alone, training};
 
 const LOSSES: f64 = 1e-6;
@@ -136,12 +136,7 @@ fn two_steps_follow_pytorch() {
     for step in [1, 2] {
         let ctx = context(step);
         let losses = run.pass(&ctx);
-        for (name, value) in losses
-            .terms
-            .iter()
-            .chain(&losses.stats)
-            .filter(|(name, _)| *name != "descriptor_spread")
-        {
+        for (name, value) in measured(&losses).filter(|(name, _)| *name != "descriptor_spread") {
             assert_near(
                 &format!("step {step}: {name}"),
                 value,

@@ -12,7 +12,7 @@ use splitmask::tensor::{HiddenPatches, NamedView, StepInput};
 use tch::{Kind, Tensor, nn};
 use torch_ext::ranks::Ranks;
 
-use crate::fixture::{Fixture, assert_near, device, model, set_params};
+use crate::fixture::{Fixture, assert_near, device, measured, model, set_params};
 use crate::{alone, training};
 
 const LOSSES: f64 = 1e-6;
@@ -75,8 +75,9 @@ fn two_steps(name: &str, config: &DinoConfig, numbers: usize) {
     for step in [1, 2] {
         let ctx = training(step);
         let losses = objective.forward(&x, &ctx).unwrap();
-        let values = losses.terms.iter().chain(&losses.stats).map(|(n, value)| (*n, value));
-        let values = values.filter(|(n, _)| *n != "descriptor_spread").chain([("total", &losses.total)]);
+        let values = measured(&losses)
+            .filter(|(n, _)| *n != "descriptor_spread")
+            .chain([("total", &losses.total)]);
         let mut compared = 0;
         for (number, value) in values {
             let want = fixture.get(&format!("{name}.{step}.{number}"));

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use splitmask::model::config::{VitConfig, VitSize};
+use splitmask::objective::Losses;
 use splitmask::tensor::{Normalise, StepInput, choose_device, step_input};
 use splitmask_pipeline::cursor::Cursor;
 use splitmask_pipeline::request::IMAGE;
@@ -171,4 +172,10 @@ pub(crate) fn assert_grads(what: &str, vs: &nn::VarStore, grads: &BTreeMap<&str,
             tolerance,
         );
     }
+}
+
+/// Terms and stats that PyTorch's side has too: all but those that tell how far a schedule has come.
+pub(crate) fn measured(losses: &Losses) -> impl Iterator<Item = (&'static str, &Tensor)> {
+    let all = losses.terms.iter().chain(&losses.stats).map(|(name, value)| (*name, value));
+    all.filter(|(name, _)| !["teacher_temperature", "teacher_momentum"].contains(name))
 }

@@ -10,7 +10,7 @@ use splitmask::optim::AdamW;
 use splitmask::optim::config::OptimConfig;
 use tch::{Tensor, nn};
 
-use crate::fixture::{Fixture, assert_grads, assert_near, device, set_params};
+use crate::fixture::{Fixture, assert_grads, assert_near, device, measured, set_params};
 use crate::{alone, training};
 
 const LOSSES: f64 = 2e-6;
@@ -64,7 +64,7 @@ fn three_steps_follow_pytorch() {
         };
         let losses = objective.forward(&x, &ctx).unwrap();
         let mut numbers = vec![("total", &losses.total)];
-        numbers.extend(losses.terms.iter().chain(&losses.stats).map(|(name, value)| (*name, value)));
+        numbers.extend(measured(&losses));
         for (name, value) in numbers.into_iter().filter(|(name, _)| *name != "projection_rank") {
             assert_near(
                 &format!("step {step}: {name}"),

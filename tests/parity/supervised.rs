@@ -61,7 +61,14 @@ fn two_steps_are_pytorchs() {
             ..training(step)
         };
         let losses = objective.forward(&x, &ctx).unwrap();
-        assert_eq!(losses.stats.len(), 4);
+        assert_eq!(losses.stats.len(), 3);
+        let left_out = losses.left_out.as_ref().expect("some images may have no label");
+        assert_near(
+            &format!("step {step}: left out"),
+            left_out,
+            fixture.get(&format!("{step}.unlabelled")),
+            1e-6,
+        );
         for (name, value) in losses.terms.iter().chain(&losses.stats) {
             assert_near(&format!("step {step}: {name}"), value, fixture.get(&format!("{step}.{name}")), 1e-6);
         }

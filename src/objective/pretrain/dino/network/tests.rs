@@ -7,6 +7,7 @@ use tch::{Device, nn};
 use super::*;
 use crate::model::BatchRows;
 use crate::model::config::VitConfig;
+use crate::optim::cosine;
 use crate::tensor::{HiddenPatches, NamedView};
 
 const IMAGES: i64 = 8;
@@ -353,4 +354,27 @@ fn the_last_layer_has_no_gradient_until_its_step_and_the_rules_are_dinos() {
     ] {
         assert_eq!((rule(name).decay, rule(name).layers_below_top), (decay, below), "{name}");
     }
+}
+
+#[test]
+fn the_numbers_tell_what_a_live_change_made_of_the_teacher() {
+    let config = DinoConfig { momentum: 0.9, ..small() };
+    let (_vs, mut dino) = built(&config);
+    let at = StepContext {
+        train: true,
+        ..StepContext::evaluation(50, 100, IMAGES)
+    };
+    let told = |dino: &Dino| {
+        let losses = dino.forward(&input(0, IMAGES), &at).unwrap();
+        let of = |name: &str| losses.stats.iter().find(|(n, _)| *n == name).unwrap().1.double_value(&[]);
+        [of("teacher_temperature"), of("teacher_momentum")]
+    };
+    assert_eq!(told(&dino), [0.04, cosine(0.9, 1.0, 0.5)]);
+    let warmer = DinoConfig {
+        teacher_temperature: 0.06,
+        momentum_end: 0.95,
+        ..config
+    };
+    dino.take_live(&warmer).unwrap();
+    assert_eq!(told(&dino), [0.06, cosine(0.9, 0.95, 0.5)]);
 }
