@@ -140,7 +140,7 @@ impl Source {
 
         let kinds: Vec<&str> = OBJECTIVES.iter().map(|kind| kind.name).collect();
         let kind = chosen(&entries, "objective.kind", &kinds, &mut problems);
-        let unknown_kind = !problems.is_empty() && kind.is_none() && entries.iter().any(|entry| entry.path == "objective.kind");
+        let unknown_kind = kind.is_none() && entries.iter().any(|entry| entry.path == "objective.kind");
         let kind = kind.and_then(|name| objective::kind(&name)).unwrap_or(OBJECTIVES[0]);
         let mut choices = BTreeMap::new();
         for (key, values) in tree::choosers(kind) {

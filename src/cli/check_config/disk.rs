@@ -72,7 +72,7 @@ impl fmt::Display for Room {
         let folder = self.folder.display();
         write!(
             f,
-            "disk: a checkpoint takes {} or more, and {} are kept; ",
+            "disk: the encoder takes {} of a checkpoint, heads, decoders and teachers come on top, and {} are kept; ",
             human(self.checkpoint),
             self.keep
         )?;
