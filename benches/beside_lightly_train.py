@@ -170,8 +170,10 @@ def trained(args, side: str, method: str, seed: int) -> dict:
         units = max(1, round((60 * args.minutes - start) / unit))
         used, images = theirs(side, method, units, seed, pictures, folder), units * (count // BATCH * BATCH)
         weights = folder / "exported_models" / "exported_last.pt"
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
-    found = {"processor_seconds": used, "start_seconds": start, "images": images, "commit": git.stdout.strip()} | judged(args.shards, weights)
+    git = lambda *arguments: subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
+    commit = git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+    found = {"processor_seconds": used, "start_seconds": start, "images": images, "commit": commit} | judged(args.shards, weights)
     keep(name, found)
     return found
 
@@ -243,6 +245,8 @@ def main() -> None:
     parser.add_argument("--sides", default=list(SIDES), type=lambda text: text.split(","), help=f"of {','.join(SIDES)} (default: all)")
     parser.add_argument("--work", default=Path("runs/beside-lightly-train"), type=Path, help="where the runs go (default: runs/beside-lightly-train)")
     args = parser.parse_args()
+    if wrong := [*(set(args.sides) - set(SIDES)), *(set(args.methods) - set(FITTED))]:
+        parser.error(f"{', '.join(wrong)}: sides are {', '.join(SIDES)}, methods {', '.join(FITTED)}")
     os.chdir(Path(__file__).resolve().parent.parent)
     args.work = args.work.resolve()
     args.work.mkdir(parents=True, exist_ok=True)

@@ -241,8 +241,8 @@ def family(args) -> list:
     rows = [random, *((FAMILY[o][0], runs) for o, runs in equal.items())]
     lines = [f"## The family, on {args.set}", "", f"`{command(args, 'family')}`: equal updates{' first' if args.minutes else ''}.", "", *FAMILY_COLUMNS]
     lines += [family_row(*row) for row in rows]
+    timed = []
     if args.minutes:
-        timed = []
         every = {o: timed_steps(args, runs[0]) for o, runs in equal.items()}
         # Seed by seed here too.
         for s in args.seeds:
@@ -255,7 +255,8 @@ def family(args) -> list:
             took = statistics.mean(r["processor_seconds"] for r in runs) / (60 * args.minutes)
             if abs(took - 1) > UNEQUAL:
                 lines += ["", f"**Not equal**: {name} took {took:.2f} times as long; the run of equal updates that its cost was taken from is of another program or machine (`--anew`)."]
-    return lines + ["", family_note(args, list(FAMILY), [*random[1], *(r for runs in equal.values() for r in runs)])]
+    made = [*random[1], *(r for runs in equal.values() for r in runs), *(r for _, runs in timed for r in runs)]
+    return lines + ["", family_note(args, list(FAMILY), made)]
 
 
 def fractions_family(args) -> list:

@@ -43,7 +43,8 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), CliError> {
     // The last evaluation of the classes that the run learns, if it made one.
     let learnt = lines.iter().rev().find(|l| l["top1_accuracy"].is_f64()).cloned();
     let lines: Vec<Value> = lines.into_iter().filter(|l| l["images_per_second"].is_f64()).collect();
-    let Some(last) = lines.last() else {
+    // Of an interval in which no image counted there is no loss to tell.
+    let Some(last) = lines.iter().rev().find(|l| l["total"].is_f64()).or(lines.last()) else {
         return Err(CliError::usage(
             format!("{}: metrics.jsonl holds no line yet", args.run.display()),
             "let the run reach its first log step".to_owned(),

@@ -70,13 +70,13 @@ pub fn warnings(c: &super::Config) -> Vec<String> {
             c.admin.bind
         ));
     }
-    let learns_by = Pool::that_learns(c.objective.learns_by());
-    if ![learns_by, Pool::Both].contains(&c.eval.pool) {
+    let learns_by: Vec<Pool> = c.objective.learns_by().iter().map(|by| Pool::that_learns(*by)).collect();
+    if c.eval.pool != Pool::Both && !learns_by.contains(&c.eval.pool) {
         warnings.push(format!(
             "eval.pool = {} is not what objective.kind = \"{}\" learns by, which is the {}: k-NN, spread and neighbours look at tokens that no loss sees",
             c.eval.pool,
             c.objective.kind().name,
-            learns_by.words()
+            learns_by[0].words()
         ));
     }
     warnings.extend(c.objective.oddities(&c.scope()));

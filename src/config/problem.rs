@@ -52,7 +52,7 @@ impl fmt::Display for Place {
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::CommandLine => f.write_str("command line"),
             Self::Default => f.write_str("default"),
-            Self::Fitted { from, why } => write!(f, "fitted: the default {from} does not go with it: {why}"),
+            Self::Fitted { from, why } => write!(f, "fitted: the default {from} gives way: {why}"),
         }
     }
 }

@@ -51,12 +51,12 @@ pub(super) fn fit(config: &mut Config, places: &mut BTreeMap<String, Place>) {
         objective.fit(&config.scope(), &mut fitting);
         config.objective = objective;
     }
-    let by = Pool::that_learns(config.objective.learns_by());
+    let by = Pool::that_learns(config.objective.learns_by()[0]);
     let why = format!("objective.kind = \"{}\" learns by the {}", config.objective.kind().name, by.words());
     fitting.fit("eval.pool", &mut config.eval.pool, by, why);
     for fitted in fitting.fitted() {
         tracing::info!(
-            "{} = {}: the default {} does not go with it: {}",
+            "{} = {}: the default {} gives way: {}",
             fitted.key,
             fitted.to,
             fitted.from,
@@ -237,7 +237,12 @@ fn evaluations(config: &Config, f: &mut Findings<'_>) {
                 ClassesOf::Pixels => "\"segment\", ",
                 ClassesOf::Objects => "\"detect\", ",
             };
-            let hint = format!("set eval.watch = {own}\"knn\" or \"loss\", or objective.kind = \"{kind}\" with run.init_from");
+            let loss = if config.objective.incomparable().is_some() {
+                ""
+            } else {
+                " or \"loss\""
+            };
+            let hint = format!("set eval.watch = {own}\"knn\"{loss}, or objective.kind = \"{kind}\" with run.init_from");
             f.add(
                 "eval.watch",
                 format!("\"{kind}\""),
@@ -245,17 +250,6 @@ fn evaluations(config: &Config, f: &mut Findings<'_>) {
                 Some(&hint),
             );
         }
-    }
-    if let (Some(why), Watched::Loss, 1..) = (config.objective.incomparable(), config.eval.watch, config.eval.every_steps) {
-        f.add(
-            "eval.watch",
-            "\"loss\"",
-            format!(
-                "the loss of objective.kind = \"{}\" at different steps does not compare, because {why}",
-                config.objective.kind().name
-            ),
-            Some("set eval.watch = \"knn\" where data.val has labels; without labels set eval.every_steps = 0 and eval.spread_every_steps, and look at effective rank and pictures"),
-        );
     }
     if config.eval.weights == Weights::Ema && config.ema.decay == 0.0 {
         f.add(

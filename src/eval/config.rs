@@ -51,7 +51,7 @@ settings! {
         Live crop_ratio: f64 = 0.875,
         /// Classes with fewer labelled training images are left out.
         Live min_class: u32 = 1,
-        /// What an evaluation measures: `knn` (accuracy of the features, needs labels), `loss` (of the objective on data.val), `classify` (accuracy of the classes that it learns), `segment` (mean IoU of the classes of pixels that it learns) or `detect` (average precision of the objects that it finds).
+        /// What an evaluation measures: `knn` (accuracy of the features, needs labels), `loss` (of the objective on data.val; not of dino, whose teacher moves), `classify` (accuracy of the classes that it learns), `segment` (mean IoU of the classes of pixels that it learns) or `detect` (average precision of the objects that it finds).
         Live watch: Watched = Watched::Knn,
         /// Evaluations without a new best before the warning of over-fitting; 0 = never.
         Live patience: u32 = 3,
@@ -63,7 +63,7 @@ settings! {
         Live spread_every_steps: u64 = 0,
         /// Seconds after which a linear probe is given up and training goes on.
         Live linear_budget_s: f64 = 60.0,
-        /// What evaluations of features, and the picture of neighbours, see of an image: the `mean` of its patch tokens, its `cls` token, or `both`.
+        /// What evaluations of features, and the picture of neighbours, see of an image: the `mean` of its patch tokens, its `cls` token, or `both`; where it is left out, what the objective learns by.
         Live pool: Pool = Pool::Mean,
         /// Whether a segmentation sees an image by windows of the model's size, its shorter side resized to it, instead of squeezed into one square.
         Live slide: bool = false,

@@ -25,7 +25,7 @@ pub struct Patience {
 /// How a score is measured, as far as it changes what the number says. The default is that of checkpoints that do not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Way {
-    /// What of the tokens is a feature.
+    /// What of the tokens is a feature; the default for scores that look at none.
     pub pool: Pool,
     /// Of which weights.
     pub weights: Weights,
@@ -50,12 +50,21 @@ pub enum Verdict {
 }
 
 impl Patience {
+    /// Takes over from `way` what the checkpoint of a former version does not tell.
+    pub fn complete(&mut self, way: Way) {
+        if self.way.settings == 0 {
+            self.way.settings = way.settings;
+            // It told a pool of scores that look at no feature, too.
+            if self.watched != Watched::Knn {
+                self.way.pool = way.pool;
+            }
+        }
+    }
+
     /// Takes an evaluation in. `patience` = evaluations without a new best until the warning; 0 = never. A value that is not finite is
     /// worse than any.
     pub fn observe(&mut self, (watched, way): (Watched, Way), value: f64, step: u64, patience: u32) -> Verdict {
-        if self.way.settings == 0 {
-            self.way.settings = way.settings;
-        }
+        self.complete(way);
         if (self.watched, self.way) != (watched, way) {
             *self = Self {
                 watched,

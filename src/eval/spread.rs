@@ -16,7 +16,7 @@ use crate::telemetry::metrics::SideTask;
 const EPSILON: f64 = 1e-7;
 /// An effective rank below this is told as a collapse; the alert FeatureCollapse has the same number.
 pub const COLLAPSED: f64 = 2.0;
-/// The largest possible rank below which a low one tells nothing: two images have a rank of at most 2.
+/// The largest possible rank below which a low one tells nothing: two images have a rank of at most 2. The alert does not know how many images there were.
 const TELLING: i64 = 8;
 
 /// The spread of the features of `data.val`.

@@ -10,7 +10,7 @@ use splitmask_pipeline::request::{IMAGE, RandAugment, SampleRequest, ViewRequest
 pub(super) use network::{Classifier, Parts};
 
 use super::masked::drop_path;
-use super::{Baseline, Better, CollapseRule, LEFT_OUT, Number, Role, Scope, Unit};
+use super::{Baseline, Better, CollapseRule, Number, Role, Scope, Unit};
 use crate::model::{encoder_flops, linear_flops};
 use crate::setting::Findings;
 
@@ -172,7 +172,7 @@ pub(super) const NUMBERS: &[Number] = &[
         baseline: None,
     },
     Number {
-        name: LEFT_OUT,
+        name: "unlabelled",
         help: "Share of images without a usable label, 0 to 1: they are left out of the loss.",
         role: Role::Measure,
         unit: Unit::Share,
@@ -193,6 +193,6 @@ pub(super) const COLLAPSE: &[CollapseRule] = &[
         name: "images_without_label",
         help: "more than half of the images have no usable label: few are learnt from",
         remedy: "pack again with folders as classes, or take an objective that needs no labels; `splitmask inspect` counts them",
-        holds: |at| at.mean(LEFT_OUT).is_some_and(|share| share > 0.5),
+        holds: |at| at.mean("unlabelled").is_some_and(|share| share > 0.5),
     },
 ];

@@ -138,13 +138,12 @@ pub struct Losses {
     /// Histograms (i64, of one length for each name): the perplexity of their sum over the parts of a batch is the [`Number`] of that name.
     /// Counts, because those of parts have a sum and perplexities have none.
     pub counts: Vec<(&'static str, Tensor)>,
-    /// Share of the batch's images that count in no term or stat, the number [`LEFT_OUT`], 0 to 1; none where each counts. Means over several steps weigh
-    /// each step by the images that count in it.
-    pub left_out: Option<Tensor>,
+    /// Scalars over all of the images or pixels, whether terms and stats count them or not: the share that has no label, for one.
+    pub shares: Vec<(&'static str, Tensor)>,
+    /// Share of the batch's images or pixels that terms and stats are means over, 0 to 1; none where each counts. Means over several steps weigh each step
+    /// by it, and a step of which nothing counts is not among them.
+    pub counted: Option<Tensor>,
 }
-
-/// The number that says which share of the images a loss leaves out.
-pub const LEFT_OUT: &str = "unlabelled";
 
 impl Losses {
     /// One term of weight 1 and nothing beside it.
@@ -154,7 +153,8 @@ impl Losses {
             terms: vec![(name, loss.detach())],
             stats: vec![],
             counts: vec![],
-            left_out: None,
+            shares: vec![],
+            counted: None,
             total: loss,
         }
     }
@@ -231,9 +231,14 @@ pub trait Plan: Any + Debug + Send + Sync {
         None
     }
 
-    /// What of the tokens its loss sees, and a feature should be.
-    fn learns_by(&self) -> Pool {
-        self.class_pool().unwrap_or(Pool::Mean)
+    /// What of the tokens its loss sees; a feature should be the first of them.
+    fn learns_by(&self) -> &'static [Pool] {
+        self.class_pool().unwrap_or(Pool::Mean).alone()
+    }
+
+    /// Those of its settings that its loss on the validation set depends on.
+    fn judged_by(&self) -> Table {
+        self.table()
     }
 
     /// Why its loss on the validation set at one step says nothing beside that at another one, to be read behind "because"; none: they compare.

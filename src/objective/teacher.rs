@@ -13,7 +13,7 @@ pub(super) const TEACHER_MOMENTUM: Number = Number {
     name: "teacher_momentum",
     help: "Share of the teacher that a step keeps, as its schedule has come to, 0 to 1.",
     role: Role::Measure,
-    unit: Unit::Share,
+    unit: Unit::Plain,
     better: Better::Neither,
     baseline: None,
 };

@@ -102,6 +102,15 @@ pub enum Pool {
 }
 
 impl Pool {
+    /// A list of nothing else.
+    #[must_use]
+    pub fn alone(self) -> &'static [Self] {
+        match self {
+            Self::Mean => &[Self::Mean],
+            Self::Class => &[Self::Class],
+        }
+    }
+
     /// As a config has it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -176,7 +185,8 @@ pub(super) fn no_losses(like: &Tensor) -> Losses {
         terms: vec![],
         stats: vec![],
         counts: vec![],
-        left_out: None,
+        shares: vec![],
+        counted: None,
     }
 }
 

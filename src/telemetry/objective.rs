@@ -64,12 +64,18 @@ impl ObjectiveMetrics {
         }
     }
 
-    /// Sets the objective's numbers, and the total loss, to the means of a log interval; one that is not among them becomes 0.
+    /// Sets the objective's numbers, and the total loss, to the means of a log interval; one that is not among them becomes 0. Of an interval without a total
+    /// no image counted in the losses: its numbers stay what they were, besides those that it has.
     pub fn set(&self, numbers: &[Number], means: &BTreeMap<String, f64>) {
-        let mean = |name: &str| means.get(name).copied().unwrap_or(0.0);
-        self.loss.with_label_values(&["total"]).set(mean("total"));
+        let absent = means.contains_key("total").then_some(0.0);
+        let mean = |name: &str| means.get(name).copied().or(absent);
+        if let Some(total) = mean("total") {
+            self.loss.with_label_values(&["total"]).set(total);
+        }
         for number in numbers {
-            self.gauge(number).set(mean(number.name));
+            if let Some(value) = mean(number.name) {
+                self.gauge(number).set(value);
+            }
         }
     }
 

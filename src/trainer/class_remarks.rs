@@ -53,6 +53,19 @@ pub(super) fn of_training(labels: &TrainingLabels, of: ClassesOf) -> Vec<String>
 /// # Errors
 /// [`TrainError::BadSetting`] where nothing can be and the run is to be judged by it (`eval.watch = "classify"`).
 pub(super) fn of_validation(spec: &TrainerSpec, val: &Dataset) -> Result<Vec<String>, TrainError> {
+    if let (Some(why), Watched::Loss, 1..) = (spec.objective.incomparable(), spec.eval.watch, spec.eval.every_steps) {
+        return Err(TrainError::BadSetting {
+            key: "eval.watch".into(),
+            value: "\"loss\"".into(),
+            detail: format!(
+                "the loss of objective.kind = \"{}\" at different steps does not compare, because {why}",
+                spec.objective.kind().name
+            ),
+            hint: Some(
+                "set eval.watch = \"knn\" where data.val has labels; without labels set eval.every_steps = 0 and eval.spread_every_steps, and look at effective rank and pictures".into(),
+            ),
+        });
+    }
     let Some(manifest) = val.manifest() else { return Ok(vec![]) };
     let unlabelled = manifest.label_counts.iter().all(|images| *images == 0);
     let neighbours = spec.eval.every_steps > 0 && spec.eval.watch == Watched::Knn;

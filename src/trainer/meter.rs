@@ -8,11 +8,9 @@ use tch::{Kind, Tensor};
 
 use crate::loss::count_words;
 
-/// The share of a step's images that count in its losses, where some do not: their numbers come multiplied by it, and the meter divides by the sum of
-/// these shares.
+/// Name of the share of a step's images or pixels that count in its losses, where some do not: those losses come multiplied by it, and the meter divides by
+/// the sum of these shares.
 pub(super) const COUNTED: &str = "counted";
-/// The total so multiplied.
-pub(super) const COUNTED_TOTAL: &str = "counted total";
 
 /// Sums of named scalars over the running log interval. They stay on the device until read: no step waits for the device.
 #[derive(Debug, Default)]

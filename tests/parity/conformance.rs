@@ -55,7 +55,7 @@ fn every_number_is_declared_with_its_role_and_unit() {
         for (name, _) in &losses.terms {
             assert_eq!(declared(name).role, Role::Term, "{name}");
         }
-        for (name, stat) in &losses.stats {
+        for (name, stat) in losses.stats.iter().chain(&losses.shares) {
             let number = declared(name);
             assert_eq!(number.role, Role::Measure, "{name}");
             assert!(

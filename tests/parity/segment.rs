@@ -60,7 +60,7 @@ fn two_steps_with_their_running_statistics_are_pytorchs() {
     assert_near("cross-entropy", &evaluated.total, fixture.get("evaluated"), 1e-5);
     assert_near("accuracy", &stat(&evaluated.stats, "pixel_accuracy"), fixture.get("accuracy"), 1e-6);
     let unlabelled = fixture.get("maps").lt(0).to_kind(Kind::Float).mean(Kind::Float);
-    assert_near("unlabelled", &stat(&evaluated.stats, "unlabelled_pixels"), &unlabelled, 1e-6);
+    assert_near("unlabelled", &stat(&evaluated.shares, "unlabelled_pixels"), &unlabelled, 1e-6);
     let optim = OptimConfig {
         eps: 1e-2,
         layer_decay: 1.0,
@@ -101,8 +101,8 @@ fn pixels_of_unknown_classes_are_left_out_and_counted() {
     assert_near("the same loss", &unknown.total, &known.total, 1e-6);
     assert_near(
         "told",
-        &stat(&unknown.stats, "unknown_class_pixels"),
-        &stat(&known.stats, "unlabelled_pixels"),
+        &stat(&unknown.shares, "unknown_class_pixels"),
+        &stat(&known.shares, "unlabelled_pixels"),
         1e-6,
     );
     let none = objective.forward(

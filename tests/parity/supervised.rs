@@ -62,13 +62,15 @@ fn two_steps_are_pytorchs() {
         };
         let losses = objective.forward(&x, &ctx).unwrap();
         assert_eq!(losses.stats.len(), 3);
-        let left_out = losses.left_out.as_ref().expect("some images may have no label");
+        let unlabelled = &losses.shares[0].1;
         assert_near(
-            &format!("step {step}: left out"),
-            left_out,
+            &format!("step {step}: unlabelled"),
+            unlabelled,
             fixture.get(&format!("{step}.unlabelled")),
             1e-6,
         );
+        let counted = losses.counted.as_ref().expect("some images may have no label");
+        assert_near(&format!("step {step}: counted"), &(1.0 - counted), unlabelled, 1e-6);
         for (name, value) in losses.terms.iter().chain(&losses.stats) {
             assert_near(&format!("step {step}: {name}"), value, fixture.get(&format!("{step}.{name}")), 1e-6);
         }

@@ -112,6 +112,42 @@ fn a_set_without_labels_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn numbers_of_steps_without_a_label_are_no_zeros() {
+    let ground = Ground::new();
+    // Every image twice: in the folder of its class, and beside the folders without one.
+    let images = ground.path("half-images");
+    for class in fs::read_dir(ground.path("images")).unwrap().flatten() {
+        let name = class.file_name().into_string().unwrap();
+        fs::create_dir_all(images.join(&name)).unwrap();
+        for image in fs::read_dir(class.path()).unwrap().flatten() {
+            let file = image.file_name().into_string().unwrap();
+            fs::copy(image.path(), images.join(&name).join(&file)).unwrap();
+            fs::copy(image.path(), images.join(format!("{name}-{file}"))).unwrap();
+        }
+    }
+    let half = packed(&ground, &images, "half");
+    fs::write(ground.config(), supervised(&ground, "")).unwrap();
+    // Steps too short to learn: each image with a label costs what a guess does. Of batches of two a quarter has no label at all.
+    let still = [
+        "train.batch=2",
+        "train.accumulate=1",
+        "optim.lr=1e-12",
+        "optim.min_lr=1e-12",
+        "optim.total_steps=60",
+        "log.every_steps=20",
+    ];
+    let done = train(&ground, Some(&half), &still);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    for line in ground.trace("run") {
+        let of = |name: &str| line[name].as_f64().unwrap();
+        assert!((0.3..0.7).contains(&of("unlabelled")), "{line}");
+        for name in ["classification", "total"] {
+            assert!((of(name) / 4f64.ln() - 1.0).abs() < 0.1, "{name}: {line}");
+        }
+    }
+}
+
+#[test]
 fn a_run_keeps_to_its_classes_and_its_checkpoints_know_them() {
     let ground = Ground::new();
     fs::write(ground.config(), supervised(&ground, "")).unwrap();

@@ -107,6 +107,32 @@ fn a_loss_by_other_settings_begins_its_best_anew() {
 }
 
 #[test]
+fn the_loss_of_a_moving_teacher_is_not_watched() {
+    let ground = Ground::new();
+    let text = ground.config_text();
+    let (before, rest) = text.split_once("[objective]").unwrap();
+    let (_, after) = rest.split_once("[optim]").unwrap();
+    let dino = "[objective]\nkind = \"dino\"\nlocal_crops = 0\nprototypes = 32\nhidden = 16\nbottleneck = 8\n";
+    fs::write(ground.config(), format!("{before}{dino}[optim]{after}")).unwrap();
+    let watched = ["--set", "eval.watch=\"loss\"", "--set", "eval.every_steps=5"];
+    let checked = splitmask().arg("check-config").arg(ground.config()).args(watched).output().unwrap();
+    for refused in [checked, ground.train(&watched).output().unwrap()] {
+        let log = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(64), "{log}");
+        assert!(
+            log.contains("eval.watch = \"loss\"") && log.contains("does not compare") && log.contains("eval.spread_every_steps"),
+            "{log}"
+        );
+    }
+    // By itself it can be asked for.
+    let run = ground.path("run").display().to_string();
+    let done = ground.train(&["--set", "optim.total_steps=12"]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let asked = splitmask().args(["eval", "loss", &run]).output().unwrap();
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+}
+
+#[test]
 fn max_epochs_cuts_the_schedule_and_check_config_says_so() {
     let ground = Ground::new();
     let three = ["--set", "optim.max_epochs=3"];

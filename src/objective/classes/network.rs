@@ -177,7 +177,11 @@ impl Classifier {
         stats.extend(self.frequencies.commonest.map(|class| ("commonest_class", commonest(class))));
         Ok(Losses {
             stats,
-            left_out: Some(self.usable(labels).logical_not().to_kind(Kind::Float).mean(Kind::Float)),
+            shares: vec![(
+                "unlabelled",
+                self.usable(&x.labels).logical_not().to_kind(Kind::Float).mean(Kind::Float),
+            )],
+            counted: Some(self.usable(labels).to_kind(Kind::Float).mean(Kind::Float)),
             ..Losses::of_term("classification", loss)
         })
     }

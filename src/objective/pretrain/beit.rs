@@ -175,7 +175,8 @@ impl Objective for Beit {
         Ok(Losses {
             stats: vec![("token_accuracy", token_accuracy(&predicted, &targets))],
             counts: vec![("predicted_perplexity", count_words(&predicted, self.vocabulary))],
-            left_out: None,
+            shares: vec![],
+            counted: None,
             ..Losses::of_term("inpaint", loss)
         })
     }

@@ -248,8 +248,12 @@ impl Plan for DinoConfig {
         }
     }
 
-    fn learns_by(&self) -> Pool {
-        Pool::Class
+    fn learns_by(&self) -> &'static [Pool] {
+        if self.learns_patches() {
+            &[Pool::Class, Pool::Mean]
+        } else {
+            &[Pool::Class]
+        }
     }
 
     fn incomparable(&self) -> Option<&'static str> {

@@ -129,8 +129,16 @@ impl Plan for MocoV3Config {
         }
     }
 
-    fn learns_by(&self) -> Pool {
-        self.pool
+    fn learns_by(&self) -> &'static [Pool] {
+        self.pool.alone()
+    }
+
+    /// The teacher's schedule moves weights, not what is held against what.
+    fn judged_by(&self) -> Table {
+        let mut table = self.table();
+        table.remove("momentum");
+        table.remove("momentum_end");
+        table
     }
 
     fn over_ranks(&self) -> Result<(), &'static str> {

@@ -94,8 +94,8 @@ impl Plan for SimclrConfig {
         }
     }
 
-    fn learns_by(&self) -> Pool {
-        self.pool
+    fn learns_by(&self) -> &'static [Pool] {
+        self.pool.alone()
     }
 
     fn over_ranks(&self) -> Result<(), &'static str> {

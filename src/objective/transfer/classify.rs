@@ -125,6 +125,11 @@ impl Plan for ClassifyConfig {
         Some(self.classes)
     }
 
+    /// Mixed images, smoothed labels and the like are of the training alone.
+    fn judged_by(&self) -> Table {
+        Table::new()
+    }
+
     fn class_pool(&self) -> Option<Pool> {
         Some(self.pool)
     }

@@ -185,6 +185,9 @@ impl Hook for Log {
         let losses = terms.chain(["total"]).filter_map(|name| Some((name.to_owned(), *means.get(name)?)));
         let losses: Vec<(String, f64)> = losses.collect();
         let mut words: String = losses.iter().map(|(k, v)| format!("{k} {v:.3} ")).collect();
+        if losses.is_empty() {
+            words.push_str("no loss, for no image had a label ");
+        }
         if has_words {
             // A mean over words of one kind alone is −0.
             words.push_str(&format!("(entropy {:.3}) ", entropy + 0.0));

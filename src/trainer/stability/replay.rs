@@ -17,10 +17,11 @@ use crate::checkpoint::put_weights;
 use crate::tensor::{Look, choose_device, load_batch, save_batch, watched};
 use crate::trainer::error::TrainError;
 use crate::trainer::feed::PATIENCE;
+use crate::trainer::meter::COUNTED;
 use crate::trainer::setup::Setup;
 use crate::trainer::spec::TrainerSpec;
 use crate::trainer::state::RunState;
-use crate::trainer::step::pass::Pass;
+use crate::trainer::step::pass::{Pass, scalar};
 use crate::words::WordsFoundBy;
 
 /// Longest time for which the bad batch is awaited.
@@ -191,7 +192,14 @@ pub fn retake(folder: &Path, spec: &TrainerSpec) -> Result<Retaken, TrainError> 
     };
     let (scalars, seen) = watched(|| pass.gradients(&batch, |_| {}));
     looks.extend(seen);
-    looks.extend(scalars?.scalars.iter().map(|(name, value)| Look::at(format!("loss {name}"), value)));
+    let scalars = scalars?;
+    // A mean over a share of the batch comes multiplied by it.
+    let counted = scalar(&scalars.scalars, COUNTED);
+    let weighed = scalars.weighed.iter().filter(|(name, _)| *name != "total");
+    let means = weighed.filter_map(|(name, value)| Some((name, value / counted?)));
+    looks.extend(means.map(|(name, value)| Look::at(format!("loss {name}"), &value)));
+    let whole = scalars.scalars.iter().filter(|(name, _)| *name != COUNTED);
+    looks.extend(whole.map(|(name, value)| Look::at(format!("loss {name}"), value)));
     // Backward makes them from the top down.
     let gradients = variables.iter().rev().filter(|(_, t)| torch_ext::has_grad(t));
     looks.extend(gradients.map(|(name, t)| Look::at(format!("gradient {name}"), &t.grad())));

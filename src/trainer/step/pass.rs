@@ -16,11 +16,11 @@ use torch_ext::ranks::Ranks;
 use super::exchanged::Partners;
 use crate::loss::{count_words, perplexity};
 use crate::model::BatchRows;
-use crate::objective::{BetweenImages, LEFT_OUT, Losses, Objective, ObjectiveError, StepContext};
+use crate::objective::{BetweenImages, Losses, Objective, ObjectiveError, StepContext};
 use crate::telemetry::metrics::Phase;
 use crate::tensor::{SentBatch, StepInput, look};
 use crate::trainer::error::TrainError;
-use crate::trainer::meter::{COUNTED, COUNTED_TOTAL};
+use crate::trainer::meter::COUNTED;
 use crate::trainer::ranks::peers::Peers;
 use crate::trainer::setup::Setup;
 use crate::trainer::spec::TrainerSpec;
@@ -56,6 +56,8 @@ pub(in crate::trainer) struct Pass<'a> {
 pub(in crate::trainer) struct PassOutcome {
     /// The batch's numbers, its total under `total`.
     pub(in crate::trainer) scalars: Scalars,
+    /// Those that are means over a share of the batch, multiplied by that share, which is the scalar [`COUNTED`]; the total among them.
+    pub(in crate::trainer) weighed: Scalars,
     /// Words that were made on the device, one tensor for each micro-batch.
     pub(in crate::trainer) made_words: Vec<Tensor>,
     /// How often each word came in the batch of all ranks (i64 V), and how many words those were; only where there are several ranks.
@@ -131,6 +133,7 @@ impl<'a> Pass<'a> {
         let mut outcome = PassOutcome::default();
         self.sum_up(&mut outcome, losses, 1.0);
         outcome.sum_up_counts();
+        debug_assert!(outcome.weighed.is_empty(), "what is recorded counts all of its images");
         Ok(outcome.scalars)
     }
 
@@ -146,7 +149,8 @@ impl<'a> Pass<'a> {
         outcome.made_words.clear();
         let words = own.as_ref().map_or(0, Tensor::numel);
         let mut own = own.filter(|_| vocabulary > 0).map(|words| count_words(&words, vocabulary));
-        let mut scalars: Vec<&mut Tensor> = outcome.scalars.iter_mut().map(|(_, value)| value).collect();
+        let scalars = outcome.scalars.iter_mut().chain(&mut outcome.weighed);
+        let mut scalars: Vec<&mut Tensor> = scalars.map(|(_, value)| value).collect();
         let mut counts: Vec<&mut Tensor> = outcome.counts.iter_mut().map(|(_, counts)| counts).chain(&mut own).collect();
         peers.sum_up(&mut scalars, &mut counts)?;
         outcome.word_counts = own.map(|counts| (counts, words * peers.world()));
@@ -330,23 +334,22 @@ impl<'a> Pass<'a> {
     }
 
     fn sum_up(&self, outcome: &mut PassOutcome, losses: Losses, factor: f64) {
-        let scalars = &mut outcome.scalars;
         let share = |value: &Tensor| value.detach().to_kind(Kind::Double) / self.micro_batches as f64;
-        let counted = losses.left_out.as_ref().map(|left_out| 1.0 - left_out.to_kind(Kind::Double));
-        let weighed = |value: Tensor| match &counted {
-            Some(counted) => value * counted,
-            None => value,
-        };
-        for (name, value) in losses.terms.iter().chain(&losses.stats) {
-            add(scalars, name, weighed(share(value)));
-        }
         let total = share(&losses.total) * factor;
-        if let (Some(left_out), Some(counted)) = (&losses.left_out, &counted) {
-            add(scalars, LEFT_OUT, share(left_out));
-            add(scalars, COUNTED, share(counted));
-            add(scalars, COUNTED_TOTAL, weighed(total.shallow_clone()));
+        for (name, value) in losses.terms.iter().chain(&losses.stats) {
+            match &losses.counted {
+                Some(counted) => add(&mut outcome.weighed, name, share(value) * counted.to_kind(Kind::Double)),
+                None => add(&mut outcome.scalars, name, share(value)),
+            }
         }
-        add(scalars, "total", total);
+        for (name, value) in &losses.shares {
+            add(&mut outcome.scalars, name, share(value));
+        }
+        if let Some(counted) = &losses.counted {
+            add(&mut outcome.weighed, "total", &total * counted.to_kind(Kind::Double));
+            add(&mut outcome.scalars, COUNTED, share(counted));
+        }
+        add(&mut outcome.scalars, "total", total);
         for (name, counts) in losses.counts {
             add(&mut outcome.counts, name, counts);
         }

@@ -7,12 +7,10 @@ use torch_ext::ranks::Ranks;
 
 use super::micro_batches::gradients_that_fit;
 use super::pass::{PassOutcome, scalar, step_context};
-use crate::objective::LEFT_OUT;
 use crate::optim::Stepped;
 use crate::telemetry::metrics::{Phase, unix_seconds};
 use crate::trainer::error::TrainError;
 use crate::trainer::feed::Staged;
-use crate::trainer::meter::{COUNTED, COUNTED_TOTAL};
 use crate::trainer::outlets::Outlets;
 use crate::trainer::ranks::peers::Peers;
 use crate::trainer::setup::Setup;
@@ -61,15 +59,13 @@ fn note(state: &mut RunState, outcome: &PassOutcome, total: &Tensor, stepped: &S
         state.usage.observe_counts(counts, *words);
     }
     state.meter.step();
-    let weighed = scalar(&outcome.scalars, COUNTED).is_some();
-    for (name, value) in &outcome.scalars {
-        match *name {
-            "total" if weighed => {}
-            COUNTED | LEFT_OUT => state.meter.add(name, value),
-            COUNTED_TOTAL => state.meter.add_weighed("total", value),
-            _ if weighed => state.meter.add_weighed(name, value),
-            _ => state.meter.add(name, value),
-        }
+    outcome
+        .weighed
+        .iter()
+        .for_each(|(name, value)| state.meter.add_weighed(name, value));
+    let unweighed = |name: &str| scalar(&outcome.weighed, name).is_none();
+    for (name, value) in outcome.scalars.iter().filter(|(name, _)| unweighed(name)) {
+        state.meter.add(name, value);
     }
     state.meter.add("grad_norm", &stepped.norm.nan_to_num(0.0, 0.0, 0.0));
     state.ladder.observe(total, &stepped.norm);

@@ -135,7 +135,8 @@ impl SplitMask {
             terms,
             stats,
             counts,
-            left_out: None,
+            shares: vec![],
+            counted: None,
         };
         Ok((losses, completed))
     }
@@ -172,7 +173,8 @@ impl SplitMask {
             terms: vec![("match", contrast.loss.detach())],
             stats: vec![("match_accuracy", contrast.accuracy)],
             counts: vec![],
-            left_out: None,
+            shares: vec![],
+            counted: None,
             total: contrast.loss * self.config.match_weight,
         }
     }

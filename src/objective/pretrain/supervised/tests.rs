@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::*;
 use crate::model::BatchRows;
 use crate::model::config::VitConfig;
-use crate::objective::{Judged, LEFT_OUT, StepContext};
+use crate::objective::{Judged, StepContext};
 use crate::tensor::{NamedView, StepInput};
 
 fn model() -> VitConfig {
@@ -59,10 +59,7 @@ fn training() -> StepContext {
 }
 
 fn number(losses: &crate::objective::Losses, name: &str) -> Option<f64> {
-    if name == LEFT_OUT {
-        return losses.left_out.as_ref().map(|share| share.double_value(&[]));
-    }
-    let mut all = losses.terms.iter().chain(&losses.stats);
+    let mut all = losses.terms.iter().chain(&losses.stats).chain(&losses.shares);
     all.find(|(n, _)| *n == name).map(|(_, value)| value.double_value(&[]))
 }
 

@@ -175,7 +175,8 @@ impl Objective for Detector {
             total,
             terms,
             counts: vec![],
-            left_out: None,
+            shares: vec![],
+            counted: None,
         })
     }
 

@@ -92,6 +92,7 @@ impl Objective for Segmenter {
         if let Some(ranks) = ctx.training() {
             ranks.all_reduce(&[(&labelled, Reduce::Mean)])?;
         }
+        let counted = &labelled / usable.numel() as f64;
         // Without any the sums are 0, and so are the quotients.
         let labelled = labelled.clamp_min(1e-6);
         let targets = maps.where_scalarother(&usable, -1);
@@ -105,8 +106,6 @@ impl Objective for Segmenter {
         let mut stats = vec![
             ("pixel_accuracy", among(logits.argmax(1, false).eq_tensor(maps))),
             ("frequency_guess", -of_frequency.sum(Kind::Float) / &labelled),
-            ("unlabelled_pixels", share(&maps.lt(0))),
-            ("unknown_class_pixels", share(&maps.ge(self.classes))),
         ];
         stats.extend(
             self.frequencies
@@ -115,6 +114,11 @@ impl Objective for Segmenter {
         );
         let mut losses = Losses {
             stats,
+            shares: vec![
+                ("unlabelled_pixels", share(&maps.lt(0))),
+                ("unknown_class_pixels", share(&maps.ge(self.classes))),
+            ],
+            counted: Some(counted),
             ..Losses::of_term("segmentation", loss)
         };
         if let Some(auxiliary) = &cells.auxiliary {
