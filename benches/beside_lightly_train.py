@@ -243,6 +243,7 @@ def main() -> None:
     parser.add_argument("--seeds", default=[0, 1, 2], type=lambda text: [int(s) for s in text.split(",")])
     parser.add_argument("--methods", default=["simclr", "dino"], type=lambda text: text.split(","))
     parser.add_argument("--sides", default=list(SIDES), type=lambda text: text.split(","), help=f"of {','.join(SIDES)} (default: all)")
+    parser.add_argument("--table", action="store_true", help="train nothing, print what is kept of this set and these minutes")
     parser.add_argument("--work", default=Path("runs/beside-lightly-train"), type=Path, help="where the runs go (default: runs/beside-lightly-train)")
     args = parser.parse_args()
     if wrong := [*(set(args.sides) - set(SIDES)), *(set(args.methods) - set(FITTED))]:
@@ -250,23 +251,38 @@ def main() -> None:
     os.chdir(Path(__file__).resolve().parent.parent)
     args.work = args.work.resolve()
     args.work.mkdir(parents=True, exist_ok=True)
-    random = judged(args.shards, None)
-    print(f"{random['references']} training and {random['queries']} validation pictures of {random['classes']} classes; {args.minutes:g} processor minutes a training, seeds {args.seeds}\n")
-    columns = ["", "processor seconds", "images a second after the start", "images seen", "k-NN, mean of the patches (%)", "k-NN, class token (%)"]
+    if not args.table:
+        if f"{args.shards.name}-random" not in kept():
+            keep(f"{args.shards.name}-random", judged(args.shards, None))
+        # Seed by seed, so that a call that is stopped has compared whole rows.
+        for seed in args.seeds:
+            for method in args.methods:
+                for side in args.sides:
+                    trained(args, side, method, seed)
+    table(args)
+
+
+def table(args) -> None:
+    """What is kept of a set and a time, whatever seeds it has."""
+    records = kept()
+    random = records[f"{args.shards.name}-random"]
+    print(f"{random['references']} training and {random['queries']} validation pictures of {random['classes']} classes, {args.minutes:g} minutes of processor time a training:\n")
+    columns = ["", "seeds", "processor seconds", "images a second after the start", "images seen", "k-NN, mean of the patches (%)", "k-NN, class token (%)"]
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-    print(f"| random initialisation | 0 | | 0 | {100 * random['mean']:.1f} | {100 * random['class token']:.1f} |")
-    # Seed by seed, so that a call that is stopped has compared whole rows.
-    for seed in args.seeds:
-        for method in args.methods:
-            for side in args.sides:
-                trained(args, side, method, seed)
+    print(f"| random initialisation | 1 | 0 | | 0 | {100 * random['mean']:.1f} | {100 * random['class token']:.1f} |")
     for method in args.methods:
         for side in args.sides:
-            runs = [trained(args, side, method, seed) for seed in args.seeds]
-            of = lambda key: [r[key] for r in runs]
-            mean = lambda key: statistics.mean(of(key))
-            speed = statistics.mean(r["images"] / (r["processor_seconds"] - r["start_seconds"]) for r in runs)
-            print(f"| {method}, {side} | {mean('processor_seconds'):.0f} | {speed:.0f} | {mean('images'):,.0f} | {spread(of('mean'))} | {spread(of('class token'))} |")
+            begin = f"{args.shards.name}-{args.minutes:g}min-{side}-{method}-s"
+            runs = [record for name, record in records.items() if name.startswith(begin)]
+            if not runs:
+                continue
+            mean = lambda of: statistics.mean(of(r) for r in runs)
+            speed = mean(lambda r: r["images"] / (r["processor_seconds"] - r["start_seconds"]))
+            # What a side learnt by is in bold.
+            patches, token = (spread([r[feature] for r in runs]) for feature in ("mean", "class token"))
+            patches, token = (patches, f"**{token}**") if side == "ours" else (f"**{patches}**", token)
+            cells = [f"{method}, {side}", len(runs), f"{mean(lambda r: r['processor_seconds']):.0f}", f"{speed:.0f}", f"{mean(lambda r: r['images']):,.0f}", patches, token]
+            print(f"| {' | '.join(map(str, cells))} |")
 
 
 if __name__ == "__main__":
