@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """lightly-train beside splitmask: the same pictures, encoder, processor time and judge; the tables of docs/comparison.md.
 
-    benches/beside_lightly_train.py SHARDS --splitmask target/debug/splitmask [--minutes 5] [--seeds 0,1,2] [--methods simclr,dino] [--sides A,B] [--work FOLDER]
+    benches/beside_lightly_train.py SHARDS --splitmask target/debug/splitmask [--minutes 5] [--seeds 0,1,2] [--methods simclr,dino] [--sides A,B] [--work FOLDER] [--table]
 
 SHARDS holds train/ and val/ of `splitmask pack` (data/emoji or data/drawings of `make results TABLE=family`). Needs Python with lightly-train 0.18, timm,
 safetensors and torch 2.11. Both train the demo's encoder (64 px, patches of 8, 6 layers of 128, 2 heads) with batches of 128 in f32 on one thread

@@ -22,8 +22,9 @@ import sys
 import time
 from pathlib import Path
 
-from family import SETS, STARTS, UPDATES, family, fractions_family, transfer
+from family import SETS, UPDATES, family, fractions_family
 from program import WORDS, say, splitmask, spread
+from transfer import STARTS, transfer
 
 DATA = Path("data/clipart")
 OBJECTIVES = [
