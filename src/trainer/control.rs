@@ -9,6 +9,15 @@ use serde::Serialize;
 use crate::exit::CliError;
 use crate::trainer::spec::TrainerSpec;
 
+/// Stack of the trainer's thread, bytes.
+const STACK: usize = 16 << 20;
+
+/// The thread that a training runs on, in the daemon and where a step is measured: glibc keeps the memory of a program's first thread in another way
+/// than that of others.
+pub fn trainer_thread() -> std::thread::Builder {
+    std::thread::Builder::new().name("trainer".into()).stack_size(STACK)
+}
+
 /// How far a reconfiguration reaches inside a running trainer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {

@@ -13,7 +13,7 @@ use crate::daemon::settings::Settings;
 use crate::daemon::train::{Train, panicked};
 use crate::daemon::transaction::{self, End};
 use crate::exit::{CliError, ExitCode};
-use crate::trainer::control::{Failure, Outcome, Status};
+use crate::trainer::control::{Failure, Outcome, Status, trainer_thread};
 use crate::trainer::spec::TrainerSpec;
 
 impl<T: Train> Supervisor<T> {
@@ -43,7 +43,7 @@ impl<T: Train> Supervisor<T> {
             let result = std::panic::catch_unwind(AssertUnwindSafe(|| train(spec, inbox, status)));
             let _ = events.send(Event::TrainerEnded(result.unwrap_or_else(|panic| Err(panicked(&*panic)))));
         };
-        if let Err(e) = std::thread::Builder::new().name("trainer".into()).stack_size(16 << 20).spawn(body) {
+        if let Err(e) = trainer_thread().spawn(body) {
             self.end = Some(Err(CliError::internal("no trainer thread", &e)));
         }
     }

@@ -1,7 +1,6 @@
 //! A training that is only measured: without end, checkpoints and evaluations, stopped from outside.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use tch::Device;
 use torch_ext::{CallCount, LaunchCount, TorchError};
 
 use crate::exit::CliError;
-use crate::trainer::control::{Command, StatusBoard};
+use crate::trainer::control::{Command, StatusBoard, trainer_thread};
 use crate::trainer::spec::{OnOom, TrainerSpec};
 use crate::trainer::{Telemetry, run_prepared};
 
@@ -71,26 +70,26 @@ pub(super) fn train_for(
     telemetry: Telemetry,
 ) -> Result<Option<Asked>, CliError> {
     let (commander, commands) = channel();
-    let (board, ended) = (StatusBoard::default(), AtomicBool::new(false));
+    let board = StatusBoard::default();
     std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let counted = watch(until, device, &board, &ended);
-            // Also where counting failed; nobody is left to be stopped where this does.
-            let _ = commander.send(Command::Stop);
-            counted
-        });
-        let outcome = run_prepared(spec, batches, &commands, Arc::clone(&board), telemetry);
-        ended.store(true, Ordering::Release);
-        outcome?;
-        watcher.join().expect("it does not panic").map_err(|e| CliError::io(e.to_string()))
+        let status = Arc::clone(&board);
+        let body = move || run_prepared(spec, batches, &commands, status, telemetry);
+        let trainer = trainer_thread()
+            .spawn_scoped(scope, body)
+            .map_err(|e| CliError::internal("no trainer thread", &e))?;
+        let counted = watch(until, device, &board, &|| trainer.is_finished());
+        // Also where counting failed; nobody is left to be stopped where the training did.
+        let _ = commander.send(Command::Stop);
+        trainer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        counted.map_err(|e| CliError::io(e.to_string()))
     })
 }
 
 /// Waits for the end that is meant, or for that of the training; counts calls of a step if that is asked for.
-fn watch(until: Until, device: Device, board: &StatusBoard, ended: &AtomicBool) -> Result<Option<Asked>, TorchError> {
+fn watch(until: Until, device: Device, board: &StatusBoard, ended: &dyn Fn() -> bool) -> Result<Option<Asked>, TorchError> {
     let step = || board.lock().unwrap_or_else(PoisonError::into_inner).step;
     let wait = |over: &dyn Fn() -> bool| {
-        while !over() && !ended.load(Ordering::Acquire) {
+        while !over() && !ended() {
             std::thread::sleep(LOOK);
         }
     };
