@@ -24,7 +24,7 @@ pub use aside::aside;
 pub use calls::{CallCount, Calls, LaunchCount, Launches};
 pub use cuda::{CudaDevice, CudaUnavailable, cuda_device, library_path, load_cuda};
 pub use graph::{Graph, graphs_available, set_grads};
-pub use memory::{CudaMemory, cuda_empty_cache, cuda_memory, keep_freed_memory};
+pub use memory::{CudaMemory, cuda_empty_cache, cuda_memory, give_back_freed_memory, keep_freed_memory};
 pub use recompute::recomputed;
 pub use send::{Plain, send};
 

@@ -41,6 +41,7 @@ impl<T: Train> Supervisor<T> {
         );
         let body = move || {
             let result = std::panic::catch_unwind(AssertUnwindSafe(|| train(spec, inbox, status)));
+            torch_ext::give_back_freed_memory();
             let _ = events.send(Event::TrainerEnded(result.unwrap_or_else(|panic| Err(panicked(&*panic)))));
         };
         if let Err(e) = trainer_thread().spawn(body) {
