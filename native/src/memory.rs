@@ -38,14 +38,9 @@ pub fn cuda_empty_cache() -> Result<(), TorchError> {
     ffi::cuda_empty_cache()
 }
 
-/// What glibc's settings of memory are read from, beside the calls of [`keep_freed_memory`].
+/// Variables of the environment that set what [`keep_freed_memory`] would, beside `GLIBC_TUNABLES`.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const SET_BY_USER: [&str; 4] = [
-    "GLIBC_TUNABLES",
-    "MALLOC_MMAP_THRESHOLD_",
-    "MALLOC_TRIM_THRESHOLD_",
-    "MALLOC_TOP_PAD_",
-];
+const SET_BY_USER: [&str; 3] = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"];
 
 /// Has glibc keep the memory of tensors that a step freed for the next step, instead of giving it back to the system, which zeroes each page that is asked for
 /// anew: up to a sixth of a step's time on a CPU. The program keeps what it had at its peak, until [`give_back_freed_memory`]. Nothing happens where the environment has
@@ -53,11 +48,14 @@ const SET_BY_USER: [&str; 4] = [
 pub fn keep_freed_memory() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        let theirs = |name: &str| std::env::var(name).is_ok_and(|set| name != SET_BY_USER[0] || set.contains("glibc.malloc."));
         // The largest size that glibc takes from its own memory: greater ones are asked of the system each time.
         const LARGEST: libc::c_int = 32 << 20;
         // The size of what glibc gives a thread's memory out of: with as much to spare it gives none of it back.
         const HEAP: libc::c_int = 64 << 20;
+        let tuned = std::env::var("GLIBC_TUNABLES").is_ok_and(|set| set.contains("glibc.malloc."));
+        if tuned || SET_BY_USER.into_iter().any(|name| std::env::var_os(name).is_some()) {
+            return false;
+        }
         let settings = [
             (libc::M_MMAP_THRESHOLD, LARGEST),
             (libc::M_TRIM_THRESHOLD, libc::c_int::MAX),
@@ -66,7 +64,7 @@ pub fn keep_freed_memory() -> bool {
         #[expect(unsafe_code, reason = "a setting of glibc's")]
         // SAFETY: glibc takes any two numbers, and holds its own lock while it changes what they stand for.
         let set = |(what, value)| unsafe { libc::mallopt(what, value) == 1 };
-        !SET_BY_USER.into_iter().any(theirs) && settings.into_iter().all(set)
+        settings.into_iter().all(set)
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     false
@@ -90,8 +88,13 @@ mod tests {
 
     /// Memory of this process, bytes.
     fn resident() -> u64 {
-        let sizes = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-        4096 * sizes.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).expect("a number")
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let (_, behind) = status.split_once("VmRSS:").expect("it is told");
+        1024 * behind
+            .split_whitespace()
+            .next()
+            .and_then(|n| n.parse::<u64>().ok())
+            .expect("a number")
     }
 
     /// Pages that this thread was given so far.
