@@ -212,6 +212,8 @@ fn run(case: &Case) -> Result<(), String> {
 }
 
 fn main() -> std::process::ExitCode {
+    // As a training does.
+    torch_ext::keep_freed_memory();
     // `cargo bench` adds --bench.
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let cases = if args.is_empty() {

@@ -269,7 +269,9 @@ fn prepare_device(spec: &TrainerSpec, telemetry: &Telemetry, launching: &Launchi
         spec.train.threads
     };
     tch::set_num_threads(threads as i32);
-    torch_ext::keep_freed_memory();
+    if device == Device::Cpu {
+        torch_ext::keep_freed_memory();
+    }
     let deterministic = spec.train.deterministic && device.is_cuda();
     if let Some(what) = spec.objective.undetermined().filter(|_| deterministic) {
         return Err(TrainError::BadSetting {

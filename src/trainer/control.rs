@@ -12,8 +12,8 @@ use crate::trainer::spec::TrainerSpec;
 /// Stack of the trainer's thread, bytes.
 const STACK: usize = 16 << 20;
 
-/// The thread that a training runs on, in the daemon and where a step is measured: glibc keeps the memory of a program's first thread in another way
-/// than that of others.
+/// The thread that a training runs on, in the daemon and where a step is measured: glibc has one growing memory for a program's first thread, and heaps of
+/// 64 MiB for each other one, which costs a step another time.
 pub fn trainer_thread() -> std::thread::Builder {
     std::thread::Builder::new().name("trainer".into()).stack_size(STACK)
 }

@@ -193,7 +193,7 @@ fn find(state: &mut RunState, setup: &Setup, batch: &Batch) -> Result<usize, Tra
     // Twice: the first time also fills libtorch's own caches.
     let mut grown = 0.0;
     for _ in 0..2 {
-        // What glibc keeps would be no growth.
+        // Memory that is kept from the pass before would hide the growth.
         torch_ext::give_back_freed_memory();
         let before = kilobytes("/proc/self/status", "VmRSS");
         // Makes the peak begin anew; where the kernel refuses, the old peak only makes the estimate too large.
