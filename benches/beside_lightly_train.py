@@ -266,7 +266,7 @@ def table(args) -> None:
     """What is kept of a set and a time, whatever seeds it has."""
     records = kept()
     random = records[f"{args.shards.name}-random"]
-    print(f"{random['references']} training and {random['queries']} validation pictures of {random['classes']} classes, {args.minutes:g} minutes of processor time a training:\n")
+    print(f"{random['references']} labelled training and {random['queries']} validation pictures of {random['classes']} classes, {args.minutes:g} minutes of processor time a training:\n")
     columns = ["", "seeds", "processor seconds", "images a second after the start", "images seen", "k-NN, mean of the patches (%)", "k-NN, class token (%)"]
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     print(f"| random initialisation | 1 | 0 | | 0 | {100 * random['mean']:.1f} | {100 * random['class token']:.1f} |")
