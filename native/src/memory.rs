@@ -1,7 +1,10 @@
 //! What is done with memory that a step freed: what the CUDA allocator holds, and what glibc keeps.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-use self::glibc::{HEAP, LARGEST, keep, mallopt, set_by_user};
+use std::sync::atomic::Ordering;
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use self::glibc::{HEAP, KEPT, LARGEST, keep, mallopt, set_by_user};
 use crate::{TorchError, ffi};
 
 /// Bytes of device memory held by libtorch's caching allocator.
@@ -48,7 +51,9 @@ pub fn cuda_empty_cache() -> Result<(), TorchError> {
 pub fn keep_freed_memory() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        !set_by_user() && mallopt(libc::M_MMAP_THRESHOLD, LARGEST) && keep(libc::c_int::MAX, HEAP)
+        let done = !set_by_user() && mallopt(libc::M_MMAP_THRESHOLD, LARGEST) && keep(libc::c_int::MAX, HEAP);
+        KEPT.fetch_or(done, Ordering::Relaxed);
+        done
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     false
@@ -58,7 +63,7 @@ pub fn keep_freed_memory() -> bool {
 pub fn give_back_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        let keeps = !set_by_user() && keep(0, 0);
+        let keeps = KEPT.load(Ordering::Relaxed) && keep(0, 0);
         // `malloc_trim` leaves the end of a thread's own memory as it is. Freeing a block of this size makes glibc look at it.
         drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
         #[expect(unsafe_code, reason = "a call of glibc's")]
@@ -74,7 +79,12 @@ pub fn give_back_freed_memory() {
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
+    use std::sync::atomic::AtomicBool;
+
     use libc::c_int;
+
+    /// Whether this program has glibc keep memory; nothing is changed back where it does not.
+    pub(super) static KEPT: AtomicBool = AtomicBool::new(false);
 
     /// The largest block that glibc's documentation lets it take from memory that it keeps, bytes.
     pub(super) const LARGEST: c_int = 32 << 20;
